@@ -1,0 +1,127 @@
+"""What a well-formed word is: the small validators behind the model's constructors.
+
+Each returns nothing and raises `Invalid` naming the field; the sentence says what would be right.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from adsum.core.errors import Invalid
+
+NAME_LENGTH: Final = 63
+"""A service's name is one DNS label (RFC 1123): it works as a host name in every dialect."""
+ID_LENGTH: Final = 128
+ADDRESS_LENGTH: Final = 253
+TEXT_LENGTH: Final = 128
+"""Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
+VALUE_LENGTH: Final = 1024
+"""Bound of a metadata value, a reason and a check's path; a longer one is refused."""
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,15}")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def service_name(field: str, value: str) -> None:
+    """One DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
+    if not _NAME.fullmatch(value):
+        raise Invalid(field, f"must be 1 to {NAME_LENGTH} of a-z, 0-9 and inner hyphens, not {shown(value)}")
+
+
+def instance_id(field: str, value: str) -> None:
+    """1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
+    if not _ID.fullmatch(value):
+        raise Invalid(field, f"must be 1 to {ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit")
+
+
+def address(field: str, value: str) -> None:
+    """An IPv4 or IPv6 address without brackets or zone, or a host name."""
+    try:
+        ip = ipaddress.ip_address(value)
+    except ValueError:
+        numeric = value.replace(".", "").isdigit()
+        if len(value) > ADDRESS_LENGTH or numeric or not _HOST.fullmatch(value):
+            raise Invalid(field, f"must be an IP address or a host name, not {shown(value)}") from None
+        return
+    if ip.is_unspecified or ip.is_multicast or getattr(ip, "scope_id", None):
+        raise Invalid(field, f"must be an address that callers can reach, not {value}")
+
+
+def scheme(field: str, value: str) -> None:
+    """A URL scheme in lower case, at most 16 characters."""
+    if not _SCHEME.fullmatch(value):
+        raise Invalid(field, "must be a URL scheme in lower case, such as http, https or grpc")
+
+
+def whole(field: str, value: int, low: int, high: int) -> None:
+    """A whole number from `low` to `high`."""
+    if not low <= value <= high:
+        raise Invalid(field, f"must be a whole number from {low} to {high}, not {value}")
+
+
+def seconds(field: str, value: float, low: float, high: float) -> None:
+    """A finite length of time from `low` to `high` seconds."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise Invalid(field, f"must be from {low:g} to {high:g} seconds, not {value:g}")
+
+
+def text(field: str, value: str, length: int = TEXT_LENGTH, *, empty: bool = True) -> None:
+    """Printable text of at most `length` characters on one line."""
+    if len(value) > length:
+        raise Invalid(field, f"must be at most {length} characters, not {len(value)}")
+    if not value and not empty:
+        raise Invalid(field, "must not be empty")
+    if _CONTROL.search(value):
+        raise Invalid(field, "must be one line of text without control characters")
+
+
+def texts(field: str, values: Sequence[str], most: int) -> None:
+    """At most `most` different non-empty texts."""
+    if len(values) > most:
+        raise Invalid(field, f"must be at most {most}, not {len(values)}")
+    if len(set(values)) != len(values):
+        raise Invalid(field, "must not repeat")
+    for n, value in enumerate(values):
+        text(f"{field}[{n}]", value, empty=False)
+
+
+def mapping(field: str, values: Mapping[str, str], most: int) -> None:
+    """At most `most` pairs: keys of letters, digits and . _ / -, values of one line."""
+    if len(values) > most:
+        raise Invalid(field, f"must be at most {most} pairs, not {len(values)}")
+    for key, value in values.items():
+        if not _KEY.fullmatch(key):
+            raise Invalid(
+                f"{field}.{shown(key)}",
+                f"a key must be 1 to {TEXT_LENGTH} letters, digits and . _ / -, starting with a letter or digit",
+            )
+        text(f"{field}.{key}", value, VALUE_LENGTH)
+
+
+def headers(field: str, values: Mapping[str, str], most: int) -> None:
+    """At most `most` HTTP headers: names are tokens (RFC 9110), values one line of ASCII."""
+    if len(values) > most:
+        raise Invalid(field, f"must be at most {most} headers, not {len(values)}")
+    for name, value in values.items():
+        if not _TOKEN.fullmatch(name):
+            raise Invalid(f"{field}.{shown(name)}", "a header's name must be a token, such as X-Check")
+        if name.lower() in ("content-length", "transfer-encoding", "connection", "upgrade"):
+            raise Invalid(f"{field}.{name}", "is set by the probe itself")
+        text(f"{field}.{name}", value, VALUE_LENGTH)
+        if not value.isascii():
+            raise Invalid(f"{field}.{name}", "must be ASCII")
+
+
+def shown(value: str) -> str:
+    """The value as an error quotes it: escaped and cut, so that a hostile one can't flood a log."""
+    return ascii(value if len(value) <= 40 else value[:40] + "…")
