@@ -1,0 +1,126 @@
+"""What we ask of the world, as small interfaces with exact promises.
+
+Rules never import this; the rooms above them are handed implementations by the composition root (`daemon`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.model import Check, Instance, Key, Outcome
+
+
+class Clock(Protocol):
+    """Time. Decisions use `now`; `wall` is shown to people and never compared."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        ...
+
+    async def sleep(self, length: float) -> None:
+        """Return after `length` seconds; a negative one yields once."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps batches in one order, durably.
+
+    One registry opens a store, follows `watch` for ever, and calls `commit` one at a time. Every method but `close`
+    raises `StoreUnavailable` while the store can't be reached.
+    """
+
+    async def open(self) -> None:
+        """Get ready. Raises `StoreRefused` with a sentence for the operator if that can't be."""
+        ...
+
+    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+        """Write a batch of at least one change under one new revision and return it, once it would survive a crash.
+
+        `basis` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
+        nothing is written and `StoreConflict` is raised. Nothing is written either when any other error is raised.
+        """
+        ...
+
+    def watch(self) -> AsyncIterator[Whole | Batch]:
+        """The stream that the catalog is folded from: first the `Whole` state, then every batch, in order, ours too.
+
+        Another `Whole` may follow when the stream could not go on from where it was (its epoch may differ).
+        """
+        ...
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        """The newest recorded changes, newest first, at most `limit`; of one service or instance if given.
+
+        A store keeps at least the last `HISTORY` changes over restarts (memory: until it ends).
+        """
+        ...
+
+    def age(self) -> float:
+        """Seconds since what `watch` showed was known to be the newest; 0.0 for a store inside this process."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; idempotent. What was acknowledged stays."""
+        ...
+
+
+class Probe(Protocol):
+    """Runs a check once. One implementation per kind of check."""
+
+    async def probe(self, instance: Instance, check: Check) -> Outcome:
+        """Verify once, within `check.timeout` seconds.
+
+        Never raises but for cancellation: whatever goes wrong is an outcome whose note says it in words.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the checks are behind: the latest start's delay in seconds, and how many are overdue now."""
+
+    seconds: float
+    overdue: int
+
+
+class Observer(Protocol):
+    """Hears what happened, for metrics and logs. Must return at once and never raise."""
+
+    def committed(self, batch: Batch, took: float) -> None:
+        """A batch is durable; `took` seconds in the store."""
+        ...
+
+    def published(self, revision: int, woken: int) -> None:
+        """The snapshot of `revision` is public and `woken` watchers were told to look."""
+        ...
+
+    def shown(self, took: float) -> None:
+        """The last of the watchers woken by one publication has been shown it, `took` seconds after the commit."""
+        ...
+
+    def refused(self, operation: str, error: Exception) -> None:
+        """A request was turned down."""
+        ...
+
+    def probed(self, key: Key, check: Check, outcome: Outcome) -> None:
+        """A probe finished."""
+        ...
+
+    def lagged(self, lag: Lag) -> None:
+        """The state of the check schedule, told about once a second."""
+        ...
+
+    def guarded(self, service: str, holding: int) -> None:
+        """The guard of a service holds back `holding` expiries (0: let go)."""
+        ...
