@@ -1,0 +1,161 @@
+"""The catalog: the fold of all batches, published as immutable snapshots.
+
+A snapshot costs what changed: services that a batch does not touch are shared with the snapshot before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from adsum.core.changes import Batch, Change, Whole
+from adsum.core.model import Key, Listing
+
+TRAIL: Final = 256
+"""How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
+MAX_EMPTY: Final = 10_000
+"""How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
+
+_NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change at its revision."""
+
+    revision: int
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What turns a service as it was at revision `since` into what it is at `revision`.
+
+    Every listing that changed, as it is now, and the last change of every instance that is gone.
+    """
+
+    service: str
+    since: int
+    revision: int
+    changed: tuple[Listing, ...]
+    gone: tuple[Change, ...]
+
+    def apply(self, listings: Mapping[str, Listing]) -> dict[str, Listing]:
+        """The listings by id after this diff. Instances that were never there may be gone: that is harmless."""
+        after = dict(listings)
+        for listing in self.changed:
+            after[listing.instance.id] = listing
+        for change in self.gone:
+            after.pop(change.key.id, None)
+        return after
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """One service at the revision of its last change. A service whose last instance left stays known, empty."""
+
+    name: str
+    revision: int
+    listings: Mapping[str, Listing] = _NO_LISTINGS
+    trail: tuple[Step, ...] = ()
+    horizon: int = 0
+    """The trail is complete for what came after this revision."""
+
+    def since(self, revision: int) -> Diff | None:
+        """What changed after `revision` (nothing, if it is not before ours); None if that is not remembered."""
+        if revision < self.horizon:
+            return None
+        last: dict[str, Change] = {}
+        for step in reversed(self.trail):
+            if step.revision <= revision:
+                break
+            last.setdefault(step.change.key.id, step.change)
+        changed = tuple(self.listings[id] for id in reversed(last) if id in self.listings)
+        gone = tuple(change for id, change in reversed(last.items()) if id not in self.listings)
+        return Diff(self.name, revision, max(revision, self.revision), changed, gone)
+
+    def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
+        """The service after `changes`, committed under `revision`."""
+        listings, steps = dict(self.listings), list(self.trail)
+        for change in changes:
+            if change.listing is None:
+                listings.pop(change.key.id, None)
+            else:
+                listings[change.key.id] = change.listing
+            steps.append(Step(revision, change))
+        horizon = self.horizon
+        if len(steps) > TRAIL:
+            # A revision is remembered whole or not at all.
+            horizon = steps[-TRAIL - 1].revision
+            steps = [step for step in steps[-TRAIL:] if step.revision > horizon]
+        return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The catalog at one revision of one epoch; it never changes."""
+
+    epoch: str
+    revision: int
+    services: Mapping[str, ServiceSnapshot]
+    count: int
+    """How many instances are listed."""
+    floor: int
+    """The revision that a service unknown here is at: it has not changed since."""
+
+    def service(self, name: str) -> ServiceSnapshot:
+        """The service as it stands; one never heard of is empty, not an error: it may come."""
+        known = self.services.get(name)
+        return known if known is not None else ServiceSnapshot(name, self.floor, horizon=self.floor)
+
+    def find(self, key: Key) -> Listing | None:
+        service = self.services.get(key.service)
+        return service.listings.get(key.id) if service is not None else None
+
+    def apply(self, batch: Batch) -> Snapshot:
+        """The snapshot after `batch`. One at or before this revision changes nothing."""
+        if batch.revision <= self.revision:
+            return self
+        touched: dict[str, list[Change]] = {}
+        for change in batch.changes:
+            touched.setdefault(change.key.service, []).append(change)
+        services, count, floor = dict(self.services), self.count, self.floor
+        for name, changes in touched.items():
+            before = self.service(name)
+            # Taken out and put back: the order of `services` is that of the last change.
+            services.pop(name, None)
+            after = services[name] = before.with_changes(batch.revision, changes)
+            count += len(after.listings) - len(before.listings)
+        if len(services) > MAX_EMPTY and any(not services[name].listings for name in touched):
+            floor = max(floor, _forget_empty(services))
+        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor)
+
+
+def _forget_empty(services: dict[str, ServiceSnapshot]) -> int:
+    """Forget the services emptied longest ago beyond `MAX_EMPTY`; the revision of the latest one forgotten."""
+    empty = [name for name, service in services.items() if not service.listings]
+    forgotten = empty[: max(0, len(empty) - MAX_EMPTY)]
+    return max((services.pop(name).revision for name in forgotten), default=0)
+
+
+EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
+"""The catalog before anything was loaded."""
+
+
+def load(whole: Whole) -> Snapshot:
+    """The snapshot of everything that a store knows. What came before it is not remembered: watchers see the whole."""
+    listings: dict[str, dict[str, Listing]] = {}
+    revisions: dict[str, int] = {}
+    count = 0
+    for revision, listing in whole.listings:
+        name, id = listing.key
+        listings.setdefault(name, {})[id] = listing
+        revisions[name] = max(revisions.get(name, 0), revision)
+        count += 1
+    services = {
+        name: ServiceSnapshot(name, whole.revision, MappingProxyType(listings[name]), horizon=whole.revision)
+        for name in sorted(listings, key=revisions.__getitem__)
+    }
+    return Snapshot(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision)

@@ -1,0 +1,253 @@
+"""What a request changes, decided on a snapshot: request + snapshot → changes. Pure, and idempotent by construction.
+
+An empty answer means that nothing changes: what was asked for is already so. Nothing here waits, commits or tells;
+the registry does (see `adsum.registry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from adsum.core.catalog import Snapshot
+from adsum.core.changes import Change
+from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
+from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why
+
+MAX_INSTANCES: Final = 1_000_000
+"""How many instances one catalog lists; past it new ones are refused, listed ones may still change."""
+
+
+class Basis(Protocol):
+    """What is decided on: a snapshot, or a draft of the next one."""
+
+    @property
+    def count(self) -> int: ...
+
+    def find(self, key: Key) -> Listing | None: ...
+
+
+Decision = Callable[[Basis], list[Change]]
+"""A request waiting for the freshest basis to be decided on."""
+
+
+class Draft:
+    """A snapshot with changes on top that are not committed yet, so that requests of one batch see each other."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._ahead: dict[Key, Listing | None] = {}
+        self.count = snapshot.count
+
+    def find(self, key: Key) -> Listing | None:
+        return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
+
+    def add(self, changes: list[Change]) -> None:
+        for change in changes:
+            self.count += (change.listing is not None) - (self.find(change.key) is not None)
+            self._ahead[change.key] = change.listing
+
+
+REGISTRY: Final = "registry"
+"""The actor of changes that nobody asked for: leases that lapse, checks that turn."""
+
+_CHECK_CAUSES: Final[Mapping[Status, Cause]] = MappingProxyType(
+    {
+        Status.PASSING: Cause.CHECK_PASSING,
+        Status.WARNING: Cause.CHECK_WARNING,
+        Status.CRITICAL: Cause.CHECK_CRITICAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and when on the wall clock."""
+
+    actor: str
+    at: float
+
+    def why(self, cause: Cause, reason: str = "") -> Why:
+        return Why(cause, self.actor, reason, self.at)
+
+
+def register(registration: Registration, caller: Caller) -> Decision:
+    """List the instance. The same registration again changes nothing but a lapsed lease, and never resets health.
+
+    Raises `CatalogFull`.
+    """
+
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(registration.key)
+        if before is None:
+            if basis.count >= MAX_INSTANCES:
+                raise CatalogFull(f"the catalog lists its most, {MAX_INSTANCES} instances")
+            return [_list_anew(registration, caller)]
+        if before.registration == registration:
+            return _hold_again(before, caller)
+        return [_list_again(before, registration, caller)]
+
+    return decide
+
+
+def _list_anew(registration: Registration, caller: Caller) -> Change:
+    checks = {check.name: Status.STARTING for check in registration.checks}
+    why = caller.why(Cause.REGISTERED)
+    return _changed(Listing(registration, why, checks=MappingProxyType(checks), since=caller.at))
+
+
+def _list_again(before: Listing, registration: Registration, caller: Caller) -> Change:
+    """Evidence is kept where it still speaks of the same thing: the same check of the same address and port."""
+    old = before.registration
+    known = {check.name: check for check in old.checks} if _same_place(old, registration) else {}
+    checks = {
+        check.name: before.checks.get(check.name, Status.STARTING)
+        if known.get(check.name) == check
+        else Status.STARTING
+        for check in registration.checks
+    }
+    override = before.override
+    if override is not None and override.holder is not None and override.holder != registration.holder:
+        override = None
+    after = replace(
+        before,
+        registration=registration,
+        lease=LeaseState.HELD,
+        checks=MappingProxyType(checks),
+        override=override,
+    )
+    return _changed(_explained(before, after, caller.why(Cause.REREGISTERED)))
+
+
+def _same_place(a: Registration, b: Registration) -> bool:
+    return a.instance.address == b.instance.address and a.instance.port == b.instance.port
+
+
+def deregister(key: Key, holder: str, reason: str, caller: Caller) -> Decision:
+    """Take the instance out. One that is not there is out already.
+
+    Raises `LeaseLost` if `holder` is given and is no longer the lease's.
+    """
+
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(key)
+        if before is None:
+            return []
+        _must_hold(before, holder)
+        return [Change(key, None, caller.why(Cause.DEREGISTERED, reason))]
+
+    return decide
+
+
+def renewed(key: Key, caller: Caller) -> Decision:
+    """The lease is kept again after it lapsed. Raises `UnknownInstance`."""
+
+    def decide(basis: Basis) -> list[Change]:
+        return _hold_again(_listed(basis, key), caller)
+
+    return decide
+
+
+def _hold_again(before: Listing, caller: Caller) -> list[Change]:
+    if before.lease is LeaseState.HELD:
+        return []
+    after = replace(before, lease=LeaseState.HELD)
+    return [_changed(_explained(before, after, caller.why(Cause.LEASE_RENEWED)))]
+
+
+def lapsed(key: Key, reason: str, caller: Caller) -> Decision:
+    """The lease's deadline passed: listed as critical from now on."""
+
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(key)
+        if before is None or before.lease is LeaseState.LAPSED:
+            return []
+        after = replace(before, lease=LeaseState.LAPSED)
+        return [_changed(_explained(before, after, caller.why(Cause.LEASE_LAPSED, reason)))]
+
+    return decide
+
+
+def expired(key: Key, reason: str, caller: Caller) -> Decision:
+    """The grace after a lapse is over: the instance leaves. One renewed meanwhile stays."""
+
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(key)
+        if before is None or before.lease is LeaseState.HELD:
+            return []
+        return [Change(key, None, caller.why(Cause.LEASE_EXPIRED, reason))]
+
+    return decide
+
+
+def checked(key: Key, check: str, status: Status, note: str, caller: Caller) -> Decision:
+    """A check stands differently now. A check that the instance no longer has says nothing."""
+
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(key)
+        if before is None or check not in before.checks or before.checks[check] is status:
+            return []
+        after = replace(before, checks=MappingProxyType({**before.checks, check: status}))
+        reason = f"{check}: {note}" if note else check
+        return [_changed(_explained(before, after, caller.why(_CHECK_CAUSES[status], reason)))]
+
+    return decide
+
+
+def overridden(key: Key, override: Override, holder: str, caller: Caller) -> Decision:
+    """Declare a status that outranks evidence. Raises `UnknownInstance` and `LeaseLost`."""
+
+    def decide(basis: Basis) -> list[Change]:
+        before = _listed(basis, key)
+        _must_hold(before, holder)
+        if before.override is not None and replace(before.override, at=override.at) == override:
+            return []
+        cause = Cause.DRAINED if override.status is Status.DRAINING else Cause.MAINTENANCE
+        after = replace(before, override=override)
+        return [_changed(_explained(before, after, caller.why(cause, override.reason)))]
+
+    return decide
+
+
+def resumed(key: Key, reason: str, caller: Caller) -> Decision:
+    """Let evidence speak again. Raises `UnknownInstance`."""
+    return _cleared(key, None, caller.why(Cause.RESUMED, reason))
+
+
+def override_expired(key: Key, override: Override, caller: Caller) -> Decision:
+    """That very override has lasted its length; a later one stays."""
+    return _cleared(key, override, caller.why(Cause.OVERRIDE_EXPIRED, override.reason))
+
+
+def _cleared(key: Key, only: Override | None, why: Why) -> Decision:
+    def decide(basis: Basis) -> list[Change]:
+        before = basis.find(key) if only else _listed(basis, key)
+        if before is None or before.override is None or (only is not None and before.override != only):
+            return []
+        return [_changed(_explained(before, replace(before, override=None), why))]
+
+    return decide
+
+
+def _listed(basis: Basis, key: Key) -> Listing:
+    listing = basis.find(key)
+    if listing is None:
+        raise UnknownInstance(key.service, key.id)
+    return listing
+
+
+def _must_hold(listing: Listing, holder: str) -> None:
+    """Nobody's claim is everybody's: an operator needs no lease."""
+    if holder and listing.registration.holder != holder:
+        raise LeaseLost(*listing.key)
+
+
+def _explained(before: Listing, after: Listing, why: Why) -> Listing:
+    """`since` moves only with the status."""
+    return replace(after, why=why, since=before.since if after.status is before.status else why.at)
+
+
+def _changed(listing: Listing) -> Change:
+    return Change(listing.key, listing, listing.why)

@@ -1,0 +1,214 @@
+"""The one writer: request → changes → store → snapshot → watchers.
+
+Requests wait in one bounded queue while a commit is under way and are then decided together, each seeing those before
+it, and committed as one batch. The catalog moves only by what the store's stream says, our own writes included, and a
+write returns when the snapshot has reached it: you read what you wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from adsum.core import catalog
+from adsum.core.catalog import Snapshot
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.decisions import Decision, Draft
+from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
+from adsum.ports import Clock, Observer, Store
+from adsum.watches import Watches
+
+MAX_WAITING: Final = 20_000
+"""How many writes wait for the store; past it a new one is refused with `Overloaded`."""
+MAX_BATCH: Final = 1_000
+"""How many writes are committed together; the rest goes into the next batch."""
+MAX_ATTEMPTS: Final = 16
+"""How often a batch is decided again when the store moved under it; then the writes are refused, to be retried."""
+
+_log = logging.getLogger("adsum.registry")
+
+
+@dataclass(slots=True)
+class _Write:
+    """A decision on its way, and who waits for its revision."""
+
+    decision: Decision
+    done: asyncio.Future[int]
+    changes: list[Change] = field(default_factory=list)
+
+
+class Registry:
+    """Accepts registrations and publishes the catalog."""
+
+    def __init__(self, store: Store, clock: Clock, observer: Observer) -> None:
+        self._store = store
+        self._clock = clock
+        self._observer = observer
+        self._waiting: deque[_Write] = deque()
+        self._work = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+        self.snapshot: Snapshot = catalog.EMPTY
+        """The newest published snapshot."""
+        self.ready = False
+        """Whether the catalog is loaded."""
+        self.watches = Watches(clock, observer)
+
+    async def start(self) -> None:
+        """Open the store and return when the catalog is loaded. Raises `StoreRefused` and `StoreUnavailable`."""
+        await self._store.open()
+        self._tasks = [
+            asyncio.create_task(self._guarded(self._follow()), name="adsum-follow"),
+            asyncio.create_task(self._guarded(self._write_batches()), name="adsum-write"),
+        ]
+        while not self.ready and self._failure is None:
+            await self._next_move()
+        if self._failure is not None:
+            raise StoreUnavailable(f"the catalog could not be loaded: {self._failure}") from self._failure
+
+    async def stop(self) -> None:
+        """End watches, refuse waiting writes and close the store; idempotent."""
+        self.watches.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._refuse(self._take(len(self._waiting)), StoreUnavailable("the registry is stopping"))
+        await self._store.close()
+
+    async def failed(self) -> BaseException:
+        """Return only if the registry can't go on (its store's stream broke for good): the reason."""
+        while self._failure is None:
+            await self._next_move()
+        return self._failure
+
+    def age(self) -> float:
+        """Seconds since the snapshot was known to be the newest."""
+        return self._store.age()
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        """Why things are as they are: the newest recorded changes, newest first."""
+        return await self._store.history(service, id, limit)
+
+    async def write(self, decision: Decision) -> int:
+        """Have `decision` decided, committed and published; the revision at which the snapshot shows it.
+
+        Raises what the decision raises, `Overloaded` if too many wait, and `StoreUnavailable` if nothing was written.
+        The write of a caller that is cancelled may go through nevertheless.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise Overloaded("the queue of writes")
+        if self._failure is not None or not self._tasks:
+            raise StoreUnavailable("the registry is not running", retry_after=5.0)
+        write = _Write(decision, asyncio.get_running_loop().create_future())
+        self._waiting.append(write)
+        self._work.set()
+        return await write.done
+
+    async def reached(self, revision: int, timeout: float) -> bool:
+        """Wait until the snapshot is at `revision` or later; False after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.snapshot.revision < revision:
+                    await self._next_move()
+        return self.snapshot.revision >= revision
+
+    async def _write_batches(self) -> None:
+        while True:
+            await self._work.wait()
+            writes = self._take(MAX_BATCH)
+            if not self._waiting:
+                self._work.clear()
+            try:
+                await self._commit(writes)
+            except StoreUnavailable as error:
+                self._refuse(writes, error)
+            except Exception as error:
+                _log.exception("a batch could not be committed")
+                self._refuse(writes, StoreUnavailable(f"the store failed: {error}"))
+            except BaseException:
+                self._refuse(writes, StoreUnavailable("the registry is stopping"))
+                raise
+
+    async def _commit(self, writes: list[_Write]) -> None:
+        """Decide, commit and wait until published; on a moved basis again, on the fresher snapshot."""
+        for _ in range(MAX_ATTEMPTS):
+            basis = self.snapshot
+            changes = self._decide(writes, basis)
+            revision = basis.revision
+            if changes:
+                try:
+                    began = self._clock.now()
+                    revision = await self._store.commit(changes, basis.revision)
+                except StoreConflict:
+                    await self.reached(basis.revision + 1, timeout=1.0)
+                    continue
+                self._observer.committed(Batch(revision, changes), self._clock.now() - began)
+                while self.snapshot.revision < revision:
+                    await self._next_move()
+            for write in writes:
+                if not write.done.done():
+                    write.done.set_result(revision)
+            return
+        raise StoreUnavailable("other nodes keep moving the store; try again")
+
+    def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Change]:
+        draft = Draft(basis)
+        changes: list[Change] = []
+        for write in writes:
+            if write.done.done():
+                continue
+            try:
+                decided = write.decision(draft)
+            except AdsumError as refusal:
+                write.done.set_exception(refusal)
+                continue
+            draft.add(decided)
+            changes += decided
+        return changes
+
+    def _take(self, most: int) -> list[_Write]:
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def _refuse(self, writes: list[_Write], error: AdsumError) -> None:
+        for write in writes:
+            if not write.done.done():
+                write.done.set_exception(error)
+
+    async def _follow(self) -> None:
+        """Fold the store's stream into snapshots."""
+        async for event in self._store.watch():
+            touched: set[str] | None = None
+            if isinstance(event, Whole):
+                self.snapshot = catalog.load(event)
+                self.ready = True
+            else:
+                self.snapshot = self.snapshot.apply(event)
+                touched = {change.key.service for change in event.changes}
+            woken = self.watches.publish(touched)
+            self._observer.published(self.snapshot.revision, woken)
+            self._move()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _next_move(self) -> None:
+        await self._moved.wait()
+
+    async def _guarded(self, work: Coroutine[object, None, None]) -> None:
+        """Never fail in silence: what ends one of the loops ends the registry, and is told by `failed`."""
+        try:
+            await work
+            raise StoreUnavailable("the store's stream ended")
+        except Exception as error:
+            _log.exception("the registry can't go on")
+            self._failure = error
+            self._refuse(self._take(len(self._waiting)), StoreUnavailable(f"the registry can't go on: {error}"))
+            self._move()

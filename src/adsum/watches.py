@@ -1,0 +1,235 @@
+"""Who is told that something changed, and who has said that they saw it.
+
+Watches are level-triggered: a watch is only ever told to look again. What it then shows is the difference between
+what it last showed and the newest snapshot, so a slow one skips what lay between and no queue can grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from adsum.core.errors import Overloaded
+from adsum.ports import Clock, Observer
+
+COALESCE: Final = 0.02
+"""Seconds between two wakings of one service's watches: the first change wakes at once, later ones together."""
+MAX_WATCHES: Final = 50_000
+"""How many watches one node holds; past it a new one is refused."""
+
+
+class Watch:
+    """An endless series of "look again" about some services (None: about all of them).
+
+    A *cooperating* watch promises to say with `applied` when its consumer routes by what it was shown.
+    """
+
+    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "cooperates", "services")
+
+    def __init__(self, hub: Watches, services: frozenset[str] | None, cooperates: bool) -> None:
+        self._hub = hub
+        self._look = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._wave: _Wave | None = None
+        self.services = services
+        self.cooperates = cooperates
+        self.applied = 0
+        """The revision that the consumer routes by, as far as it said."""
+
+    async def changed(self, timeout: float) -> bool:
+        """Wait until something changed since the last call; False after `timeout` seconds without."""
+        self._shown()
+        if not self._look:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout, self._release)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        looked, self._look = self._look, False
+        return looked
+
+    def wake(self) -> None:
+        """Tell it to look."""
+        self._look = True
+        self._release()
+
+    def interrupt(self) -> None:
+        """End a wait in `changed` now, as if its time were out."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def join(self, wave: _Wave) -> None:
+        """Be counted among those that a publication woke, unless still busy with an earlier one."""
+        if self._wave is None:
+            self._wave = wave
+            wave.left += 1
+
+    def _shown(self) -> None:
+        if self._wave is not None:
+            self._wave.one_done()
+            self._wave = None
+
+    def acknowledge(self, revision: int) -> None:
+        """The consumer routes by `revision` or later from now on."""
+        if revision > self.applied:
+            self.applied = revision
+            self._hub.settle(self)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._shown()
+        self._hub.leave(self)
+
+
+class _Wave:
+    """The watches that one publication woke, until the last of them has shown it."""
+
+    __slots__ = ("_done", "left")
+
+    def __init__(self, done: Callable[[], None]) -> None:
+        self._done = done
+        self.left = 0
+
+    def one_done(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self._done()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Settling:
+    """Somebody waits until all of `behind` route by `revision`."""
+
+    revision: int
+    behind: set[Watch]
+    done: asyncio.Future[None]
+
+    def let_go_if(self, over: bool) -> None:
+        if over and not self.done.done():
+            self.done.set_result(None)
+
+
+class Watches:
+    """Every watch of this node, by service."""
+
+    def __init__(self, clock: Clock, observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._of: dict[str | None, set[Watch]] = {}
+        self._woken: dict[str | None, float] = {}
+        self._late: dict[str | None, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._settlings: set[_Settling] = set()
+        self.count = 0
+        self.ended = False
+
+    def open(self, services: frozenset[str] | None, *, cooperates: bool = False) -> Watch:
+        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES`."""
+        if self.count >= MAX_WATCHES:
+            raise Overloaded("the number of watches", retry_after=10.0)
+        watch = Watch(self, services, cooperates)
+        for name in _names(services):
+            self._of.setdefault(name, set()).add(watch)
+        self.count += 1
+        return watch
+
+    def leave(self, watch: Watch) -> None:
+        self.count -= 1
+        for name in _names(watch.services):
+            members = self._of.get(name, set())
+            members.discard(watch)
+            if not members:
+                self._of.pop(name, None)
+                self._woken.pop(name, None)
+        self.settle(watch, left=True)
+
+    def publish(self, touched: Iterable[str] | None) -> int:
+        """Wake the watches of the touched services (None: of all); how many were told at once.
+
+        Those of a service woken less than `COALESCE` ago are told together when that is over.
+        """
+        now = self._clock.now()
+        names = list(self._of) if touched is None else [*(name for name in touched if name in self._of), None]
+        woken = 0
+        for name in names:
+            if name in self._late:
+                continue
+            if now - self._woken.get(name, -COALESCE) >= COALESCE:
+                woken += self._wake(name, now, now)
+            else:
+                self._late[name] = now
+        if self._late and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COALESCE, self._wake_late)
+        return woken
+
+    def _wake_late(self) -> None:
+        self._timer = None
+        now = self._clock.now()
+        late, self._late = self._late, {}
+        for name, since in late.items():
+            self._wake(name, since, now)
+
+    def _wake(self, name: str | None, since: float, now: float) -> int:
+        """Wake the watches of one service; `since` is when what they are to show was published."""
+        members = self._of.get(name)
+        if not members:
+            return 0
+        self._woken[name] = now
+        wave = _Wave(lambda: self._observer.shown(self._clock.now() - since))
+        for watch in members:
+            watch.join(wave)
+            watch.wake()
+        return len(members)
+
+    def end(self) -> None:
+        """The node stops: every watch is told to look, and finds `ended`."""
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for members in list(self._of.values()):
+            for watch in list(members):
+                watch.wake()
+        for settling in self._settlings:
+            settling.let_go_if(True)
+
+    async def settled(self, service: str, revision: int, timeout: float) -> int:
+        """Wait until every cooperating watch of the service routes by `revision`, at most `timeout` seconds.
+
+        Returns how many still don't. Those that end meanwhile no longer count, those that come later see it anyway.
+        """
+        watching = self._of.get(service, set()) | self._of.get(None, set())
+        behind = {watch for watch in watching if watch.cooperates and watch.applied < revision}
+        if not behind or self.ended:
+            return 0
+        settling = _Settling(revision, behind, asyncio.get_running_loop().create_future())
+        self._settlings.add(settling)
+        try:
+            async with asyncio.timeout(timeout):
+                await settling.done
+        except TimeoutError:
+            return len(behind)
+        finally:
+            self._settlings.discard(settling)
+        return len(behind)
+
+    def settle(self, watch: Watch, *, left: bool = False) -> None:
+        """Take a watch that acknowledged, or left, off the lists of those that are waited for."""
+        for settling in self._settlings:
+            if left or watch.applied >= settling.revision:
+                settling.behind.discard(watch)
+                settling.let_go_if(not settling.behind)
+
+
+def _names(services: frozenset[str] | None) -> Iterable[str | None]:
+    return (None,) if services is None else services
