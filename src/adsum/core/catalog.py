@@ -58,7 +58,7 @@ class ServiceSnapshot:
 
     name: str
     revision: int
-    listings: Mapping[str, Listing] = _NO_LISTINGS
+    listings: Mapping[str, Listing]
     trail: tuple[Step, ...] = ()
     horizon: int = 0
     """The trail is complete for what came after this revision."""
@@ -108,7 +108,7 @@ class Snapshot:
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
         known = self.services.get(name)
-        return known if known is not None else ServiceSnapshot(name, self.floor, horizon=self.floor)
+        return known if known is not None else ServiceSnapshot(name, self.floor, _NO_LISTINGS, horizon=self.floor)
 
     def find(self, key: Key) -> Listing | None:
         service = self.services.get(key.service)

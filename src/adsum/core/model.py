@@ -34,6 +34,16 @@ DEFAULT_GRACE: Final = 60.0
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+def nothing() -> Mapping[str, str]:
+    """No pairs; always the same ones."""
+    return NOTHING
+
+
+def frozen(pairs: Mapping[str, str]) -> Mapping[str, str]:
+    """A view of a copy: nobody can change it any more."""
+    return MappingProxyType(dict(pairs)) if pairs else NOTHING
+
+
 class Key(NamedTuple):
     """What names an instance in the catalog."""
 
@@ -102,7 +112,7 @@ class Instance:
     zone: str = ""
     weight: int = 1
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = NOTHING
+    metadata: Mapping[str, str] = field(default_factory=nothing)
 
     def __post_init__(self) -> None:
         rules.service_name("service", self.service)
@@ -153,7 +163,7 @@ class Check:
     port: int | None = None
     path: str = "/"
     method: str = "GET"
-    headers: Mapping[str, str] = NOTHING
+    headers: Mapping[str, str] = field(default_factory=nothing)
     expect: tuple[tuple[int, int], ...] = ((200, 299),)
     grpc_service: str = ""
     tls: bool = False
@@ -264,6 +274,13 @@ class Why:
     at: float = 0.0
 
 
+_NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
+
+
+def _no_checks() -> Mapping[str, Status]:
+    return _NO_CHECKS
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The catalog's entry for an instance: what it declared, the evidence, and why it stands as it does.
@@ -274,7 +291,7 @@ class Listing:
     registration: Registration
     why: Why
     lease: LeaseState = LeaseState.HELD
-    checks: Mapping[str, Status] = MappingProxyType({})
+    checks: Mapping[str, Status] = field(default_factory=_no_checks)
     override: Override | None = None
     since: float = 0.0
     status: Status = field(init=False)
