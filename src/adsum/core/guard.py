@@ -24,13 +24,13 @@ HOLD: Final = 3_600.0
 class _Ward:
     """What the guard knows of one service."""
 
-    __slots__ = ("held", "lapsed", "leases", "since")
+    __slots__ = ("holding", "lapsed", "leases", "since")
 
     def __init__(self) -> None:
         self.leases = 0
         self.lapsed = 0
-        self.held: set[str] = set()
-        """The ids of the instances whose expiry was held back."""
+        self.holding = 0
+        """How many of the lapsed had their expiry held back."""
         self.since: float | None = None
         """When the guard engaged; None while there is no mass lapse that it acts on."""
 
@@ -46,6 +46,7 @@ class Guard:
         self._share = share
         self._hold = hold
         self._wards: dict[str, _Ward] = {}
+        self._held: set[Key] = set()
         self._news: set[str] = set()
 
     def joined(self, key: Key) -> None:
@@ -88,8 +89,9 @@ class Guard:
         if self._hold is not None and now - ward.since >= self._hold:
             self._release(key, ward)
             return True
-        if key.id not in ward.held:
-            ward.held.add(key.id)
+        if key not in self._held:
+            self._held.add(key)
+            ward.holding += 1
             self._news.add(key.service)
         return False
 
@@ -101,7 +103,7 @@ class Guard:
     def holding(self, service: str) -> int:
         """How many expiries of the service are held back now."""
         ward = self._wards.get(service)
-        return len(ward.held) if ward is not None and ward.since is not None else 0
+        return ward.holding if ward is not None and ward.since is not None else 0
 
     def news(self) -> dict[str, int]:
         """What `holding` says now of every service for which it may have changed since this was last asked."""
@@ -118,8 +120,9 @@ class Guard:
             self._news.add(service)
 
     def _release(self, key: Key, ward: _Ward) -> bool:
-        if key.id not in ward.held:
+        if key not in self._held:
             return False
-        ward.held.discard(key.id)
+        self._held.discard(key)
+        ward.holding -= 1
         self._news.add(key.service)
         return True

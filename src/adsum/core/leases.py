@@ -121,9 +121,8 @@ class Leases:
         if lapsed:
             self._guard.lapsed(key)
         self._await(key, lease, lease.deadline + grace if lapsed else lease.deadline)
-        if len(self._heap) > 2 * len(self._leases) + STALE:
-            self._heap = [(lease.due, key) for key, lease in self._leases.items()]
-            heapify(self._heap)
+        if self._looked is None:
+            self._looked = now
 
     def renew(self, key: Key, now: float) -> Moved | None:
         """Keep the lease for another ttl from now; what moved, if it had lapsed.
@@ -144,6 +143,8 @@ class Leases:
         lease = self._leases.pop(key, None)
         if lease is not None:
             self._guard.left(key, lapsed=lease.phase is not Phase.HELD)
+            if len(self._heap) > 2 * len(self._leases) + STALE:
+                self._rebuild()
 
     def put_off(self, key: Key, until: float) -> None:
         """An expiry could not be carried out: the lease is lapsed again, and expires no sooner than `until`."""
@@ -211,6 +212,11 @@ class Leases:
 
     def _deadline(self, lease: _Lease) -> float:
         return max(lease.deadline, self._resumed + lease.ttl)
+
+    def _rebuild(self) -> None:
+        """Forget the entries of leases that ended. It takes as many ends as there are leases to come here again."""
+        self._heap = [(lease.due, key) for key, lease in self._leases.items() if lease.due < inf]
+        heapify(self._heap)
 
     def _await(self, key: Key, lease: _Lease, due: float) -> None:
         lease.due = due
