@@ -150,13 +150,19 @@ class Registry:
                     await self.reached(basis.revision + 1, timeout=1.0)
                     continue
                 self._observer.committed(Batch(revision, changes), self._clock.now() - began)
-                while self.snapshot.revision < revision:
-                    await self._next_move()
+                await self._published(revision)
             for write in writes:
                 if not write.done.done():
                     write.done.set_result(revision)
             return
         raise StoreUnavailable("other nodes keep moving the store; try again")
+
+    async def _published(self, revision: int) -> None:
+        """Wait until the snapshot has reached what was committed."""
+        while self.snapshot.revision < revision:
+            if self._failure is not None:
+                raise StoreUnavailable("written, but the catalog no longer follows the store", retry_after=5.0)
+            await self._next_move()
 
     def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Change]:
         draft = Draft(basis)

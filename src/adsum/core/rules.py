@@ -9,6 +9,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from adsum.core.errors import Invalid
@@ -45,16 +46,24 @@ def instance_id(field: str, value: str) -> None:
 
 
 def address(field: str, value: str) -> None:
-    """An IPv4 or IPv6 address without brackets or zone, or a host name."""
+    """An IPv4 or IPv6 address without brackets or zone, or a host name; nothing that can't be one caller's peer."""
+    problem = _address_problem(value)
+    if problem is not None:
+        raise Invalid(field, problem)
+
+
+@lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the dearest of the rules.
+def _address_problem(value: str) -> str | None:
     try:
         ip = ipaddress.ip_address(value)
     except ValueError:
         numeric = value.replace(".", "").isdigit()
         if len(value) > ADDRESS_LENGTH or numeric or not _HOST.fullmatch(value):
-            raise Invalid(field, f"must be an IP address or a host name, not {shown(value)}") from None
-        return
+            return f"must be an IP address or a host name, not {shown(value)}"
+        return None
     if ip.is_unspecified or ip.is_multicast or getattr(ip, "scope_id", None):
-        raise Invalid(field, f"must be an address that callers can reach, not {value}")
+        return f"must be an address that callers can reach, not {value}"
+    return None
 
 
 def scheme(field: str, value: str) -> None:

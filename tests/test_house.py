@@ -1,0 +1,103 @@
+"""The house rules that a reader relies on: which room may import which, and what the core stands on."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import adsum
+
+ROOT = Path(adsum.__file__).parent
+MODULES = sorted(path for path in ROOT.rglob("*.py"))
+
+# Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
+FLOORS = (
+    ("core",),
+    ("balance", "ports", "wire"),
+    ("watches", "clock"),
+    ("registry",),
+    ("keeper",),
+    ("stores", "probes"),
+    ("client",),
+    ("dialects", "integrations"),
+    ("servers", "telemetry"),
+    ("config",),
+    ("daemon", "run", "demo"),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations", "balance")
+"""Rooms of one file a thing: those files never import one another, but for what their room shares."""
+
+SHARED = {"balance": {"picker", "loads", "weights", "choices"}, "stores": {"records"}, "probes": {"dialing"}}
+"""Files that a room of siblings shares."""
+
+PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
+"""What a program that only calls or registers never loads."""
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if len(parts) > 1 or parts[0] != "__init__" else "adsum"
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every module named by an import anywhere in the file, as adsum.a.b or top-level name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield from (
+                f"{node.module}.{alias.name}" if node.module == "adsum" else node.module for alias in node.names
+            )
+
+
+def _adsum_imports(path: Path) -> set[str]:
+    return {name for name in _imports(path) if name.startswith("adsum.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    room = _room(path)
+    if room == "adsum":
+        return
+    assert room in FLOOR, f"the room {room!r} has no floor yet: give it one in FLOORS"
+    for name in _adsum_imports(path):
+        other = name.split(".")[1]
+        if other in (room, "__version__"):
+            continue
+        assert FLOOR[other] < FLOOR[room], f"{path.name} in {room} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "core").glob("*.py")), ids=lambda path: path.name)
+def test_the_core_stands_on_the_standard_library_without_clock_socket_or_chance(path: Path) -> None:
+    never = {"asyncio", "socket", "time", "logging", "threading", "datetime", "secrets", "os"}
+    for name in _imports(path):
+        top = name.split(".")[0]
+        assert top == "adsum" or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+        assert top not in never, f"{path.name} imports {name}: hand it in as an argument"
+
+
+@pytest.mark.parametrize("room", SIBLINGS)
+def test_siblings_never_import_one_another(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        own = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        for name in _adsum_imports(path):
+            parts = name.split(".")
+            if parts[1] == room and len(parts) > 2 and own != "__init__":
+                assert parts[2] in {own, *SHARED.get(room, ())}, f"{path.name} imports its sibling {name}"
+
+
+@pytest.mark.parametrize("room", ["client", "integrations"])
+def test_the_client_never_imports_the_registry(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        for name in _adsum_imports(path):
+            assert name.split(".")[1] not in PROVIDER_SIDE, f"{path.name} imports {name}"
