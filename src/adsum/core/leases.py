@@ -115,6 +115,10 @@ class Leases:
 
         One that is listed as lapsed (at a restart) stays so, but gets ttl and grace before it may expire, too.
         """
+        lease = self._leases.get(key)
+        if lease is not None and lease.phase is Phase.HELD and not lapsed and (lease.ttl, lease.grace) == (ttl, grace):
+            lease.deadline = now + ttl
+            return
         self.end(key)
         lease = self._leases[key] = _Lease(ttl, grace, now + ttl, Phase.LAPSED if lapsed else Phase.HELD)
         self._guard.joined(key)

@@ -1,0 +1,65 @@
+"""Time for tests: a clock that stands still until told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import heappop, heappush
+from itertools import count
+from math import isfinite
+
+
+class FakeClock:
+    """Implements `ports.Clock`. Sleepers wake when `advance` passes their instant, in its order."""
+
+    def __init__(self, now: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._ahead = wall - now
+        self._order = count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now + self._ahead
+
+    async def sleep(self, length: float) -> None:
+        if length <= 0:
+            await asyncio.sleep(0)
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        heappush(self._sleepers, (self._now + length, next(self._order), waiter))
+        await waiter
+
+    def jump(self, length: float) -> None:
+        """Let `length` seconds pass at once, as when the process was suspended."""
+        assert length >= 0
+        assert isfinite(length)
+        self._now += length
+        self._wake()
+
+    async def advance(self, length: float) -> None:
+        """Let `length` seconds pass: wake each sleeper at its instant and let everybody run to rest before the next."""
+        end = self._now + length
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self._now = max(self._now, self._sleepers[0][0])
+            self._wake()
+            await settle()
+        self._now = end
+        await settle()
+
+    def _wake(self) -> None:
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            _, _, waiter = heappop(self._sleepers)
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def settle(turns: int = 10_000) -> None:
+    """Let every task that is ready run, and those that they make ready, until all wait (or after so many turns)."""
+    ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - asyncio has no public word for "all wait"
+    for _ in range(turns):
+        await asyncio.sleep(0)
+        if not ready:
+            return
