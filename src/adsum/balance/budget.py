@@ -1,0 +1,66 @@
+"""Retry budget: retries may be a share of the calls, so that they never multiply an outage.
+
+After finagle's `RetryBudget` and tower's `TpsBudget`: every first try deposits, every retry withdraws, and what is
+deposited or withdrawn is forgotten after the window. A floor lets clients with few calls retry at all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from adsum.core.errors import Invalid
+
+RATIO: Final = 0.2
+"""Retries per first try."""
+FLOOR: Final = 10.0
+"""Retries per second that are always allowed."""
+WINDOW: Final = 10.0
+"""Seconds after which a try is forgotten."""
+SLOTS: Final = 10
+"""Slots of the window; a slot is forgotten as a whole."""
+
+
+class Budget:
+    """How many retries are left. Not for several threads at once."""
+
+    def __init__(self, ratio: float = RATIO, floor: float = FLOOR, window: float = WINDOW) -> None:
+        if not 0.0 <= ratio <= 1_000.0:
+            raise Invalid("ratio", "must be 0 to 1000 retries per call")
+        if not 0.0 <= floor <= 1e6:
+            raise Invalid("floor", "must be 0 to 1,000,000 retries per second")
+        if not 1.0 <= window <= 3_600.0:
+            raise Invalid("window", "must be 1 to 3600 seconds")
+        self._gain = 1.0 if ratio else 0.0
+        self._price = 1.0 / ratio if ratio else 1.0
+        self._reserve = floor * window * self._price
+        self._length = window / SLOTS
+        self._slots = [0.0] * SLOTS
+        self._newest = 0
+
+    def deposit(self, now: float) -> None:
+        """A call begins: its first try."""
+        self._slots[self._slot(now)] += self._gain
+
+    def withdraw(self, now: float) -> bool:
+        """Whether a retry is allowed; if so, it is counted."""
+        slot = self._slot(now)
+        if self._balance() < self._price:
+            return False
+        self._slots[slot] -= self._price
+        return True
+
+    def left(self, now: float) -> int:
+        """How many retries would be allowed now."""
+        self._slot(now)
+        return max(0, int(self._balance() / self._price))
+
+    def _balance(self) -> float:
+        return self._reserve + sum(self._slots)
+
+    def _slot(self, now: float) -> int:
+        """The slot of this instant; those that the window left behind are emptied."""
+        newest = int(now // self._length)
+        for passed in range(min(SLOTS, newest - self._newest)):
+            self._slots[(newest - passed) % SLOTS] = 0.0
+        self._newest = max(self._newest, newest)
+        return self._newest % SLOTS

@@ -1,0 +1,86 @@
+"""Random draws by weight in O(1), shared by the policies of chance.
+
+The alias method: A. J. Walker, "An efficient method for generating discrete random variables with general
+distributions" (1977), built in O(n) after M. D. Vose (1991).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final, Protocol
+
+from adsum.balance.picker import alike
+
+REDRAWS: Final = 4
+"""How often a second index is drawn anew when it was the first; then the first stands for both."""
+
+
+class Draw(Protocol):
+    """Draws indices."""
+
+    def one(self) -> int: ...
+
+    def two(self) -> tuple[int, int]:
+        """Two indices, different if they can be; the first is drawn exactly by weight."""
+        ...
+
+
+def draw(weights: Sequence[float], rng: Random) -> Draw:
+    """The cheapest draw that is exact for these weights: at least one, all above 0."""
+    return Uniform(len(weights), rng) if alike(weights) else Weighted(weights, rng)
+
+
+class Uniform:
+    """All indices alike."""
+
+    __slots__ = ("_count", "_random")
+
+    def __init__(self, count: int, rng: Random) -> None:
+        self._count = count
+        self._random = rng.random
+
+    def one(self) -> int:
+        return int(self._random() * self._count)
+
+    def two(self) -> tuple[int, int]:
+        count = self._count
+        if count == 1:
+            return 0, 0
+        first = int(self._random() * count)
+        second = int(self._random() * (count - 1))
+        return first, second if second < first else second + 1
+
+
+class Weighted:
+    """Each index by its weight: every column of the alias table holds the whole of one index or parts of two."""
+
+    __slots__ = ("_alias", "_bar", "_count", "_random")
+
+    def __init__(self, weights: Sequence[float], rng: Random) -> None:
+        self._count = len(weights)
+        self._random = rng.random
+        scale = len(weights) / sum(weights)
+        self._bar = bar = [weight * scale for weight in weights]
+        self._alias = alias = list(range(len(weights)))
+        light = [index for index, height in enumerate(bar) if height < 1.0]
+        heavy = [index for index, height in enumerate(bar) if height >= 1.0]
+        while light and heavy:
+            low, high = light.pop(), heavy[-1]
+            alias[low] = high
+            bar[high] -= 1.0 - bar[low]
+            if bar[high] < 1.0:
+                light.append(heavy.pop())
+
+    def one(self) -> int:
+        spot = self._random() * self._count
+        index = int(spot)
+        return index if spot - index < self._bar[index] else self._alias[index]
+
+    def two(self) -> tuple[int, int]:
+        first = self.one()
+        for _ in range(REDRAWS):
+            second = self.one()
+            if second != first:
+                return first, second
+        return first, first

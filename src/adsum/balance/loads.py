@@ -1,0 +1,88 @@
+"""What a consumer knows of its endpoints' load: calls in flight and peak EWMA latency.
+
+Keyed by endpoint id and kept by the channel, so that loads outlive the pickers that read them. May be used from
+several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import exp
+from threading import Lock
+from typing import Final
+
+DECAY: Final = 10.0
+"""Seconds after which a latency counts for 1/e of itself."""
+FAILURE_LATENCY: Final = 1.0
+"""Seconds that a failed call counts for at least: an endpoint that fails fast must not look fast."""
+
+
+class Load:
+    """One endpoint's load. `in_flight` calls; `latency`, the peak EWMA in seconds as of `at` (0.0: never seen).
+
+    The latency jumps to a higher observation at once and sinks to lower ones by exp(-elapsed / decay), after finagle's
+    `PeakEwma.scala`.
+    """
+
+    __slots__ = ("_decay", "_lock", "at", "in_flight", "latency")
+
+    def __init__(self, decay: float, lock: Lock) -> None:
+        self.in_flight = 0
+        self.latency = 0.0
+        self.at = 0.0
+        self._decay = decay
+        self._lock = lock
+
+    def start(self) -> None:
+        """A call begins."""
+        with self._lock:
+            self.in_flight += 1
+
+    def finish(self, ok: bool, latency: float, now: float) -> None:
+        """A call that was started ended after `latency` seconds."""
+        with self._lock:
+            self.in_flight -= 1
+            self._observe(latency if ok else max(latency, self.latency, FAILURE_LATENCY), now)
+
+    def cancel(self) -> None:
+        """A call that was started ended without saying anything about the endpoint."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def _observe(self, latency: float, now: float) -> None:
+        if latency >= self.latency:
+            self.latency = latency
+        else:
+            old = exp(-max(0.0, now - self.at) / self._decay)
+            self.latency = self.latency * old + latency * (1.0 - old)
+        self.at = now
+
+
+class Loads:
+    """The load of every endpoint of one channel. `decay` is in seconds."""
+
+    def __init__(self, decay: float = DECAY) -> None:
+        self.decay = decay
+        self._lock = Lock()
+        self._loads: dict[str, Load] = {}
+
+    def of(self, id: str) -> Load:
+        """The endpoint's load, known from now on."""
+        load = self._loads.get(id)
+        return load if load is not None else self._loads.setdefault(id, Load(self.decay, self._lock))
+
+    def start(self, id: str) -> Load:
+        """Count a call to the endpoint as in flight; end it with the load's `finish` or `cancel`, once."""
+        load = self.of(id)
+        load.start()
+        return load
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Forget every endpoint that is not among `ids` and has no call in flight."""
+        kept = set(ids)
+        for id, load in list(self._loads.items()):
+            if id not in kept and not load.in_flight:
+                del self._loads[id]
+
+    def __len__(self) -> int:
+        return len(self._loads)

@@ -1,0 +1,161 @@
+"""Outliers: who fails while the others do not is ejected for a while, by this consumer alone.
+
+Passive outlier detection after Envoy ("Outlier detection") and gRPC's A50. An endpoint is ejected when it fails
+several times in a row, or when at a sweep, every `interval`, its failures stand out: too large a share, or a success
+rate far below the others'. It is out for `base` seconds times the ejections it has had lately, and each calm interval
+forgives one. Never more than a bounded share is out: the rest is the panic threshold's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import sqrt
+from typing import Final
+
+from adsum.balance.ejection import MOVES, Cause, Event, Limits, Place
+
+MARGIN: Final = 1e-9
+"""A failure share above the others' by less is a rounding error."""
+
+
+class Record:
+    """What is counted of one endpoint."""
+
+    __slots__ = ("failed", "id", "passed", "place", "streak", "times", "until")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.place = Place.IN
+        self.until = 0.0
+        self.times = 0
+        self.clear()
+
+    def clear(self) -> None:
+        self.streak = self.passed = self.failed = 0
+
+    @property
+    def failures(self) -> float:
+        """The share of failures in this interval, of at least one call."""
+        return self.failed / (self.passed + self.failed)
+
+
+def _too_often(judged: Sequence[Record], limits: Limits) -> list[Record]:
+    return [record for record in judged if record.failures >= limits.most_failures > 0.0]
+
+
+def _more_than_others(judged: Sequence[Record], limits: Limits) -> list[Record]:
+    if not limits.deviations:
+        return []
+    mean = sum(record.failures for record in judged) / len(judged)
+    deviation = sqrt(sum((record.failures - mean) ** 2 for record in judged) / len(judged))
+    return [record for record in judged if record.failures > mean + max(limits.deviations * deviation, MARGIN)]
+
+
+_SWEEPS: Final[tuple[tuple[Cause, Callable[[Sequence[Record], Limits], list[Record]]], ...]] = (
+    (Cause.FAILED_MORE_THAN_OTHERS, _more_than_others),
+    (Cause.FAILED_TOO_OFTEN, _too_often),
+)
+
+
+class Outliers:
+    """Who is ejected. Kept by the channel, which tells it every view and every call's end. Not for several threads."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.ejected: frozenset[str] = frozenset()
+        self._records: dict[str, Record] = {}
+        self._sweep_at: float | None = None
+
+    def view(self, ids: Iterable[str]) -> list[Event]:
+        """The endpoints there are from now on, usable or not; the others are forgotten.
+
+        If fewer than before may be out, those whose time would be over first come back.
+        """
+        self._records = {id: self._records.get(id) or Record(id) for id in ids}
+        self.ejected = frozenset(id for id in self.ejected if id in self._records)
+        surplus = len(self.ejected) - self.limits.most_out(len(self._records))
+        if surplus <= 0:
+            return []
+        return [self._move(record, Cause.SHARE_SHRANK) for record in self._out()[:surplus]]
+
+    def record(self, id: str, ok: bool, now: float) -> Event | None:
+        """A call to the endpoint ended. Calls to endpoints that are out or unknown are not counted."""
+        record = self._records.get(id)
+        if record is None or record.place is Place.OUT:
+            return None
+        if self._sweep_at is None:
+            self._sweep_at = now + self.limits.interval
+        if ok:
+            record.passed += 1
+            record.streak = 0
+            return None
+        record.failed += 1
+        record.streak += 1
+        if self.limits.consecutive and record.streak >= self.limits.consecutive and self._room():
+            return self._move(record, Cause.FAILED_IN_A_ROW, now)
+        return None
+
+    def tick(self, now: float) -> list[Event]:
+        """Let back whose time is over, and sweep if an interval is. An early or late call does no harm."""
+        events = [self._move(record, Cause.SERVED) for record in self._out() if record.until <= now]
+        if self._sweep_at is not None and self._sweep_at <= now:
+            events += self._sweep(now)
+        return events
+
+    def next_deadline(self) -> float | None:
+        """When to tick; None while there is nothing to wait for."""
+        instants = [self._records[id].until for id in self.ejected]
+        if self._sweep_at is not None:
+            instants.append(self._sweep_at)
+        return min(instants, default=None)
+
+    def _sweep(self, now: float) -> list[Event]:
+        """Judge the interval that ends, forgive who was calm, and begin the next if anybody is worth it."""
+        events = self._judge(now)
+        worth_it = False
+        for record in self._records.values():
+            worth_it = worth_it or record.passed + record.failed > 0 or record.times > 0
+            if record.place is Place.IN and record.times:
+                self._move(record, Cause.CALM)
+            record.passed = record.failed = 0
+        self._sweep_at = now + self.limits.interval if worth_it else None
+        return events
+
+    def _judge(self, now: float) -> list[Event]:
+        judged = sorted(
+            (
+                record
+                for record in self._records.values()
+                if record.place is Place.IN and record.passed + record.failed >= self.limits.volume
+            ),
+            key=lambda record: -record.failures,
+        )
+        if len(judged) < self.limits.hosts:
+            return []
+        return [
+            self._move(record, cause, now)
+            for cause, outliers in _SWEEPS
+            for record in outliers(judged, self.limits)
+            if record.place is Place.IN and self._room()
+        ]
+
+    def _room(self) -> bool:
+        return len(self.ejected) < self.limits.most_out(len(self._records))
+
+    def _out(self) -> list[Record]:
+        """Who is out, the first to come back first."""
+        return sorted((self._records[id] for id in self.ejected), key=lambda record: (record.until, record.id))
+
+    def _move(self, record: Record, cause: Cause, now: float = 0.0) -> Event:
+        """Go where the table says. `now` matters to those who go out; who comes back starts with a clean record."""
+        before = record.place
+        record.place, more = MOVES[before, cause]
+        record.times = min(record.times + more, self.limits.most_times)
+        if record.place is Place.OUT:
+            record.until = now + self.limits.length(record.times)
+            self.ejected |= {record.id}
+            return Event(record.id, Place.OUT, cause, record.until)
+        if before is Place.OUT:
+            record.clear()
+            self.ejected -= {record.id}
+        return Event(record.id, Place.IN, cause)

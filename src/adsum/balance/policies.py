@@ -1,0 +1,39 @@
+"""The policies by name. To add one: its file, one line here, and it passes the contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Final, cast
+
+from adsum.balance.picker import Policy
+from adsum.core.errors import AdsumError
+
+POLICIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "round_robin": "adsum.balance.round_robin:RoundRobin",
+        "weighted_random": "adsum.balance.weighted_random:WeightedRandom",
+        "least_request": "adsum.balance.least_request:LeastRequest",
+        "peak_ewma": "adsum.balance.peak_ewma:PeakEwma",
+        "ring_hash": "adsum.balance.ring_hash:RingHash",
+        "maglev": "adsum.balance.maglev:Maglev",
+    }
+)
+"""Name → where it is, imported when chosen."""
+
+
+class UnknownPolicy(AdsumError):
+    """No policy has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no policy is named {name!r}; there are {', '.join(POLICIES)}")
+        self.name = name
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name, with its defaults. Raises `UnknownPolicy`."""
+    if name not in POLICIES:
+        raise UnknownPolicy(name)
+    module, _, maker = POLICIES[name].partition(":")
+    return cast("Policy", getattr(import_module(module), maker)())

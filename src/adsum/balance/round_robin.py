@@ -1,0 +1,158 @@
+"""Smooth weighted round robin: in every cycle each endpoint gets exactly its weight, spread out.
+
+The same shares over a cycle as nginx's smooth weighted round robin (which looks at every peer for each pick), by
+earliest deadline first: endpoints of equal weight form a lane; a lane of n endpoints of weight w is due at the
+instants (k + ½) / (n·w) of a virtual time in which one cycle of whole weights takes 1, and its endpoints take turns.
+A pick costs O(log lanes), and O(1) if all weights are equal.
+
+The state is one mark in virtual time, so that a rebuild goes on where the previous picker was; the first mark is
+random, so that many consumers do not start with the same endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from heapq import heapify, heapreplace
+from random import Random
+from threading import Lock
+from typing import Final
+
+from adsum.balance.loads import Loads
+from adsum.balance.picker import EXTRA_DRAWS, NOBODY, NoEndpoint, Picker, alike, spare, standing
+from adsum.core.model import Endpoint
+from adsum.core.selection import Choice
+
+Mark = tuple[float, float]
+"""The last deadline that was served and the negative weight of its lane: equal deadlines are served heavy first."""
+
+NARROWEST: Final = 1e-6
+"""Share of the greatest weight: an endpoint with a lesser one may wait longer for its first pick than for the next."""
+
+
+class RoundRobin:
+    """Everyone in turn, by weight."""
+
+    keyed = False
+
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+        if not choices:
+            return NOBODY
+        members, weights = standing(sorted(choices, key=_id))
+        mark = previous.mark if isinstance(previous, Rotation | Schedule) else _anywhere(weights, rng)
+        if alike(weights):
+            return Rotation(tuple(choices), members, weights[0], mark)
+        return Schedule(tuple(choices), members, weights, mark, rng)
+
+
+class Rotation:
+    """Equal weights: the next in order, round and round. Two threads at the same instant may get the same one."""
+
+    __slots__ = ("_members", "_next", "_weight", "choices")
+
+    def __init__(self, choices: tuple[Choice, ...], members: list[Endpoint], weight: float, mark: Mark) -> None:
+        self.choices = choices
+        self._members = members
+        self._weight = weight
+        self._next = _served(weight * len(members), weight, mark) % len(members)
+
+    @property
+    def mark(self) -> Mark:
+        return (self._next - 0.5) / (self._weight * len(self._members)), -self._weight
+
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
+        members = self._members
+        index = self._next
+        self._next = index + 1 if index + 1 < len(members) else 0
+        if exclude and members[index].id in exclude:
+            return self._pick_other(index, exclude)
+        return members[index]
+
+    def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
+        """The next that is not excluded: at most one step per excluded one."""
+        members = self._members
+        for step in range(1, len(members)):
+            at = (index + step) % len(members)
+            if members[at].id not in exclude:
+                self._next = (at + 1) % len(members)
+                return members[at]
+        raise NoEndpoint(f"each of the {len(members)} endpoints is excluded")
+
+
+class Lane:
+    """Endpoints of one weight: how many picks it has had, and how many it gets in a unit of virtual time."""
+
+    __slots__ = ("members", "pace", "served", "weight")
+
+    def __init__(self, weight: float, members: list[Endpoint], mark: Mark) -> None:
+        self.weight = weight
+        self.members = members
+        self.pace = weight * len(members)
+        self.served = _served(self.pace, weight, mark)
+
+
+class Schedule:
+    """Different weights: the lane with the earliest deadline, and in it the next in order."""
+
+    __slots__ = ("_heap", "_lock", "_members", "_rng", "_weights", "choices", "mark")
+
+    def __init__(
+        self,
+        choices: tuple[Choice, ...],
+        members: list[Endpoint],
+        weights: list[float],
+        mark: Mark,
+        rng: Random,
+    ) -> None:
+        self.choices = choices
+        self.mark = mark
+        self._members = members
+        self._weights = weights
+        self._rng = rng
+        self._lock = Lock()
+        lanes: dict[float, list[Endpoint]] = {}
+        for endpoint, weight in zip(members, weights, strict=True):
+            lanes.setdefault(weight, []).append(endpoint)
+        self._heap = [
+            ((lane.served + 0.5) / lane.pace, -weight, lane)
+            for weight, lane in ((weight, Lane(weight, of, mark)) for weight, of in lanes.items())
+        ]
+        heapify(self._heap)
+
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
+        if exclude:
+            return self._pick_other(exclude)
+        return self._pick()
+
+    def _pick(self) -> Endpoint:
+        with self._lock:
+            deadline, order, lane = self._heap[0]
+            served = lane.served
+            lane.served = served + 1
+            heapreplace(self._heap, ((served + 1.5) / lane.pace, order, lane))
+            self.mark = (deadline, order)
+        return lane.members[served % len(lane.members)]
+
+    def _pick_other(self, exclude: Set[str]) -> Endpoint:
+        """The next that is not excluded; who is passed over loses a turn."""
+        for _ in range(EXTRA_DRAWS + len(exclude)):
+            endpoint = self._pick()
+            if endpoint.id not in exclude:
+                return endpoint
+        return spare(self._members, self._weights, exclude, self._rng)
+
+
+def _anywhere(weights: list[float], rng: Random) -> Mark:
+    """A random instant within the slowest lane's cycle."""
+    return rng.random() / max(min(weights), max(weights) * NARROWEST), 0.0
+
+
+def _served(pace: float, weight: float, mark: Mark) -> int:
+    """How many picks a lane has had at the mark. Compared, not computed, so that rounding can't serve one twice."""
+    served = max(0, int(mark[0] * pace) - 1)
+    while ((served + 0.5) / pace, -weight) <= mark:
+        served += 1
+    return served
+
+
+def _id(choice: Choice) -> str:
+    return choice.endpoint.instance.id
