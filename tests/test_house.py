@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import adsum
+from adsum.balance.policies import POLICIES
 
 ROOT = Path(adsum.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
@@ -32,10 +33,10 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
-SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations", "balance")
+SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
-SHARED = {"balance": {"picker", "loads", "weights", "choices"}, "stores": {"records"}, "probes": {"dialing"}}
+SHARED = {"stores": {"records"}, "probes": {"dialing"}}
 """Files that a room of siblings shares."""
 
 PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
@@ -94,6 +95,13 @@ def test_siblings_never_import_one_another(room: str) -> None:
             parts = name.split(".")
             if parts[1] == room and len(parts) > 2 and own != "__init__":
                 assert parts[2] in {own, *SHARED.get(room, ())}, f"{path.name} imports its sibling {name}"
+
+
+def test_policies_never_import_one_another() -> None:
+    modules = {target.partition(":")[0] for target in POLICIES.values()}
+    for module in modules:
+        path = ROOT.parent / (module.replace(".", "/") + ".py")
+        assert not _adsum_imports(path) & (modules - {module}), f"{path.name} imports another policy"
 
 
 @pytest.mark.parametrize("room", ["client", "integrations"])

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from adsum import registry as room
+from adsum.core import decisions
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.decisions import Caller
+from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable
+from adsum.core.model import Cause, Instance, Key, Registration
+from adsum.registry import Registry
+from tests.fakes import FakeClock
+from tests.observers import Recorder
+
+CALLER = Caller("tester", 0.0)
+
+
+class ScriptedStore:
+    """A store whose commits wait, conflict or fail as the test says."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.commits: list[Sequence[Change]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.troubles: list[Exception] = []
+        self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+
+    async def open(self) -> None:
+        self.stream.put_nowait(Whole("e1", self.revision, []))
+
+    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+        await self.gate.wait()
+        if self.troubles:
+            raise self.troubles.pop()
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
+        self.revision += 1
+        self.commits.append(changes)
+        self.stream.put_nowait(Batch(self.revision, changes))
+        return self.revision
+
+    def elsewhere(self, *changes: Change) -> None:
+        """Another node commits."""
+        self.revision += 1
+        self.stream.put_nowait(Batch(self.revision, changes))
+
+    async def watch(self) -> AsyncIterator[Whole | Batch]:
+        while (event := await self.stream.get()) is not None:
+            yield event
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        return []
+
+    def age(self) -> float:
+        return 0.0
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def store() -> ScriptedStore:
+    return ScriptedStore()
+
+
+@pytest.fixture
+async def registry(store: ScriptedStore) -> AsyncIterator[Registry]:
+    registry = Registry(store, FakeClock(), Recorder())
+    await registry.start()
+    yield registry
+    await registry.stop()
+
+
+def _registration(id: str, holder: str = "") -> Registration:
+    return Registration(Instance("orders", id, "127.0.0.1", 8000), holder=holder)
+
+
+def _register(id: str, holder: str = "") -> decisions.Decision:
+    return decisions.register(_registration(id, holder), CALLER)
+
+
+async def _let_run() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_you_read_what_you_wrote(registry: Registry) -> None:
+    revision = await registry.write(_register("o1"))
+    assert registry.snapshot.revision >= revision
+    assert registry.snapshot.find(Key("orders", "o1")) is not None
+
+
+async def test_writes_that_wait_for_a_commit_go_together_into_the_next(
+    registry: Registry, store: ScriptedStore
+) -> None:
+    store.gate.clear()
+    writes = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in range(50)]
+    await _let_run()
+    more = [asyncio.create_task(registry.write(_register(f"p{n}"))) for n in range(50)]
+    await _let_run()
+    store.gate.set()
+    await asyncio.gather(*writes, *more)
+    assert len(store.commits) <= 3
+    assert registry.snapshot.count == 100
+
+
+async def test_requests_of_one_batch_see_each_other(registry: Registry, store: ScriptedStore) -> None:
+    await registry.write(_register("o1", "first"))
+    store.gate.clear()
+    blocker = asyncio.create_task(registry.write(_register("blocker")))
+    await _let_run()
+    key = Key("orders", "o1")
+    taken_out = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    back_again = asyncio.create_task(registry.write(_register("o1", "second")))
+    too_late = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    await _let_run()
+    store.gate.set()
+    await asyncio.gather(blocker, taken_out, back_again)
+    with pytest.raises(LeaseLost):
+        await too_late
+    listing = registry.snapshot.find(key)
+    assert listing is not None
+    assert listing.registration.holder == "second"
+
+
+async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: Registry, store: ScriptedStore) -> None:
+    await registry.write(_register("o1", "mine"))
+    listed = registry.snapshot.find(Key("orders", "o1"))
+    assert listed is not None
+    store.gate.clear()
+    write = asyncio.create_task(registry.write(_register("o2")))
+    await _let_run()
+    store.elsewhere(Change(listed.key, None, CALLER.why(Cause.DEREGISTERED)))
+    store.gate.set()
+    assert await write == 3
+    assert registry.snapshot.find(Key("orders", "o1")) is None
+    assert registry.snapshot.find(Key("orders", "o2")) is not None
+
+
+async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: ScriptedStore) -> None:
+    store.troubles = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await registry.write(_register("o1"))
+    assert registry.snapshot.count == 0
+    await registry.write(_register("o1"))
+    assert registry.snapshot.count == 1
+
+
+async def test_past_the_bound_a_write_is_refused(
+    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_WAITING", 2)
+    store.gate.clear()
+    first = asyncio.create_task(registry.write(_register("o1")))
+    await _let_run()
+    waiting = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in (2, 3)]
+    await _let_run()
+    with pytest.raises(Overloaded):
+        await registry.write(_register("o4"))
+    store.gate.set()
+    await asyncio.gather(first, *waiting)
+
+
+async def test_a_caller_who_goes_away_harms_nobody(registry: Registry, store: ScriptedStore) -> None:
+    store.gate.clear()
+    gone = asyncio.create_task(registry.write(_register("o1")))
+    stays = asyncio.create_task(registry.write(_register("o2")))
+    await _let_run()
+    gone.cancel()
+    store.gate.set()
+    await stays
+    assert registry.snapshot.find(Key("orders", "o2")) is not None
+
+
+async def test_registering_again_costs_no_commit(registry: Registry, store: ScriptedStore) -> None:
+    revision = await registry.write(_register("o1"))
+    assert await registry.write(_register("o1")) == revision
+    assert len(store.commits) == 1
+
+
+async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_everybody(
+    registry: Registry, store: ScriptedStore
+) -> None:
+    await registry.write(_register("o1"))
+    with registry.watches.open(frozenset({"users"})) as watch:
+        store.stream.put_nowait(Whole("e2", 40, []))
+        assert await watch.changed(30.0) is True
+    assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.count) == ("e2", 40, 0)
+
+
+async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: ScriptedStore) -> None:
+    failed = asyncio.create_task(registry.failed())
+    store.stream.put_nowait(None)
+    assert isinstance(await failed, StoreUnavailable)
+    with pytest.raises(StoreUnavailable):
+        await registry.write(_register("o1"))
+
+
+async def test_stopping_refuses_what_still_waits(store: ScriptedStore) -> None:
+    registry = Registry(store, FakeClock(), Recorder())
+    await registry.start()
+    store.gate.clear()
+    write = asyncio.create_task(registry.write(_register("o1")))
+    await _let_run()
+    await registry.stop()
+    with pytest.raises(StoreUnavailable):
+        await write

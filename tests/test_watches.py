@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adsum import watches as room
+from adsum.core.errors import Overloaded
+from adsum.watches import Watch, Watches
+from tests.fakes import FakeClock
+from tests.observers import Recorder
+
+LONG = 30.0
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def hub(recorder: Recorder) -> Watches:
+    return Watches(FakeClock(), recorder)
+
+
+async def _waits(watch: Watch) -> asyncio.Task[bool]:
+    """A task that has reached its wait."""
+    task = asyncio.create_task(watch.changed(LONG))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_only_the_watches_of_what_changed_are_woken(hub: Watches) -> None:
+    with hub.open(frozenset({"orders"})) as orders, hub.open(frozenset({"users"})) as users, hub.open(None) as every:
+        waits = [await _waits(watch) for watch in (orders, users, every)]
+        assert hub.publish({"orders"}) == 2
+        assert await waits[0] is True
+        assert await waits[2] is True
+        assert not waits[1].done()
+        users.interrupt()
+        assert await waits[1] is False
+
+
+async def test_a_change_before_the_wait_is_not_missed(hub: Watches) -> None:
+    with hub.open(frozenset({"orders"})) as watch:
+        hub.publish({"orders"})
+        assert await watch.changed(LONG) is True
+
+
+async def test_a_burst_wakes_once_at_once_and_once_more(hub: Watches) -> None:
+    with hub.open(frozenset({"orders"})) as watch:
+        first = await _waits(watch)
+        woken = [hub.publish({"orders"}) for _ in range(100)]
+        assert woken == [1] + [0] * 99
+        assert await first is True
+        assert await watch.changed(LONG) is True
+        assert await watch.changed(0.0) is False
+
+
+async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, recorder: Recorder) -> None:
+    with hub.open(None) as quick, hub.open(None) as slow:
+        waits = [await _waits(quick), await _waits(slow)]
+        hub.publish({"orders"})
+        assert await waits[0]
+        assert await waits[1]
+        again = await _waits(quick)
+        assert recorder.waves == []
+        last = await _waits(slow)
+        assert len(recorder.waves) == 1
+        for watch, wait in ((quick, again), (slow, last)):
+            watch.interrupt()
+            await wait
+
+
+async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: Recorder) -> None:
+    with hub.open(None) as watch:
+        hub.publish(None)
+        await watch.changed(LONG)
+    assert len(recorder.waves) == 1
+    assert hub.count == 0
+
+
+async def test_past_the_bound_a_watch_is_refused(hub: Watches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MAX_WATCHES", 1)
+    with hub.open(None), pytest.raises(Overloaded):
+        hub.open(None)
+    with hub.open(None):
+        pass
+
+
+async def test_settled_waits_for_every_cooperating_watch_and_no_other(hub: Watches) -> None:
+    with (
+        hub.open(frozenset({"orders"}), cooperates=True) as one,
+        hub.open(None, cooperates=True) as all_of_them,
+        hub.open(frozenset({"orders"})),
+        hub.open(frozenset({"users"}), cooperates=True),
+    ):
+        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
+        await asyncio.sleep(0)
+        one.acknowledge(8)
+        await asyncio.sleep(0)
+        assert not settled.done()
+        all_of_them.acknowledge(6)
+        await asyncio.sleep(0)
+        assert not settled.done()
+        all_of_them.acknowledge(7)
+        assert await settled == 0
+
+
+async def test_settled_counts_those_that_never_said_so_and_forgets_those_that_left(hub: Watches) -> None:
+    with hub.open(None, cooperates=True) as mute:
+        with hub.open(None, cooperates=True):
+            assert await hub.settled("orders", 1, 0.01) == 2
+        assert await hub.settled("orders", 1, 0.01) == 1
+        mute.acknowledge(1)
+        assert await hub.settled("orders", 1, LONG) == 0
+
+
+async def test_the_end_wakes_everybody(hub: Watches) -> None:
+    with hub.open(None, cooperates=True) as watch:
+        wait = await _waits(watch)
+        settled = asyncio.create_task(hub.settled("orders", 1, LONG))
+        await asyncio.sleep(0)
+        hub.end()
+        assert await wait is True
+        assert await settled == 1
+        assert hub.ended
