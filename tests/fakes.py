@@ -1,11 +1,16 @@
-"""Time for tests: a clock that stands still until told otherwise."""
+"""The world for tests: a clock that stands still until told otherwise, and a store that fails when told to."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from math import isfinite
+
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.errors import StoreConflict, StoreUnavailable
+from adsum.core.model import Key, Listing
 
 
 class FakeClock:
@@ -63,3 +68,45 @@ async def settle(turns: int = 10_000) -> None:
         await asyncio.sleep(0)
         if not ready:
             return
+
+
+class FakeStore:
+    """Implements `ports.Store` in this process; unavailable while `away` is set. May be opened again by a successor."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.revision = 0
+        self.changes: list[Change] = []
+        self._listings: dict[Key, tuple[int, Listing]] = {}
+        self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
+
+    async def open(self) -> None:
+        self._stream = asyncio.Queue()
+        self._stream.put_nowait(Whole("e1", self.revision, list(self._listings.values())))
+
+    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
+        self.revision += 1
+        for change in changes:
+            self._listings.pop(change.key, None)
+            if change.listing is not None:
+                self._listings[change.key] = (self.revision, change.listing)
+        self.changes += changes
+        self._stream.put_nowait(Batch(self.revision, changes))
+        return self.revision
+
+    async def watch(self) -> AsyncIterator[Whole | Batch]:
+        while True:
+            yield await self._stream.get()
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        return []
+
+    def age(self) -> float:
+        return 0.0
+
+    async def close(self) -> None:
+        pass

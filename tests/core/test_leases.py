@@ -335,6 +335,8 @@ class LeasesPromise(RuleBasedStateMachine):
 
     @invariant()
     def phases_agree(self) -> None:
+        assert self.leases.lapsed == sum(phase is not HELD for phase in self.phases.values())
+        assert len(self.leases) == len(self.phases)
         assert {key: self.leases.phase(key) for key in KEYS if self.leases.phase(key)} == self.phases
 
 

@@ -96,6 +96,8 @@ class Leases:
         self._looked: float | None = None
         self._resumed = -inf
         """When the last pause was over: no lease's deadline is sooner than its ttl after this."""
+        self.lapsed = 0
+        """How many are not held."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -123,6 +125,7 @@ class Leases:
         lease = self._leases[key] = _Lease(ttl, grace, now + ttl, Phase.LAPSED if lapsed else Phase.HELD)
         self._guard.joined(key)
         if lapsed:
+            self.lapsed += 1
             self._guard.lapsed(key)
         self._await(key, lease, lease.deadline + grace if lapsed else lease.deadline)
         if self._looked is None:
@@ -146,7 +149,9 @@ class Leases:
         """The instance left, for whatever reason. One that has no lease is fine."""
         lease = self._leases.pop(key, None)
         if lease is not None:
-            self._guard.left(key, lapsed=lease.phase is not Phase.HELD)
+            lapsed = lease.phase is not Phase.HELD
+            self.lapsed -= lapsed
+            self._guard.left(key, lapsed=lapsed)
             if len(self._heap) > 2 * len(self._leases) + STALE:
                 self._rebuild()
 
@@ -194,6 +199,7 @@ class Leases:
         return None
 
     def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> Moved:
+        self.lapsed += 1
         self._guard.lapsed(key)
         self._await(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
         return _moved(key, lease, Event.DEADLINE, now - deadline)
@@ -208,6 +214,7 @@ class Leases:
     def _hold_again(self, key: Key, lease: _Lease, now: float) -> Moved:
         if (lease.phase, Event.RENEWED) not in MOVES:
             raise UnknownInstance(*key)
+        self.lapsed -= 1
         self._guard.renewed(key)
         lease.deadline = now + lease.ttl
         if lease.deadline < lease.due:

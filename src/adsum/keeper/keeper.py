@@ -1,0 +1,102 @@
+"""The keeper: the loops that wait for time on behalf of everything listed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+from typing import Final
+
+from adsum.core import catalog
+from adsum.core.guard import Guard
+from adsum.core.leases import Leases
+from adsum.core.model import Key
+from adsum.keeper.leases import LeaseKeeper
+from adsum.keeper.overrides import OverrideKeeper
+from adsum.keeper.proposals import Proposals
+from adsum.keeper.rounds import forever
+from adsum.keeper.touched import Touched, touched
+from adsum.ports import Clock, Observer
+from adsum.registry import Registry
+
+LOOK: Final = 0.1
+"""How often the keeper looks for a new snapshot, in seconds. Looking costs one comparison, and a burst is one look."""
+AT_A_STRETCH: Final = 1_000
+"""How many touched instances are followed before others have their turn."""
+
+_log = logging.getLogger("adsum.keeper")
+
+
+class Keeper:
+    """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings.
+
+    It follows the registry's snapshots: whatever it hadn't time to see is in the next one.
+    """
+
+    def __init__(
+        self, registry: Registry, clock: Clock, observer: Observer, rng: Random, guard: Guard | None = None
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._rng = rng
+        self._seen = catalog.EMPTY
+        self._proposals = Proposals(registry, clock, rng)
+        self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
+        self._overrides = OverrideKeeper(self._proposals, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def leases(self) -> Leases:
+        """To be read, not moved."""
+        return self._leases.leases
+
+    async def start(self) -> None:
+        """Grant a fresh full ttl to all that is listed, and start the loops. The registry has started before."""
+        await self._follow()
+        rounds = {
+            "following": self._look,
+            "leases": self._leases.round,
+            "overrides": self._overrides.round,
+            "proposals": self._proposals.round,
+        }
+        self._tasks = [
+            asyncio.create_task(forever(round, what, self._clock, self._rng), name=f"adsum-{what}")
+            for what, round in rounds.items()
+        ]
+
+    async def stop(self) -> None:
+        """End the loops; idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def renew(self, key: Key, holder: str = "") -> None:
+        """Keep the instance's lease for another ttl from now; one without a lease needs none. Costs no write.
+
+        Raises `UnknownInstance` if it isn't listed (any more), `LeaseLost` if `holder` is given and is not the lease's:
+        either way it must register again.
+        """
+        self._leases.renew(key, holder)
+
+    async def _look(self) -> None:
+        await self._follow()
+        await self._clock.sleep(LOOK)
+
+    async def _follow(self) -> None:
+        before, after = self._seen, self._registry.snapshot
+        if before is after:
+            return
+        self._seen = after
+        for number, instance in enumerate(touched(before, after), 1):
+            self._take(instance)
+            if number % AT_A_STRETCH == 0:
+                await self._clock.sleep(0)
+
+    def _take(self, instance: Touched) -> None:
+        """One that can't be followed must not keep the others from it."""
+        for part in (self._leases, self._overrides):
+            try:
+                part.follow(instance)
+            except Exception:
+                _log.exception("%s can't be followed", instance.key)

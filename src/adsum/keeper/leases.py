@@ -1,0 +1,124 @@
+"""Leases: granted when an instance is listed, renewed here, and proposed as lapsed or expired when their time comes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from adsum.core import decisions
+from adsum.core.changes import Change
+from adsum.core.decisions import REGISTRY, Basis, Caller
+from adsum.core.errors import LeaseLost, UnknownInstance
+from adsum.core.guard import Guard
+from adsum.core.leases import PULSE, Leases, Phase
+from adsum.core.model import Key, LeaseState, Listing
+from adsum.keeper.proposals import Proposals
+from adsum.keeper.touched import Touched
+from adsum.ports import Clock, Observer
+from adsum.registry import Registry
+
+MOST_A_ROUND: Final = 1_000
+"""How many leases one round looks at; the rest waits until others had their turn."""
+REST: Final = 0.1
+"""The shortest wait between two rounds, in seconds: with many leases something is due at every instant."""
+PUT_OFF: Final = 5.0
+"""How much longer an instance may renew, in seconds, when its expiry could not be written."""
+
+
+class LeaseKeeper:
+    """Keeps the leases of everything listed with a ttl."""
+
+    def __init__(
+        self, registry: Registry, proposals: Proposals, guard: Guard, clock: Clock, observer: Observer
+    ) -> None:
+        self._registry = registry
+        self._proposals = proposals
+        self._guard = guard
+        self._clock = clock
+        self._observer = observer
+        self.leases = Leases(guard)
+
+    def follow(self, touched: Touched) -> None:
+        """An instance changed. One seen for the first time gets a fresh full ttl: late is better than wrong."""
+        key, listing = touched.key, touched.listing
+        ttl = listing.registration.ttl if listing is not None else None
+        if listing is None or ttl is None:
+            self.leases.end(key)
+        elif (phase := self.leases.phase(key)) is None:
+            self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
+        elif touched.renewed and listing.lease is LeaseState.HELD:
+            self._grant(listing, ttl)
+        elif not _agree(phase, listing.lease) and not self._proposals.has(_subject(key)):
+            self._propose(key)
+
+    def renew(self, key: Key, holder: str) -> None:
+        """Keep the lease for another ttl. See `Keeper.renew`."""
+        listing = self._registry.snapshot.find(key)
+        if listing is None:
+            raise UnknownInstance(*key)
+        if holder and listing.registration.holder != holder:
+            raise LeaseLost(*key)
+        ttl = listing.registration.ttl
+        if ttl is None:
+            return
+        if self.leases.phase(key) is None:
+            # Listed so lately that it wasn't followed yet.
+            self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
+        if self.leases.renew(key, self._clock.now()) is not None:
+            self._propose(key)
+
+    async def round(self) -> None:
+        """Move what is due, tell what moved, and wait for the next deadline."""
+        now = self._clock.now()
+        for moved in self.leases.tick(now, MOST_A_ROUND):
+            self._propose(moved.key, moved.guarded)
+        for service, holding in self._guard.news().items():
+            self._observer.guarded(service, holding)
+        due = self.leases.next_deadline()
+        await self._clock.sleep(_wait(due, now))
+
+    def _grant(self, listing: Listing, ttl: float, *, lapsed: bool = False) -> None:
+        self.leases.grant(listing.key, ttl, listing.registration.grace, self._clock.now(), lapsed=lapsed)
+
+    def _propose(self, key: Key, guarded: float = 0.0) -> None:
+        caller = Caller(REGISTRY, self._clock.wall())
+
+        def decide(basis: Basis) -> list[Change]:
+            return self._decide(key, guarded, basis, caller)
+
+        self._proposals.add(_subject(key), decide, lambda: self._put_off(key))
+
+    def _decide(self, key: Key, guarded: float, basis: Basis, caller: Caller) -> list[Change]:
+        """Make the listing say what the lease is by now, when the proposal's turn has come."""
+        phase, listing = self.leases.phase(key), basis.find(key)
+        if listing is None or phase is None:
+            return []
+        if phase is Phase.HELD:
+            return decisions.renewed(key, caller)(basis)
+        if phase is Phase.EXPIRED and listing.lease is LeaseState.LAPSED:
+            return decisions.expired(key, self._expiry(listing, guarded), caller)(basis)
+        # A lapsed lease is critical before it is gone, even if its lapse could not be written in time.
+        self.leases.put_off(key, self._clock.now())
+        return decisions.lapsed(key, f"not renewed within its ttl of {listing.registration.ttl:g} s", caller)(basis)
+
+    def _put_off(self, key: Key) -> None:
+        self.leases.put_off(key, self._clock.now() + PUT_OFF)
+
+    def _expiry(self, listing: Listing, guarded: float) -> str:
+        overdue = self._clock.now() - (self.leases.deadline(listing.key) or 0.0)
+        reason = f"overdue by {overdue:.1f} s, grace {listing.registration.grace:g} s"
+        return f"{reason}; the guard held it back and let go after {guarded:.0f} s" if guarded else reason
+
+
+def _agree(phase: Phase, listed: LeaseState) -> bool:
+    """An expired one is on its way out, whatever the catalog still says."""
+    return phase is Phase.EXPIRED or (phase is Phase.HELD) == (listed is LeaseState.HELD)
+
+
+def _subject(key: Key) -> tuple[Key, str]:
+    return key, "lease"
+
+
+def _wait(due: float | None, now: float) -> float:
+    if due is None:
+        return PULSE
+    return 0.0 if due <= now else min(PULSE, max(REST, due - now))

@@ -1,0 +1,30 @@
+"""Loops that never die: work done in rounds, for ever, whatever one of them runs into."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final, NoReturn
+
+from adsum.core.backoff import Backoff
+from adsum.ports import Clock
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 30.0
+"""How long a loop rests after an unexpected error, in seconds, at first and at most."""
+
+_log = logging.getLogger("adsum.keeper")
+
+
+async def forever(round: Callable[[], Awaitable[None]], what: str, clock: Clock, rng: Random) -> NoReturn:
+    """Do one `round` after the other, each waiting for its own time. A failed one is logged, and the loop goes on."""
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    while True:
+        try:
+            await round()
+            backoff.reset()
+        except Exception:
+            pause = backoff.next(rng)
+            _log.exception("a round of %s failed; the next is in %.1f s", what, pause)
+            await clock.sleep(pause)

@@ -1,0 +1,65 @@
+"""What came between two snapshots, instance by instance, at the cost of what changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.core.model import Cause, Key, LeaseState, Listing
+
+RENEWING: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.LEASE_RENEWED})
+"""The causes by which a lease starts afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """An instance that changed: its listing now (None: it left), and whether its lease was renewed in between."""
+
+    key: Key
+    listing: Listing | None
+    renewed: bool
+
+
+def touched(before: Snapshot, after: Snapshot) -> Iterator[Touched]:
+    """Every instance that changed from one snapshot to the next, in no order."""
+    another = before.epoch != after.epoch
+    if another or after.floor > before.revision:
+        # Loaded anew, or services were forgotten: some may have gone without a trace.
+        for name in before.services.keys() - after.services.keys():
+            for id in before.services[name].listings:
+                yield Touched(Key(name, id), None, renewed=False)
+    # The order of services is that of their last change.
+    for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
+        if service.revision <= before.revision and not another:
+            break
+        if another or before.revision < service.horizon:
+            yield from _compared(before.service(service.name), service)
+        else:
+            yield from _trailed(before.revision, service)
+
+
+def _trailed(since: int, service: ServiceSnapshot) -> Iterator[Touched]:
+    renewed: dict[str, bool] = {}
+    for step in reversed(service.trail):
+        if step.revision <= since:
+            break
+        id = step.change.key.id
+        renewed[id] = renewed.get(id, False) or _renews(step.change.listing)
+    for id, renewal in renewed.items():
+        yield Touched(Key(service.name, id), service.listings.get(id), renewal)
+
+
+def _compared(before: ServiceSnapshot, after: ServiceSnapshot) -> Iterator[Touched]:
+    for id in before.listings.keys() - after.listings.keys():
+        yield Touched(Key(after.name, id), None, renewed=False)
+    for id, listing in after.listings.items():
+        old = before.listings.get(id)
+        if old is not listing:
+            back = old is not None and old.lease is LeaseState.LAPSED and listing.lease is LeaseState.HELD
+            yield Touched(Key(after.name, id), listing, back or (old is not None and _renews(listing)))
+
+
+def _renews(listing: Listing | None) -> bool:
+    return listing is not None and listing.why.cause in RENEWING

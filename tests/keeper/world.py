@@ -1,0 +1,72 @@
+"""A registry with its keeper under a fake clock, for tests."""
+
+from __future__ import annotations
+
+from random import Random
+
+from adsum.core import decisions
+from adsum.core.decisions import Caller
+from adsum.core.guard import Guard
+from adsum.core.model import Cause, Check, Instance, Key, Listing, Override, Registration, Status
+from adsum.keeper import Keeper
+from adsum.registry import Registry
+from tests.fakes import FakeClock, FakeStore
+from tests.observers import Recorder
+
+CALLER = Caller("tester", 0.0)
+
+
+class World:
+    """One node over a store that outlives it."""
+
+    def __init__(self, store: FakeStore | None = None, clock: FakeClock | None = None) -> None:
+        self.store = store or FakeStore()
+        self.clock = clock or FakeClock()
+        self.observer = Recorder()
+        self.registry = Registry(self.store, self.clock, self.observer)
+        self.keeper = Keeper(self.registry, self.clock, self.observer, Random(1), Guard())
+
+    async def __aenter__(self) -> World:
+        await self.registry.start()
+        await self.keeper.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.keeper.stop()
+        await self.registry.stop()
+
+    async def register(
+        self,
+        id: str,
+        service: str = "orders",
+        *,
+        ttl: float | None = 30.0,
+        grace: float = 60.0,
+        checks: tuple[Check, ...] = (),
+        holder: str = "",
+        port: int = 8000,
+    ) -> Key:
+        registration = Registration(Instance(service, id, "127.0.0.1", port), ttl, grace, checks, holder)
+        await self.registry.write(decisions.register(registration, CALLER))
+        return registration.key
+
+    async def deregister(self, key: Key) -> None:
+        await self.registry.write(decisions.deregister(key, "", "", CALLER))
+
+    async def override(self, key: Key, length: float | None, reason: str = "") -> None:
+        override = Override(Status.MAINTENANCE, "tester", reason, length)
+        await self.registry.write(decisions.overridden(key, override, "", CALLER))
+
+    def find(self, key: Key) -> Listing | None:
+        return self.registry.snapshot.find(key)
+
+    def status(self, key: Key) -> Status | None:
+        listing = self.find(key)
+        return listing.status if listing is not None else None
+
+    def causes(self, key: Key) -> list[Cause]:
+        return [change.why.cause for change in self.store.changes if change.key == key]
+
+    def reason(self, key: Key) -> str:
+        """The reason of the last change."""
+        return [change.why.reason for change in self.store.changes if change.key == key][-1]
