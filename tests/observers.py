@@ -16,6 +16,7 @@ class Recorder:
     batches: list[Batch] = field(default_factory=list)
     publications: list[tuple[int, int]] = field(default_factory=list)
     waves: list[float] = field(default_factory=list)
+    answers: list[tuple[str, int]] = field(default_factory=list)
     refusals: list[tuple[str, Exception]] = field(default_factory=list)
     probes: list[tuple[Key, str, Outcome]] = field(default_factory=list)
     lags: list[Lag] = field(default_factory=list)
@@ -29,6 +30,9 @@ class Recorder:
 
     def shown(self, took: float) -> None:
         self.waves.append(took)
+
+    def answered(self, operation: str, code: int, took: float) -> None:
+        self.answers.append((operation, code))
 
     def refused(self, operation: str, error: Exception) -> None:
         self.refusals.append((operation, error))

@@ -109,6 +109,10 @@ class Observer(Protocol):
         """The last of the watchers woken by one publication has been shown it, `took` seconds after the commit."""
         ...
 
+    def answered(self, operation: str, code: int, took: float) -> None:
+        """A request was answered with the HTTP status `code` after `took` seconds."""
+        ...
+
     def refused(self, operation: str, error: Exception) -> None:
         """A request was turned down."""
         ...
