@@ -78,9 +78,16 @@ class Weighted:
         return index if spot - index < self._bar[index] else self._alias[index]
 
     def two(self) -> tuple[int, int]:
-        first = self.one()
+        draw, count, bar, alias = self._random, self._count, self._bar, self._alias
+        spot = draw() * count
+        first = int(spot)
+        if spot - first >= bar[first]:
+            first = alias[first]
         for _ in range(REDRAWS):
-            second = self.one()
+            spot = draw() * count
+            second = int(spot)
+            if spot - second >= bar[second]:
+                second = alias[second]
             if second != first:
                 return first, second
         return first, first

@@ -7,22 +7,27 @@ from struct import Struct
 
 _EIGHT = Struct("<8Q")
 _TWO = Struct("<2Q")
+_UNIT = 2.0**-64
 
 
-def position(key: bytes | str) -> int:
-    """Where a key lies: 64 bits. Text counts as its UTF-8."""
+def number(key: bytes | str) -> int:
+    """A key's 64 bits. Text counts as its UTF-8."""
     raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")
 
 
-def positions(id: str, count: int) -> list[int]:
-    """Where the points of an endpoint lie: the first `count` of an endless series of 64-bit numbers, eight a hash."""
+def position(key: bytes | str) -> float:
+    """Where a key lies on a ring from 0.0 to 1.0."""
+    return number(key) * _UNIT
+
+
+def positions(id: str, count: int) -> list[float]:
+    """Where the points of an endpoint lie on the ring: the first `count` of an endless series, eight a hash."""
     raw = id.encode()
     series: list[int] = []
     for block in range((count + 7) // 8):
         series += _EIGHT.unpack(blake2b(raw, digest_size=64, salt=block.to_bytes(8, "little")).digest())
-    del series[count:]
-    return series
+    return [each * _UNIT for each in series[:count]]
 
 
 def pair(id: str) -> tuple[int, int]:

@@ -26,5 +26,8 @@ class Fewer(TwoChoices):
     __slots__ = ()
 
     def busier(self, first: int, second: int) -> bool:
-        loads, weights = self._loads, self._weights
-        return loads[first].in_flight * weights[second] > loads[second].in_flight * weights[first]
+        calls = self._loads[first].in_flight
+        if not calls:
+            return False
+        weights = self._weights
+        return calls * weights[second] > self._loads[second].in_flight * weights[first]

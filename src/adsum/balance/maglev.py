@@ -8,14 +8,13 @@ weights, as Envoy does it, the k-th turn of an endpoint comes at k / weight.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from heapq import heapreplace
-from itertools import cycle
+from heapq import heapify, heapreplace
 from random import Random
 from typing import Final
 
-from adsum.balance.hashing import pair, position
+from adsum.balance.hashing import number, pair
 from adsum.balance.loads import Loads
-from adsum.balance.picker import NOBODY, NoEndpoint, Picker, alike, standing
+from adsum.balance.picker import NOBODY, NoEndpoint, Picker, standing
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice
 
@@ -58,7 +57,7 @@ class Table:
         self._rng = rng
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        spot = (self._rng.getrandbits(64) if hash_key is None else position(hash_key)) % SLOTS
+        spot = (self._rng.getrandbits(64) if hash_key is None else number(hash_key)) % SLOTS
         endpoint = self._members[self.slots[spot]]
         if exclude and endpoint.id in exclude:
             return self._pick_other(spot, exclude)
@@ -97,14 +96,19 @@ def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
 
 
 def _turns(weights: list[float]) -> Iterator[int]:
-    """Whose turn it is to take a slot, for ever. Everyone has a first turn before anyone has a second."""
-    if alike(weights):
-        yield from cycle(range(len(weights)))
-    due = [(0.0, index, 0) for index in range(len(weights))]
+    """Whose turn it is to take a slot, for ever. Everyone has a first turn before anyone has a second.
+
+    Members of one weight have their turns together, so that the heap holds the different weights only.
+    """
+    lanes: dict[float, list[int]] = {}
+    for index, weight in enumerate(weights):
+        lanes.setdefault(weight, []).append(index)
+    due = [(0.0, -weight, 0) for weight in lanes]
+    heapify(due)
     while True:
-        _, index, turn = due[0]
-        yield index
-        heapreplace(due, ((turn + 1) / weights[index], index, turn + 1))
+        _, order, turn = due[0]
+        yield from lanes[-order]
+        heapreplace(due, ((turn + 1) / -order, order, turn + 1))
 
 
 def _id(choice: Choice) -> str:

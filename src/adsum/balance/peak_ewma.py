@@ -47,12 +47,14 @@ class Sooner(TwoChoices):
 
     def busier(self, first: int, second: int) -> bool:
         one, other = self._loads[first], self._loads[second]
-        age = (one.at - other.at) / self._decay
-        fresher = exp(max(-FARTHEST, min(FARTHEST, age))) if one.latency and other.latency else 1.0
-        return _cost(one) * fresher * self._weights[second] > _cost(other) * self._weights[first]
+        cost, rival = _cost(one), _cost(other)
+        if not cost or not rival:
+            return cost > rival
+        if one.at != other.at and one.latency and other.latency:
+            cost *= exp(max(-FARTHEST, min(FARTHEST, (one.at - other.at) / self._decay)))
+        return cost * self._weights[second] > rival * self._weights[first]
 
 
 def _cost(load: Load) -> float:
-    if load.latency == 0.0 and load.in_flight:
-        return PENALTY * load.in_flight
-    return load.latency * (load.in_flight + 1)
+    latency = load.latency
+    return latency * (load.in_flight + 1) if latency else PENALTY * load.in_flight

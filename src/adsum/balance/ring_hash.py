@@ -37,57 +37,57 @@ class RingHash:
 
 
 class Ring:
-    """Sorted points, and whose each is."""
+    """Points in order, and whose id each is. What is the same in the picker that this one replaces is taken over."""
 
-    __slots__ = ("_owner", "_points", "_rng", "_series", "choices")
+    __slots__ = ("_counts", "_endpoints", "_owner", "_points", "_rng", "choices")
 
     def __init__(self, choices: tuple[Choice, ...], rng: Random, previous: Ring | None) -> None:
         self.choices = choices
         self._rng = rng
         members, weights = standing(choices)
-        self._series: dict[str, list[int]] = _series(members, weights, previous._series if previous else {})
-        self._owner: dict[int, Endpoint] = {}
-        for endpoint in sorted(members, key=_id):
-            self._owner.update(dict.fromkeys(self._series[endpoint.id], endpoint))
-        self._points: list[int] = _sorted(self._owner, previous._points if previous else [])
+        self._endpoints = {endpoint.id: endpoint for endpoint in members}
+        self._counts: dict[str, int] = dict(zip(self._endpoints, _counts(weights), strict=True))
+        self._owner: dict[float, str] = previous._owner if previous else {}
+        self._points: list[float] = previous._points if previous else []
+        before: dict[str, int] = previous._counts if previous else {}
+        if before != self._counts:
+            self._redraw(before)
+
+    def _redraw(self, before: dict[str, int]) -> None:
+        """Take away the points of those whose count changed, and add theirs anew."""
+        owner = self._owner.copy()
+        changed = sorted({id for id, _ in before.items() ^ self._counts.items()})
+        for id in changed:
+            for point in positions(id, before.get(id, 0)):
+                owner.pop(point, None)
+        points = [point for point in self._points if point in owner]
+        for id in changed:
+            added = positions(id, self._counts.get(id, 0))
+            owner.update(dict.fromkeys(added, id))
+            points += added
+        points.sort()  # a long run in order and a few more: nearly linear
+        self._owner, self._points = owner, points
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
+        spot = self._rng.random() if hash_key is None else position(hash_key)
         points = self._points
-        spot = self._rng.getrandbits(64) if hash_key is None else position(hash_key)
         index = bisect_left(points, spot)
-        endpoint = self._owner[points[index if index < len(points) else 0]]
-        if exclude and endpoint.id in exclude:
+        id = self._owner[points[index if index < len(points) else 0]]
+        if exclude and id in exclude:
             return self._pick_other(index, exclude)
-        return endpoint
+        return self._endpoints[id]
 
     def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
         """The owner of the next point that is not excluded's: the same for every consumer, at most once around."""
-        points, owner = self._points, self._owner
+        points = self._points
         for step in range(1, len(points)):
-            endpoint = owner[points[(index + step) % len(points)]]
-            if endpoint.id not in exclude:
-                return endpoint
-        raise NoEndpoint(f"each of the {len(self.choices)} endpoints is excluded")
+            id = self._owner[points[(index + step) % len(points)]]
+            if id not in exclude:
+                return self._endpoints[id]
+        raise NoEndpoint(f"each of the {len(self._endpoints)} endpoints is excluded")
 
 
-def _series(members: list[Endpoint], weights: list[float], known: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Each endpoint's points by id; those known are not hashed again."""
-    per_weight = min(POINTS * len(members), MAX_RING) / sum(weights)
-    series = {}
-    for endpoint, weight in zip(members, weights, strict=True):
-        count = max(1, round(weight * per_weight))
-        old = known.get(endpoint.id)
-        series[endpoint.id] = old if old and len(old) == count else positions(endpoint.id, count)
-    return series
-
-
-def _sorted(points: dict[int, Endpoint], before: list[int]) -> list[int]:
-    """The points in order. What was in order before is kept so: sorting a run and a few more is linear."""
-    order = [point for point in before if point in points]
-    order += sorted(points.keys() - set(order)) if order else points
-    order.sort()
-    return order
-
-
-def _id(endpoint: Endpoint) -> str:
-    return endpoint.instance.id
+def _counts(weights: list[float]) -> list[int]:
+    """How many points each gets."""
+    per_weight = min(POINTS * len(weights), MAX_RING) / sum(weights)
+    return [max(1, round(weight * per_weight)) for weight in weights]

@@ -28,6 +28,9 @@ Mark = tuple[float, float]
 NARROWEST: Final = 1e-6
 """Share of the greatest weight: an endpoint with a lesser one may wait longer for its first pick than for the next."""
 
+BLOCK: Final = 64
+"""Picks that are worked out at a time if weights differ; a rebuild wastes at most so many."""
+
 
 class RoundRobin:
     """Everyone in turn, by weight."""
@@ -91,9 +94,12 @@ class Lane:
 
 
 class Schedule:
-    """Different weights: the lane with the earliest deadline, and in it the next in order."""
+    """Different weights: the lane with the earliest deadline, and in it the next in order.
 
-    __slots__ = ("_heap", "_lock", "_members", "_rng", "_weights", "choices", "mark")
+    The next picks are worked out a block at a time, so that most picks take one off a list.
+    """
+
+    __slots__ = ("_heap", "_lock", "_marks", "_members", "_rng", "_upcoming", "_weights", "choices")
 
     def __init__(
         self,
@@ -104,41 +110,57 @@ class Schedule:
         rng: Random,
     ) -> None:
         self.choices = choices
-        self.mark = mark
         self._members = members
         self._weights = weights
         self._rng = rng
         self._lock = Lock()
+        self._upcoming: list[Endpoint] = []
+        self._marks = [mark]
         lanes: dict[float, list[Endpoint]] = {}
         for endpoint, weight in zip(members, weights, strict=True):
             lanes.setdefault(weight, []).append(endpoint)
-        self._heap = [
-            ((lane.served + 0.5) / lane.pace, -weight, lane)
-            for weight, lane in ((weight, Lane(weight, of, mark)) for weight, of in lanes.items())
-        ]
+        made = [Lane(weight, of, mark) for weight, of in lanes.items()]
+        self._heap = [((lane.served + 0.5) / lane.pace, -lane.weight, lane) for lane in made]
         heapify(self._heap)
 
-    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
-        if exclude:
-            return self._pick_other(exclude)
-        return self._pick()
+    @property
+    def mark(self) -> Mark:
+        return self._marks[len(self._upcoming)]
 
-    def _pick(self) -> Endpoint:
-        with self._lock:
-            deadline, order, lane = self._heap[0]
-            served = lane.served
-            lane.served = served + 1
-            heapreplace(self._heap, ((served + 1.5) / lane.pace, order, lane))
-            self.mark = (deadline, order)
-        return lane.members[served % len(lane.members)]
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
+        try:
+            endpoint = self._upcoming.pop()
+        except IndexError:
+            self._work_ahead()
+            return self.pick(hash_key, exclude)
+        if exclude and endpoint.id in exclude:
+            return self._pick_other(exclude)
+        return endpoint
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
         """The next that is not excluded; who is passed over loses a turn."""
         for _ in range(EXTRA_DRAWS + len(exclude)):
-            endpoint = self._pick()
+            endpoint = self.pick()
             if endpoint.id not in exclude:
                 return endpoint
         return spare(self._members, self._weights, exclude, self._rng)
+
+    def _work_ahead(self) -> None:
+        """Refill the upcoming picks, last first, and the marks that they leave, after the one left before."""
+        with self._lock:
+            if self._upcoming:
+                return
+            heap = self._heap
+            marks = [self._marks[0]]
+            upcoming = []
+            for _ in range(BLOCK):
+                deadline, order, lane = heap[0]
+                marks.append((deadline, order))
+                upcoming.append(lane.members[lane.served % len(lane.members)])
+                lane.served += 1
+                heapreplace(heap, ((lane.served + 0.5) / lane.pace, order, lane))
+            self._marks = marks[::-1]
+            self._upcoming = upcoming[::-1]
 
 
 def _anywhere(weights: list[float], rng: Random) -> Mark:

@@ -40,6 +40,8 @@ LEAST: Final = 1e-6
 """A share of the calls below this is a rounding error: it goes to nobody."""
 
 _COLD: Final[Mapping[str, float]] = MappingProxyType({})
+_PASSING: Final = Status.PASSING
+_STARTING: Final = Status.STARTING
 _OWN, _OTHER, _OWN_WORSE, _OTHER_WORSE = range(4)
 
 
@@ -96,14 +98,14 @@ def usable(
     nothing may be used.
     """
     contenders = _contenders([each for each in endpoints if each.status not in DECLARED], ejected)
-    known = [each for each in contenders if each.status is not Status.STARTING]
-    healthy = [each for each in known if each.status in USABLE and each.id not in ejected]
+    known = [each for each in contenders if each.status is not _STARTING]
+    healthy = _healthy(known, ejected)
     panicking = _panics(len(healthy), len(known), options.panic_threshold)
     chosen = (known or contenders) if panicking else healthy
     if not chosen:
         return Selection()
-    tiers = [_tier(each, options.zone) for each in chosen]
-    weights = [(each.weight or 1) * warmth.get(each.id, 1.0) for each in chosen]
+    tiers = _tiers(chosen, options.zone)
+    weights = _weights(chosen, warmth)
     masses = _masses(tiers, weights)
     shares = _shares(masses) if panicking else _waterfall(chosen, tiers, known, options)
     factors = (1.0,) * 4 if panicking else _factors(shares, masses)
@@ -119,24 +121,34 @@ def usable(
 
 def _contenders(there: Sequence[Endpoint], ejected: Set[str]) -> Sequence[Endpoint]:
     """Those with a weight, unless none of them is usable and one of the reserve is."""
-    weighted = [each for each in there if each.weight]
+    weighted = [each for each in there if each.instance.weight]
     if len(weighted) == len(there):
         return there
-    reserve = [each for each in there if not each.weight]
-    if any(each.status in USABLE and each.id not in ejected for each in weighted):
-        return weighted
-    if any(each.status in USABLE and each.id not in ejected for each in reserve):
-        return reserve
-    return weighted or reserve
+    reserve = [each for each in there if not each.instance.weight]
+    return reserve if not weighted or (_healthy(reserve, ejected) and not _healthy(weighted, ejected)) else weighted
+
+
+def _healthy(endpoints: Iterable[Endpoint], ejected: Set[str]) -> list[Endpoint]:
+    healthy = [each for each in endpoints if each.status in USABLE]
+    return [each for each in healthy if each.instance.id not in ejected] if ejected else healthy
 
 
 def _panics(healthy: int, known: int, threshold: float) -> bool:
     return threshold > 0.0 and (healthy == 0 or healthy < threshold * known)
 
 
-def _tier(endpoint: Endpoint, zone: str) -> int:
-    worse = 0 if endpoint.status is Status.PASSING else 2
-    return worse if not zone or endpoint.zone == zone else worse + 1
+def _tiers(endpoints: Sequence[Endpoint], zone: str) -> list[int]:
+    worse = [_OWN if each.status is _PASSING else _OWN_WORSE for each in endpoints]
+    if not zone:
+        return worse
+    return [tier if each.instance.zone == zone else tier + 1 for tier, each in zip(worse, endpoints, strict=True)]
+
+
+def _weights(endpoints: Sequence[Endpoint], warmth: Mapping[str, float] = _COLD) -> list[float]:
+    weights: list[float] = [each.instance.weight or 1 for each in endpoints]
+    if not warmth:
+        return weights
+    return [weight * warmth.get(each.instance.id, 1.0) for weight, each in zip(weights, endpoints, strict=True)]
 
 
 def _masses(tiers: Sequence[int], weights: Sequence[float]) -> list[float]:
@@ -155,8 +167,9 @@ def _waterfall(
     chosen: Sequence[Endpoint], tiers: Sequence[int], known: Sequence[Endpoint], options: Options
 ) -> list[float]:
     """Each tier's share of the calls: in order, as much as it can carry of what the tiers before it could not."""
-    usable_weight = _masses(tiers, [each.weight or 1 for each in chosen])
-    zones = _masses([_tier(each, options.zone) & 1 for each in known], [each.weight or 1 for each in known])
+    usable_weight = _masses(tiers, _weights(chosen))
+    known_weight = _masses(_tiers(known, options.zone), _weights(known))
+    zones = [known_weight[own] + known_weight[own + 2] for own in (_OWN, _OTHER)]
     left = 1.0
     shares = []
     for tier, weight in enumerate(usable_weight):

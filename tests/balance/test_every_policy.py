@@ -1,0 +1,150 @@
+"""The contract: what is promised of every policy in the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from adsum.balance.picker import NoEndpoint
+from adsum.balance.policies import POLICIES, UnknownPolicy, policy
+from tests.balance.making import build, choice, choices, picks
+
+MANY = 20_000
+UNLIKELY = 40.0
+"""A chi-square of few degrees of freedom that no honest distribution reaches."""
+RING_UNEVENNESS = 0.35
+RING_POINT = 0.005
+"""A ring can't give a share smaller than a point."""
+
+
+@pytest.fixture(params=list(POLICIES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def assert_by_weight(name: str, counts: Counter[str], weights: dict[str, float]) -> None:
+    whole, drawn = sum(weights.values()), counts.total()
+    expected = {id: weight * drawn / whole for id, weight in weights.items()}
+    assert counts.keys() <= expected.keys()
+    if name == "ring_hash":
+        assert all(
+            abs(counts[id] - share) < RING_UNEVENNESS * share + RING_POINT * drawn for id, share in expected.items()
+        )
+    else:
+        assert sum((counts[id] - expected[id]) ** 2 / expected[id] for id in expected) < UNLIKELY
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 3.0, 4.0), (0.25, 1.0, 7.5), (1.0, 1000.0)])
+def test_an_idle_consumer_picks_by_weight(name: str, weights: tuple[float, ...]) -> None:
+    of = choices(*weights)
+    counts = Counter(picks(build(name, of), MANY))
+    assert_by_weight(name, counts, {each.endpoint.id: each.weight for each in of})
+
+
+def test_without_a_key_any_endpoint_is_picked_by_weight(name: str) -> None:
+    of = choices(1, 2, 3)
+    picker = build(name, of)
+    counts = Counter(picker.pick().id for _ in range(MANY))
+    assert_by_weight(name, counts, {each.endpoint.id: each.weight for each in of})
+
+
+def test_the_same_seed_gives_the_same_picks(name: str) -> None:
+    of = choices(1, 2, 3, 4)
+    assert picks(build(name, of, seed=7), 100) == picks(build(name, of, seed=7), 100)
+
+
+def test_many_consumers_do_not_all_start_with_the_same_endpoint(name: str) -> None:
+    of = choices(*[1.0] * 10)
+    first = Counter(build(name, of, seed=seed).pick().id for seed in range(100 if name != "maglev" else 20))
+    assert len(first) > 5
+
+
+def test_nobody_there_is_an_error(name: str) -> None:
+    with pytest.raises(NoEndpoint, match="no endpoint"):
+        build(name, []).pick("key", {"i-000"})
+
+
+def test_the_only_one_is_always_picked(name: str) -> None:
+    assert set(picks(build(name, choices(3)), 50)) == {"i-000"}
+
+
+def test_weight_zero_is_never_picked_while_another_has_a_weight(name: str) -> None:
+    assert set(picks(build(name, choices(0, 1, 0, 2)), 2_000)) == {"i-001", "i-003"}
+
+
+def test_if_all_weights_are_zero_all_are_picked_alike(name: str) -> None:
+    of = choices(0, 0, 0)
+    assert_by_weight(name, Counter(picks(build(name, of), MANY)), {each.endpoint.id: 1.0 for each in of})
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1), (1, 2, 3, 4, 5)])
+def test_an_excluded_endpoint_is_not_picked_and_all_others_are(name: str, weights: tuple[float, ...]) -> None:
+    picker = build(name, choices(*weights))
+    assert set(picks(picker, 2_000, exclude={"i-001", "i-004"})) == {"i-000", "i-002", "i-003"}
+
+
+def test_the_heavy_one_can_be_excluded(name: str) -> None:
+    picker = build(name, choices(1, 1000, 1))
+    assert set(picks(picker, 300, exclude={"i-001"})) == {"i-000", "i-002"}
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 1, 1), (1, 2, 3)])
+def test_if_all_are_excluded_that_is_an_error(name: str, weights: tuple[float, ...]) -> None:
+    picker = build(name, choices(*weights))
+    with pytest.raises(NoEndpoint, match="excluded"):
+        picker.pick("key", {each.endpoint.id for each in picker.choices})
+    assert picker.pick("key", set())
+
+
+def test_excluding_strangers_changes_nothing(name: str) -> None:
+    picker = build(name, choices(1, 2))
+    assert set(picks(picker, 500, exclude={"gone", "also-gone"})) == {"i-000", "i-001"}
+
+
+def test_a_picker_does_not_change_with_the_list_it_was_built_from(name: str) -> None:
+    of = choices(1, 1, 1)
+    picker = build(name, of)
+    before = picker.choices
+    of.clear()
+    assert picker.choices == before
+    assert set(picks(picker, 500)) == {"i-000", "i-001", "i-002"}
+    with pytest.raises(AttributeError):
+        picker.choices.append(choice("new"))  # type: ignore[attr-defined]
+
+
+def test_a_rebuilt_picker_knows_who_left_and_who_came(name: str) -> None:
+    old = build(name, choices(1, 2, 3))
+    picks(old, 17)
+    of = [*choices(1, 2, 3)[1:], choice("new", 2)]
+    new = build(name, of, seed=2, previous=old)
+    assert_by_weight(name, Counter(picks(new, MANY)), {each.endpoint.id: each.weight for each in of})
+    assert set(picks(old, 500)) == {"i-000", "i-001", "i-002"}
+
+
+def test_a_rebuilt_picker_hands_out_the_newest_endpoints(name: str) -> None:
+    old = build(name, choices(1, 2))
+    of = choices(1, 2)
+    new = build(name, of, previous=old)
+    assert {id(new.pick(f"{index}")) for index in range(200)} == {id(each.endpoint) for each in of}
+
+
+def test_a_picker_can_follow_one_of_another_policy_or_of_nobody(name: str) -> None:
+    for other in POLICIES:
+        for of in (choices(1, 2), []):
+            new = build(name, choices(1, 1, 4), previous=build(other, of))
+            assert set(picks(new, 500)) == {"i-000", "i-001", "i-002"}
+
+
+def test_repeated_rebuilds_leave_no_endpoint_out(name: str) -> None:
+    picker = build(name, choices(1, 2, 3))
+    counts: Counter[str] = Counter()
+    for index in range(600 if name != "maglev" else 60):
+        picker = build(name, choices(1, 2, 3), seed=index, previous=picker)
+        counts[picker.pick(f"key-{index}").id] += 1
+    assert_by_weight(name, counts, {"i-000": 1, "i-001": 2, "i-002": 3})
+
+
+def test_an_unknown_policy_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(UnknownPolicy, match=r"nonsense.*round_robin.*maglev"):
+        policy("nonsense")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from adsum.balance.picker import Picker
+from adsum.balance.policies import POLICIES, policy
+from adsum.balance.ring_hash import MAX_RING, Ring
+from tests.balance.making import build, choice, choices, picks
+
+KEYS = 5_000
+
+
+@pytest.fixture(params=[name for name in POLICIES if policy(name).keyed])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def moved(before: Picker, after: Picker, leaver: str = "", comer: str = "") -> float:
+    """The share of keys that moved though they had nothing to do with who left or came."""
+    pairs = zip(picks(before, KEYS), picks(after, KEYS), strict=True)
+    return sum(old not in (new, leaver) and new != comer for old, new in pairs) / KEYS
+
+
+def test_the_same_key_goes_to_the_same_endpoint_for_every_consumer(name: str) -> None:
+    of = choices(1, 2, 3, 4)
+    shuffled = of.copy()
+    Random(3).shuffle(shuffled)
+    assert picks(build(name, of, seed=1), 500) == picks(build(name, shuffled, seed=2), 500)
+
+
+def test_text_and_its_bytes_are_the_same_key(name: str) -> None:
+    picker = build(name, choices(*[1.0] * 50))
+    assert picker.pick("Zoë").id == picker.pick("Zoë".encode()).id
+    assert picker.pick("\ud800").id == picker.pick("\ud800").id
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_few_keys_move_when_an_endpoint_leaves(name: str, history: bool) -> None:
+    of = choices(*[1.0] * 20)
+    before = build(name, of)
+    after = build(name, of[:7] + of[8:], previous=before if history else None)
+    assert moved(before, after, leaver="i-007") < (0.001 if name == "ring_hash" else 0.03)
+
+
+def test_few_keys_move_when_an_endpoint_comes(name: str) -> None:
+    of = choices(*[1.0] * 20)
+    before = build(name, of)
+    assert moved(before, build(name, [*of, choice("new")]), comer="new") < (0.001 if name == "ring_hash" else 0.03)
+
+
+def test_few_keys_move_when_a_weight_changes(name: str) -> None:
+    before = build(name, choices(*[2.0] * 20))
+    after = build(name, choices(*[2.0] * 19, 1.0))
+    assert sum(old != new for old, new in zip(picks(before, KEYS), picks(after, KEYS), strict=True)) / KEYS < 0.1
+
+
+def test_a_rebuilt_picker_agrees_with_one_built_from_nothing(name: str) -> None:
+    picker = None
+    for of in (choices(1, 1, 1, 1), choices(1, 1, 1), choices(1, 5, 1, 2), choices(1, 5, 1, 2), choices(3)):
+        picker = build(name, of, previous=picker)
+        assert picks(picker, 500) == picks(build(name, of, seed=9), 500)
+
+
+def test_the_second_choice_of_a_key_is_fixed_too(name: str) -> None:
+    of = choices(*[1.0] * 10)
+    one, other = build(name, of, seed=1), build(name, of, seed=2)
+    for index in range(200):
+        first = one.pick(f"{index}").id
+        second = one.pick(f"{index}", {first}).id
+        assert second != first
+        assert other.pick(f"{index}", {first}).id == second
+
+
+def test_the_keys_of_an_excluded_endpoint_go_to_many_others(name: str) -> None:
+    picker = build(name, choices(*[1.0] * 10))
+    others = {
+        picker.pick(key, {"i-003"}).id
+        for key in (f"{index}" for index in range(2_000))
+        if picker.pick(key).id == "i-003"
+    }
+    assert len(others) > 5
+
+
+def test_a_ring_is_bounded_and_everyone_is_on_it() -> None:
+    picker = build("ring_hash", choices(*[1.0] * 1_000, 1e-6))
+    assert isinstance(picker, Ring)
+    assert sum(picker._counts.values()) <= MAX_RING + 1_001
+    assert min(picker._counts.values()) == 1
+
+
+def test_maglev_shares_are_even_to_a_slot() -> None:
+    from adsum.balance.maglev import SLOTS, Table
+
+    picker = build("maglev", choices(1, 2, 3, 4))
+    assert isinstance(picker, Table)
+    counts = Counter(picker.slots)
+    for index in range(4):
+        assert abs(counts[index] - SLOTS * (index + 1) / 10) <= 2
