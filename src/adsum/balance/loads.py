@@ -82,7 +82,7 @@ class Loads:
         kept = set(ids)
         for id, load in list(self._loads.items()):
             if id not in kept and not load.in_flight:
-                del self._loads[id]
+                self._loads.pop(id, None)
 
     def __len__(self) -> int:
         return len(self._loads)

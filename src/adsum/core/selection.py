@@ -106,6 +106,8 @@ def usable(
         return Selection()
     tiers = _tiers(chosen, options.zone)
     weights = _weights(chosen, warmth)
+    if not any(tiers):  # the ordinary case: all pass, none is far away
+        return Selection(tuple(map(Choice, chosen, weights)), panicking)
     masses = _masses(tiers, weights)
     shares = _shares(masses) if panicking else _waterfall(chosen, tiers, known, options)
     factors = (1.0,) * 4 if panicking else _factors(shares, masses)
