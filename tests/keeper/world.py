@@ -7,7 +7,7 @@ from random import Random
 from adsum.core import decisions
 from adsum.core.decisions import Caller
 from adsum.core.guard import Guard
-from adsum.core.model import Cause, Check, Instance, Key, Listing, Override, Registration, Status
+from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
 from adsum.keeper import Keeper
 from adsum.registry import Registry
 from tests.fakes import FakeClock, FakeStore
@@ -16,15 +16,46 @@ from tests.observers import Recorder
 CALLER = Caller("tester", 0.0)
 
 
+class ScriptedProbe:
+    """Finds what `results` says of an instance's id, after `took` seconds."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.results: dict[str, Result] = {}
+        self.took = 0.0
+        self.starts: list[tuple[float, Key]] = []
+        self.running = 0
+        self.most = 0
+
+    async def probe(self, instance: Instance, check: Check) -> Outcome:
+        self.starts.append((self._clock.now(), instance.key))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self._clock.sleep(self.took)
+            result = self.results.get(instance.id, Result.PASS)
+            return Outcome(result, f"{result} on port {instance.port}", self.took)
+        finally:
+            self.running -= 1
+
+    async def close(self) -> None:
+        pass
+
+
 class World:
     """One node over a store that outlives it."""
 
-    def __init__(self, store: FakeStore | None = None, clock: FakeClock | None = None) -> None:
+    def __init__(
+        self, store: FakeStore | None = None, clock: FakeClock | None = None, *, max_probes: int = 256
+    ) -> None:
         self.store = store or FakeStore()
         self.clock = clock or FakeClock()
         self.observer = Recorder()
         self.registry = Registry(self.store, self.clock, self.observer)
-        self.keeper = Keeper(self.registry, self.clock, self.observer, Random(1), Guard())
+        self.probe = ScriptedProbe(self.clock)
+        self.keeper = Keeper(
+            self.registry, self.probe, self.clock, self.observer, Random(1), guard=Guard(), max_probes=max_probes
+        )
 
     async def __aenter__(self) -> World:
         await self.registry.start()

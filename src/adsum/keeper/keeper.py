@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from random import Random
 from typing import Final
 
 from adsum.core import catalog
 from adsum.core.guard import Guard
 from adsum.core.leases import Leases
-from adsum.core.model import Key
+from adsum.core.model import Key, Outcome
+from adsum.keeper.checks import MAX_PROBES, CheckKeeper
 from adsum.keeper.leases import LeaseKeeper
 from adsum.keeper.overrides import OverrideKeeper
 from adsum.keeper.proposals import Proposals
 from adsum.keeper.rounds import forever
 from adsum.keeper.touched import Touched, touched
-from adsum.ports import Clock, Observer
+from adsum.ports import Clock, Observer, Probe
 from adsum.registry import Registry
 
 LOOK: Final = 0.1
@@ -30,11 +32,20 @@ _log = logging.getLogger("adsum.keeper")
 class Keeper:
     """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings.
 
-    It follows the registry's snapshots: whatever it hadn't time to see is in the next one.
+    It follows the registry's snapshots: whatever it hadn't time to see is in the next one. `probe` runs the checks, at
+    most `max_probes` at once; whoever made it closes it.
     """
 
     def __init__(
-        self, registry: Registry, clock: Clock, observer: Observer, rng: Random, guard: Guard | None = None
+        self,
+        registry: Registry,
+        probe: Probe,
+        clock: Clock,
+        observer: Observer,
+        rng: Random,
+        *,
+        guard: Guard | None = None,
+        max_probes: int = MAX_PROBES,
     ) -> None:
         self._registry = registry
         self._clock = clock
@@ -42,8 +53,14 @@ class Keeper:
         self._seen = catalog.EMPTY
         self._proposals = Proposals(registry, clock, rng)
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
+        self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
         self._overrides = OverrideKeeper(self._proposals, clock)
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def checks(self) -> int:
+        """How many checks are kept."""
+        return len(self._checks)
 
     @property
     def leases(self) -> Leases:
@@ -56,6 +73,7 @@ class Keeper:
         rounds = {
             "following": self._look,
             "leases": self._leases.round,
+            "checks": self._checks.round,
             "overrides": self._overrides.round,
             "proposals": self._proposals.round,
         }
@@ -70,6 +88,7 @@ class Keeper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._checks.stop()
 
     def renew(self, key: Key, holder: str = "") -> None:
         """Keep the instance's lease for another ttl from now; one without a lease needs none. Costs no write.
@@ -78,6 +97,10 @@ class Keeper:
         either way it must register again.
         """
         self._leases.renew(key, holder)
+
+    def outcomes(self, key: Key) -> Mapping[str, Outcome]:
+        """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""
+        return self._checks.outcomes(key)
 
     async def _look(self) -> None:
         await self._follow()
@@ -95,7 +118,7 @@ class Keeper:
 
     def _take(self, instance: Touched) -> None:
         """One that can't be followed must not keep the others from it."""
-        for part in (self._leases, self._overrides):
+        for part in (self._leases, self._checks, self._overrides):
             try:
                 part.follow(instance)
             except Exception:
