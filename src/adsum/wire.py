@@ -451,6 +451,33 @@ class ChangeList(Answer, frozen=True):
     changes: list[ChangeView]
 
 
+class NodeStatus(Answer, frozen=True):
+    """A node of the registry: what it keeps and how it fares. Lengths are seconds; `started` is on the wall clock."""
+
+    node: str
+    version: str
+    ready: bool
+    epoch: str
+    revision: int
+    store: str
+    started: float
+    uptime: float
+    age: float = 0.0
+    services: int = 0
+    instances: int = 0
+    status: dict[str, int] = {}
+    """How many instances stand how."""
+    watches: int = 0
+    leases: int = 0
+    lapsed: int = 0
+    checks: int = 0
+    check_lag: float = 0.0
+    """How late the latest check was started."""
+    checks_overdue: int = 0
+    guards: dict[str, int] = {}
+    """Services whose guard holds back expiries, and how many."""
+
+
 class Problem(Answer, frozen=True):
     """A problem document (RFC 9457). `field` is the dotted path of the value that is wrong, where there is one."""
 

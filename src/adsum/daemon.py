@@ -1,0 +1,208 @@
+"""The composition root: one registry node, from its configuration to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from random import Random
+
+import uvloop
+
+import adsum
+from adsum import stores, wire
+from adsum.clock import SystemClock
+from adsum.config import ServeConfig
+from adsum.core.errors import AdsumError, Invalid
+from adsum.core.fence import Fence
+from adsum.core.guard import Guard
+from adsum.dialects import dialect
+from adsum.keeper import Keeper
+from adsum.ports import Store
+from adsum.probes import Probes
+from adsum.registry import Registry
+from adsum.servers import http
+from adsum.telemetry import Logs, Telemetry
+
+_log = logging.getLogger("adsum.daemon")
+
+
+class Daemon:
+    """One node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
+
+    def __init__(self, config: ServeConfig, logs: Logs | None = None, kept: Store | None = None) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._started = self._clock.wall(), self._clock.now()
+        rng = Random()  # noqa: S311  # jitter
+        self._telemetry = Telemetry(self._clock, logs)
+        self._fence = Fence(config.probe_deny, config.probe_allow)
+        self._probes = Probes(self._fence)
+        self.registry = Registry(kept or stores.store(config.store), self._clock, self._telemetry)
+        self._keeper = Keeper(
+            self.registry,
+            self._probes,
+            self._clock,
+            self._telemetry,
+            rng,
+            guard=Guard(config.guard_share, config.guard_hold),
+            max_probes=config.probes,
+        )
+        self._native = dialect("native")(
+            self.registry,
+            self._keeper,
+            self._clock,
+            self._telemetry,
+            rng,
+            admit=self._admit,
+            outcomes=self._keeper.outcomes,
+            status=self.status,
+            exposition=self._telemetry.exposition,
+        )
+        self._server: http.HttpServer | None = None
+        self.urls: list[str] = []
+        """Where it listens."""
+
+    async def start(self) -> None:
+        """Listen, answering 503 at first, load the catalog, and serve it.
+
+        Raises `ListenRefused`, `StoreRefused` and `StoreUnavailable`, each with a sentence for the operator.
+        """
+        sockets = http.listen(self._config.listen)
+        self.urls = [http.url(each) for each in sockets]
+        self._server = http.HttpServer(self._native, sockets, http.Bounds(connections=self._config.max_connections))
+        await self._server.start()
+        try:
+            await self.registry.start()
+            await self._keeper.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._expose(self._server)
+        _log.info("node %s serves %s on %s", self._config.node, self._config.store, " ".join(self.urls))
+        _notify("READY=1")
+
+    async def stop(self) -> None:
+        """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
+        _notify("STOPPING=1")
+        self.registry.watches.end()
+        if self._server is not None:
+            await self._server.stop()
+        await self._keeper.stop()
+        await self._probes.close()
+        await self.registry.stop()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT; a second one ends the process at once. Raises what ended the registry, if it did."""
+        ended = asyncio.Event()
+        with _signals(ended):
+            await self.start()
+            print(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}", flush=True)  # noqa: T201
+            failing = asyncio.create_task(self.registry.failed())
+            ending = asyncio.create_task(ended.wait())
+            await asyncio.wait([failing, ending], return_when=asyncio.FIRST_COMPLETED)
+            await self.stop()
+            failed = failing.done()
+            for task in (failing, ending):
+                task.cancel()
+            if failed:
+                raise AdsumError(f"the registry can't go on: {failing.result()}")
+
+    def status(self) -> wire.NodeStatus:
+        """What the node says of itself."""
+        snapshot, leases = self.registry.snapshot, self._keeper.leases
+        wall, began = self._started
+        standing: dict[str, int] = {}
+        for service in snapshot.services.values():
+            for listing in service.listings.values():
+                standing[listing.status.value] = standing.get(listing.status.value, 0) + 1
+        return wire.NodeStatus(
+            node=self._config.node,
+            version=adsum.__version__,
+            ready=self.registry.ready,
+            epoch=snapshot.epoch,
+            revision=snapshot.revision,
+            store=self._config.store,
+            started=round(wall, 3),
+            uptime=round(self._clock.now() - began, 3),
+            age=self.registry.age(),
+            services=len(snapshot.services),
+            instances=snapshot.count,
+            status=standing,
+            watches=self.registry.watches.count,
+            leases=len(leases),
+            lapsed=leases.lapsed,
+            checks=self._keeper.checks,
+            check_lag=self._telemetry.lag.seconds,
+            checks_overdue=self._telemetry.lag.overdue,
+            guards=dict(self._telemetry.guards),
+        )
+
+    def _admit(self, address: str) -> None:
+        """A registration's address must be one that probes may go to; names are judged when they are probed."""
+        if ":" in address or address.replace(".", "").isdigit():
+            refusal = self._fence.refusal(address)
+            if refusal is not None:
+                raise Invalid("address", refusal)
+
+    def _expose(self, server: http.HttpServer) -> None:
+        gauge, registry, leases = self._telemetry.gauge, self.registry, self._keeper.leases
+        gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
+        gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
+        gauge("adsum_leases", "Leases kept", lambda: len(leases))
+        gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)
+        gauge("adsum_checks", "Checks kept", lambda: self._keeper.checks)
+        gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.count)
+        gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
+        gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
+        gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
+
+
+def serve(config: ServeConfig) -> None:
+    """Run a node until it is told to end. Raises `AdsumError` with a sentence for the operator."""
+    _allow_many_connections()
+    logs = Logs(config.log_level, config.log_format)
+    try:
+        uvloop.run(Daemon(config, logs).run())
+    finally:
+        logs.close()
+
+
+@contextlib.contextmanager
+def _signals(ended: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        ended.set()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)  # The second one ends us at once, as the system does it.
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, end)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Logs go to standard error: there is nothing to reopen.
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _allow_many_connections() -> None:
+    """Every connection is a file descriptor: ask for as many as the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it started us (sd_notify(3)); a leading @ is the abstract name space."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
+        notifying.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)

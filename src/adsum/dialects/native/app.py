@@ -1,0 +1,127 @@
+"""The native dialect as one ASGI callable: the hot path first, then the router."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Final, Protocol
+
+from adsum import wire
+from adsum.core.errors import AdsumError
+from adsum.dialects.native.about import About
+from adsum.dialects.native.asgi import Receive, Reply, Scope, Send
+from adsum.dialects.native.asked import Asked
+from adsum.dialects.native.events import Events
+from adsum.dialects.native.pages import Page, Pages
+from adsum.dialects.native.problems import NotReady, problem
+from adsum.dialects.native.reads import Outcomes, Reads, matches
+from adsum.dialects.native.router import Router
+from adsum.dialects.native.routes import ROUTES
+from adsum.dialects.native.watching import Watching
+from adsum.dialects.native.writes import Admit, Renews, Writes
+from adsum.ports import Clock, Observer
+from adsum.registry import Registry
+
+UNKNOWN: Final = "unknown"
+"""The operation of a request that leads nowhere."""
+
+_log = logging.getLogger("adsum.native")
+
+
+class Speaks(Protocol):
+    """An answer, whole or endless."""
+
+    @property
+    def status(self) -> int: ...
+
+    async def speak(self, receive: Receive, send: Send, /) -> None: ...
+
+
+Serve = Callable[[Asked], Awaitable[Speaks]]
+
+
+class Native:
+    """Speaks the native HTTP API about a registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        keeper: Renews,
+        clock: Clock,
+        observer: Observer,
+        rng: Random,
+        *,
+        admit: Admit,
+        outcomes: Outcomes,
+        status: Callable[[], wire.NodeStatus],
+        exposition: Callable[[], bytes],
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._observer = observer
+        self._pages = Pages(registry)
+        self._router = Router(ROUTES)
+        rooms = (
+            Reads(registry, self._pages, outcomes),
+            Writes(registry, keeper, admit, clock),
+            Watching(registry, Events(self._pages), rng),
+            About(registry, status, exposition),
+        )
+        self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = self._clock.now()
+        if not scope["query_string"] and scope["method"] in ("GET", "HEAD"):
+            page = self._pages.ready(scope["path"])
+            if page is not None:
+                code = await _speak_page(page, scope, receive, send)
+                self._observer.answered("read_service", code, self._clock.now() - began)
+                return
+        await self._route(scope, receive, send, began)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
+        operation, answer = await self._answer(scope, receive)
+        if isinstance(answer, Reply):
+            await answer.speak(receive, send)
+            self._observer.answered(operation, answer.status, self._clock.now() - began)
+        else:
+            self._observer.answered(operation, answer.status, self._clock.now() - began)
+            await answer.speak(receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Speaks]:
+        """The operation and its answer; every error becomes a problem document."""
+        operation = UNKNOWN
+        try:
+            route, values = self._router.find(scope["method"], scope["path"])
+            operation = route.operation
+            if not (route.early or self._registry.ready):
+                raise NotReady("the catalog is not loaded yet")
+            asked = Asked(route, values, scope, receive)
+            operation = "long_poll" if asked.query.get("wait") else operation
+            return operation, await self._serves[route.operation](asked)
+        except AdsumError as error:
+            self._observer.refused(operation, error)
+            return operation, problem(error)
+        except Exception as error:
+            _log.exception("%s failed", operation)
+            self._observer.refused(operation, error)
+            return operation, problem(error)
+
+
+async def _speak_page(page: Page, scope: Scope, receive: Receive, send: Send) -> int:
+    for name, value in scope["headers"]:
+        if name == b"if-none-match" and matches(value.decode("latin-1"), page.etag.decode()):
+            await Reply(304, b"", page.headers).speak(receive, send)
+            return 304
+    await send(page.start)
+    await send(page.rest)
+    return 200
+
+
+def _served(rooms: tuple[object, ...], operation: str) -> Serve:
+    """The method of that name. Each operation has exactly one."""
+    (serve,) = (getattr(room, operation) for room in rooms if hasattr(room, operation))
+    checked: Serve = serve
+    return checked

@@ -1,0 +1,147 @@
+"""One request as its operation sees it: values parsed and bounded before anything is done."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from adsum import wire
+from adsum.core import rules
+from adsum.core.errors import Invalid
+from adsum.core.model import Key
+from adsum.dialects.native.asgi import Receive, Scope, header
+from adsum.dialects.native.problems import Malformed, NoJson, TooLarge, TooSlow
+from adsum.dialects.native.routes import PATH_KINDS, Parameter, Route
+
+MAX_FIELDS: Final = 1_024
+"""How many parameters one query has at most; one with more is refused."""
+BODY_TIMEOUT: Final = 30.0
+"""Seconds within which a body must have arrived; a slower one is refused."""
+
+_KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
+_IN_PATH = re.compile(r"{(\w+)}")
+
+T = TypeVar("T")
+
+
+class Asked:
+    """A request for one route."""
+
+    def __init__(self, route: Route, values: list[str], scope: Scope, receive: Receive) -> None:
+        self.route = route
+        self.scope = scope
+        self.receive = receive
+        self.path = {
+            name: _value(name, value, PATH_KINDS[name])
+            for name, value in zip(_IN_PATH.findall(route.path), values, strict=True)
+        }
+        self.query = _query(route, scope["query_string"]) if scope["query_string"] else {}
+
+    @property
+    def key(self) -> Key:
+        """The instance that the path names."""
+        return Key(self.path["service"], self.path["id"])
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of that lower-case name."""
+        return header(self.scope, name)
+
+    @property
+    def peer(self) -> str:
+        """The address that the request came from."""
+        client = self.scope.get("client")
+        address: str = client[0] if client else ""
+        return address.removeprefix("::ffff:").partition("%")[0]
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the record."""
+        actor = self.header(wire.ACTOR_HEADER.lower().encode())
+        if not actor:
+            return self.peer
+        rules.text(wire.ACTOR_HEADER, actor)
+        return actor
+
+    async def body(self, kind: type[T]) -> T:
+        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson`, `TooLarge` and `TooSlow`."""
+        declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if declared != "application/json":
+            raise NoJson("the body must be declared as application/json")
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                body = await self._read(self.route.max_body)
+        except TimeoutError:
+            raise TooSlow(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        try:
+            return wire.decode(body, kind)
+        except Invalid as error:
+            if error.field:
+                raise
+            raise Malformed("", error.problem) from None
+
+    async def _read(self, most: int) -> bytes:
+        length = self.header(b"content-length")
+        if length is not None and length.isdecimal() and int(length) > most:
+            raise TooLarge(f"the body may have at most {most} bytes, not {length}")
+        parts, size, more = [], 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Malformed("", "the connection ended within the body")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                raise TooLarge(f"the body may have at most {most} bytes")
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+
+def _query(route: Route, raw: bytes) -> dict[str, Any]:
+    """The parameters by name. Raises `Malformed` for what the route does not know, `Invalid` for a wrong value."""
+    known: Mapping[str, Parameter] = {parameter.name: parameter for parameter in route.query}
+    query: dict[str, Any] = {}
+    for name, text in _pairs(raw):
+        keyed = _KEYED.fullmatch(name)
+        parameter = known.get(keyed["name"] if keyed else name)
+        if parameter is None or parameter.keyed != bool(keyed):
+            raise Malformed(name, f"there is no parameter {rules.shown(name)}; {_offer(route)}")
+        value = _value(name, text, parameter.kind)
+        if keyed:
+            _once(query.setdefault(parameter.name, {}), keyed["key"], name, value)
+        elif parameter.many:
+            query.setdefault(name, []).append(value)
+        else:
+            _once(query, name, name, value)
+    return query
+
+
+def _once(values: dict[str, Any], key: str, name: str, value: object) -> None:
+    if key in values:
+        raise Malformed(name, "must be given once")
+    values[key] = value
+
+
+def _pairs(raw: bytes) -> list[tuple[str, str]]:
+    try:
+        text = raw.decode("ascii")
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise Malformed("", f"the query can't be read: {error}") from None
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        words = str(error)
+        raise Invalid(name, words[:1].lower() + words[1:]) from None
+
+
+def _offer(route: Route) -> str:
+    names = [f"{each.name}[…]" if each.keyed else each.name for each in route.query]
+    return f"there are {', '.join(names)}" if names else "this operation has none"

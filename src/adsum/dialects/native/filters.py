@@ -1,0 +1,42 @@
+"""Which instances of a service are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adsum.core.model import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Admits instances that stand as one of `statuses`, have all `tags` and `metadata`, and are in `zone`."""
+
+    statuses: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    zone: str | None = None
+    metadata: frozenset[tuple[str, str]] = frozenset()
+
+    @staticmethod
+    def of(query: Mapping[str, Any]) -> Filter | None:
+        """The filter in a parsed query; None if everything is asked for."""
+        narrow = Filter(
+            frozenset(query.get("status", ())),
+            frozenset(query.get("tag", ())),
+            query.get("zone"),
+            frozenset(query.get("metadata", {}).items()),
+        )
+        return narrow if narrow != EVERYTHING else None
+
+    def admits(self, listing: Listing) -> bool:
+        instance = listing.instance
+        return (
+            (not self.statuses or listing.status in self.statuses)
+            and self.tags.issubset(instance.tags)
+            and (self.zone is None or instance.zone == self.zone)
+            and all(instance.metadata.get(key) == value for key, value in self.metadata)
+        )
+
+
+EVERYTHING = Filter()

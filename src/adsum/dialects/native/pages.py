@@ -1,0 +1,176 @@
+"""What the dialect says of a service, computed once a change and served as bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from adsum import wire
+from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.dialects.native.asgi import JSON, Headers, Message
+from adsum.dialects.native.filters import Filter
+from adsum.dialects.native.routes import BASE
+from adsum.dialects.native.shelf import Shelf
+from adsum.registry import Registry
+
+MAX_NARROWED: Final = 32 * 1024 * 1024
+"""How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
+SPARE_PAGES: Final = 256
+"""How many pages of forgotten services are carried beside the known ones; past it they are dropped."""
+
+_SERVICES: Final = f"{BASE}/services/"
+_NO_CACHE: Final = (b"cache-control", b"no-cache")
+_EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
+_REVISION: Final = wire.REVISION_HEADER.lower().encode()
+_AGE: Final = wire.AGE_HEADER.lower().encode()
+
+
+class Sheet:
+    """A service in JSON, one piece an instance. Following a change encodes anew only what changed."""
+
+    __slots__ = ("_pieces", "body", "epoch", "service")
+
+    def __init__(self, epoch: str, service: ServiceSnapshot) -> None:
+        self.epoch = epoch
+        self.service = service
+        self._pieces = {id: wire.encode(wire.InstanceView.of(each)) for id, each in service.listings.items()}
+        self.body = self._join(list(service.listings))
+
+    def follow(self, service: ServiceSnapshot) -> None:
+        """Become the page of a later snapshot of the same epoch."""
+        before, self.service = self.service.listings, service
+        for id in before.keys() - service.listings.keys():
+            del self._pieces[id]
+        for id, listing in service.listings.items():
+            if before.get(id) is not listing:
+                self._pieces[id] = wire.encode(wire.InstanceView.of(listing))
+        self.body = self._join(list(service.listings))
+
+    def narrowed(self, narrow: Filter) -> bytes:
+        """The page of those instances alone that the filter admits."""
+        return self._join([id for id, listing in self.service.listings.items() if narrow.admits(listing)])
+
+    def _join(self, ids: list[str]) -> bytes:
+        blank = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
+        pieces = b",".join([self._pieces[id] for id in ids])
+        return b"".join((blank.removesuffix(b"]}"), pieces, b"]}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer ready to be sent, true while the catalog is at `snapshot` and `age`."""
+
+    snapshot: Snapshot
+    age: float
+    etag: bytes
+    headers: Headers
+    body: bytes
+    start: Message
+    rest: Message
+    """The two messages that say it."""
+
+
+def _page(snapshot: Snapshot, age: float, revision: int, body: bytes) -> Page:
+    etag = f'"{snapshot.epoch}-{revision}"'.encode()
+    headers = [
+        JSON,
+        _NO_CACHE,
+        (b"etag", etag),
+        (_EPOCH, snapshot.epoch.encode()),
+        (_REVISION, b"%d" % snapshot.revision),
+        (_AGE, b"%.3f" % age if age else b"0"),
+    ]
+    full = [*headers, (b"content-length", b"%d" % len(body))]
+    return Page(
+        snapshot,
+        age,
+        etag,
+        headers,
+        body,
+        {"type": "http.response.start", "status": 200, "headers": full},
+        {"type": "http.response.body", "body": body},
+    )
+
+
+class Pages:
+    """The pages of every service that somebody reads."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._sheets: dict[str, Sheet] = {}
+        self._ready: dict[str, Page] = {}
+        self._summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
+        self._narrowed = Shelf(MAX_NARROWED)
+
+    def ready(self, path: str) -> Page | None:
+        """The newest page at that path, if that is where a known service's page is."""
+        page = self._ready.get(path)
+        registry = self._registry
+        if page is not None and page.snapshot is registry.snapshot and page.age == registry.age():
+            return page
+        return self._renewed(path)
+
+    def _renewed(self, path: str) -> Page | None:
+        snapshot, age = self._registry.snapshot, self._registry.age()
+        name = path.removeprefix(_SERVICES)
+        service = snapshot.services.get(name) if len(name) < len(path) else None
+        if service is None:
+            return None
+        page = self._ready[path] = _page(snapshot, age, service.revision, self.body(snapshot, service))
+        return page
+
+    def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
+        """The service as JSON."""
+        return self._sheet(snapshot, service).body
+
+    def page(self, name: str, narrow: Filter | None) -> Page:
+        """The newest page of a service, known or not, or of those of its instances that `narrow` admits."""
+        snapshot, age = self._registry.snapshot, self._registry.age()
+        service = snapshot.service(name)
+        if narrow is None:
+            return _page(snapshot, age, service.revision, self.body(snapshot, service))
+        key = (snapshot.epoch, name, service.revision, narrow)
+        body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).narrowed(narrow))
+        return _page(snapshot, age, service.revision, body)
+
+    def services(self) -> Page:
+        """The newest list of all services, by name."""
+        snapshot, age = self._registry.snapshot, self._registry.age()
+        summaries = {name: self._summary(service) for name, service in snapshot.services.items()}
+        self._summaries = summaries
+        blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
+        pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
+        return _page(snapshot, age, snapshot.revision, b"".join((blank.removesuffix(b"]}"), pieces, b"]}")))
+
+    def _summary(self, service: ServiceSnapshot) -> tuple[ServiceSnapshot, bytes]:
+        known = self._summaries.get(service.name)
+        return known if known is not None and known[0] is service else (service, wire.encode(summary(service)))
+
+    def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> Sheet:
+        sheet = self._sheets.get(service.name)
+        if sheet is None or sheet.epoch != snapshot.epoch:
+            sheet = Sheet(snapshot.epoch, service)
+            if service.name in snapshot.services:
+                self._sheets[service.name] = sheet
+                self._forget(snapshot)
+        elif sheet.service is not service:
+            sheet.follow(service)
+        return sheet
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Drop the pages of services that the catalog has forgotten."""
+        if len(self._sheets) > len(snapshot.services) + SPARE_PAGES:
+            self._sheets = {name: sheet for name, sheet in self._sheets.items() if name in snapshot.services}
+            self._ready = {
+                _SERVICES + name: self._ready[_SERVICES + name]
+                for name in self._sheets
+                if _SERVICES + name in self._ready
+            }
+
+
+def summary(service: ServiceSnapshot) -> wire.ServiceSummary:
+    """How many instances of a service stand how."""
+    status: dict[str, int] = {}
+    for listing in service.listings.values():
+        status[listing.status.value] = status.get(listing.status.value, 0) + 1
+    return wire.ServiceSummary(service.name, service.revision, len(service.listings), status)

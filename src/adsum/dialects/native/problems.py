@@ -1,0 +1,106 @@
+"""Every way in which this dialect says no: one table from errors to statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+
+from adsum import wire
+from adsum.core.errors import (
+    AdsumError,
+    CatalogFull,
+    Invalid,
+    LeaseLost,
+    Overloaded,
+    StoreUnavailable,
+    UnknownInstance,
+)
+from adsum.dialects.native.asgi import NO_STORE, Reply
+
+PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
+
+
+class Malformed(AdsumError):
+    """The request can't be read: no JSON, an unknown parameter, a position that is none."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+class UnknownPath(AdsumError):
+    """Nothing is there."""
+
+
+class UnknownWatch(AdsumError):
+    """No cooperating watch has that token (any more)."""
+
+
+class WrongMethod(AdsumError):
+    """Something is there, but it answers other methods."""
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not answered here; {', '.join(allowed)} would be")
+        self.allowed = allowed
+
+
+class TooSlow(AdsumError):
+    """The body did not arrive in time."""
+
+
+class TooLarge(AdsumError):
+    """The body is over its bound."""
+
+
+class NoJson(AdsumError):
+    """The body is not declared as JSON."""
+
+
+class NotReady(AdsumError):
+    """The catalog is not loaded yet, or the node is stopping."""
+
+    retry_after = 1.0
+
+
+STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
+    {
+        Malformed: HTTPStatus.BAD_REQUEST,
+        UnknownInstance: HTTPStatus.NOT_FOUND,
+        UnknownWatch: HTTPStatus.NOT_FOUND,
+        UnknownPath: HTTPStatus.NOT_FOUND,
+        WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
+        TooSlow: HTTPStatus.REQUEST_TIMEOUT,
+        LeaseLost: HTTPStatus.CONFLICT,
+        TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        NoJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+        Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+        StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+        CatalogFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    }
+)
+"""An error that isn't here is a mistake of ours: 500, and a traceback in the log."""
+
+
+def problem(error: Exception) -> Reply:
+    """What the caller is told."""
+    status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR) if isinstance(error, AdsumError) else None
+    if status is None:
+        return _reply(HTTPStatus.INTERNAL_SERVER_ERROR, "the registry failed at this request; its log says why")
+    if isinstance(error, Invalid):
+        return _reply(status, error.problem, error.field)
+    if isinstance(error, Malformed):
+        return _reply(status, str(error), error.field)
+    if isinstance(error, WrongMethod):
+        return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
+    retry_after = getattr(error, "retry_after", None)
+    headers = () if retry_after is None else ((b"retry-after", str(max(1, round(retry_after))).encode()),)
+    return _reply(status, str(error), headers=headers)
+
+
+def _reply(status: HTTPStatus, detail: str, field: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+    body = wire.encode(wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field))
+    return Reply(status.value, body, (PROBLEM_TYPE, NO_STORE, *headers))

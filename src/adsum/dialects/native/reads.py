@@ -1,0 +1,99 @@
+"""Reading: services, instances, history; conditional, and waiting for what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from adsum import wire
+from adsum.core.errors import UnknownInstance
+from adsum.core.model import Key, Outcome
+from adsum.dialects.native.asgi import Reply
+from adsum.dialects.native.asked import Asked
+from adsum.dialects.native.departure import Departure
+from adsum.dialects.native.filters import Filter
+from adsum.dialects.native.pages import Page, Pages
+from adsum.dialects.native.problems import Malformed
+from adsum.registry import Registry
+
+HISTORY: Final = 100
+"""How many recorded changes are answered unless told otherwise."""
+
+Outcomes = Callable[[Key], Mapping[str, Outcome]]
+"""The last outcome of each check of an instance, by the check's name."""
+
+
+class Reads:
+    """The operations that change nothing."""
+
+    def __init__(self, registry: Registry, pages: Pages, outcomes: Outcomes) -> None:
+        self._registry = registry
+        self._pages = pages
+        self._outcomes = outcomes
+
+    async def list_services(self, asked: Asked) -> Reply:
+        await self._wait(asked, None, lambda: self._registry.snapshot.revision)
+        return conditional(asked, self._pages.services())
+
+    async def read_service(self, asked: Asked) -> Reply:
+        name, narrow = asked.path["service"], Filter.of(asked.query)
+        await self._wait(asked, frozenset({name}), lambda: self._registry.snapshot.service(name).revision)
+        return conditional(asked, self._pages.page(name, narrow))
+
+    async def read_instance(self, asked: Asked) -> Reply:
+        snapshot = self._registry.snapshot
+        listing = snapshot.find(asked.key)
+        if listing is None:
+            raise UnknownInstance(*asked.key)
+        outcomes = self._outcomes(asked.key)
+        return Reply(200, wire.encode(wire.InstanceDetail.of(snapshot.epoch, snapshot.revision, listing, outcomes)))
+
+    async def read_changes(self, asked: Asked) -> Reply:
+        service, id = asked.query.get("service"), asked.query.get("id")
+        if id is not None and service is None:
+            raise Malformed("id", "needs `service`: an id is one service's own")
+        recorded = await self._registry.history(service, id, asked.query.get("limit", HISTORY))
+        snapshot = self._registry.snapshot
+        changes = [wire.ChangeView.of(each) for each in recorded]
+        return Reply(200, wire.encode(wire.ChangeList(snapshot.epoch, snapshot.revision, changes)))
+
+    async def _wait(self, asked: Asked, services: frozenset[str] | None, revision: Callable[[], int]) -> None:
+        """Wait, as long as the caller says, while there is nothing but what it says it knows."""
+        wait = asked.query.get("wait", 0.0)
+        if not wait or not self._knows(asked, revision()):
+            return
+        now = asyncio.get_running_loop().time
+        deadline = now() + wait
+        with (
+            self._registry.watches.open(services) as watch,
+            Departure(asked.receive, watch.interrupt) as peer,
+        ):
+            while self._knows(asked, revision()) and not peer.gone and not self._registry.watches.ended:
+                left = deadline - now()
+                if left <= 0:
+                    return
+                await watch.changed(left)
+
+    def _knows(self, asked: Asked, revision: int) -> bool:
+        """Whether the caller knows this revision. One from the future is another history's: it knows nothing."""
+        snapshot, after = self._registry.snapshot, asked.query.get("after")
+        if after is not None and not revision <= after <= snapshot.revision:
+            return False
+        tags = asked.header(b"if-none-match")
+        if tags is not None and not matches(tags, f'"{snapshot.epoch}-{revision}"'):
+            return False
+        return after is not None or tags is not None
+
+
+def conditional(asked: Asked, page: Page) -> Reply:
+    """The page, or 304 if the caller has it."""
+    tags = asked.header(b"if-none-match")
+    if tags is not None and matches(tags, page.etag.decode()):
+        return Reply(304, b"", page.headers)
+    return Reply(200, page.body, page.headers)
+
+
+def matches(tags: str, etag: str) -> bool:
+    """Whether If-None-Match names the etag (RFC 9110 § 13.1.2: compared weakly, `*` names any)."""
+    return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))

@@ -1,0 +1,86 @@
+"""Log lines: structured, as JSON for programs or as text for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from adsum.telemetry.sink import Sink
+
+Fields = Mapping[str, object]
+Format = Callable[[float, str, str, Fields], bytes]
+"""From the wall clock's time, the level, the message and further fields to one line."""
+
+
+def json_line(at: float, level: str, message: str, fields: Fields) -> bytes:
+    """One JSON object."""
+    return msgspec.json.encode({"at": _instant(at), "level": level, "message": message, **fields}) + b"\n"
+
+
+def text_line(at: float, level: str, message: str, fields: Fields) -> bytes:
+    """Time, level, message, then the fields as name=value; a text with spaces is quoted."""
+    words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
+    # A traceback is of several lines; nothing else can be: names and reasons are checked when they come in.
+    return f"{_instant(at)} {level:<7} {message}{words}\n".encode(errors="backslashreplace")
+
+
+FORMATS: Final[Mapping[str, Format]] = MappingProxyType({"json": json_line, "text": text_line})
+
+
+class Logs:
+    """Takes everything that is logged in this process to standard error, until closed."""
+
+    def __init__(self, level: str, format: str, fd: int | None = None) -> None:
+        self._format = FORMATS[format]
+        self._sink = Sink(sys.stderr.fileno() if fd is None else fd)
+        self._root = logging.getLogger()
+        self._level_before = self._root.level
+        self._handler = _Handler(self)
+        self._root.addHandler(self._handler)
+        self._root.setLevel(level.upper())
+        # What garbage peers send is counted and answered; uvicorn would log each piece of it.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self.tells_changes = self._root.isEnabledFor(logging.INFO)
+        """Whether lines of level info are wanted."""
+
+    def line(self, at: float, level: str, message: str, fields: Fields) -> None:
+        """Log one line; never waits."""
+        self._sink.put(self._format(at, level, message, fields))
+
+    def close(self) -> None:
+        """Write what is left, and leave logging as it was found; idempotent."""
+        self._root.removeHandler(self._handler)
+        self._root.setLevel(self._level_before)
+        self._sink.close()
+
+
+class _Handler(logging.Handler):
+    """From the standard library's records to our lines."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            fields = {"logger": record.name}
+            if record.exc_info:
+                fields["error"] = logging.Formatter().formatException(record.exc_info)
+            self._logs.line(record.created, record.levelname.lower(), record.getMessage(), fields)
+        except Exception:
+            self.handleError(record)
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return repr(text) if " " in text else text

@@ -1,0 +1,107 @@
+"""The observer of a running registry: hears what happened, counts it, and tells it in one line a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from adsum.core.changes import Batch
+from adsum.core.model import Check, Key, Outcome
+from adsum.ports import Clock, Lag
+from adsum.telemetry.lines import Logs
+from adsum.telemetry.timings import Timings
+
+_QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
+
+
+class Telemetry:
+    """Implements `ports.Observer` with Prometheus metrics and, if given, logs."""
+
+    def __init__(self, clock: Clock, logs: Logs | None = None) -> None:
+        self._clock = clock
+        self._logs = logs
+        self._metrics = metrics = CollectorRegistry()
+        ProcessCollector(registry=metrics)
+        self._timings = Timings()
+        metrics.register(self._timings)
+        self._commit = Histogram("adsum_commit_seconds", "Seconds to commit a batch", buckets=_QUICK, registry=metrics)
+        self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZES, registry=metrics)
+        self._shown = Histogram(
+            "adsum_shown_seconds", "From a commit to the last watcher woken by it", buckets=_QUICK, registry=metrics
+        )
+        self._woken = Counter("adsum_woken", "Watchers told to look", registry=metrics)
+        self._changes = Counter("adsum_changes", "Changes committed by this node", ["cause"], registry=metrics)
+        self._refused = Counter(
+            "adsum_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
+        )
+        self._probes = Counter("adsum_probes", "Probes finished", ["kind", "result"], registry=metrics)
+        self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)
+        self._overdue = Gauge("adsum_checks_overdue", "Checks that should have started by now", registry=metrics)
+        self._guarded = Gauge("adsum_guarded", "Expiries held back by a guard", ["service"], registry=metrics)
+        self.lag = Lag(0.0, 0)
+        """The state of the check schedule, as last told."""
+        self.guards: dict[str, int] = {}
+        """Services whose guard holds back expiries, and how many."""
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Have `read` called whenever the metrics are."""
+        Gauge(name, text, registry=self._metrics).set_function(read)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus's text format."""
+        return generate_latest(self._metrics)
+
+    def committed(self, batch: Batch, took: float) -> None:
+        self._commit.observe(took)
+        self._batch.observe(len(batch.changes))
+        for change in batch.changes:
+            self._changes.labels(change.why.cause.value).inc()
+        if self._logs is not None and self._logs.tells_changes:
+            self._tell(self._logs, batch)
+
+    def _tell(self, logs: Logs, batch: Batch) -> None:
+        for change in batch.changes:
+            why, listing = change.why, change.listing
+            fields = {
+                "revision": batch.revision,
+                "service": change.key.service,
+                "id": change.key.id,
+                "status": listing.status.value if listing is not None else "gone",
+                "cause": why.cause.value,
+                "actor": why.actor,
+                "reason": why.reason,
+            }
+            logs.line(why.at, "info", "change", fields)
+
+    def published(self, revision: int, woken: int) -> None:  # noqa: ARG002
+        self._woken.inc(woken)
+
+    def shown(self, took: float) -> None:
+        self._shown.observe(took)
+
+    def answered(self, operation: str, code: int, took: float) -> None:
+        self._timings.observe(operation, code, took)
+
+    def refused(self, operation: str, error: Exception) -> None:
+        self._refused.labels(operation, type(error).__name__).inc()
+
+    def probed(self, key: Key, check: Check, outcome: Outcome) -> None:  # noqa: ARG002
+        self._probes.labels(check.kind.value, outcome.result.value).inc()
+
+    def lagged(self, lag: Lag) -> None:
+        self.lag = lag
+        self._check_lag.set(lag.seconds)
+        self._overdue.set(lag.overdue)
+
+    def guarded(self, service: str, holding: int) -> None:
+        if holding:
+            self.guards[service] = holding
+            self._guarded.labels(service).set(holding)
+        elif self.guards.pop(service, None) is not None:
+            self._guarded.remove(service)
+        if self._logs is not None:
+            words = "the guard holds back expiries" if holding else "the guard let go"
+            self._logs.line(self._clock.wall(), "warning", words, {"service": service, "holding": holding})
