@@ -1,3 +1,73 @@
-"""Adsum: service discovery. See `adsum.client` for the library and `adsum --help` for the registry."""
+"""Adsum: service discovery. `adsum.Client` (or `adsum.SyncClient`) is the library, `adsum --help` the registry.
+
+Names are imported when first used, so that `import adsum` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from adsum.balance.ejection import Limits as Limits
+    from adsum.balance.picker import NoEndpoint as NoEndpoint
+    from adsum.balance.slow_start import SlowStart as SlowStart
+    from adsum.client.calls import Call as Call
+    from adsum.client.calls import CallFailed as CallFailed
+    from adsum.client.calls import Kind as Kind
+    from adsum.client.calls import Try as Try
+    from adsum.client.channel import Channel as Channel
+    from adsum.client.client import Client as Client
+    from adsum.client.errors import RegistryRefused as RegistryRefused
+    from adsum.client.errors import RegistryUnavailable as RegistryUnavailable
+    from adsum.client.options import CallOptions as CallOptions
+    from adsum.client.options import ChannelOptions as ChannelOptions
+    from adsum.client.pick import Pick as Pick
+    from adsum.client.registrar import Drained as Drained
+    from adsum.client.registrar import Registrar as Registrar
+    from adsum.client.resolver import Resolver as Resolver
+    from adsum.client.sync import SyncChannel as SyncChannel
+    from adsum.client.sync import SyncClient as SyncClient
+    from adsum.client.sync import SyncRegistrar as SyncRegistrar
+    from adsum.client.view import View as View
+    from adsum.core.errors import AdsumError as AdsumError
+    from adsum.core.errors import Invalid as Invalid
+    from adsum.core.errors import LeaseLost as LeaseLost
+    from adsum.core.errors import UnknownInstance as UnknownInstance
+    from adsum.core.model import Check as Check
+    from adsum.core.model import CheckKind as CheckKind
+    from adsum.core.model import Endpoint as Endpoint
+    from adsum.core.model import Instance as Instance
+    from adsum.core.model import Status as Status
 
 __version__ = "0.1.0"
+
+_ROOMS: Final = {
+    "adsum.balance.ejection": ("Limits",),
+    "adsum.balance.picker": ("NoEndpoint",),
+    "adsum.balance.slow_start": ("SlowStart",),
+    "adsum.client.calls": ("Call", "CallFailed", "Kind", "Try"),
+    "adsum.client.channel": ("Channel",),
+    "adsum.client.client": ("Client",),
+    "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
+    "adsum.client.options": ("CallOptions", "ChannelOptions"),
+    "adsum.client.pick": ("Pick",),
+    "adsum.client.registrar": ("Drained", "Registrar"),
+    "adsum.client.resolver": ("Resolver",),
+    "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
+    "adsum.client.view": ("View",),
+    "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),
+    "adsum.core.model": ("Check", "CheckKind", "Endpoint", "Instance", "Status"),
+}
+_PLACES: Final = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'adsum' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

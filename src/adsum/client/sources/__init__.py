@@ -1,0 +1,31 @@
+"""Where views come from and registrations go to, one file a kind; chosen by the scheme of the address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from random import Random
+from types import MappingProxyType
+from typing import Final, cast
+
+from adsum.client.ports import Source
+from adsum.core.errors import Invalid
+from adsum.ports import Clock
+
+SOURCES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "http": "adsum.client.sources.registry:RegistrySource",
+        "https": "adsum.client.sources.registry:RegistrySource",
+    }
+)
+"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, clock, rng)."""
+
+
+def open_source(urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> Source:
+    """The source at `urls`, which are of one kind. Raises `Invalid`."""
+    places = {SOURCES.get(url.partition(":")[0]) for url in urls}
+    place = places.pop()
+    if place is None or places:
+        raise Invalid("url", f"must all be of one kind; there are {', '.join(SOURCES)}")
+    module, _, maker = place.partition(":")
+    return cast("Source", getattr(import_module(module), maker)(urls, actor=actor, clock=clock, rng=rng))

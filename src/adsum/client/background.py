@@ -1,0 +1,99 @@
+"""One event loop on one thread for a whole process, for programs that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+JOIN_WAIT: Final = 5.0
+"""Seconds that stopping waits for the thread; a loop that hangs longer ends with the process."""
+
+
+class Background:
+    """A loop that runs on a thread of its own until `stop`."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="adsum", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it there and wait for what it returns or raises; if this thread is interrupted, so is it."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("the synchronous client can't wait inside its own loop")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(JOIN_WAIT)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+
+
+_lock = threading.Lock()
+_current: Background | None = None
+_left_behind: list[Background] = []
+"""Loops of the process we were forked from: never used again, and kept so that nothing is closed for the parent."""
+
+
+def acquire() -> Background:
+    """The loop of this process, started if need be; `release` it once for each time."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = Background()
+        _current.users += 1
+        return _current
+
+
+def release(background: Background) -> None:
+    """One user less; the last one ends the loop."""
+    global _current
+    with _lock:
+        background.users -= 1
+        if background.users > 0:
+            return
+        if _current is background:
+            _current = None
+    background.stop()
+
+
+def _after_fork() -> None:
+    """In the child the thread is gone and the loop's sockets are the parent's: let go of both.
+
+    A copy of a socket held open here would keep the registry waiting for a watcher that reads no more.
+    """
+    global _current, _lock
+    _lock = threading.Lock()
+    if _current is None:
+        return
+    for transport in list(getattr(_current.loop, "_transports", {}).values()):
+        held = getattr(transport.get_extra_info("socket"), "_sock", None)
+        if held is not None:
+            with suppress(OSError):
+                os.close(held.detach())
+    _left_behind.append(_current)
+    _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,279 @@
+"""The engine of a call: which endpoint next, after which failure, until when. No I/O, so every integration shares it.
+
+    call = channel.call(idempotent=True)
+    while True:
+        attempt = call.next_try()
+        with attempt:
+            ... wait attempt.pause, send to attempt.endpoint within attempt.timeout ...
+            on an error: attempt.failed(Kind.…, "what happened"); continue
+        if attempt.answered(status): continue       # throw that answer away
+        ... hand the answer on; attempt.finish() once its body was read or closed ...
+
+A call belongs to one task or thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from types import MappingProxyType, TracebackType
+from typing import Final, NamedTuple, Protocol, Self
+
+from adsum.balance.picker import NoEndpoint
+from adsum.client.durations import spoken
+from adsum.client.options import CallOptions
+from adsum.client.pick import Pick
+from adsum.core.backoff import Backoff
+from adsum.core.errors import AdsumError
+from adsum.core.model import Endpoint
+
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods that may be sent again after they were sent (RFC 9110, 9.2.2)."""
+TRY_ELSEWHERE: Final = frozenset({502, 503, 504})
+"""Statuses that say that this endpoint can't, but another may."""
+FAULT: Final = 500
+"""From this status on an answer counts against the endpoint."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.025, 1.0
+"""Bounds of the pause before the same endpoint is tried again."""
+
+
+class Kind(StrEnum):
+    """How a try failed."""
+
+    CONNECT = "connect"
+    """Nothing was sent: refused, no route, no such host, TLS, or no connection in time."""
+    UNSENT = "unsent"
+    """Nothing was sent, for a reason on our side, such as no free connection."""
+    BROKEN = "broken"
+    """The connection broke after sending had begun."""
+    TIMEOUT = "timeout"
+    """No answer in time, after sending."""
+    STATUS = "status"
+    """An answer that another endpoint may do better."""
+
+
+class Rule(NamedTuple):
+    """What a kind of failure means."""
+
+    safe: bool
+    """Whether it is safe to try again whatever the request does: it can't have arrived."""
+    blames: bool
+    """Whether it counts against the endpoint."""
+
+
+RULES: Final[Mapping[Kind, Rule]] = MappingProxyType(
+    {
+        Kind.CONNECT: Rule(safe=True, blames=True),
+        Kind.UNSENT: Rule(safe=True, blames=False),
+        Kind.BROKEN: Rule(safe=False, blames=True),
+        Kind.TIMEOUT: Rule(safe=False, blames=True),
+        Kind.STATUS: Rule(safe=False, blames=True),
+    }
+)
+
+
+class Picks(Protocol):
+    """What a call asks of its channel."""
+
+    service: str
+    rng: Random
+
+    @property
+    def choices(self) -> int:
+        """How many endpoints may be picked now."""
+        ...
+
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick: ...
+
+    def begin_call(self) -> None: ...
+
+    def may_retry(self) -> bool: ...
+
+    def now(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A try that failed: where, how, and how many seconds it took."""
+
+    endpoint: Endpoint
+    kind: Kind
+    text: str
+    took: float
+
+    def __str__(self) -> str:
+        return f"{self.endpoint.authority} ({self.endpoint.id}): {self.text or self.kind} after {spoken(self.took)}"
+
+
+class CallFailed(AdsumError):
+    """No try got an answer. `tries` says what was tried, `why` why it was not tried again."""
+
+    def __init__(self, service: str, tries: tuple[Tried, ...], why: str) -> None:
+        count = "1 try" if len(tries) == 1 else f"{len(tries)} tries"
+        told = "; ".join(map(str, tries))
+        super().__init__(f"{service}: no answer after {count}: {told}. Not tried again: {why}.")
+        self.service = service
+        self.tries = tries
+        self.why = why
+
+
+class Try:
+    """One try at one endpoint. Made by `Call.next_try`; ends with `failed`, `answered` and `finish`, or `abandon`.
+
+    As a context manager it is abandoned when anything escapes the block before it has ended.
+    """
+
+    __slots__ = ("_call", "_latency", "_pick", "endpoint", "number", "pause", "timeout")
+
+    def __init__(self, call: Call, pick: Pick, number: int, timeout: float | None, pause: float) -> None:
+        self._call = call
+        self._pick = pick
+        self._latency: float | None = None
+        self.endpoint = pick.endpoint
+        self.number = number
+        """1 for the first."""
+        self.timeout = timeout
+        """Seconds that this try may take, after the pause; None: as long as it likes."""
+        self.pause = pause
+        """Seconds to wait before sending; 0.0 but for an endpoint that was tried before."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._pick.open
+
+    def failed(self, kind: Kind, text: str) -> None:
+        """It got no answer; `text` says why, in a clause. Ask the call for the next try."""
+        if self.open and self._latency is None:
+            self._call.go_on_after(kind)
+            self._end_as(kind, text)
+
+    def answered(self, status: int) -> bool:
+        """The head of an answer came. True: throw it away and ask for the next try. False: it stands; `finish` when its
+        body was read or closed.
+        """
+        if not self.open or self._latency is not None:
+            return False
+        if status in TRY_ELSEWHERE and self._call.go_on_after(Kind.STATUS):
+            self._end_as(Kind.STATUS, f"it answered {status}")
+            return True
+        self._latency = self._elapsed()
+        if status >= FAULT:
+            self._pick.done(False, self._latency)
+        return False
+
+    def finish(self, ok: bool = True) -> None:
+        """The answer's body was read or closed; `ok` False if it broke off. Idempotent."""
+        self._pick.done(ok, self._latency)
+
+    def abandon(self) -> None:
+        """The caller does not want it any more, which says nothing about the endpoint. Idempotent."""
+        self._pick.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+
+    def _end_as(self, kind: Kind, text: str) -> None:
+        took = self._elapsed()
+        if RULES[kind].blames:
+            self._pick.done(False, took)
+        else:
+            self._pick.cancel()
+        self._call.tried.append(Tried(self.endpoint, kind, text, took))
+
+    def _elapsed(self) -> float:
+        return max(0.0, self._call.now() - self._pick.started_at - self.pause)
+
+
+class Call:
+    """A call to a service: tries until one is answered or nothing more may be tried."""
+
+    def __init__(
+        self, channel: Picks, options: CallOptions, *, idempotent: bool, hash_key: bytes | str | None = None
+    ) -> None:
+        self.tried: list[Tried] = []
+        """What failed so far."""
+        self._channel = channel
+        self._options = options
+        self._idempotent = idempotent
+        self._hash_key = hash_key
+        self._begun = 0
+        self._current: Try | None = None
+        self._ids: set[str] = set()
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._why = ""
+        self._deadline = channel.now() + options.deadline if options.deadline is not None else None
+
+    def now(self) -> float:
+        return self._channel.now()
+
+    def next_try(self) -> Try:
+        """The next try. Raises `NoEndpoint` if there is nobody to try first, `CallFailed` when no more may be tried."""
+        if self._current is not None:
+            self._current.abandon()
+        if self._why:
+            raise self._failure(self._why)
+        pick, pause = self._pick()
+        timeout = self._options.try_timeout
+        if self._deadline is not None:
+            left = self._deadline - self.now() - pause
+            if left <= 0.0:
+                pick.cancel()
+                raise self._failure(self._too_late())
+            timeout = left if timeout is None else min(timeout, left)
+        if not self._begun:
+            self._channel.begin_call()
+        self._begun += 1
+        self._current = Try(self, pick, self._begun, timeout, pause)
+        return self._current
+
+    def go_on_after(self, kind: Kind) -> bool:
+        """Whether there is a next try after a failure of that kind; if so it is taken from the retry budget."""
+        self._why = self._objection(kind)
+        return not self._why
+
+    def _objection(self, kind: Kind) -> str:
+        """Why not to try again; "" if nothing speaks against it."""
+        if not (self._idempotent or RULES[kind].safe):
+            return "the request had been sent and is not idempotent, so it may have taken effect"
+        if self._begun >= self._options.tries:
+            return f"at most {self._options.tries} are made"
+        if self._deadline is not None and self.now() >= self._deadline:
+            return self._too_late()
+        if not self._channel.choices:
+            return "no endpoint may be used any more"
+        if not self._channel.may_retry():
+            return "the retry budget of the service is spent, so more tries would only add to an outage"
+        return ""
+
+    def _pick(self) -> tuple[Pick, float]:
+        """Somebody who was not tried; when all were, anybody after a pause."""
+        pause = 0.0
+        try:
+            pick = self._channel.pick(self._hash_key, self._ids or None)
+        except NoEndpoint as nobody:
+            if not self._begun:
+                raise
+            self._ids.clear()
+            pause = self._backoff.next(self._channel.rng)
+            try:
+                pick = self._channel.pick(self._hash_key)
+            except NoEndpoint:
+                raise self._failure(str(nobody)) from None
+        self._ids.add(pick.endpoint.id)
+        return pick, pause
+
+    def _too_late(self) -> str:
+        return f"its deadline of {spoken(self._options.deadline or 0.0)} is over"
+
+    def _failure(self, why: str) -> CallFailed:
+        self._why = why
+        return CallFailed(self._channel.service, tuple(self.tried), why)

@@ -1,0 +1,189 @@
+"""The client: one registry, the services that are followed and the instances that are registered through it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from adsum.client.address import LOOPBACK, default_id
+from adsum.client.channel import Channel
+from adsum.client.checks import parse, parse_all
+from adsum.client.nodes import DEFAULT_URL, parse_urls
+from adsum.client.options import ChannelOptions
+from adsum.client.ports import Source
+from adsum.client.registrar import DRAIN_WAIT, Registrar, State
+from adsum.client.renewals import Renewals
+from adsum.client.resolver import Resolver
+from adsum.client.shelf import Shelf, default_folder
+from adsum.client.sources import open_source
+from adsum.clock import SystemClock
+from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
+from adsum.ports import Clock
+
+if TYPE_CHECKING:
+    from adsum.client.api import Api
+
+URL_VARIABLE: Final = "ADSUM_URL"
+ZONE_VARIABLE: Final = "ADSUM_ZONE"
+
+
+class Client:
+    """Made anywhere, used in one running loop; an async context manager, or `close` it.
+
+    `urls` are the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
+    `zone` is our own (default: `ADSUM_ZONE`). `cache` is the folder for the last good views: None is
+    `$XDG_CACHE_HOME/adsum/views`, False keeps none. `actor` is recorded as the author of what we change.
+    Raises `Invalid`.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str] | None = None,
+        *,
+        zone: str | None = None,
+        cache: str | Path | bool | None = None,
+        actor: str = "",
+        clock: Clock | None = None,
+        rng: Random | None = None,
+        source: Source | None = None,
+    ) -> None:
+        chosen = urls or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        self.urls = parse_urls(chosen, "urls" if urls else URL_VARIABLE)
+        self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
+        self._actor = actor
+        self._clock: Clock = clock or SystemClock()
+        self._rng = rng or Random()  # noqa: S311 - for balance and jitter
+        self._shelf = _shelf(cache, self.urls)
+        self._source = source
+        self._renewals: Renewals | None = None
+        self._resolvers: dict[str, Resolver] = {}
+        self._channels: dict[tuple[str, ChannelOptions], Channel] = {}
+        self._registrars: list[Registrar] = []
+        self._closed = False
+
+    def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> Channel:
+        """The channel to a service, the same one for the same options; `fields` are those of `ChannelOptions`.
+
+        Without a zone it has the client's. Raises `Invalid` and `UnknownPolicy`. Needs a running loop.
+        """
+        if options is None:
+            options = ChannelOptions(**{"zone": self.zone, **fields})
+        elif fields:
+            raise TypeError("give either options or their fields")
+        channel = self._channels.get((service, options))
+        if channel is None:
+            channel = Channel(self.resolver(service), options, clock=self._clock, rng=self._rng)
+            self._channels[service, options] = channel
+        return channel
+
+    def resolver(self, service: str) -> Resolver:
+        """The resolver of a service, the same one each time. Raises `Invalid`. Needs a running loop."""
+        resolver = self._resolvers.get(service)
+        if resolver is None:
+            resolver = Resolver(service, self.source, shelf=self._shelf, clock=self._clock, rng=self._rng)
+            self._resolvers[service] = resolver
+            resolver.start()
+        return resolver
+
+    def register(
+        self,
+        service: str,
+        port: int,
+        *,
+        id: str | None = None,
+        address: str | None = None,
+        scheme: str = "http",
+        zone: str | None = None,
+        weight: int = 1,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, str] = NOTHING,
+        check: str | Check | None = None,
+        checks: Iterable[str | Check] = (),
+        ttl: float | None = DEFAULT_TTL,
+        grace: float = DEFAULT_GRACE,
+        drain_wait: float = DRAIN_WAIT,
+    ) -> Registrar:
+        """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
+
+        `id` is `<host>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this host that
+        faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`). On exit
+        it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. Raises `Invalid`.
+        """
+        instance = Instance(
+            service=service,
+            id=default_id(port) if id is None else id,
+            address=address or LOOPBACK,
+            port=port,
+            scheme=scheme,
+            zone=self.zone if zone is None else zone,
+            weight=weight,
+            tags=tuple(tags),
+            metadata=frozen(metadata),
+        )
+        one = [parse(check) if isinstance(check, str) else check] if check is not None else []
+        registration = Registration(instance, ttl, grace, parse_all([*one, *checks]))
+        source = self.source
+        self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
+        self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
+        registrar = Registrar(
+            registration,
+            source,
+            self._renewals,
+            address=address,
+            drain_wait=drain_wait,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        self._registrars.append(registrar)
+        return registrar
+
+    @property
+    def source(self) -> Source:
+        """Where views come from and registrations go to. Raises `RuntimeError` once closed."""
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        if self._source is None:
+            self._source = open_source(self.urls, actor=self._actor, clock=self._clock, rng=self._rng)
+        return self._source
+
+    @property
+    def api(self) -> Api:
+        """The native API of the registry, call by call. Raises `TypeError` if the source is no native registry."""
+        from adsum.client.sources.registry import RegistrySource
+
+        if not isinstance(self.source, RegistrySource):
+            raise TypeError("only a native registry has the native API")
+        return self.source.api
+
+    async def close(self) -> None:
+        """Deregister what is registered (without a drain), and let go of everything. Idempotent."""
+        if self._closed:
+            return
+        await asyncio.gather(*(registrar.stop() for registrar in self._registrars))
+        self._closed = True
+        if self._renewals is not None:
+            await self._renewals.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await asyncio.gather(*(resolver.close() for resolver in self._resolvers.values()))
+        if self._source is not None:
+            await self._source.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> Shelf | None:
+    if cache is False:
+        return None
+    folder = default_folder() if cache is None or cache is True else Path(cache)
+    return Shelf(folder, urls)

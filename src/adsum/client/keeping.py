@@ -1,0 +1,55 @@
+"""Keeping a resolver's views on disk, off the loop and not for every change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from adsum.client.alarm import Alarm
+from adsum.client.shelf import Shelf, Shelved
+from adsum.ports import Clock
+
+COALESCE: Final = 1.0
+"""Seconds from a change to its write; changes in between are written with it."""
+REFRESH: Final = 60.0
+"""Seconds after which a view that has not changed is written again, so that its stated age stays about right."""
+
+
+class Keeping:
+    """Writes the latest view of one service; views in between are skipped."""
+
+    def __init__(self, service: str, shelf: Shelf, clock: Clock) -> None:
+        self._service = service
+        self._shelf = shelf
+        self._clock = clock
+        self._alarm = Alarm(clock)
+        self._latest: Shelved | None = None
+        self._due: float | None = None
+        self._written_at = clock.now()
+
+    def offer(self, shelved: Shelved, *, changed: bool) -> None:
+        """Let this be the latest view from now on."""
+        now = self._clock.now()
+        due = now + COALESCE if changed else self._written_at + REFRESH
+        self._latest = shelved
+        if self._due is None or due < self._due:
+            self._due = due
+            self._alarm.ring()
+
+    async def run(self) -> None:
+        """Write what is due, for ever; a last time when cancelled."""
+        try:
+            while True:
+                await self._alarm.wait(self._due)
+                if self._due is not None and self._due <= self._clock.now():
+                    await self._write()
+        finally:
+            if self._latest is not None:
+                # Cancelled, so no waiting: one small file, unsynced.
+                self._shelf.save(self._service, self._latest)
+
+    async def _write(self) -> None:
+        latest, self._latest, self._due = self._latest, None, None
+        if latest is not None:
+            self._written_at = self._clock.now()
+            await asyncio.to_thread(self._shelf.save, self._service, latest)

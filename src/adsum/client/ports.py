@@ -1,0 +1,72 @@
+"""What the client asks of a source, where views come from and registrations go to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from adsum.core.model import Endpoint
+from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
+
+
+class Position(NamedTuple):
+    """Up to where something is known: a revision of one epoch."""
+
+    epoch: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a source says in one breath; applied wholly or not at all.
+
+    `whole`: `changed` is the whole service. Otherwise it turns the service as it was at `since`, or anywhere between
+    `since` and `position`, into what it is at `position`; without changes it only says that the view is fresh. `age` is
+    how many seconds ago the source itself knew it to be the newest.
+    """
+
+    position: Position
+    whole: bool
+    changed: Mapping[str, Endpoint]
+    gone: frozenset[str] = frozenset()
+    since: int = 0
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The source lost its connection and goes on trying; `why` is one clause."""
+
+    why: str
+
+
+class Source(Protocol):
+    """Where views come from and registrations go to. Every call but `watch` and `close` is bounded in time and raises
+    `RegistryUnavailable` if nobody answers, or what the answer means (`Invalid`, `UnknownInstance`, `LeaseLost`,
+    `RegistryRefused`).
+    """
+
+    def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
+        """Follow a service for ever, over connections that break. Close it with `aclose`.
+
+        `position` is asked at each connection: what the consumer knows already and need not be told. Asking for the
+        next event says that the consumer routes by the group before it: drains wait for that.
+        """
+        ...
+
+    async def register(self, service: str, id: str, body: RegistrationBody) -> Written: ...
+
+    async def renew(self, leases: Sequence[LeaseBody]) -> Renewed: ...
+
+    async def override(self, service: str, id: str, body: OverrideBody) -> Written: ...
+
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> Written: ...
+
+    async def local_address(self) -> str:
+        """The address of this host that faces the source."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; idempotent."""
+        ...

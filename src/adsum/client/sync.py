@@ -1,0 +1,285 @@
+"""The synchronous face: the same shape without `await`, for Flask, scripts and worker processes.
+
+The asynchronous client runs on one background loop for the process; `pick` and `call` never cross over to it. A client
+made before a fork (gunicorn --preload) works in the child too: it starts anew there, at first use. A registration stays
+its parent's: in a child, draining and stopping do nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Set
+from contextlib import suppress
+from threading import RLock
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from adsum.client import background
+from adsum.client.background import Background
+from adsum.client.calls import Call
+from adsum.client.channel import READY_TIMEOUT, Channel
+from adsum.client.client import Client
+from adsum.client.options import CallOptions, ChannelOptions
+from adsum.client.pick import Pick
+from adsum.client.registrar import START_WAIT, Drained, Registrar, State
+from adsum.client.resolver import Resolver
+from adsum.client.view import View
+from adsum.core.errors import AdsumError
+from adsum.core.model import Instance
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_alive: weakref.WeakSet[SyncClient] = weakref.WeakSet()
+
+
+class SyncClient:
+    """Takes what `adsum.Client` takes; may be used from any thread. Connects at first use."""
+
+    def __init__(self, urls: Any = None, **options: Any) -> None:
+        Client(urls, **options)  # What is wrong is said here, not at first use.
+        self._made_of = (urls, options)
+        self._lock = RLock()
+        self._running: tuple[Background, Client] | None = None
+        self._channels: dict[tuple[str, ChannelOptions | None, tuple[tuple[str, Any], ...]], SyncChannel] = {}
+        self._registrars: list[SyncRegistrar] = []
+        self._closed = False
+        _alive.add(self)
+
+    def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> SyncChannel:
+        """The channel to a service, the same one for the same options. Raises `Invalid` and `UnknownPolicy`."""
+        key = (service, options, tuple(sorted(fields.items())))
+        with self._lock:
+            channel = self._channels.get(key)
+            if channel is None:
+                channel = SyncChannel(self, service, options, fields)
+                channel.open()
+                self._channels[key] = channel
+            return channel
+
+    def resolver(self, service: str) -> SyncResolver:
+        """The resolver of a service. Raises `Invalid`."""
+        resolver = SyncResolver(self, service)
+        resolver.open()
+        return resolver
+
+    def register(self, service: str, port: int, **options: Any) -> SyncRegistrar:
+        """A registrar, as `Client.register` makes it: `with client.register("orders", 8000): …`. Raises `Invalid`."""
+
+        async def make(client: Client) -> Registrar:
+            return client.register(service, port, **options)
+
+        registrar = SyncRegistrar(self, self.run(make))
+        with self._lock:
+            self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
+            self._registrars.append(registrar)
+        return registrar
+
+    def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Wait for `await work(client)` on the background loop, where `client` is the asynchronous client."""
+        loop, client = self._start()
+
+        async def go() -> T:
+            return await work(client)
+
+        return loop.run(go())
+
+    def close(self) -> None:
+        """Deregister what is registered, without a drain, and let go of everything. Idempotent."""
+        with self._lock:
+            running, self._running, self._closed = self._running, None, True
+        if running is not None:
+            loop, client = running
+            try:
+                loop.run(client.close())
+            finally:
+                background.release(loop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> tuple[Background, Client]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the client is closed")
+            if self._running is None:
+                urls, options = self._made_of
+                self._running = (background.acquire(), Client(urls, **options))
+            return self._running
+
+    def forget_parent(self) -> None:
+        """In a forked child: what ran in the parent does not run here."""
+        self._lock, self._running = RLock(), None
+        for channel in self._channels.values():
+            channel.forget_parent()
+
+
+class SyncChannel:
+    """Made by `SyncClient.channel`; `pick` and `call` may be used from any thread and never wait for the loop."""
+
+    def __init__(
+        self, client: SyncClient, service: str, options: ChannelOptions | None, fields: dict[str, Any]
+    ) -> None:
+        self.service = service
+        self._client = client
+        self._options = options
+        self._fields = fields
+        self._channel: Channel | None = None
+
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
+        """As `Channel.pick`."""
+        return (self._channel or self.open()).pick(hash_key, exclude)
+
+    def call(
+        self, *, idempotent: bool, hash_key: bytes | str | None = None, options: CallOptions | None = None
+    ) -> Call:
+        """As `Channel.call`."""
+        return (self._channel or self.open()).call(idempotent=idempotent, hash_key=hash_key, options=options)
+
+    def ready(self, timeout: float = READY_TIMEOUT) -> None:
+        """Return once `pick` finds somebody. Raises `NoEndpoint` after `timeout` seconds."""
+        channel = self._channel or self.open()
+        self._client.run(lambda _: channel.ready(timeout))
+
+    @property
+    def options(self) -> ChannelOptions:
+        return (self._channel or self.open()).options
+
+    @property
+    def view(self) -> View:
+        """What is known of the service."""
+        return (self._channel or self.open()).resolver.view
+
+    def open(self) -> Channel:
+        """The asynchronous channel, made on the loop at first use in this process."""
+
+        async def make(client: Client) -> Channel:
+            return client.channel(self.service, self._options, **self._fields)
+
+        self._channel = channel = self._client.run(make)
+        return channel
+
+    def forget_parent(self) -> None:
+        """In a forked child: open anew at first use."""
+        self._channel = None
+
+
+class SyncResolver:
+    """Made by `SyncClient.resolver`."""
+
+    def __init__(self, client: SyncClient, service: str) -> None:
+        self.service = service
+        self._client = client
+
+    @property
+    def view(self) -> View:
+        return self.open().view
+
+    @property
+    def connected(self) -> bool:
+        return self.open().connected
+
+    def watch(self) -> Iterator[View]:
+        """The view there is, if any, then each new one, until the client is closed."""
+        views = self.open().watch()
+        try:
+            while True:
+                view = self._client.run(lambda _: anext(views, None))
+                if view is None:
+                    return
+                yield view
+        finally:
+            with suppress(RuntimeError):  # The client was closed meanwhile.
+                self._client.run(lambda _: views.aclose())
+
+    def open(self) -> Resolver:
+        """The asynchronous resolver of this process."""
+
+        async def make(client: Client) -> Resolver:
+            return client.resolver(self.service)
+
+        return self._client.run(make)
+
+
+class SyncRegistrar:
+    """Made by `SyncClient.register`. Belongs to the process that made it."""
+
+    def __init__(self, client: SyncClient, registrar: Registrar) -> None:
+        self._client = client
+        self._registrar = registrar
+        self._pid = os.getpid()
+
+    @property
+    def id(self) -> str:
+        return self._registrar.id
+
+    @property
+    def service(self) -> str:
+        return self._registrar.service
+
+    @property
+    def state(self) -> State:
+        return self._registrar.state
+
+    @property
+    def registered(self) -> bool:
+        return self._registrar.registered
+
+    @property
+    def instance(self) -> Instance | None:
+        return self._registrar.instance
+
+    def start(self, wait: float = START_WAIT) -> None:
+        """As `Registrar.start`."""
+        if self._ours("start"):
+            self._client.run(lambda _: self._registrar.start(wait))
+
+    def drain(self, wait: float | None = None, reason: str = "") -> Drained:
+        """As `Registrar.drain`."""
+        if not self._ours("drain"):
+            return Drained(done=False, why="it is another process's registration")
+        return self._client.run(lambda _: self._registrar.drain(wait, reason))
+
+    def stop(self, reason: str = "") -> None:
+        """As `Registrar.stop`."""
+        if self._ours("stop"):
+            self._client.run(lambda _: self._registrar.stop(reason))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours("stop"):
+            self._client.run(lambda _: self._registrar.__aexit__(kind, error, trace))
+
+    def _ours(self, what: str) -> bool:
+        ours = os.getpid() == self._pid
+        if not ours:
+            _log.debug("%s/%s: not ours to %s: process %d registered it", self.service, self.id, what, self._pid)
+        return ours
+
+
+def _close_all() -> None:
+    for client in list(_alive):
+        with suppress(AdsumError, RuntimeError):
+            client.close()
+
+
+def _forget_parents() -> None:
+    for client in list(_alive):
+        client.forget_parent()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget_parents)

@@ -1,0 +1,40 @@
+"""What a consumer sees of one service, and how old that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+
+from adsum.core.model import Endpoint
+
+
+class Origin(StrEnum):
+    """Where a view comes from: the registry, the disk (while the registry has not said anything yet), nowhere yet."""
+
+    LIVE = "live"
+    DISK = "disk"
+    NONE = "none"
+
+
+def _never() -> float:
+    return inf
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A service at one revision of one epoch; endpoints are ordered by id. It never changes, it only ages."""
+
+    service: str
+    endpoints: tuple[Endpoint, ...] = ()
+    epoch: str = ""
+    revision: int = 0
+    source: Origin = Origin.NONE
+    fresh_at: float = -inf
+    """The monotonic instant at which it was last known to be the newest."""
+    _now: Callable[[], float] = field(default=_never, repr=False, compare=False)
+
+    def age(self) -> float:
+        """Seconds since this was last known to be the newest; infinite if nothing was ever known."""
+        return max(0.0, self._now() - self.fresh_at) if self.source is not Origin.NONE else inf
