@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 
-from adsum.config import ServeConfig
-from adsum.daemon import Daemon
-from adsum.ports import Store
-from adsum.registry import Registry
-from tests.test_registry import ScriptedStore
-
-
-class RunningDaemon:
-    """A whole registry node on a free loopback port, in a loop and thread of its own."""
-
-    def __init__(self, config: ServeConfig, store: Store | None = None) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
-        self._thread.start()
-        self._daemon = self._call(self._make(config, store))
-        self._call(self._daemon.start())
-        self.url: str = self._daemon.urls[0]
-
-    @staticmethod
-    async def _make(config: ServeConfig, store: Store | None) -> Daemon:
-        return Daemon(config, kept=store)
-
-    @property
-    def registry(self) -> Registry:
-        """To be read from any thread; its snapshots never change."""
-        return self._daemon.registry
-
-    def stop(self) -> None:
-        """As on SIGTERM; idempotent."""
-        if not self._loop.is_closed():
-            self._call(self._daemon.stop())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10.0)
-            self._loop.close()
-
-    def _call(self, work: Any) -> Any:
-        done: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return done.result(20.0)
+if TYPE_CHECKING:
+    from tests.running import RunningDaemon
 
 
 @pytest.fixture
 def daemon() -> Iterator[RunningDaemon]:
     """A running registry, fresh for this test; `daemon.url` is where. Works for async and for blocking clients."""
+    # Imported when asked for: most tests need no daemon.
+    from adsum.config import ServeConfig
+    from tests.running import RunningDaemon
+    from tests.test_registry import ScriptedStore
+
     running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", store="memory:", node="test"), ScriptedStore())
     yield running
     running.stop()
