@@ -41,7 +41,7 @@ MOVES: Final[Mapping[tuple[Status, Result], tuple[Status, Needs]]] = MappingProx
         (CRITICAL, FAIL): (CRITICAL, Needs.ONE),
     }
 )
-"""Where a check stands and what its probe found → where it stands once the streak is long enough; till then it stays."""
+"""Where a check stands and what was found → where it stands once the streak is long enough. Till then it stays."""
 
 
 class Standing:

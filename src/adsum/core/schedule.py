@@ -25,6 +25,8 @@ LATE: Final = 0.1
 """From which share of the interval on a start is so late that it was out of step."""
 STALE: Final = 1_000
 """How many removed checks, and at least as many as planned ones, may lie in the heap before it is rebuilt."""
+MOST_COUNTED: Final = 10_000
+"""How many overdue checks are counted; with more, this many are told."""
 
 
 class Turn:
@@ -118,7 +120,7 @@ class Schedule:
         """How far behind: the latest start's delay in seconds since this was last asked, and how many are overdue.
 
         One that is overdue still counts as late by what it has waited so far. Ask right after `due`, else those that
-        nobody tried to start yet are counted too. Costs O(overdue).
+        nobody tried to start yet are counted too. Costs O(overdue), up to `MOST_COUNTED`.
         """
         worst, self._worst = self._worst, 0.0
         due = self.next_deadline()
@@ -127,7 +129,7 @@ class Schedule:
     def _overdue(self, now: float) -> int:
         """Walk the top of the heap: below an entry that isn't due yet, none is."""
         overdue, to_see = 0, [0]
-        while to_see:
+        while to_see and overdue < MOST_COUNTED:
             place = to_see.pop()
             if place < len(self._heap) and self._heap[place][0] < now:
                 overdue += self._heap[place][2].planned
