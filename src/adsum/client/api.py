@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from adsum import wire
@@ -90,9 +90,9 @@ class Api:
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
         return await self._ask("GET", "/changes", wire.ChangeList, params=[*params, ("limit", str(limit))])
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> wire.NodeStatus:
         """What the node that answers says of itself."""
-        return await self._ask("GET", "/status", dict[str, Any])
+        return await self._ask("GET", "/status", wire.NodeStatus)
 
     async def applied(self, node: str, watch: str, revision: int) -> None:
         """Say that we route by `revision`, to the node that serves the watch. Raises `Unreachable`."""

@@ -112,6 +112,7 @@ class Channel:
             self._tell([event])
             self._from_any_thread(self._rebuild_soon)
         elif self._deadline is None:
+            self._deadline = now  # Ring once: the timer looks for itself.
             self._from_any_thread(self._alarm.ring)
 
     def begin_call(self) -> None:
