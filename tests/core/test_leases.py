@@ -79,7 +79,8 @@ def test_a_lapsed_lease_that_is_renewed_is_held_again() -> None:
     assert leases.renew(A, now=40.0) == Moved(A, LAPSED, HELD, -30.0)
     assert leases.deadline(A) == 70.0
     assert advance(leases, 40.0, 69.9) == []
-    assert phases(advance(leases, 69.9, 130.0), A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
+    assert phases(advance(leases, 69.9, 70.0), A) == [(HELD, LAPSED)]
+    assert phases(advance(leases, 70.0, 130.0), A) == [(LAPSED, EXPIRED)]
 
 
 def test_an_unknown_lease_can_not_be_renewed() -> None:

@@ -165,6 +165,19 @@ async def test_a_turn_there_and_back_while_the_store_was_away_is_not_written() -
         assert world.store.revision == revision
 
 
+async def test_what_was_found_out_is_kept_while_the_catalog_lags_behind_it() -> None:
+    async with World() as world:
+        key = await world.register("a", ttl=None, checks=(HTTP,))
+        await world.clock.advance(2.0)
+        world.store.away = True
+        world.probe.results["a"] = Result.FAIL
+        await world.clock.advance(5 * ROUND)
+        world.store.away = False
+        await world.override(key, None)
+        await world.clock.advance(0.2)
+        assert world.keeper.outcomes(key)["http"].result is Result.FAIL
+
+
 async def test_no_more_probes_run_at_once_than_allowed_and_the_lag_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async with World(max_probes=4) as world:
         world.probe.took = 4.0

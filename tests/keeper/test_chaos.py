@@ -1,0 +1,88 @@
+"""Random days in the life of a node, from one seed each."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from adsum.core.errors import AdsumError, UnknownInstance
+from adsum.core.leases import Phase
+from adsum.core.model import Cause, Key, LeaseState
+from tests.keeper.world import World
+
+KEYS = [Key(service, f"{service}-{n}") for service in ("orders", "users") for n in range(4)]
+TTL, GRACE = 6.0, 4.0
+
+
+class Day:
+    """Does at random what providers, stores and machines do, and remembers when each lease was last kept."""
+
+    def __init__(self, world: World, rng: Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.kept: dict[Key, float] = {}
+
+    async def step(self) -> None:
+        key = self.rng.choice(KEYS)
+        deeds = [self.renew, self.renew, self.renew, self.register, self.deregister, self.wait, self.wait, self.store]
+        await self.rng.choice(deeds)(key)
+
+    async def renew(self, key: Key) -> None:
+        for each in [key, *self.rng.sample(KEYS, 5)]:
+            try:
+                self.world.keeper.renew(each)
+                self.kept[each] = self.world.clock.now()
+            except UnknownInstance:
+                self.kept.pop(each, None)
+
+    async def register(self, key: Key) -> None:
+        try:
+            await self.world.register(key.id, key.service, ttl=TTL, grace=GRACE)
+            self.world.keeper.renew(key)
+            self.kept[key] = self.world.clock.now()
+        except AdsumError:
+            assert self.world.store.away
+
+    async def deregister(self, key: Key) -> None:
+        if not self.world.store.away and self.rng.random() < 0.3:
+            await self.world.deregister(key)
+            self.kept.pop(key, None)
+
+    async def wait(self, key: Key) -> None:
+        if self.rng.random() < 0.05:
+            self.world.clock.jump(self.rng.uniform(10.0, 10_000.0))
+        await self.world.clock.advance(self.rng.uniform(0.0, 4.0))
+
+    async def store(self, key: Key) -> None:
+        self.world.store.away = self.rng.random() < 0.3
+
+    def check(self) -> None:
+        """Whoever kept its promise is listed."""
+        now = self.world.clock.now()
+        for key, kept in self.kept.items():
+            if now < kept + TTL + GRACE:
+                assert self.world.find(key) is not None, f"{key} left {now - kept:.1f} s after it was renewed"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_nobody_leaves_before_its_promise_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
+    async with World() as world:
+        day = Day(world, Random(seed))
+        for _ in range(400):
+            await day.step()
+            day.check()
+        world.store.away = False
+        await world.clock.advance(30.0)
+        for key in KEYS:
+            listing, phase = world.find(key), world.keeper.leases.phase(key)
+            if listing is None:
+                assert phase is None
+            else:
+                assert (listing.lease is LeaseState.HELD) == (phase is Phase.HELD)
+            causes = world.causes(key)
+            before_expiry = [causes[n - 1] for n, cause in enumerate(causes) if cause is Cause.LEASE_EXPIRED]
+            assert set(before_expiry) <= {Cause.LEASE_LAPSED}
+        await world.clock.advance(3600.0 + 2 * (TTL + GRACE))
+        assert [key for key in KEYS if world.find(key) is not None] == []
+        assert len(world.keeper.leases) == 0

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+
+import pytest
+
+from adsum.core import decisions
+from adsum.core.changes import Change
+from adsum.core.decisions import Basis
+from adsum.core.errors import UnknownInstance
+from adsum.core.model import Instance, Key, Registration
+from adsum.keeper.proposals import Proposals
+from tests.keeper.world import CALLER, World
+
+
+def listing(id: str) -> decisions.Decision:
+    return decisions.register(Registration(Instance("orders", id, "127.0.0.1", 80)), CALLER)
+
+
+async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
+    async with World() as world:
+        proposals = Proposals(world.registry, world.clock, Random(1))
+        proposals.add("subject", listing("old"))
+        proposals.add("subject", listing("new"))
+        proposals.add("other", listing("other"))
+        await proposals.round()
+        assert set(world.registry.snapshot.service("orders").listings) == {"new", "other"}
+        assert len(proposals) == 0
+
+
+async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -> None:
+    async with World() as world:
+        proposals = Proposals(world.registry, world.clock, Random(1))
+        refusals: list[str] = []
+
+        def overtaken(basis: Basis) -> list[Change]:
+            if not refusals:
+                proposals.add("subject", listing("new"), lambda: refusals.append("new"))
+            return listing("old")(basis)
+
+        world.store.away = True
+        proposals.add("subject", overtaken, lambda: refusals.append("old"))
+        round = asyncio.create_task(proposals.round())
+        await world.clock.advance(0.0)
+        assert refusals == ["old"]
+        world.store.away = False
+        await world.clock.advance(5.0)
+        await round
+        await proposals.round()
+        assert set(world.registry.snapshot.service("orders").listings) == {"new"}
+
+
+async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
+    async with World() as world:
+        proposals = Proposals(world.registry, world.clock, Random(1))
+
+        def refused(basis: Basis) -> list[Change]:
+            raise UnknownInstance("orders", "a")
+
+        proposals.add(Key("orders", "a"), refused)
+        proposals.add("other", listing("b"))
+        await proposals.round()
+        assert len(proposals) == 0
+        assert world.find(Key("orders", "b")) is not None
+
+
+async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with World() as world:
+        key = await world.register("a", ttl=5.0)
+        world.store.away = True
+        with caplog.at_level(logging.INFO, "adsum.keeper"):
+            await world.clock.advance(120.0)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            world.store.away = False
+            await world.clock.advance(20.0)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        assert world.causes(key)[1:2] == ["lease-lapsed"]
