@@ -75,7 +75,8 @@ class Daemon:
         """
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
-        self._server = http.HttpServer(self._native, sockets, http.Bounds(connections=self._config.max_connections))
+        bounds = http.Bounds(connections=self._config.max_connections)
+        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt)
         await self._server.start()
         try:
             await self.registry.start()

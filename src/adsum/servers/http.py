@@ -17,6 +17,9 @@ from adsum import wire
 from adsum.core.errors import AdsumError
 
 Application = Callable[..., Awaitable[None]]
+Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
+"""From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
+the status line and the date."""
 
 BACKLOG: Final = 4_096
 """How many connections wait to be accepted; the system turns away more."""
@@ -88,13 +91,19 @@ def url(bound: socket.socket) -> str:
 class HttpServer:
     """Serves one ASGI callable on sockets that are already bound."""
 
-    def __init__(self, app: Application, sockets: Sequence[socket.socket], bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        app: Application,
+        sockets: Sequence[socket.socket],
+        bounds: Bounds | None = None,
+        prompt: Prompt | None = None,
+    ) -> None:
         bounds = bounds or Bounds()
         self._sockets = list(sockets)
         self._sweeper = _Sweeper(bounds)
         config = uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", partial(_Connection, self._sweeper)),
+            http=cast("type[asyncio.Protocol]", partial(_Connection, self._sweeper, prompt)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -199,9 +208,12 @@ class _Sweeper:
 class _Connection(HttpToolsProtocol):
     """One connection, with what uvicorn leaves unbounded bounded."""
 
-    def __init__(self, sweeper: _Sweeper, **given: Any) -> None:
+    def __init__(self, sweeper: _Sweeper, prompt: Prompt | None, **given: Any) -> None:
         super().__init__(**given)
         self._sweeper = sweeper
+        self._prompt = prompt
+        self._answered = False
+        """Whether the request that is being read has been answered promptly."""
         self._unread = 0
         """Bytes that came since the last piece of a request was complete."""
 
@@ -214,7 +226,7 @@ class _Connection(HttpToolsProtocol):
         if len(self.connections) > self._sweeper.bounds.connections:
             self.refuse(503, "too many connections", b"retry-after: 5\r\n")
             return
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sweeper.forget(self)
@@ -230,24 +242,49 @@ class _Connection(HttpToolsProtocol):
             self._sweeper.has_head(self)
         elif self._unread > MAX_HEAD:
             self.refuse(431, f"a request's head may have at most {MAX_HEAD} bytes")
-        elif self.cycle is None or self.cycle.response_complete:
+        elif self._idle():
             self._sweeper.awaits_head(self)
 
     def on_headers_complete(self) -> None:
-        self._complete()
-        super().on_headers_complete()
+        self._unread = 0
+        self._sweeper.has_head(self)
+        self._answered = self._answer_promptly()
+        if not self._answered:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
-        super().on_body(body)
+        if not self._answered:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unread = 0
-        super().on_message_complete()
+        if not self._answered:
+            super().on_message_complete()
 
-    def _complete(self) -> None:
-        self._unread = 0
-        self._sweeper.has_head(self)
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _answer_promptly(self) -> bool:
+        """Answer at once, without a task, if nothing is ahead of this request and it needs no waiting."""
+        parser = self.parser
+        if self._prompt is None or parser.get_method() != b"GET" or not self._idle() or self.flow.write_paused:
+            return False
+        if not parser.should_keep_alive() or parser.should_upgrade() or parser.get_http_version() != "1.1":
+            return False
+        answer = self._prompt(self.url, self.headers)
+        if answer is None:
+            return False
+        status, text = answer
+        date = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"".join((STATUS_LINE[status], date, text)))
+        self._rest()
+        return True
+
+    def _rest(self) -> None:
+        """Close after a while, unless something is asked for."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def pause_writing(self) -> None:
         super().pause_writing()

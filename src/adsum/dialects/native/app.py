@@ -1,4 +1,4 @@
-"""The native dialect as one ASGI callable: the hot path first, then the router."""
+"""The native dialect: an ASGI callable for everything, and before it a shortcut for what needs no waiting."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Final, Protocol
 from adsum import wire
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.about import About
-from adsum.dialects.native.asgi import Receive, Reply, Scope, Send
+from adsum.dialects.native.asgi import Headers, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.events import Events
-from adsum.dialects.native.pages import Page, Pages
+from adsum.dialects.native.pages import Pages
 from adsum.dialects.native.problems import NotReady, problem
-from adsum.dialects.native.reads import Outcomes, Reads, matches
+from adsum.dialects.native.prompt import Answer, Prompt
+from adsum.dialects.native.reads import Outcomes, Reads
 from adsum.dialects.native.router import Router
 from adsum.dialects.native.routes import ROUTES
 from adsum.dialects.native.watching import Watching
@@ -60,28 +61,28 @@ class Native:
         self._registry = registry
         self._clock = clock
         self._observer = observer
-        self._pages = Pages(registry)
+        pages = Pages(registry)
+        self._prompt = Prompt(registry, pages)
         self._router = Router(ROUTES)
         rooms = (
-            Reads(registry, self._pages, outcomes),
+            Reads(registry, pages, outcomes),
             Writes(registry, keeper, admit, clock),
-            Watching(registry, Events(self._pages), rng),
+            Watching(registry, Events(pages), rng),
             About(registry, status, exposition),
         )
         self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}
 
+    def prompt(self, target: bytes, headers: Headers) -> Answer | None:
+        """The hot path: the answer to a GET, if it needs no waiting (see `prompt.Prompt`)."""
+        began = self._clock.now()
+        answer = self._prompt.answer(target, headers)
+        if answer is not None:
+            self._observer.answered("read_service", answer.status, self._clock.now() - began)
+        return answer
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         began = self._clock.now()
-        if not scope["query_string"] and scope["method"] in ("GET", "HEAD"):
-            page = self._pages.ready(scope["path"])
-            if page is not None:
-                code = await _speak_page(page, scope, receive, send)
-                self._observer.answered("read_service", code, self._clock.now() - began)
-                return
-        await self._route(scope, receive, send, began)
-
-    async def _route(self, scope: Scope, receive: Receive, send: Send, began: float) -> None:
         operation, answer = await self._answer(scope, receive)
         if isinstance(answer, Reply):
             await answer.speak(receive, send)
@@ -108,16 +109,6 @@ class Native:
             _log.exception("%s failed", operation)
             self._observer.refused(operation, error)
             return operation, problem(error)
-
-
-async def _speak_page(page: Page, scope: Scope, receive: Receive, send: Send) -> int:
-    for name, value in scope["headers"]:
-        if name == b"if-none-match" and matches(value.decode("latin-1"), page.etag.decode()):
-            await Reply(304, b"", page.headers).speak(receive, send)
-            return 304
-    await send(page.start)
-    await send(page.rest)
-    return 200
 
 
 def _served(rooms: tuple[object, ...], operation: str) -> Serve:

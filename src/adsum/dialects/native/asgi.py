@@ -24,12 +24,15 @@ class Reply:
     body: bytes = b""
     headers: Headers = (JSON, NO_STORE)
 
+    def all_headers(self) -> Headers:
+        """The headers, the length included."""
+        if self.status in (204, 304):
+            return self.headers
+        return (*self.headers, (b"content-length", b"%d" % len(self.body)))
+
     async def speak(self, _: Receive, send: Send, /) -> None:
         """Say it."""
-        headers = list(self.headers)
-        if self.status not in (204, 304):
-            headers.append((b"content-length", str(len(self.body)).encode()))
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})
 
 

@@ -7,9 +7,8 @@ from typing import Final
 
 from adsum import wire
 from adsum.core.catalog import ServiceSnapshot, Snapshot
-from adsum.dialects.native.asgi import JSON, Headers, Message
+from adsum.dialects.native.asgi import JSON, Headers, Reply
 from adsum.dialects.native.filters import Filter
-from adsum.dialects.native.routes import BASE
 from adsum.dialects.native.shelf import Shelf
 from adsum.registry import Registry
 
@@ -18,7 +17,6 @@ MAX_NARROWED: Final = 32 * 1024 * 1024
 SPARE_PAGES: Final = 256
 """How many pages of forgotten services are carried beside the known ones; past it they are dropped."""
 
-_SERVICES: Final = f"{BASE}/services/"
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
 _REVISION: Final = wire.REVISION_HEADER.lower().encode()
@@ -62,34 +60,32 @@ class Page:
 
     snapshot: Snapshot
     age: float
-    etag: bytes
+    etag: str
     headers: Headers
     body: bytes
-    start: Message
-    rest: Message
-    """The two messages that say it."""
+
+    def reply(self, tags: str | None) -> Reply:
+        """The page, or 304 if the caller has it: `tags` is its If-None-Match."""
+        known = tags is not None and matches(tags, self.etag)
+        return Reply(304, b"", self.headers) if known else Reply(200, self.body, self.headers)
 
 
 def _page(snapshot: Snapshot, age: float, revision: int, body: bytes) -> Page:
-    etag = f'"{snapshot.epoch}-{revision}"'.encode()
-    headers = [
+    etag = f'"{snapshot.epoch}-{revision}"'
+    headers = (
         JSON,
         _NO_CACHE,
-        (b"etag", etag),
+        (b"etag", etag.encode()),
         (_EPOCH, snapshot.epoch.encode()),
         (_REVISION, b"%d" % snapshot.revision),
         (_AGE, b"%.3f" % age if age else b"0"),
-    ]
-    full = [*headers, (b"content-length", b"%d" % len(body))]
-    return Page(
-        snapshot,
-        age,
-        etag,
-        headers,
-        body,
-        {"type": "http.response.start", "status": 200, "headers": full},
-        {"type": "http.response.body", "body": body},
     )
+    return Page(snapshot, age, etag, headers, body)
+
+
+def matches(tags: str, etag: str) -> bool:
+    """Whether If-None-Match names the etag (RFC 9110 § 13.1.2: compared weakly, `*` names any)."""
+    return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))
 
 
 class Pages:
@@ -98,26 +94,8 @@ class Pages:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._sheets: dict[str, Sheet] = {}
-        self._ready: dict[str, Page] = {}
         self._summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
         self._narrowed = Shelf(MAX_NARROWED)
-
-    def ready(self, path: str) -> Page | None:
-        """The newest page at that path, if that is where a known service's page is."""
-        page = self._ready.get(path)
-        registry = self._registry
-        if page is not None and page.snapshot is registry.snapshot and page.age == registry.age():
-            return page
-        return self._renewed(path)
-
-    def _renewed(self, path: str) -> Page | None:
-        snapshot, age = self._registry.snapshot, self._registry.age()
-        name = path.removeprefix(_SERVICES)
-        service = snapshot.services.get(name) if len(name) < len(path) else None
-        if service is None:
-            return None
-        page = self._ready[path] = _page(snapshot, age, service.revision, self.body(snapshot, service))
-        return page
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
         """The service as JSON."""
@@ -161,11 +139,6 @@ class Pages:
         """Drop the pages of services that the catalog has forgotten."""
         if len(self._sheets) > len(snapshot.services) + SPARE_PAGES:
             self._sheets = {name: sheet for name, sheet in self._sheets.items() if name in snapshot.services}
-            self._ready = {
-                _SERVICES + name: self._ready[_SERVICES + name]
-                for name in self._sheets
-                if _SERVICES + name in self._ready
-            }
 
 
 def summary(service: ServiceSnapshot) -> wire.ServiceSummary:

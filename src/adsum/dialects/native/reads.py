@@ -13,7 +13,7 @@ from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.filters import Filter
-from adsum.dialects.native.pages import Page, Pages
+from adsum.dialects.native.pages import Pages, matches
 from adsum.dialects.native.problems import Malformed
 from adsum.registry import Registry
 
@@ -34,12 +34,12 @@ class Reads:
 
     async def list_services(self, asked: Asked) -> Reply:
         await self._wait(asked, None, lambda: self._registry.snapshot.revision)
-        return conditional(asked, self._pages.services())
+        return self._pages.services().reply(asked.header(b"if-none-match"))
 
     async def read_service(self, asked: Asked) -> Reply:
         name, narrow = asked.path["service"], Filter.of(asked.query)
         await self._wait(asked, frozenset({name}), lambda: self._registry.snapshot.service(name).revision)
-        return conditional(asked, self._pages.page(name, narrow))
+        return self._pages.page(name, narrow).reply(asked.header(b"if-none-match"))
 
     async def read_instance(self, asked: Asked) -> Reply:
         snapshot = self._registry.snapshot
@@ -84,16 +84,3 @@ class Reads:
         if tags is not None and not matches(tags, f'"{snapshot.epoch}-{revision}"'):
             return False
         return after is not None or tags is not None
-
-
-def conditional(asked: Asked, page: Page) -> Reply:
-    """The page, or 304 if the caller has it."""
-    tags = asked.header(b"if-none-match")
-    if tags is not None and matches(tags, page.etag.decode()):
-        return Reply(304, b"", page.headers)
-    return Reply(200, page.body, page.headers)
-
-
-def matches(tags: str, etag: str) -> bool:
-    """Whether If-None-Match names the etag (RFC 9110 § 13.1.2: compared weakly, `*` names any)."""
-    return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))
