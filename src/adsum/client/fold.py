@@ -92,7 +92,7 @@ class Fold:
         before = {**self._kept, **self._known}
         first = self.position is None
         if not same and not first:
-            self._kept, self._settles_at = before, now + SETTLING
+            self._kept, self._settles_at = dict(before), now + SETTLING
         self._known = dict(group.changed)
         self._drop_kept(group)
         return first or before != {**self._kept, **self._known}

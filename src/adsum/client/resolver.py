@@ -71,7 +71,7 @@ class Resolver:
 
     async def close(self) -> None:
         """Follow no more: watchers end, the view stays as it is. Idempotent."""
-        self._closed = True
+        self._closed, self.connected = True, False
         tasks = [*self._tasks, *([self._settling] if self._settling else [])]
         for task in tasks:
             task.cancel()

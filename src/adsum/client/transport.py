@@ -14,6 +14,8 @@ from adsum.client.errors import Unreachable
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to reach a registry node; then the next one is tried."""
+HEAD_TIMEOUT: Final = 5.0
+"""Seconds for the head of an endless answer to come; then the next node is tried."""
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of an answer; a longer one is none. A service of 100,000 instances takes some 20 MB."""
 MAX_REASON: Final = 65_536
@@ -75,13 +77,14 @@ class Transport:
     ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
         """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
         try:
-            answer = await self._http.handle_async_request(_request("GET", url, idle, params, headers, None))
+            async with asyncio.timeout(HEAD_TIMEOUT):
+                answer = await self._http.handle_async_request(_request("GET", url, idle, params, headers, None))
             try:
                 body = b"" if answer.status_code == 200 else await _read(answer, MAX_REASON)
                 yield Reply(answer.status_code, answer.headers, body), answer.aiter_raw()
             finally:
                 await answer.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise Unreachable(_words(error)) from error
 
     async def close(self) -> None:
