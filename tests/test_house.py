@@ -36,7 +36,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
-SHARED = {"stores": {"records"}, "probes": {"dialing"}}
+SHARED = {"stores": {"feed", "file", "records"}, "probes": {"dialing"}}
 """Files that a room of siblings shares."""
 
 PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
