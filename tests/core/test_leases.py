@@ -134,6 +134,13 @@ def test_granting_again_starts_afresh_with_the_new_ttl() -> None:
     assert advance(leases, 20.0, 119.0) == []
 
 
+def test_granting_the_same_again_is_a_renewal() -> None:
+    leases = unguarded()
+    leases.grant(A, 30.0, 60.0, now=0.0)
+    leases.grant(A, 30.0, 60.0, now=20.0)
+    assert leases.deadline(A) == 50.0
+
+
 def test_a_lease_listed_as_lapsed_at_a_restart_gets_a_fresh_ttl_before_it_may_expire() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=500.0, lapsed=True)
@@ -163,6 +170,13 @@ def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
     moved = advance(leases, now + 29.9, now + 41.0)
     assert phases(moved, A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
     assert phases(moved, B) == [(LAPSED, EXPIRED)]
+
+
+def test_a_pause_before_the_first_tick_counts_too() -> None:
+    leases = unguarded()
+    leases.grant(A, 30.0, 10.0, now=0.0)
+    assert leases.tick(100.0, 1000) == []
+    assert leases.deadline(A) == 130.0
 
 
 def test_a_tick_that_is_a_little_late_is_no_pause() -> None:

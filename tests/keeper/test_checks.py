@@ -108,6 +108,18 @@ async def test_an_instance_that_moved_is_checked_anew_at_its_new_place() -> None
         assert world.reason(key) == "http: pass on port 9000"
 
 
+async def test_what_a_probe_of_the_old_place_finds_says_nothing_about_the_new_one() -> None:
+    async with World() as world:
+        world.probe.took = 1.5
+        key = await world.register("a", ttl=None, checks=(HTTP,))
+        await world.clock.advance(1.2)
+        assert world.probe.running == 1
+        await world.register("a", ttl=None, checks=(HTTP,), port=9000)
+        await world.clock.advance(3.0)
+        assert world.status(key) is Status.PASSING
+        assert world.reason(key) == "http: pass on port 9000"
+
+
 async def test_one_that_left_and_came_back_between_two_looks_starts_anew() -> None:
     async with World() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))

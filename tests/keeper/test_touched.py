@@ -68,11 +68,19 @@ def test_a_catalog_loaded_anew_is_followed_too(
     assert applied(before, after) == everything(after)
 
 
+def test_a_service_that_is_not_in_a_catalog_loaded_anew_is_gone() -> None:
+    before = fold(EMPTY, [[(KEYS[0], Cause.REGISTERED)]])
+    after = catalog.load(Whole("", 5, []))
+    assert list(touched(before, after)) == [Touched(KEYS[0], None, renewed=False)]
+
+
 def test_a_renewal_among_other_changes_is_noticed() -> None:
     key = KEYS[0]
     before = fold(EMPTY, [[(key, Cause.LEASE_LAPSED)]])
-    after = fold(before, [[(key, Cause.LEASE_RENEWED)], [(key, Cause.CHECK_PASSING)]])
-    assert list(touched(before, after)) == [Touched(key, after.find(key), renewed=True)]
+    first = fold(before, [[(key, Cause.LEASE_RENEWED)], [(key, Cause.CHECK_PASSING)]])
+    last = fold(before, [[(key, Cause.CHECK_PASSING)], [(key, Cause.LEASE_RENEWED)]])
+    for after in (first, last):
+        assert list(touched(before, after)) == [Touched(key, after.find(key), renewed=True)]
     assert not any(instance.renewed for instance in touched(after, fold(after, [[(key, Cause.CHECK_PASSING)]])))
 
 

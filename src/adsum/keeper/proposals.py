@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Final
 
@@ -63,7 +64,7 @@ class Proposals:
     async def round(self) -> None:
         """Wait until there is something to propose, and write it; if that can't be, wait before the next round."""
         await self._work.wait()
-        batch = [(subject, self._waiting.pop(subject)) for subject in list(self._waiting)[:MOST_AT_ONCE]]
+        batch = [(subject, self._waiting.pop(subject)) for subject in list(islice(self._waiting, MOST_AT_ONCE))]
         if not self._waiting:
             self._work.clear()
         writes = (self._registry.write(proposal.decision) for _, proposal in batch)
