@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from random import Random
+from typing import Final
 
 import uvloop
 
@@ -28,6 +30,9 @@ from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
 from adsum.telemetry import Logs, Telemetry
+
+GARBAGE: Final = (50_000, 20, 100)
+"""How much is allocated before the cycle collector looks at the young, the middle-aged and all objects."""
 
 _log = logging.getLogger("adsum.daemon")
 
@@ -167,6 +172,7 @@ class Daemon:
 def serve(config: ServeConfig) -> None:
     """Run a node until it is told to end. Raises `AdsumError` with a sentence for the operator."""
     _allow_many_connections()
+    _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
     try:
         uvloop.run(Daemon(config, logs).run())
@@ -191,6 +197,13 @@ def _signals(ended: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def _collect_rarely() -> None:
+    """Nearly everything here lives long and in no cycle: looking through all of it again and again stops the node."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def _allow_many_connections() -> None:

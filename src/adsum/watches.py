@@ -17,6 +17,9 @@ from adsum.ports import Clock, Observer
 
 COALESCE: Final = 0.02
 """Seconds between two wakings of one service's watches: the first change wakes at once, later ones together."""
+TELLING: Final = 50e-6
+"""Seconds of quiet that a service's watches add to `COALESCE`, each: ten thousand are told at most twice a second, so
+that telling them of a burst leaves time for everything else."""
 MAX_WATCHES: Final = 50_000
 """How many watches one node holds; past it a new one is refused."""
 
@@ -39,17 +42,18 @@ class Watch:
         self.applied = 0
         """The revision that the consumer routes by, as far as it said."""
 
-    async def changed(self, timeout: float) -> bool:
-        """Wait until something changed since the last call; False after `timeout` seconds without."""
+    async def changed(self, timeout: float | None = None) -> bool:
+        """Wait until something changed since the last call; False after `timeout` seconds without, or `interrupt`."""
         self._shown()
         if not self._look:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            timer = loop.call_later(timeout, self._release)
+            timer = loop.call_later(timeout, self._release) if timeout is not None else None
             try:
                 await self._waiter
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
                 self._waiter = None
         looked, self._look = self._look, False
         return looked
@@ -128,8 +132,7 @@ class Watches:
         self._observer = observer
         self._of: dict[str | None, set[Watch]] = {}
         self._woken: dict[str | None, float] = {}
-        self._late: dict[str | None, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._late: dict[str | None, asyncio.TimerHandle] = {}
         self._settlings: set[_Settling] = set()
         self.count = 0
         self.ended = False
@@ -157,7 +160,7 @@ class Watches:
     def publish(self, touched: Iterable[str] | None) -> int:
         """Wake the watches of the touched services (None: of all); how many were told at once.
 
-        Those of a service woken less than `COALESCE` ago are told together when that is over.
+        Those of a service woken only just before are told together when they have had their rest.
         """
         now = self._clock.now()
         names = list(self._of) if touched is None else [*(name for name in touched if name in self._of), None]
@@ -165,20 +168,22 @@ class Watches:
         for name in names:
             if name in self._late:
                 continue
-            if now - self._woken.get(name, -COALESCE) >= COALESCE:
+            rest = self._rest(name, now)
+            if rest <= 0:
                 woken += self._wake(name, now, now)
             else:
-                self._late[name] = now
-        if self._late and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(COALESCE, self._wake_late)
+                loop = asyncio.get_running_loop()
+                self._late[name] = loop.call_later(rest, self._wake_late, name, now)
         return woken
 
-    def _wake_late(self) -> None:
-        self._timer = None
-        now = self._clock.now()
-        late, self._late = self._late, {}
-        for name, since in late.items():
-            self._wake(name, since, now)
+    def _rest(self, name: str | None, now: float) -> float:
+        """For how many seconds the watches of a service are not to be woken again."""
+        woken = self._woken.get(name)
+        return 0.0 if woken is None else woken + COALESCE + TELLING * len(self._of[name]) - now
+
+    def _wake_late(self, name: str | None, since: float) -> None:
+        del self._late[name]
+        self._wake(name, since, self._clock.now())
 
     def _wake(self, name: str | None, since: float, now: float) -> int:
         """Wake the watches of one service; `since` is when what they are to show was published."""
@@ -195,8 +200,8 @@ class Watches:
     def end(self) -> None:
         """The node stops: every watch is told to look, and finds `ended`."""
         self.ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._late.values():
+            timer.cancel()
         for members in list(self._of.values()):
             for watch in list(members):
                 watch.wake()

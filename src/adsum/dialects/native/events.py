@@ -46,9 +46,13 @@ class Events:
         return self._groups.get(key, lambda: b"".join(self._whole(snapshot, services)) + synced(snapshot, age))
 
     def since(self, snapshot: Snapshot, services: Services, since: int, age: float) -> bytes:
-        """What changed after `since`, and `synced`."""
+        """What changed after `since`, and `synced`; nothing at all if nothing did."""
         key = (snapshot.epoch, snapshot.revision, services, since, age)
-        return self._groups.get(key, lambda: b"".join(self._since(snapshot, services, since)) + synced(snapshot, age))
+        return self._groups.get(key, lambda: self._group(snapshot, services, since, age))
+
+    def _group(self, snapshot: Snapshot, services: Services, since: int, age: float) -> bytes:
+        changes = b"".join(self._since(snapshot, services, since))
+        return changes and changes + synced(snapshot, age)
 
     def _whole(self, snapshot: Snapshot, services: Services) -> Iterator[bytes]:
         for service in _all(snapshot) if services is None else _named(snapshot, services):

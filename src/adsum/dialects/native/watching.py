@@ -9,9 +9,8 @@ synced                     when nothing did for a while
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from adsum import wire
 from adsum.core.backoff import jittered
@@ -19,15 +18,16 @@ from adsum.core.errors import Invalid
 from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
-from adsum.dialects.native.events import Events, Services, event, resumable, touched
+from adsum.dialects.native.events import Events, Services, event, resumable, synced
 from adsum.dialects.native.problems import Malformed, UnknownWatch
+from adsum.dialects.native.pulse import Pulse
 from adsum.registry import Registry
 from adsum.watches import Watch
 
-HEARTBEAT: Final = 15.0
-"""Seconds of quiet, give or take a tenth, after which a watch is told that it is still up to date."""
 RETRY: Final = 2.0
 """Seconds, give or take half, after which a client that lost its watch is asked to come back."""
+MAX_WRITE: Final = 64 * 1024
+"""Bytes of one write; what is longer is said in several, each when the reader has taken most of those before."""
 MAX_SERVICES: Final = 512
 """How many services one watch names; one that wants more watches all."""
 
@@ -40,8 +40,7 @@ _START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADE
 _END: Final = {"type": "http.response.body", "body": b": the registry is stopping\n\n"}
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """How far a watch has been shown an epoch."""
 
     epoch: str
@@ -64,6 +63,7 @@ class Watching:
         self._events = events
         self._rng = rng
         self._cooperating: dict[str, Watch] = {}
+        self.pulse = Pulse(rng)
 
     async def watch(self, asked: Asked) -> Stream:
         """A stream to be spoken at once. Raises `Invalid`, `Malformed` and `Overloaded`."""
@@ -96,38 +96,33 @@ class Watching:
     def dismiss(self, token: str) -> None:
         self._cooperating.pop(token, None)
 
-    def opening(self, services: Services, since: Position | None, token: str) -> tuple[Position, list[bytes]]:
-        """The first group of a watch, or of a new epoch, and the position that it leads to."""
+    def opening(self, services: Services, since: Position | None, token: str) -> tuple[Position, bytes, bytes]:
+        """The first group of a watch, or of a new history: where it leads to, `open`, and the rest."""
         snapshot, age = self._registry.snapshot, self._registry.age()
-        resumes = since is not None and since.epoch == snapshot.epoch and resumable(snapshot, services, since.revision)
-        opened = wire.Opened(snapshot.epoch, snapshot.revision, not resumes, token, age)
-        group = (
-            self._events.since(snapshot, services, since.revision, age)
-            if resumes and since is not None
-            else self._events.whole(snapshot, services, age)
-        )
-        return Position(snapshot.epoch, snapshot.revision), [event("open", wire.encode(opened)), group]
+        if since is not None and since.epoch == snapshot.epoch and resumable(snapshot, services, since.revision):
+            whole = False
+            group = self._events.since(snapshot, services, since.revision, age) or synced(snapshot, age)
+        else:
+            whole = True
+            group = self._events.whole(snapshot, services, age)
+        opened = wire.Opened(snapshot.epoch, snapshot.revision, whole, token, age)
+        return Position(snapshot.epoch, snapshot.revision), event("open", wire.encode(opened)), group
 
-    def following(self, services: Services, shown: Position, token: str) -> tuple[Position, list[bytes]]:
-        """The group that follows what was shown."""
+    def following(self, services: Services, shown: Position, token: str) -> tuple[Position, bytes, bytes]:
+        """The group that follows what was shown, as `opening` says it; empty if nothing changed."""
         snapshot = self._registry.snapshot
-        if snapshot.epoch != shown.epoch or not resumable(snapshot, services, shown.revision):
+        if snapshot.epoch != shown.epoch or (services is None and shown.revision < snapshot.floor):
             return self.opening(services, None, token)
         group = self._events.since(snapshot, services, shown.revision, self._registry.age())
-        return Position(snapshot.epoch, snapshot.revision), [group]
+        return Position(snapshot.epoch, snapshot.revision), b"", group
 
-    def quiet(self, services: Services, shown: Position) -> bool:
-        """Whether nothing happened to the services since."""
-        snapshot = self._registry.snapshot
-        return snapshot.epoch == shown.epoch and next(touched(snapshot, services, shown.revision), None) is None
+    def heartbeat(self) -> bytes:
+        """All is as it was shown."""
+        return synced(self._registry.snapshot, self._registry.age())
 
     @property
     def ended(self) -> bool:
         return self._registry.watches.ended
-
-    def heartbeat(self) -> float:
-        """Seconds until the next one."""
-        return jittered(HEARTBEAT, self._rng)
 
     def retry(self) -> bytes:
         """How long a client shall wait before it comes back, each another while."""
@@ -150,25 +145,40 @@ class Stream:
         watching, watch = self._watching, self._watch
         token = watching.introduce(watch)
         try:
-            with watch, Departure(receive, watch.interrupt) as peer:
+            with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(watch):
                 await send(_START)
-                shown, group = watching.opening(watch.services, self._since, token)
-                await send(_part(watching.retry(), *group))
+                shown = await self._open(send, token)
                 while not peer.gone:
-                    changed = await watch.changed(watching.heartbeat())
+                    changed = await watch.changed()
                     if watching.ended:
                         await send(_END)
                         return
-                    if not peer.gone and not (changed and watching.quiet(watch.services, shown)):
-                        shown, group = watching.following(watch.services, shown, token)
-                        await send(_part(*group))
+                    shown = await self._follow(send, shown, token, changed)
         finally:
             watching.dismiss(token)
 
+    # What was said is let go of when these return: a quiet watch holds no bytes.
 
-def _part(*pieces: bytes) -> dict[str, object]:
-    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return {"type": "http.response.body", "body": body, "more_body": True}
+    async def _open(self, send: Send, token: str) -> Position:
+        shown, opened, group = self._watching.opening(self._watch.services, self._since, token)
+        await _say(send, self._watching.retry() + opened)
+        await _say(send, group)
+        return shown
+
+    async def _follow(self, send: Send, shown: Position, token: str, changed: bool) -> Position:
+        shown, opened, group = self._watching.following(self._watch.services, shown, token)
+        if opened:
+            await _say(send, opened)
+        if group or not changed:
+            await _say(send, group or self._watching.heartbeat())
+        return shown
+
+
+async def _say(send: Send, text: bytes) -> None:
+    """In one write, or in several if it is long: a slow reader holds up no more than one of them."""
+    for start in range(0, len(text), MAX_WRITE):
+        part = text if len(text) <= MAX_WRITE else text[start : start + MAX_WRITE]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
 def _resumed_from(asked: Asked) -> Position | None:
