@@ -17,8 +17,7 @@ def daemon() -> Iterator[RunningDaemon]:
     # Imported when asked for: most tests need no daemon.
     from adsum.config import ServeConfig
     from tests.running import RunningDaemon
-    from tests.test_registry import ScriptedStore
 
-    running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", store="memory:", node="test"), ScriptedStore())
+    running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", store="memory:", node="test"))
     yield running
     running.stop()

@@ -11,7 +11,6 @@ import uvloop
 
 from adsum.config import ServeConfig
 from adsum.daemon import Daemon
-from adsum.ports import Store
 from adsum.registry import Registry
 
 T = TypeVar("T")
@@ -20,17 +19,17 @@ T = TypeVar("T")
 class RunningDaemon:
     """A whole registry node on a free loopback port, in a loop and thread of its own."""
 
-    def __init__(self, config: ServeConfig, store: Store | None = None) -> None:
+    def __init__(self, config: ServeConfig) -> None:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
         self._thread.start()
-        self._daemon = self._call(self._make(config, store))
+        self._daemon = self._call(self._make(config))
         self._call(self._daemon.start())
         self.url: str = self._daemon.urls[0]
 
     @staticmethod
-    async def _make(config: ServeConfig, store: Store | None) -> Daemon:
-        return Daemon(config, kept=store)
+    async def _make(config: ServeConfig) -> Daemon:
+        return Daemon(config)
 
     @property
     def registry(self) -> Registry:

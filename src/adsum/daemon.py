@@ -25,7 +25,6 @@ from adsum.core.fence import Fence
 from adsum.core.guard import Guard
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
-from adsum.ports import Store
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
@@ -40,7 +39,7 @@ _log = logging.getLogger("adsum.daemon")
 class Daemon:
     """One node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
 
-    def __init__(self, config: ServeConfig, logs: Logs | None = None, kept: Store | None = None) -> None:
+    def __init__(self, config: ServeConfig, logs: Logs | None = None) -> None:
         self._config = config
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
@@ -48,7 +47,7 @@ class Daemon:
         self._telemetry = Telemetry(self._clock, logs)
         self._fence = Fence(config.probe_deny, config.probe_allow)
         self._probes = Probes(self._fence)
-        self.registry = Registry(kept or stores.store(config.store), self._clock, self._telemetry)
+        self.registry = Registry(stores.store(config.store), self._clock, self._telemetry)
         self._keeper = Keeper(
             self.registry,
             self._probes,
