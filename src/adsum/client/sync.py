@@ -11,7 +11,7 @@ import atexit
 import logging
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Set
+from collections.abc import Awaitable, Callable, Generator, Set
 from contextlib import suppress
 from threading import RLock
 from types import TracebackType
@@ -187,7 +187,7 @@ class SyncResolver:
     def connected(self) -> bool:
         return self.open().connected
 
-    def watch(self) -> Iterator[View]:
+    def watch(self) -> Generator[View, None, None]:
         """The view there is, if any, then each new one, until the client is closed."""
         views = self.open().watch()
         try:

@@ -1,0 +1,86 @@
+"""A registry node that says, byte for byte, what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from adsum import wire
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+def said(name: str, body: wire.Answer, id: str = "") -> bytes:
+    """One event."""
+    return b"event: %s\n%sdata: %s\n\n" % (name.encode(), f"id: {id}\n".encode() if id else b"", wire.encode(body))
+
+
+def synced(revision: int, epoch: str = "e1") -> bytes:
+    return said("synced", wire.Synced(revision), f"{epoch}:{revision}")
+
+
+def reply(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
+
+
+async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
+    """Return once `fact` holds; real time passes."""
+    async with asyncio.timeout(within):
+        while not fact():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+class StubNode:
+    """Answers each watch with the next of `watches` (then hangs, or ends if that is False), all else with `answer`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[str] = []
+        """Method and target, then one line for each header that matters."""
+        self.bodies: list[bytes] = []
+        self.watches: list[tuple[bytes, bool]] = []
+        self.answer = reply(204, b"")
+        self.asked = asyncio.Event()
+        self.open = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer)
+        finally:
+            self.open -= 1
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        self.bodies.append(await reader.readexactly(int(headers.get("content-length", 0))))
+        resumes = headers.get("last-event-id", "")
+        self.requests.append(lines[0].removesuffix(" HTTP/1.1") + (f" since {resumes}" if resumes else ""))
+        self.asked.set()
+        if "/api/v1/watch?" not in lines[0]:
+            writer.write(self.answer)
+            await writer.drain()
+            return
+        content, hangs = self.watches.pop(0) if self.watches else (reply(503, b""), False)
+        writer.write(content)
+        await writer.drain()
+        if hangs:
+            await reader.read()
+
+
+@asynccontextmanager
+async def stub_node() -> AsyncIterator[StubNode]:
+    """A node on a free port."""
+    node = StubNode()
+    server = await asyncio.start_server(node.serve, "127.0.0.1", 0)
+    node.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield node
+    finally:
+        server.close()
+        await until(lambda: not node.open)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from adsum.balance.ejection import Limits
+from adsum.balance.picker import NoEndpoint
+from adsum.balance.policies import UnknownPolicy
+from adsum.balance.slow_start import SlowStart
+from adsum.client.channel import Channel
+from adsum.client.options import ChannelOptions
+from adsum.client.ports import Lost
+from adsum.client.resolver import Resolver
+from adsum.core.errors import Invalid
+from adsum.core.model import Status
+from tests.client.fakes import ScriptedSource, delta, endpoint, whole
+from tests.fakes import FakeClock, settle
+
+
+class Calling:
+    """A channel to "orders" over a scripted source."""
+
+    def __init__(self, options: ChannelOptions) -> None:
+        self.clock = FakeClock()
+        self.source = ScriptedSource()
+        self.resolver = Resolver("orders", self.source, shelf=None, clock=self.clock, rng=Random(1))
+        self.resolver.start()
+        self.channel = Channel(self.resolver, options, clock=self.clock, rng=Random(1))
+
+    async def hear(self, *events: object) -> None:
+        self.source.say(*events)  # type: ignore[arg-type]
+        await settle()
+
+    def picked(self, count: int = 200) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for _ in range(count):
+            with self.channel.pick() as pick:
+                counts[pick.endpoint.id] = counts.get(pick.endpoint.id, 0) + 1
+        return counts
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.channel.close()
+        await self.resolver.close()
+
+
+@pytest.fixture
+async def calling() -> AsyncIterator[Calling]:
+    it = Calling(ChannelOptions(policy="round_robin", outliers=Limits(consecutive=2, base=30.0, share=0.5)))
+    await settle()
+    yield it
+    await it.close()
+
+
+async def test_a_pick_is_counted_until_it_is_done(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a")))
+    pick = calling.channel.pick()
+    load = calling.channel._loads.of("a")
+    assert load.in_flight == 1
+    await calling.clock.advance(0.25)
+    pick.done()
+    pick.done(ok=False)
+    pick.cancel()
+    assert load.in_flight == 0
+    assert load.latency == pytest.approx(0.25)
+
+
+async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt), calling.channel.pick():
+            raise KeyboardInterrupt
+    assert calling.channel._outliers is not None
+    assert calling.channel._outliers.ejected == frozenset()
+    for _ in range(4):
+        with pytest.raises(ValueError), calling.channel.pick():
+            raise ValueError
+    assert len(calling.channel._outliers.ejected) == 1
+
+
+async def test_what_left_or_drains_is_not_picked_from_then_on(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a"), endpoint("b"), endpoint("c")))
+    assert set(calling.picked()) == {"a", "b", "c"}
+    await calling.hear(delta(1, 2, endpoint("a", Status.DRAINING), gone=["b"]))
+    assert set(calling.picked()) == {"c"}
+
+
+async def test_pickers_are_rebuilt_before_a_group_counts_as_applied(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
+    calling.source.say(delta(1, 2, endpoint("a", Status.DRAINING)))
+    while len(calling.source.applied) < 2:
+        await settle(1)
+        if len(calling.source.applied) == 2:
+            assert set(calling.picked(4)) == {"b"}
+
+
+async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
+    for _ in range(6):
+        pick = calling.channel.pick()
+        pick.done(ok=pick.endpoint.id != "a")
+    await settle()
+    assert set(calling.picked()) == {"b"}
+    await calling.clock.advance(29.0)
+    assert set(calling.picked()) == {"b"}
+    await calling.clock.advance(15.0)
+    assert set(calling.picked()) == {"a", "b"}
+
+
+async def test_who_becomes_usable_later_starts_slowly() -> None:
+    it = Calling(ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, least=0.1), outliers=None))
+    await it.hear(whole(1, endpoint("a")))
+    await it.hear(delta(1, 2, endpoint("b")))
+    cold = it.picked(1000)
+    assert cold["b"] < cold["a"] / 3
+    await it.clock.advance(12.0)
+    warm = it.picked(1000)
+    assert warm["b"] > warm["a"] / 2
+    await it.close()
+
+
+async def test_a_hash_key_keeps_its_endpoint() -> None:
+    it = Calling(ChannelOptions(policy="maglev"))
+    await it.hear(whole(1, *(endpoint(f"i{n}") for n in range(10))))
+    chosen = {it.channel.pick("customer-7").endpoint.id for _ in range(20)}
+    assert len(chosen) == 1
+    await it.close()
+
+
+async def test_picks_go_on_while_the_registry_is_lost(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a")), Lost("it is down"))
+    await calling.clock.advance(3600.0)
+    assert set(calling.picked()) == {"a"}
+
+
+async def test_picks_go_on_after_the_channel_was_closed(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a")))
+    await calling.close()
+    calling.channel.pick().done(ok=False)
+    assert set(calling.picked()) == {"a"}
+
+
+async def test_ready_returns_once_somebody_can_be_picked(calling: Calling) -> None:
+    with pytest.raises(NoEndpoint, match="nothing is known of it yet; the registry is not connected"):
+        await calling.channel.ready(timeout=0.01)
+    calling.source.say(whole(1, endpoint("a")))
+    await calling.channel.ready()
+    assert calling.channel.choices == 1
+
+
+async def test_why_nobody_can_be_picked_is_said(calling: Calling) -> None:
+    await calling.hear(whole(1))
+    with pytest.raises(NoEndpoint, match="no endpoint of orders: none is registered; the view is 0 ms old"):
+        calling.channel.pick()
+    await calling.hear(delta(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
+    with pytest.raises(NoEndpoint, match=r"of 2 known none may be used \(1 draining, 1 maintenance\)"):
+        calling.channel.pick()
+    await calling.hear(delta(2, 3, endpoint("c")), Lost("a: connection refused"))
+    await calling.clock.advance(65.0)
+    with pytest.raises(NoEndpoint) as nobody:
+        calling.channel.pick(exclude={"c"})
+    assert str(nobody.value) == (
+        "no endpoint of orders: each of 1 usable is excluded (1 were); the view is 65 s old; "
+        "the registry is not connected (a: connection refused)"
+    )
+
+
+async def test_picking_from_several_threads_loses_no_count(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a"), endpoint("b"), endpoint("c")))
+
+    def work() -> None:
+        for n in range(300):
+            calling.channel.pick().done(ok=n % 7 != 0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    revision = 1
+    while any(thread.is_alive() for thread in threads):
+        await calling.hear(delta(revision, revision + 1, endpoint("c", weight=revision % 5 + 1)))
+        revision += 1
+    for thread in threads:
+        thread.join()
+    assert [calling.channel._loads.of(id).in_flight for id in "abc"] == [0, 0, 0]
+
+
+async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: Calling) -> None:
+    with pytest.raises(UnknownPolicy, match="best_effort"):
+        Channel(calling.resolver, ChannelOptions(policy="best_effort"), clock=calling.clock, rng=Random(1))
+
+
+async def test_options_out_of_bounds_are_refused(calling: Calling) -> None:
+    with pytest.raises(Invalid, match="panic_threshold"):
+        Channel(calling.resolver, ChannelOptions(panic_threshold=2.0), clock=calling.clock, rng=Random(1))

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import adsum
+from adsum.client.client import Client
+from adsum.client.options import ChannelOptions
+from adsum.core.errors import Invalid
+from tests.client.fakes import ScriptedSource, endpoint, whole
+
+
+def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:
+    code = "import sys, adsum; print([name for name in ('httpx', 'asyncio', 'msgspec', 'ssl') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_that_adsum_offers_is_there() -> None:
+    for name in dir(adsum):
+        assert getattr(adsum, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Kubernetes'"):
+        _ = adsum.Kubernetes  # type: ignore[attr-defined]
+
+
+async def test_a_channel_is_the_same_for_the_same_options() -> None:
+    async with Client(cache=False, zone="z1", source=ScriptedSource()) as client:
+        channel = client.channel("orders", policy="round_robin")
+        assert channel is client.channel("orders", ChannelOptions(policy="round_robin", zone="z1"))
+        assert channel is not client.channel("orders")
+        assert channel.resolver is client.channel("orders").resolver
+        assert channel.options.zone == "z1"
+        assert client.channel("orders", zone="").options.zone == ""
+        with pytest.raises(TypeError):
+            client.channel("orders", ChannelOptions(), policy="maglev")
+
+
+async def test_where_the_registry_is_comes_from_the_argument_then_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADSUM_URL", raising=False)
+    assert Client().urls == ("http://127.0.0.1:23786",)
+    monkeypatch.setenv("ADSUM_URL", "http://a:1,http://b:1")
+    monkeypatch.setenv("ADSUM_ZONE", "z7")
+    assert Client().urls == ("http://a:1", "http://b:1")
+    assert Client().zone == "z7"
+    assert Client("http://c:1").urls == ("http://c:1",)
+    monkeypatch.setenv("ADSUM_URL", "nowhere")
+    with pytest.raises(Invalid, match="ADSUM_URL"):
+        Client()
+
+
+@pytest.mark.parametrize("urls", ["ftp://a:1", "http://a:1,carrier-pigeon://b:1"])
+async def test_a_kind_of_registry_that_nobody_knows_is_refused(urls: str) -> None:
+    async with Client(urls, cache=False) as client:
+        with pytest.raises(Invalid, match="http, https"):
+            client.channel("orders")
+
+
+async def test_closing_leaves_no_task_behind(tmp_path: Path) -> None:
+    source = ScriptedSource()
+    async with Client(cache=tmp_path, source=source) as client:
+        channel = client.channel("orders")
+        source.say(whole(1, endpoint("a")))
+        await channel.ready()
+        await client.register("orders", 8000).start()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert source.watching == 0
+    async with Client(cache=tmp_path, source=ScriptedSource()) as again:
+        await again.channel("orders").ready()
+        assert again.resolver("orders").view.source == "disk"
+        with pytest.raises(TypeError, match="native"):
+            _ = again.api

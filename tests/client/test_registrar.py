@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.errors import RegistryRefused
+from adsum.client.registrar import MOVES, Event, Registrar, State
+from adsum.client.renewals import LONGEST_INTERVAL
+from adsum.core.errors import Invalid
+from tests.client.fakes import ScriptedSource
+from tests.fakes import FakeClock, settle
+
+
+class Providing:
+    """A client that registers at a scripted source."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.source = ScriptedSource()
+        self.client = Client(cache=False, clock=self.clock, source=self.source)
+
+    def register(self, port: int = 8000, **options: Any) -> Registrar:
+        return self.client.register("orders", port, **{"id": f"o{port}", **options})
+
+    def asked(self) -> list[str]:
+        """What was asked since the last time, without looking the address up."""
+        calls = [call for call in self.source.calls if call != "address"]
+        self.source.calls.clear()
+        return calls
+
+
+@pytest.fixture
+async def providing() -> AsyncIterator[Providing]:
+    it = Providing()
+    yield it
+    await it.client.close()
+    assert it.source.closed
+
+
+async def test_an_instance_is_registered_renewed_drained_and_deregistered(providing: Providing) -> None:
+    async with providing.register(check="http:/health", tags=["blue"]) as registrar:
+        assert registrar.registered
+        body = providing.source.listed["orders", "o8000"]
+        assert (body.address, body.port, body.tags, body.checks[0].path) == ("10.1.2.3", 8000, ["blue"], "/health")
+        assert providing.asked() == ["register o8000"]
+        await providing.clock.advance(5.6)
+        assert providing.asked() == ["renew o8000"]
+    assert providing.asked() == ["override o8000", "deregister o8000"]
+    (override,) = providing.source.overrides
+    assert (override.status, override.wait, override.holder) == ("draining", 5.0, body.holder)
+    assert registrar.state is State.STOPPED
+
+
+async def test_all_leases_of_a_process_are_renewed_in_one_request(providing: Providing) -> None:
+    for port in (8000, 8001, 8002):
+        await providing.register(port).start()
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000 o8001 o8002"]
+
+
+async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(providing: Providing) -> None:
+    await providing.register(8000, ttl=3600.0).start()
+    providing.asked()
+    await providing.clock.advance(LONGEST_INTERVAL + 0.1)
+    assert providing.asked() == ["renew o8000"]
+    await providing.register(8001, ttl=3.0).start()
+    providing.asked()
+    await providing.clock.advance(1.2)
+    assert providing.asked() == ["renew o8000 o8001"]
+
+
+async def test_without_a_ttl_there_is_nothing_to_renew(providing: Providing) -> None:
+    await providing.register(ttl=None).start()
+    providing.asked()
+    await providing.clock.advance(100.0)
+    assert providing.asked() == []
+
+
+async def test_a_registry_that_is_down_never_stops_a_program_from_starting(
+    providing: Providing, caplog: pytest.LogCaptureFixture
+) -> None:
+    providing.source.down = True
+    registrar = providing.register()
+    await registrar.start(wait=0.01)
+    assert not registrar.registered
+    await providing.clock.advance(60.0)
+    tries = len(providing.source.calls)
+    assert 60 / 5 - 2 <= tries <= 60 / 0.25
+    providing.source.down = False
+    await providing.clock.advance(5.0)
+    assert registrar.state is State.REGISTERED
+    assert "goes on in the background" in caplog.text
+
+
+async def test_a_lease_that_the_registry_forgot_is_registered_again_at_once(providing: Providing) -> None:
+    registrar = providing.register()
+    await registrar.start()
+    providing.source.listed.clear()
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000", "register o8000"]
+    assert registrar.registered
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000"]
+
+
+async def test_a_new_epoch_is_registered_in_even_if_the_lease_seems_to_be_there(providing: Providing) -> None:
+    await providing.register().start()
+    providing.source.epoch = "e2"
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000", "register o8000"]
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000"]
+
+
+async def test_who_was_superseded_stops_and_leaves_the_successor_alone(
+    providing: Providing, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with providing.register() as registrar:
+        providing.source.superseded.add("o8000")
+        await providing.clock.advance(6.0)
+        assert registrar.state is State.SUPERSEDED
+        providing.asked()
+        await providing.clock.advance(100.0)
+    assert providing.asked() == []
+    assert "took this id over" in caplog.text
+
+
+async def test_renewals_go_on_after_the_registry_came_back(providing: Providing) -> None:
+    registrar = providing.register()
+    await registrar.start()
+    providing.source.down = True
+    await providing.clock.advance(60.0)
+    assert registrar.registered, "not being heard is no reason to give up"
+    providing.source.down = False
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert "renew o8000" in providing.asked()
+
+
+async def test_a_registration_that_is_wrong_is_said_at_once_and_not_tried_again(providing: Providing) -> None:
+    for refusal in (Invalid("address", "is never an instance's"), RegistryRefused(507, "the catalog is full")):
+        providing.source.refuse = refusal
+        registrar = providing.register()
+        with pytest.raises(type(refusal)):
+            await registrar.start()
+        providing.asked()
+        await providing.clock.advance(300.0)
+        assert providing.asked() == []
+        assert registrar.state is State.STOPPED
+
+
+async def test_a_registration_that_is_malformed_is_refused_before_anything_is_asked(providing: Providing) -> None:
+    wrongs: list[dict[str, Any]] = [{"port": 0}, {"weight": -1}, {"check": "ftp"}, {"ttl": 0.1}, {"id": "no good"}]
+    for wrong in wrongs:
+        with pytest.raises(Invalid):
+            providing.register(**{"port": 8000, **wrong})
+    assert providing.source.calls == []
+
+
+async def test_a_drain_says_whether_everybody_knows(providing: Providing) -> None:
+    registrar = providing.register()
+    await registrar.start()
+    assert (await registrar.drain(10.0, "deploy")).done
+    assert providing.source.overrides[-1].wait == 10.0
+    assert providing.source.overrides[-1].reason == "deploy"
+    providing.source.unaware = 2
+    drained = await registrar.drain()
+    assert (drained.done, drained.unaware) == (False, 2)
+    providing.source.down = True
+    drained = await registrar.drain()
+    assert (drained.done, drained.unaware) == (False, 0)
+    assert "down" in drained.why
+
+
+async def test_who_was_draining_drains_on_after_the_registry_lost_its_state(providing: Providing) -> None:
+    registrar = providing.register()
+    await registrar.start()
+    await registrar.drain()
+    providing.source.listed.clear()
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000", "register o8000", "override o8000"]
+
+
+async def test_stopping_while_the_registry_is_down_ends_all_the_same(
+    providing: Providing, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with providing.register() as registrar:
+        providing.source.down = True
+    assert registrar.state is State.STOPPED
+    assert "leave by expiry" in caplog.text
+    await registrar.stop()
+
+
+async def test_closing_the_client_deregisters_what_is_registered() -> None:
+    it = Providing()
+    await it.register().start()
+    await it.client.close()
+    await it.client.close()
+    assert it.source.listed == {}
+    with pytest.raises(RuntimeError, match="closed"):
+        it.register()
+
+
+async def test_an_address_is_the_given_one_then_the_variables_then_the_one_found(
+    providing: Providing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADSUM_ADDRESS", "10.9.9.9")
+    await providing.register(8000, address="10.8.8.8").start()
+    await providing.register(8001).start()
+    monkeypatch.delenv("ADSUM_ADDRESS")
+    await providing.register(8002).start()
+    assert [body.address for body in providing.source.listed.values()] == ["10.8.8.8", "10.9.9.9", "10.1.2.3"]
+
+
+async def test_each_registrar_holds_its_own_lease(providing: Providing) -> None:
+    await providing.register(8000).start()
+    await providing.register(8001).start()
+    holders = {body.holder for body in providing.source.listed.values()}
+    assert len(holders) == 2
+    assert all(holders)
+
+
+async def test_an_error_that_nobody_foresaw_ends_no_renewal(
+    providing: Providing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await providing.register().start()
+
+    def fail(call: str) -> None:
+        raise ValueError("surprise")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(providing.source, "_ask", fail)
+        await providing.clock.advance(30.0)
+    providing.asked()
+    await providing.clock.advance(10.0)
+    assert "renew o8000" in providing.asked()
+    assert "surprise" in caplog.text
+    await settle()
+
+
+def test_a_registrar_can_be_stopped_in_every_state_and_leaves_none_of_the_final_ones() -> None:
+    assert all(MOVES[state, Event.STOPPED] is State.STOPPED for state in State)
+    for final in (State.SUPERSEDED, State.STOPPED):
+        assert {after for (before, _), after in MOVES.items() if before is final} == {State.STOPPED}

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adsum.balance.picker import NoEndpoint
+from adsum.client.sync import SyncClient
+from adsum.core.errors import Invalid, UnknownInstance
+from tests.running import RunningDaemon
+
+
+def until(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "adsum"]
+
+
+def test_the_synchronous_face_has_the_same_shape(daemon: RunningDaemon) -> None:
+    with SyncClient(daemon.url, cache=False) as client:
+        channel = client.channel("orders", policy="round_robin")
+        assert channel is client.channel("orders", policy="round_robin")
+        with client.register("orders", 8000, id="o1") as registrar:
+            assert registrar.registered
+            channel.ready()
+            with channel.pick() as pick:
+                assert pick.endpoint.url == "http://127.0.0.1:8000"
+            attempt = channel.call(idempotent=True).next_try()
+            assert not attempt.answered(200)
+            attempt.finish()
+            views = client.resolver("orders").watch()
+            assert [each.id for each in next(views).endpoints] == ["o1"]
+            assert registrar.drain(5.0).done
+            assert next(views).endpoints[0].status == "draining"
+            views.close()
+        with pytest.raises(UnknownInstance):
+            client.run(lambda it: it.api.instance("orders", "o1"))
+        until(lambda: channel.view.endpoints == ())
+        with pytest.raises(NoEndpoint, match="none is registered"):
+            channel.pick()
+    assert threads() == []
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.channel("users")
+
+
+def test_clients_of_one_process_share_one_thread(daemon: RunningDaemon) -> None:
+    with SyncClient(daemon.url, cache=False) as one, SyncClient(daemon.url, cache=False) as other:
+        one.channel("orders")
+        other.channel("orders")
+        assert threads() == ["adsum"]
+    assert threads() == []
+
+
+def test_a_client_that_was_never_used_starts_nothing() -> None:
+    client = SyncClient("http://127.0.0.1:9", cache=False)
+    assert threads() == []
+    client.close()
+
+
+def test_what_is_wrong_is_said_when_the_client_is_made() -> None:
+    with pytest.raises(Invalid):
+        SyncClient("nowhere")
+
+
+def test_many_threads_pick_from_one_channel(daemon: RunningDaemon) -> None:
+    with SyncClient(daemon.url, cache=False) as client, client.register("orders", 8000, id="o1"):
+        channel = client.channel("orders")
+        channel.ready()
+        with ThreadPoolExecutor(4) as threads:
+            picks = list(threads.map(lambda _: channel.pick(), range(400)))
+            list(threads.map(lambda pick: pick.done(), picks))
+        assert {pick.endpoint.id for pick in picks} == {"o1"}
+        assert not any(pick.open for pick in picks)
+
+
+FORKING = """
+import os, sys, adsum
+client = adsum.SyncClient(sys.argv[1], cache=False)
+registrar = client.register("orders", 8000, id="o1")
+registrar.start()
+channel = client.channel("orders")
+channel.ready()
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    channel.ready()
+    told = channel.pick().endpoint.id
+    registrar.stop()
+    os.write(writing, told.encode())
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+print(os.read(reading, 10).decode(), status)
+print(client.run(lambda it: it.api.instance("orders", "o1")).instance.status.value)
+print(registrar.drain(20.0).done)
+"""
+
+
+def test_a_client_made_before_a_fork_works_in_the_child_and_leaves_the_parents_registration_alone(
+    daemon: RunningDaemon,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKING, daemon.url], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["o1 0", "passing", "True"]
+    assert daemon.registry.snapshot.count == 0, "at the parent's exit it was deregistered"
+
+
+LINGERING = """
+import os, sys, time, adsum
+client = adsum.SyncClient(sys.argv[1], cache=False)
+resolver = client.resolver("orders")
+while not resolver.connected:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+print(child, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_forked_child_keeps_no_watch_of_its_parent_open(daemon: RunningDaemon) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", LINGERING, daemon.url], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        parent.wait(20.0)
+        until(lambda: daemon.registry.watches.count == 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()

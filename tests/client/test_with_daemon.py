@@ -1,0 +1,114 @@
+"""The client against a real registry."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.errors import RegistryUnavailable
+from adsum.config import ServeConfig
+from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
+from adsum.core.model import Key
+from adsum.wire import LeaseBody
+from tests.client.stub import until
+from tests.running import RunningDaemon
+
+
+async def test_what_one_registers_the_other_picks_until_it_drains(daemon: RunningDaemon) -> None:
+    async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False) as consumer:
+        channel = consumer.channel("orders")
+        async with provider.register("orders", 8000, id="o1") as one, provider.register("orders", 8001, id="o2"):
+            await channel.ready()
+            await until(lambda: channel.choices == 2)
+            drained = await one.drain(10.0, "deploy")
+            assert drained.done
+            assert {channel.pick().endpoint.id for _ in range(20)} == {"o2"}, "at once, without waiting"
+        await until(lambda: channel.choices == 0)
+    assert daemon.registry.snapshot.count == 0
+
+
+async def test_an_instance_on_this_host_is_listed_under_loopback(daemon: RunningDaemon) -> None:
+    async with Client(daemon.url, cache=False) as client, client.register("orders", 8000, id="o1"):
+        listing = daemon.registry.snapshot.find(Key("orders", "o1"))
+        assert listing is not None
+        assert listing.instance.authority == "127.0.0.1:8000"
+
+
+async def test_the_view_survives_the_registry_and_a_new_program_starts_without_it(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    async with Client(daemon.url, cache=tmp_path) as client:
+        registrar = client.register("orders", 8000, id="o1")
+        await registrar.start()
+        channel = client.channel("orders")
+        await channel.ready()
+        await asyncio.to_thread(daemon.stop)
+        await until(lambda: not channel.resolver.connected)
+        assert channel.pick().endpoint.id == "o1"
+    async with Client(daemon.url, cache=tmp_path) as newcomer:
+        channel = newcomer.channel("orders")
+        await channel.ready()
+        assert channel.pick().endpoint.id == "o1"
+        assert channel.resolver.view.source == "disk"
+        assert channel.resolver.view.age() < 100.0
+
+
+async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_told_again(
+    daemon: RunningDaemon,
+) -> None:
+    async with Client(daemon.url, cache=False) as client:
+        registrar = client.register("orders", 8000, id="o1", ttl=1.5)
+        async with registrar:
+            channel = client.channel("orders")
+            await channel.ready()
+            before = channel.resolver.view.epoch
+            await asyncio.to_thread(daemon.stop)
+            await until(lambda: not channel.resolver.connected)
+            config = ServeConfig(listen=daemon.url.removeprefix("http://"), store="memory:", node="test")
+            again = await asyncio.to_thread(RunningDaemon, config)
+            try:
+                await until(lambda: channel.resolver.view.epoch not in ("", before))
+                assert channel.choices == 1
+                await until(lambda: again.registry.snapshot.count == 1 and registrar.registered)
+                await registrar.stop()
+            finally:
+                await asyncio.to_thread(again.stop)
+
+
+async def test_two_nodes_of_which_one_dies_leave_the_watch_alive(daemon: RunningDaemon) -> None:
+    dead = "http://127.0.0.1:9"
+    async with Client([dead, daemon.url], cache=False) as client, client.register("orders", 8000, id="o1"):
+        channel = client.channel("orders")
+        await channel.ready(timeout=20.0)
+        assert client.api.nodes.current == daemon.url
+
+
+async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
+    async with Client(daemon.url, cache=False, actor="tester") as client:
+        await client.register("orders", 8000, id="o1", zone="z1", tags=["blue"], metadata={"v": "2"}).start()
+        await client.register("orders", 8001, id="o2").start()
+        api = client.api
+        assert [(each.name, each.instances) for each in (await api.services()).services] == [("orders", 2)]
+        assert {each.id for each in (await api.service("orders")).instances} == {"o1", "o2"}
+        filtered = await api.service("orders", status=["passing"], tag=["blue"], zone="z1", metadata={"v": "2"})
+        assert [each.id for each in filtered.instances] == ["o1"]
+        detail = await api.instance("orders", "o1")
+        assert (detail.instance.actor, detail.lease) == ("tester", "held")
+        assert (await api.status()).instances == 2
+        renewed = await api.renew([LeaseBody("orders", "o1"), LeaseBody("orders", "nobody")])
+        assert (renewed.renewed, [lost.reason for lost in renewed.lost]) == (1, ["unknown"])
+        assert (await api.resume("orders", "o1")).epoch
+        assert (await api.changes("orders")).epoch
+        with pytest.raises(UnknownInstance):
+            await api.instance("orders", "nobody")
+        with pytest.raises(LeaseLost):
+            await api.deregister("orders", "o1", holder="somebody else")
+        with pytest.raises(Invalid) as refused:
+            await client.register("orders", 8003, id="o3", address="169.254.169.254", check="tcp").start()
+        assert "address" in refused.value.field
+        await asyncio.to_thread(daemon.stop)
+        with pytest.raises(RegistryUnavailable):
+            await api.services()
