@@ -25,6 +25,8 @@ MOST_ADDRESSES: Final = 4
 """How many addresses of one name are tried, one after the other; further ones are ignored."""
 TLS_SCHEMES: Final = frozenset({"https", "wss", "grpcs"})
 """Schemes that say that the instance's own port speaks TLS."""
+OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Errors that speak of this process or machine and not of the instance."""
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -131,6 +133,8 @@ def in_words(error: OSError, where: str) -> str:
         return f"TLS failed with {where}: {_reason(error)}"
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"no route to {where}"
+    if error.errno in OWN_SHORTAGES:
+        return f"the registry itself can't connect to anybody: {_reason(error)}"
     return f"no connection to {where}: {_reason(error)}"
 
 

@@ -23,6 +23,8 @@ MOST_READ: Final = 4_096
 """How many bytes an answer may have (the real one has two); a longer one is a fail."""
 MOST_METADATA: Final = 16_384
 """How many bytes of metadata an answer may have; one with more is a fail."""
+AFTERWARDS: Final = 0.1
+"""How many seconds after the check's timeout grpc gives up connecting. It hangs up no sooner, even when cancelled."""
 
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # A proxy would be asked to go where the fence didn't look.
@@ -56,30 +58,36 @@ class GrpcProbe:
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """See `ports.Probe`."""
         where = place(instance, check)
-        return await judged(check, lambda: self._verdict(where, check.grpc_service))
+        return await judged(check, lambda: self._verdict(where, check))
 
     async def close(self) -> None:
         """Channels last as long as one probe."""
 
-    async def _verdict(self, where: Place, service: str) -> tuple[Result, str]:
-        trouble = ""
+    async def _verdict(self, where: Place, check: Check) -> tuple[Result, str]:
+        service, trouble = check.grpc_service, ""
         for ip in await addresses(where.host, self._fence):
             try:
-                return _judge(await self._ask(ip, where, service), service)
+                return _judge(await self._ask(ip, where, check), service)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     return Result.FAIL, _refusal(error, service)
                 trouble = trouble or _unreachable(error, authority(ip, where.port))
         return Result.FAIL, trouble
 
-    async def _ask(self, ip: str, where: Place, service: str) -> int:
+    async def _ask(self, ip: str, where: Place, check: Check) -> int:
         target = f"{'ipv6' if ':' in ip else 'ipv4'}:{authority(ip, where.port)}"
-        async with self._channel(target, where) as channel:
-            answer = await HealthStub(channel).Check(HealthCheckRequest(service=service))
+        async with self._channel(target, where, check.timeout) as channel:
+            answer = await HealthStub(channel).Check(HealthCheckRequest(service=check.grpc_service))
             return int(answer.status)
 
-    def _channel(self, target: str, where: Place) -> grpc.aio.Channel:
-        options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.default_authority", where.authority)]
+    def _channel(self, target: str, where: Place, timeout: float) -> grpc.aio.Channel:
+        connecting = round((timeout + AFTERWARDS) * 1000)
+        options: list[tuple[str, Any]] = [
+            *_OPTIONS,
+            ("grpc.default_authority", where.authority),
+            ("grpc.min_reconnect_backoff_ms", connecting),  # the length of one attempt; 20 s if nothing is said
+            ("grpc.initial_reconnect_backoff_ms", connecting),
+        ]
         if not where.tls:
             return grpc.aio.insecure_channel(target, options)
         if self._credentials is None:

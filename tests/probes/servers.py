@@ -1,0 +1,159 @@
+"""Real servers on loopback for probes to meet: plain ones, hostile ones, and a gRPC one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from socket import AF_INET, SOCK_STREAM, socket
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from adsum.core.model import Check, CheckKind, Instance
+
+HERE = "127.0.0.1"
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
+"""A self-made certificate of localhost, instance.test and 127.0.0.1 with its key; nobody trusts it."""
+
+Talk = Callable[["Caller"], Awaitable[None]]
+
+
+class Caller:
+    """One connection as the server sees it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.request = b""
+
+    async def hear(self) -> None:
+        """Wait for the whole head of the request."""
+        self.request = await self._reader.readuntil(b"\r\n\r\n")
+
+    async def say(self, text: bytes) -> None:
+        """Raises `ConnectionError` once the caller is gone."""
+        self._writer.write(text)
+        await self._writer.drain()
+
+    async def gone(self) -> None:
+        """Wait until the caller has hung up, however."""
+        try:
+            while await self._reader.read(1000):
+                pass
+        except ConnectionError:
+            pass
+
+
+class Server:
+    """A raw server: what it says to each caller is up to `talk`."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.port = 0
+        self.callers: list[Caller] = []
+        self.open = 0
+        self.server_names: list[str | None] = []
+
+    @property
+    def request(self) -> str:
+        return self.callers[-1].request.decode()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = Caller(reader, writer)
+        self.callers.append(caller)
+        self.open += 1
+        try:
+            await self.talk(caller)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            self.open -= 1
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        return context
+
+
+@asynccontextmanager
+async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[Server]:
+    raw = Server(talk)
+    server = await asyncio.start_server(raw.serve, HERE, 0, ssl=raw.context() if tls else None)
+    raw.port = server.sockets[0].getsockname()[1]
+    try:
+        yield raw
+        await until(lambda: raw.open == 0)
+    finally:
+        server.close()
+
+
+def answering(*parts: bytes) -> Talk:
+    """Hears the request, says the parts, and hangs up."""
+
+    async def talk(caller: Caller) -> None:
+        await caller.hear()
+        for part in parts:
+            await caller.say(part)
+
+    return talk
+
+
+async def silent(caller: Caller) -> None:
+    """Accepts and never says a word."""
+    await caller.gone()
+
+
+@asynccontextmanager
+async def grpc_serving(
+    statuses: dict[str, HealthCheckResponse.ServingStatus] | None, *, tls: bool = False
+) -> AsyncIterator[int]:
+    """A gRPC server with these statuses, "" for the whole; None: without a health service. The value is its port."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    if statuses is not None:
+        servicer = HealthServicer()
+        for service, status in statuses.items():
+            await servicer.set(service, status)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    if tls:
+        pem = CERTIFICATE.read_bytes()
+        port = server.add_secure_port(f"{HERE}:0", grpc.ssl_server_credentials([(pem, pem)]))
+    else:
+        port = server.add_insecure_port(f"{HERE}:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket(AF_INET, SOCK_STREAM) as own:
+        own.bind((HERE, 0))
+        return int(own.getsockname()[1])
+
+
+def instance(port: int, address: str = HERE, scheme: str = "http") -> Instance:
+    return Instance("orders", "a", address, port, scheme)
+
+
+def check(kind: CheckKind, timeout: float = 20.0, **more: Any) -> Check:
+    """With a timeout that only a hanging probe reaches."""
+    return Check("up", kind, timeout=timeout, **more)
+
+
+async def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
+    """Poll until the condition holds; fail after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        await asyncio.sleep(0.01)
