@@ -8,7 +8,7 @@ import pytest
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
 from adsum.client.registrar import MOVES, Event, Registrar, State
-from adsum.client.renewals import LONGEST_INTERVAL
+from adsum.client.renewals import LONGEST_TTL
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource
 from tests.fakes import FakeClock, settle
@@ -65,7 +65,7 @@ async def test_all_leases_of_a_process_are_renewed_in_one_request(providing: Pro
 async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(providing: Providing) -> None:
     await providing.register(8000, ttl=3600.0).start()
     providing.asked()
-    await providing.clock.advance(LONGEST_INTERVAL + 0.1)
+    await providing.clock.advance(LONGEST_TTL / 3 * 1.1 + 0.1)
     assert providing.asked() == ["renew o8000"]
     await providing.register(8001, ttl=3.0).start()
     providing.asked()
@@ -73,11 +73,12 @@ async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(provid
     assert providing.asked() == ["renew o8000 o8001"]
 
 
-async def test_without_a_ttl_there_is_nothing_to_renew(providing: Providing) -> None:
+async def test_without_a_lease_it_is_asked_after_all_the_same(providing: Providing) -> None:
     await providing.register(ttl=None).start()
+    providing.source.listed.clear()
     providing.asked()
-    await providing.clock.advance(100.0)
-    assert providing.asked() == []
+    await providing.clock.advance(LONGEST_TTL / 3 * 1.1 + 0.1)
+    assert providing.asked() == ["renew o8000", "register o8000"]
 
 
 async def test_a_registry_that_is_down_never_stops_a_program_from_starting(

@@ -20,7 +20,8 @@ class Background:
 
     def __init__(self) -> None:
         self.users = 0
-        self.loop = asyncio.new_event_loop()
+        # The plain loop of asyncio, whatever the policy: after a fork we must find its sockets.
+        self.loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._run, name="adsum", daemon=True)
         self._thread.start()
 
@@ -46,6 +47,11 @@ class Background:
         try:
             self.loop.run_forever()
         finally:
+            left = asyncio.all_tasks(self.loop)
+            for task in left:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
 

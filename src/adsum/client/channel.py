@@ -33,6 +33,9 @@ from adsum.ports import Clock
 READY_TIMEOUT: Final = 5.0
 """Seconds that `ready` waits by default."""
 
+TROUBLE_PAUSE: Final = 1.0
+"""Seconds before time is kept again after an error that nobody foresaw."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -195,7 +198,12 @@ class Channel:
             self._deadline = self._next_deadline()
             await self._alarm.wait(self._deadline)
             if self._deadline is not None and self._now() >= self._deadline:
-                self._tick(self._now())
+                try:
+                    self._tick(self._now())
+                except Exception:
+                    # Ending here would leave who is ejected ejected for ever.
+                    _log.exception("%s: keeping time goes on after an error", self.service)
+                    await self._clock.sleep(TROUBLE_PAUSE)
 
     def _tick(self, now: float) -> None:
         events: list[Event] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
+
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
@@ -69,7 +73,8 @@ class Client:
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> Channel:
         """The channel to a service, the same one for the same options; `fields` are those of `ChannelOptions`.
 
-        Without a zone it has the client's. Raises `Invalid` and `UnknownPolicy`. Needs a running loop.
+        Without `options` its zone is the client's, unless given. Needs a running loop. Raises `Invalid` and
+        `UnknownPolicy`.
         """
         if options is None:
             options = ChannelOptions(**{"zone": self.zone, **fields})
@@ -126,7 +131,7 @@ class Client:
             metadata=frozen(metadata),
         )
         one = [parse(check) if isinstance(check, str) else check] if check is not None else []
-        registration = Registration(instance, ttl, grace, parse_all([*one, *checks]))
+        registration = Registration(instance, ttl, grace, parse_all([*one, *parse_all(checks)]))
         source = self.source
         self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
         self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
@@ -185,5 +190,10 @@ class Client:
 def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> Shelf | None:
     if cache is False:
         return None
-    folder = default_folder() if cache is None or cache is True else Path(cache)
-    return Shelf(folder, urls)
+    if cache is not None and cache is not True:
+        return Shelf(Path(cache), urls)
+    try:
+        return Shelf(default_folder(), urls)
+    except RuntimeError as error:
+        _log.warning("views are not kept on disk: %s", error)  # A user without a home.
+        return None

@@ -18,7 +18,7 @@ from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
 
 SETTLING: Final = 30.0
-"""Seconds for which endpoints of the epoch before stay shown; registrars come back at least every 10 s."""
+"""Seconds for which endpoints of the epoch before stay shown; registrars ask after themselves about every 10 s."""
 
 
 class Taken(StrEnum):

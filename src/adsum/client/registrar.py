@@ -143,9 +143,9 @@ class Registrar:
         return LeaseBody(self.service, self.id, self._registration.holder)
 
     @property
-    def ttl(self) -> float:
-        """Seconds within which the lease must be renewed."""
-        return self._ttl or 0.0
+    def ttl(self) -> float | None:
+        """Seconds within which the lease must be renewed; None: it has no lease."""
+        return self._ttl
 
     async def start(self, wait: float = START_WAIT) -> None:
         """Register. Returns once that is done, at latest after `wait` seconds; then it goes on in the background.
@@ -199,7 +199,7 @@ class Registrar:
                 )
         except LeaseLost:
             _log.info("%s: already taken over by another registration", self._name)
-        except (AdsumError, TimeoutError) as error:
+        except Exception as error:
             _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, error or "no answer in time")
 
     def lost(self, reason: str) -> None:
@@ -270,8 +270,7 @@ class Registrar:
         if not self._move(Event.ACCEPTED):
             return
         _log.info("%s: registered at %s", self._name, registration.instance.authority)
-        if self._ttl is not None:
-            self._renewals.add(self)
+        self._renewals.add(self)
         self._tried.set()
         if self._draining is not None:
             await self._override(0.0)

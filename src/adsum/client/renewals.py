@@ -15,9 +15,9 @@ from adsum.core.errors import AdsumError
 from adsum.ports import Clock
 from adsum.wire import MAX_RENEWALS, LeaseBody, Renewed
 
-LONGEST_INTERVAL: Final = 10.0
-"""Seconds between renewals at most, however long the ttl: so a registry that lost its state knows us again while
-consumers still show what it knew before (`adsum.client.fold.SETTLING`)."""
+LONGEST_TTL: Final = 30.0
+"""Seconds; a longer ttl, or none, is renewed as if it were this, about every 10 s: so a registry that lost its state
+knows us again while consumers still show what it knew before (`adsum.client.fold.SETTLING`)."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Bounds of the pause after a renewal that failed."""
 
@@ -31,8 +31,8 @@ class Leased(Protocol):
     def lease(self) -> LeaseBody: ...
 
     @property
-    def ttl(self) -> float:
-        """Seconds."""
+    def ttl(self) -> float | None:
+        """Seconds; None: listed without a lease, which is asked after all the same."""
         ...
 
     @property
@@ -104,7 +104,7 @@ class Renewals:
             _log.exception("%d leases could not be renewed", len(leased))
             return self._backoff.next(self._rng)
         self._backoff.reset()
-        return min(map(self._delay, self._leased), default=LONGEST_INTERVAL)
+        return min(map(self._delay, self._leased), default=LONGEST_TTL)
 
     async def _renew(self, leased: list[Leased]) -> None:
         renewed: Renewed = await self._source.renew([one.lease for one in leased])
@@ -117,4 +117,4 @@ class Renewals:
                 one.lost(reason or "unknown")
 
     def _delay(self, leased: Leased) -> float:
-        return min(renewal_delay(leased.ttl, self._rng), LONGEST_INTERVAL)
+        return renewal_delay(min(leased.ttl or LONGEST_TTL, LONGEST_TTL), self._rng)

@@ -52,6 +52,7 @@ class Shelf:
         """Views are kept apart by registry: its addresses, in any order."""
         name = hashlib.sha256("\n".join(sorted(urls)).encode()).hexdigest()[:16]
         self.folder = folder / name
+        self._loudness = logging.WARNING
 
     def load(self, service: str) -> Shelved | None:
         """The kept view; None if there is none or it can't be trusted (then the log says why)."""
@@ -80,7 +81,8 @@ class Shelf:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(self._path(service), _sealed(encode(content)))
         except OSError as error:
-            _log.warning("the view of %s can't be kept in %s: %s", service, self.folder, error)
+            _log.log(self._loudness, "the view of %s can't be kept in %s: %s", service, self.folder, error)
+            self._loudness = logging.DEBUG  # Once is enough: it is tried again at each change.
 
     def _path(self, service: str) -> Path:
         return self.folder / f"{service}.view"
