@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adsum.core.errors import CatalogFull, Overloaded, StoreUnavailable
+from adsum.core.model import Key
+from tests.dialects.speaking import JSON, Spoken
+from tests.fakes import settle
+
+O1 = "/api/v1/services/orders/instances/o1"
+
+
+async def test_the_first_registration_creates_and_the_same_again_changes_nothing(spoken: Spoken) -> None:
+    first, again = await spoken.put("orders", "o1"), await spoken.put("orders", "o1")
+    assert (first.status, again.status) == (201, 200)
+    assert first.json == again.json == {"epoch": "e1", "revision": 1, "ttl": 15.0}
+
+
+async def test_who_asks_is_recorded(spoken: Spoken) -> None:
+    headers = JSON | {"Adsum-Actor": "deploy-7"}
+    await spoken.ask("PUT", O1, {"port": 1}, headers)
+    await spoken.ask("DELETE", O1)
+    assert [each.why.actor for each in spoken.store.recorded] == ["10.1.2.3", "deploy-7"]
+
+
+async def test_registering_renews(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1", ttl=10)
+    spoken.clock.jump(9.0)
+    await spoken.put("orders", "o1", ttl=10)
+    assert spoken.keeper.leases.deadline(Key("orders", "o1")) == spoken.clock.now() + 10
+
+
+async def test_one_lease_is_renewed_without_a_write(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1", ttl=10)
+    spoken.clock.jump(5.0)
+    heard = await spoken.ask("POST", f"{O1}/renew")
+    assert heard.json == {"epoch": "e1", "revision": 1, "ttl": 10.0}
+    assert spoken.keeper.leases.deadline(Key("orders", "o1")) == spoken.clock.now() + 10
+
+
+async def test_many_leases_are_renewed_and_the_lost_are_named(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    await spoken.put("orders", "o2", holder="new")
+    leases = [
+        {"service": "orders", "id": "o1"},
+        {"service": "orders", "id": "o2", "holder": "old"},
+        {"service": "orders", "id": "o3"},
+    ]
+    heard = await spoken.ask("POST", "/api/v1/renew", {"leases": leases})
+    assert heard.json == {
+        "epoch": "e1",
+        "revision": 2,
+        "renewed": 1,
+        "lost": [
+            {"service": "orders", "id": "o2", "reason": "superseded"},
+            {"service": "orders", "id": "o3", "reason": "unknown"},
+        ],
+    }
+
+
+async def test_deregistering_twice_is_fine_but_not_in_anothers_name(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1", holder="new")
+    assert (await spoken.ask("DELETE", f"{O1}?holder=old")).status == 409
+    assert (await spoken.ask("DELETE", f"{O1}?holder=new")).json["revision"] == 2
+    assert (await spoken.ask("DELETE", f"{O1}?holder=new")).json["revision"] == 2
+
+
+async def test_an_override_outranks_evidence_until_it_is_cleared(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    body = {"status": "maintenance", "reason": "disk", "length": 60}
+    assert (await spoken.ask("PUT", f"{O1}/override", body)).json == {"epoch": "e1", "revision": 2}
+    detail = (await spoken.ask("GET", O1)).json
+    assert detail["instance"]["status"] == "maintenance"
+    assert detail["evidence"] == "passing"
+    assert detail["override"]["reason"] == "disk"
+    assert (await spoken.ask("DELETE", f"{O1}/override?reason=fixed")).status == 200
+    assert (await spoken.ask("GET", O1)).json["instance"]["status"] == "passing"
+
+
+async def test_a_drain_that_waits_answers_when_cooperating_consumers_route_by_it(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?service=orders&acks=true") as consumer, spoken.watching("?service=orders"):
+        opened = (await consumer.group())[0].says
+        applied = f"/api/v1/watches/{opened['watch']}/applied"
+        assert (await spoken.ask("POST", applied, {"revision": 1})).status == 204
+        drain = asyncio.create_task(spoken.ask("PUT", f"{O1}/override", {"status": "draining", "wait": 60}))
+        group = await consumer.group()
+        assert group[0].says["changed"][0]["status"] == "draining"
+        await settle()
+        assert not drain.done()
+        assert (await spoken.ask("POST", applied, {"revision": group[-1].says["revision"]})).status == 204
+        assert (await drain).json == {"epoch": "e1", "revision": 2}
+        again = await spoken.ask("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
+        assert again.json["revision"] == 2, "they route by it already"
+
+
+async def test_the_same_drain_again_waits_for_the_first_ones_revision(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?service=orders&acks=true") as consumer:
+        token = (await consumer.group())[0].says["watch"]
+        await spoken.ask("PUT", f"{O1}/override", {"status": "draining"})
+        await spoken.ask("POST", f"/api/v1/watches/{token}/applied", {"revision": 2})
+        await spoken.put("users", "u1")
+        heard = await spoken.ask("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
+        assert heard.json == {"epoch": "e1", "revision": 3}
+
+
+async def test_a_drain_says_how_many_consumers_did_not_answer_in_time(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?acks=true") as mute:
+        await mute.group()
+        heard = await spoken.ask("PUT", f"{O1}/override", {"status": "draining", "wait": 0.01})
+        assert heard.json["unaware"] == 1
+
+
+async def test_what_was_applied_must_have_been_shown_and_to_a_watch_that_is(spoken: Spoken) -> None:
+    async with spoken.watching("?acks=true") as consumer:
+        token = (await consumer.group())[0].says["watch"]
+        ahead = await spoken.ask("POST", f"/api/v1/watches/{token}/applied", {"revision": 7})
+        assert (ahead.status, ahead.json["field"]) == (422, "revision")
+    gone = await spoken.ask("POST", f"/api/v1/watches/{token}/applied", {"revision": 0})
+    assert gone.status == 404
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (StoreUnavailable("the disk is away", retry_after=3.0), 503),
+        (Overloaded("the queue of writes"), 503),
+        (CatalogFull("no more"), 507),
+        (RuntimeError("a mistake"), 503),
+    ],
+)
+async def test_a_write_that_the_store_refuses_is_answered_with_what_to_do(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch, failure: Exception, status: int
+) -> None:
+    if isinstance(failure, StoreUnavailable | RuntimeError):
+        spoken.store.failure = failure
+    else:
+
+        async def write(decision: object) -> int:
+            raise failure
+
+        monkeypatch.setattr(spoken.registry, "write", write)
+    heard = await spoken.ask("PUT", O1, {"port": 1})
+    assert heard.status == status
+    assert heard.headers["content-type"] == "application/problem+json"
+    assert ("retry-after" in heard.headers) == (status == 503)
