@@ -1,15 +1,45 @@
-"""Settings, read once at the edge. The CLI derives its flags from these fields; `help` is what it says about them."""
+"""Settings, read once at the edge: one frozen object a table of the file, checked when it is made.
+
+A field is all there is to a setting: its name is the key in the file, `ADSUM_NAME` in the environment and `--name` on
+the command line; its type says how texts are read; its metadata is what `--help` tells. Constructors raise `Invalid`
+naming the field.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
+import pwd
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
+
+from adsum.core.errors import Invalid
+from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
+from adsum.core.rules import shown
 
 LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
+URL: Final = f"http://{LISTEN}"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+MAX_CONNECTIONS: Final = 1_000_000
+"""More is surely a slip of the finger."""
+MAX_PROBES: Final = 65_536
+"""More probes at a time than ports to send them from are of no use."""
+LONGEST: Final = 86_400.0
+"""Seconds; the longest that any of our waits may be set to."""
+
+_PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
+
+
+def setting(text: str, *, length: bool = False, metavar: str = "", **options: Any) -> Any:
+    """A field with its help. `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h."""
+    return field(metadata={"help": text, "length": length, "metavar": metavar}, **options)
 
 
 def default_store() -> str:
@@ -18,22 +48,143 @@ def default_store() -> str:
     return f"sqlite:///{Path(home) / 'adsum' / 'adsum.db'}"
 
 
-def _helped(text: str, **options: Any) -> Any:
-    return field(metadata={"help": text}, **options)
+def default_actor() -> str:
+    """Who asks, for the record: user@host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # A container may run as a number that has no name.
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{platform.node()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """How the registry is reached, and as whom."""
+
+    url: str = setting("Where the registry is; several nodes of one are separated by commas", default=URL)
+    zone: str = setting("The zone we are in", default="")
+    actor: str = setting("Who we are, for the record of changes", default_factory=default_actor)
 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
     """What `adsum serve` is told. Lengths of time are seconds."""
 
-    listen: str = _helped("Address and port to listen on; port 0 picks a free one", default=LISTEN)
-    store: str = _helped("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
-    node: str = _helped("This node's name", default_factory=platform.node)
-    log_level: str = _helped("debug, info, warning or error", default="info")
-    log_format: str = _helped("text or json", default="text")
-    max_connections: int = _helped("Connections at a time; past it new ones are turned away with 503", default=20_000)
-    probes: int = _helped("Checks that run at the same time", default=512)
-    probe_deny: tuple[str, ...] = _helped("Further ranges (CIDR) that instances and probes may not be in", default=())
-    probe_allow: tuple[str, ...] = _helped("Ranges (CIDR) allowed although they are refused by default", default=())
-    guard_share: float = _helped("Share of lapsed leases of a service past which expiries are held back", default=0.5)
-    guard_hold: float = _helped("Seconds that one mass lapse is held back at most", default=3_600.0)
+    listen: str = setting("Address and port to listen on; port 0 picks a free one", metavar="HOST:PORT", default=LISTEN)
+    store: str = setting("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
+    node: str = setting("This node's name", default_factory=platform.node)
+    log_level: str = setting("debug, info, warning or error", default="info")
+    log_format: str = setting("text or json", default="text")
+    max_connections: int = setting("Connections at a time; past it new ones are turned away with 503", default=20_000)
+    probes: int = setting("Checks that run at the same time", default=512)
+    probe_deny: tuple[str, ...] = setting(
+        "A further network (CIDR) that instances and probes may not be in; may be given several times",
+        metavar="CIDR",
+        default=(),
+    )
+    probe_allow: tuple[str, ...] = setting(
+        "A network (CIDR) that instances and probes may be in, and in no other; may be given several times",
+        metavar="CIDR",
+        default=(),
+    )
+    guard_share: float = setting("Share of lapsed leases of a service past which expiries are held back", default=0.5)
+    guard_hold: float = setting("How long one mass lapse is held back at most", length=True, default=3_600.0)
+
+    def __post_init__(self) -> None:
+        place("listen", self.listen)
+        one_of("log_level", self.log_level, LOG_LEVELS)
+        one_of("log_format", self.log_format, LOG_FORMATS)
+        within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
+        within("probes", self.probes, 1, MAX_PROBES)
+        networks("probe_deny", self.probe_deny)
+        networks("probe_allow", self.probe_allow)
+        within("guard_share", self.guard_share, 0.0, 1.0)
+        within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceConfig:
+    """What `adsum run` and `adsum register` list. The model checks the values when the instance is made."""
+
+    service: str = setting("The name under which it is found", default="")
+    port: int = setting("The port it listens on", default=0)
+    id: str = setting("What tells it from other instances (default: <host>-<port>)", default="")
+    address: str = setting("The address it is called at (default: this host's on the way to the registry)", default="")
+    scheme: str = setting("How it is spoken to: http, https, grpc …", default="http")
+    weight: int = setting("Its share of the calls, compared with the others'; 0 is a reserve", default=1)
+    tag: tuple[str, ...] = setting("A word to select by; may be given several times", default=())
+    metadata: Mapping[str, str] = setting(
+        "Anything else to say about it; may be given several times",
+        metavar="KEY=VALUE",
+        default_factory=lambda: NOTHING,
+    )
+    check: tuple[str, ...] = setting(
+        "What the registry verifies, such as http:/health, tcp, grpc or http:8081:/health?interval=5s; may be given "
+        "several times",
+        default=(),
+    )
+    ttl: float | None = setting(
+        "How long it stays passing without a renewal; none: listed until deregistered",
+        length=True,
+        default=DEFAULT_TTL,
+    )
+    grace: float = setting("How long it stays listed as critical after that", length=True, default=DEFAULT_GRACE)
+
+    def __post_init__(self) -> None:
+        within("port", self.port, 0, 65_535)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """How patient `adsum run` is. Lengths of time are seconds."""
+
+    ready_timeout: float = setting(
+        "How long the program may take to answer before it is stopped; 0: register it without asking",
+        length=True,
+        default=60.0,
+    )
+    drain_timeout: float = setting(
+        "How long to wait for callers to let go before stopping the program; 0: don't wait", length=True, default=5.0
+    )
+    stop_timeout: float = setting(
+        "How long the program may take to end after the signal before it is killed", length=True, default=10.0
+    )
+
+    def __post_init__(self) -> None:
+        within("ready_timeout", self.ready_timeout, 0.0, LONGEST)
+        within("drain_timeout", self.drain_timeout, 0.0, 300.0)
+        within("stop_timeout", self.stop_timeout, 0.0, LONGEST)
+
+
+TABLES: Final[Mapping[str, type]] = MappingProxyType(
+    {"client": ClientConfig, "serve": ServeConfig, "instance": InstanceConfig, "run": RunConfig}
+)
+"""The tables of the file."""
+
+
+def place(field: str, value: str) -> None:
+    """HOST:PORT, an IPv6 address in brackets."""
+    match = _PLACE.fullmatch(value)
+    if match is None or int(match["port"]) > 65_535:
+        raise Invalid(field, f"must be HOST:PORT, such as {LISTEN} or [::1]:23786, not {shown(value)}")
+
+
+def one_of(field: str, value: str, choices: Sequence[str]) -> None:
+    """One of `choices`."""
+    if value not in choices:
+        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {shown(value)}")
+
+
+def within(field: str, value: float, low: float, high: float) -> None:
+    """A number from `low` to `high`."""
+    if not low <= value <= high:
+        raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
+
+
+def networks(field: str, values: Sequence[str]) -> None:
+    """Ranges of addresses, such as 10.0.0.0/8 or fd00::/8."""
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError:
+            raise Invalid(field, f"must be a network such as 10.0.0.0/8 or fd00::/8, not {shown(value)}") from None

@@ -1,0 +1,136 @@
+"""Arguments that several commands take: services, instances, lengths of time; completed from the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import click
+
+from adsum.client.durations import seconds
+from adsum.core import rules
+from adsum.core.errors import AdsumError, Invalid
+
+if TYPE_CHECKING:
+    from adsum.client.api import Api
+
+COMPLETION_TIMEOUT: Final = 1.0
+"""Seconds that a person who pressed Tab waits for the registry; then nothing is completed."""
+MOST_NAMED: Final = 8
+"""How many services an error names at most."""
+
+if TYPE_CHECKING:
+    Type = click.ParamType[Any]
+else:
+    Type = click.ParamType
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class Key(NamedTuple):
+    """An instance as it is written on the command line: SERVICE/ID."""
+
+    service: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.id}" if self.id else self.service
+
+
+class ServiceType(Type):
+    """A service's name; with `id`, an instance's SERVICE/ID (`required`: not without an id)."""
+
+    name = "service"
+
+    def __init__(self, *, id: bool = False, required: bool = False) -> None:
+        self._id, self._required = id, required
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, Key):
+            return value
+        service, slash, id = str(value).partition("/")
+        try:
+            rules.service_name("a service's name", service)
+            if id:
+                rules.instance_id("an instance's id", id)
+        except Invalid as error:
+            self.fail(f"{error.field} {error.problem}", param, ctx)
+        if slash and not (self._id and id):
+            self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
+        if self._required and not id:
+            self.fail(f"must be SERVICE/ID, such as {service}/host-8000; `adsum ls {service}` shows them", param, ctx)
+        return Key(service, id) if self._id else service
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[click.shell_completion.CompletionItem]:
+        names = _quickly(lambda api: _names(api, incomplete, with_ids=self._id))
+        return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class LengthType(Type):
+    """A length of time such as 30, 5s, 1m30s or 2h, in seconds; at least `least`, at most `most`."""
+
+    name = "length"
+
+    def __init__(self, least: float, most: float) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            length = seconds(str(value))
+            rules.seconds("", length, self._least, self._most)
+        except Invalid as error:
+            self.fail(error.problem, param, ctx)
+        return length
+
+
+instance = click.argument("key", metavar="SERVICE/ID", type=ServiceType(id=True, required=True))
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
+
+
+def reason(text: str) -> Callable[[C], C]:
+    """The option `--reason`; `text` is what it is for."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
+
+
+def unknown(service: str, known: Iterable[str]) -> str:
+    """A sentence about a service that nobody provides, and what may have been meant."""
+    names = sorted(known)
+    near = difflib.get_close_matches(service, names, 3, 0.6)
+    if near:
+        return f"nobody is registered as {service!r}; did you mean {' or '.join(near)}?"
+    if not names:
+        return f"nobody is registered as {service!r}; the registry is empty"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"nobody is registered as {service!r}; there are {', '.join(names[:MOST_NAMED])}{more}"
+
+
+async def _names(api: Api, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+    service, slash, _ = incomplete.partition("/")
+    if slash and with_ids:
+        return [f"{service}/{each.id}" for each in (await api.service(service)).instances]
+    ending = "/" if with_ids else ""
+    return [each.name + ending for each in (await api.services()).services]
+
+
+def _quickly(work: Callable[[Api], Awaitable[Sequence[str]]]) -> Sequence[str]:
+    """What the registry says soon; nothing if it does not."""
+    from adsum.client.client import Client
+
+    async def go() -> Sequence[str]:
+        async with asyncio.timeout(COMPLETION_TIMEOUT), Client(os.environ.get("ADSUM_URL"), cache=False) as client:
+            return await work(client.api)
+
+    try:
+        return asyncio.run(go())
+    except (AdsumError, OSError, TimeoutError):
+        return []

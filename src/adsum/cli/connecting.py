@@ -1,0 +1,45 @@
+"""From settings to a client, for the length of one command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.client.errors import RegistryUnavailable
+from adsum.config import ClientConfig
+from adsum.core.errors import Invalid
+
+T = TypeVar("T")
+
+
+def client_of(settings: Settings) -> Client:
+    """The client that the settings describe. Raises `ConfigError`."""
+    config = settings.of(ClientConfig)
+    try:
+        return Client(config.url, zone=config.zone, actor=config.actor)
+    except Invalid as error:
+        raise settings.blame(error, {"urls": "url"}) from None
+
+
+def ask(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Run `work` with a client and close it. Raises `Ended` if no registry is available, and what `work` raises."""
+    logging.getLogger("adsum").addHandler(logging.NullHandler())  # We say ourselves what matters here.
+
+    async def go() -> T:
+        async with client_of(settings) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(go())
+    except RegistryUnavailable as error:
+        raise unavailable(error) from None
+
+
+def unavailable(error: RegistryUnavailable) -> Ended:
+    """No registry answered: say so, and what to do."""
+    return Ended(Exit.UNAVAILABLE, f"{error} (is `adsum serve` running there? --url or ADSUM_URL says where to look)")

@@ -1,0 +1,230 @@
+"""Commands that find: ls and resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from types import MappingProxyType
+from typing import Final
+
+import click
+
+from adsum import wire
+from adsum.balance.loads import Loads
+from adsum.balance.policies import POLICIES, policy
+from adsum.cli import output
+from adsum.cli.arguments import LengthType, ServiceType, as_json, unknown
+from adsum.cli.connecting import ask
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.flags import settings
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.client.errors import RegistryUnavailable
+from adsum.client.view import Origin
+from adsum.config import ClientConfig
+from adsum.core.model import Endpoint, Status
+from adsum.core.selection import Options, Selection, usable
+
+LONGEST_WAIT: Final = 86_400.0
+"""Seconds; a script that waits a day has forgotten what for."""
+
+FORMS: Final = ("address", "url", "host", "port")
+"""What of an endpoint `resolve` prints."""
+MOST_TOLD: Final = 5
+"""How many instances an error tells one by one."""
+
+_ORDER: Final = tuple(Status)
+
+
+@click.command(epilog="Examples: adsum ls; adsum ls orders --status critical; adsum ls orders --json | jq .instances")
+@click.argument("service", required=False, type=ServiceType())
+@click.option("--status", multiple=True, type=click.Choice([*Status]), help="Only instances that stand so.")
+@click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
+@click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
+@as_json
+@settings(ClientConfig)
+def ls(
+    loaded: Settings,
+    service: str | None,
+    status: tuple[str, ...],
+    tag: tuple[str, ...],
+    in_zone: str | None,
+    metadata: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """List services, or the instances of one with how each stands, why, and since when.
+
+    --json prints the answer of GET /api/v1/services or /api/v1/services/SERVICE. The exit code is 3 if nobody is
+    registered under that name.
+    """
+    if service is None:
+        _services(ask(loaded, lambda client: client.api.services()), as_json)
+        return
+    wanted = _pairs(metadata)
+
+    async def work(client: Client) -> tuple[wire.ServiceView, list[str]]:
+        view = await client.api.service(service, status=status, tag=tag, zone=in_zone, metadata=wanted)
+        names = [] if view.instances else [each.name for each in (await client.api.services()).services]
+        return view, names
+
+    view, names = ask(loaded, work)
+    if as_json:
+        output.json(view)
+    elif view.instances:
+        output.table(
+            ("ID", "ADDRESS", "STATUS", "SINCE", "WHY", "ZONE", "WEIGHT", "TAGS"),
+            [_row(each) for each in view.instances],
+        )
+    if not view.instances and service in names:
+        output.say(f"no instance of {service} is like that")
+    elif not view.instances:
+        raise Ended(Exit.NOT_FOUND, unknown(service, names))
+
+
+def _services(found: wire.ServiceList, as_json: bool) -> None:
+    if as_json:
+        output.json(found)
+    elif found.services:
+        there = [status for status in _ORDER if any(status in each.status for each in found.services)]
+        columns = ("SERVICE", "INSTANCES", *(status.upper() for status in there))
+        rows = [
+            (each.name, str(each.instances), *(str(each.status.get(status, "") or "") for status in there))
+            for each in found.services
+        ]
+        output.table(columns, rows)
+    else:
+        output.say("the registry is empty; `adsum run --help` tells how to change that")
+
+
+def _row(view: wire.InstanceView) -> tuple[str, ...]:
+    return (
+        view.id,
+        f"{f'[{view.address}]' if ':' in view.address else view.address}:{view.port}",
+        view.status,
+        output.ago(view.since),
+        output.why(view.cause, view.actor, view.reason),
+        view.zone,
+        str(view.weight) if view.weight != 1 else "",
+        ", ".join(view.tags),
+    )
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"must be KEY=VALUE, not {text!r}", param_hint="--metadata")
+        pairs[key] = value
+    return pairs
+
+
+@click.command(epilog="Examples: curl $(adsum resolve orders --as url)/health; adsum resolve orders --wait 30s --all")
+@click.argument("service", type=ServiceType())
+@click.option("--all", "every", is_flag=True, help="Every instance that may be called, one a line.")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(FORMS),
+    default="address",
+    help="What to print: HOST:PORT, SCHEME://HOST:PORT, or one part.  [default: address]",
+)
+@click.option(
+    "--policy", "name", type=click.Choice([*POLICIES]), default="weighted_random", help="[default: weighted_random]"
+)
+@click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
+@click.option("--wait", type=LengthType(0.0, LONGEST_WAIT), default="0", help="Wait so long for one to come.")
+@as_json
+@settings(ClientConfig)
+def resolve(
+    loaded: Settings, service: str, every: bool, form: str, name: str, key: str | None, wait: float, as_json: bool
+) -> None:
+    """Print the address of an instance to call, for a script.
+
+    Chooses among the instances that may be called, those of our own zone first, as the client library does; never one
+    that drains. If the registry is away, the last view that a program on this host kept is used. The exit code is 3,
+    with the reason, if there is nobody.
+
+    --json prints the chosen instances as GET /api/v1/services/SERVICE has them.
+    """
+    zone = Options(zone=loaded.of(ClientConfig).zone)
+
+    async def work(client: Client) -> wire.ServiceView:
+        view = await _view(client, service)
+        if wait and not _selected(view, zone).choices:
+            await client.channel(service).ready(wait)
+            view = await _view(client, service)
+        if not view.instances:
+            raise Ended(
+                Exit.NOT_FOUND, unknown(service, [each.name for each in (await client.api.services()).services])
+            )
+        return view
+
+    view = ask(loaded, work)
+    selection = _selected(view, zone)
+    if not selection.choices:
+        raise Ended(Exit.NOT_FOUND, f"no instance of {service} may be called: {_standing(view)}")
+    if selection.panicking:
+        output.say(f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all")
+    endpoints = [choice.endpoint for choice in selection.choices]
+    if not every:
+        endpoints = [policy(name).build(selection.choices, Loads(), Random()).pick(key)]  # noqa: S311 - balance
+    if as_json:
+        chosen = {endpoint.id for endpoint in endpoints}
+        instances = [each for each in view.instances if each.id in chosen]
+        output.json(wire.ServiceView(view.epoch, service, view.revision, instances))
+        return
+    for endpoint in endpoints:
+        output.line(_PRINTED[form](endpoint))
+
+
+async def _view(client: Client, service: str) -> wire.ServiceView:
+    """The service as the registry has it; if that is away, as a program on this host knew it last."""
+    try:
+        return await client.api.service(service)
+    except RegistryUnavailable as error:
+        kept = client.resolver(service).view
+        if kept.source is Origin.NONE or not kept.endpoints:
+            raise
+        output.say(f"{error}; using what was known {output.lasted(kept.age())} ago")
+        return wire.ServiceView(kept.epoch, service, kept.revision, [_instance(each) for each in kept.endpoints])
+
+
+def _instance(endpoint: Endpoint) -> wire.InstanceView:
+    instance = endpoint.instance
+    return wire.InstanceView(
+        id=instance.id,
+        address=instance.address,
+        port=instance.port,
+        status=endpoint.status,
+        scheme=instance.scheme,
+        zone=instance.zone,
+        weight=instance.weight,
+        tags=instance.tags,
+        metadata=dict(instance.metadata),
+    )
+
+
+def _selected(view: wire.ServiceView, options: Options) -> Selection:
+    return usable([each.to_endpoint(view.service) for each in view.instances], options)
+
+
+def _standing(view: wire.ServiceView) -> str:
+    """How the instances stand and why, if they are few; how many, if they are many."""
+    if len(view.instances) <= MOST_TOLD:
+        return "; ".join(
+            f"{each.id} is {each.status} ({output.why(each.cause, each.actor, each.reason)})" for each in view.instances
+        )
+    stand = [each.status for each in view.instances]
+    return ", ".join(f"{stand.count(status)} {status}" for status in _ORDER if status in stand)
+
+
+_PRINTED: Final[Mapping[str, Callable[[Endpoint], str]]] = MappingProxyType(
+    {
+        "address": lambda endpoint: endpoint.authority,
+        "url": lambda endpoint: endpoint.url,
+        "host": lambda endpoint: endpoint.address,
+        "port": lambda endpoint: str(endpoint.port),
+    }
+)

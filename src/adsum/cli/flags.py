@@ -1,0 +1,86 @@
+"""Flags derived from the fields of the tables in `adsum.config`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from adsum.cli.loading import DEFAULT, Settings, flag, load, variable
+from adsum.cli.values import MANY, Field, fields
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable[..., Any]]:
+    """Give a command the flags of `tables` (except those named by `but`) and, as its first argument, `Settings`."""
+
+    def decorate(command: C) -> Callable[..., Any]:
+        names = [name for table in tables for name in fields(table) if name not in but]
+
+        @wraps(command)
+        def with_settings(*, config: str | None, show_config: bool, **given: Any) -> Any:
+            flags = {name: given.pop(name, None) for name in names}
+            loaded = load(tables, flags, os.environ, config)
+            if show_config:
+                _show(loaded)
+                return None
+            return command(loaded, **given)
+
+        options = [_option(*fields(table)[name]) for table in tables for name in fields(table) if name in names]
+        options += [
+            click.option("--config", metavar="FILE", help="A TOML file of settings.  [env: ADSUM_CONFIG]"),
+            click.option("--show-config", is_flag=True, help="Print every setting and where it comes from, and end."),
+        ]
+        decorated: Callable[..., Any] = with_settings
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _option(field: Field, kind: Any) -> Callable[[C], C]:
+    options: dict[str, Any] = {"multiple": kind in MANY, "default": None}
+    metavar = field.metadata["metavar"] or ("LENGTH" if field.metadata["length"] else _METAVARS.get(kind, "TEXT"))
+    text = f"{field.metadata['help']}.  [env: {variable(field.name)}{_default(field)}]"
+    return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
+
+
+_METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER", bool: "true|false"}
+
+
+def _default(field: Field) -> str:
+    """What `--help` says of the default; those that depend on the machine are shown by --show-config."""
+    value = field.default
+    if value is MISSING or value in ("", (), 0):
+        return ""
+    return (
+        f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
+        if isinstance(value, float)
+        else (f"; default: {value}")
+    )
+
+
+def _show(loaded: Settings) -> None:
+    from adsum.cli.output import table
+
+    rows = []
+    for kind, values in loaded.tables.items():
+        for name in fields(kind):
+            value = getattr(values, name)
+            origin = loaded.origins[name]
+            rows.append((name, _shown(value), "" if origin == DEFAULT else origin))
+    table(("SETTING", "VALUE", "FROM"), rows)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,52 @@
+"""Runs a command line and turns whatever happens into an exit code and at most one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from adsum.cli.group import root
+
+DEBUG_VARIABLE: Final = "ADSUM_DEBUG"
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run `args` (default: this process's); the exit code."""
+    try:
+        code = root.main(args, prog_name="adsum", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Nobody reads any more. Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _ended(error)
+    return code if isinstance(code, int) else 0
+
+
+def _ended(error: Exception) -> int:
+    if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+        raise error
+    from adsum.cli.exits import code_of
+    from adsum.cli.output import say
+    from adsum.core.errors import AdsumError
+
+    sentence = str(error)
+    if isinstance(error, ImportError) and error.name and not error.name.startswith("adsum"):
+        sentence = f"this command needs {error.name}, which is not installed: pip install 'adsum[registry]'"
+    elif not isinstance(error, (AdsumError, TimeoutError, OSError)):
+        sentence = f"unexpected {type(error).__name__}: {error}; run with {DEBUG_VARIABLE}=1 for the traceback"
+    if sentence:
+        say(f"adsum: {sentence}")
+    return int(code_of(error))

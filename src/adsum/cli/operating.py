@@ -1,0 +1,147 @@
+"""Commands that operators use: drain, maintenance, resume, history, status."""
+
+from __future__ import annotations
+
+import click
+
+from adsum import wire
+from adsum.cli import output
+from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, instance, reason, unknown
+from adsum.cli.connecting import ask
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.flags import settings
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.config import ClientConfig
+from adsum.core.model import MAX_OVERRIDE
+
+_for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
+
+
+@click.command(epilog="Example: adsum drain orders/web1-8000 --reason 'deploy 1.4' && systemctl stop orders")
+@instance
+@click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
+@click.option(
+    "--timeout", type=LengthType(0.0, wire.MAX_WAIT), default="30", help="Wait at most so long.  [default: 30 s]"
+)
+@_for
+@reason("Why it is drained")
+@settings(ClientConfig)
+def drain(loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str) -> None:
+    """Have an instance called no more, then return.
+
+    When this returns 0, every cooperating consumer has said that it routes around the instance: it can be stopped
+    without losing a request, and no shut-down hook has to sleep. If some have not said so in time, the exit code is
+    124 and the instance stays draining. `adsum resume` takes it back.
+    """
+    body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
+    written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    if wait and written.unaware:
+        raise Ended(
+            Exit.TIMEOUT,
+            f"{key} is draining, but {written.unaware} consumers have not said within {timeout:g} s that they call it "
+            "no more",
+        )
+    output.say(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
+
+
+@click.command(epilog="Example: adsum maintenance orders/web1-8000 --for 1h --reason 'new disks'")
+@instance
+@_for
+@reason("What is being done")
+@settings(ClientConfig)
+def maintenance(loaded: Settings, key: Key, length: float | None, reason: str) -> None:
+    """Take an instance out of use for a while.
+
+    It stays listed, with who took it out and why, and its checks go on; nobody calls it until `adsum resume`, or until
+    the time given by --for is over. A restart of the registry starts that time afresh: late is better than wrong.
+    """
+    body = wire.OverrideBody("maintenance", reason, length)
+    ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    until = f" for {output.lasted(length)}" if length else " until it is resumed"
+    output.say(f"{key} is in maintenance{until}")
+
+
+@click.command(epilog="Example: adsum resume orders/web1-8000")
+@instance
+@reason("Why it is back")
+@settings(ClientConfig)
+def resume(loaded: Settings, key: Key, reason: str) -> None:
+    """End a drain or a maintenance: lease and checks decide again whether the instance is called."""
+
+    async def work(client: Client) -> wire.InstanceDetail:
+        await client.api.resume(key.service, key.id, reason=reason)
+        return await client.api.instance(key.service, key.id)
+
+    output.say(f"{key} is {ask(loaded, work).instance.status}")
+
+
+@click.command(epilog="Examples: adsum history orders; adsum history orders/web1-8000 --limit 5 --json")
+@click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(id=True))
+@click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
+@as_json
+@settings(ClientConfig)
+def history(loaded: Settings, key: Key, limit: int, as_json: bool) -> None:
+    """Show why instances came and went, the newest change first.
+
+    No instance leaves the catalog without a recorded cause and actor: a lease that expired, a check that failed, a
+    person, a program that ended with code 3. This is where to look first when something is missing.
+
+    --json prints the answer of GET /api/v1/changes.
+    """
+    found = ask(loaded, lambda client: client.api.changes(key.service, key.id, limit))
+    if as_json:
+        output.json(found)
+    elif found.changes:
+        output.table(("TIME", "AGO", "INSTANCE", "STATUS", "WHY"), [_change(change) for change in found.changes])
+    if not found.changes:
+        known = ask(loaded, lambda client: client.api.services())
+        names = [each.name for each in known.services]
+        there = f"nothing is recorded of {key}"
+        raise Ended(Exit.NOT_FOUND, there if key.service in names else f"{there}: {unknown(key.service, names)}")
+
+
+def _change(change: wire.ChangeView) -> tuple[str, ...]:
+    return (
+        output.clock(change.at),
+        output.ago(change.at),
+        f"{change.service}/{change.id}",
+        change.status or "gone",
+        output.why(change.cause, change.actor, change.reason),
+    )
+
+
+@click.command(epilog="Example: adsum status --json")
+@as_json
+@settings(ClientConfig)
+def status(loaded: Settings, as_json: bool) -> None:
+    """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
+
+    Exits with 75 while the node is not ready yet. --json prints the answer of GET /api/v1/status.
+    """
+    node = ask(loaded, lambda client: client.api.status())
+    if as_json:
+        output.json(node)
+    else:
+        output.table(("", "", "STATUS"), [*_standing(node)])
+    if not node.ready:
+        raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready yet")
+
+
+def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
+    stand = ", ".join(f"{count} {status}" for status, count in sorted(node.status.items())) or "none"
+    late = f"; {node.checks_overdue} overdue, {node.check_lag:.1f} s late" if node.checks_overdue else ""
+    lapsed = f"; {node.lapsed} lapsed" if node.lapsed else ""
+    rows = [
+        ("node", f"{node.node}, version {node.version}, {'ready' if node.ready else 'not ready'}"),
+        ("up", output.lasted(node.uptime)),
+        ("store", node.store),
+        ("catalog", f"epoch {node.epoch}, revision {node.revision}, {node.age:.1f} s old"),
+        ("services", str(node.services)),
+        ("instances", f"{node.instances} ({stand})" if node.instances else "0"),
+        ("leases", f"{node.leases}{lapsed}"),
+        ("checks", f"{node.checks}{late}"),
+        ("watches", str(node.watches)),
+    ]
+    rows += [("guarded", f"{service}: {count} expiries held back") for service, count in sorted(node.guards.items())]
+    return [(name, value, "") for name, value in rows]

@@ -1,0 +1,88 @@
+"""Commands that list instances by hand: register and deregister."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+
+from adsum import wire
+from adsum.cli import output
+from adsum.cli.arguments import Key, ServiceType, instance, reason
+from adsum.cli.connecting import ask
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.flags import settings
+from adsum.cli.listing import registrar_of, registration_of
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.client.registrar import DRAIN_WAIT
+from adsum.config import ClientConfig, InstanceConfig
+
+
+@click.command(
+    epilog="Examples: adsum register db --port 5432 --address 10.0.0.7 --check tcp --ttl none; "
+    "adsum register cache --port 6379 --check tcp"
+)
+@click.argument("service", type=ServiceType())
+@settings(ClientConfig, InstanceConfig, but=("service",))
+def register(loaded: Settings, service: str) -> None:
+    """List an instance that can't register itself, and keep it listed until interrupted.
+
+    While this runs it renews the lease; on Ctrl-C or SIGTERM it drains and deregisters. With --ttl none it lists the
+    instance for good and ends at once: then only checks tell how it fares, and `adsum deregister` takes it out.
+    """
+    config = loaded.of(InstanceConfig)
+    if config.ttl is None:
+        output.say(ask(loaded, lambda client: _once(client, loaded, service)))
+    else:
+        ask(loaded, lambda client: _until_told(client, loaded, service))
+
+
+async def _once(client: Client, loaded: Settings, service: str) -> str:
+    config = loaded.of(InstanceConfig)
+    address = config.address or await client.source.local_address()
+    registration = registration_of(loaded, service, config.port, address)
+    instance = registration.instance
+    await client.api.register(service, instance.id, wire.RegistrationBody.of(registration))
+    return f"{instance.key} is listed at {instance.authority} until it is deregistered"
+
+
+async def _until_told(client: Client, loaded: Settings, service: str) -> None:
+    config = loaded.of(InstanceConfig)
+    registration = registration_of(loaded, service, config.port)
+    registrar = registrar_of(client, registration, config.address, DRAIN_WAIT)
+    key = registration.key
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, told.set)
+    await registrar.start()
+    if registrar.registered and registrar.instance is not None:
+        output.say(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
+    else:
+        output.say(f"{key} is not listed yet: no registry answers; trying on, Ctrl-C ends that")
+    await told.wait()
+    drained = await registrar.drain(reason="adsum register was told to end")
+    await registrar.stop("adsum register was told to end")
+    if drained.unaware:
+        raise Ended(Exit.TIMEOUT, f"{key} is deregistered, but {drained.why}")
+    output.say(f"{key} is deregistered")
+
+
+@click.command(epilog="Example: adsum deregister orders/web1-8000 --reason 'the machine is gone'")
+@instance
+@reason("Why it leaves")
+@settings(ClientConfig)
+def deregister(loaded: Settings, key: Key, reason: str) -> None:
+    """Take an instance out of the catalog.
+
+    For what can't do so itself any more. Drain it first if it still works. A program that still renews registers again
+    within seconds: stop it, or use `adsum maintenance`.
+    """
+
+    async def work(client: Client) -> None:
+        await client.api.instance(key.service, key.id)  # Deregistering is idempotent; a slip of the finger is not.
+        await client.api.deregister(key.service, key.id, reason=reason)
+
+    ask(loaded, work)
+    output.say(f"{key} is deregistered")

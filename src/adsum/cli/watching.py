@@ -1,0 +1,51 @@
+"""`adsum watch`."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from random import Random
+
+import click
+import msgspec
+
+from adsum.cli import output
+from adsum.cli.arguments import ServiceType
+from adsum.cli.connecting import ask
+from adsum.cli.flags import settings
+from adsum.cli.following import Seen, follow
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.config import ClientConfig
+
+
+@click.command(epilog="Examples: adsum watch; adsum watch orders users --json | jq -r .cause; adsum watch --changes")
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, type=ServiceType())
+@click.option("--changes", is_flag=True, help="Only what changes from now on, not how things stand at first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@settings(ClientConfig)
+def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: bool) -> None:
+    """Print every change as it happens: when, which instance, from what to what, why and by whom.
+
+    Without names every service is watched. First comes how things stand. If the registry goes away, this says so,
+    waits for it, and goes on where it was.
+
+    --json lines have: at, service, id, address, port, status ("gone" if it left), was ("" if it is new or if this is
+    how things stand at first), cause, actor, reason, revision.
+    """
+
+    async def work(client: Client) -> None:
+        async with aclosing(follow(client.api, services, Random(), output.say)) as seen:  # noqa: S311 - jitter
+            async for each in seen:
+                if not (changes and each.first):
+                    output.line(msgspec.json.encode(each.told).decode() if as_json else _line(each))
+
+    ask(loaded, work)
+
+
+def _line(seen: Seen) -> str:
+    told = seen.told
+    became = told.status if seen.first or not told.was else f"{told.was} → {told.status}"
+    why = output.why(told.cause, told.actor, told.reason)
+    return (
+        f"{output.clock(told.at)}  {told.service}/{told.id:<24} {output.coloured(f'{became:<22}', told.status)} {why}"
+    )
