@@ -19,7 +19,7 @@ from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced
-from adsum.dialects.native.problems import Malformed, UnknownWatch
+from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
 from adsum.registry import Registry
 from adsum.watches import Watch
@@ -66,7 +66,9 @@ class Watching:
         self.pulse = Pulse(rng)
 
     async def watch(self, asked: Asked) -> Stream:
-        """A stream to be spoken at once. Raises `Invalid`, `Malformed` and `Overloaded`."""
+        """A stream to be spoken at once. Raises `Invalid`, `Malformed`, `NotReady` and `Overloaded`."""
+        if self.ended:
+            raise NotReady("the node is stopping")
         names = asked.query.get("service")
         if names is not None and len(names) > MAX_SERVICES:
             raise Invalid("service", f"must be at most {MAX_SERVICES}; leave it out to watch all")
