@@ -77,7 +77,8 @@ class Probe(Protocol):
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """Verify once, within `check.timeout` seconds.
 
-        Never raises but for cancellation: whatever goes wrong is an outcome whose note says it in words.
+        Whatever goes wrong with the instance is an outcome whose note says it in words; raises `ProbeUnable` when
+        nothing can be said about the instance, because we lack what a probe needs (files, ports, memory).
         """
         ...
 

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from adsum.core.errors import ProbeUnable
 from adsum.core.model import Cause, Check, CheckKind, Result, Status
 from adsum.keeper.checks import WARN_EVERY
 from tests.keeper.world import World
@@ -230,3 +231,20 @@ async def test_our_own_mistake_in_a_probe_says_nothing_about_the_instance(caplog
         begun = len(world.probe.starts)
         await world.clock.advance(2 * ROUND)
         assert len(world.probe.starts) > begun
+
+
+async def test_a_shortage_of_our_own_says_nothing_about_the_instance_and_is_said_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with World() as world:
+        key = await world.register("a", ttl=None, checks=(HTTP,))
+        await world.clock.advance(2.0)
+        world.probe.shortage = ProbeUnable("too many open files")
+        await world.clock.advance(WARN_EVERY * 2.5)
+        assert world.status(key) is Status.PASSING
+        said = [record for record in caplog.records if "too many open files" in record.message]
+        assert 2 <= len(said) <= 3
+        world.probe.shortage = None
+        world.probe.results["a"] = Result.FAIL
+        await world.clock.advance(5 * ROUND)
+        assert world.status(key) is Status.CRITICAL

@@ -6,6 +6,7 @@ from random import Random
 
 from adsum.core import decisions
 from adsum.core.decisions import Caller
+from adsum.core.errors import ProbeUnable
 from adsum.core.guard import Guard
 from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
 from adsum.keeper import Keeper
@@ -23,6 +24,7 @@ class ScriptedProbe:
         self._clock = clock
         self.results: dict[str, Result] = {}
         self.took = 0.0
+        self.shortage: ProbeUnable | None = None
         self.starts: list[tuple[float, Key]] = []
         self.running = 0
         self.most = 0
@@ -33,6 +35,8 @@ class ScriptedProbe:
         self.most = max(self.most, self.running)
         try:
             await self._clock.sleep(self.took)
+            if self.shortage is not None:
+                raise self.shortage
             result = self.results.get(instance.id, Result.PASS)
             return Outcome(result, f"{result} on port {instance.port}", self.took)
         finally:

@@ -6,7 +6,10 @@ import ssl
 
 import pytest
 
+from adsum.core.errors import ProbeUnable
+from adsum.core.fence import Fence
 from adsum.core.model import Check, CheckKind, Instance, Result
+from adsum.probes import load
 from adsum.probes.dialing import in_words, judged, one_line, place
 
 
@@ -22,14 +25,20 @@ def target(scheme: str) -> Instance:
         (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to a:1"),
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "no connection to a:1: Connection timed out"),
         (ssl.SSLError(1, "[SSL] alert"), "TLS failed with a:1: [SSL] alert"),
-        (
-            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
-            "the registry itself can't connect to anybody: Too many open files",
-        ),
     ],
 )
 def test_what_went_wrong_is_said_in_words(error: OSError, words: str) -> None:
     assert in_words(error, "a:1") == words
+
+
+@pytest.mark.parametrize("kind", [CheckKind.HTTP, CheckKind.TCP])
+async def test_a_shortage_of_our_own_is_no_outcome(kind: CheckKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def short(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("adsum.probes.dialing._connect", short)
+    with pytest.raises(ProbeUnable, match="Too many open files"):
+        await load(kind, Fence()).probe(target("http"), Check("up", kind))
 
 
 async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:

@@ -59,6 +59,10 @@ class Overloaded(AdsumError):
         self.retry_after = retry_after
 
 
+class ProbeUnable(AdsumError):
+    """The registry itself could not probe, for a shortage of its own: that says nothing about the instance."""
+
+
 class StoreUnavailable(AdsumError):
     """The store can't commit now; nothing was written; try again after `retry_after` seconds."""
 

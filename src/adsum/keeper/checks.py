@@ -11,6 +11,7 @@ from typing import Final
 
 from adsum.core import decisions
 from adsum.core.decisions import REGISTRY, Caller
+from adsum.core.errors import ProbeUnable
 from adsum.core.health import Standing
 from adsum.core.model import Check, Instance, Key, Listing, Outcome, Status
 from adsum.core.schedule import Schedule, Turn
@@ -65,7 +66,7 @@ class CheckKeeper:
         self._schedule = Schedule(rng)
         self._cases: dict[Key, dict[str, _Case]] = {}
         self._probing: set[asyncio.Task[None]] = set()
-        self._tell_lag_at = self._warn_at = clock.now()
+        self._tell_lag_at = self._warn_at = self._warn_short_at = clock.now()
         self._behind = False
 
     def __len__(self) -> int:
@@ -145,6 +146,8 @@ class CheckKeeper:
         outcome = None
         try:
             outcome = await self._probe.probe(case.instance, case.turn.check)
+        except ProbeUnable as shortage:
+            self._fall_short(shortage)
         except Exception:
             # Our own mistake says nothing about the instance.
             _log.exception("the probe of %s failed", case.turn.key)
@@ -164,6 +167,13 @@ class CheckKeeper:
             caller = Caller(REGISTRY, self._clock.wall())
             decision = decisions.checked(key, check.name, after, outcome.note, caller)
             self._proposals.add(_subject(key, check.name), decision)
+
+    def _fall_short(self, shortage: ProbeUnable) -> None:
+        """No outcome: the instance stands as it stood. Said now and then, since every probe may meet it."""
+        now = self._clock.now()
+        if now >= self._warn_short_at:
+            self._warn_short_at = now + WARN_EVERY
+            _log.warning("checks are not run, and nothing changes its status: %s", shortage)
 
     def _tell_lag(self, lag: Lag, now: float) -> None:
         self._observer.lagged(lag)

@@ -17,6 +17,7 @@ from socket import IPPROTO_TCP, SOCK_STREAM, gaierror
 from time import perf_counter
 from typing import Final, NamedTuple, TypeVar
 
+from adsum.core.errors import ProbeUnable
 from adsum.core.fence import Fence
 from adsum.core.model import Check, Instance, Outcome, Result
 from adsum.core.rules import VALUE_LENGTH
@@ -70,7 +71,7 @@ async def judged(
 ) -> Outcome:
     """The outcome of one probe: its verdict, or in words why there is none within `check.timeout`.
 
-    `so_far` is asked what there was when time is up.
+    `so_far` is asked what there was when time is up. Raises `ProbeUnable`.
     """
     begun = perf_counter()
     try:
@@ -78,6 +79,8 @@ async def judged(
             result, note = await verdict()
     except TimeoutError:
         result, note = Result.FAIL, f"{so_far()} within {check.timeout:g} s"
+    except ProbeUnable:
+        raise
     except Failed as failed:
         result, note = Result.FAIL, str(failed)
     except Exception as error:
@@ -97,12 +100,14 @@ async def addresses(host: str, fence: Fence) -> list[str]:
 
 
 async def dial(place: Place, fence: Fence, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
-    """Connect, trying the addresses of a name in turn. The caller closes the transport. Raises `Failed`."""
+    """Connect, trying the addresses of a name in turn. The caller closes the transport. Raises `Failed` and `ProbeUnable`."""
     trouble = ""
     for ip in await addresses(place.host, fence):
         try:
             return await _connect(ip, place, protocol)
         except OSError as error:
+            if error.errno in OWN_SHORTAGES:
+                raise ProbeUnable(f"the registry itself can't connect to anybody: {_reason(error)}") from error
             trouble = trouble or in_words(error, authority(ip, place.port))
     raise Failed(trouble)
 
@@ -133,8 +138,6 @@ def in_words(error: OSError, where: str) -> str:
         return f"TLS failed with {where}: {_reason(error)}"
     if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"no route to {where}"
-    if error.errno in OWN_SHORTAGES:
-        return f"the registry itself can't connect to anybody: {_reason(error)}"
     return f"no connection to {where}: {_reason(error)}"
 
 
