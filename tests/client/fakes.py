@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.ports import Group, Lost, Position
+from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
 from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
 from adsum.wire import Lost as LostLease
@@ -86,6 +87,8 @@ class ScriptedSource:
 
     async def override(self, service: str, id: str, body: OverrideBody) -> Written:
         self._ask(f"override {id}")
+        if (service, id) not in self.listed:
+            raise UnknownInstance(service, id)
         self.overrides.append(body)
         return Written(self.epoch, 2, unaware=self.unaware)
 

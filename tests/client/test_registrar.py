@@ -189,6 +189,17 @@ async def test_who_was_draining_drains_on_after_the_registry_lost_its_state(prov
     assert providing.asked() == ["renew o8000", "register o8000", "override o8000"]
 
 
+async def test_a_drain_at_a_registry_that_lost_its_state_is_heard_by_those_who_still_show_us(
+    providing: Providing,
+) -> None:
+    registrar = providing.register()
+    await registrar.start()
+    providing.source.listed.clear()
+    providing.asked()
+    assert (await registrar.drain()).done
+    assert providing.asked() == ["override o8000", "register o8000", "override o8000"]
+
+
 async def test_stopping_while_the_registry_is_down_ends_all_the_same(
     providing: Providing, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -80,6 +80,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
 class Drained:
     """How a drain ended. `done`: no cooperating consumer starts a new call; otherwise `why` not, in a clause.
 
+    That speaks of the consumers that the registry is connected with: one that lost it goes on by its last view.
     `unaware` counts cooperating consumers that had not said in time that they route around us.
     """
 
@@ -177,6 +178,8 @@ class Registrar:
         try:
             async with asyncio.timeout(wait + ANSWER_LATE):
                 drained = await self._override(wait)
+        except LeaseLost as error:
+            drained = Drained(done=True, why=str(error))
         except TimeoutError:
             drained = Drained(done=False, why="no registry answered in time")
         except AdsumError as error:
@@ -273,7 +276,7 @@ class Registrar:
         self._renewals.add(self)
         self._tried.set()
         if self._draining is not None:
-            await self._override(0.0)
+            await self._declare(0.0)
 
     async def _addressed(self) -> Registration:
         """The registration with an address that callers can reach; found once."""
@@ -283,11 +286,18 @@ class Registrar:
         return replace(self._registration, instance=self._instance)
 
     async def _override(self, wait: float) -> Drained:
-        body = OverrideBody("draining", self._draining or "", holder=self._registration.holder, wait=wait)
         try:
-            written = await self._source.override(self.service, self.id, body)
-        except (UnknownInstance, LeaseLost) as error:
-            return Drained(done=True, why=str(error))
-        if written.unaware:
-            return Drained(False, written.unaware, f"{written.unaware} consumers had not acknowledged it in time")
+            unaware = await self._declare(wait)
+        except UnknownInstance:
+            # The registry lost its state, and consumers still show what it knew before: they must hear that we drain.
+            registration = await self._addressed()
+            await self._source.register(self.service, self.id, RegistrationBody.of(registration))
+            unaware = await self._declare(wait)
+        if unaware:
+            return Drained(False, unaware, f"{unaware} consumers had not acknowledged it in time")
         return Drained(done=wait > 0, why="" if wait > 0 else "nobody was waited for")
+
+    async def _declare(self, wait: float) -> int:
+        """Be listed as draining; how many consumers had not heard after `wait` seconds."""
+        body = OverrideBody("draining", self._draining or "", holder=self._registration.holder, wait=wait)
+        return (await self._source.override(self.service, self.id, body)).unaware
