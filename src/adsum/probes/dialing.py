@@ -100,7 +100,10 @@ async def addresses(host: str, fence: Fence) -> list[str]:
 
 
 async def dial(place: Place, fence: Fence, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
-    """Connect, trying the addresses of a name in turn. The caller closes the transport. Raises `Failed` and `ProbeUnable`."""
+    """Connect, trying the addresses of a name in turn; the caller closes the transport.
+
+    Raises `Failed` and `ProbeUnable`.
+    """
     trouble = ""
     for ip in await addresses(place.host, fence):
         try:
