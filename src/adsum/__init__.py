@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from adsum.balance.picker import NoEndpoint as NoEndpoint
     from adsum.balance.slow_start import SlowStart as SlowStart
     from adsum.client.calls import Call as Call
-    from adsum.client.calls import CallFailed as CallFailed
-    from adsum.client.calls import Kind as Kind
     from adsum.client.calls import Try as Try
     from adsum.client.channel import Channel as Channel
     from adsum.client.client import Client as Client
     from adsum.client.errors import RegistryRefused as RegistryRefused
     from adsum.client.errors import RegistryUnavailable as RegistryUnavailable
+    from adsum.client.failures import CallFailed as CallFailed
+    from adsum.client.failures import Kind as Kind
     from adsum.client.options import CallOptions as CallOptions
     from adsum.client.options import ChannelOptions as ChannelOptions
     from adsum.client.pick import Pick as Pick
-    from adsum.client.registrar import Drained as Drained
     from adsum.client.registrar import Registrar as Registrar
     from adsum.client.resolver import Resolver as Resolver
+    from adsum.client.standing import Drained as Drained
     from adsum.client.sync import SyncChannel as SyncChannel
     from adsum.client.sync import SyncClient as SyncClient
     from adsum.client.sync import SyncRegistrar as SyncRegistrar
+    from adsum.client.sync import SyncResolver as SyncResolver
     from adsum.client.view import View as View
     from adsum.core.errors import AdsumError as AdsumError
     from adsum.core.errors import Invalid as Invalid
@@ -46,14 +47,16 @@ _ROOMS: Final = {
     "adsum.balance.ejection": ("Limits",),
     "adsum.balance.picker": ("NoEndpoint",),
     "adsum.balance.slow_start": ("SlowStart",),
-    "adsum.client.calls": ("Call", "CallFailed", "Kind", "Try"),
+    "adsum.client.calls": ("Call", "Try"),
     "adsum.client.channel": ("Channel",),
     "adsum.client.client": ("Client",),
     "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
+    "adsum.client.failures": ("CallFailed", "Kind"),
     "adsum.client.options": ("CallOptions", "ChannelOptions"),
     "adsum.client.pick": ("Pick",),
-    "adsum.client.registrar": ("Drained", "Registrar"),
+    "adsum.client.registrar": ("Registrar",),
     "adsum.client.resolver": ("Resolver",),
+    "adsum.client.standing": ("Drained",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
     "adsum.client.view": ("View",),
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from adsum.balance.budget import Budget
 from adsum.balance.loads import Load, Loads
 from adsum.balance.picker import NoEndpoint
-from adsum.client.calls import RULES, TRY_ELSEWHERE, Call, CallFailed, Kind
+from adsum.client.calls import Call
+from adsum.client.failures import RULES, TRY_ELSEWHERE, CallFailed, Kind
 from adsum.client.options import CallOptions
 from adsum.client.pick import Pick
 from adsum.core.errors import Invalid

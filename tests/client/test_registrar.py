@@ -7,8 +7,9 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
-from adsum.client.registrar import MOVES, Event, Registrar, State
+from adsum.client.registrar import Registrar
 from adsum.client.renewals import LONGEST_TTL
+from adsum.client.standing import MOVES, Event, State
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource
 from tests.fakes import FakeClock, settle

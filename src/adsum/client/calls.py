@@ -14,64 +14,22 @@ A call belongs to one task or thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Set
 from random import Random
-from types import MappingProxyType, TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from types import TracebackType
+from typing import Protocol, Self
 
 from adsum.balance.picker import NoEndpoint
 from adsum.client.durations import spoken
+from adsum.client.failures import FAULT, RULES, TRY_ELSEWHERE, CallFailed, Tried
+from adsum.client.failures import IDEMPOTENT as IDEMPOTENT
+from adsum.client.failures import Kind as Kind
 from adsum.client.options import CallOptions
 from adsum.client.pick import Pick
 from adsum.core.backoff import Backoff
-from adsum.core.errors import AdsumError
-from adsum.core.model import Endpoint
 
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""Methods that may be sent again after they were sent (RFC 9110, 9.2.2)."""
-TRY_ELSEWHERE: Final = frozenset({502, 503, 504})
-"""Statuses that say that this endpoint can't, but another may."""
-FAULT: Final = 500
-"""From this status on an answer counts against the endpoint."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.025, 1.0
 """Bounds of the pause before the same endpoint is tried again."""
-
-
-class Kind(StrEnum):
-    """How a try failed."""
-
-    CONNECT = "connect"
-    """Nothing was sent: refused, no route, no such host, TLS, or no connection in time."""
-    UNSENT = "unsent"
-    """Nothing was sent, for a reason on our side, such as no free connection."""
-    BROKEN = "broken"
-    """The connection broke after sending had begun."""
-    TIMEOUT = "timeout"
-    """No answer in time, after sending."""
-    STATUS = "status"
-    """An answer that another endpoint may do better."""
-
-
-class Rule(NamedTuple):
-    """What a kind of failure means."""
-
-    safe: bool
-    """Whether it is safe to try again whatever the request does: it can't have arrived."""
-    blames: bool
-    """Whether it counts against the endpoint."""
-
-
-RULES: Final[Mapping[Kind, Rule]] = MappingProxyType(
-    {
-        Kind.CONNECT: Rule(safe=True, blames=True),
-        Kind.UNSENT: Rule(safe=True, blames=False),
-        Kind.BROKEN: Rule(safe=False, blames=True),
-        Kind.TIMEOUT: Rule(safe=False, blames=True),
-        Kind.STATUS: Rule(safe=False, blames=True),
-    }
-)
 
 
 class Picks(Protocol):
@@ -92,31 +50,6 @@ class Picks(Protocol):
     def may_retry(self) -> bool: ...
 
     def now(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A try that failed: where, how, and how many seconds it took."""
-
-    endpoint: Endpoint
-    kind: Kind
-    text: str
-    took: float
-
-    def __str__(self) -> str:
-        return f"{self.endpoint.authority} ({self.endpoint.id}): {self.text or self.kind} after {spoken(self.took)}"
-
-
-class CallFailed(AdsumError):
-    """No try got an answer. `tries` says what was tried, `why` why it was not tried again."""
-
-    def __init__(self, service: str, tries: tuple[Tried, ...], why: str) -> None:
-        count = "1 try" if len(tries) == 1 else f"{len(tries)} tries"
-        told = "; ".join(map(str, tries))
-        super().__init__(f"{service}: no answer after {count}: {told}. Not tried again: {why}.")
-        self.service = service
-        self.tries = tries
-        self.why = why
 
 
 class Try:

@@ -17,11 +17,12 @@ from adsum.client.checks import parse, parse_all
 from adsum.client.nodes import DEFAULT_URL, parse_urls
 from adsum.client.options import ChannelOptions
 from adsum.client.ports import Source
-from adsum.client.registrar import DRAIN_WAIT, Registrar, State
+from adsum.client.registrar import DRAIN_WAIT, Registrar
 from adsum.client.renewals import Renewals
 from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, default_folder
 from adsum.client.sources import open_source
+from adsum.client.standing import State
 from adsum.clock import SystemClock
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
 from adsum.ports import Clock

@@ -10,16 +10,15 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from random import Random
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Final, Self
 
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
 from adsum.client.renewals import Renewals
+from adsum.client.standing import MOVES, Drained, Event, State
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
 from adsum.core.model import Instance, Registration
@@ -41,52 +40,6 @@ REFUSED_PAUSE: Final = 60.0
 """Seconds before registering again after the registry refused a registration that it had accepted before."""
 
 _log = logging.getLogger(__name__)
-
-
-class State(StrEnum):
-    """Where a registrar is."""
-
-    IDLE = "idle"
-    REGISTERING = "registering"
-    REGISTERED = "registered"
-    SUPERSEDED = "superseded"
-    """Somebody else registered the same id since: it is theirs."""
-    STOPPED = "stopped"
-
-
-class Event(StrEnum):
-    """What moves a registrar."""
-
-    STARTED = "started"
-    ACCEPTED = "accepted"
-    UNKNOWN = "unknown"
-    SUPERSEDED = "superseded"
-    STOPPED = "stopped"
-
-
-MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
-    {
-        (State.IDLE, Event.STARTED): State.REGISTERING,
-        (State.REGISTERING, Event.ACCEPTED): State.REGISTERED,
-        (State.REGISTERED, Event.UNKNOWN): State.REGISTERING,
-        (State.REGISTERED, Event.SUPERSEDED): State.SUPERSEDED,
-        **{(state, Event.STOPPED): State.STOPPED for state in State},
-    }
-)
-"""A pair that is missing changes nothing: news of a state that is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """How a drain ended. `done`: no cooperating consumer starts a new call; otherwise `why` not, in a clause.
-
-    That speaks of the consumers that the registry is connected with: one that lost it goes on by its last view.
-    `unaware` counts cooperating consumers that had not said in time that they route around us.
-    """
-
-    done: bool
-    unaware: int = 0
-    why: str = ""
 
 
 class Registrar:
