@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from adsum.cli.loading import Settings
 from adsum.client.address import LOOPBACK, default_id
@@ -11,10 +11,6 @@ from adsum.client.checks import parse_all
 from adsum.config import ClientConfig, InstanceConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance, Registration
-
-if TYPE_CHECKING:
-    from adsum.client.client import Client
-    from adsum.client.registrar import Registrar
 
 NAMES: Final = MappingProxyType({"tags": "tag", "checks": "check"})
 """Fields of an instance → settings."""
@@ -38,23 +34,3 @@ def registration_of(loaded: Settings, service: str, port: int, address: str = ""
         return Registration(instance, config.ttl, config.grace, parse_all(config.check))
     except Invalid as error:
         raise loaded.blame(error, NAMES) from None
-
-
-def registrar_of(client: Client, registration: Registration, address: str, drain_wait: float) -> Registrar:
-    """Who lists it and keeps it listed, at `address`; "" finds one when registering."""
-    instance = registration.instance
-    return client.register(
-        instance.service,
-        instance.port,
-        id=instance.id,
-        address=address or None,
-        scheme=instance.scheme,
-        zone=instance.zone,
-        weight=instance.weight,
-        tags=instance.tags,
-        metadata=instance.metadata,
-        checks=registration.checks,
-        ttl=registration.ttl,
-        grace=registration.grace,
-        drain_wait=drain_wait,
-    )

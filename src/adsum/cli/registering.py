@@ -13,11 +13,12 @@ from adsum.cli.arguments import Key, ServiceType, instance, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
-from adsum.cli.listing import registrar_of, registration_of
+from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.client.registrar import DRAIN_WAIT
 from adsum.config import ClientConfig, InstanceConfig
+from adsum.run.listing import registrar_of
 
 
 @click.command(

@@ -1,0 +1,1 @@
+"""`adsum run`: wraps any program; lists it while it answers, drains it before it stops."""

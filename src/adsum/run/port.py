@@ -1,0 +1,90 @@
+"""A free port for a program to listen on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from adsum.core.errors import AdsumError
+
+LOWEST: Final = 20_000
+"""Below it well-known services live."""
+EPHEMERAL: Final = 32_768
+"""Where the system's ports for outgoing connections begin if it does not say: one of those could be taken in the time
+between our choice and the program's start."""
+ATTEMPTS: Final = 200
+"""How many ports are looked at; then none is free."""
+
+_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+class NoFreePort(AdsumError):
+    """No port was found that nobody uses."""
+
+
+class Claim:
+    """A port that is ours until `release`: no other wrapper on this host chooses it meanwhile."""
+
+    def __init__(self, port: int, lock: socket.socket | None) -> None:
+        self.port = port
+        self._lock = lock
+
+    def release(self) -> None:
+        """Others may choose it again; idempotent."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def claim_free_port(rng: Random) -> Claim:
+    """A port that nobody listens on, below those of outgoing connections. Raises `NoFreePort`."""
+    end = _first_ephemeral()
+    start = LOWEST if end > LOWEST + ATTEMPTS else 1_024
+    for _ in range(ATTEMPTS):
+        port = rng.randrange(start, max(end, start + 1))
+        lock = _lock(port)
+        if lock is not None or sys.platform != "linux":
+            if _free(port):
+                return Claim(port, lock)
+            Claim(port, lock).release()
+    raise NoFreePort(f"none of {ATTEMPTS} ports between {start} and {end} is free; give one by --port")
+
+
+def taken(port: int) -> bool:
+    """Whether somebody listens on it already, on loopback or on every address."""
+    return not _free(port)
+
+
+def _first_ephemeral() -> int:
+    try:
+        return int(_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return EPHEMERAL
+
+
+def _lock(port: int) -> socket.socket | None:
+    """A name in the kernel's abstract space that goes away with us; None if another wrapper has it."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind(f"\0adsum-port-{port}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _free(port: int) -> bool:
+    for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - to look, not to listen
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            if family == socket.AF_INET or error.errno == errno.EADDRINUSE:
+                return False
+    return True

@@ -1,0 +1,167 @@
+"""From the start of a program to its end: start it, list it when it answers, drain it, stop it.
+
+The rules are the table in `phases`; this file does what each phase asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from adsum.config import ClientConfig, RunConfig
+from adsum.core.model import Registration
+from adsum.run.child import Child, Ending, signal_name
+from adsum.run.phases import MOVES, Event, Phase
+from adsum.run.ready import until_answers
+
+if TYPE_CHECKING:
+    from adsum.run.listing import Listing
+
+PASSED_ON: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are the program's own business."""
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals after which the program is to end; they reach it after the drain."""
+NOT_IN_TIME: Final = 124
+"""Exit code when the program never answered."""
+LEFTOVERS: Final = 1.0
+"""Seconds that processes which the program left behind in its group have, once it has ended; then they are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run, what to list it as, and how patient to be. `address` "" finds one when registering."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    registration: Registration
+    address: str
+    client: ClientConfig
+    patience: RunConfig
+
+
+class Supervisor:
+    """Runs one plan once."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.phase = Phase.STARTING
+        self._plan = plan
+        self._say = say
+        self._signal = int(signal.SIGTERM)
+        self._told = False
+        self._late = False
+        self._step: asyncio.Task[None] | None = None
+        self._child: Child
+        self._listing: Listing
+
+    async def run(self) -> int:
+        """Until the program has ended; the exit code. Raises `CannotStart`, and `Invalid` for a registry that is none."""
+        loop = asyncio.get_running_loop()
+        for each in (*PASSED_ON, *ENDING):
+            # What is ignored, as under nohup, stays ignored, for the program too.
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                loop.add_signal_handler(each, self._hear, each)
+        self._child = Child(self._plan.argv, self._plan.environ)
+        try:
+            self._listing = self._make_listing()
+            self._do(self._wait_for_answer())
+            self._child.ended.add_done_callback(lambda _: self._on(Event.DIED))
+            ending = await asyncio.shield(self._child.ended)
+            await self._cancel_step()
+            await self._finish(ending)
+        except BaseException:
+            self._child.signal_group(signal.SIGKILL)
+            raise
+        return NOT_IN_TIME if self._late else ending.code
+
+    def _make_listing(self) -> Listing:
+        # Imported here: the program starts meanwhile.
+        from adsum.client.client import Client
+        from adsum.run.listing import Listing
+
+        config, plan = self._plan.client, self._plan
+        client = Client(config.url, zone=config.zone, actor=config.actor, cache=False)
+        return Listing(client, plan.registration, plan.address, plan.patience.drain_timeout, self._say)
+
+    def _hear(self, number: signal.Signals) -> None:
+        if number in ENDING:
+            self._signal, self._told = number, True
+            self._on(Event.TOLD)
+        else:
+            self._child.signal(number)
+
+    def _on(self, event: Event) -> None:
+        after = MOVES.get((self.phase, event))
+        if after is None:
+            return
+        self.phase = after
+        self._late = self._late or event is Event.LATE
+        if after is Phase.SERVING:
+            self._listing.begin()
+        elif after is Phase.DRAINING:
+            self._say(f"{signal_name(self._signal)}: draining for at most {self._plan.patience.drain_timeout:g} s")
+            self._do(self._drain())
+        elif after is Phase.STOPPING:
+            self._child.signal(self._signal)
+            self._do(self._wait_for_end())
+        elif after is Phase.KILLING:
+            self._say("killing it")
+            self._child.signal_group(signal.SIGKILL)
+
+    async def _wait_for_answer(self) -> None:
+        patience, registration = self._plan.patience, self._plan.registration
+        if patience.ready_timeout > 0:
+            hosts = [self._plan.address] if self._plan.address else ["127.0.0.1", "::1"]
+            try:
+                async with asyncio.timeout(patience.ready_timeout):
+                    await until_answers(registration, hosts)
+            except TimeoutError:
+                port = registration.instance.port
+                self._say(
+                    f"nothing answers at port {port} after {patience.ready_timeout:g} s, so it is stopped; does the "
+                    "program listen there (it is told by PORT)? --ready-timeout gives it longer"
+                )
+                self._on(Event.LATE)
+                return
+        self._on(Event.ANSWERED)
+
+    async def _drain(self) -> None:
+        await self._listing.drain(f"{signal_name(self._signal)} came")
+        self._on(Event.DRAINED)
+
+    async def _wait_for_end(self) -> None:
+        await asyncio.sleep(self._plan.patience.stop_timeout)
+        self._say(f"it has not ended {self._plan.patience.stop_timeout:g} s after {signal_name(self._signal)}")
+        self._on(Event.OVERDUE)
+
+    async def _finish(self, ending: Ending) -> None:
+        """Tell the registry how it ended, and let nothing of it stay behind."""
+        reason = f"the program {ending}" + (f" after {signal_name(self._signal)}" if self._told else "")
+        if self._told and ending.status in (0, -self._signal):
+            reason = f"stopped by {signal_name(self._signal)}"
+        self._say(reason)
+        await asyncio.gather(self._listing.end(reason), self._clear())
+
+    async def _clear(self) -> None:
+        """Processes that it left behind in its group serve nobody, and would keep its port."""
+        if self._child.signal_group(signal.SIGTERM):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEFTOVERS):
+                    while self._child.signal_group(0):  # noqa: ASYNC110 - the system tells nobody when a group is empty
+                        await asyncio.sleep(0.02)
+            self._child.signal_group(signal.SIGKILL)
+
+    def _do(self, step: Coroutine[Any, Any, None]) -> None:
+        """Begin what the phase waits for, instead of what the phase before waited for."""
+        if self._step is not None:
+            self._step.cancel()
+        self._step = asyncio.create_task(step)
+
+    async def _cancel_step(self) -> None:
+        if self._step is not None:
+            self._step.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._step
