@@ -27,7 +27,8 @@ FLOORS = (
     ("dialects", "integrations"),
     ("servers", "telemetry"),
     ("config",),
-    ("daemon", "run", "demo"),
+    ("daemon", "run"),
+    ("demo",),
     ("cli",),
     ("__main__",),
 )
@@ -36,7 +37,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
-SHARED = {"stores": {"feed", "file", "records"}, "probes": {"dialing"}}
+SHARED = {"stores": {"feed", "file", "lock", "reading", "records", "schema"}, "probes": {"dialing"}}
 """Files that a room of siblings shares."""
 
 PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")

@@ -24,7 +24,7 @@ def store(url: str) -> Store:
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in STORES:
         known = ", ".join(f"{name}:" for name in STORES)
-        raise Invalid("store", f"must be a URL that starts with one of {known} not {url!r}")
+        raise Invalid("store", f"must be a URL that starts with one of {known}, not {url!r}")
     module, _, kind = STORES[scheme].partition(":")
     opened: Store = getattr(import_module(module), kind).of(url)
     return opened

@@ -13,36 +13,66 @@ MAX_BEHIND: Final = 1_000
 """How many batches wait for a follower; past it they are dropped, and it gets a `Whole` instead."""
 
 
-class Feed:
-    """One follower's stream."""
+class Feeds:
+    """All who follow one store; `whole` reads what it holds."""
+
+    def __init__(self, whole: Callable[[], Awaitable[Whole]]) -> None:
+        self._whole = whole
+        self._feeds: set[_Feed] = set()
+
+    async def watch(self) -> AsyncIterator[Whole | Batch]:
+        """The whole, then every batch after it, for ever. Raises what reading the whole raises, and ends then."""
+        feed = _Feed(self._whole)
+        self._feeds.add(feed)
+        try:
+            while True:
+                yield await feed.next()
+        finally:
+            self._feeds.discard(feed)
+
+    def tell(self, batch: Batch) -> None:
+        """A batch is durable."""
+        for feed in self._feeds:
+            feed.tell(batch)
+
+    def start_over(self) -> None:
+        """What was told may not be what is stored: show the whole again."""
+        for feed in self._feeds:
+            feed.start_over()
+
+
+class _Feed:
+    """One follower's share."""
 
     def __init__(self, whole: Callable[[], Awaitable[Whole]]) -> None:
         self._whole = whole
         self._batches: deque[Batch] = deque()
-        self._lost = True
         self._news = asyncio.Event()
+        self._lost = True
+        self._shown = 0
 
     def tell(self, batch: Batch) -> None:
-        """A batch is durable."""
         if len(self._batches) >= MAX_BEHIND:
             self.start_over()
         self._batches.append(batch)
         self._news.set()
 
     def start_over(self) -> None:
-        """What the follower has been told may not be what is stored: show it the whole."""
         self._batches.clear()
         self._lost = True
         self._news.set()
 
-    async def follow(self) -> AsyncIterator[Whole | Batch]:
-        """The whole, then every batch, for ever. A batch may be in the whole already: applying it is harmless."""
+    async def next(self) -> Whole | Batch:
         while True:
             if self._lost:
                 self._lost = False
-                yield await self._whole()
-            while self._batches and not self._lost:
-                yield self._batches.popleft()
-            if not self._lost:
-                self._news.clear()
-                await self._news.wait()
+                whole = await self._whole()
+                self._shown = whole.revision
+                return whole
+            while self._batches:
+                batch = self._batches.popleft()
+                # What was told while the whole was being read may be in it.
+                if batch.revision > self._shown:
+                    return batch
+            self._news.clear()
+            await self._news.wait()

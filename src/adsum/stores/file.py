@@ -1,13 +1,11 @@
-"""The SQLite file of a registry: its tables, its lock, its transactions. Blocking; used from one thread."""
+"""The SQLite file of a registry: opened, read and written. Blocking; used from one thread."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,38 +13,20 @@ from typing import Final
 from adsum.core.changes import HISTORY, Change, Recorded, Whole
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused
 from adsum.core.model import Key, Listing
-from adsum.stores import records
+from adsum.stores import reading, records, schema
+from adsum.stores.lock import Lock
 
-APPLICATION: Final = 0x41445355
-"""SQLite's `application_id` of our files ("ADSU"): another program's file is refused, never written."""
-SCHEMA: Final = 1
-"""SQLite's `user_version` of our files. A later one is refused: only a later Adsum can read it."""
 TRIM: Final = 1_000
 """How many changes history grows beyond its bound before it is trimmed, so that no commit pays for all of it."""
 
-_TABLES: Final = (
-    """CREATE TABLE listings (
-        service  TEXT NOT NULL,
-        id       TEXT NOT NULL,
-        revision INTEGER NOT NULL,
-        body     BLOB NOT NULL,
-        PRIMARY KEY (service, id)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE history (
-        number   INTEGER PRIMARY KEY AUTOINCREMENT,
-        revision INTEGER NOT NULL,
-        service  TEXT NOT NULL,
-        id       TEXT NOT NULL,
-        body     BLOB NOT NULL
-    )""",
-    "CREATE INDEX history_of ON history (service, id, number)",
-    "CREATE TABLE meta (epoch TEXT NOT NULL, revision INTEGER NOT NULL)",
-)
+_PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)"
+_DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
+_RECORD: Final = "INSERT INTO history (service, id, revision, body) VALUES (?, ?, ?, ?)"
+_TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
+_HISTORY: Final = """SELECT revision, service, id, body FROM history
+    WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR id = ?2) ORDER BY number DESC LIMIT ?3"""
 
-_PUT = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)"
-_DELETE = "DELETE FROM listings WHERE service = ? AND id = ?"
-_TRIM = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
-_RECORD = "INSERT INTO history (revision, service, id, body) VALUES (?, ?, ?, ?)"
+_Row = tuple[str, str, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +37,39 @@ class Write:
     basis: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a transaction writes: the last row of every listing that it touches (None: none), and all of its history."""
+
+    listings: dict[Key, _Row | None]
+    history: list[_Row]
+
+    def add(self, revision: int, changes: Sequence[Change]) -> None:
+        """All of them or, if one can't be encoded, none."""
+        listings = {each.key: self._listing(revision, each) for each in changes}
+        history = [(*each.key, revision, records.write_change(each)) for each in changes]
+        self.listings.update(listings)
+        self.history.extend(history)
+
+    @staticmethod
+    def _listing(revision: int, change: Change) -> _Row | None:
+        return (*change.key, revision, records.write_listing(change.listing)) if change.listing is not None else None
+
+
 class File:
-    """One open file, locked against a second daemon."""
+    """One file, locked against a second daemon while it is open."""
 
     def __init__(self, path: Path, *, new_epoch: bool = False) -> None:
         self.path = path
         self._new_epoch = new_epoch
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._database: sqlite3.Connection | None = None
         self._epoch = ""
-        self._revision = 0
-        self._untrimmed = 0
+        self._untrimmed = TRIM
+        """At first it is not known how much the last process left."""
+        self._doubtful = False
+        self.revision = 0
+        """Where the file stands, as far as is known."""
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -76,142 +78,114 @@ class File:
         return self._database
 
     def open(self) -> None:
-        """Lock and open the file, made if it isn't there. Raises `StoreRefused`."""
-        try:
+        """Lock and open the file, made if it isn't there. Raises `StoreRefused`; then `close` it."""
+        with self._refusals():
+            # Two names of one file have one lock.
+            self.path = self.path.resolve()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._take_lock()
+            self._lock = Lock(self.path)
+            self._lock.take()
+            # For its owner only: checks may send secrets. SQLite gives its other files the same mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            self._know_schema()
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            if self._new_epoch:
-                self._db.execute("UPDATE meta SET epoch = ?", (secrets.token_hex(16),))
-            self._epoch, self._revision = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
-        except OSError as error:
-            raise StoreRefused(f"can't use {self.path}: {error.strerror}") from error
-        except sqlite3.DatabaseError as error:
-            raise StoreRefused(
-                f"can't use {self.path}: {error}; restore it from a backup, or move it away to start empty"
-            ) from error
+            self._prepare(self._database)
 
-    def _take_lock(self) -> None:
-        """The system lets go of the lock when its holder ends, however it ends."""
-        self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise StoreRefused(
-                f"{self.path} is in use by another registry (process {holder}): stop it, or name another file"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        schema.migrate(db)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        if self._new_epoch:
+            db.execute("UPDATE meta SET epoch = lower(hex(randomblob(16)))")
+        self._epoch = db.execute("SELECT epoch FROM meta").fetchone()[0]
+        self._look()
 
-    def _know_schema(self) -> None:
-        application = self._pragma("application_id")
-        version = self._pragma("user_version")
-        empty = not self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if empty and (application, version) == (0, 0):
-            self._make_tables()
-        elif application != APPLICATION:
-            raise StoreRefused(f"{self.path} is another program's SQLite file: name another one")
-        elif version > SCHEMA:
-            raise StoreRefused(
-                f"{self.path} was written by a later version of Adsum (schema {version}, known is {SCHEMA}): upgrade"
-            )
-
-    def _pragma(self, name: str) -> int:
-        value: int = self._db.execute(f"PRAGMA {name}").fetchone()[0]
-        return value
-
-    def _make_tables(self) -> None:
-        with self._transaction():
-            for table in _TABLES:
-                self._db.execute(table)
-            self._db.execute("INSERT INTO meta VALUES (?, 0)", (secrets.token_hex(16),))
-            self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+    def _look(self) -> None:
+        self.revision = self._db.execute("SELECT revision FROM meta").fetchone()[0]
+        self._doubtful = False
 
     def whole(self) -> Whole:
-        """Everything that is stored. Raises `StoreRefused` if a record can't be read."""
-        listings = list(self._listings())
-        return Whole(self._epoch, self._revision, listings)
+        """Everything that is stored. Raises `StoreRefused` if it can't be understood."""
+        reader = reading.Reader()
+        with self._refusals(), closing(self._db.execute("SELECT service, id, revision, body FROM listings")) as rows:
+            return Whole(self._epoch, self.revision, [self._listing(reader, row) for row in rows])
 
-    def _listings(self) -> Iterator[tuple[int, Listing]]:
-        for service, id, revision, body in self._db.execute("SELECT service, id, revision, body FROM listings"):
-            key = Key(service, id)
-            try:
-                yield revision, records.read_listing(key, body)
-            except (ValueError, AdsumError) as error:
-                raise StoreRefused(f"{self.path}: the record of {key} can't be read: {error}") from error
-
-    def write(self, writes: Sequence[Write]) -> list[int | AdsumError]:
-        """Write the batches in one transaction, each under a revision of its own; one with a stale basis is left out.
-
-        Durable when this returns. Raises `sqlite3.Error` if nothing is written.
-        """
-        before = self._revision
+    def _listing(self, reader: reading.Reader, row: _Row) -> tuple[int, Listing]:
+        service, id, revision, body = row
         try:
-            with self._transaction():
-                results = [self._write_one(each) for each in writes]
-                self._db.execute("UPDATE meta SET revision = ?", (self._revision,))
-        except sqlite3.Error:
-            self._revision = before
-            with contextlib.suppress(sqlite3.Error):
-                # The commit itself may have failed in doubt: what the file says is what counts.
-                self._revision = self._db.execute("SELECT revision FROM meta").fetchone()[0]
-            raise
-        self._trim(sum(len(each.changes) for each in writes))
+            return revision, reader.listing(service, id, body)
+        except (ValueError, AdsumError) as error:
+            raise StoreRefused(f"its record of {service}/{id} can't be read: {error}") from error
+
+    def write(self, writes: Sequence[Write]) -> list[int | Exception]:
+        """Write the batches in order, each under a revision of its own, in one transaction.
+
+        For each its revision, or why it was left out. They are durable when this returns. Raises `sqlite3.Error` if
+        none is written; should some be nevertheless, as after a failed sync, `revision` says so sooner or later.
+        """
+        if self._doubtful:
+            self._look()
+        rows, results, revision = _Rows({}, []), list[int | Exception](), self.revision
+        for each in writes:
+            try:
+                if each.basis != revision:
+                    raise StoreConflict(f"decided on revision {each.basis}, but the store is at {revision}")
+                rows.add(revision + 1, each.changes)
+            except Exception as error:
+                # Its own fault, not that of those it happens to be written with.
+                results.append(error)
+            else:
+                revision += 1
+                results.append(revision)
+        if revision > self.revision:
+            self._write(rows, revision)
         return results
 
-    def _write_one(self, write: Write) -> int | AdsumError:
-        if write.basis != self._revision:
-            return StoreConflict(f"decided on revision {write.basis}, but the store is at {self._revision}")
-        self._revision += 1
-        last = {change.key: change.listing for change in write.changes}
-        puts = [(*key, self._revision, records.write_listing(listing)) for key, listing in last.items() if listing]
-        self._db.executemany(_PUT, puts)
-        self._db.executemany(_DELETE, [key for key, listing in last.items() if not listing])
-        recorded = [(self._revision, *change.key, records.write_change(change)) for change in write.changes]
-        self._db.executemany(_RECORD, recorded)
-        return self._revision
-
-    def _trim(self, added: int) -> None:
-        """Forget the oldest of history, now and then. What can't be trimmed now is trimmed later."""
-        self._untrimmed += added
-        if self._untrimmed >= TRIM:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute(
-                    "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?", (HISTORY,)
-                )
-                self._untrimmed = 0
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _write(self, rows: _Rows, revision: int) -> None:
+        untrimmed = self._untrimmed + len(rows.history)
         try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with schema.transaction(self._db):
+                self._put(rows)
+                self._db.execute("UPDATE meta SET revision = ?", (revision,))
+                if untrimmed >= TRIM:
+                    self._db.execute(_TRIM, (HISTORY,))
+                    untrimmed = 0
+        except sqlite3.Error:
+            self._doubtful = True
+            with suppress(sqlite3.Error):
+                self._look()
             raise
+        self.revision, self._untrimmed = revision, untrimmed
+
+    def _put(self, rows: _Rows) -> None:
+        self._db.executemany(_PUT, [row for row in rows.listings.values() if row is not None])
+        self._db.executemany(_DELETE, [key for key, row in rows.listings.items() if row is None])
+        self._db.executemany(_RECORD, rows.history)
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
         """The newest changes, newest first."""
-        conditions = [(f"{name} = ?", value) for name, value in (("service", service), ("id", id)) if value is not None]
-        where = " WHERE " + " AND ".join(text for text, _ in conditions) if conditions else ""
-        rows = self._db.execute(
-            f"SELECT revision, service, id, body FROM history{where} ORDER BY number DESC LIMIT ?",  # noqa: S608
-            (*(value for _, value in conditions), limit),
-        )
-        return [records.read_change(revision, Key(service, id), body) for revision, service, id, body in rows]
+        rows = self._db.execute(_HISTORY, (service, id, max(0, limit)))
+        return [reading.change(revision, Key(service, id), body) for revision, service, id, body in rows]
 
     def close(self) -> None:
         """Close and unlock; idempotent."""
         database, self._database = self._database, None
         if database is not None:
             database.close()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say what is wrong with the file in a sentence for the operator."""
+        try:
+            yield
+        except StoreRefused as refused:
+            raise StoreRefused(f"can't use {self.path}: {refused}") from refused
+        except OSError as error:
+            raise StoreRefused(f"can't use {self.path}: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            raise StoreRefused(f"can't use {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreRefused(
+                f"can't use {self.path}: {error}; restore it from a backup, or move it away to start empty"
+            ) from error

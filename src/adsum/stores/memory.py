@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice
 
 from adsum.core.changes import HISTORY, Batch, Change, Recorded, Whole
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.stores.feed import Feed
+from adsum.stores.feed import Feeds
 
 
 class MemoryStore:
@@ -20,7 +21,7 @@ class MemoryStore:
         self._revision = 0
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._history: deque[Recorded] = deque(maxlen=HISTORY)
-        self._feeds: set[Feed] = set()
+        self._feeds = Feeds(self._whole)
         self._open = False
 
     @classmethod
@@ -34,45 +35,46 @@ class MemoryStore:
         self._open = True
 
     async def commit(self, changes: Sequence[Change], basis: int) -> int:
-        if not self._open:
-            raise StoreUnavailable("the store is closed")
+        self._must_be_open()
         if basis != self._revision:
             raise StoreConflict(f"decided on revision {basis}, but the store is at {self._revision}")
         self._revision += 1
         for change in changes:
-            if change.listing is None:
-                self._listings.pop(change.key, None)
-            else:
-                self._listings[change.key] = (self._revision, change.listing)
-            status = change.listing.status.value if change.listing is not None else ""
-            self._history.append(Recorded(self._revision, change.key, status, change.why))
-        batch = Batch(self._revision, changes)
-        for feed in self._feeds:
-            feed.tell(batch)
+            self._keep(change)
+        self._feeds.tell(Batch(self._revision, tuple(changes)))
         return self._revision
 
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
-        feed = Feed(self._whole)
-        self._feeds.add(feed)
-        try:
-            async for event in feed.follow():
-                yield event
-        finally:
-            self._feeds.discard(feed)
+    def _keep(self, change: Change) -> None:
+        if change.listing is None:
+            self._listings.pop(change.key, None)
+            status = ""
+        else:
+            self._listings[change.key] = (self._revision, change.listing)
+            status = change.listing.status.value
+        self._history.append(Recorded(self._revision, change.key, status, change.why))
+
+    def watch(self) -> AsyncIterator[Whole | Batch]:
+        return self._feeds.watch()
 
     async def _whole(self) -> Whole:
+        self._must_be_open()
         return Whole(self._epoch, self._revision, list(self._listings.values()))
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        self._must_be_open()
         found = (
             recorded
             for recorded in reversed(self._history)
             if service in (None, recorded.key.service) and id in (None, recorded.key.id)
         )
-        return [recorded for recorded, _ in zip(found, range(limit), strict=False)]
+        return list(islice(found, max(0, limit)))
 
     def age(self) -> float:
         return 0.0
 
     async def close(self) -> None:
         self._open = False
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailable("the store is closed")

@@ -1,15 +1,94 @@
-"""Listings and changes as stores write them: JSON that later versions must be able to read."""
+"""Listings and changes as stores write them: JSON that every later version must be able to read.
+
+Unknown fields are ignored, and missing ones have the default written here. These defaults never change, whatever
+becomes of the model's and the wire's: a field that has its default is not written.
+"""
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from adsum.core.changes import Change, Recorded
-from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Status, Why
-from adsum.wire import RegistrationBody
+from adsum.core.changes import Change
+from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Registration, Status, Why
+
+_ARRAY: Final = Raw(b"[]")
+_OBJECT: Final = Raw(b"{}")
+
+
+class CheckRecord(Struct, frozen=True, omit_defaults=True):
+    """A check."""
+
+    name: str
+    kind: CheckKind
+    interval: float = 10.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+    port: int | None = None
+    path: str = "/"
+    method: str = "GET"
+    headers: dict[str, str] = {}
+    expect: tuple[tuple[int, int], ...] = ((200, 299),)
+    grpc_service: str = ""
+    tls: bool = False
+
+    @staticmethod
+    def of(check: Check) -> CheckRecord:
+        return CheckRecord(
+            check.name,
+            check.kind,
+            check.interval,
+            check.timeout,
+            check.rise,
+            check.fall,
+            check.port,
+            check.path,
+            check.method,
+            dict(check.headers),
+            check.expect,
+            check.grpc_service,
+            check.tls,
+        )
+
+
+class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
+    """What the provider declared, but for its service and id.
+
+    What many instances have in common stays raw, so that it is read once: `tags` (texts), `metadata` (texts by text)
+    and `checks` (`CheckRecord`s).
+    """
+
+    address: str
+    port: int
+    scheme: str = "http"
+    zone: str = ""
+    weight: int = 1
+    tags: Raw = _ARRAY
+    metadata: Raw = _OBJECT
+    ttl: float | None = 15.0
+    grace: float = 60.0
+    checks: Raw = _ARRAY
+    holder: str = ""
+
+    @staticmethod
+    def of(registration: Registration) -> RegistrationRecord:
+        instance = registration.instance
+        return RegistrationRecord(
+            instance.address,
+            instance.port,
+            instance.scheme,
+            instance.zone,
+            instance.weight,
+            _raw(instance.tags) if instance.tags else _ARRAY,
+            _raw(dict(instance.metadata)) if instance.metadata else _OBJECT,
+            registration.ttl,
+            registration.grace,
+            _raw([CheckRecord.of(check) for check in registration.checks]) if registration.checks else _ARRAY,
+            registration.holder,
+        )
 
 
 class WhyRecord(Struct, frozen=True, omit_defaults=True):
@@ -23,9 +102,6 @@ class WhyRecord(Struct, frozen=True, omit_defaults=True):
     @staticmethod
     def of(why: Why) -> WhyRecord:
         return WhyRecord(why.cause, why.actor, why.reason, why.at)
-
-    def to_why(self) -> Why:
-        return Why(self.cause, self.actor, self.reason, self.at)
 
 
 class OverrideRecord(Struct, frozen=True, omit_defaults=True):
@@ -44,17 +120,14 @@ class OverrideRecord(Struct, frozen=True, omit_defaults=True):
             override.status, override.author, override.reason, override.length, override.holder, override.at
         )
 
-    def to_override(self) -> Override:
-        return Override(self.status, self.author, self.reason, self.length, self.holder, self.at)
-
 
 class ListingRecord(Struct, frozen=True, omit_defaults=True):
-    """Everything of a listing but its service and id."""
+    """Everything of a listing but its service and id; `checks` is raw: the standings by the checks' names."""
 
-    registration: RegistrationBody
+    registration: RegistrationRecord
     why: WhyRecord
     lease: LeaseState = LeaseState.HELD
-    checks: dict[str, Status] = {}
+    checks: Raw = _OBJECT
     override: OverrideRecord | None = None
     since: float = 0.0
 
@@ -66,45 +139,28 @@ class ChangeRecord(Struct, frozen=True, omit_defaults=True):
     status: str = ""
 
 
-_LISTING = msgspec.json.Decoder(ListingRecord)
-_CHANGE = msgspec.json.Decoder(ChangeRecord)
-_ENCODER = msgspec.json.Encoder()
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def write_listing(listing: Listing) -> bytes:
-    """The record of a listing."""
+    """The record of a listing. Raises `UnicodeEncodeError` for a text that is none."""
     return _ENCODER.encode(
         ListingRecord(
-            RegistrationBody.of(listing.registration),
+            RegistrationRecord.of(listing.registration),
             WhyRecord.of(listing.why),
             listing.lease,
-            dict(listing.checks),
+            _raw(dict(listing.checks)) if listing.checks else _OBJECT,
             OverrideRecord.of(listing.override) if listing.override is not None else None,
             listing.since,
         )
     )
 
 
-def read_listing(key: Key, body: bytes) -> Listing:
-    """The listing of a record. Raises `msgspec.DecodeError` or `Invalid` if it is none."""
-    record = _LISTING.decode(body)
-    return Listing(
-        record.registration.to_registration(key.service, key.id, ""),
-        record.why.to_why(),
-        record.lease,
-        MappingProxyType(record.checks),
-        record.override.to_override() if record.override is not None else None,
-        record.since,
-    )
-
-
 def write_change(change: Change) -> bytes:
-    """The record of a change, for history."""
+    """The record of a change, for history. Raises `UnicodeEncodeError` for a text that is none."""
     status = change.listing.status.value if change.listing is not None else ""
     return _ENCODER.encode(ChangeRecord(WhyRecord.of(change.why), status))
 
 
-def read_change(revision: int, key: Key, body: bytes) -> Recorded:
-    """The change of a record. Raises `msgspec.DecodeError` if it is none."""
-    record = _CHANGE.decode(body)
-    return Recorded(revision, key, record.status, record.why.to_why())
+def _raw(value: object) -> Raw:
+    return Raw(_ENCODER.encode(value))

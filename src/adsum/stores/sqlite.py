@@ -17,8 +17,8 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.errors import AdsumError, Invalid, StoreUnavailable
-from adsum.stores.feed import Feed
+from adsum.core.errors import Invalid, StoreUnavailable
+from adsum.stores.feed import Feeds
 from adsum.stores.file import File, Write
 
 T = TypeVar("T")
@@ -26,10 +26,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Commit:
-    """A batch on its way to the disk."""
+    """A batch on its way to the disk, and who waits for its revision."""
 
     write: Write
     done: asyncio.Future[int]
+
+    def settle(self, result: int | Exception) -> None:
+        """Its caller may have gone away meanwhile."""
+        if self.done.done():
+            return
+        if isinstance(result, int):
+            self.done.set_result(result)
+        else:
+            self.done.set_exception(result)
 
 
 class SqliteStore:
@@ -40,19 +49,24 @@ class SqliteStore:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[_Commit] = []
         self._writing: asyncio.Task[None] | None = None
-        self._feeds: set[Feed] = set()
+        self._feeds = Feeds(lambda: self._run(self._file.whole))
+        self._told = 0
 
     @classmethod
     def of(cls, url: str) -> SqliteStore:
-        """`sqlite:///PATH`; with `?epoch=new` the file starts a new epoch, as after restoring a backup."""
-        rest = url.removeprefix("sqlite://")
-        location, _, options = rest.partition("?")
-        if rest == url or not location.startswith("/") or len(location) < 2:
+        """`sqlite:///PATH`, or `sqlite:////PATH` for an absolute one.
+
+        `?epoch=new` starts a new epoch whenever the file is opened: what a restored backup needs once, for those who
+        saw what came after the backup must not take its revisions for the ones that they know.
+        """
+        location, _, options = url.removeprefix("sqlite://").partition("?")
+        path = unquote(location[1:])
+        if not url.startswith("sqlite:///") or not path or "\0" in path:
             raise Invalid("store", f"must be sqlite:///PATH (sqlite:////PATH for an absolute path), not {url!r}")
         asked = parse_qs(options, keep_blank_values=True)
         if asked not in ({}, {"epoch": ["new"]}):
             raise Invalid("store", f"knows no option but ?epoch=new, not ?{options}")
-        return cls(Path(unquote(location[1:])).expanduser(), new_epoch=bool(asked))
+        return cls(Path(path).expanduser(), new_epoch=bool(asked))
 
     async def open(self) -> None:
         self._thread = ThreadPoolExecutor(1, "adsum-sqlite")
@@ -61,53 +75,44 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
+        self._told = self._file.revision
 
     async def commit(self, changes: Sequence[Change], basis: int) -> int:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        commit = _Commit(Write(changes, basis), asyncio.get_running_loop().create_future())
+        commit = _Commit(Write(tuple(changes), basis), asyncio.get_running_loop().create_future())
         self._waiting.append(commit)
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_waiting())
+            self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
         return await commit.done
 
     async def _write_waiting(self) -> None:
         """Write all that waits, together, until nothing does."""
         while self._waiting:
             commits, self._waiting = self._waiting, []
+            results: list[int | Exception]
             try:
-                results = await self._run(partial(self._file.write, [each.write for each in commits]))
-            except AdsumError as error:
-                # A commit that failed may or may not have reached the disk: what is stored is looked at again.
-                for feed in self._feeds:
-                    feed.start_over()
+                results = await self._run(partial(self._file.write, [commit.write for commit in commits]))
+            except Exception as error:
                 results = [error] * len(commits)
             for commit, result in zip(commits, results, strict=True):
-                self._settle(commit, result)
+                if isinstance(result, int):
+                    self._told = result
+                    self._feeds.tell(Batch(result, commit.write.changes))
+                commit.settle(result)
+            self._mind_the_file()
 
-    def _settle(self, commit: _Commit, result: int | AdsumError) -> None:
-        if isinstance(result, int):
-            batch = Batch(result, commit.write.changes)
-            for feed in self._feeds:
-                feed.tell(batch)
-        if commit.done.done():
-            return
-        if isinstance(result, int):
-            commit.done.set_result(result)
-        else:
-            commit.done.set_exception(result)
+    def _mind_the_file(self) -> None:
+        """A write that failed may be in the file nevertheless: then it is shown as what it holds."""
+        if self._file.revision != self._told:
+            self._told = self._file.revision
+            self._feeds.start_over()
 
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
-        feed = Feed(lambda: self._run(self._file.whole))
-        self._feeds.add(feed)
-        try:
-            async for event in feed.follow():
-                yield event
-        finally:
-            self._feeds.discard(feed)
+    def watch(self) -> AsyncIterator[Whole | Batch]:
+        return self._feeds.watch()
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
-        return await self._run(lambda: self._file.history(service, id, limit))
+        return await self._run(partial(self._file.history, service, id, limit))
 
     def age(self) -> float:
         return 0.0
@@ -116,13 +121,12 @@ class SqliteStore:
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
         thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
-        thread.shutdown()
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
+            thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Do it on the file's own thread."""
+        """Do it on the file's own thread. Raises `StoreUnavailable` if SQLite can't, and what `work` raises."""
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
         try:

@@ -1,0 +1,78 @@
+"""The tables of the SQLite file, and how a file comes to have them: each version is the one before, migrated."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from adsum.core.errors import StoreRefused
+
+APPLICATION: Final = 0x41445355
+"""SQLite's `application_id` of our files ("ADSU"): another program's file is refused, never written."""
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    (
+        # No WITHOUT ROWID: bodies of some 400 bytes make its tree twice as dear to write.
+        """CREATE TABLE listings (
+            service  TEXT NOT NULL,
+            id       TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            body     BLOB NOT NULL,
+            PRIMARY KEY (service, id)
+        )""",
+        # No index: the few thousand rows are looked through quicker than every commit could keep one.
+        """CREATE TABLE history (
+            number   INTEGER PRIMARY KEY,
+            revision INTEGER NOT NULL,
+            service  TEXT NOT NULL,
+            id       TEXT NOT NULL,
+            body     BLOB NOT NULL
+        )""",
+        "CREATE TABLE meta (epoch TEXT NOT NULL, revision INTEGER NOT NULL)",
+        "INSERT INTO meta VALUES (lower(hex(randomblob(16))), 0)",
+        f"PRAGMA application_id = {APPLICATION}",
+    ),
+)
+"""What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
+
+
+def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring the file to the newest version, in one transaction a version.
+
+    Raises `StoreRefused` for a file of a later version or of another program, which are left as they are.
+    """
+    application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
+    empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    if application != APPLICATION and not (empty and application == version == 0):
+        raise StoreRefused("it is another program's SQLite file: name another one")
+    if version > len(migrations):
+        raise StoreRefused(
+            f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(migrations)}): "
+            "run that one"
+        )
+    for number, statements in enumerate(migrations[version:], version + 1):
+        with transaction(db):
+            for statement in statements:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number}")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing; durable at the end, if the connection syncs."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite may have rolled it back itself, as when the disk is full.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
