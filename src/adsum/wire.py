@@ -34,8 +34,28 @@ ACTOR_HEADER: Final = "Adsum-Actor"
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="One DNS label")]
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
-Text = Annotated[str, Meta(max_length=rules.TEXT_LENGTH)]
-Reason = Annotated[str, Meta(max_length=rules.VALUE_LENGTH)]
+
+# What only the model checks, told in the schema too, so that callers can know it before they ask.
+_LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+_TAGS: Final = {
+    "uniqueItems": True,
+    "items": {"type": "string", "minLength": 1, "maxLength": rules.TEXT_LENGTH, **_LINE},
+}
+_PAIRS: Final = {
+    "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"},
+    "additionalProperties": {"type": "string", "maxLength": rules.VALUE_LENGTH, **_LINE},
+}
+_HEADERS: Final = {
+    "propertyNames": {
+        "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$",
+        "not": {"pattern": "^([Cc]ontent-[Ll]ength|[Tt]ransfer-[Ee]ncoding|[Cc]onnection|[Uu]pgrade)$"},
+    },
+    "additionalProperties": {"type": "string", "maxLength": rules.VALUE_LENGTH, "pattern": "^[ -~]*$"},
+}
+
+Text = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, extra_json_schema=_LINE)]
+Reason = Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema=_LINE)]
+Claim = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, description="Must be the holder's name, if given")]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Code = Annotated[int, Meta(ge=100, le=599)]
 Streak = Annotated[int, Meta(ge=1, le=model.MAX_STREAK)]
@@ -60,9 +80,9 @@ class CheckBody(Request, frozen=True):
     rise: Streak = 2
     fall: Streak = 3
     port: Port | None = None
-    path: Annotated[str, Meta(max_length=rules.VALUE_LENGTH)] = "/"
+    path: Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
     method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Meta(max_length=model.MAX_HEADERS, extra_json_schema=_HEADERS)] = {}
     expect: Annotated[list[tuple[Code, Code]], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: [(200, 299)]
     )
@@ -116,8 +136,8 @@ class RegistrationBody(Request, frozen=True):
     scheme: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]{0,15}$")] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
-    tags: Annotated[list[Text], Meta(max_length=model.MAX_TAGS)] = []
-    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA)] = {}
+    tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=_TAGS)] = []
+    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=_PAIRS)] = {}
     ttl: Annotated[float, Meta(ge=model.MIN_TTL, le=model.MAX_TTL)] | None = model.DEFAULT_TTL
     grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
     checks: Annotated[list[CheckBody], Meta(max_length=model.MAX_CHECKS)] = []
@@ -167,7 +187,7 @@ class LeaseBody(Request, frozen=True):
 
     service: Name
     id: Id
-    holder: Text = ""
+    holder: Claim = ""
 
 
 class RenewBody(Request, frozen=True):
@@ -185,7 +205,7 @@ class OverrideBody(Request, frozen=True):
     status: Literal["draining", "maintenance"]
     reason: Reason = ""
     length: Annotated[float, Meta(ge=1, le=model.MAX_OVERRIDE)] | None = None
-    holder: Text = ""
+    holder: Claim = ""
     wait: Wait = 0.0
 
 

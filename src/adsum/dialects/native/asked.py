@@ -135,6 +135,7 @@ def _pairs(raw: bytes) -> list[tuple[str, str]]:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
+    rules.text(name, text, len(text))
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:

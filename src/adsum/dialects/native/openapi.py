@@ -11,13 +11,14 @@ from msgspec import Struct
 
 import adsum
 from adsum import wire
-from adsum.dialects.native.routes import PATH_KINDS, ROUTES, Parameter, Route
+from adsum.dialects.native.routes import PATH_KINDS, ROUTES, Parameter, Position, Route
 
 _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
 
 ALWAYS: Final = (400, 404, 405, 500)
 """What any operation may answer, because any request may be malformed or misdirected."""
+HEADER_KINDS: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": Position}
 WITH_BODY: Final = (408, 413, 415)
 POSITION_HEADERS: Final = {
     wire.EPOCH_HEADER: ("string", "The history that the revisions belong to"),
@@ -117,7 +118,7 @@ def _query_parameter(parameter: Parameter) -> dict[str, Any]:
     if parameter.many:
         return {**shape, "schema": {"type": "array", "items": schema}, "style": "form", "explode": True}
     if parameter.keyed:
-        pairs = {"type": "object", "additionalProperties": schema}
+        pairs = {"type": "object", "propertyNames": {"pattern": "^[^\\[\\]]+$"}, "additionalProperties": schema}
         return {**shape, "schema": pairs, "style": "deepObject", "explode": True}
     return {**shape, "schema": schema}
 
@@ -134,4 +135,4 @@ def _headers(route: Route) -> list[tuple[str, str]]:
 
 
 def _header_parameter(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+    return {"name": name, "in": "header", "description": text, "schema": _plain(HEADER_KINDS.get(name, str))}

@@ -14,7 +14,6 @@ from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.filters import Filter
 from adsum.dialects.native.pages import Pages, matches
-from adsum.dialects.native.problems import Malformed
 from adsum.registry import Registry
 
 HISTORY: Final = 100
@@ -51,8 +50,6 @@ class Reads:
 
     async def read_changes(self, asked: Asked) -> Reply:
         service, id = asked.query.get("service"), asked.query.get("id")
-        if id is not None and service is None:
-            raise Malformed("id", "needs `service`: an id is one service's own")
         recorded = await self._registry.history(service, id, asked.query.get("limit", HISTORY))
         snapshot = self._registry.snapshot
         changes = [wire.ChangeView.of(each) for each in recorded]

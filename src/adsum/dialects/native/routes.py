@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from adsum import wire
-from adsum.core import rules
 from adsum.core.model import Status
 
 BASE: Final = "/api/v1"
@@ -19,7 +18,6 @@ MAX_RENEW_BODY: Final = 2 * 1024 * 1024
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=wire.MAX_HISTORY)]
-Holder = Annotated[str, Meta(max_length=rules.TEXT_LENGTH)]
 Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 Position = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
 
@@ -55,7 +53,7 @@ class Route:
 
 PATH_KINDS: Final[dict[str, Any]] = {"service": wire.Name, "id": wire.Id, "watch": Token}
 
-HOLDER = Parameter("holder", Holder, "Must still be the lease's holder, if given")
+HOLDER = Parameter("holder", wire.Text, "Must still be the lease's holder, if given")
 REASON = Parameter("reason", wire.Reason, "Why, for the record")
 CONDITIONS = (
     Parameter("after", Count, "Answer when the revision is past this one, or `wait` is over"),
@@ -65,9 +63,7 @@ FILTERS = (
     Parameter("status", Status, "Only instances that stand so; may be repeated: any of them", many=True),
     Parameter("tag", wire.Text, "Only instances with this tag; may be repeated: all of them", many=True),
     Parameter("zone", wire.Text, "Only instances in this zone"),
-    Parameter(
-        "metadata", Annotated[str, Meta(max_length=rules.VALUE_LENGTH)], "Only instances with this pair", keyed=True
-    ),
+    Parameter("metadata", wire.Reason, "Only instances with this pair", keyed=True),
 )
 
 _SERVICES = f"{BASE}/services"
@@ -170,7 +166,7 @@ ROUTES: Final = (
         (422, 503),
         (
             Parameter("service", wire.Name, "Only changes of this service"),
-            Parameter("id", wire.Id, "Only changes of this instance; needs `service`"),
+            Parameter("id", wire.Id, "Only changes of instances with this id"),
             Parameter("limit", Limit, "How many at most; 100 unless told"),
         ),
     ),
