@@ -60,7 +60,7 @@ class Child:
         try:
             # A group of its own: a signal that a terminal sends to us reaches it only through us, after the drain.
             self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-                argv, env=environ, process_group=0, preexec_fn=_die_with_parent()
+                argv, env=environ, process_group=0, preexec_fn=die_with_parent()
             )
         except FileNotFoundError:
             why = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
@@ -108,7 +108,7 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """What the forked child does before it becomes the program: have the kernel kill it when we end, however."""
     if sys.platform != "linux":
         return None

@@ -1,0 +1,62 @@
+"""Who plays: the registry, the services, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from adsum.demo.processes import Process, Processes, environment
+from adsum.demo.service import CHECK
+from adsum.run.port import claim_free_port
+
+TTL: Final = "5s"
+GRACE: Final = "5s"
+"""Shorter than the defaults, so that half a minute shows what else takes a minute and more."""
+
+
+class Cast:
+    """The processes of one performance, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._claims = ExitStack()
+        self._port = self._free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.processes = Processes(folder, environment(self.url, folder))
+        self.instances: dict[str, Process] = {}
+        self._store = f"sqlite:///{folder / 'adsum.db'}"
+
+    def start_registry(self) -> Process:
+        """`adsum serve`, on the same port and with the same store each time."""
+        argv = _adsum("serve", "--listen", f"127.0.0.1:{self._port}", "--store", self._store, "--node", "demo")
+        return self.processes.start("registry", argv)
+
+    def start_wrapped(self, service: str, id: str) -> None:
+        """A program that knows nothing of Adsum, wrapped by `adsum run`."""
+        program = [sys.executable, "-m", "adsum.demo.service", service, "--id", id]
+        lease = ["--ttl", TTL, "--grace", GRACE, "--check", CHECK]
+        naming = ["--service", service, "--id", id, "--port", str(self._free_port())]
+        self.instances[id] = self.processes.start(id, _adsum("run", *naming, *lease, "--", *program))
+
+    def start_registering(self, service: str, id: str) -> None:
+        """A program that lists itself through the client library."""
+        argv = [sys.executable, "-m", "adsum.demo.service", service, "--id", id, "--register"]
+        self.instances[id] = self.processes.start(id, argv, PORT=str(self._free_port()))
+
+    async def close(self) -> None:
+        """Stop whatever runs."""
+        try:
+            await self.processes.close()
+        finally:
+            self._claims.close()
+
+    def _free_port(self) -> int:
+        claim = claim_free_port(Random())  # noqa: S311 - not a secret
+        self._claims.callback(claim.release)
+        return claim.port
+
+
+def _adsum(*args: str) -> list[str]:
+    return [sys.executable, "-m", "adsum", *args]

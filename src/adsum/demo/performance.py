@@ -1,0 +1,101 @@
+"""One performance from the first process to the last: `perform` is what `adsum demo` calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from adsum.client.client import Client
+from adsum.core.errors import AdsumError
+from adsum.demo import plain
+from adsum.demo.board import Board, Note
+from adsum.demo.cast import Cast
+from adsum.demo.story import Story
+from adsum.demo.traffic import SERVICES, Traffic
+from adsum.demo.watching import watch_changes, watch_views
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def perform(*, stay: bool, pace: float, live: bool) -> int:
+    """Tell the story; the exit code: 0 if no request failed. `live`: as a picture on a terminal."""
+    logging.getLogger("adsum").addHandler(logging.NullHandler())
+    board = Board(_silent if live else plain.tell)
+    code = OK
+    with tempfile.TemporaryDirectory(prefix="adsum-demo-", ignore_cleanup_errors=True) as folder:
+        try:
+            asyncio.run(_perform(Path(folder), board, stay=stay, pace=pace, live=live))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            code = OK if stay else INTERRUPTED
+        except AdsumError as error:
+            print(f"adsum demo: {error}", file=sys.stderr)  # noqa: T201
+            code = FAILED
+    print(summary(board))  # noqa: T201
+    return code if code != OK or board.failed == 0 else FAILED
+
+
+def summary(board: Board) -> str:
+    """What there is to say at the end."""
+    lines = [
+        ("requests sent", str(board.sent)),
+        ("failed", str(board.failed)),
+        ("retries that no caller saw", str(board.retried)),
+        ("the slowest answer, with its retries", f"{board.slowest:.2f} s"),
+        *board.findings,
+    ]
+    width = max(len(name) for name, _ in lines)
+    told = [f"  {name:<{width}}  {value}" for name, value in lines]
+    return "\n".join(["", *told, *(f"  failed: {why}" for why in board.failures)])
+
+
+async def _perform(folder: Path, board: Board, *, stay: bool, pace: float, live: bool) -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    cast = Cast(folder)
+    try:
+        async with (
+            Client(cast.url, cache=False, actor="demo") as client,
+            _shown(board, live),
+            asyncio.TaskGroup() as tasks,
+        ):
+            story = Story(cast, client, board, pace)
+            background = [tasks.create_task(watch_views(client, name, board)) for name in dict.fromkeys(SERVICES)]
+            background.append(tasks.create_task(watch_changes(client, board)))
+            await story.raise_curtain()
+            traffic = tasks.create_task(Traffic(client, board).run())
+            await story.play()
+            if stay:
+                await story.go_on()
+            traffic.cancel()
+            await asyncio.wait([traffic])
+            for each in background:
+                each.cancel()
+    except* AdsumError as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        await cast.close()
+
+
+@asynccontextmanager
+async def _shown(board: Board, live: bool) -> AsyncIterator[None]:
+    if live:
+        from rich.console import Console
+
+        from adsum.demo import screen
+
+        async with screen.shown(board, Console()):
+            yield
+    else:
+        async with plain.shown(board):
+            yield
+
+
+def _silent(_: Note) -> None:
+    """The picture shows the notes."""

@@ -1,0 +1,116 @@
+"""A small HTTP service of the demo: `python -m adsum.demo.service NAME`, listening on PORT.
+
+It answers /health, and everything else after a little work. On SIGTERM it finishes what it has begun. With --register
+it lists itself through the client library; without, it knows nothing of Adsum and is wrapped by `adsum run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import msgspec
+
+WORK: Final = (0.004, 0.02)
+"""Seconds that an answer takes, at least and at most."""
+MAX_HEAD: Final = 16_384
+"""Bytes of a request's head; a longer one is cut off."""
+FINISH: Final = 5.0
+"""Seconds that requests have to finish at the end."""
+CHECK: Final = "http:/health?interval=500ms&timeout=2s&rise=1&fall=2"
+
+
+class Service:
+    """One instance: who it is, and the requests that it is answering."""
+
+    def __init__(self, name: str, id: str) -> None:
+        self._body = {"service": name, "instance": id, "pid": os.getpid()}
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ending = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection, one after another."""
+        self._writers.add(writer)
+        try:
+            while not self._ending:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self._busy += 1
+                self._idle.clear()
+                try:
+                    writer.write(await self._answer_to(head))
+                    await writer.drain()
+                finally:
+                    self._busy -= 1
+                    if not self._busy:
+                        self._idle.set()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # The caller has gone, or is none.
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def finish(self) -> None:
+        """Take no more requests; return when those that have begun are answered."""
+        self._ending = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH):
+                await self._idle.wait()
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _answer_to(self, head: bytes) -> bytes:
+        if head.split(b" ", 2)[1] != b"/health":
+            await asyncio.sleep(random.uniform(*WORK))  # noqa: S311 - work, not a secret
+        body = msgspec.json.encode(self._body)
+        end = b"Connection: close\r\n" if self._ending else b""
+        kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        return b"HTTP/1.1 200 OK\r\n" + kind + end + b"\r\n" + body
+
+
+async def serve(name: str, port: int, id: str, *, register: bool) -> None:
+    """Until SIGTERM."""
+    ended = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    service = Service(name, id)
+    server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD)
+    async with _registered(name, port, id) if register else _unregistered():
+        await ended.wait()
+    server.close()
+    await service.finish()
+
+
+@asynccontextmanager
+async def _registered(name: str, port: int, id: str) -> AsyncIterator[None]:
+    from adsum import Client
+
+    async with Client(cache=False) as client, client.register(name, port, id=id, check=CHECK, ttl=5.0, grace=5.0):
+        yield
+
+
+@asynccontextmanager
+async def _unregistered() -> AsyncIterator[None]:
+    yield
+
+
+def main() -> None:
+    """Serve what the command line says."""
+    parser = argparse.ArgumentParser(description="A small HTTP service of the demo, listening on PORT.")
+    parser.add_argument("name")
+    parser.add_argument("--id", default=os.environ.get("ADSUM_ID", "demo"))
+    parser.add_argument("--register", action="store_true", help="list it through the client library")
+    given = parser.parse_args()
+    asyncio.run(serve(given.name, int(os.environ["PORT"]), given.id, register=given.register))
+
+
+if __name__ == "__main__":
+    main()
