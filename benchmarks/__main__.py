@@ -1,0 +1,81 @@
+"""`python -m benchmarks [--only NAME …] [--quick] [--json FILE]`: every benchmark in turn, then one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Final, cast
+
+from benchmarks import machine
+from benchmarks.processes import Trouble
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Skipped, render, say
+
+BENCHMARKS: Final = {
+    "lookup": "reading a service, beside a bare server and etcd",
+    "register": "durable registrations, beside etcd's puts",
+    "fanout": "one change to 10,000 watchers, and a burst",
+    "renew": "100,000 instances held by one node",
+    "checks": "5,000 checks run by one node",
+    "pick": "choosing an endpoint, for each policy",
+    "change": "one change of a large catalog, on both sides",
+}
+"""Name → what it is about; each is the module of that name, with `run(setting)`."""
+
+FOLDER: Final = Path("build")
+"""Where stores and logs go while it runs: beside the project, so that syncing meets a real disk."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    names = options.only or list(BENCHMARKS)
+    _open_many_files()
+    began = time.monotonic()
+    results = [(name, _run(name, options.quick)) for name in names]
+    print(render(results))
+    print(f"\n{machine.describe()}")
+    print(f"{time.strftime('%Y-%m-%d')}, {time.monotonic() - began:.0f} s{', quick' if options.quick else ''}")
+    if options.json:
+        document = {name: [asdict(result) for result in block] for name, block in results}
+        options.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:10}{about}" for name, about in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=f"How fast Adsum is, beside peers in the same run.\n\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", action="append", choices=list(BENCHMARKS), metavar="NAME", help="run this one only")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    return parser
+
+
+def _run(name: str, quick: bool) -> list[Result]:
+    say(f"{name}: {BENCHMARKS[name]}")
+    run = cast("Callable[[Setting], list[Result]]", import_module(f"benchmarks.{name}").run)
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=FOLDER, ignore_cleanup_errors=True) as folder:
+        try:
+            return run(Setting(Path(folder).resolve(), quick))
+        except Trouble as trouble:
+            return [Skipped(name, str(trouble))]
+
+
+def _open_many_files() -> None:
+    """Every watcher is a file here and one in the node, which inherits the limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    main()

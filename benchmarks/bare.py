@@ -1,0 +1,43 @@
+"""The least that uvicorn can do: an ASGI function that answers the same bytes to everybody. Run as a process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Bare:
+    """Answers the bytes."""
+
+    def __init__(self, body: bytes) -> None:
+        headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        self._start = {"type": "http.response.start", "status": 200, "headers": headers}
+        self._body = {"type": "http.response.body", "body": body}
+
+    async def __call__(self, _scope: object, _receive: object, send: Send) -> None:
+        await send(self._start)
+        await send(self._body)
+
+
+def main(port: int, file: Path) -> None:
+    uvicorn.run(
+        Bare(file.read_bytes()),
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

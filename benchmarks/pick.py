@@ -1,0 +1,130 @@
+"""Picking: what each policy costs a call, at 10, 1,000 and 10,000 endpoints.
+
+The picker alone chooses; the channel's `pick()` chooses, counts the call as in flight and notes the time. The third row
+of each policy is a whole turn: `pick()`, and `done()` when the call is over. The best of several repeats, since
+whatever else the machine does only adds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from random import Random
+from timeit import repeat
+from typing import Final
+
+from adsum.balance.loads import Loads
+from adsum.balance.policies import POLICIES, policy
+from adsum.client.channel import Channel
+from adsum.client.options import ChannelOptions
+from adsum.client.ports import Group, Lost, Position
+from adsum.client.resolver import Resolver
+from adsum.clock import SystemClock
+from adsum.core.selection import Choice
+from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
+from benchmarks import workload
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Row, length, lengths, say
+
+SIZES: Final = (10, 1_000, 10_000)
+AIMS: Final = {"round_robin": 1e-6, "least_request": 2e-6}
+"""Seconds that a pick may take at most; `least_request` is P2C."""
+KEYED: Final = ("ring_hash", "maglev")
+KEYS: Final = tuple(f"user-{number}" for number in range(64))
+
+
+def run(setting: Setting) -> list[Result]:
+    return asyncio.run(_run(setting))
+
+
+async def _run(setting: Setting) -> list[Result]:
+    rows: list[Result] = []
+    for name in POLICIES:
+        say(f"  {name}")
+        bare = [_picker(setting, name, size) for size in SIZES]
+        whole = [await _channel(setting, name, size) for size in SIZES]
+        picks, turns = [pick for pick, _ in whole], [turn for _, turn in whole]
+        rows.append(_row(f"{name}: picker.pick()", bare, AIMS.get(name)))
+        rows.append(_row(f"{name}: channel.pick()", picks, AIMS.get(name)))
+        rows.append(_row(f"{name}: channel.pick() and done()", turns, None))
+    return rows
+
+
+def _row(what: str, seconds: Sequence[float], aim: float | None) -> Row:
+    return Row(
+        f"{what} of 10 / 1,000 / 10,000",
+        lengths(seconds),
+        aim=f"< {length(aim)}" if aim else "",
+        met=max(seconds) < aim if aim else None,
+        values=tuple((str(size), each) for size, each in zip(SIZES, seconds, strict=True)),
+    )
+
+
+def _picker(setting: Setting, name: str, size: int) -> float:
+    choices = [Choice(workload.endpoint(number), 1.0) for number in range(size)]
+    picker = policy(name).build(choices, Loads(), Random(1))
+    return _best(setting, _each(picker.pick, name))
+
+
+async def _channel(setting: Setting, name: str, size: int) -> tuple[float, float]:
+    """Seconds of a pick, and of a pick and its `done`."""
+    clock, rng = SystemClock(), Random(1)
+    resolver = Resolver(workload.SERVICE, _Fixed(size), shelf=None, clock=clock, rng=rng)
+    channel = Channel(resolver, ChannelOptions(policy=name), clock=clock, rng=rng)
+    resolver.start()
+    await channel.ready(60.0)
+    pick = _best(setting, _each(channel.pick, name))
+    turn = _best(setting, _each(lambda key=None: channel.pick(key).done(), name))
+    await channel.close()
+    await resolver.close()
+    return pick, turn
+
+
+def _each(pick: Callable[..., object], name: str) -> Callable[[], object]:
+    """One pick for each of `KEYS`, with the key if the policy asks for one."""
+    if name in KEYED:
+
+        def picks() -> None:
+            for key in KEYS:
+                pick(key)
+    else:
+
+        def picks() -> None:
+            for _ in KEYS:
+                pick()
+
+    return picks
+
+
+def _best(setting: Setting, picks: Callable[[], object]) -> float:
+    turns = setting.so_many(300, 10)
+    return min(repeat(picks, number=turns, repeat=setting.so_many(7, 2))) / turns / len(KEYS)
+
+
+class _Fixed:
+    """A source that shows one view and then is quiet."""
+
+    def __init__(self, size: int) -> None:
+        self._endpoints = {each.id: each for each in map(workload.endpoint, range(size))}
+
+    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:  # noqa: ARG002
+        yield Group(Position("bench", 1), True, self._endpoints)
+        await asyncio.get_running_loop().create_future()
+
+    async def register(self, service: str, id: str, body: RegistrationBody) -> Written:
+        raise NotImplementedError
+
+    async def renew(self, leases: Sequence[LeaseBody]) -> Renewed:
+        raise NotImplementedError
+
+    async def override(self, service: str, id: str, body: OverrideBody) -> Written:
+        raise NotImplementedError
+
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> Written:
+        raise NotImplementedError
+
+    async def local_address(self) -> str:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing is held."""
