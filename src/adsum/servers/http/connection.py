@@ -1,0 +1,142 @@
+"""One connection: uvicorn's protocol, bounded, and with a shortcut for what can be answered at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from adsum import wire
+from adsum.servers.http.bounds import MAX_HEAD, Sweeper
+
+Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
+"""From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
+the status line and the date."""
+
+NO_REQUEST: Final = (400, "this is no HTTP request")
+TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
+
+
+class Connection(HttpToolsProtocol):
+    """One connection, with what uvicorn leaves unbounded bounded."""
+
+    def __init__(self, sweeper: Sweeper, prompt: Prompt | None, **given: Any) -> None:
+        super().__init__(**given)
+        self._sweeper = sweeper
+        self._prompt = prompt
+        self._answered = False
+        """Whether the request that is being read has been answered promptly."""
+        self._unread = 0
+        """Bytes that came since the last piece of a request was complete."""
+        self._refusal = NO_REQUEST
+        """What to say to what can't be read on."""
+
+    def unsent(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """Close without a word."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._sweeper.bounds.connections:
+            self.refuse(503, "too many connections", b"retry-after: 5\r\n")
+            return
+        self._rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._sweeper.forget(self)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """A peer that ends its side is gone: nothing more is written, and whoever waits for it is told."""
+        if not self._idle():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        super().data_received(data)
+        if not self._unread:
+            return
+        if self.transport.is_closing():
+            self._sweeper.has_head(self)
+        elif self._unread > MAX_HEAD:
+            self.refuse(*TOO_LARGE)
+        elif self._idle():
+            self._sweeper.awaits_head(self)
+
+    def on_headers_complete(self) -> None:
+        if self._unread > MAX_HEAD and self._head() > MAX_HEAD:
+            self._refusal = TOO_LARGE
+            raise ValueError  # The parser stops, and `send_400_response` is called.
+        self._unread = 0
+        self._sweeper.has_head(self)
+        self._answered = self._answer_promptly()
+        if not self._answered:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        if not self._answered:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        if not self._answered:
+            super().on_message_complete()
+
+    def _head(self) -> int:
+        """Bytes of the head that is complete now."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _answer_promptly(self) -> bool:
+        """Answer at once, without a task, if nothing is ahead of this request and it needs no waiting."""
+        parser = self.parser
+        if self._prompt is None or parser.get_method() != b"GET" or not self._idle() or self.flow.write_paused:
+            return False
+        if not parser.should_keep_alive() or parser.should_upgrade() or parser.get_http_version() != "1.1":
+            return False
+        answer = self._prompt(self.url, self.headers)
+        if answer is None:
+            return False
+        status, text = answer
+        date = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"".join((STATUS_LINE[status], date, text)))
+        self._rest()
+        return True
+
+    def _rest(self) -> None:
+        """Close after a while, unless something is asked for."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sweeper.stalls(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._sweeper.moves(self)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # ours says it
+        self.refuse(*self._refusal)
+
+    def refuse(self, code: int, detail: str, headers: bytes = b"") -> None:
+        """Answer outside of any request, and close."""
+        self._sweeper.has_head(self)
+        title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
+        body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
+        self.transport.write(
+            b"%bcontent-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (STATUS_LINE[code], len(body), headers, body)
+        )
+        self.transport.close()

@@ -1,0 +1,86 @@
+"""The server: uvicorn without its own signals, sockets and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import uvicorn
+
+from adsum.servers.http.bounds import BACKLOG, Bounds, Sweeper
+from adsum.servers.http.connection import Connection, Prompt
+
+Application = Callable[..., Awaitable[None]]
+
+
+class HttpServer:
+    """Serves one ASGI callable on sockets that are already bound."""
+
+    def __init__(
+        self,
+        app: Application,
+        sockets: Sequence[socket.socket],
+        bounds: Bounds | None = None,
+        prompt: Prompt | None = None,
+    ) -> None:
+        bounds = bounds or Bounds()
+        self._sockets = list(sockets)
+        self._sweeper = Sweeper(bounds)
+        config = uvicorn.Config(
+            app,
+            http=cast("type[asyncio.Protocol]", partial(Connection, self._sweeper, prompt)),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=bounds.idle,
+            timeout_graceful_shutdown=bounds.stop,
+        )
+        self._server = _Server(config)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Return when connections are accepted."""
+        serving = asyncio.create_task(self._server.serve(self._sockets), name="adsum-http")
+        self._tasks = [serving, asyncio.create_task(self._sweeper.run(), name="adsum-sweep")]
+        await asyncio.wait([serving, asyncio.ensure_future(self._server.up.wait())], return_when="FIRST_COMPLETED")
+
+    async def stop(self) -> None:
+        """Accept no more, let what is being answered finish within `Bounds.stop`, and cut off the rest; idempotent."""
+        if not self._tasks:
+            return
+        self._server.should_exit = True
+        serving, sweeping = self._tasks
+        self._tasks = []
+        self._sweeper.hurry()
+        await serving
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()

@@ -1,0 +1,291 @@
+"""What one peer, or very many, can do to the daemon over real sockets: nothing that stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adsum.servers import http
+from adsum.servers.http import Bounds, HttpServer, bounds
+from adsum.servers.http.bounds import MAX_HEAD
+from adsum.servers.http.server import Application
+from tests.running import RunningDaemon
+
+PATIENCE = 20.0
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def _big(scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]) -> None:
+    """Says more than any buffer holds."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[misc]
+    for _ in range(1_000):
+        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})  # type: ignore[misc]
+    await send({"type": "http.response.body", "body": b""})  # type: ignore[misc]
+
+
+async def _hello(scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})  # type: ignore[misc]
+    await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[misc]
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Application, **given: float) -> AsyncIterator[tuple[HttpServer, int]]:
+    sockets = http.listen("127.0.0.1:0")
+    server = HttpServer(app, sockets, Bounds(**given))  # type: ignore[arg-type]
+    port: int = sockets[0].getsockname()[1]
+    await server.start()
+    try:
+        yield server, port
+    finally:
+        await server.stop()
+
+
+async def _heard(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read()
+    return b""
+
+
+async def _until(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not so():  # noqa: ASYNC110  # the daemon is in another thread
+            await asyncio.sleep(0.01)
+
+
+async def test_a_head_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SWEEP", 0.02)
+    async with _serving(_hello, head=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        drip = asyncio.create_task(_drip(writer))
+        heard = await _heard(reader)
+        drip.cancel()
+        writer.close()
+    assert heard == b"" or heard.startswith(b"HTTP/1.1 408 "), "what is still under way may reset the connection"
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"x")
+        await asyncio.sleep(0.02)
+
+
+async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
+    async with _serving(_hello, idle=0.1) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await _heard(reader) == b""
+        writer.close()
+        await _until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
+    async with _serving(_hello) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD + end)
+        heard = await _heard(reader)
+        writer.close()
+    assert heard.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SWEEP", 0.02)
+    async with _serving(_big, stall=0.1) as (server, port):
+        mute = socket.create_connection(("127.0.0.1", port))
+        mute.sendall(GET)
+        await _until(lambda: server.connections == 1)
+        await _until(lambda: server.connections == 0)
+        mute.close()
+
+
+async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SWEEP", 0.02)
+    async with _serving(_big, stall=0.3) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        total = 0
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(20):
+                total += len(await reader.readexactly(1_000_000))
+                await asyncio.sleep(0.05)
+        writer.close()
+    assert total == 20_000_000
+
+
+async def test_past_the_bound_a_connection_is_told_so_and_closed() -> None:
+    async with _serving(_hello, connections=2) as (server, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await _until(lambda: server.connections == 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        heard = await _heard(reader)
+        assert heard.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 5\r\n" in heard
+        assert json.loads(heard.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+        held[0][1].close()
+        await _until(lambda: server.connections == 1)
+        held[1][1].write(GET)
+        async with asyncio.timeout(PATIENCE):
+            assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
+        held[1][1].close()
+        writer.close()
+
+
+async def test_a_taken_address_is_one_sentence() -> None:
+    (bound,) = http.listen("127.0.0.1:0")
+    bound.listen()
+    port = bound.getsockname()[1]
+    with pytest.raises(http.ListenRefused, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+        http.listen(f"127.0.0.1:{port}")
+    bound.close()
+
+
+@pytest.mark.parametrize("address", ["", "23786", "localhost", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1"])
+def test_an_address_must_be_host_and_port(address: str) -> None:
+    with pytest.raises(http.ListenRefused, match="HOST:PORT"):
+        http.listen(address)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    try:
+        sockets = http.listen("[::1]:0")
+    except http.ListenRefused:
+        pytest.skip("this machine has no IPv6 loopback")
+    assert http.url(sockets[0]).startswith("http://[::1]:")
+    for each in sockets:
+        each.close()
+
+
+async def _talk(daemon: RunningDaemon, said: bytes, *, hang_up: bool = False) -> bytes:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        with contextlib.suppress(OSError):
+            writer.write(said)
+            await writer.drain()
+            if hang_up:
+                writer.write_eof()
+        return await _heard(reader)
+    finally:
+        writer.close()
+
+
+async def _lives(daemon: RunningDaemon) -> bool:
+    heard = await _talk(daemon, b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    return heard.startswith(b"HTTP/1.1 200 ")
+
+
+PIECES = st.sampled_from(
+    [
+        b"GET /api/v1/services/orders HTTP/1.1\r\n",
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\n",
+        b"GET /api/v1/watch HTTP/1.1\r\nlast-event-id: \xff:1\r\n",
+        b"host: x\r\n",
+        b"content-length: 5\r\n",
+        b"content-length: -1\r\n",
+        b"content-type: application/json\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"expect: 100-continue\r\n",
+        b"connection: upgrade\r\nupgrade: websocket\r\n",
+        b"\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b'{"port": 1}',
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+        b"GET /%zz?%ff=%00 HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00",
+    ]
+)
+
+
+@given(st.lists(st.one_of(PIECES, st.binary(max_size=40)), max_size=8).map(b"".join))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+    async def go() -> None:
+        heard = await _talk(daemon, said, hang_up=True)
+        assert heard == b"" or heard.startswith(b"HTTP/1.1 ")
+        assert b"500 Internal" not in heard
+        assert await _lives(daemon)
+
+    asyncio.run(go())
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_two_thousand_idle_connections_are_nothing(daemon: RunningDaemon) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    try:
+        for _ in range(20):
+            held += await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(100)))
+        assert await _lives(daemon)
+    finally:
+        for _, writer in held:
+            writer.transport.abort()
+
+
+async def test_who_hangs_up_before_the_answer_leaves_no_trace(
+    daemon: RunningDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (b"/metrics", b"/docs", b"/api/v1/services/x?after=0&wait=9", b"/api/v1/watch"):
+        await _talk(daemon, b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path, hang_up=True)
+    assert await _lives(daemon)
+    await _until(lambda: daemon.registry.watches.count == 0)
+    assert not caplog.records
+
+
+async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    for _ in range(50):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /api/v1/watch HTTP/1.1\r\nhost: x\r\n\r\n")
+        held.append((reader, writer))
+    await _until(lambda: daemon.registry.watches.count == 50)
+    for _, writer in held:
+        writer.transport.abort()
+    await _until(lambda: daemon.registry.watches.count == 0)
+
+
+async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemon: RunningDaemon) -> None:
+    body = b"[" * 200_000
+    head = (
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"connection: close\r\n"
+    )
+    declared = await _talk(daemon, head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    assert declared == b"" or declared.startswith(b"HTTP/1.1 413 ")
+    chunked = await _talk(daemon, head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    assert chunked == b"" or chunked.startswith(b"HTTP/1.1 413 ")
+    assert await _lives(daemon)
+
+
+async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -> None:
+    registering = (
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b'content-length: 11\r\n\r\n{"port": 1}'
+    )
+    reading = b"GET /api/v1/services/orders HTTP/1.1\r\nhost: x\r\n\r\n"
+    listing = b"GET /api/v1/services HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    heard = await _talk(daemon, registering + reading * 3 + listing)
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in heard.split(b"HTTP/1.1 ")[1:]]
+    assert [b'"ttl"' in body for body in bodies] == [True, False, False, False, False]
+    assert bodies[1] == bodies[2] == bodies[3]
+    assert json.loads(bodies[1])["instances"][0]["id"] == "o1"
+    assert json.loads(bodies[4])["services"][0]["name"] == "orders"
+
+
+async def test_a_prompt_answer_goes_to_http_1_0_and_to_closing_callers_too(daemon: RunningDaemon) -> None:
+    for head in (b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"):
+        heard = await _talk(daemon, b"GET /api/v1/services/orders " + head)
+        assert heard.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in heard
