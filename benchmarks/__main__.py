@@ -1,4 +1,8 @@
-"""`python -m benchmarks [--only NAME …] [--quick] [--json FILE]`: every benchmark in turn, then one table."""
+"""`python -m benchmarks [--only NAME …] [--quick] [--json FILE]`: every benchmark in turn, then one table.
+
+An aim that is missed is said in the table and changes nothing else; the exit code is 1 if a benchmark could not be
+finished, because answers were wrong.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from benchmarks import machine
+from benchmarks.load import WrongAnswers
 from benchmarks.processes import Trouble
 from benchmarks.setting import Setting
 from benchmarks.table import Result, Skipped, render, say
@@ -45,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         document = {name: [asdict(result) for result in block] for name, block in results}
         options.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
+    if any(isinstance(result, Skipped) and result.failed for _, block in results for result in block):
+        raise SystemExit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +76,8 @@ def _run(name: str, quick: bool) -> list[Result]:
             return run(Setting(Path(folder).resolve(), quick))
         except Trouble as trouble:
             return [Skipped(name, str(trouble))]
+        except (WrongAnswers, OSError) as wrong:
+            return [Skipped(name, f"{wrong}", failed=True)]
 
 
 def _open_many_files() -> None:

@@ -37,10 +37,11 @@ def _verdict(met: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that could not be measured here, and why."""
+    """Something that could not be measured here, and why; `failed` if it should have been."""
 
     what: str
     why: str
+    failed: bool = False
 
 
 Result = Row | Skipped
@@ -61,7 +62,7 @@ def render(results: Sequence[tuple[str, Sequence[Result]]]) -> str:
 
 def _told(result: Result, widths: Sequence[int]) -> str:
     if isinstance(result, Skipped):
-        return f"{result.what}: skipped, {result.why}"
+        return f"{result.what}: {'FAILED' if result.failed else 'skipped'}, {result.why}"
     return _line(result.cells(), widths)
 
 

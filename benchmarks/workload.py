@@ -37,10 +37,10 @@ def put(port: int, service: str, id: str, registration: bytes) -> bytes:
     return head.encode() + registration
 
 
-def puts(port: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
-    """Registrations of these (service, id), one by one."""
+def puts(to: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
+    """Registrations of these (service, id), one by one, to the node at port `to`."""
     for number, (service, id) in enumerate(names):
-        yield put(port, service, id, body(number, **more))
+        yield put(to, service, id, body(number, **more))
 
 
 def spread(count: int, services: int) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,144 @@
+"""One change of a large catalog, in one process and without a network: what it costs the node and what a consumer.
+
+The node: deciding and applying it (`apply`), the service's page anew (`page`), and the event that watchers share
+(`event`). A consumer: folding the event in (`fold`), selecting (`select`) and building the picker anew (`picker`).
+The median of several changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from statistics import median
+from time import perf_counter
+from typing import Final, cast
+
+from adsum.balance.loads import Loads
+from adsum.balance.policies import policy
+from adsum.client.fold import Fold
+from adsum.client.options import DEFAULT_POLICY
+from adsum.client.ports import Group, Position
+from adsum.core import catalog, decisions
+from adsum.core.catalog import Snapshot
+from adsum.core.changes import Batch, Whole
+from adsum.core.decisions import Caller, Draft
+from adsum.core.model import Endpoint, Listing, Registration, Status
+from adsum.core.selection import usable
+from adsum.dialects.native.events import Events
+from adsum.dialects.native.pages import Pages
+from adsum.registry import Registry
+from benchmarks import workload
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Row, length, lengths, say
+
+SIZES: Final = (10_000, 100_000)
+SERVICES: Final = 1_000
+CHANGES: Final = 15
+
+
+def run(setting: Setting) -> list[Result]:
+    rows: list[Result] = []
+    for size in setting.so_many(1, 0) * SIZES or (1_000,):
+        for services in (1, SERVICES):
+            say(f"  the node's side, {size:,} in {services:,}")
+            rows.append(_node_row(size, services))
+        say(f"  the consumer's side, {size:,}")
+        rows.append(_consumer_row(size))
+    return rows
+
+
+def _node_row(size: int, services: int) -> Row:
+    node = _Node(workload.listing(number, name) for number, name in _names(size, services))
+    steps = _steps(node.change)
+    where = "one service" if services == 1 else f"{services:,} services"
+    return _row(f"a change among {size:,} in {where}: apply + page + event", steps, ("apply", "page", "event"))
+
+
+def _consumer_row(size: int) -> Row:
+    consumer = _Consumer([workload.endpoint(number) for number in range(size)])
+    steps = _steps(consumer.change)
+    return _row(f"a consumer of {size:,}: fold + select + picker", steps, ("fold", "select", "picker"))
+
+
+def _row(what: str, steps: Sequence[float], names: Sequence[str]) -> Row:
+    told = f"{length(sum(steps))} ({lengths(steps)})"
+    return Row(what, told, values=tuple(zip(names, steps, strict=True)))
+
+
+def _steps(change: Callable[[int], tuple[float, ...]]) -> tuple[float, ...]:
+    """The median of each step, in seconds; the first change pays for what is made only once."""
+    change(0)
+    rounds = [change(number + 1) for number in range(CHANGES)]
+    return tuple(median(step) for step in zip(*rounds, strict=True))
+
+
+def _names(size: int, services: int) -> Iterable[tuple[int, str]]:
+    each = max(1, size // services)
+    return ((number, f"s-{number // each:04}") for number in range(size))
+
+
+@dataclass
+class _Kept:
+    """As much of a registry as pages ask for."""
+
+    snapshot: Snapshot
+
+    def age(self) -> float:
+        return 0.0
+
+
+class _Node:
+    """A catalog, its pages and its events; instances of its first service change."""
+
+    def __init__(self, listings: Iterable[Listing]) -> None:
+        snapshot = catalog.load(Whole("bench", 1, ((1, listing) for listing in listings)))
+        self._kept = _Kept(snapshot)
+        pages = Pages(cast("Registry", self._kept))
+        self._pages, self._events = pages, Events(pages)
+        self._first = next(iter(snapshot.services))
+
+    def change(self, number: int) -> tuple[float, float, float]:
+        """Seconds of applying, of the page and of the event."""
+        before = self._kept.snapshot
+        listings = list(before.service(self._first).listings.values())
+        asked = _again(listings[number % len(listings)].registration)
+        began = perf_counter()
+        changes = decisions.register(asked, Caller("bench", 1.0))(Draft(before))
+        after = before.apply(Batch(before.revision + 1, changes))
+        self._kept.snapshot = after
+        applied = perf_counter()
+        self._pages.page(self._first, None)
+        paged = perf_counter()
+        self._events.since(after, frozenset({self._first}), before.revision, 0.0)
+        return applied - began, paged - applied, perf_counter() - paged
+
+
+def _again(registration: Registration) -> Registration:
+    """The same, with another port."""
+    instance = registration.instance
+    return replace(registration, instance=replace(instance, port=instance.port % 60_000 + 1))
+
+
+class _Consumer:
+    """What a channel does on a new view: without its timers and outliers, which only forget who is gone."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._fold = Fold()
+        self._fold.take(Group(Position("bench", 1), True, {each.id: each for each in endpoints}), 0.0)
+        self._ids = [each.id for each in endpoints]
+        self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), Loads(), Random(1)
+        self._picker = self._policy.build(usable(endpoints).choices, self._loads, self._rng)
+
+    def change(self, number: int) -> tuple[float, float, float]:
+        """Seconds of folding, selecting and building."""
+        status = Status.WARNING if number % 2 else Status.MAINTENANCE
+        changed = Endpoint(workload.instance(number), status)
+        began = perf_counter()
+        self._fold.take(Group(Position("bench", number + 2), False, {changed.id: changed}, since=number + 1), 0.0)
+        endpoints = self._fold.endpoints
+        folded = perf_counter()
+        selection = usable(endpoints)
+        selected = perf_counter()
+        self._picker = self._policy.build(selection.choices, self._loads, self._rng, previous=self._picker)
+        return folded - began, selected - folded, perf_counter() - selected

@@ -1,0 +1,132 @@
+"""Leases at scale: 100,000 instances at a ttl of 30 s, held by one node and renewed in batches every 10 s.
+
+Also what they cost otherwise: how long registering them takes, the memory of each, and a restart with all of them in
+the store. They are spread over 1,000 services.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Final
+
+from benchmarks import callers, load, workload
+from benchmarks.load import CALLERS
+from benchmarks.peers import Node, sqlite
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Row, length, rate, say, size
+
+INSTANCES: Final = 100_000
+SERVICES: Final = 1_000
+TTL: Final = 30.0
+EVERY: Final = 10.0
+"""Seconds between two renewals of a lease, as registrars do it: a third of the ttl."""
+TOGETHER: Final = 1_000
+"""Leases that one request renews."""
+GRACE: Final = 600.0
+AT_ONCE: Final = 10_000
+"""Registrations between two renewals of all that are registered: no lease may lapse before the last is there."""
+
+
+def run(setting: Setting) -> list[Result]:
+    instances = setting.so_many(INSTANCES, 2_000)
+    every = setting.so_long(EVERY, 1.0)
+    store = sqlite(setting.folder)
+    with Node(setting.folder, store) as node:
+        empty = node.memory()
+        took = _load(node, instances)
+        registrars = Registrars(node, instances)
+        registrars.renew_for(every, every)
+        memory = (node.memory() - empty) / instances
+        say("  renewals")
+        share = _share_of_a_core(node, registrars, every, setting.so_long(25.0, 2.0))
+    say("  restart")
+    with Node(setting.folder, store) as node:
+        restart = node.started
+        kept = _status(node)["instances"]
+    if kept != instances:
+        raise load.WrongAnswers(f"{kept} of {instances} instances are there after a restart")
+    return [
+        Row(
+            f"{instances:,} instances at ttl {TTL:.0f} s, renewed every {every:.0f} s: CPU of one core",
+            f"{share:.1%}",
+            values=(("share", share), ("renewals_per_second", instances / every)),
+        ),
+        Row(f"memory of each of {instances:,} instances", size(memory), values=(("memory", memory),)),
+        Row(
+            f"registering {instances:,} instances in {SERVICES:,} services",
+            f"{length(took)}, {rate(instances / took)}",
+            values=(("took", took),),
+        ),
+        Row(f"restart with {instances:,} instances in SQLite", length(restart), values=(("took", restart),)),
+    ]
+
+
+def _load(node: Node, instances: int) -> float:
+    """Register all of them, and renew those that are; seconds that the registrations took."""
+    say(f"  {instances:,} registrations")
+    puts = workload.puts(node.port, workload.spread(instances, SERVICES), ttl=TTL, grace=GRACE)
+    took, done = 0.0, 0
+    while done < instances:
+        some = min(AT_ONCE, instances - done)
+        found = callers.call_all(node.port, puts, CALLERS, callers.Http1, count=some)
+        if found.failed:
+            raise load.WrongAnswers(f"{found.failed} of {some} registrations failed")
+        took += found.took
+        done += some
+        Registrars(node, instances).renew(done)
+    return took
+
+
+def _share_of_a_core(node: Node, registrars: Registrars, every: float, seconds: float) -> float:
+    """What being renewed for so long costs the node."""
+    before, began = node.cpu(), time.monotonic()
+    late = registrars.renew_for(seconds, every)
+    share = (node.cpu() - before) / (time.monotonic() - began)
+    if late > every:
+        raise load.WrongAnswers(f"renewals were up to {late:.0f} s late")
+    lapsed = _status(node).get("lapsed", 0)
+    if lapsed:
+        raise load.WrongAnswers(f"{lapsed} leases lapsed although they were renewed")
+    return share
+
+
+def _status(node: Node) -> dict[str, int]:
+    status: dict[str, int] = json.loads(node.get("/api/v1/status"))
+    return status
+
+
+class Registrars:
+    """Whoever renews all the leases, a batch at a time and the batches evenly spread."""
+
+    def __init__(self, node: Node, instances: int) -> None:
+        self._node = node
+        leases = [{"service": service, "id": id} for service, id in workload.spread(instances, SERVICES)]
+        together = min(TOGETHER, max(1, instances // 20))
+        self._batches = [leases[at : at + together] for at in range(0, instances, together)]
+        self._texts = [json.dumps({"leases": batch}).encode() for batch in self._batches]
+        self._turn = 0
+
+    def renew(self, count: int) -> None:
+        """Renew the first so many at once. Raises `WrongAnswers` if a lease was lost."""
+        for batch, text in zip(self._batches, self._texts, strict=True):
+            if count <= 0:
+                return
+            self._send(text)
+            count -= len(batch)
+
+    def renew_for(self, seconds: float, every: float) -> float:
+        """Renew each lease every so often, for so long; by how much the latest batch was late."""
+        began, pause, late = time.monotonic(), every / len(self._texts), 0.0
+        for turn in range(1, int(seconds / pause) + 1):
+            self._send(self._texts[self._turn % len(self._texts)])
+            self._turn += 1
+            wait = began + turn * pause - time.monotonic()
+            late = max(late, -wait)
+            time.sleep(max(0.0, wait))
+        return late
+
+    def _send(self, text: bytes) -> None:
+        answer = json.loads(self._node.post("/api/v1/renew", text))
+        if answer.get("lost"):
+            raise load.WrongAnswers(f"leases were lost: {answer['lost'][0]}")
