@@ -64,7 +64,12 @@ def picture(board: Board, height: int) -> Group:
     instances = sum(len(view.endpoints) for view in board.views.values()) + len(board.views)
     room = max(3, min(SHOWN_NOTES, height - instances - 9))
     return Group(
-        Panel(_services(board), title="services", title_align="left", border_style="bright_black"),
+        Panel(
+            _services(board),
+            title=Text(board.act or "services", style="bold"),
+            title_align="left",
+            border_style="bright_black",
+        ),
         Panel(_notes(board, room), title="what happens", title_align="left", border_style="bright_black"),
         _counts(board),
     )
