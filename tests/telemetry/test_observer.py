@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import os
+
+from adsum.core.changes import Batch, Change
+from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Registration, Result, Why
+from adsum.ports import Lag
+from adsum.telemetry import Logs, Telemetry
+from adsum.telemetry.timings import Timings
+from tests.fakes import FakeClock
+
+KEY = Key("orders", "o1")
+
+
+def _values(telemetry: Telemetry) -> dict[str, float]:
+    lines = (line for line in telemetry.exposition().decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_changes_are_counted_by_cause() -> None:
+    telemetry = Telemetry(FakeClock())
+    listing = Listing(Registration(Instance(*KEY, "10.0.0.1", 80)), Why(Cause.LEASE_LAPSED, "registry"))
+    changes = [Change(KEY, listing, listing.why), Change(KEY, None, Why(Cause.LEASE_EXPIRED, "registry"))]
+    telemetry.committed(Batch(7, changes), 0.002)
+    values = _values(telemetry)
+    assert values['adsum_changes_total{cause="lease-lapsed"}'] == 1
+    assert values['adsum_changes_total{cause="lease-expired"}'] == 1
+    assert values["adsum_batch_changes_sum"] == 2
+    assert values['adsum_commit_seconds_bucket{le="0.003"}'] == 1
+
+
+def test_a_guard_is_told_and_forgotten() -> None:
+    reading, writing = os.pipe()
+    logs = Logs("info", "json", writing)
+    telemetry = Telemetry(FakeClock(), logs)
+    telemetry.guarded("orders", 3)
+    assert telemetry.guards == {"orders": 3}
+    assert _values(telemetry)['adsum_guarded{service="orders"}'] == 3
+    telemetry.guarded("orders", 0)
+    telemetry.guarded("users", 0)
+    assert telemetry.guards == {}
+    assert 'adsum_guarded{service="orders"}' not in _values(telemetry)
+    logs.close()
+    told = [json.loads(line) for line in os.read(reading, 10_000).splitlines()]
+    assert [(line["message"], line["service"]) for line in told][:2] == [
+        ("the guard holds back expiries", "orders"),
+        ("the guard let go", "orders"),
+    ]
+    os.close(reading)
+    os.close(writing)
+
+
+def test_checks_watchers_and_refusals_are_counted() -> None:
+    telemetry = Telemetry(FakeClock())
+    telemetry.probed(KEY, Check("web", CheckKind.HTTP), Outcome(Result.FAIL))
+    telemetry.lagged(Lag(1.5, 4))
+    telemetry.shown(0.05)
+    telemetry.published(3, 10)
+    telemetry.refused("register", KeyError("x"))
+    telemetry.gauge("adsum_things", "Things", lambda: 12)
+    values = _values(telemetry)
+    assert values['adsum_probes_total{kind="http",result="fail"}'] == 1
+    assert (values["adsum_check_lag_seconds"], values["adsum_checks_overdue"]) == (1.5, 4)
+    assert values['adsum_shown_seconds_bucket{le="0.1"}'] == 1
+    assert values["adsum_woken_total"] == 10
+    assert values['adsum_refused_total{error="KeyError",operation="register"}'] == 1
+    assert values["adsum_things"] == 12
+
+
+def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
+    timings = Timings()
+    for took in (0.0001, 0.0002, 100.0):
+        timings.observe("read", 200, took)
+    (family,) = timings.collect()
+    buckets = {each.labels["le"]: each.value for each in family.samples if each.name.endswith("_bucket")}
+    assert (buckets["0.0001"], buckets["0.0003"], buckets["30.0"], buckets["+Inf"]) == (1, 2, 2, 3)
+    (total,) = (each.value for each in family.samples if each.name.endswith("_sum"))
+    assert total == 100.0003

@@ -1,0 +1,230 @@
+"""The node as a process: how it starts, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adsum.config import ServeConfig
+from adsum.core.errors import Invalid
+from adsum.daemon import Daemon
+from adsum.servers.http import ListenRefused, listen, url
+from tests.running import RunningDaemon
+
+PATIENCE = 30.0
+PROGRAM = """
+import json, sys
+from adsum.config import ServeConfig
+from adsum.core.errors import AdsumError
+from adsum.daemon import serve
+try:
+    serve(ServeConfig(**json.loads(sys.argv[1])))
+except AdsumError as error:
+    sys.exit(str(error))
+"""
+
+
+class Process:
+    """A daemon in a process of its own."""
+
+    def __init__(self, environment: dict[str, str] | None = None, **config: object) -> None:
+        config = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n1"} | config
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | (environment or {}),
+        )
+        assert self.child.stdout is not None
+        self.said = self.child.stdout.readline().strip()
+        self.url = self.said.rpartition(" ")[2]
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code and what it logged."""
+        self.child.send_signal(number)
+        _, errors = self.child.communicate(timeout=PATIENCE)
+        return self.child.returncode, errors
+
+
+@contextmanager
+def _process(environment: dict[str, str] | None = None, **config: object) -> Iterator[Process]:
+    process = Process(environment, **config)
+    try:
+        yield process
+    finally:
+        if process.child.poll() is None:
+            process.child.kill()
+        process.child.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_listens_serves_and_ends_cleanly(number: int) -> None:
+    with _process() as process:
+        assert process.said.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
+        with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=PATIENCE) as watch:
+            lines = watch.iter_lines()
+            while not next(lines).startswith("event: synced"):
+                pass
+            code, errors = process.end(number)
+            assert ": the registry is stopping" in list(lines)
+        assert code == 0
+        assert "Traceback" not in errors
+
+
+def test_sighup_does_not_end_it() -> None:
+    with _process() as process:
+        process.child.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{process.url}/readyz").status_code == 200
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with _process() as process:
+        host, port = process.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as unfinished:
+            unfinished.sendall(
+                b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 9\r\n\r\n{"
+            )
+            _until_metric(process.url, "adsum_connections", 2.0)
+            process.child.send_signal(signal.SIGTERM)
+            _until_refused(process.url)
+            code, _ = process.end()
+        assert code == -signal.SIGTERM
+
+
+def _until_metric(url: str, name: str, least: float) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while float(_metric(url, name)) < least:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _metric(url: str, name: str) -> str:
+    text = httpx.get(f"{url}/metrics").text
+    return next(line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+def _until_refused(url: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/healthz")
+        except httpx.TransportError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("it goes on")
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'adsum.db'}"
+    with _process(store=store) as process:
+        for n in range(20):
+            httpx.put(f"{process.url}/api/v1/services/orders/instances/o{n}", json={"port": 8000 + n})
+        before = httpx.get(f"{process.url}/api/v1/services/orders").json()
+        process.child.kill()
+        process.child.wait(PATIENCE)
+    with _process(store=store) as process:
+        after = httpx.get(f"{process.url}/api/v1/services/orders").json()
+        assert (after["epoch"], after["instances"]) == (before["epoch"], before["instances"])
+        assert process.end()[0] == 0
+
+
+def test_a_taken_address_and_a_taken_file_are_one_sentence(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'adsum.db'}"
+    with _process(store=store) as first:
+        taken: list[dict[str, object]] = [{"listen": first.url.removeprefix("http://")}, {"store": store}]
+        for config in taken:
+            with _process(None, **config) as second:
+                _, errors = second.child.communicate(timeout=PATIENCE)
+                assert second.child.returncode == 1
+                assert len(errors.splitlines()) == 1, errors
+
+
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(PATIENCE)
+        with _process({"NOTIFY_SOCKET": str(tmp_path / "notify")}) as process:
+            assert listening.recv(100) == b"READY=1"
+            process.end()
+            assert listening.recv(100) == b"STOPPING=1"
+
+
+def test_one_line_a_change_with_cause_and_actor() -> None:
+    with _process(log_format="json") as process:
+        there = f"{process.url}/api/v1/services/orders/instances/o1"
+        httpx.put(there, json={"port": 1}, headers={"Adsum-Actor": "deploy"})
+        httpx.delete(f"{there}?reason=scaled%20down")
+        _, errors = process.end()
+    lines = [json.loads(line) for line in errors.splitlines()]
+    changes = [line for line in lines if line["message"] == "change"]
+    assert [(each["cause"], each["actor"], each["status"], each["reason"]) for each in changes] == [
+        ("registered", "deploy", "passing", ""),
+        ("deregistered", "127.0.0.1", "gone", "scaled down"),
+    ]
+    assert all(line["at"].endswith("Z") for line in lines)
+
+
+def test_the_metrics_tell_what_matters(daemon: RunningDaemon) -> None:
+    httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
+    httpx.get(f"{daemon.url}/api/v1/services/orders")
+    httpx.get(f"{daemon.url}/nowhere")
+    answer = httpx.get(f"{daemon.url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = set(answer.text.splitlines())
+    for line in (
+        'adsum_request_seconds_count{code="201",operation="register"} 1.0',
+        'adsum_request_seconds_count{code="200",operation="read_service"} 1.0',
+        'adsum_request_seconds_count{code="404",operation="unknown"} 1.0',
+        'adsum_refused_total{error="UnknownPath",operation="unknown"} 1.0',
+        'adsum_changes_total{cause="registered"} 1.0',
+        "adsum_batch_changes_count 1.0",
+        "adsum_commit_seconds_count 1.0",
+        "adsum_leases 1.0",
+        "adsum_watches 0.0",
+        "adsum_instances 1.0",
+        "adsum_revision 1.0",
+        "adsum_check_lag_seconds 0.0",
+    ):
+        assert line in lines, answer.text
+
+
+def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
+    body = {"port": 1, "checks": [{"name": "web", "kind": "tcp", "interval": 60}]}
+    httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json=body)
+    httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o2", json={"port": 2})
+    said = httpx.get(f"{daemon.url}/api/v1/status").json()
+    assert (said["node"], said["store"], said["ready"]) == ("test", "memory:", True)
+    assert (said["services"], said["instances"], said["revision"]) == (1, 2, 2)
+    assert sum(said["status"].values()) == 2
+    assert said["uptime"] >= 0
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "100.100.100.200", "::ffff:169.254.169.254"])
+def test_an_address_that_is_never_an_instance_is_refused(daemon: RunningDaemon, address: str) -> None:
+    answer = httpx.put(f"{daemon.url}/api/v1/services/a/instances/b", json={"port": 1, "address": address})
+    assert (answer.status_code, answer.json()["field"]) == (422, "address")
+
+
+async def test_a_refused_start_leaves_nothing_behind() -> None:
+    (bound,) = listen("127.0.0.1:0")
+    bound.listen()
+    daemon = Daemon(ServeConfig(listen=url(bound).removeprefix("http://"), store="memory:", node="n"))
+    with pytest.raises(ListenRefused):
+        await daemon.start()
+    await daemon.stop()
+    bound.close()
+    with pytest.raises(Invalid):
+        Daemon(ServeConfig(store="paper:", node="n"))
