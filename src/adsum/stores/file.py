@@ -96,11 +96,14 @@ class File:
         db.execute("PRAGMA synchronous = FULL")
         if self._new_epoch:
             db.execute("UPDATE meta SET epoch = lower(hex(randomblob(16)))")
-        self._epoch = db.execute("SELECT epoch FROM meta").fetchone()[0]
         self._look()
 
     def _look(self) -> None:
-        self.revision = self._db.execute("SELECT revision FROM meta").fetchone()[0]
+        """See where the file stands."""
+        stands = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
+        if stands is None:
+            raise sqlite3.DatabaseError("its epoch and revision are gone")
+        self._epoch, self.revision = stands
         self._doubtful = False
 
     def whole(self) -> Whole:
@@ -182,7 +185,7 @@ class File:
         except StoreRefused as refused:
             raise StoreRefused(f"can't use {self.path}: {refused}") from refused
         except OSError as error:
-            raise StoreRefused(f"can't use {self.path}: {error.strerror}") from error
+            raise StoreRefused(f"can't use {self.path}: {error.filename}: {error.strerror}") from error
         except sqlite3.OperationalError as error:
             raise StoreRefused(f"can't use {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -38,7 +38,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
 """What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
 
 
-def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+def migrate(db: sqlite3.Connection) -> None:
     """Bring the file to the newest version, in one transaction a version.
 
     Raises `StoreRefused` for a file of a later version or of another program, which are left as they are.
@@ -47,12 +47,12 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRAT
     empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     if application != APPLICATION and not (empty and application == version == 0):
         raise StoreRefused("it is another program's SQLite file: name another one")
-    if version > len(migrations):
+    if version > len(MIGRATIONS):
         raise StoreRefused(
-            f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(migrations)}): "
+            f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(MIGRATIONS)}): "
             "run that one"
         )
-    for number, statements in enumerate(migrations[version:], version + 1):
+    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         with transaction(db):
             for statement in statements:
                 db.execute(statement)

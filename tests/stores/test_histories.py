@@ -1,0 +1,126 @@
+"""Every store through random histories, beside a dictionary that does the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from adsum import stores
+from adsum.core.changes import Change, Recorded
+from adsum.core.errors import StoreConflict
+from adsum.core.model import Key, Listing
+from adsum.ports import Store
+from tests import strategies
+from tests.stores.places import PLACES, Follower, Place, following, listed, shown
+
+batches = st.lists(strategies.simple_changes, min_size=1, max_size=4)
+
+
+class Histories(RuleBasedStateMachine):
+    """A store and what it should hold, followed all the time by one and now and then by another."""
+
+    scheme: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._folder = TemporaryDirectory()
+        self._place = Place(PLACES[self.scheme](Path(self._folder.name)))
+        self._listings: dict[Key, Listing] = {}
+        self._history: list[Recorded] = []
+        self._revision = 0
+        self._epochs: set[str] = set()
+        self._runner.run(self._open())
+
+    async def _open(self) -> None:
+        self._opened = AsyncExitStack()
+        self._store: Store = await self._opened.enter_async_context(self._place.open())
+        self._follower: Follower = await self._opened.enter_async_context(following(self._store))
+
+    def teardown(self) -> None:
+        self._runner.run(self._opened.aclose())
+        self._runner.close()
+        self._folder.cleanup()
+
+    def _expect(self, changes: Sequence[Change]) -> None:
+        self._revision += 1
+        for change in changes:
+            self._listings.pop(change.key, None)
+            if change.listing is not None:
+                self._listings[change.key] = change.listing
+            status = change.listing.status.value if change.listing is not None else ""
+            self._history.append(Recorded(self._revision, change.key, status, change.why))
+
+    @rule(changes=batches)
+    def commit(self, changes: list[Change]) -> None:
+        assert self._runner.run(self._store.commit(changes, self._revision)) == self._revision + 1
+        self._expect(changes)
+
+    @rule(changes=batches, away=st.sampled_from([-2, -1, 1, 5]))
+    def commit_on_another_basis(self, changes: list[Change], away: int) -> None:
+        with pytest.raises(StoreConflict):
+            self._runner.run(self._store.commit(changes, self._revision + away))
+
+    @rule(commits=st.lists(st.tuples(batches, st.booleans()), max_size=5))
+    def commit_together(self, commits: list[tuple[list[Change], bool]]) -> None:
+        """The second of each pair says whether it is decided on the revision that it will meet."""
+
+        async def together(bases: list[int]) -> list[int | BaseException]:
+            return await asyncio.gather(
+                *(self._store.commit(changes, basis) for (changes, _), basis in zip(commits, bases, strict=True)),
+                return_exceptions=True,
+            )
+
+        bases, revision = [], self._revision
+        for _, fresh in commits:
+            bases.append(revision if fresh else revision + 1)
+            revision += fresh
+        results = self._runner.run(together(bases))
+        for (changes, fresh), result in zip(commits, results, strict=True):
+            if fresh:
+                self._expect(changes)
+                assert result == self._revision
+            else:
+                assert isinstance(result, StoreConflict)
+
+    @rule()
+    def restart(self) -> None:
+        self._runner.run(self._opened.aclose())
+        self._runner.run(self._open())
+
+    @rule()
+    def follow(self) -> None:
+        snapshot = self._runner.run(self._follower.reach(self._revision))
+        assert listed(snapshot) == self._listings
+        assert (snapshot.revision, snapshot.count) == (self._revision, len(self._listings))
+        assert self._follower.wholes == 1
+
+    @rule(service=st.sampled_from([None, "s1", "s2"]), id=st.sampled_from([None, "i1"]), limit=st.integers(0, 20))
+    def ask_for_history(self, service: str | None, id: str | None, limit: int) -> None:
+        of_it = [
+            recorded
+            for recorded in reversed(self._history)
+            if service in (None, recorded.key.service) and id in (None, recorded.key.id)
+        ]
+        assert self._runner.run(self._store.history(service, id, limit)) == of_it[:limit]
+
+    @invariant()
+    def a_new_follower_is_shown_what_was_committed(self) -> None:
+        snapshot = self._runner.run(shown(self._store))
+        assert (snapshot.revision, listed(snapshot)) == (self._revision, self._listings)
+        self._epochs.add(snapshot.epoch)
+        assert len(self._epochs) == 1
+
+
+@pytest.mark.parametrize("scheme", stores.STORES)
+def test_a_store_holds_what_a_dictionary_would(scheme: str) -> None:
+    machine = type("Histories", (Histories,), {"scheme": scheme})
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None))

@@ -1,0 +1,74 @@
+"""A daemon may be killed at any instant: what it acknowledged is in the file, whole."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from adsum.core.errors import StoreRefused
+from adsum.stores.sqlite import SqliteStore
+from tests.stores.places import listed, shown
+from tests.stores.writing import pair
+
+ROOT = Path(__file__).parents[2]
+KILLS = 10
+
+
+@contextmanager
+def writer(url: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that commits for ever, with the file open; killed at the end if it isn't yet."""
+    command = [sys.executable, "-m", "tests.stores.writing", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_kill_9_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
+    url, rng = f"sqlite:///{tmp_path}/adsum.db", random.Random(7)
+    found = 0
+    for _ in range(KILLS):
+        with writer(url) as process:
+            assert process.stdout is not None
+            for _ in range(rng.randrange(1_500)):
+                process.stdout.readline()
+            process.kill()
+            acknowledged = [int(line) for line in process.stdout if line.endswith("\n")]
+        found = await _check(url, max(acknowledged, default=found))
+
+
+async def _check(url: str, acknowledged: int) -> int:
+    """The file holds all batches up to some revision at or after that one, and nothing else; that revision."""
+    store = SqliteStore.of(url)
+    await store.open()
+    try:
+        snapshot = await shown(store)
+        assert snapshot.revision >= acknowledged
+        newest = range(max(1, snapshot.revision - 49), snapshot.revision + 1)
+        expected = {change.key: change.listing for revision in newest for change in pair(revision)}
+        assert listed(snapshot) == expected
+        history = await store.history(None, None, 2 * len(newest))
+        assert sorted(each.revision for each in history) == sorted([*newest, *newest])
+    finally:
+        await store.close()
+    return snapshot.revision
+
+
+async def test_a_second_daemon_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+    store = SqliteStore.of(f"sqlite:///{tmp_path}/adsum.db")
+    with writer(f"sqlite:///{tmp_path}/adsum.db") as process:
+        with pytest.raises(StoreRefused, match=f"process {process.pid}"):
+            await store.open()
+        process.kill()
+        process.wait()
+        await store.open()
+        await store.close()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from adsum.core.changes import Change, Recorded
+from adsum.core.errors import Invalid
+from adsum.core.model import (
+    Cause,
+    Check,
+    CheckKind,
+    Instance,
+    Key,
+    LeaseState,
+    Listing,
+    Override,
+    Registration,
+    Status,
+    Why,
+)
+from adsum.stores.reading import Reader, change
+from adsum.stores.records import write_change, write_listing
+from tests import strategies
+
+# What version 1 wrote. Every later version must read it as this, so it is never edited.
+FULL = (
+    b'{"registration":{"address":"10.0.0.1","port":8000,"scheme":"https","zone":"a","weight":3,"tags":["v2"],'
+    b'"metadata":{"team":"x"},"ttl":30.0,"grace":5.0,"checks":[{"name":"web","kind":"http","interval":5.0,'
+    b'"timeout":1.0,"rise":1,"fall":4,"port":8001,"path":"/h","method":"HEAD","headers":{"X-A":"b"},'
+    b'"expect":[[200,204]],"grpc_service":"g","tls":true}],"holder":"h1"},"why":{"cause":"drained","actor":"ann",'
+    b'"reason":"deploy","at":1700000000.5},"lease":"lapsed","checks":{"web":"critical"},"override":{"status":'
+    b'"draining","author":"ann","reason":"deploy","length":60.0,"holder":"h1","at":1700000000.5},"since":1700000000.5}'
+)
+LEAST = b'{"registration":{"address":"10.0.0.1","port":8000},"why":{"cause":"registered","actor":"x"}}'
+
+
+@given(strategies.listings())
+def test_a_listing_is_read_as_it_was_written(listing: Listing) -> None:
+    assert Reader().listing(*listing.key, write_listing(listing)) == listing
+
+
+@given(strategies.listings(), strategies.listings())
+def test_listings_read_together_are_read_as_if_alone(one: Listing, other: Listing) -> None:
+    reader = Reader()
+    for listing in (one, other, one):
+        assert reader.listing(*listing.key, write_listing(listing)) == listing
+
+
+@given(strategies.changes())
+def test_a_recorded_change_is_read_as_it_was_written(made: Change) -> None:
+    status = made.listing.status.value if made.listing is not None else ""
+    assert change(7, made.key, write_change(made)) == Recorded(7, made.key, status, made.why)
+
+
+def test_equal_parts_of_listings_are_one_value() -> None:
+    reader = Reader()
+    one, other = reader.listing("orders", "o1", FULL), reader.listing("orders", "o2", FULL)
+    for part in ("checks", "ttl", "grace"):
+        assert getattr(one.registration, part) is getattr(other.registration, part)
+    for part in ("service", "address", "tags", "metadata", "zone"):
+        assert getattr(one.instance, part) is getattr(other.instance, part)
+    assert one.checks is other.checks
+
+
+def test_what_the_first_version_wrote_is_read_for_ever() -> None:
+    check = Check("web", CheckKind.HTTP, 5.0, 1.0, 1, 4, 8001, "/h", "HEAD", {"X-A": "b"}, ((200, 204),), "g", tls=True)
+    instance = Instance("orders", "o1", "10.0.0.1", 8000, "https", "a", 3, ("v2",), {"team": "x"})
+    at = 1_700_000_000.5
+    listing = Listing(
+        Registration(instance, 30.0, 5.0, (check,), "h1"),
+        Why(Cause.DRAINED, "ann", "deploy", at),
+        LeaseState.LAPSED,
+        {"web": Status.CRITICAL},
+        Override(Status.DRAINING, "ann", "deploy", 60.0, "h1", at),
+        at,
+    )
+    assert Reader().listing("orders", "o1", FULL) == listing
+    assert write_listing(listing) == FULL
+
+
+def test_what_is_not_written_has_the_default_of_the_first_version() -> None:
+    listing = Reader().listing("orders", "o1", LEAST)
+    assert listing == Listing(
+        Registration(Instance("orders", "o1", "10.0.0.1", 8000), ttl=15.0, grace=60.0), Why(Cause.REGISTERED, "x")
+    )
+
+
+def test_what_a_later_version_added_is_ignored() -> None:
+    added = LEAST.replace(b'"port":8000', b'"port":8000,"colour":"blue"').replace(
+        b'{"registration"', b'{"x":[],"registration"'
+    )
+    assert Reader().listing("orders", "o1", added) == Reader().listing("orders", "o1", LEAST)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", LEAST[:-1], LEAST.replace(b"8000", b'"http"')])
+def test_what_is_no_record_is_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        Reader().listing("orders", "o1", body)
+
+
+def test_a_record_that_breaks_a_rule_is_refused() -> None:
+    with pytest.raises(Invalid, match="port"):
+        Reader().listing("orders", "o1", LEAST.replace(b"8000", b"80000"))
+
+
+def test_a_record_holds_no_key_of_its_own() -> None:
+    assert Reader().listing("other", "o9", LEAST).key == Key("other", "o9")

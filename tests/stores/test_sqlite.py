@@ -1,0 +1,392 @@
+"""What the SQLite store promises beyond the contract: one daemon a file, and files that can't be used or written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from adsum import stores
+from adsum.core.changes import HISTORY, Change
+from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
+from adsum.core.model import Cause, Key, Why
+from adsum.ports import Store
+from adsum.stores import file, schema
+from adsum.stores.file import TRIM, File
+from adsum.stores.sqlite import SqliteStore
+from tests.stores.places import change, following, listed, shown
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "adsum.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
+    store = SqliteStore.of(f"sqlite:///{path}{options}")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def refusal(path: Path) -> str:
+    """The sentence with which opening it is refused."""
+    with pytest.raises(StoreRefused) as refused:
+        async with opened(path):
+            pass
+    return str(refused.value)
+
+
+def edit(path: Path, *statements: str) -> None:
+    """As somebody does who opens the file with SQLite's own tools."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def overwrite(path: Path, start: int, what: bytes) -> None:
+    """What is there from `start` on; the file is made if it isn't there."""
+    path.touch()
+    with path.open("r+b") as there:
+        there.seek(start)
+        there.write(what)
+
+
+async def made(path: Path) -> None:
+    """A store with one instance."""
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """No file of this process may grow past what the store's files have now: writing fails as on a full disk."""
+    size = max(each.stat().st_size for each in path.parent.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("etcd://localhost", "one of memory:, sqlite:, not"),
+        ("adsum.db", "one of memory:, sqlite:, not"),
+        ("", "one of memory:, sqlite:, not"),
+        ("memory:x", "memory: without anything"),
+        ("sqlite:", "must be sqlite:///PATH"),
+        ("sqlite:///", "must be sqlite:///PATH"),
+        ("sqlite://host/adsum.db", "must be sqlite:///PATH"),
+        ("sqlite:/adsum.db", "must be sqlite:///PATH"),
+        ("sqlite:///a%00b", "must be sqlite:///PATH"),
+        ("sqlite:///a.db?epoch=old", "no option but"),
+        ("sqlite:///a.db?epoch=new&epoch=new", "no option but"),
+        ("sqlite:///a.db?timeout=3", "no option but"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_with_what_would(url: str, said: str) -> None:
+    with pytest.raises(Invalid, match=said) as refused:
+        stores.store(url)
+    assert refused.value.field == "store"
+
+
+async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = stores.store("sqlite:///new%20folder/what%3F.db")
+    await store.open()
+    await store.close()
+    assert (tmp_path / "new folder" / "what?.db").exists()
+
+
+async def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert len(list(path.parent.iterdir())) == 4
+        assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+
+
+async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path: Path) -> None:
+    async with opened(path) as store:
+        said = await refusal(path)
+        assert f"{path}: another registry has it (process {os.getpid()}): stop that one" in said
+        await store.commit([change("o1")], 0)
+    async with opened(path) as store:
+        assert (await shown(store)).revision == 1
+
+
+async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "other.db"
+    link.symlink_to(path)
+    async with opened(path):
+        assert "another registry has it" in await refusal(link)
+
+
+async def test_a_refused_store_lets_go_of_the_file(path: Path) -> None:
+    overwrite(path, 0, b"not a database, though long enough to be looked at as if it were one" * 20)
+    await refusal(path)
+    os.unlink(path)  # noqa: PTH108
+    await made(path)
+
+
+async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+    await made(path)
+    edit(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    before = contents(path)
+    assert "a later version of Adsum wrote it" in await refusal(path)
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE theirs (x)"],
+        ["PRAGMA user_version = 1"],
+        ["PRAGMA application_id = 42"],
+        ["CREATE TABLE theirs (x)", "PRAGMA application_id = 42", "PRAGMA user_version = 1"],
+    ],
+)
+async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path, statements: list[str]) -> None:
+    edit(path, *statements)
+    before = contents(path)
+    assert "another program's SQLite file" in await refusal(path)
+    assert contents(path) == before
+
+
+async def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path) -> None:
+    overwrite(path, 0, os.urandom(10_000))
+    said = await refusal(path)
+    assert "file is not a database" in said
+    assert "restore it from a backup, or move it away" in said
+
+
+async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
+    async with opened(path) as store:
+        for n in range(20):
+            await store.commit([change(f"o{n * 50 + more}") for more in range(50)], n)
+    overwrite(path, 8192, b"\xa5" * (len(contents(path)) - 8192))
+    with pytest.raises(StoreRefused, match="restore it from a backup"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
+    await made(path)
+    edit(path, "UPDATE listings SET body = x'7b7d'")
+    async with opened(path) as store:
+        with pytest.raises(StoreRefused, match="its record of orders/o1 can't be read"):
+            await shown(store)
+
+
+async def test_a_file_without_its_history_is_refused(path: Path) -> None:
+    await made(path)
+    edit(path, "DELETE FROM meta")
+    assert "restore it from a backup" in await refusal(path)
+
+
+async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert f"{in_the_way}: File exists" in await refusal(in_the_way / "adsum.db")
+    assert "Not a directory" in await refusal(in_the_way / "deeper" / "adsum.db")
+    assert "Is a directory" in await refusal(tmp_path)
+    assert "can't use /proc/adsum/adsum.db: " in await refusal(Path("/proc/adsum/adsum.db"))
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+async def test_a_place_that_must_not_be_written_is_refused(path: Path) -> None:
+    path.parent.chmod(0o500)
+    assert "Permission denied" in await refusal(path)
+
+
+async def test_a_file_without_room_for_its_tables_is_refused_and_made_later(path: Path) -> None:
+    overwrite(path, 0, b"")
+    with full_disk(path):
+        assert "can't use" in await refusal(path)
+    await made(path)
+
+
+async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await made(path)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE more (x)",)))
+    async with opened(path) as store:
+        assert await store.commit([change("o2")], 1) == 2
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+    edit(path, "INSERT INTO more VALUES (1)")
+    monkeypatch.undo()
+    assert "its schema is 2, the latest known here 1" in await refusal(path)
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await made(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("DELETE FROM listings", "CREATE nonsense")))
+        assert "nonsense" in await refusal(path)
+    async with opened(path) as store:
+        assert len(listed(await shown(store))) == 1
+
+
+async def test_a_new_epoch_is_begun_when_asked_for_and_keeps_everything_else(path: Path) -> None:
+    await made(path)
+    async with opened(path) as store:
+        before = await shown(store)
+    async with opened(path, "?epoch=new") as store:
+        after = await shown(store)
+    assert after.epoch != before.epoch
+    assert len(after.epoch) == 32
+    assert (after.revision, listed(after)) == (before.revision, listed(before))
+    async with opened(path) as store:
+        assert (await shown(store)).epoch == after.epoch
+
+
+async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transactions = []
+    write = File._write
+
+    def counting(self: File, rows: file._Rows, revision: int) -> None:
+        transactions.append(revision)
+        write(self, rows, revision)
+
+    monkeypatch.setattr(File, "_write", counting)
+    async with opened(path) as store:
+        await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
+        assert len(transactions) <= 3
+        assert [each.revision for each in await store.history(None, None, 200)] == list(range(100, 0, -1))
+
+
+async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
+    many, revision = TRIM // 2, 0
+    for _ in range((HISTORY + 3 * TRIM) // many):
+        async with opened(path) as store:
+            revision = await store.commit([change("o1", 1 + n) for n in range(many)], revision)
+    async with opened(path) as store:
+        assert len(await store.history(None, None, 10 * HISTORY)) < HISTORY + 2 * TRIM
+
+
+async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:
+    bad = Change(Key("orders", "o1"), None, Why(Cause.DEREGISTERED, "\ud800"))
+    async with opened(path) as store:
+        results = await asyncio.gather(
+            store.commit([change("o1")], 0),
+            store.commit([change("o2"), bad], 1),
+            store.commit([change("o3")], 1),
+            return_exceptions=True,
+        )
+        assert results[0] == 1
+        assert isinstance(results[1], UnicodeEncodeError)
+        assert results[2] == 2
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o3"}
+        assert {recorded.key.id for recorded in await store.history(None, None, 9)} == {"o1", "o3"}
+
+
+def big(n: int) -> list[Change]:
+    """A batch of some hundred kilobytes."""
+    return [change(f"o{n}-{more}") for more in range(500)]
+
+
+async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await store.commit([change("o1")], 0)
+        await follower.reach(1)
+        with full_disk(path):
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match=f"{path}: "):
+                    await store.commit(big(0), 1)
+            assert set(listed(await shown(store))) == {Key("orders", "o1")}
+            assert len(await store.history(None, None, 9)) == 1
+        assert await store.commit(big(1), 1) == 2
+        assert len(listed(await follower.reach(2))) == 501
+        assert follower.wholes == 1, "nothing was written, so nobody has to start over"
+    async with opened(path) as store:
+        assert listed(await shown(store)) == listed(follower.snapshot)
+
+
+async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        await bound(store, 1)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.commit(big(0), 1)
+        await bound(store, 1_000_000)
+        assert await store.commit(big(0), 1) == 2
+        assert len(listed(await shown(store))) == 501
+
+
+async def bound(store: SqliteStore, pages: int) -> None:
+    """Allow the file that many pages, or as many as it has."""
+    await store._run(lambda: store._file._db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+
+
+async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path) as store:
+        await store._run(lambda: store._file._db.execute("PRAGMA busy_timeout = 10").fetchone())
+        with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+            tool.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable, match="locked"):
+                await store.commit([change("o1")], 0)
+            tool.execute("ROLLBACK")
+        assert await store.commit([change("o1")], 0) == 1
+
+
+@contextmanager
+def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
+    """Transactions succeed but say that they failed; blind: afterwards the file can't be looked at either."""
+    transaction = schema.transaction
+
+    @contextmanager
+    def doubtful(db: sqlite3.Connection) -> Iterator[None]:
+        with transaction(db):
+            yield
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def failing(self: File) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "transaction", doubtful)
+        if blind:
+            patch.setattr(File, "_look", failing)
+        yield
+
+
+@pytest.mark.parametrize("blind", [False, True])
+async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await follower.next()
+        with written_in_doubt(monkeypatch, blind=blind), pytest.raises(StoreUnavailable, match="disk I/O error"):
+            await store.commit([change("o1")], 0)
+        with pytest.raises(StoreConflict):
+            await store.commit([change("o2")], 0)
+        assert set(listed(await follower.reach(1))) == {Key("orders", "o1")}
+        assert follower.wholes == 2
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await follower.reach(2))) == 2
+
+
+def test_the_table_keeps_the_promise_of_the_port() -> None:
+    store: Store = stores.store("memory:")
+    assert store.age() == 0.0
