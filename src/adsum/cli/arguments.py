@@ -105,6 +105,8 @@ def reason(text: str) -> Callable[[C], C]:
 def unknown(service: str, known: Iterable[str]) -> str:
     """A sentence about a service that nobody provides, and what may have been meant."""
     names = sorted(known)
+    if service in names:
+        return f"nobody is registered as {service!r} any more; `adsum history {service}` tells why"
     near = difflib.get_close_matches(service, names, 3, 0.6)
     if near:
         return f"nobody is registered as {service!r}; did you mean {' or '.join(near)}?"

@@ -26,8 +26,6 @@ class Exit(IntEnum):
     NOT_EXECUTABLE = 126
     NO_PROGRAM = 127
     INTERRUPTED = 130
-    PIPE = 141
-    """Nobody reads our output any more, as after SIGPIPE."""
 
 
 CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (

@@ -38,7 +38,9 @@ _ORDER: Final = tuple(Status)
 
 @click.command(epilog="Examples: adsum ls; adsum ls orders --status critical; adsum ls orders --json | jq .instances")
 @click.argument("service", required=False, type=ServiceType())
-@click.option("--status", multiple=True, type=click.Choice([*Status]), help="Only instances that stand so.")
+@click.option(
+    "--status", multiple=True, type=click.Choice([each.value for each in Status]), help="Only instances that stand so."
+)
 @click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
 @click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
@@ -76,7 +78,7 @@ def ls(
             ("ID", "ADDRESS", "STATUS", "SINCE", "WHY", "ZONE", "WEIGHT", "TAGS"),
             [_row(each) for each in view.instances],
         )
-    if not view.instances and service in names:
+    if not view.instances and service in names and (status or tag or in_zone or metadata):
         output.say(f"no instance of {service} is like that")
     elif not view.instances:
         raise Ended(Exit.NOT_FOUND, unknown(service, names))

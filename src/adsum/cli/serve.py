@@ -21,9 +21,11 @@ def serve(loaded: Settings) -> None:
     It listens on this host only unless told otherwise: whoever reaches it may register and deregister. Logs go to
     standard error, the address to standard output.
     """
-    from adsum import daemon
+    from adsum import daemon, stores
 
+    config = loaded.of(ServeConfig)
     try:
-        daemon.serve(loaded.of(ServeConfig))
+        stores.store(config.store)
+        daemon.serve(config)
     except Invalid as error:
         raise loaded.blame(error) from None

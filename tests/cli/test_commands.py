@@ -1,0 +1,251 @@
+"""The commands, against a running registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from adsum.cli import main
+from adsum.cli.group import root
+from tests.cli.conftest import Adsum
+
+if TYPE_CHECKING:
+    from tests.running import RunningDaemon
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
+    """A registry that the commands find by themselves."""
+    monkeypatch.setenv("ADSUM_URL", daemon.url)
+    monkeypatch.setenv("ADSUM_ACTOR", "ann")
+    return daemon
+
+
+@pytest.fixture
+def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
+    """Two instances of orders, `a` and `b`."""
+    for id, port in (("a", "8001"), ("b", "8002")):
+        done = adsum(
+            "register", "orders", "--id", id, "--port", port, "--ttl", "none", "--tag", id, "--metadata", "k=v"
+        )
+        assert done.code == 0, done.err
+    return registry
+
+
+def test_an_empty_registry_is_told_as_such(registry: RunningDaemon, adsum: Adsum) -> None:
+    result = adsum("ls")
+    assert (result.code, result.out) == (0, "")
+    assert "empty" in result.err
+
+
+def test_ls_shows_services_and_instances_with_why_and_since(orders: RunningDaemon, adsum: Adsum) -> None:
+    assert adsum("ls").out.splitlines() == ["SERVICE  INSTANCES  PASSING", "orders   2          2"]
+    result = adsum("ls", "orders")
+    assert result.out.splitlines()[0].split() == ["ID", "ADDRESS", "STATUS", "SINCE", "WHY", "TAGS"]
+    assert "127.0.0.1:8001" in result.out
+    assert "registered by ann" in result.out
+    assert " ago" in result.out
+
+
+def test_ls_filters_as_the_registry_does(orders: RunningDaemon, adsum: Adsum) -> None:
+    found = json.loads(adsum("ls", "orders", "--tag", "b", "--metadata", "k=v", "--json").out)
+    assert [each["id"] for each in found["instances"]] == ["b"]
+    nobody = adsum("ls", "orders", "--status", "critical")
+    assert (nobody.code, nobody.out) == (0, "")
+    assert adsum("ls", "orders", "--metadata", "k").code == 2
+
+
+def test_json_has_the_shape_of_the_api(orders: RunningDaemon, adsum: Adsum) -> None:
+    services = json.loads(adsum("ls", "--json").out)
+    assert services["services"][0]["name"] == "orders"
+    assert {"epoch", "revision"} <= services.keys()
+    status = json.loads(adsum("status", "--json").out)
+    assert status["instances"] == 2
+    assert status["ready"] is True
+
+
+def test_a_service_that_nobody_provides_ends_with_3_and_a_guess(orders: RunningDaemon, adsum: Adsum) -> None:
+    for command in ("ls", "resolve", "history"):
+        result = adsum(command, "ordres")
+        assert (result.code, result.out) == (3, ""), command
+        assert "did you mean orders?" in result.err
+
+
+def test_resolve_prints_what_a_script_can_use(orders: RunningDaemon, adsum: Adsum) -> None:
+    assert adsum("resolve", "orders").out in ("127.0.0.1:8001\n", "127.0.0.1:8002\n")
+    assert adsum("resolve", "orders", "--all").out == "127.0.0.1:8001\n127.0.0.1:8002\n"
+    assert adsum("resolve", "orders", "--as", "url", "--all").out.startswith("http://127.0.0.1:8001\n")
+    assert adsum("resolve", "orders", "--as", "host").out == "127.0.0.1\n"
+    assert json.loads(adsum("resolve", "orders", "--json").out)["instances"][0]["id"] in ("a", "b")
+
+
+def test_resolve_by_key_chooses_the_same_instance_each_time(orders: RunningDaemon, adsum: Adsum) -> None:
+    chosen = {adsum("resolve", "orders", "--policy", "maglev", "--key", "customer-7").out for _ in range(4)}
+    assert len(chosen) == 1
+
+
+def test_resolve_never_chooses_one_that_drains(orders: RunningDaemon, adsum: Adsum) -> None:
+    assert adsum("drain", "orders/a", "--reason", "deploy").code == 0
+    assert adsum("resolve", "orders", "--all").out == "127.0.0.1:8002\n"
+    assert adsum("maintenance", "orders/b", "--for", "1h", "--reason", "new disks").code == 0
+    nobody = adsum("resolve", "orders")
+    assert nobody.code == 3
+    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in nobody.err
+    assert adsum("resume", "orders/a").err == "orders/a is passing\n"
+    assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
+
+
+def test_resolve_waits_no_longer_than_it_was_told(registry: RunningDaemon, adsum: Adsum) -> None:
+    result = adsum("resolve", "orders", "--wait", "200ms")
+    assert (result.code, result.out) == (3, "")
+    assert "no endpoint of orders" in result.err
+
+
+def test_history_says_who_did_what_and_why(orders: RunningDaemon, adsum: Adsum) -> None:
+    adsum("drain", "orders/a", "--reason", "deploy")
+    adsum("deregister", "orders/a", "--reason", "the machine is gone")
+    lines = adsum("history", "orders/a").out.splitlines()
+    assert len(lines) == 4
+    assert "gone" in lines[1]
+    assert "deregistered by ann: the machine is gone" in lines[1]
+    assert "drained by ann: deploy" in lines[2]
+    changes = json.loads(adsum("history", "orders", "--limit", "1", "--json").out)["changes"]
+    assert [(each["id"], each["actor"]) for each in changes] == [("a", "ann")]
+
+
+@pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
+def test_an_instance_that_is_not_there_ends_with_3(orders: RunningDaemon, adsum: Adsum, command: str) -> None:
+    result = adsum(command, "orders/z")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == "adsum: no instance 'z' of service 'orders' is registered\n"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("drain", "orders"),
+        ("drain", "orders/"),
+        ("drain", "Orders/a"),
+        ("ls", "orders/a"),
+        ("maintenance", "orders/a", "--for", "soon"),
+        ("drain", "orders/a", "--timeout", "1h"),
+        ("resolve", "orders", "--policy", "best"),
+        ("ls", "--nonsense"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_would_be_right(adsum: Adsum, args: tuple[str, ...]) -> None:
+    result = adsum(*args)
+    assert (result.code, result.out) == (2, "")
+    assert "Error: " in result.err
+
+
+@pytest.mark.parametrize(
+    "args", [("ls",), ("resolve", "a"), ("watch",), ("status",), ("history", "a"), ("drain", "a/b"), ("resume", "a/b")]
+)
+def test_a_registry_that_is_away_ends_with_69_in_one_sentence(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    result = adsum(*args)
+    assert (result.code, result.out) == (69, "")
+    assert result.err.startswith("adsum: no registry is available: http://127.0.0.1:1: ")
+    assert result.err.count("\n") == 1
+
+
+def test_an_unexpected_error_is_one_sentence_unless_debugging(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(root, "main", broken)
+    result = adsum("ls")
+    assert result.code == 1
+    assert result.err == "adsum: unexpected ZeroDivisionError: oh; run with ADSUM_DEBUG=1 for the traceback\n"
+    monkeypatch.setenv("ADSUM_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main.run(["ls"])
+
+
+def test_ctrl_c_ends_with_130(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(root, "main", interrupted)
+    assert adsum("ls").code == 130
+
+
+def test_a_reader_that_has_gone_is_no_trouble(orders: RunningDaemon) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "adsum", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 1
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command that goes on; whatever is left is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "adsum", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_watch_prints_how_things_stand_and_then_each_change(
+    orders: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    watching = started("watch", "orders", "--json")
+    assert watching.stdout is not None
+    first = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    assert {(each["id"], each["status"], each["was"]) for each in first} == {("a", "passing", ""), ("b", "passing", "")}
+    adsum("drain", "orders/a", "--no-wait")
+    drained = json.loads(watching.stdout.readline())
+    assert (drained["was"], drained["status"], drained["cause"], drained["actor"]) == (
+        "passing",
+        "draining",
+        "drained",
+        "ann",
+    )
+    adsum("deregister", "orders/a", "--reason", "bye")
+    gone = json.loads(watching.stdout.readline())
+    assert (gone["was"], gone["status"], gone["reason"]) == ("draining", "gone", "bye")
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 130
+
+
+def test_register_keeps_an_instance_listed_until_it_is_told_to_end(
+    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    holding = started("register", "cache", "--port", "6379", "--id", "c")
+    assert holding.stderr is not None
+    assert holding.stderr.readline() == "cache/c is listed at 127.0.0.1:6379; Ctrl-C takes it out\n"
+    assert adsum("resolve", "cache").out == "127.0.0.1:6379\n"
+    holding.send_signal(signal.SIGTERM)
+    assert holding.wait(20) == 0
+    deadline = time.monotonic() + 10
+    while adsum("ls", "cache").code != 3:
+        assert time.monotonic() < deadline

@@ -1,0 +1,79 @@
+"""Help that teaches, quickly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from adsum.cli.completion import SHELLS
+from adsum.cli.group import COMMANDS, root
+from tests.cli.conftest import Adsum
+
+
+def test_every_command_is_told_by_name(adsum: Adsum) -> None:
+    result = adsum("--help")
+    assert result.code == 0
+    for name, entry in COMMANDS.items():
+        assert name in result.out
+        assert entry.what in result.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_for_and_shows_an_example(adsum: Adsum, name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    assert command.name == name
+    paragraphs = (command.help or "").strip().split("\n\n")
+    assert len(paragraphs) >= 2 or len(paragraphs[0]) > 80, "one line is no reason"
+    assert f"adsum {name}" in (command.epilog or "")
+    assert adsum(name, "--help").code == 0
+
+
+@pytest.mark.parametrize("name", ["ls", "resolve", "watch", "status", "history"])
+def test_every_command_that_reads_speaks_json(name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    assert "--json" in [option for each in command.params for option in each.opts]
+
+
+def test_help_loads_none_of_the_commands() -> None:
+    probe = (
+        "import sys; from adsum.cli.main import run; run(['--help']);"
+        "print([name for name in sys.modules if name in ('asyncio', 'httpx', 'msgspec', 'rich', 'uvicorn')])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_slip_of_the_finger_is_met_with_what_was_meant(adsum: Adsum) -> None:
+    result = adsum("resovle", "orders")
+    assert (result.code, result.out) == (2, "")
+    assert "Did you mean resolve?" in result.err
+
+
+def test_the_version_is_told(adsum: Adsum) -> None:
+    import adsum as package
+
+    assert adsum("--version").out == f"adsum {package.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_has_a_completion(adsum: Adsum, shell: str) -> None:
+    script = adsum("completion", shell).out
+    assert "_ADSUM_COMPLETE" in script
+    assert "%(" not in script
+
+
+def test_the_completion_for_bash_is_bash(adsum: Adsum) -> None:
+    script = adsum("completion", "bash").out
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_without_click_one_sentence_says_what_to_install() -> None:
+    probe = "import sys; sys.modules['click'] = None; from adsum.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "adsum: the command line needs more than the library: pip install 'adsum[cli]'\n"

@@ -1,0 +1,61 @@
+"""What is printed, for people and for pipes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import pytest
+
+from adsum.cli import output
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ", "wanted"),
+    [
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (Terminal(), {"NO_COLOR": "1"}, False),
+        (Terminal(), {"NO_COLOR": ""}, True),
+        (io.StringIO(), {}, False),
+        (io.StringIO(), {"FORCE_COLOR": "1"}, True),
+        (io.StringIO(), {"CLICOLOR_FORCE": "1"}, True),
+        (io.StringIO(), {"FORCE_COLOR": "0"}, False),
+        (io.StringIO(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (Terminal(), {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+    ],
+)
+def test_colour_is_asked_for_as_everywhere(stream: io.StringIO, environ: Mapping[str, str], wanted: bool) -> None:
+    assert output.colour_wanted(stream, environ) is wanted
+
+
+def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("ID", "ZONE", "STATUS"), [("a", "", "passing"), ("long-id", "", "critical")])
+    assert capsys.readouterr().out == "ID       STATUS\na        passing\nlong-id  critical\n"
+
+
+def test_a_table_has_colours_when_they_are_forced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    output.table(("ID", "STATUS"), [("a", "critical")])
+    assert "\x1b[31mcritical" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("length", "words"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3_600, "1 h"), (172_800, "2 d"), (-1, "0 s")]
+)
+def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
+    assert output.lasted(length) == words
+    assert output.ago(1_000.0, 1_000.0 + length) == f"{words} ago"
+
+
+def test_why_leaves_out_what_is_not_known() -> None:
+    assert output.why("drained", "ann", "deploy") == "drained by ann: deploy"
+    assert output.why("lease-lapsed", "", "") == "lease-lapsed"
