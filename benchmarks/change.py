@@ -132,8 +132,7 @@ class _Consumer:
 
     def change(self, number: int) -> tuple[float, float, float]:
         """Seconds of folding, selecting and building."""
-        status = Status.WARNING if number % 2 else Status.MAINTENANCE
-        changed = Endpoint(workload.instance(number), status)
+        changed = Endpoint(workload.instance(number), Status.DRAINING)
         began = perf_counter()
         self._fold.take(Group(Position("bench", number + 2), False, {changed.id: changed}, since=number + 1), 0.0)
         endpoints = self._fold.endpoints

@@ -61,7 +61,7 @@ def _rounds(
     ours: list[Measured] = []
     bares: list[Measured] = []
     etcds: list[Measured] = []
-    many = setting.so_many(60_000, 2_000)
+    many = setting.so_many(40_000, 2_000)
     for turn in range(setting.so_many(5, 1)):
         say(f"  round {turn + 1}")
         ours.append(_measured(node, lambda: _get(setting, node.port, path, many), expected))

@@ -22,7 +22,7 @@ def body(number: int, **more: object) -> bytes:
             "zone": ZONES[number % 3],
             "tags": ["v2"],
             "metadata": {"version": "2.3.1"},
-            "ttl": 60.0,
+            "ttl": 3_600.0,
             **more,
         }
     ).encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Key, Listing
@@ -19,6 +19,14 @@ MAX_EMPTY: Final = 10_000
 """How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
 
 _NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
+
+
+V = TypeVar("V")
+
+
+def _copied(view: Mapping[str, V]) -> dict[str, V]:
+    """A dictionary of the same, to be changed. A proxy's own copy costs a twentieth of reading it item by item."""
+    return view.copy() if isinstance(view, MappingProxyType) else dict(view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Diff:
 
     def apply(self, listings: Mapping[str, Listing]) -> dict[str, Listing]:
         """The listings by id after this diff. Instances that were never there may be gone: that is harmless."""
-        after = dict(listings)
+        after = _copied(listings)
         for listing in self.changed:
             after[listing.instance.id] = listing
         for change in self.gone:
@@ -78,7 +86,7 @@ class ServiceSnapshot:
 
     def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
         """The service after `changes`, committed under `revision`."""
-        listings, steps = dict(self.listings), list(self.trail)
+        listings, steps = _copied(self.listings), list(self.trail)
         for change in changes:
             if change.listing is None:
                 listings.pop(change.key.id, None)
@@ -121,7 +129,7 @@ class Snapshot:
         touched: dict[str, list[Change]] = {}
         for change in batch.changes:
             touched.setdefault(change.key.service, []).append(change)
-        services, count, floor = dict(self.services), self.count, self.floor
+        services, count, floor = _copied(self.services), self.count, self.floor
         for name, changes in touched.items():
             before = self.service(name)
             # Taken out and put back: the order of `services` is that of the last change.
