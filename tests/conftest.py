@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.running import RunningDaemon
+
+# The machine may be busy with anything: how long an example takes says nothing.
+settings.register_profile("adsum", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("adsum")
 
 
 @pytest.fixture

@@ -25,8 +25,17 @@ from adsum.core.model import (
 
 _LETTERS = string.ascii_letters + string.digits
 
-service_names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
-ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", fullmatch=True)
+
+def _up_to(most: int, some: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Some, and now and then so much of it that it is as long as can be."""
+    longest = some.filter(len).map(lambda value: (value * most)[:most])
+    return st.one_of(some, some, some, longest)
+
+
+service_names = _up_to(rules.NAME_LENGTH, st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)).map(
+    lambda name: name if name[-1] != "-" else name[:-1] + "z"
+)
+ids = _up_to(rules.ID_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,8}", fullmatch=True))
 keys = st.builds(Key, service_names, ids)
 
 _LABELS = st.from_regex(r"[a-z_]([A-Za-z0-9_-]{0,20}[A-Za-z0-9_])?", fullmatch=True)
@@ -38,14 +47,13 @@ addresses = st.one_of(
 
 def texts(length: int = rules.TEXT_LENGTH, least: int = 0) -> st.SearchStrategy[str]:
     """One line of any script."""
-    lines = st.characters(exclude_categories=("Cc", "Cs"))
-    return st.text(lines, min_size=least, max_size=length)
+    return _up_to(length, st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=least, max_size=12))
 
 
 metadata = st.dictionaries(
-    st.text(_LETTERS + "._/-", min_size=1, max_size=rules.TEXT_LENGTH).filter(lambda key: key[0] in _LETTERS),
+    _up_to(rules.TEXT_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,8}", fullmatch=True)),
     texts(rules.VALUE_LENGTH),
-    max_size=4,
+    max_size=3,
 ).map(model.frozen)
 
 headers = st.dictionaries(

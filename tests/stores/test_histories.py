@@ -123,4 +123,4 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.parametrize("scheme", stores.STORES)
 def test_a_store_holds_what_a_dictionary_would(scheme: str) -> None:
     machine = type("Histories", (Histories,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=20))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from adsum.core.changes import Change, Recorded
 from adsum.core.errors import Invalid
@@ -36,11 +36,13 @@ LEAST = b'{"registration":{"address":"10.0.0.1","port":8000},"why":{"cause":"reg
 
 
 @given(strategies.listings())
+@settings(max_examples=50)
 def test_a_listing_is_read_as_it_was_written(listing: Listing) -> None:
     assert Reader().listing(*listing.key, write_listing(listing)) == listing
 
 
 @given(strategies.listings(), strategies.listings())
+@settings(max_examples=30)
 def test_listings_read_together_are_read_as_if_alone(one: Listing, other: Listing) -> None:
     reader = Reader()
     for listing in (one, other, one):
@@ -48,6 +50,7 @@ def test_listings_read_together_are_read_as_if_alone(one: Listing, other: Listin
 
 
 @given(strategies.changes())
+@settings(max_examples=50)
 def test_a_recorded_change_is_read_as_it_was_written(made: Change) -> None:
     status = made.listing.status.value if made.listing is not None else ""
     assert change(7, made.key, write_change(made)) == Recorded(7, made.key, status, made.why)
