@@ -37,7 +37,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
-SHARED = {"stores": {"feed", "file", "lock", "reading", "records", "schema"}, "probes": {"dialing"}}
+SHARED = {"integrations": {"exchange", "routing", "terms"}, "stores": {"feed", "file", "lock", "reading", "records", "schema"}, "probes": {"dialing"}}
 """Files that a room of siblings shares."""
 
 PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
@@ -76,6 +76,8 @@ def test_imports_point_down(path: Path) -> None:
         other = name.split(".")[1]
         if other in (room, "__version__"):
             continue
+        if other not in FLOOR and hasattr(adsum, other):
+            other = "client"  # What `import adsum` offers is the client library.
         assert FLOOR[other] < FLOOR[room], f"{path.name} in {room} imports {name}, which is not below it"
 
 
