@@ -1,0 +1,88 @@
+"""That the benchmarks run and make their table; never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import etcd, http2
+from benchmarks.load import quantile
+from benchmarks.table import Result, Row, Skipped, length, lengths, render, size
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
+    told = tmp_path / "results.json"
+    names = ("lookup", "pick", "change")
+    chosen = [part for name in names for part in ("--only", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--json", str(told)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100.0,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    heading, rule, *rows = done.stdout.splitlines()
+    assert heading.split() == ["what", "ours", "peer", "ratio", "aim", "met?"]
+    assert set(rule) == {"─", " "}
+    assert any("channel.pick()" in row for row in rows)
+    assert set(json.loads(told.read_text())["results"]) == set(names)
+
+
+def test_a_missed_aim_and_a_skipped_peer_are_said() -> None:
+    rows: list[Result] = [
+        Row("a", "2 ms", "1 ms", 0.5, "< 1 ms", met=False),
+        Skipped("b", "not here"),
+        Row("c", "1 ms", met=True),
+    ]
+    text = render([("x", rows)])
+    assert "MISSED" in text
+    assert "0.50x" in text
+    assert "b: skipped, not here" in text
+    assert not any(line.endswith(" ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2.5e-7, "250 ns"), (1e-6, "1.00 µs"), (0.0423, "42.3 ms"), (0.9999, "1.00 s"), (61.2, "61.2 s")],
+)
+def test_lengths_are_told_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
+    assert length(seconds) == words
+
+
+def test_a_unit_that_is_the_same_is_told_once() -> None:
+    assert lengths([0.001, 0.02]) == "1.00 / 20.0 ms"
+    assert lengths([0.0001, 0.02]) == "100 µs / 20.0 ms"
+    assert (size(100), size(20_480)) == ("100 B", "20.0 KiB")
+
+
+def test_a_quantile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile([], 0.5)) == (50.0, 99.0, 0.0)
+
+
+@pytest.fixture(params=[1, 3, 9, 10, 1000])
+def pieces(request: pytest.FixtureRequest) -> Iterator[bytes]:
+    """Two frames, cut into pieces of that length."""
+    text = http2.frame(http2.DATA, 0, 1, b"x" * 20) + http2.frame(http2.PING, http2.ACK, 0)
+    return (text[at : at + request.param] for at in range(0, len(text), request.param))
+
+
+def test_frames_come_whole_however_they_are_cut(pieces: Iterator[bytes]) -> None:
+    frames = http2.Frames()
+    assert [frame for piece in pieces for frame in frames.take(piece)] == [
+        (http2.DATA, 0, b"x" * 20),
+        (http2.PING, http2.ACK, b""),
+    ]
+
+
+def test_etcd_is_asked_for_a_prefix_by_the_key_behind_it() -> None:
+    assert etcd.get_prefix(b"a/") == b"\x0a\x02a/\x12\x02a0"
+    assert etcd.put(b"k", b"v" * 200) == b"\x0a\x01k\x12\xc8\x01" + b"v" * 200
