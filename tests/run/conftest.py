@@ -1,0 +1,125 @@
+"""`adsum run` as real processes; whatever a test leaves running is killed by its id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adsum.core.model import Listing
+from adsum.run.port import claim_free_port
+
+if TYPE_CHECKING:
+    from tests.running import RunningDaemon
+
+DEADLINE = 30.0
+"""Seconds within which anything must have happened, on a machine as slow as it likes."""
+
+SERVER = """
+import http.server, os, signal, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer)
+print("up", flush=True)
+server.serve_forever()
+"""
+"""A program that knows nothing of Adsum. SIGTERM kills it."""
+
+
+def eventually(what: str, done: Callable[[], object]) -> None:
+    """Return once it is done; fail with `what` after the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not done():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+class Wrapped:
+    """A running `adsum run`."""
+
+    def __init__(self, url: str, args: tuple[str, ...], program: tuple[str, ...], folder: Path) -> None:
+        self.log = folder / f"{time.monotonic_ns()}.log"
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ADSUM_")}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "adsum", "run", *args, "--", *program],
+                stdout=log,
+                stderr=log,
+                env={**environ, "ADSUM_URL": url, "XDG_CONFIG_HOME": str(folder), "PYTHONUNBUFFERED": "1"},
+            )
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def says(self, text: str) -> None:
+        """Return once it, or its program, has said so."""
+        eventually(f"{text!r} in {self.said!r}", lambda: text in self.said or self.process.poll() is not None)
+        assert text in self.said
+
+    def children(self) -> list[int]:
+        """The processes that it has started or adopted, zombies too."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        return self.process.wait(DEADLINE)
+
+
+Wrap = Callable[..., Wrapped]
+
+
+@pytest.fixture
+def wrap(tmp_path: Path) -> Iterator[Wrap]:
+    """Start `adsum run *args -- *program` against the registry at `url`."""
+    running: list[Wrapped] = []
+
+    def start(url: str, *args: str, program: tuple[str, ...] = (sys.executable, "-c", SERVER)) -> Wrapped:
+        running.append(Wrapped(url, ("--service", "orders", *args), program, tmp_path))
+        return running[-1]
+
+    yield start
+    for each in running:
+        with suppress(FileNotFoundError):
+            for pid in each.children():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A free port, below those of outgoing connections."""
+    claim = claim_free_port(Random())
+    yield claim.port
+    claim.release()
+
+
+def listed(daemon: RunningDaemon, id: str) -> Listing | None:
+    """How the registry lists that instance of orders."""
+    service = daemon.registry.snapshot.services.get("orders")
+    return service.listings.get(id) if service is not None else None
