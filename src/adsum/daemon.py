@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from functools import lru_cache
 from random import Random
 from typing import Final
 
@@ -30,6 +31,8 @@ from adsum.registry import Registry
 from adsum.servers import http
 from adsum.telemetry import Logs, Telemetry
 
+ADDRESSES: Final = 65_536
+"""How many addresses' judgements are remembered: thousands of instances share a host, and come again and again."""
 GARBAGE: Final = (50_000, 20, 100)
 """How much is allocated before the cycle collector looks at the young, the middle-aged and all objects."""
 
@@ -45,8 +48,9 @@ class Daemon:
         self._started = self._clock.wall(), self._clock.now()
         rng = Random()  # noqa: S311  # jitter
         self._telemetry = Telemetry(self._clock, logs)
-        self._fence = Fence(config.probe_deny, config.probe_allow)
-        self._probes = Probes(self._fence)
+        fence = Fence(config.probe_deny, config.probe_allow)
+        self._refusal = lru_cache(ADDRESSES)(fence.refusal)
+        self._probes = Probes(fence)
         self.registry = Registry(stores.store(config.store), self._clock, self._telemetry)
         self._keeper = Keeper(
             self.registry,
@@ -151,7 +155,7 @@ class Daemon:
     def _admit(self, address: str) -> None:
         """A registration's address must be one that probes may go to; names are judged when they are probed."""
         if ":" in address or address.replace(".", "").isdigit():
-            refusal = self._fence.refusal(address)
+            refusal = self._refusal(address)
             if refusal is not None:
                 raise Invalid("address", refusal)
 

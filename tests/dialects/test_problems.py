@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import pytest
 
 from adsum.core import errors
 from adsum.core.errors import AdsumError
-from adsum.dialects.native import asked, problems
+from adsum.dialects.native import problems
 from adsum.dialects.native.routes import MAX_SMALL_BODY
 from tests.dialects.speaking import JSON, Spoken
 
@@ -119,29 +116,6 @@ async def test_a_body_over_its_bound_is_refused(spoken: Spoken, declared: bool) 
     assert (await spoken.ask("PUT", O1, body, JSON | length)).status == 413
     fits = body[:MAX_SMALL_BODY]
     assert (await spoken.ask("PUT", O1, fits, JSON)).status == 201
-
-
-async def test_a_body_that_never_comes_is_not_waited_for_long(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asked, "BODY_TIMEOUT", 0.01)
-    forever = asyncio.Event()
-    said: list[Any] = []
-
-    async def receive() -> Any:
-        await forever.wait()
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "PUT",
-        "path": O1,
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "client": None,
-    }
-    await spoken.native(scope, receive, send)
-    assert said[0]["status"] == 408
 
 
 async def test_what_is_not_there_is_said_to_be_not_there(spoken: Spoken) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,17 +24,28 @@ PATIENCE = 20.0
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-async def _big(scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]) -> None:
+async def _big(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
     """Says more than any buffer holds."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[misc]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(1_000):
-        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})  # type: ignore[misc]
-    await send({"type": "http.response.body", "body": b""})  # type: ignore[misc]
+        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
-async def _hello(scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})  # type: ignore[misc]
-    await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[misc]
+async def _hello(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def _endless(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _reads(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    while (await receive()).get("more_body"):
+        pass
 
 
 @contextlib.asynccontextmanager
@@ -61,11 +73,14 @@ async def _until(so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_head_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "begin", [b"", b"\r\n", b"GET / HTTP/1.1\r\nx-slow: ", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\n"]
+)
+async def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
     monkeypatch.setattr(bounds, "SWEEP", 0.02)
-    async with _serving(_hello, head=0.1) as (_, port):
+    async with _serving(_reads, request=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        writer.write(begin)
         drip = asyncio.create_task(_drip(writer))
         heard = await _heard(reader)
         drip.cancel()
@@ -77,6 +92,18 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         writer.write(b"x")
         await asyncio.sleep(0.02)
+
+
+async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SWEEP", 0.02)
+    async with _serving(_endless, request=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await asyncio.sleep(0)
+        writer.write(b"GET / HTT")
+        heard = await _heard(reader)
+        writer.close()
+    assert heard == b"" or heard.count(b"HTTP/1.1 ") == 1
 
 
 async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:

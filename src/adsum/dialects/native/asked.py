@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -15,13 +14,11 @@ from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.asgi import Receive, Scope, header
-from adsum.dialects.native.problems import Malformed, NoJson, TooLarge, TooSlow
+from adsum.dialects.native.problems import Malformed, NoJson, TooLarge
 from adsum.dialects.native.routes import PATH_KINDS, Parameter, Route
 
 MAX_FIELDS: Final = 1_024
 """How many parameters one query has at most; one with more is refused."""
-BODY_TIMEOUT: Final = 30.0
-"""Seconds within which a body must have arrived; a slower one is refused."""
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -68,15 +65,11 @@ class Asked:
         return actor
 
     async def body(self, kind: type[T]) -> T:
-        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson`, `TooLarge` and `TooSlow`."""
+        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson` and `TooLarge`."""
         declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if declared != "application/json":
             raise NoJson("the body must be declared as application/json")
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                body = await self._read(self.route.max_body)
-        except TimeoutError:
-            raise TooSlow(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        body = await self._read(self.route.max_body)
         try:
             return wire.decode(body, kind)
         except Invalid as error:

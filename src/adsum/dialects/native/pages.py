@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,25 +33,30 @@ class Sheet:
         self.epoch = epoch
         self.service = service
         self._pieces = {id: wire.encode(wire.InstanceView.of(each)) for id, each in service.listings.items()}
-        self.body = self._join(list(service.listings))
+        self.body = self._join(service.listings)
 
     def follow(self, service: ServiceSnapshot) -> None:
         """Become the page of a later snapshot of the same epoch."""
-        before, self.service = self.service.listings, service
-        for id in before.keys() - service.listings.keys():
-            del self._pieces[id]
-        for id, listing in service.listings.items():
-            if before.get(id) is not listing:
-                self._pieces[id] = wire.encode(wire.InstanceView.of(listing))
-        self.body = self._join(list(service.listings))
+        before, self.service = self.service, service
+        diff = service.since(before.revision)
+        if diff is None:
+            left = before.listings.keys() - service.listings.keys()
+            changed = [new for id, new in service.listings.items() if before.listings.get(id) is not new]
+        else:
+            left, changed = {change.key.id for change in diff.gone}, list(diff.changed)
+        for id in left:
+            self._pieces.pop(id, None)
+        for listing in changed:
+            self._pieces[listing.instance.id] = wire.encode(wire.InstanceView.of(listing))
+        self.body = self._join(service.listings)
 
     def narrowed(self, narrow: Filter) -> bytes:
         """The page of those instances alone that the filter admits."""
-        return self._join([id for id, listing in self.service.listings.items() if narrow.admits(listing)])
+        return self._join(id for id, listing in self.service.listings.items() if narrow.admits(listing))
 
-    def _join(self, ids: list[str]) -> bytes:
+    def _join(self, ids: Iterable[str]) -> bytes:
         blank = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
-        pieces = b",".join([self._pieces[id] for id in ids])
+        pieces = b",".join(map(self._pieces.__getitem__, ids))
         return b"".join((blank.removesuffix(b"]}"), pieces, b"]}"))
 
 

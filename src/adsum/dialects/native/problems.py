@@ -46,10 +46,6 @@ class WrongMethod(AdsumError):
         self.allowed = allowed
 
 
-class TooSlow(AdsumError):
-    """The body did not arrive in time."""
-
-
 class TooLarge(AdsumError):
     """The body is over its bound."""
 
@@ -71,7 +67,6 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         UnknownWatch: HTTPStatus.NOT_FOUND,
         UnknownPath: HTTPStatus.NOT_FOUND,
         WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
-        TooSlow: HTTPStatus.REQUEST_TIMEOUT,
         LeaseLost: HTTPStatus.CONFLICT,
         TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         NoJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -20,8 +20,8 @@ class Bounds:
 
     connections: int = 20_000
     """Past it a new connection is answered 503 and closed."""
-    head: float = 15.0
-    """A request's head must be complete so long after its first byte; else the connection is closed."""
+    request: float = 30.0
+    """A request must be complete so long after its first byte; else it is answered 408, and the connection closed."""
     idle: int = 75
     """A connection on which nothing is asked for so long is closed."""
     stall: float = 30.0
@@ -47,27 +47,31 @@ class Held(Protocol):
 
 
 class Sweeper:
-    """Looks for connections that hold us up: an unfinished head, or a peer that doesn't read."""
+    """Looks for connections that hold us up: an unfinished request, or a peer that doesn't read."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._heads: dict[Held, float] = {}
+        self._unfinished: dict[Held, float] = {}
         self._stalls: dict[Held, tuple[float, int]] = {}
 
-    def awaits_head(self, connection: Held) -> None:
-        self._heads.setdefault(connection, asyncio.get_running_loop().time())
+    def awaits(self, connection: Held) -> None:
+        """Part of a request is there."""
+        self._unfinished.setdefault(connection, asyncio.get_running_loop().time())
 
-    def has_head(self, connection: Held) -> None:
-        self._heads.pop(connection, None)
+    def has_all(self, connection: Held) -> None:
+        """Nothing is awaited any more."""
+        self._unfinished.pop(connection, None)
 
     def stalls(self, connection: Held) -> None:
+        """The peer doesn't take what it asked for."""
         self._stalls[connection] = asyncio.get_running_loop().time(), connection.unsent()
 
     def moves(self, connection: Held) -> None:
+        """It has taken most of it."""
         self._stalls.pop(connection, None)
 
     def forget(self, connection: Held) -> None:
-        self.has_head(connection)
+        self.has_all(connection)
         self.moves(connection)
 
     def hurry(self) -> None:
@@ -81,10 +85,10 @@ class Sweeper:
             self.sweep(asyncio.get_running_loop().time())
 
     def sweep(self, now: float) -> None:
-        for connection, since in list(self._heads.items()):
-            if now - since < self.bounds.head:
+        for connection, since in list(self._unfinished.items()):
+            if now - since < self.bounds.request:
                 break  # Kept in the order of `since`.
-            connection.refuse(408, "the request's head did not arrive in time")
+            connection.refuse(408, "the request did not arrive in time")
         for connection, (since, unsent) in list(self._stalls.items()):
             if now - since < self.bounds.stall:
                 continue

@@ -30,6 +30,8 @@ class Connection(HttpToolsProtocol):
         """Whether the request that is being read has been answered promptly."""
         self._unread = 0
         """Bytes that came since the last piece of a request was complete."""
+        self._whole = True
+        """Whether no request is partly read."""
         self._refusal = NO_REQUEST
         """What to say to what can't be read on."""
 
@@ -61,22 +63,20 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
+        self._whole = False
         super().data_received(data)
-        if not self._unread:
-            return
-        if self.transport.is_closing():
-            self._sweeper.has_head(self)
+        if self._whole or self.transport.is_closing():
+            self._sweeper.has_all(self)
         elif self._unread > MAX_HEAD:
             self.refuse(*TOO_LARGE)
-        elif self._idle():
-            self._sweeper.awaits_head(self)
+        else:
+            self._sweeper.awaits(self)
 
     def on_headers_complete(self) -> None:
         if self._unread > MAX_HEAD and self._head() > MAX_HEAD:
             self._refusal = TOO_LARGE
             raise ValueError  # The parser stops, and `send_400_response` is called.
         self._unread = 0
-        self._sweeper.has_head(self)
         self._answered = self._answer_promptly()
         if not self._answered:
             super().on_headers_complete()
@@ -88,6 +88,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unread = 0
+        self._whole = True
         if not self._answered:
             super().on_message_complete()
 
@@ -131,8 +132,11 @@ class Connection(HttpToolsProtocol):
         self.refuse(*self._refusal)
 
     def refuse(self, code: int, detail: str, headers: bytes = b"") -> None:
-        """Answer outside of any request, and close."""
-        self._sweeper.has_head(self)
+        """Answer outside of any request, and close; one that is being answered is cut off."""
+        self._sweeper.has_all(self)
+        if not self._idle() and self.cycle.response_started:
+            self.cut()
+            return
         title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
         body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
         self.transport.write(
