@@ -20,8 +20,8 @@ from adsum.client.options import CallOptions
 from adsum.core.errors import AdsumError
 from tests.scenarios.instance import CHOSEN
 
-WORKERS = 4
-PACE = 0.01
+WORKERS = 3
+PACE = 0.05
 """Seconds between two calls of one worker."""
 OPTIONS = CallOptions(tries=4, try_timeout=10.0, deadline=30.0)
 

@@ -1,0 +1,108 @@
+"""A watch as a program without our library reads it: plain Server-Sent Events, folded, resumed, and judged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from tests.scenarios.processes import PATIENCE
+
+State = dict[str, dict[str, Any]]
+"""A service's instances, by id."""
+
+
+class Watcher:
+    """Follows services (none named: all), over connections that break. Fails when what it is told goes backwards."""
+
+    def __init__(self, url: str, services: Sequence[str] = ()) -> None:
+        self.services: dict[str, State] = {}
+        self.revisions: dict[str, int] = {}
+        """The revision of each service's last change."""
+        self.seen: dict[str, set[str]] = {}
+        """Every status ever shown, by SERVICE/ID."""
+        self.epochs: list[str] = []
+        self.revision = 0
+        self.connections = 0
+        self.wholes = 0
+        self.shown: Callable[[], None] = lambda: None
+        """Called at the end of each group."""
+        self._url = url
+        self._services = services
+        self._position = ""
+
+    async def follow(self) -> None:
+        """Until cancelled, or a promise is broken."""
+        async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
+            while True:
+                with suppress(httpx.TransportError):
+                    await self._connection(http)
+                await asyncio.sleep(0.02)
+
+    async def _connection(self, http: httpx.AsyncClient) -> None:
+        params = {"service": list(self._services)}
+        headers = {"last-event-id": self._position} if self._position else {}
+        async with http.stream("GET", f"{self._url}/api/v1/watch", params=params, headers=headers) as answer:
+            assert answer.status_code in (200, 503), answer.status_code
+            self.connections += 1
+            event: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                if line:
+                    name, _, value = line.partition(": ")
+                    event[name] = value
+                elif event:
+                    self._take(event)
+                    event = {}
+
+    def _take(self, event: dict[str, str]) -> None:
+        says: dict[str, Any] = json.loads(event.get("data", "{}"))
+        match event.get("event"):
+            case "open":
+                self._open(says)
+            case "service":
+                self._replace(says)
+            case "change":
+                self._amend(says)
+            case "synced":
+                assert says["revision"] >= self.revision, f"{says} after {self.revision}"
+                self.revision, self._position = says["revision"], event["id"]
+                self.shown()
+
+    def _open(self, says: dict[str, Any]) -> None:
+        if not self.epochs or self.epochs[-1] != says["epoch"]:
+            self.epochs.append(says["epoch"])
+            self.revision = 0
+        assert says["revision"] >= self.revision, f"{says} after {self.revision}"
+        if says.get("whole"):
+            self.wholes += 1
+            self.services.clear()
+
+    def _replace(self, says: dict[str, Any]) -> None:
+        name = says["service"]
+        self._moves(name, says["revision"])
+        self.services[name] = {}
+        self._list(name, says["instances"])
+
+    def _amend(self, says: dict[str, Any]) -> None:
+        name = says["service"]
+        assert says["since"] <= self.revision, f"{says['since']} does not join on to {self.revision}"
+        self._moves(name, says["revision"])
+        self._list(name, says.get("changed", []))
+        for gone in says.get("gone", []):
+            assert gone["cause"], gone
+            assert gone["actor"], gone
+            self.services[name].pop(gone["id"], None)
+
+    def _moves(self, name: str, revision: int) -> None:
+        assert revision >= self.revisions.get(name, 0) or len(self.epochs) > 1, f"{name} went back to {revision}"
+        self.revisions[name] = revision
+
+    def _list(self, name: str, instances: list[dict[str, Any]]) -> None:
+        service = self.services.setdefault(name, {})
+        for each in instances:
+            service[each["id"]] = each
+            self.seen.setdefault(f"{name}/{each['id']}", set()).add(each["status"])
