@@ -72,6 +72,10 @@ class Connection(HttpToolsProtocol):
         else:
             self._sweeper.awaits(self)
 
+    def on_message_begin(self) -> None:
+        self._whole = False
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         if self._unread > MAX_HEAD and self._head() > MAX_HEAD:
             self._refusal = TOO_LARGE
