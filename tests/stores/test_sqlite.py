@@ -198,7 +198,7 @@ async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
             await shown(store)
 
 
-async def test_a_file_without_its_history_is_refused(path: Path) -> None:
+async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:
     await made(path)
     edit(path, "DELETE FROM meta")
     assert "restore it from a backup" in await refusal(path)
@@ -332,16 +332,41 @@ async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Pat
         assert len(listed(await shown(store))) == 501
 
 
+async def asked(store: SqliteStore, question: str) -> object:
+    """What the store's own connection answers."""
+    answer = await store._run(lambda: store._file._db.execute(question).fetchone())
+    return answer[0] if answer else None
+
+
+async def test_every_commit_is_synced_into_a_write_ahead_log(path: Path) -> None:
+    async with opened(path) as store:
+        assert await asked(store, "PRAGMA journal_mode") == "wal"
+        assert await asked(store, "PRAGMA synchronous") == 2
+
+
+async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: Path) -> None:
+    await made(path)
+    async with opened(path) as store:
+        store._file._db.set_progress_handler(lambda: 1, 1)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            await shown(store)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            await store.commit([change("o2")], 1)
+        store._file._db.set_progress_handler(None, 1)
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await shown(store))) == 2
+
+
 async def bound(store: SqliteStore, pages: int) -> None:
     """Allow the file that many pages, or as many as it has."""
-    await store._run(lambda: store._file._db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    await asked(store, f"PRAGMA max_page_count = {pages}")
 
 
 async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(path) as store:
-        await store._run(lambda: store._file._db.execute("PRAGMA busy_timeout = 10").fetchone())
+        await asked(store, "PRAGMA busy_timeout = 10")
         with closing(sqlite3.connect(path, isolation_level=None)) as tool:
             tool.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreUnavailable, match="locked"):

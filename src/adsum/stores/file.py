@@ -79,6 +79,14 @@ class File:
 
     def open(self) -> None:
         """Lock and open the file, made if it isn't there. Raises `StoreRefused`; then `close` it."""
+        try:
+            self._open()
+        except OSError as error:
+            raise StoreRefused(f"can't use {self.path}: {error.filename}: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            raise StoreRefused(f"can't use {self.path}: {error}") from error
+
+    def _open(self) -> None:
         with self._refusals():
             # Two names of one file have one lock.
             self.path = self.path.resolve()
@@ -100,6 +108,9 @@ class File:
 
     def _look(self) -> None:
         """See where the file stands."""
+        if self._db.in_transaction:
+            # Its rollback failed too; what it wrote is no part of the file.
+            self._db.execute("ROLLBACK")
         stands = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
         if stands is None:
             raise sqlite3.DatabaseError("its epoch and revision are gone")
@@ -107,7 +118,7 @@ class File:
         self._doubtful = False
 
     def whole(self) -> Whole:
-        """Everything that is stored. Raises `StoreRefused` if it can't be understood."""
+        """Everything that is stored. Raises `StoreRefused` if it can't be understood, and `sqlite3.Error`."""
         reader = reading.Reader()
         with self._refusals(), closing(self._db.execute("SELECT service, id, revision, body FROM listings")) as rows:
             return Whole(self._epoch, self.revision, [self._listing(reader, row) for row in rows])
@@ -179,15 +190,13 @@ class File:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Say what is wrong with the file in a sentence for the operator."""
+        """Say of a file that is not as we left it what is wrong, in a sentence for the operator."""
         try:
             yield
         except StoreRefused as refused:
             raise StoreRefused(f"can't use {self.path}: {refused}") from refused
-        except OSError as error:
-            raise StoreRefused(f"can't use {self.path}: {error.filename}: {error.strerror}") from error
-        except sqlite3.OperationalError as error:
-            raise StoreRefused(f"can't use {self.path}: {error}") from error
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
+            raise  # Nothing is wrong with the file: it can't be reached.
         except sqlite3.DatabaseError as error:
             raise StoreRefused(
                 f"can't use {self.path}: {error}; restore it from a backup, or move it away to start empty"
