@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 EXAMPLES = 20
 
 
-def test_schemathesis_finds_nothing(daemon: RunningDaemon) -> None:
+def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> None:
     options = ["--seed=7", f"--max-examples={EXAMPLES}", "--checks=all", "--phases=coverage,fuzzing", "--no-color"]
     options += ["--generation-database=none", "--request-timeout=10", "--continue-on-failure"]
     ran = subprocess.run(
@@ -33,8 +33,8 @@ def test_schemathesis_finds_nothing(daemon: RunningDaemon) -> None:
         capture_output=True,
         text=True,
         timeout=110,
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks"},
-        cwd=HERE.parent,
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(HERE.parent)},
+        cwd=tmp_path,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
