@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 
@@ -17,8 +18,10 @@ from adsum.client.calls import Kind
 from adsum.client.channel import Channel
 from adsum.client.client import Client
 from adsum.client.options import CallOptions
+from adsum.client.view import View
 from adsum.core.errors import AdsumError
 from tests.scenarios.instance import CHOSEN
+from tests.scenarios.processes import Child
 
 WORKERS = 3
 PACE = 0.05
@@ -79,6 +82,13 @@ class Caller:
                         return body.decode()
 
 
+async def told(program: Child) -> dict[str, Any]:
+    """What a consumer that runs as a program tells at its end."""
+    assert await program.end() == 0, program.errors
+    last: dict[str, Any] = json.loads(program.out.splitlines()[-1])
+    return last
+
+
 @asynccontextmanager
 async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[Caller]:
     """A caller at work."""
@@ -94,26 +104,23 @@ async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[Caller
 
 
 async def _main(service: str, cache: str) -> None:
-    """Call until SIGTERM, then tell: how many were answered by whom, what failed, and where the view came from."""
+    """Call until SIGTERM; tell each view as it comes, and in the end how the calls went."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with Client(cache=cache or False) as client:
         channel = client.channel(service)
         await channel.ready(30.0)
-        begun = channel.resolver.view.source
+        channel.resolver.follow(_tell)
         async with load(channel) as caller:
             while not caller.answered:  # noqa: ASYNC110 - a moment
                 await asyncio.sleep(0.01)
             print("calling", flush=True)  # noqa: T201 - the test reads it
             await ended.wait()
-        view = channel.resolver.view
-        told = {
-            "answered": caller.answered,
-            "failures": caller.failures,
-            "begun": begun,
-            "endpoints": [each.id for each in view.endpoints],
-        }
-        print(json.dumps(told), flush=True)  # noqa: T201 - the test reads it
+        print(json.dumps({"answered": caller.answered, "failures": caller.failures}))  # noqa: T201 - the test reads it
+
+
+def _tell(view: View) -> None:
+    print(f"{view.source} {' '.join(each.id for each in view.endpoints)}.", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from random import Random
 
 from adsum.client.client import Client
 from adsum.client.registrar import Registrar
+from tests.scenarios.calling import told
 from tests.scenarios.instance import Instance, instance
 from tests.scenarios.processes import Asking, Child, Place, until
 
@@ -71,10 +71,9 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Pla
             assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen - at:.4f} s after"
             await asking.delete(f"/services/orders/instances/{id}/override")
         for child in calling:
-            assert await child.end() == 0, child.errors
-            told = json.loads(child.out.splitlines()[-1])
-            assert told["failures"] == []
-            assert sum(told["answered"].values()) > 0
+            tells = await told(child)
+            assert tells["failures"] == []
+            assert sum(tells["answered"].values()) > 0
         history = await asking.get("/changes", service="orders")
         causes = [each for each in history["changes"] if each["status"] == "draining"]
         assert len(causes) == ROUNDS
