@@ -17,7 +17,6 @@ from adsum import stores
 from adsum.core.changes import HISTORY, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Cause, Key, Why
-from adsum.ports import Store
 from adsum.stores import file, schema
 from adsum.stores.file import TRIM, File
 from adsum.stores.sqlite import SqliteStore
@@ -410,8 +409,3 @@ async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
         assert follower.wholes == 2
         assert await store.commit([change("o2")], 1) == 2
         assert len(listed(await follower.reach(2))) == 2
-
-
-def test_the_table_keeps_the_promise_of_the_port() -> None:
-    store: Store = stores.store("memory:")
-    assert store.age() == 0.0
