@@ -139,6 +139,11 @@ async def test_another_method_is_told_which_ones_there_are(spoken: Spoken) -> No
         assert (heard.status, heard.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT")
 
 
+async def test_a_watch_has_no_head(spoken: Spoken) -> None:
+    heard = await spoken.ask("HEAD", "/api/v1/watch")
+    assert (heard.status, heard.headers["allow"]) == (405, "GET")
+
+
 async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -> None:
     spoken = Spoken()
     assert (await spoken.ask("GET", "/healthz")).status == 200

@@ -33,7 +33,7 @@ class Router:
             for segment in route.path.split("/")[1:]:
                 node = _step(node, segment)
             node.routes[route.method] = route
-            if route.method == "GET":
+            if route.method == "GET" and not route.endless:
                 node.routes["HEAD"] = route
 
     def find(self, method: str, path: str) -> tuple[Route, list[str]]:

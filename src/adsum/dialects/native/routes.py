@@ -16,6 +16,8 @@ MAX_SMALL_BODY: Final = 64 * 1024
 MAX_RENEW_BODY: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases; a larger one is refused with 413."""
 
+EVENTS: Final = "text/event-stream"
+
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=wire.MAX_HISTORY)]
 Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
@@ -49,6 +51,11 @@ class Route:
     text: str = ""
     early: bool = False
     """Answered even while the catalog isn't loaded."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether its answer goes on for ever, so that there is no HEAD of it."""
+        return EVENTS in self.answers.values()
 
 
 PATH_KINDS: Final[dict[str, Any]] = {"service": wire.Name, "id": wire.Id, "watch": Token}
@@ -175,7 +182,7 @@ ROUTES: Final = (
         "GET",
         f"{BASE}/watch",
         "Watch services as they change",
-        {200: "text/event-stream"},
+        {200: EVENTS},
         (422, 503),
         (
             Parameter("service", wire.Name, "A service to watch; may be repeated; all, if none is given", many=True),

@@ -100,7 +100,7 @@ class Watching:
 
     def opening(self, services: Services, since: Position | None, token: str) -> tuple[Position, bytes, bytes]:
         """The first group of a watch, or of a new history: where it leads to, `open`, and the rest."""
-        snapshot, age = self._registry.snapshot, self._registry.age()
+        snapshot, age = self._registry.snapshot, self._age()
         if since is not None and since.epoch == snapshot.epoch and resumable(snapshot, services, since.revision):
             whole = False
             group = self._events.since(snapshot, services, since.revision, age) or synced(snapshot, age)
@@ -115,12 +115,16 @@ class Watching:
         snapshot = self._registry.snapshot
         if snapshot.epoch != shown.epoch or (services is None and shown.revision < snapshot.floor):
             return self.opening(services, None, token)
-        group = self._events.since(snapshot, services, shown.revision, self._registry.age())
+        group = self._events.since(snapshot, services, shown.revision, self._age())
         return Position(snapshot.epoch, snapshot.revision), b"", group
 
     def heartbeat(self) -> bytes:
         """All is as it was shown."""
-        return synced(self._registry.snapshot, self._registry.age())
+        return synced(self._registry.snapshot, self._age())
+
+    def _age(self) -> float:
+        """To the tenth of a second, so that those who are shown the same share it."""
+        return round(self._registry.age(), 1)
 
     @property
     def ended(self) -> bool:
