@@ -36,7 +36,6 @@ class Caller:
         self.answered: Counter[str] = Counter()
         """Calls answered, by the id of who answered."""
         self.failures: list[str] = []
-        self.retries = 0
         self._channel = channel
         self._http = httpx.AsyncHTTPTransport(verify=False, trust_env=False)
 
@@ -78,7 +77,6 @@ class Caller:
                 else:
                     if not attempt.answered(response.status_code):
                         attempt.finish()
-                        self.retries += attempt.number - 1
                         return body.decode()
 
 
