@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -12,9 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.shell_completion import ShellComplete
 
-from adsum.cli import main
+from adsum.cli import arguments, main
 from adsum.cli.group import root
+from adsum.client.ports import Position
+from adsum.client.shelf import Shelf, Shelved, default_folder
+from adsum.core.model import Endpoint, Instance
 from tests.cli.conftest import Adsum
 
 if TYPE_CHECKING:
@@ -103,6 +108,44 @@ def test_resolve_never_chooses_one_that_drains(orders: RunningDaemon, adsum: Ads
     assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in nobody.err
     assert adsum("resume", "orders/a").err == "orders/a is passing\n"
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
+
+
+def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
+    Shelf(default_folder(), [NOBODY]).save("orders", Shelved(Position("e", 7), (endpoint,), time.time() - 90.0))
+    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    result = adsum("resolve", "orders")
+    assert (result.code, result.out) == (0, "10.0.0.1:80\n")
+    assert result.err.startswith("no registry is available")
+    assert "using what was known 90 s ago" in result.err
+
+
+def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
+    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
+    watching.request("GET", "/api/v1/watch?service=orders&acks=true")
+    answer = watching.getresponse()
+    while not answer.readline().startswith(b"event: synced"):
+        pass
+    result = adsum("drain", "orders/a", "--timeout", "200ms")
+    answer.close()
+    watching.close()
+    assert (result.code, result.out) == (124, "")
+    assert "orders/a is draining, but 1 consumers have not said within 0.2 s" in result.err
+
+
+def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "COMPLETION_TIMEOUT", 30.0)
+
+    def completed(command: str, incomplete: str) -> list[str]:
+        shell = ShellComplete(root, {}, "adsum", "_ADSUM_COMPLETE")
+        return [each.value for each in shell.get_completions([command], incomplete)]
+
+    assert completed("resolve", "or") == ["orders"]
+    assert completed("drain", "orders/") == ["orders/a", "orders/b"]
+    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    assert completed("resolve", "or") == []
 
 
 def test_resolve_waits_no_longer_than_it_was_told(registry: RunningDaemon, adsum: Adsum) -> None:

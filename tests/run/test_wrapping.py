@@ -151,6 +151,14 @@ signal.signal(signal.SIGTERM, stop)
     assert "told while draining" in wrapped.said
 
 
+def test_ctrl_c_reaches_the_program_as_such_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    wrapped.signal(signal.SIGINT)
+    assert wrapped.code() == 128 + signal.SIGINT
+    assert _history(daemon)[-2] == ("drained", "SIGINT came")
+
+
 def test_a_program_that_does_not_listen_is_killed_in_time(wrap: Wrap, port: int) -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "200ms", program=_python(deaf))

@@ -31,10 +31,10 @@ async def watch_changes(client: Client, board: Board) -> None:
         try:
             found = await client.api.changes(limit=MOST)
             board.registry_up = True
-            for change in reversed(found.changes):
-                if change.revision > seen:
-                    board.note(Kind.CATALOG, told(change))
-            seen = max(seen, found.revision)
+            new = [change for change in reversed(found.changes) if change.revision > seen]
+            for change in new:
+                board.note(Kind.CATALOG, told(change))
+                seen = change.revision
         except AdsumError:
             board.registry_up = False
         await asyncio.sleep(POLL)
