@@ -307,6 +307,14 @@ def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
     assert resumed.why == Why(Cause.RESUMED, "tester", "done", LATER.at)
 
 
+def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin_anew() -> None:
+    endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
+    for override, changes in ((endless, 0), (hour, 1)):
+        snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", NOW))
+        again = replace(override, at=LATER.at)
+        assert len(decisions.overridden(KEY, again, "", LATER)(snapshot)) == changes
+
+
 def test_only_the_override_that_lasted_its_length_expires() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, DRAIN, "", NOW))
     assert decisions.override_expired(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []

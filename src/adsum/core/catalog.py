@@ -95,9 +95,11 @@ class ServiceSnapshot:
             steps.append(Step(revision, change))
         horizon = self.horizon
         if len(steps) > TRAIL:
-            # A revision is remembered whole or not at all.
-            horizon = steps[-TRAIL - 1].revision
-            steps = [step for step in steps[-TRAIL:] if step.revision > horizon]
+            first = len(steps) - TRAIL
+            horizon = steps[first - 1].revision
+            while first < len(steps) and steps[first].revision == horizon:
+                first += 1  # A revision is remembered whole or not at all.
+            steps = steps[first:]
         return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon)
 
 

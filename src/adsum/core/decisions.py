@@ -197,12 +197,15 @@ def checked(key: Key, check: str, status: Status, note: str, caller: Caller) -> 
 
 
 def overridden(key: Key, override: Override, holder: str, caller: Caller) -> Decision:
-    """Declare a status that outranks evidence. Raises `UnknownInstance` and `LeaseLost`."""
+    """Declare a status that outranks evidence; again, one with a length begins anew.
+
+    Raises `UnknownInstance` and `LeaseLost`.
+    """
 
     def decide(basis: Basis) -> list[Change]:
         before = _listed(basis, key)
         _must_hold(before, holder)
-        if before.override is not None and replace(before.override, at=override.at) == override:
+        if override.length is None and before.override == replace(override, at=_at(before.override)):
             return []
         cause = Cause.DRAINED if override.status is Status.DRAINING else Cause.MAINTENANCE
         after = replace(before, override=override)
@@ -229,6 +232,10 @@ def _cleared(key: Key, only: Override | None, why: Why) -> Decision:
         return [_changed(_explained(before, replace(before, override=None), why))]
 
     return decide
+
+
+def _at(override: Override | None) -> float:
+    return override.at if override is not None else 0.0
 
 
 def _listed(basis: Basis, key: Key) -> Listing:

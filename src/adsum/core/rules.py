@@ -22,9 +22,13 @@ TEXT_LENGTH: Final = 128
 """Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
 VALUE_LENGTH: Final = 1024
 """Bound of a metadata value, a reason and a check's path; a longer one is refused."""
+FIRST_MULTICAST: Final = 224
+"""The first octet from which on IPv4 addresses name groups (224/4) or nobody (240/4)."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,15}")
@@ -54,6 +58,8 @@ def address(field: str, value: str) -> None:
 
 @lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the dearest of the rules.
 def _address_problem(value: str) -> str | None:
+    if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST:
+        return None  # The plain case, without the library's thoroughness.
     try:
         ip = ipaddress.ip_address(value)
     except ValueError:
