@@ -15,6 +15,7 @@ from adsum.cli import output
 from adsum.cli.flags import settings
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
+from adsum.client.nodes import parse_urls
 from adsum.config import ClientConfig, InstanceConfig, RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration
@@ -54,14 +55,19 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
         raise click.UsageError("--service must be given: the name under which the program is to be found.")
     claim = claim_free_port(Random()) if instance.port == 0 else Claim(instance.port, None)  # noqa: S311 - not a secret
     registration = registration_of(loaded, instance.service, claim.port)
+    client = loaded.of(ClientConfig)
+    try:
+        parse_urls(client.url)  # Before anything runs.
+    except Invalid as error:
+        raise loaded.blame(error) from None
     if taken(claim.port):
         output.say(f"adsum run: something listens on port {claim.port} already, and may answer in the program's place")
     plan = Plan(
         argv=argv,
-        environ=_environ(registration, loaded.of(ClientConfig)),
+        environ=_environ(registration, client),
         registration=registration,
         address=instance.address,
-        client=loaded.of(ClientConfig),
+        client=client,
         patience=loaded.of(RunConfig),
     )
     try:
@@ -69,8 +75,6 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     except CannotStart as error:
         output.say(f"adsum run: {error}")
         return error.code
-    except Invalid as error:
-        raise loaded.blame(error, {"urls": "url"}) from None
     finally:
         claim.release()
 

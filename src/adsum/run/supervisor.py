@@ -58,7 +58,7 @@ class Supervisor:
         self._listing: Listing
 
     async def run(self) -> int:
-        """Until the program has ended; the exit code. Raises `CannotStart`, and `Invalid` for a wrong URL."""
+        """Until the program has ended; the exit code. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
         for each in (*PASSED_ON, *ENDING):
             # What is ignored, as under nohup, stays ignored, for the program too.
