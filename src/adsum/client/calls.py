@@ -77,6 +77,11 @@ class Try:
         """Whether it has not ended yet."""
         return self._pick.open
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began, without its pause."""
+        return max(0.0, self._call.now() - self._pick.started_at - self.pause)
+
     def failed(self, kind: Kind, text: str) -> None:
         """It got no answer; `text` says why, in a clause. Ask the call for the next try."""
         if self.open and self._latency is None:
@@ -92,7 +97,7 @@ class Try:
         if status in TRY_ELSEWHERE and self._call.go_on_after(Kind.STATUS):
             self._end_as(Kind.STATUS, f"it answered {status}")
             return True
-        self._latency = self._elapsed()
+        self._latency = self.elapsed
         if status >= FAULT:
             self._pick.done(False, self._latency)
         return False
@@ -115,15 +120,12 @@ class Try:
             self.abandon()
 
     def _end_as(self, kind: Kind, text: str) -> None:
-        took = self._elapsed()
+        took = self.elapsed
         if RULES[kind].blames:
             self._pick.done(False, took)
         else:
             self._pick.cancel()
         self._call.tried.append(Tried(self.endpoint, kind, text, took))
-
-    def _elapsed(self) -> float:
-        return max(0.0, self._call.now() - self._pick.started_at - self.pause)
 
 
 class Call:
@@ -147,6 +149,17 @@ class Call:
 
     def now(self) -> float:
         return self._channel.now()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until its deadline, 0.0 once that is over; None: it has none."""
+        return None if self._deadline is None else max(0.0, self._deadline - self.now())
+
+    def overdue(self, attempt: Try) -> CallFailed:
+        """The error to raise when the deadline comes while the answer's body is being read."""
+        text = "its answer was not read to the end"
+        self.tried.append(Tried(attempt.endpoint, Kind.TIMEOUT, text, attempt.elapsed))
+        return self._failure(self._too_late())
 
     def next_try(self) -> Try:
         """The next try. Raises `NoEndpoint` if there is nobody to try first, `CallFailed` when no more may be tried."""

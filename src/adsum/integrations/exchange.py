@@ -1,0 +1,134 @@
+"""One request to a service, from the first try to the answer that stands: what is the same for every HTTP library.
+
+When to try again is decided in `adsum.client.calls`. Here: what a request's method, body and terms mean for that, and
+how its failure is told in the library's own errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from typing import Protocol
+
+from adsum.client.calls import Call, Try
+from adsum.client.channel import Channel
+from adsum.client.failures import IDEMPOTENT, CallFailed, Kind
+from adsum.client.options import CallOptions, ChannelOptions
+from adsum.client.view import Origin, View
+from adsum.core.model import Endpoint
+from adsum.integrations.terms import Terms
+
+
+class Channels(Protocol):
+    """What is asked of a channel, asynchronous or not."""
+
+    @property
+    def options(self) -> ChannelOptions: ...
+
+    def call(
+        self, *, idempotent: bool, hash_key: bytes | str | None = None, options: CallOptions | None = None
+    ) -> Call: ...
+
+
+class Exchange:
+    """Used by one task or thread at a time.
+
+    exchange = Exchange(channel, "GET", "http", replayable=True, terms=terms(), errors=_ERRORS)
+    while True:
+        with exchange.next_try() as attempt:
+            … send to attempt.endpoint within attempt.timeout, after attempt.pause; on an error:
+            exchange.failed(attempt, Kind.…, error); continue
+        if exchange.answered(attempt, status): … throw it away; continue
+        … hand it on; attempt.finish() when its body was read or closed
+    """
+
+    def __init__(
+        self,
+        channel: Channels,
+        method: str,
+        scheme: str,
+        *,
+        replayable: bool,
+        terms: Terms,
+        errors: Mapping[Kind, type[CallFailed]],
+    ) -> None:
+        """`scheme` is the URL's; `replayable`: the body can be sent again; `errors`: what to raise when the last try
+        failed so. Raises `Invalid` for terms that can't be.
+        """
+        idempotent = method.upper() in IDEMPOTENT if terms.idempotent is None else terms.idempotent
+        self.call = channel.call(
+            idempotent=idempotent and replayable, hash_key=terms.hash_key, options=terms.over(channel.options.calls)
+        )
+        self._scheme = scheme
+        self._errors = errors
+        self._cause: BaseException | None = None
+
+    def next_try(self) -> Try:
+        """The next try at an endpoint that the request may go to. Raises one of `errors`, or `NoEndpoint`."""
+        while True:
+            try:
+                attempt = self.call.next_try()
+            except CallFailed as failure:
+                cause, self._cause = self._cause, None
+                raise self._told(failure) from cause
+            objection = _objection(attempt.endpoint, self._scheme)
+            if not objection:
+                return attempt
+            attempt.failed(Kind.UNSENT, objection)
+
+    def failed(self, attempt: Try, kind: Kind, error: BaseException, words: str = "") -> None:
+        """The try got no answer, because of `error`, in these words or its own."""
+        self._cause = error
+        attempt.failed(kind, words or str(error) or type(error).__name__)
+
+    def answered(self, attempt: Try, status: int) -> bool:
+        """As `Try.answered`: True says to throw this answer away and to ask for the next try."""
+        # An error holds the frames it came through, and they hold us: let go, or connections wait for the collector.
+        self._cause = None
+        return attempt.answered(status)
+
+    def overdue(self, attempt: Try) -> CallFailed:
+        """What to raise when the deadline comes while the answer's body is being read."""
+        return self._told(self.call.overdue(attempt))
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has come."""
+        return self.call.left == 0.0
+
+    def patience(self, ready: float) -> float:
+        """Seconds to wait for a service of which nothing is known yet."""
+        return shorter(ready, self.call.left) or 0.0
+
+    def _told(self, failure: CallFailed) -> CallFailed:
+        late = self.over or not failure.tries
+        error = self._errors[Kind.TIMEOUT if late else failure.tries[-1].kind]
+        return error(failure.service, failure.tries, failure.why)
+
+
+async def first_word(channel: Channel, patience: float) -> None:
+    """Return once anything was said of the service, be it that nobody is there; at latest after `patience` seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience), aclosing(channel.resolver.watch()) as views:
+            await anext(views, None)
+
+
+def unheard_of(view: View) -> bool:
+    """Whether nothing was ever said of the service: the channel has just been opened."""
+    return view.source is Origin.NONE
+
+
+def shorter(one: float | None, other: float | None) -> float | None:
+    """The shorter of two lengths; None is endless."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def _objection(endpoint: Endpoint, asked: str) -> str:
+    """Why the request can't be sent there; "". What was meant to be encrypted never goes out in the clear."""
+    scheme = endpoint.instance.scheme
+    if scheme == "https" or scheme == asked == "http":
+        return ""
+    return f"it speaks {scheme}, not {asked}, so nothing was sent"

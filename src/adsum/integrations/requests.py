@@ -1,0 +1,286 @@
+"""requests: `http://orders/path` goes to a live instance of orders.
+
+    with adsum.SyncClient() as client, Session(client) as http, calling(deadline=2.0):
+        http.get("http://orders/path")
+
+Or, on a session of your own: `session.mount("http://", AdsumAdapter(client))`. A service is a host of one label without
+a port; every other URL is requested as ever. Path, query and headers stay as they are: `Host` is the service's name (or
+what you set), so that virtual hosts, redirects and cookies mean the service, whichever instance answers. The scheme is
+the instance's. Instances are reached directly, whatever proxies there are.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Unpack, cast
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
+from urllib3.exceptions import EmptyPoolError, MaxRetryError, NewConnectionError, SSLError
+from urllib3.util.ssl_match_hostname import CertificateError
+
+from adsum.balance.picker import NoEndpoint
+from adsum.client import failures
+from adsum.client.calls import Try
+from adsum.client.failures import Kind
+from adsum.client.sync import SyncChannel, SyncClient
+from adsum.core.model import Endpoint
+from adsum.integrations.exchange import Exchange, first_word, shorter, unheard_of
+from adsum.integrations.routing import Routes, Routing
+from adsum.integrations.terms import calling as calling
+from adsum.integrations.terms import terms
+
+HashKey = Callable[[requests.PreparedRequest], bytes | str | None]
+
+HOSTS: Final = 10 * DEFAULT_POOLSIZE
+"""Instances whose connections are kept; those of the one that was called longest ago are closed for one more."""
+
+
+class CallFailed(failures.CallFailed, requests.ConnectionError):
+    """No try got an answer; `tries` says of each why."""
+
+
+class Unreached(CallFailed):
+    """No instance could be reached."""
+
+
+class Broken(CallFailed):
+    """The connection broke after sending, and sending again was not safe or did not help."""
+
+
+class TimedOut(CallFailed, requests.ReadTimeout):
+    """No answer in time."""
+
+
+class Nobody(NoEndpoint, requests.ConnectionError):
+    """There is no instance to call; the words say why."""
+
+
+ERRORS: Final[Mapping[Kind, type[CallFailed]]] = {
+    Kind.CONNECT: Unreached,
+    Kind.UNSENT: Unreached,
+    Kind.STATUS: Unreached,
+    Kind.BROKEN: Broken,
+    Kind.TIMEOUT: TimedOut,
+}
+_FAILURES: Final = (requests.ConnectionError, requests.Timeout, EmptyPoolError)
+
+
+class AdsumAdapter(HTTPAdapter):
+    """Sends what is for a service to a live instance of it. For any number of threads.
+
+    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `Routing`, and in `pool`
+    those of `HTTPAdapter`. Waiting for the network can't be interrupted in a thread: each wait is bounded by what is
+    left of the try when it begins, and the deadline is looked at after each part of the body.
+    """
+
+    def __init__(
+        self,
+        client: SyncClient,
+        *,
+        hash_key: HashKey | None = None,
+        pool: Mapping[str, Any] | None = None,
+        **routing: Unpack[Routing],
+    ) -> None:
+        self._client = client
+        self._routes: Routes[SyncChannel] = Routes(client.channel, routing)
+        self._hash_key = hash_key
+        super().__init__(**{"pool_connections": HOSTS, **(pool or {})})
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Raises `CallFailed`, `Nobody`, `Invalid` for terms that are none, and what `HTTPAdapter.send` raises."""
+        url = urlsplit(cast("str", request.url))
+        service = self._routes.service(url.scheme, url.hostname or "", url.port)
+        if service is None:
+            return super().send(request, stream, timeout, verify, cert, proxies)
+        try:
+            channel = self._routes.channel(service)
+            exchange = self._exchange(channel, request, url.scheme)
+            if unheard_of(channel.view):
+                opened, patience = channel.open(), exchange.patience(self._routes.ready)
+                self._client.run(lambda _: first_word(opened, patience))
+            return self._send(request, exchange, timeout, {"stream": stream, "verify": verify, "cert": cert})
+        except NoEndpoint as nobody:
+            raise Nobody(str(nobody), request=request) from None
+        except CallFailed as failure:
+            failure.request = request
+            raise
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        """As the base's, with the name that the certificate of an https instance must carry."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if isinstance(request, _There) and host["scheme"] == "https":
+            name = self._routes.server_name(request.endpoint)
+            return host, {**pool, "server_hostname": name, "assert_hostname": name if verify else False}
+        return host, pool
+
+    def close(self) -> None:
+        """Close every connection, at once: an error that somebody still holds keeps its pool from being collected."""
+        for key in self.poolmanager.pools.keys():  # noqa: SIM118 - it can't be iterated over, its keys can
+            pool = self.poolmanager.pools.get(key)
+            if pool is not None:
+                pool.close()
+        super().close()
+
+    def _exchange(self, channel: SyncChannel, request: requests.PreparedRequest, scheme: str) -> Exchange:
+        agreed = terms()
+        if agreed.hash_key is None and self._hash_key is not None:
+            agreed = agreed.but({"hash_key": self._hash_key(request)})
+        return Exchange(
+            channel,
+            request.method or "GET",
+            scheme,
+            replayable=request.body is None or isinstance(request.body, bytes | str),
+            terms=agreed,
+            errors=ERRORS,
+        )
+
+    def _send(
+        self, request: requests.PreparedRequest, exchange: Exchange, timeout: Any, options: dict[str, Any]
+    ) -> requests.Response:
+        while True:
+            with exchange.next_try() as attempt:
+                if attempt.pause:
+                    time.sleep(attempt.pause)
+                there, limits = _There(request, attempt.endpoint), _limits(timeout, attempt.timeout)
+                try:
+                    response = super().send(there, timeout=limits, proxies={}, **options)
+                except _FAILURES as error:
+                    reason = _reason(error)
+                    exchange.failed(attempt, _kind(error, reason), error, str(reason))
+                    continue
+            if exchange.answered(attempt, response.status_code):
+                response.close()
+                continue
+            response.request, response.url = request, cast("str", request.url)
+            response.raw = _Body(response.raw, exchange, attempt)
+            return response
+
+
+class Session(requests.Session):
+    """A `requests.Session` for which services are hosts; takes the options of `AdsumAdapter`."""
+
+    def __init__(self, client: SyncClient, **options: Any) -> None:
+        super().__init__()
+        adapter = AdsumAdapter(client, **options)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+
+class _There(requests.PreparedRequest):
+    """A request as it goes to an endpoint."""
+
+    def __init__(self, request: requests.PreparedRequest, endpoint: Endpoint) -> None:
+        self.__dict__.update(request.copy().__dict__)
+        self.endpoint = endpoint
+        asked = cast("str", request.url)
+        self.url = f"{endpoint.url}/{asked.partition('://')[2].partition('/')[2]}"
+        self.headers.setdefault("Host", urlsplit(asked).hostname or "")
+
+
+class _Body:
+    """The raw answer, watched: how reading it ends is how the try ends. Otherwise it is what it wraps."""
+
+    def __init__(self, inner: Any, exchange: Exchange, attempt: Try) -> None:
+        self._inner = inner
+        self._exchange = exchange
+        self._attempt = attempt
+
+    def stream(self, amt: int | None = 65_536, decode_content: bool | None = None) -> Iterator[bytes]:
+        """As urllib3's; under a deadline parts are what has come, so that slow ones can be told from none."""
+        if self._exchange.call.left is None or self._inner.chunked:
+            parts = self._inner.stream(amt, decode_content)
+        else:
+            parts = iter(lambda: self._inner.read1(amt, decode_content=decode_content), b"")
+        while (part := self._read(next, parts, None)) is not None:
+            yield part
+        self._attempt.finish()
+
+    def read(self, *args: Any, **options: Any) -> Any:
+        return self._read(self._inner.read, *args, **options)
+
+    def read1(self, *args: Any, **options: Any) -> Any:
+        return self._read(self._inner.read1, *args, **options)
+
+    def readinto(self, buffer: Any) -> Any:
+        return self._read(self._inner.readinto, buffer)
+
+    def release_conn(self) -> None:
+        try:
+            self._inner.release_conn()
+        finally:
+            self._attempt.finish()
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._attempt.finish()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.stream()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def _read(self, read: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            part = read(*args, **options)
+        except urllib3.exceptions.HTTPError as error:
+            self._attempt.finish(ok=False)
+            if self._exchange.over:
+                raise self._exchange.overdue(self._attempt) from error
+            raise
+        except BaseException:
+            self._attempt.abandon()
+            raise
+        if self._inner.closed:
+            self._attempt.finish()
+        elif self._exchange.over:
+            self._attempt.abandon()  # Perhaps it is us who were slow.
+            self._inner.close()
+            raise self._exchange.overdue(self._attempt)
+        return part
+
+
+def _limits(given: Any, length: float | None) -> Any:
+    """The time-outs of a try that may take `length` seconds."""
+    if length is None:
+        return given
+    if isinstance(given, urllib3.Timeout):
+        limits = given.clone()
+        limits.total = shorter(cast("float | None", given.total), length)
+        return limits
+    connect, read = given if isinstance(given, tuple) else (given, given)
+    return urllib3.Timeout(total=length, connect=connect, read=read)
+
+
+def _reason(error: Exception) -> Any:
+    """What urllib3 said, without what was wrapped around it."""
+    inner = error.args[0] if error.args else error
+    return inner.reason if isinstance(inner, MaxRetryError) and inner.reason else inner
+
+
+def _kind(error: Exception, reason: Any) -> Kind:
+    """How a try failed. In doubt it was sent."""
+    if isinstance(error, EmptyPoolError):
+        return Kind.UNSENT
+    if isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
+        return Kind.CONNECT
+    if isinstance(reason, SSLError) and isinstance(reason.args[0], CertificateError | ssl.SSLCertVerificationError):
+        return Kind.CONNECT
+    return Kind.TIMEOUT if isinstance(error, requests.Timeout) else Kind.BROKEN

@@ -1,0 +1,293 @@
+"""The libraries behind one face, so that one suite of facts holds for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import httpx
+import requests
+
+import adsum.integrations.aiohttp as our_aiohttp
+import adsum.integrations.httpx as our_httpx
+import adsum.integrations.requests as our_requests
+from adsum.client.channel import Channel
+from adsum.client.client import Client
+from adsum.client.failures import CallFailed
+from adsum.client.options import ChannelOptions
+from adsum.client.sync import SyncClient
+from adsum.core.model import Endpoint
+from tests.client.fakes import ScriptedSource
+from tests.probes.servers import CERTIFICATE
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    text: str
+    headers: Mapping[str, str]
+    url: str
+
+
+class Opened(Protocol):
+    """A streamed answer, of which the head has come."""
+
+    async def close(self) -> None: ...
+
+
+class Caller(Protocol):
+    """One library, with a client of its own on `source`. `options` are those of the integration."""
+
+    @property
+    def broken_body(self) -> type[Exception]:
+        """What the library raises when a body breaks off."""
+        ...
+
+    @property
+    def library_error(self) -> type[Exception]:
+        """What users of the library catch."""
+        ...
+
+    @property
+    def timeout_error(self) -> type[Exception]: ...
+
+    @property
+    def unreached(self) -> type[CallFailed]: ...
+
+    @property
+    def broken(self) -> type[CallFailed]: ...
+
+    @property
+    def timed_out(self) -> type[CallFailed]: ...
+
+    @property
+    def nobody(self) -> type[Exception]: ...
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it waits in a thread, which can't be cancelled."""
+        ...
+
+    async def call(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer: ...
+
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+        """With a body that can be sent once."""
+        ...
+
+    async def stream(self, url: str) -> Opened: ...
+
+    def channel(self) -> Channel: ...
+
+    async def close(self) -> None: ...
+
+
+def trusting() -> ssl.SSLContext:
+    """Of a caller that trusts the test's certificate, which is for the name instance.test."""
+    return ssl.create_default_context(cafile=CERTIFICATE)
+
+
+class AsyncHttpx:
+    broken_body = httpx.RemoteProtocolError
+    library_error = httpx.TransportError
+    timeout_error = httpx.TimeoutException
+    unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
+    nobody = our_httpx.Nobody
+    blocks = False
+
+    def __init__(self, source: ScriptedSource, **options: Any) -> None:
+        self._options = options.get("channel")
+        if options.pop("trust", False):
+            options["verify"] = trusting()
+        self._client = Client(source=source, cache=False)
+        self._http = our_httpx.AsyncClient(self._client, **{"follow_redirects": True, **options})
+
+    async def call(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        answer = await self._http.request(method, url, content=body, headers=headers)
+        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+        answer = await self._http.request(method, url, content=_flowing(parts))
+        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+
+    async def stream(self, url: str) -> Opened:
+        answer = await self._http.send(self._http.build_request("GET", url), stream=True)
+        return _Opened(answer.aclose)
+
+    def channel(self) -> Channel:
+        return self._client.channel("orders", self._options)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+        await self._client.close()
+
+
+class Aiohttp:
+    broken_body = aiohttp.ClientPayloadError
+    library_error = aiohttp.ClientError
+    timeout_error = TimeoutError
+    unreached, broken, timed_out = our_aiohttp.Unreached, our_aiohttp.Broken, our_aiohttp.TimedOut
+    nobody = our_aiohttp.Nobody
+    blocks = False
+
+    def __init__(self, source: ScriptedSource, **options: Any) -> None:
+        self._options = options.get("channel")
+        if options.pop("trust", False):
+            options["connector"] = aiohttp.TCPConnector(ssl=trusting())
+        self._client = Client(source=source, cache=False)
+        self._http = our_aiohttp.session(self._client, **options)
+
+    async def call(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await self._call(method, url, body, headers)
+
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+        return await self._call(method, url, _flowing(parts), None)
+
+    async def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+        async with self._http.request(method, url, data=body, headers=headers) as answer:
+            return Answer(answer.status, await answer.text(), answer.headers, str(answer.url))
+
+    async def stream(self, url: str) -> Opened:
+        answer = await self._http.get(url)
+
+        async def close() -> None:
+            answer.close()
+
+        return _Opened(close)
+
+    def channel(self) -> Channel:
+        return self._client.channel("orders", self._options)
+
+    async def close(self) -> None:
+        await self._http.close()
+        await self._client.close()
+
+
+class SyncHttpx:
+    broken_body = httpx.RemoteProtocolError
+    library_error = httpx.TransportError
+    timeout_error = httpx.TimeoutException
+    unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
+    nobody = our_httpx.Nobody
+    blocks = True
+
+    def __init__(self, source: ScriptedSource, **options: Any) -> None:
+        self._options = options.get("channel")
+        if options.pop("trust", False):
+            options["verify"] = trusting()
+        self._client = SyncClient(source=source, cache=False)
+        self._http = our_httpx.Client(self._client, **{"follow_redirects": True, **options})
+
+    async def call(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await asyncio.to_thread(self._call, method, url, body, headers)
+
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+        return await asyncio.to_thread(self._call, method, url, _once(parts), None)
+
+    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+        answer = self._http.request(method, url, content=body, headers=headers)
+        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+
+    async def stream(self, url: str) -> Opened:
+        request = self._http.build_request("GET", url)
+        answer = await asyncio.to_thread(self._http.send, request, stream=True)
+
+        async def close() -> None:
+            answer.close()
+
+        return _Opened(close)
+
+    def channel(self) -> Channel:
+        return self._client.channel("orders", self._options).open()
+
+    async def close(self) -> None:
+        self._http.close()
+        await asyncio.to_thread(self._client.close)
+
+
+class Requests:
+    broken_body = requests.exceptions.ChunkedEncodingError
+    library_error = requests.ConnectionError
+    timeout_error = requests.Timeout
+    unreached, broken, timed_out = our_requests.Unreached, our_requests.Broken, our_requests.TimedOut
+    nobody = our_requests.Nobody
+    blocks = True
+
+    def __init__(self, source: ScriptedSource, **options: Any) -> None:
+        self._verify = str(CERTIFICATE) if options.pop("trust", False) else True
+        self._options = options.get("channel")
+        self._client = SyncClient(source=source, cache=False)
+        self._http = our_requests.Session(self._client, **options)
+
+    async def call(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await asyncio.to_thread(self._call, method, url, body, headers)
+
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+        return await asyncio.to_thread(self._call, method, url, _once(parts), None)
+
+    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+        answer = self._http.request(method, url, data=body, headers=headers, verify=self._verify)
+        return Answer(answer.status_code, answer.text, answer.headers, answer.url)
+
+    async def stream(self, url: str) -> Opened:
+        answer = await asyncio.to_thread(self._http.get, url, stream=True)
+
+        async def close() -> None:
+            answer.close()
+
+        return _Opened(close)
+
+    def channel(self) -> Channel:
+        return self._client.channel("orders", self._options).open()
+
+    async def close(self) -> None:
+        self._http.close()
+        await asyncio.to_thread(self._client.close)
+
+
+CALLERS: dict[str, Callable[..., Caller]] = {
+    "httpx-async": AsyncHttpx,
+    "httpx-sync": SyncHttpx,
+    "aiohttp": Aiohttp,
+    "requests": Requests,
+}
+
+
+def in_flight(channel: Channel, *endpoints: Endpoint) -> int:
+    """Calls that the channel still counts at these."""
+    return sum(channel._loads.of(each.id).in_flight for each in endpoints)
+
+
+def options(policy: str = "round_robin") -> ChannelOptions:
+    """In turn, and nobody is ejected: tests want to know whom they ask."""
+    return ChannelOptions(policy=policy, outliers=None)
+
+
+class _Opened:
+    def __init__(self, close: Callable[[], Any]) -> None:
+        self._close = close
+
+    async def close(self) -> None:
+        await self._close()
+
+
+async def _flowing(parts: list[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def _once(parts: list[bytes]) -> Iterator[bytes]:
+    yield from parts

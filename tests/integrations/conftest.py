@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from adsum.balance.loads import Load
+from adsum.client.channel import Channel
+from adsum.client.pick import Pick
+from adsum.core.model import Endpoint, Instance
+from tests.client.fakes import ScriptedSource, whole
+from tests.integrations.callers import CALLERS, Caller, options
+from tests.integrations.servers import HERE, Fleet
+
+Make = Callable[..., Caller]
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    fleet = Fleet()
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """How every pick ended that said something of its endpoint."""
+    seen: list[tuple[str, bool]] = []
+    ended = Channel.ended
+
+    def noted(self: Channel, pick: Pick, load: Load, ok: bool, latency: float | None) -> None:
+        seen.append((pick.endpoint.id, ok))
+        ended(self, pick, load, ok, latency)
+
+    monkeypatch.setattr(Channel, "ended", noted)
+    return seen
+
+
+def instance(id: str, port: int, scheme: str = "http") -> Endpoint:
+    return Endpoint(Instance("orders", id, HERE, port, scheme=scheme))
+
+
+@pytest.fixture(params=sorted(CALLERS))
+async def make(request: pytest.FixtureRequest, fleet: Fleet) -> AsyncIterator[Make]:
+    """Makes a caller of each library in turn, that knows these endpoints of orders; closes it in the end."""
+    made: list[Caller] = []
+
+    def make(*endpoints: Endpoint, source: ScriptedSource | None = None, **given: Any) -> Caller:
+        if source is None:
+            source = ScriptedSource()
+            source.say(whole(1, *endpoints))
+        caller = CALLERS[request.param](source, **{"channel": options(), **given})
+        made.append(caller)
+        return caller
+
+    yield make
+    for each in made:
+        await each.close()

@@ -1,0 +1,226 @@
+"""Instances for tests, well-behaved and otherwise, in a thread of their own: for callers that block and that don't."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tests.probes.servers import CERTIFICATE
+
+HERE = "127.0.0.1"
+BODY = 40_000
+"""Bytes of the bodies that come slowly or break off."""
+
+
+class Manner(StrEnum):
+    """What an instance does with a request."""
+
+    ANSWER = "answer"
+    RESET = "reset"
+    """Reads the request and resets the connection."""
+    VANISH = "vanish"
+    """Reads the request and closes the connection."""
+    UNAVAILABLE = "unavailable"
+    """503, with Retry-After."""
+    HANG = "hang"
+    DRIP = "drip"
+    """A head at once, then a byte now and then."""
+    STALL = "stall"
+    """A head and half of the body, then nothing."""
+    DIE = "die"
+    """A head and half of the body, then the end of the connection."""
+    SLOWLY = "slowly"
+    """A head, half of the body, and the rest when `more` is set."""
+    REDIRECT = "redirect"
+    """To /there, relative."""
+    GARBAGE = "garbage"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request as it came."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Server:
+    """An instance called `name`, which it answers with."""
+
+    name: str
+    manner: Manner = Manner.ANSWER
+    tls: ssl.SSLContext | None = None
+    port: int = 0
+    open: int = 0
+    heard: list[Heard] = field(default_factory=list)
+    server_names: list[str | None] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.more = asyncio.Event()
+        self._ended = asyncio.Event()
+        if self.tls is not None:
+            self.tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        self._server = await asyncio.start_server(self._serve, HERE, 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._ended.set()
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            while (heard := await _read(reader)) is not None:
+                self.heard.append(heard)
+                if not await self._answer(heard, reader, writer):
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _answer(self, heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether to go on with this connection."""
+        manner = Manner.ANSWER if heard.target == "/there" else self.manner
+        if manner is Manner.ANSWER:
+            writer.write(_head(200, len(self.name)) + (b"" if heard.method == "HEAD" else self.name.encode()))
+        elif manner is Manner.UNAVAILABLE:
+            writer.write(_head(503, 4, "Retry-After: 7\r\n") + b"away")
+        elif manner is Manner.REDIRECT:
+            writer.write(_head(307, 0, "Location: /there\r\n"))
+        elif manner is Manner.GARBAGE:
+            writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")
+            return False
+        elif manner is Manner.RESET:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        elif manner is Manner.HANG:
+            await self._hold(reader)
+            return False
+        elif manner in (Manner.DRIP, Manner.STALL, Manner.DIE, Manner.SLOWLY):
+            return await self._tell(manner, reader, writer)
+        return manner is not Manner.VANISH
+
+    async def _tell(self, manner: Manner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(_head(200, BODY))
+        if manner is Manner.DRIP:
+            while not reader.at_eof() and not self._ended.is_set():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            return False
+        writer.write(b"." * (BODY // 2))
+        await writer.drain()
+        if manner is Manner.SLOWLY:
+            await self.more.wait()
+            writer.write(b"." * (BODY // 2))
+            return True
+        if manner is Manner.STALL:
+            await self._hold(reader)
+        return False
+
+    async def _hold(self, reader: asyncio.StreamReader) -> None:
+        """Until the caller hangs up."""
+        ended = asyncio.create_task(self._ended.wait())
+        hung_up = asyncio.create_task(reader.read(1))
+        await asyncio.wait([ended, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        for task in (ended, hung_up):
+            task.cancel()
+        with suppress(ConnectionError):
+            await asyncio.gather(ended, hung_up, return_exceptions=True)
+
+
+class Fleet:
+    """Servers on one loop in one thread."""
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+        self._bound: list[socket.socket] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
+        self._thread.start()
+
+    def add(self, name: str, manner: Manner = Manner.ANSWER, tls: ssl.SSLContext | None = None) -> Server:
+        server = Server(name, manner, tls)
+        self.run(server.start())
+        self.servers.append(server)
+        return server
+
+    def refuse(self) -> int:
+        """A port that is taken, and on which nobody listens."""
+        bound = socket.socket()
+        bound.bind((HERE, 0))
+        self._bound.append(bound)
+        return int(bound.getsockname()[1])
+
+    def tell_more(self, server: Server) -> None:
+        self._loop.call_soon_threadsafe(server.more.set)
+
+    def run(self, work: object) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20.0)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        for bound in self._bound:
+            bound.close()
+        for server in self.servers:
+            self.run(server.stop())
+        self.until(lambda: not any(server.open for server in self.servers), "every connection is closed")
+        self.run(asyncio.sleep(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10.0)
+        self._loop.close()
+
+    @staticmethod
+    def until(fact: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 20.0
+        while not fact():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.002)
+
+    @property
+    def heard(self) -> int:
+        return sum(len(server.heard) for server in self.servers)
+
+
+def served() -> ssl.SSLContext:
+    """Of a server whose certificate is for instance.test."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+def _head(status: int, length: int, more: str = "") -> bytes:
+    return f"HTTP/1.1 {status} As It Is\r\nContent-Length: {length}\r\nContent-Type: text/plain\r\n{more}\r\n".encode()
+
+
+async def _read(reader: asyncio.StreamReader) -> Heard | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        return None
+    line, *rest = head.rstrip("\r\n").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest)}
+    method, target, _ = line.split(" ", 2)
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    while headers.get("transfer-encoding") == "chunked":
+        size = int(await reader.readline(), 16)
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+        if not size:
+            break
+    return Heard(method, target, headers, body)

@@ -1,0 +1,364 @@
+"""What holds for every library through which services are called by name."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+import pytest
+
+from adsum.balance.picker import NoEndpoint
+from adsum.client.failures import CallFailed
+from adsum.client.options import CallOptions, ChannelOptions
+from adsum.core.errors import Invalid
+from adsum.core.model import Status
+from adsum.integrations.terms import calling
+from tests.client.fakes import ScriptedSource, endpoint
+from tests.integrations.callers import in_flight, options
+from tests.integrations.conftest import Make, instance
+from tests.integrations.servers import HERE, Fleet, Manner, served
+
+URL = "http://orders/path?of=this"
+
+
+async def test_round_robin_reaches_all_instances(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name) for name in "abc"]
+    caller = make(*(instance(each.name, each.port) for each in servers))
+    answers = [await caller.call("GET", URL) for _ in range(9)]
+    assert sorted(answer.text for answer in answers) == sorted("abc" * 3)
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_path_query_headers_and_body_arrive_and_the_host_is_the_service(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a")
+    caller = make(instance("a", server.port))
+    answer = await caller.call("POST", "http://orders/a%2Fb//c?q=1%202&q=", b"body", {"X-Own": "7"})
+    heard = server.heard[0]
+    assert (heard.method, heard.target, heard.body) == ("POST", "/a%2Fb//c?q=1%202&q=", b"body")
+    assert (heard.headers["host"], heard.headers["x-own"]) == ("orders", "7")
+    assert answer.url == "http://orders/a%2Fb//c?q=1%202&q=", "it is the service's answer"
+
+
+async def test_a_host_header_of_the_callers_own_is_kept(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a")
+    await make(instance("a", server.port)).call("GET", URL, None, {"Host": "shop.example"})
+    assert server.heard[0].headers["host"] == "shop.example"
+
+
+async def test_a_redirect_goes_to_the_service_again_not_to_the_instance(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name, Manner.REDIRECT) for name in "ab"]
+    caller = make(*(instance(each.name, each.port) for each in servers))
+    answer = await caller.call("GET", URL)
+    assert (answer.status, answer.url) == (200, "http://orders/there")
+    assert {heard.target for server in servers for heard in server.heard} == {"/path?of=this", "/there"}
+    assert [len(server.heard) for server in servers] == [1, 1]
+
+
+async def test_a_dead_instance_costs_no_request(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name) for name in "ab"]
+    caller = make(*(instance(each.name, each.port) for each in servers), instance("dead", fleet.refuse()))
+    answers = [await caller.call("GET", URL) for _ in range(12)]
+    posted = [await caller.call("POST", URL, b"once") for _ in range(12)]
+    assert {answer.status for answer in (*answers, *posted)} == {200}
+    assert fleet.heard == 24
+
+
+@pytest.mark.parametrize("manner", [Manner.RESET, Manner.VANISH, Manner.GARBAGE])
+async def test_what_broke_after_sending_is_sent_again_if_that_is_safe(
+    make: Make, fleet: Fleet, manner: Manner, ends: list[tuple[str, bool]]
+) -> None:
+    bad, good = fleet.add("bad", manner), fleet.add("good")
+    caller = make(instance("bad", bad.port), instance("good", good.port))
+    assert [(await caller.call("GET", URL)).text for _ in range(4)] == ["good"] * 4
+    assert ("bad", False) in ends
+    assert ("good", True) in ends
+
+
+@pytest.mark.parametrize("manner", [Manner.RESET, Manner.VANISH, Manner.GARBAGE])
+async def test_an_unsafe_request_that_was_sent_is_not_sent_again(make: Make, fleet: Fleet, manner: Manner) -> None:
+    servers = [fleet.add(name, manner) for name in "ab"]
+    caller = make(*(instance(each.name, each.port) for each in servers))
+    with pytest.raises(caller.broken, match="may have taken effect") as caught:
+        await caller.call("POST", URL, b"pay")
+    assert isinstance(caught.value, caller.library_error)
+    assert isinstance(caught.value, CallFailed)
+    assert caught.value.__cause__ is not None, "the library's own error is told, too"
+    assert fleet.heard == 1
+
+
+async def test_an_unsafe_request_is_sent_again_when_its_caller_says_that_it_may(make: Make, fleet: Fleet) -> None:
+    bad, good = fleet.add("bad", Manner.RESET), fleet.add("good")
+    caller = make(instance("bad", bad.port), instance("good", good.port))
+    with calling(idempotent=True):
+        assert [(await caller.call("POST", URL, b"keyed")).text for _ in range(2)] == ["good"] * 2
+    assert good.heard[0].body == b"keyed"
+
+
+async def test_a_503_is_tried_elsewhere_if_that_is_safe_and_handed_on_if_not(make: Make, fleet: Fleet) -> None:
+    away, good = fleet.add("away", Manner.UNAVAILABLE), fleet.add("good")
+    caller = make(instance("away", away.port), instance("good", good.port))
+    assert {(await caller.call("GET", URL)).status for _ in range(4)} == {200}
+    posted = [await caller.call("POST", URL, b"once") for _ in range(2)]
+    assert sorted(answer.status for answer in posted) == [200, 503]
+    assert next(answer for answer in posted if answer.status == 503).headers["Retry-After"] == "7"
+
+
+async def test_the_last_503_is_handed_on(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name, Manner.UNAVAILABLE) for name in "ab"]
+    caller = make(*(instance(each.name, each.port) for each in servers))
+    with calling(tries=2):
+        answer = await caller.call("GET", URL)
+    assert (answer.status, answer.text) == (503, "away")
+    assert fleet.heard == 2
+
+
+async def test_a_try_that_takes_too_long_is_made_elsewhere(make: Make, fleet: Fleet) -> None:
+    slow, good = fleet.add("slow", Manner.HANG), fleet.add("good")
+    caller = make(instance("slow", slow.port), instance("good", good.port))
+    with calling(try_timeout=0.2):
+        assert [(await caller.call("GET", URL)).text for _ in range(2)] == ["good"] * 2
+    assert slow.heard
+
+
+async def test_an_unsafe_request_without_an_answer_in_time_is_not_sent_again(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name, Manner.HANG) for name in "ab"]
+    caller = make(*(instance(each.name, each.port) for each in servers))
+    with calling(try_timeout=0.1), pytest.raises(caller.timed_out, match="may have taken effect") as caught:
+        await caller.call("POST", URL, b"pay")
+    assert isinstance(caught.value, caller.timeout_error)
+    assert fleet.heard == 1
+
+
+async def test_the_deadline_ends_the_call_whatever_tries_are_left(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name, Manner.HANG) for name in "abc"]
+    endpoints = [instance(each.name, each.port) for each in servers]
+    caller = make(*endpoints)
+    begun = time.monotonic()
+    with calling(tries=50, try_timeout=0.1, deadline=0.35), pytest.raises(caller.timed_out) as caught:
+        await caller.call("GET", URL)
+    assert time.monotonic() - begun < 5.0
+    assert "its deadline of 350 ms is over" in str(caught.value) or "0.35" in str(caught.value)
+    assert 1 < len(caught.value.tries) < 10
+    assert in_flight(caller.channel(), *endpoints) == 0
+
+
+@pytest.mark.parametrize("manner", [Manner.DRIP, Manner.STALL])
+async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, manner: Manner) -> None:
+    server = fleet.add("slow", manner)
+    caller = make(instance("slow", server.port))
+    begun = time.monotonic()
+    with calling(deadline=0.4), pytest.raises(caller.timed_out, match="not read to the end"):
+        await caller.call("GET", URL)
+    assert time.monotonic() - begun < 10.0
+    assert in_flight(caller.channel(), instance("slow", server.port)) == 0
+
+
+async def test_a_body_that_breaks_off_is_the_endpoints_fault_and_told_as_ever(
+    make: Make, fleet: Fleet, ends: list[tuple[str, bool]]
+) -> None:
+    server = fleet.add("a", Manner.DIE)
+    caller = make(instance("a", server.port))
+    with pytest.raises(caller.broken_body):
+        await caller.call("GET", URL)
+    assert ends == [("a", False)]
+    assert len(server.heard) == 1, "half an answer is not asked for again"
+
+
+async def test_a_streamed_answer_is_in_flight_until_it_is_closed(
+    make: Make, fleet: Fleet, ends: list[tuple[str, bool]]
+) -> None:
+    server = fleet.add("a", Manner.STALL)
+    there = instance("a", server.port)
+    caller = make(there)
+    opened = await caller.stream(URL)
+    assert in_flight(caller.channel(), there) == 1
+    await opened.close()
+    assert in_flight(caller.channel(), there) == 0
+    assert ends == [("a", True)], "closing early is no fault of the endpoint"
+
+
+async def test_a_slow_answer_without_a_deadline_is_waited_for(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a", Manner.SLOWLY)
+    caller = make(instance("a", server.port))
+    called = asyncio.create_task(caller.call("GET", URL))
+    await asyncio.to_thread(fleet.until, lambda: bool(server.heard), "it was asked")
+    assert in_flight(caller.channel(), instance("a", server.port)) == 1
+    fleet.tell_more(server)
+    assert len((await called).text) == 40_000
+    assert in_flight(caller.channel(), instance("a", server.port)) == 0
+
+
+@pytest.mark.parametrize("manner", [Manner.HANG, Manner.STALL])
+async def test_cancelling_leaves_neither_pick_nor_connection_open(
+    make: Make, fleet: Fleet, manner: Manner, ends: list[tuple[str, bool]]
+) -> None:
+    server = fleet.add("a", manner)
+    there = instance("a", server.port)
+    caller = make(there)
+    if caller.blocks:
+        pytest.skip("a thread that waits can't be cancelled")
+    called = asyncio.create_task(caller.call("GET", URL))
+    await asyncio.to_thread(fleet.until, lambda: bool(server.heard), "it was asked")
+    await asyncio.sleep(0.05)
+    called.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await called
+    assert in_flight(caller.channel(), there) == 0
+    assert ("a", False) not in ends, "being cancelled is no fault of the endpoint"
+    await asyncio.to_thread(fleet.until, lambda: server.open == 0, "the connection is closed")
+    gc.collect()
+
+
+async def test_a_hash_key_sticks_to_its_instance(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name) for name in "abc"]
+    caller = make(*(instance(each.name, each.port) for each in servers), channel=options("maglev"))
+    seen = set()
+    for user in ("ann", "ben", "cid", "dan", "eve", "flo", "gus", "hal"):
+        with calling(hash_key=user):
+            answers = {(await caller.call("GET", URL)).text for _ in range(3)}
+        assert len(answers) == 1
+        seen |= answers
+    assert len(seen) > 1
+
+
+async def test_a_hash_key_can_be_made_from_the_request(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name) for name in "abc"]
+    endpoints = [instance(each.name, each.port) for each in servers]
+    caller = make(*endpoints, channel=options("maglev"), hash_key=lambda request: request.headers["X-User"])
+    for user in ("ann", "ben", "cid", "dan"):
+        assert len({(await caller.call("GET", URL, None, {"X-User": user})).text for _ in range(3)}) == 1
+
+
+async def test_a_body_that_can_be_sent_once_goes_elsewhere_only_if_nothing_was_sent(make: Make, fleet: Fleet) -> None:
+    good = fleet.add("good")
+    caller = make(instance("dead", fleet.refuse()), instance("good", good.port))
+    assert [(await caller.upload("PUT", URL, [b"a", b"b"])).text for _ in range(2)] == ["good"] * 2
+    assert [heard.body for heard in good.heard] == [b"ab", b"ab"]
+    resets = [fleet.add(name, Manner.RESET) for name in "xy"]
+    caller = make(*(instance(each.name, each.port) for each in resets))
+    with pytest.raises(caller.broken):
+        await caller.upload("PUT", URL, [b"a", b"b"])
+    assert sum(len(each.heard) for each in resets) <= 1
+
+
+async def test_hosts_that_are_addresses_are_left_alone(make: Make, fleet: Fleet) -> None:
+    machine = fleet.add("machine")
+    caller = make(endpoint("nobody"))
+    for host in (HERE, "localhost"):
+        assert (await caller.call("GET", f"http://{host}:{machine.port}/")).text == "machine"
+    with pytest.raises(Exception) as caught:
+        await caller.call("GET", "http://orders.invalid/")
+    assert not isinstance(caught.value, CallFailed | NoEndpoint)
+
+
+async def test_a_url_with_a_port_means_a_machine(make: Make, fleet: Fleet) -> None:
+    caller = make(endpoint("nobody"))
+    with pytest.raises(caller.library_error) as caught:
+        await caller.call("GET", "http://orders:8123/")
+    assert not isinstance(caught.value, CallFailed | NoEndpoint)
+
+
+async def test_services_can_be_named(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a")
+    caller = make(instance("a", server.port), services={"orders"})
+    assert (await caller.call("GET", URL)).text == "a"
+    with pytest.raises(caller.library_error) as caught:
+        await caller.call("GET", "http://other-service-that-no-name-server-knows/")
+    assert not isinstance(caught.value, CallFailed | NoEndpoint)
+
+
+async def test_services_can_have_a_suffix(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a")
+    caller = make(instance("a", server.port), suffix=".adsum")
+    assert (await caller.call("GET", "http://orders.adsum/")).text == "a"
+    assert server.heard[0].headers["host"] == "orders.adsum"
+
+
+async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended(make: Make, fleet: Fleet) -> None:
+    ports = [fleet.refuse() for _ in range(2)]
+    caller = make(*(instance(f"i{n}", port) for n, port in enumerate(ports)))
+    with calling(tries=2), pytest.raises(caller.unreached) as caught:
+        await caller.call("GET", URL)
+    words = str(caught.value)
+    assert words.startswith("orders: no answer after 2 tries: ")
+    for n, port in enumerate(ports):
+        assert f"{HERE}:{port} (i{n}): " in words
+    assert "at most 2 are made" in words
+    assert isinstance(caught.value, caller.library_error)
+    assert caught.value.service == "orders"
+
+
+async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: Make) -> None:
+    caller = make(endpoint("gone", Status.DRAINING))
+    with pytest.raises(caller.nobody, match="none may be used \\(1 draining\\)") as caught:
+        await caller.call("GET", URL)
+    assert isinstance(caught.value, NoEndpoint)
+    assert isinstance(caught.value, caller.library_error)
+
+
+async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> None:
+    caller = make(source=ScriptedSource(), ready=0.05)
+    with pytest.raises(caller.nobody, match="nothing is known of it yet"):
+        await caller.call("GET", URL)
+
+
+async def test_terms_that_are_none_are_refused(make: Make) -> None:
+    caller = make(endpoint("a"))
+    with pytest.raises(Invalid, match=r"adsum\.retries: is no term of a call"), calling(retries=3):
+        pass
+    with calling(tries=0), pytest.raises(Invalid, match="tries"):
+        await caller.call("GET", URL)
+    with pytest.raises(TypeError):
+        make(endpoint("a"), polcy="x")
+
+
+async def test_the_channels_own_terms_hold_for_every_call(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name, Manner.RESET) for name in "abc"]
+    given = ChannelOptions(outliers=None, calls=CallOptions(tries=1))
+    caller = make(*(instance(each.name, each.port) for each in servers), channel=given)
+    with pytest.raises(caller.broken, match="at most 1 are made"):
+        await caller.call("GET", URL)
+    assert fleet.heard == 1
+
+
+async def test_what_was_to_be_encrypted_never_goes_out_in_the_clear(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a")
+    caller = make(instance("a", server.port))
+    with pytest.raises(caller.unreached, match="it speaks http, not https, so nothing was sent"):
+        await caller.call("GET", "https://orders/secret")
+    assert server.heard == []
+
+
+async def test_an_https_instance_must_prove_the_name_asked_for(make: Make, fleet: Fleet) -> None:
+    server = fleet.add("a", tls=served())
+    there = instance("a", server.port, scheme="https")
+    caller = make(there, trust=True, server_name=lambda each: "instance.test")
+    answers = [await caller.call("GET", url) for url in (URL, "https://orders/there")]
+    assert [answer.text for answer in answers] == ["a", "a"]
+    assert answers[0].url == URL, "the scheme of the instance is its own affair"
+    assert {heard.headers["host"] for heard in server.heard} == {"orders"}
+    assert set(server.server_names) == {"instance.test"}
+    server.heard.clear()
+    server.server_names.clear()
+    with pytest.raises(make(there, trust=True).unreached, match=r"(?i)certificate|hostname"):
+        await make(there, trust=True).call("POST", URL, b"secret")
+    assert server.heard == []
+    assert set(server.server_names) == {"orders"}, "by default a certificate is for the service"
+
+
+async def test_an_instance_of_another_protocol_is_not_spoken_to(make: Make, fleet: Fleet) -> None:
+    server, other = fleet.add("a"), fleet.add("other")
+    caller = make(instance("a", server.port), instance("b", other.port, scheme="grpc"))
+    assert [(await caller.call("POST", URL, b"x")).text for _ in range(4)] == ["a"] * 4
+    assert other.heard == []
+
+
+async def test_many_calls_at_once_leave_nothing_in_flight(make: Make, fleet: Fleet) -> None:
+    servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", Manner.RESET)]
+    endpoints = [instance(each.name, each.port) for each in servers]
+    given = ChannelOptions(policy="round_robin", outliers=None, retry_ratio=1.0, retry_floor=1_000.0)
+    caller = make(*endpoints, channel=given)
+    answers = await asyncio.gather(*(caller.call("GET", URL) for _ in range(80)))
+    assert {answer.status for answer in answers} == {200}
+    assert in_flight(caller.channel(), *endpoints) == 0
