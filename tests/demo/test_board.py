@@ -19,12 +19,18 @@ def _board() -> tuple[Board, list[Note]]:
 def test_shares_are_of_the_latest_answers() -> None:
     board, _ = _board()
     for _ in range(3):
-        board.call_answered("orders/a", 0.1, 0)
-    board.call_answered("orders/b", 0.4, 2)
+        board.call_answered("orders/a", 0.1)
+    board.call_answered("orders/b", 0.4)
     assert board.shares() == {"orders/a": 3, "orders/b": 1}
-    assert (board.answered, board.retried, board.slowest) == (4, 2, 0.4)
+    assert (board.answered, board.slowest) == (4, 0.4)
     board.began -= 60.0
     assert board.shares() == {}
+
+
+def test_what_went_out_more_often_than_it_was_asked_for_was_tried_again() -> None:
+    board, _ = _board()
+    board.sent, board.tries = 10, 12
+    assert board.retried == 2
 
 
 def test_a_failure_is_told_and_counted() -> None:
@@ -42,7 +48,7 @@ def test_the_picture_shows_instances_shares_and_what_happens() -> None:
         Endpoint(Instance("orders", "b", "10.0.0.2", 80), Status.CRITICAL),
     )
     board.views["orders"] = View("orders", endpoints, "e", 3, Origin.LIVE)
-    board.call_answered("orders/a", 0.1, 0)
+    board.call_answered("orders/a", 0.1)
     board.note(Kind.ACT, "calm")
     shown = _text(board)
     for word in ("http://orders", "a  ", "passing", "critical", "100%", "calm", "0 failed", "registry down"):

@@ -51,7 +51,8 @@ class Board:
     sent: int = 0
     answered: int = 0
     failed: int = 0
-    retried: int = 0
+    tries: int = 0
+    """Requests that really went out; more than `sent` by those that were tried again."""
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
     registry_up: bool = False
@@ -74,10 +75,9 @@ class Board:
             self.act = text
         self.tell(note)
 
-    def call_answered(self, instance: str, took: float, retries: int) -> None:
-        """A call was answered by `instance` after `took` seconds and so many retries."""
+    def call_answered(self, instance: str, took: float) -> None:
+        """A call was answered by `instance` after `took` seconds, retries included."""
         self.answered += 1
-        self.retried += retries
         self.slowest = max(self.slowest, took)
         self._recent.append((self.now(), instance))
 
@@ -94,6 +94,11 @@ class Board:
         while self._recent and self._recent[0][0] < since:
             self._recent.popleft()
         return Counter(instance for _, instance in self._recent)
+
+    @property
+    def retried(self) -> int:
+        """How often something was tried again."""
+        return max(0, self.tries - self.sent)
 
     def rate(self) -> float:
         """Answers a second."""

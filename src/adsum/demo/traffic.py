@@ -1,4 +1,4 @@
-"""A caller at a steady rate: calls services by name, through the client library, whatever happens."""
+"""A caller at a steady rate: calls services by name, as any program with httpx would, whatever happens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Final
 import httpx
 import msgspec
 
-from adsum.client.calls import Kind
-from adsum.client.channel import Channel
 from adsum.client.client import Client
-from adsum.client.options import CallOptions
+from adsum.client.options import CallOptions, ChannelOptions
 from adsum.core.errors import AdsumError
 from adsum.demo.board import Board
+from adsum.integrations.httpx import AsyncAdsumTransport
 
 RATE: Final = 50.0
 """Calls a second."""
@@ -36,15 +35,27 @@ class Answer(msgspec.Struct):
     instance: str
 
 
+class Tries(httpx.AsyncHTTPTransport):
+    """Counts what really goes out: a call that is tried again goes out twice."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(verify=False)
+        self._board = board
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._board.tries += 1
+        return await super().handle_async_request(request)
+
+
 class Traffic:
     """Calls until cancelled."""
 
     def __init__(self, client: Client, board: Board) -> None:
-        options = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
-        self._channels = {name: client.channel(name, calls=options) for name in set(SERVICES)}
+        calls = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
+        transport = AsyncAdsumTransport(client, Tries(board), channel=ChannelOptions(calls=calls))
+        self._http = httpx.AsyncClient(transport=transport, timeout=DEADLINE)
         self._board = board
         self._calls: set[asyncio.Task[None]] = set()
-        self._http = httpx.AsyncHTTPTransport(verify=False)
 
     async def run(self) -> None:
         """Call at `RATE`; when cancelled, take the answers that are still due, and end."""
@@ -53,7 +64,7 @@ class Traffic:
         try:
             for name in itertools.cycle(SERVICES):
                 if len(self._calls) < MAX_IN_FLIGHT:
-                    call = asyncio.create_task(self._call(name))
+                    call = asyncio.create_task(self._call(f"http://{name}/"))
                     self._calls.add(call)
                     call.add_done_callback(self._calls.discard)
                 next_at = max(next_at + 1.0 / RATE, loop.time() - 1.0)
@@ -62,36 +73,14 @@ class Traffic:
             await asyncio.gather(*self._calls, return_exceptions=True)
             await self._http.aclose()
 
-    async def _call(self, name: str) -> None:
+    async def _call(self, url: str) -> None:
         board, began = self._board, time.monotonic()
         board.sent += 1
         try:
-            answer, tries = await self._get(self._channels[name])
+            response = await self._http.get(url)
+            response.raise_for_status()
+            answer = msgspec.json.decode(response.content, type=Answer)
         except (AdsumError, httpx.HTTPError, msgspec.MsgspecError) as error:
             board.call_failed(str(error))
         else:
-            board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began, tries - 1)
-
-    async def _get(self, channel: Channel) -> tuple[Answer, int]:
-        """GET / of the service; how many tries it took."""
-        call = channel.call(idempotent=True)
-        while True:
-            attempt = call.next_try()
-            with attempt:
-                await asyncio.sleep(attempt.pause)
-                timeout = httpx.Timeout(attempt.timeout).as_dict()
-                request = httpx.Request("GET", f"{attempt.endpoint.url}/", extensions={"timeout": timeout})
-                try:
-                    response = await self._http.handle_async_request(request)
-                    body = await response.aread()
-                except httpx.ConnectError as error:
-                    attempt.failed(Kind.CONNECT, str(error))
-                    continue
-                except httpx.TransportError as error:
-                    attempt.failed(Kind.BROKEN, str(error) or type(error).__name__)
-                    continue
-                if not attempt.answered(response.status_code):
-                    attempt.finish()
-                    if response.status_code != httpx.codes.OK:
-                        raise httpx.HTTPError(f"{attempt.endpoint.id} answered {response.status_code}")
-                    return msgspec.json.decode(body, type=Answer), attempt.number
+            board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began)
