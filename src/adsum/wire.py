@@ -510,6 +510,9 @@ class Problem(Answer, frozen=True):
 
 T = TypeVar("T")
 
+MAX_TOLD: Final = 200
+"""How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
+
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _MENTIONED = re.compile(r"(?:unknown|required) field `(?P<name>[^`]*)`")
 
@@ -525,7 +528,7 @@ def decode(body: bytes | str, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid("", f"the body must be JSON: {error}") from None
     except RecursionError:
         raise Invalid("", "the body must be JSON of less depth") from None
@@ -538,4 +541,8 @@ def _invalid(message: str) -> Invalid:
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         path = f"{path}.{mentioned['name']}" if path else mentioned["name"]
-    return Invalid(path, problem[:1].lower() + problem[1:])
+    return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
+
+
+def _told(text: str) -> str:
+    return text if len(text) <= MAX_TOLD else text[:MAX_TOLD] + "…"

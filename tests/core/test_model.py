@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.core import model
+from adsum.core.errors import Invalid
+from adsum.core.model import (
+    Cause,
+    Check,
+    CheckKind,
+    Endpoint,
+    Instance,
+    Key,
+    LeaseState,
+    Listing,
+    Override,
+    Registration,
+    Status,
+    Why,
+)
+from tests import strategies
+
+T = TypeVar("T")
+
+INSTANCE = Instance("orders", "o1", "127.0.0.1", 8000)
+CHECK = Check("web", CheckKind.HTTP)
+REGISTRATION = Registration(INSTANCE)
+OVERRIDE = Override(Status.DRAINING, "ann")
+WHY = Why(Cause.REGISTERED, "tester")
+
+CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\ud800"]
+"""What can't stand on one line, or is no text at all."""
+
+
+def refusal(make: Callable[[], object]) -> Invalid:
+    with pytest.raises(Invalid) as refused:
+        make()
+    assert str(refused.value) == f"{refused.value.field}: {refused.value.problem}"
+    assert len(str(refused.value)) < 300, "what was sent can't flood a log"
+    return refused.value
+
+
+def pairs(count: int) -> Mapping[str, str]:
+    return {f"k{n}": "v" for n in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("service", ["", "-a", "a-", "A", "a.b", "a_b", "é", "a" * 64, "a\n", "a b", "\u0663", "a" * 100_000]),
+        ("id", ["", "-a", ".a", "a b", "a/b", "é", "a" * 129, "a\n", "a\0", "\ud800"]),
+        ("address", ["", " ", "a b", "a..b", "-a", "a-", ".", "a/b", "a@b", "é.example", "a" * 64, "a\n", "1.2.3.4\n"]),
+        ("address", ["1.2.3", "256.1.1.1", "1.2.3.4.5", "1.2.3.04", "12", "\u0661.\u0662", "127.0.0.1:80", "host:80"]),
+        ("address", ["[::1]", "::1%eth0", "fe80::1%25eth0", "::1/128", "10.0.0.0/8", "1::2::3", ":::"]),
+        ("address", ["0.0.0.0", "::", "224.0.0.1", "239.255.255.255", "ff02::1", ".".join(["a" * 50] * 6)]),
+        ("port", [0, -1, 65_536, 10**30, math.nan]),
+        ("scheme", ["", "HTTP", "1a", "http:", "a b", "a" * 17, "é"]),
+        ("zone", ["a" * 129, *CONTROL]),
+        ("weight", [-1, 1001, 10**30]),
+        ("tags", [tuple(map(str, range(65))), ("a", "a")]),
+        ("metadata", [pairs(65)]),
+    ],
+)
+def test_an_instance_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+    for value in values:
+        assert refusal(partial(replace, INSTANCE, **{field: value})).field == field
+
+
+@pytest.mark.parametrize("text", ["", "a" * 129, *CONTROL])
+def test_a_wrong_tag_is_named_by_its_place(text: str) -> None:
+    assert refusal(lambda: replace(INSTANCE, tags=("fine", text))).field == "tags[1]"
+
+
+@pytest.mark.parametrize("key", ["", "-a", "a b", "é", "a" * 129, "a\n", "a=b"])
+def test_a_wrong_key_of_metadata_is_named_as_it_was_written(key: str) -> None:
+    refused = refusal(lambda: replace(INSTANCE, metadata={"fine": "", key: "v"}))
+    assert refused.field.startswith("metadata.'")
+    assert refused.field.isprintable()
+
+
+@pytest.mark.parametrize("value", ["a" * 1025, *CONTROL])
+def test_a_wrong_value_of_metadata_is_named_by_its_key(value: str) -> None:
+    assert refusal(lambda: replace(INSTANCE, metadata={"fine": "", "team": value})).field == "metadata.team"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("name", ["", "a b", "a" * 129]),
+        ("interval", [0.0, 0.09, 3600.1, -1.0, math.nan, math.inf, -math.inf]),
+        ("timeout", [0.0, 0.009, 60.1, -1.0, math.nan, math.inf]),
+        ("rise", [0, 101]),
+        ("fall", [0, 101]),
+        ("port", [0, 65_536]),
+        ("path", ["", "health", "/a b", "/é", "/" + "a" * 1024, "/a\r\nX: y", "http://elsewhere/"]),
+        ("method", ["", "get", "DELETE", "GET /"]),
+        ("headers", [pairs(17)]),
+        ("expect", [(), ((200, 299),) * 17, ((99, 200),), ((200, 600),), ((299, 200),)]),
+        ("grpc_service", ["a" * 129, *CONTROL]),
+    ],
+)
+def test_a_check_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+    for value in values:
+        assert refusal(partial(replace, CHECK, **{field: value})).field == field
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "é", "a\r\n", "a" * 129])
+def test_a_header_whose_name_is_no_token_is_refused(name: str) -> None:
+    assert refusal(lambda: replace(CHECK, headers={name: "v"})).field.startswith("headers.'")
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Upgrade"])
+def test_a_header_that_the_probe_sets_is_refused(name: str) -> None:
+    assert refusal(lambda: replace(CHECK, headers={name: "v"})).field == f"headers.{name}"
+
+
+@pytest.mark.parametrize("value", ["é", "a" * 1025, *CONTROL])
+def test_a_header_that_could_end_the_line_is_refused(value: str) -> None:
+    assert refusal(lambda: replace(CHECK, headers={"X-A": value})).field == "headers.X-A"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("ttl", [0.0, 0.99, 86_400.1, -1.0, math.nan, math.inf, -math.inf]),
+        ("grace", [-0.1, 7 * 86_400.1, math.nan, math.inf]),
+        ("holder", ["a" * 129, *CONTROL]),
+        ("checks", [tuple(replace(CHECK, name=f"c{n}") for n in range(9)), (CHECK, CHECK)]),
+    ],
+)
+def test_a_registration_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+    for value in values:
+        assert refusal(partial(replace, REGISTRATION, **{field: value})).field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("status", [Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL]),
+        ("author", ["a" * 129, *CONTROL]),
+        ("reason", ["a" * 1025, *CONTROL]),
+        ("length", [0.0, 0.9, 30 * 86_400.1, math.nan, math.inf]),
+    ],
+)
+def test_an_override_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+    for value in values:
+        assert refusal(partial(replace, OVERRIDE, **{field: value})).field == field
+
+
+def test_what_is_just_within_its_bounds_is_accepted() -> None:
+    Instance("a" * 63, "a" * 128, "a" * 63 + "." + "b" * 63, 65_535, "a" * 16, "z" * 128, model.MAX_WEIGHT)
+    replace(INSTANCE, service="0", id="0", address="a.", port=1, weight=0)
+    replace(INSTANCE, tags=("é" * 128, *map(str, range(63))), metadata={"k" * 128: "日" * 1024, **pairs(63)})
+    replace(CHECK, interval=0.1, timeout=0.01, rise=100, fall=100, port=1, path="/" + "a" * 1023)
+    replace(CHECK, interval=3600.0, timeout=60.0, expect=((100, 599),) * 16, headers={"X-" + "a" * 126: "~" * 1024})
+    replace(REGISTRATION, ttl=1.0, grace=0.0, checks=tuple(replace(CHECK, name=f"c{n}") for n in range(8)))
+    replace(REGISTRATION, ttl=86_400.0, grace=7 * 86_400.0)
+    replace(OVERRIDE, author="", reason="é" * 1024, length=30 * 86_400.0)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "::1", "2001:db8::1", "fe80::1", "db", "my_db", "a.b-c.example", "db."]
+)
+def test_what_callers_can_reach_is_an_address(address: str) -> None:
+    assert replace(INSTANCE, address=address).address == address
+
+
+def attempt(make: Callable[[], T]) -> T | Invalid:
+    """The value, or why there is none."""
+    try:
+        return make()
+    except Invalid as refused:
+        return refused
+
+
+@given(st.sampled_from(["service", "id", "address", "scheme", "zone"]), st.text(st.characters(codec=None)))
+def test_any_text_is_kept_as_it_is_or_refused_by_its_field(field: str, text: str) -> None:
+    instance = attempt(partial(replace, INSTANCE, **{field: text}))
+    if isinstance(instance, Invalid):
+        assert instance.field == field
+    else:
+        assert getattr(instance, field) == text.encode().decode()
+        assert "\n" not in text
+
+
+@given(st.sampled_from(["ttl", "grace"]), st.floats())
+def test_any_number_of_seconds_is_kept_or_refused_by_its_field(field: str, value: float) -> None:
+    registration = attempt(partial(replace, REGISTRATION, **{field: value}))
+    if isinstance(registration, Invalid):
+        assert registration.field == field
+    else:
+        assert math.isfinite(value)
+        assert getattr(registration, field) == value
+
+
+@given(strategies.instances)
+def test_an_instance_is_named_called_and_shown_by_what_it_declared(instance: Instance) -> None:
+    assert instance.key == Key(instance.service, instance.id)
+    assert str(instance.key) == f"{instance.service}/{instance.id}"
+    host, _, port = instance.authority.rpartition(":")
+    assert (host.strip("[]"), int(port)) == (instance.address, instance.port)
+    assert (host[0] == "[") == (":" in instance.address)
+    assert instance.url == f"{instance.scheme}://{instance.authority}"
+    endpoint = Endpoint(instance)
+    for name in ("id", "service", "address", "port", "zone", "weight", "authority", "url"):
+        assert getattr(endpoint, name) == getattr(instance, name)
+
+
+def test_nobody_can_change_a_value() -> None:
+    given_tags = {"team": "x"}
+    instance = replace(INSTANCE, metadata=model.frozen(given_tags))
+    given_tags["team"] = "y"
+    assert instance.metadata == {"team": "x"}
+    with pytest.raises(TypeError):
+        instance.metadata["team"] = "z"  # type: ignore[index]
+    for value, field in ((instance, "port"), (CHECK, "port"), (REGISTRATION, "ttl"), (OVERRIDE, "author")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field, None)
+
+
+@given(strategies.listings())
+def test_a_listing_stands_as_its_override_says_or_else_as_its_worst_evidence(listing: Listing) -> None:
+    worst = [Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL]
+    evidence = max(listing.checks.values(), key=worst.index, default=Status.PASSING)
+    if listing.lease is LeaseState.LAPSED:
+        evidence = Status.CRITICAL
+    assert listing.evidence is evidence
+    assert listing.status is (listing.override.status if listing.override else evidence)
+    assert listing.key == listing.instance.key == listing.registration.key
+
+
+def test_a_listing_without_lease_and_checks_passes() -> None:
+    assert Listing(replace(REGISTRATION, ttl=None), WHY).status is Status.PASSING
