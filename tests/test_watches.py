@@ -116,6 +116,41 @@ async def test_settled_counts_those_that_never_said_so_and_forgets_those_that_le
         assert await hub.settled("orders", 1, LONG) == 0
 
 
+async def test_whoever_comes_while_somebody_waits_is_waited_for(hub: Watches) -> None:
+    with hub.open(None, cooperates=True) as one:
+        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
+        await asyncio.sleep(0)
+        with (
+            hub.open(frozenset({"orders"}), cooperates=True) as back,
+            hub.open(frozenset({"users"}), cooperates=True),
+            hub.open(frozenset({"orders"})),
+        ):
+            one.acknowledge(7)
+            await asyncio.sleep(0)
+            assert not settled.done()
+            back.acknowledge(7)
+            assert await settled == 0
+
+
+async def test_after_a_restart_nobody_has_settled_before_all_had_time_to_come_back(
+    hub: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.restarted()
+    assert await hub.settled("orders", 7, 0.01) == 1
+    monkeypatch.setattr(room, "RETURN", 0.01)
+    hub.restarted()
+    assert await hub.settled("orders", 7, LONG) == 0
+
+
+async def test_watches_that_the_node_ends_have_not_said_that_they_heard(hub: Watches) -> None:
+    with hub.open(None, cooperates=True):
+        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
+        await asyncio.sleep(0)
+        hub.end()
+        assert await hub.settled("orders", 7, LONG) == 1
+    assert await settled == 1
+
+
 async def test_the_end_wakes_everybody(hub: Watches) -> None:
     with hub.open(None, cooperates=True) as watch:
         wait = await _waits(watch)

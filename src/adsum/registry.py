@@ -193,6 +193,8 @@ class Registry:
             touched: set[str] | None = None
             if isinstance(event, Whole):
                 self.snapshot = catalog.load(event)
+                if not self.ready and self.snapshot.count:
+                    self.watches.restarted()
                 self.ready = True
             else:
                 self.snapshot = self.snapshot.apply(event)

@@ -20,6 +20,9 @@ COALESCE: Final = 0.02
 TELLING: Final = 50e-6
 """Seconds of quiet that a service's watches add to `COALESCE`, each: ten thousand are told at most twice a second, so
 that telling them of a burst leaves time for everything else."""
+RETURN: Final = 6.0
+"""Seconds after a restart within which the consumers of before have come back: `adsum.client` pauses for 5 at most.
+Until then somebody may route by what they were told before it, and nobody can say that all have heard."""
 MAX_WATCHES: Final = 50_000
 """How many watches one node holds; past it a new one is refused."""
 
@@ -113,11 +116,16 @@ class _Wave:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Settling:
-    """Somebody waits until all of `behind` route by `revision`."""
+    """Somebody waits until all of `behind` route by `revision`; None stands for those who may still come back."""
 
+    service: str
     revision: int
-    behind: set[Watch]
+    behind: set[Watch | None]
     done: asyncio.Future[None]
+
+    def forget(self, watch: Watch | None) -> None:
+        self.behind.discard(watch)
+        self.let_go_if(not self.behind)
 
     def let_go_if(self, over: bool) -> None:
         if over and not self.done.done():
@@ -134,6 +142,7 @@ class Watches:
         self._woken: dict[str | None, float] = {}
         self._late: dict[str | None, asyncio.TimerHandle] = {}
         self._settlings: set[_Settling] = set()
+        self._back_at = clock.now()
         self.count = 0
         self.ended = False
 
@@ -145,7 +154,16 @@ class Watches:
         for name in _names(services):
             self._of.setdefault(name, set()).add(watch)
         self.count += 1
+        if cooperates:
+            # Whoever comes now may come back, and route by what it was told before.
+            for settling in self._settlings:
+                if services is None or settling.service in services:
+                    settling.behind.add(watch)
         return watch
+
+    def restarted(self) -> None:
+        """The node knows a catalog that others have seen before it started: `settled` gives them time to come back."""
+        self._back_at = self._clock.now() + RETURN
 
     def leave(self, watch: Watch) -> None:
         self.count -= 1
@@ -211,13 +229,19 @@ class Watches:
     async def settled(self, service: str, revision: int, timeout: float) -> int:
         """Wait until every cooperating watch of the service routes by `revision`, at most `timeout` seconds.
 
-        Returns how many still don't. Those that end meanwhile no longer count, those that come later see it anyway.
+        Returns how many still don't; those who may not have come back since a restart count as one. Those that end
+        meanwhile no longer count, unless it is the node that ends.
         """
         watching = self._of.get(service, set()) | self._of.get(None, set())
-        behind = {watch for watch in watching if watch.cooperates and watch.applied < revision}
+        behind: set[Watch | None] = {watch for watch in watching if watch.cooperates and watch.applied < revision}
+        rest = self._back_at - self._clock.now()
+        if rest > 0:
+            behind.add(None)
         if not behind or self.ended:
-            return 0
-        settling = _Settling(revision, behind, asyncio.get_running_loop().create_future())
+            return len(behind)
+        loop = asyncio.get_running_loop()
+        settling = _Settling(service, revision, behind, loop.create_future())
+        timer = loop.call_later(max(0.0, rest), settling.forget, None)
         self._settlings.add(settling)
         try:
             async with asyncio.timeout(timeout):
@@ -225,15 +249,17 @@ class Watches:
         except TimeoutError:
             return len(behind)
         finally:
+            timer.cancel()
             self._settlings.discard(settling)
         return len(behind)
 
     def settle(self, watch: Watch, *, left: bool = False) -> None:
         """Take a watch that acknowledged, or left, off the lists of those that are waited for."""
+        if left and self.ended:
+            return  # We left it, and it routes by what it was told last.
         for settling in self._settlings:
             if left or watch.applied >= settling.revision:
-                settling.behind.discard(watch)
-                settling.let_go_if(not settling.behind)
+                settling.forget(watch)
 
 
 def _names(services: frozenset[str] | None) -> Iterable[str | None]:
