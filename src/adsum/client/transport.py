@@ -1,14 +1,19 @@
-"""The one place that speaks HTTP: a thin wrapper over httpx, imported when a client starts."""
+"""The one place that speaks HTTP: a thin wrapper over httpcore, imported when a client starts.
+
+httpcore is the transport beneath httpx; httpx itself would double what a program that only registers has to load.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
-import httpx
+import httpcore
 
 from adsum.client.errors import Unreachable
 
@@ -34,19 +39,25 @@ class Reply:
     body: bytes
 
 
-class Transport:
-    """Requests to registry nodes.
+_ERRORS: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+    TimeoutError,
+)
 
-    Speaks through httpx's transport, not its client: no redirects, cookies or proxies from the environment (registries
-    are near), and no line in the log for each renewal.
-    """
+
+class Transport:
+    """Requests to registry nodes: no redirects, cookies or proxies from the environment, since registries are near."""
 
     def __init__(self, *, secure: bool) -> None:
         """`secure`: some node is asked over TLS, so trusted certificates are loaded (which takes a while)."""
-        self._http = httpx.AsyncHTTPTransport(
-            verify=secure,
-            trust_env=secure,  # For SSL_CERT_FILE.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0),
+        self._http = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context() if secure else None,
+            max_connections=None,
+            max_keepalive_connections=8,
+            keepalive_expiry=30.0,
         )
 
     async def ask(
@@ -60,15 +71,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Ask once. Raises `Unreachable` when no whole answer comes; nothing may wait longer than `timeout`."""
-        request = _request(method, url, timeout, params, headers or {}, body)
         try:
-            async with asyncio.timeout(timeout):
-                answer = await self._http.handle_async_request(request)
-                try:
-                    return Reply(answer.status_code, answer.headers, await _read(answer, MAX_ANSWER))
-                finally:
-                    await answer.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            async with asyncio.timeout(timeout), self._begin(method, url, timeout, params, headers, body) as answer:
+                return _reply(answer, await _read(answer, MAX_ANSWER))
+        except _ERRORS as error:
             raise Unreachable(_words(error)) from error
 
     @asynccontextmanager
@@ -77,33 +83,47 @@ class Transport:
     ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
         """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT):
-                answer = await self._http.handle_async_request(_request("GET", url, idle, params, headers, None))
-            try:
-                body = b"" if answer.status_code == 200 else await _read(answer, MAX_REASON)
-                yield Reply(answer.status_code, answer.headers, body), answer.aiter_raw()
-            finally:
-                await answer.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            async with asyncio.timeout(HEAD_TIMEOUT) as until_head:
+                async with self._begin("GET", url, idle, params, headers, None) as answer:
+                    body = b"" if answer.status == 200 else await _read(answer, MAX_REASON)
+                    until_head.reschedule(None)
+                    yield _reply(answer, body), answer.aiter_stream()
+        except _ERRORS as error:
             raise Unreachable(_words(error)) from error
+
+    def _begin(
+        self,
+        method: str,
+        url: str,
+        wait: float,
+        params: Params,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+    ) -> AbstractAsyncContextManager[httpcore.Response]:
+        """Send a request; the head of its answer, until the block ends. Each wait of its phases is bounded."""
+        timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
+        return self._http.stream(
+            method,
+            f"{url}?{urlencode(params)}" if params else url,
+            headers=list((headers or {}).items()),
+            content=body,
+            extensions={"timeout": timeouts},
+        )
 
     async def close(self) -> None:
         """Let go of every connection; idempotent."""
         await self._http.aclose()
 
 
-def _request(
-    method: str, url: str, wait: float, params: Params, headers: Mapping[str, str], body: bytes | None
-) -> httpx.Request:
-    timeout = httpx.Timeout(wait, connect=min(wait, CONNECT_TIMEOUT)).as_dict()
-    target = httpx.URL(url, params=list(params)) if params else httpx.URL(url)
-    return httpx.Request(method, target, headers=headers, content=body, extensions={"timeout": timeout})
+def _reply(answer: httpcore.Response, body: bytes) -> Reply:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+    return Reply(answer.status, headers, body)
 
 
-async def _read(answer: httpx.Response, most: int) -> bytes:
+async def _read(answer: httpcore.Response, most: int) -> bytes:
     """The body. Raises `Unreachable` if it is longer than `most` bytes."""
     parts, size = [], 0
-    async for chunk in answer.aiter_raw():
+    async for chunk in answer.aiter_stream():
         parts.append(chunk)
         size += len(chunk)
         if size > most:
@@ -112,9 +132,9 @@ async def _read(answer: httpx.Response, most: int) -> bytes:
 
 
 def _words(error: Exception) -> str:
-    """Say what happened: httpx leaves some errors without words."""
-    if isinstance(error, httpx.ConnectTimeout):
+    """Say what happened: httpcore leaves some errors without words."""
+    if isinstance(error, httpcore.ConnectTimeout):
         return "it did not accept a connection in time"
-    if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+    if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
         return "it did not answer in time"
     return str(error) or type(error).__name__
