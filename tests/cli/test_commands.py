@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -151,7 +153,20 @@ def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatc
 def test_resolve_waits_no_longer_than_it_was_told(registry: RunningDaemon, adsum: Adsum) -> None:
     result = adsum("resolve", "orders", "--wait", "200ms")
     assert (result.code, result.out) == (3, "")
-    assert "no endpoint of orders" in result.err
+    assert "nobody is registered as 'orders'" in result.err
+
+
+def test_resolve_waits_for_one_that_is_well(registry: RunningDaemon, adsum: Adsum) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        adsum("register", "orders", "--port", str(port), "--ttl", "none", "--check", "tcp?interval=100ms")
+        at_once = adsum("resolve", "orders")
+        assert (at_once.code, at_once.out) == (0, f"127.0.0.1:{port}\n")
+        assert "too few instances of orders are passing" in at_once.err
+        threading.Timer(0.5, taken.listen).start()
+        waited = adsum("resolve", "orders", "--wait", "60s")
+        assert (waited.code, waited.out, waited.err) == (0, f"127.0.0.1:{port}\n", "")
 
 
 def test_history_says_who_did_what_and_why(orders: RunningDaemon, adsum: Adsum) -> None:

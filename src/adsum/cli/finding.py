@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import aclosing, suppress
 from random import Random
 from types import MappingProxyType
 from typing import Final
@@ -136,7 +138,7 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
     "--policy", "name", type=click.Choice([*POLICIES]), default="weighted_random", help="[default: weighted_random]"
 )
 @click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
-@click.option("--wait", type=LengthType(0.0, LONGEST_WAIT), default="0", help="Wait so long for one to come.")
+@click.option("--wait", type=LengthType(0.0, LONGEST_WAIT), default="0", help="Wait so long for one that is well.")
 @as_json
 @settings(ClientConfig)
 def resolve(
@@ -154,8 +156,8 @@ def resolve(
 
     async def work(client: Client) -> wire.ServiceView:
         view = await _view(client, service)
-        if wait and not _selected(view, zone).choices:
-            await client.channel(service).ready(wait)
+        if wait and not _trusted(_selected(view, zone)):
+            await _wait(client, service, zone, wait)
             view = await _view(client, service)
         if not view.instances:
             raise Ended(
@@ -179,6 +181,19 @@ def resolve(
         return
     for endpoint in endpoints:
         output.line(_PRINTED[form](endpoint))
+
+
+async def _wait(client: Client, service: str, options: Options, length: float) -> None:
+    """Return when there is somebody to call who is known to be well, at latest after `length` seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(length), aclosing(client.resolver(service).watch()) as views:
+            async for view in views:
+                if _trusted(usable(view.endpoints, options)):
+                    return
+
+
+def _trusted(selection: Selection) -> bool:
+    return bool(selection.choices) and not selection.panicking
 
 
 async def _view(client: Client, service: str) -> wire.ServiceView:
