@@ -12,12 +12,14 @@ from random import Random
 
 from adsum.client.client import Client
 from adsum.client.registrar import Registrar
-from tests.scenarios.calling import told
+from tests.scenarios.calling import load, told
 from tests.scenarios.instance import Instance, instance
 from tests.scenarios.processes import Asking, Child, Place, until
 
 CONSUMERS = 5
 ROUNDS = 10
+OUTAGE = 1.5
+"""Seconds without a registry: consumers pause between their tries to reach it."""
 IDS = ("o1", "o2", "o3")
 
 
@@ -40,12 +42,12 @@ def consumers(place: Place) -> list[Child]:
 
 async def _drained_by(n: int, place: Place, asking: Asking, registrar: Registrar) -> float:
     """Drain in one of three ways; the monotonic instant by which it had returned."""
-    if n % 3 == 0:
+    if n % 5 in (0, 2, 4):
         answer = await asking.put(
             f"/services/orders/instances/{registrar.id}/override", status="draining", reason="deploy", wait=30
         )
         assert answer.get("unaware", 0) == 0
-    elif n % 3 == 1:
+    elif n % 5 == 1:
         drained = await registrar.drain(30.0, "deploy")
         assert drained.done, drained
     else:
@@ -99,4 +101,24 @@ async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place
         assert answer.get("unaware", 0) == 0, "awake again, it is waited for"
         at = time.monotonic()
         await until(lambda: len(serving["o3"][0].calls) > 50)
+        assert not [call for call in serving["o1"][0].calls if call.chosen > at]
+
+
+async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(place: Place) -> None:
+    node = await place.serve()
+    async with Asking(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
+        async with Client(place.url, cache=False) as consumer:
+            channel = consumer.channel("orders")
+            await until(lambda: channel.choices == len(IDS))
+            async with load(channel) as caller:
+                await node.end(signal.SIGKILL)
+                await until(lambda: not channel.resolver.connected)
+                await asyncio.sleep(OUTAGE)
+                await place.serve()
+                answer = await asking.put("/services/orders/instances/o1/override", status="draining", wait=30.0)
+                at = time.monotonic()
+                assert answer.get("unaware", 0) == 0
+                before = caller.answered.total()
+                await until(lambda: caller.answered.total() > before + 50)
+        assert caller.failures == []
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]

@@ -53,6 +53,7 @@ class Writer:
             self.epochs.add(written["epoch"])
             assert written["revision"] > self.revision, "a write that changes something has a revision of its own"
             self.revision = written["revision"]
+            await asyncio.sleep(self._rng.uniform(0.0, 0.05))  # Others on this machine have work, too.
 
 
 async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
