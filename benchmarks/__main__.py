@@ -42,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     names = options.only or list(BENCHMARKS)
     _open_many_files()
-    began = time.monotonic()
+    began, busy = time.monotonic(), machine.busy()
     results = [(name, _run(name, options.quick)) for name in names]
     print(render(results))
     print(f"\n{machine.describe()}")
-    print(f"{time.strftime('%Y-%m-%d')}, {time.monotonic() - began:.0f} s{', quick' if options.quick else ''}")
+    took = time.monotonic() - began
+    print(f"{time.strftime('%Y-%m-%d')}, {took:.0f} s{', quick' if options.quick else ''}; {busy}")
     if options.json:
         document = {name: [asdict(result) for result in block] for name, block in results}
         options.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))

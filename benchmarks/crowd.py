@@ -76,6 +76,8 @@ class Crowd:
         self._answer()
         sent = change(marks)
         heard = self._answer()
+        if heard["lost"]:
+            raise WrongAnswers(f"{heard['lost']} of {self.count} watchers lost their connection")
         if len(heard["at"]) < self.count:
             raise WrongAnswers(f"{len(heard['at'])} of {self.count} watchers heard of a change in {TIMEOUT:.0f} s")
         return Heard(sent, heard["at"], heard["counted"])

@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks import callers, etcd, http2, workload
 from benchmarks.crowd import Crowd, Ear, Heard, stamped
-from benchmarks.load import quantile
+from benchmarks.load import Load, WrongAnswers, quantile
 from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
 from benchmarks.processes import Child
 from benchmarks.setting import Setting
@@ -116,8 +116,8 @@ def _registrations(node: Node) -> Change:
 
     def change(marks: Sequence[int]) -> list[float]:
         sent: list[float] = []
-        callers.call_all(node.port, stamped(sent, request, marks), 1, callers.Http1, count=len(marks))
-        return sent
+        made = callers.call_all(node.port, stamped(sent, request, marks), 1, callers.Http1, count=len(marks))
+        return _made(made, sent)
 
     return change
 
@@ -129,10 +129,17 @@ def _puts(peer: Etcd) -> Change:
 
     def change(marks: Sequence[int]) -> list[float]:
         sent: list[float] = []
-        callers.call_all(peer.port, stamped(sent, request, marks), 1, http2.Grpc.of(etcd.PUT), count=len(marks))
-        return sent
+        made = callers.call_all(peer.port, stamped(sent, request, marks), 1, http2.Grpc.of(etcd.PUT), count=len(marks))
+        return _made(made, sent)
 
     return change
+
+
+def _made(made: Load, sent: list[float]) -> list[float]:
+    """When the changes were sent, if all of them were made."""
+    if made.failed or made.requests != len(sent):
+        raise WrongAnswers(f"{made.requests} of {len(sent)} changes were made")
+    return sent
 
 
 def _ear(node: Node) -> Ear:

@@ -19,6 +19,11 @@ def describe() -> str:
     return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {packages}; {peers}; {tool}"
 
 
+def busy() -> str:
+    """How much else was running, so that a figure from a busy machine is known as one."""
+    return f"load {os.getloadavg()[0]:.1f} before it began"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
