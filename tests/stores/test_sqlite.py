@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import resource
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def edit(path: Path, *statements: str) -> None:
 
 def contents(path: Path) -> bytes:
     return path.read_bytes()
+
+
+def replace(path: Path, whole: bytes) -> None:
+    path.write_bytes(whole)
 
 
 def overwrite(path: Path, start: int, what: bytes) -> None:
@@ -195,6 +200,47 @@ async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
     async with opened(path) as store:
         with pytest.raises(StoreRefused, match="its record of orders/o1 can't be read"):
             await shown(store)
+
+
+@pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
+async def test_a_history_that_cannot_be_read_is_named_and_stops_nothing_else(path: Path, body: str) -> None:
+    await made(path)
+    edit(path, f"UPDATE history SET body = {body}")
+    async with opened(path) as store:
+        with pytest.raises(StoreUnavailable, match="its history of orders/o1 at revision 1 can't be read"):
+            await store.history(None, None, 9)
+        assert await store.history("users", None, 9) == []
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await shown(store))) == 2
+
+
+@pytest.mark.parametrize("size", [50, 512, 4_096, 20_000, -4_096])
+async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(200)], 0)
+    replace(path, contents(path)[:size])
+    with pytest.raises(StoreRefused, match="restore it from a backup"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """Some of it overwritten, somewhere."""
+    size = rng.choice([1, 16, 512, 4_096])
+    at = rng.randrange(len(whole) - size)
+    return whole[:at] + rng.randbytes(size) + whole[at + size :]
+
+
+async def test_whatever_is_damaged_is_read_refused_or_unavailable_and_nothing_else(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(200)], 0)
+    whole, rng = contents(path), random.Random(7)
+    for _ in range(40):
+        replace(path, damaged(whole, rng))
+        with suppress(StoreRefused, StoreUnavailable):
+            async with opened(path) as store:
+                await shown(store)
+                await store.history(None, None, 999)
 
 
 async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from adsum.core.changes import HISTORY, Change, Recorded, Whole
-from adsum.core.errors import AdsumError, StoreConflict, StoreRefused
+from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores import reading, records, schema
 from adsum.stores.lock import Lock
@@ -25,6 +25,9 @@ _RECORD: Final = "INSERT INTO history (service, id, revision, body) VALUES (?, ?
 _TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
 _HISTORY: Final = """SELECT revision, service, id, body FROM history
     WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR id = ?2) ORDER BY number DESC LIMIT ?3"""
+
+_UNREADABLE: Final = (ValueError, TypeError)
+"""What reading a record raises that is not as it was written; damage can even make it null."""
 
 _Row = tuple[str, str, int, bytes]
 
@@ -127,7 +130,7 @@ class File:
         service, id, revision, body = row
         try:
             return revision, reader.listing(service, id, body)
-        except (ValueError, AdsumError) as error:
+        except (*_UNREADABLE, AdsumError) as error:
             raise StoreRefused(f"its record of {service}/{id} can't be read: {error}") from error
 
     def write(self, writes: Sequence[Write]) -> list[int | Exception]:
@@ -176,9 +179,18 @@ class File:
         self._db.executemany(_RECORD, rows.history)
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
-        """The newest changes, newest first."""
-        rows = self._db.execute(_HISTORY, (service, id, max(0, limit)))
-        return [reading.change(revision, Key(service, id), body) for revision, service, id, body in rows]
+        """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""
+        with closing(self._db.execute(_HISTORY, (service, id, max(0, limit)))) as rows:
+            return [self._recorded(*row) for row in rows]
+
+    def _recorded(self, revision: int, service: str, id: str, body: bytes) -> Recorded:
+        try:
+            return reading.change(revision, Key(service, id), body)
+        except _UNREADABLE as error:
+            # Nothing but the past is told from it: the registry goes on.
+            raise StoreUnavailable(
+                f"{self.path}: its history of {service}/{id} at revision {revision} can't be read: {error}"
+            ) from error
 
     def close(self) -> None:
         """Close and unlock; idempotent."""
