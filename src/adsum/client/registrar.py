@@ -158,6 +158,14 @@ class Registrar:
         except Exception as error:
             _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, error or "no answer in time")
 
+    async def leave(self) -> None:
+        """Let go without deregistering: another process is about to register the same instance. If none does, it leaves
+        by expiry. Idempotent.
+        """
+        self._renewals.remove(self)
+        await self._end_registering()
+        self._move(Event.STOPPED)
+
     def lost(self, reason: str) -> None:
         """The registry does not hold our lease any more. Called by `Renewals`."""
         self._renewals.remove(self)

@@ -1,0 +1,130 @@
+"""A served socket's place in the catalog: from when its process listens until it stops, whatever the server is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from adsum.client.client import Client
+from adsum.client.registrar import ANSWER_LATE, DRAIN_WAIT, Registrar
+from adsum.core.errors import AdsumError
+from adsum.integrations.listening import until_listening
+from adsum.integrations.workers import Workers
+
+TURN_PAUSE: Final = 0.5
+"""Seconds, about, between two looks whether the turn is ours: so long an instance is without a registrar when the
+worker that had the turn was killed. Its lease holds much longer."""
+SETTLE: Final = 1.0
+"""Seconds in which the other workers of a server that stops hear of it, too. After that, those who serve go on."""
+LOOK: Final = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+class Attendance:
+    """One process's part in listing `service`. Everything runs on the loop that `begin` ran in.
+
+    `port` None: the one that this process listens on. `listening`: it does already, or somebody does for it. `options`
+    are those of `Client.register`.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        port: int | None,
+        *,
+        listening: bool = False,
+        drain_wait: float = DRAIN_WAIT,
+        rng: Random | None = None,
+        **options: Any,
+    ) -> None:
+        self.service = service
+        self._port = port
+        self._listening = listening
+        self._drain_wait = drain_wait
+        self._options = options
+        self._rng = rng or Random()  # noqa: S311 - for jitter
+        self._workers: Workers | None = None
+        self._registrar: Registrar | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._parting: asyncio.Task[None] | None = None
+
+    def begin(self, client: Client) -> None:
+        """List it as soon as it listens and it is our turn. Raises `Invalid` for what can't be listed."""
+        client.register(self.service, self._port or 1, **self._options)
+        self._task = asyncio.create_task(self._attend(client), name=f"adsum-attend-{self.service}")
+
+    async def part(self) -> None:
+        """We are about to stop serving: return when nobody calls us any more, or others serve on. Idempotent."""
+        if self._parting is None:
+            self._parting = asyncio.create_task(self._part(), name=f"adsum-part-{self.service}")
+        await asyncio.shield(self._parting)
+
+    async def end(self) -> None:
+        """We serve no more: leave the catalog, unless others serve on. Idempotent."""
+        if self._parting is not None and not self._parting.done():
+            await self._parting
+        await self._stop_attending()
+        workers, self._workers = self._workers, None
+        registrar, self._registrar = self._registrar, None
+        if workers is None:
+            return
+        workers.leave()
+        if registrar is not None:
+            if await self._others_serve(workers):
+                await registrar.leave()
+            else:
+                await registrar.stop("the server stopped")
+        workers.close()
+
+    async def _attend(self, client: Client) -> None:
+        try:
+            port = self._port if self._listening and self._port else await until_listening(self._port)
+            self._workers = workers = Workers(self.service, port)
+            workers.join()
+            while not workers.take_turn():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
+                await asyncio.sleep(self._rng.uniform(TURN_PAUSE / 2, TURN_PAUSE))
+            self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **self._options)
+            await self._registrar.start()
+        except AdsumError as error:
+            _log.error("%s: not listed: %s", self.service, error)
+
+    async def _part(self) -> None:
+        workers = self._workers
+        if workers is None:
+            await self._stop_attending()
+            return
+        workers.leave()
+        others = await self._others_serve(workers)
+        if self._registrar is None:
+            await self._stop_attending()
+            if not others:
+                # All of us stop: to close our connections now would be too early for who is still being told.
+                await _until(workers.withdrawn, self._drain_wait + ANSWER_LATE)
+        elif not others:
+            if self._drain_wait > 0 and self._registrar.registered:
+                await self._registrar.drain(self._drain_wait, "the server is stopping")
+            workers.withdraw()
+
+    async def _others_serve(self, workers: Workers) -> bool:
+        return not await _until(lambda: not workers.anybody_serves(), SETTLE)
+
+    async def _stop_attending(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until(fact: Callable[[], bool], length: float) -> bool:
+    """Whether it became so within `length` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + length
+    while not fact():
+        if loop.time() >= deadline:
+            return False
+        await asyncio.sleep(LOOK)
+    return True

@@ -1,0 +1,114 @@
+"""The processes that serve one listening socket: one of them has the turn and registers, the others wait for it.
+
+They meet at three bytes of a file, by locks that the system lets go of when a process ends, however it ends, and that
+are not inherited by its children (POSIX record locks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from adsum.core.errors import AdsumError
+
+_TURN, _SERVING, _SHOWN = range(3)
+"""The bytes: who has the turn; everybody who serves; held until what the turn's holder shows is taken back."""
+_NETWORK: Final = Path("/proc/self/ns/net")
+
+_log = logging.getLogger(__name__)
+_ours: set[tuple[int, Path]] = set()
+"""Files that this process has open: it would lose every lock on one by opening and closing it a second time."""
+
+
+class Workers:
+    """The workers of `service` on `port`, of whom this process is one. Without a folder for the file it is alone."""
+
+    def __init__(self, service: str, port: int, folder: Path | None = None) -> None:
+        """Raises `AdsumError` if this process has registered the service on that port already."""
+        self._fd: int | None = None
+        self._held: set[int] = set()
+        try:
+            self._path = _folder(folder) / f"{_network()}-{service}-{port}.lock"
+            self._claim = (os.getpid(), self._path)
+            if self._claim in _ours:
+                raise AdsumError(f"{service} on port {port} is registered by this process already")
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            _ours.add(self._claim)
+        except OSError as error:
+            _log.warning("%s: every worker of this server registers for itself: %s", service, error)
+
+    def join(self) -> None:
+        """From now on we serve."""
+        self._lock(_SERVING, fcntl.LOCK_SH)
+
+    def leave(self) -> None:
+        """We won't serve much longer."""
+        self._unlock(_SERVING)
+
+    def take_turn(self) -> bool:
+        """Whether it is our turn now; then it stays ours until `close` or our end."""
+        return self._lock(_TURN, fcntl.LOCK_EX) and self._lock(_SHOWN, fcntl.LOCK_EX)
+
+    def anybody_serves(self) -> bool:
+        """Whether any other serves, of those who have not left. Ask after we have left."""
+        if not self._lock(_SERVING, fcntl.LOCK_EX):
+            return True
+        self._unlock(_SERVING)
+        return False
+
+    def withdraw(self) -> None:
+        """Say, having the turn, that callers have been told to go elsewhere."""
+        self._unlock(_SHOWN)
+
+    def withdrawn(self) -> bool:
+        """Whether callers have been told to go elsewhere, or nobody has the turn who could have told otherwise."""
+        if not self._lock(_SHOWN, fcntl.LOCK_SH):
+            return False
+        self._unlock(_SHOWN)
+        return True
+
+    def close(self) -> None:
+        """Give the turn up, and leave. Idempotent."""
+        fd, self._fd = self._fd, None
+        self._held.clear()
+        if fd is not None:
+            _ours.discard(self._claim)
+            os.close(fd)
+
+    def _lock(self, byte: int, how: int) -> bool:
+        if self._fd is None or (byte in self._held and how == fcntl.LOCK_EX):
+            return True
+        try:
+            fcntl.lockf(self._fd, how | fcntl.LOCK_NB, 1, byte)
+        except OSError:
+            return False
+        self._held.add(byte)
+        return True
+
+    def _unlock(self, byte: int) -> None:
+        self._held.discard(byte)
+        if self._fd is not None:
+            with suppress(OSError):
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
+
+
+def _folder(given: Path | None) -> Path:
+    """A folder that is ours alone. Raises `OSError`."""
+    folder = given or Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"adsum-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    return folder
+
+
+def _network() -> str:
+    """Which network's ports are meant: containers may share a folder, but not their ports."""
+    try:
+        return str(_NETWORK.readlink()).strip("net:[]")
+    except OSError:
+        return "host"

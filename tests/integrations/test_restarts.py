@@ -1,0 +1,131 @@
+"""Real servers that start, stop and lose workers under load: one instance a socket, and no request lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import adsum
+from adsum.integrations.httpx import AsyncClient
+from adsum.integrations.requests import Session
+from adsum.integrations.terms import calling
+from tests.integrations.serving import Process, listed, load, passing, starting, until
+from tests.running import RunningDaemon
+
+Start = Callable[..., Process]
+UVICORN = ("uvicorn", "tests.integrations.apps:plain", "--port", "0", "--log-level", "warning")
+GUNICORN = ("gunicorn", "-b", "127.0.0.1:0", "-w", "3", "--no-control-socket")
+FLASK = (*GUNICORN, "-c", "tests/integrations/gunicorn.conf.py", "tests.integrations.apps:flask_app")
+SIMPLE = (*GUNICORN, "tests.integrations.apps:make_simple()")
+
+
+@pytest.fixture
+def start(daemon: RunningDaemon, tmp_path: Path) -> Iterator[Start]:
+    with starting(daemon, tmp_path) as start:
+        yield start
+
+
+async def test_replacing_uvicorns_one_by_one_loses_no_request(daemon: RunningDaemon, start: Start) -> None:
+    old = [start(*UVICORN), start(*UVICORN)]
+    await until(lambda: len(passing(daemon)) == 2, "both are listed", *old)
+    async with adsum.Client(daemon.url, cache=False) as client, AsyncClient(client) as http:
+        await client.channel("orders").ready()
+
+        async def pay() -> str:
+            with calling(tries=1):  # What is lost is lost.
+                return (await http.post("http://orders/", content=b"once")).raise_for_status().text
+
+        async with load(pay) as made:
+            for each in old:
+                await made.goes_on()
+                new = start(*UVICORN)
+                await until(lambda: len(passing(daemon)) == 3, "the new one is listed", new)
+                each.signal(signal.SIGTERM)
+                await each.end()
+                assert len(listed(daemon)) == 2, "it deregistered"
+            await made.goes_on()
+        assert made.failures == []
+        assert len(made.answers) == 4
+
+
+async def test_workers_of_one_uvicorn_are_one_instance(daemon: RunningDaemon, start: Start) -> None:
+    other, several = start(*UVICORN), start(*UVICORN, "--workers", "2")
+    await until(lambda: len(passing(daemon)) == 2, "both are listed", other, several)
+    before = set(listed(daemon))
+    killed = several.workers()
+    for pid in killed[:1]:
+        os.kill(pid, signal.SIGKILL)
+    await several.replaces(killed[0], 2)
+    assert set(listed(daemon)) == before
+    async with adsum.Client(daemon.url, cache=False) as client, AsyncClient(client) as http:
+        await client.channel("orders").ready()
+
+        async def pay() -> str:
+            with calling(tries=1):
+                return (await http.post("http://orders/", content=b"once")).raise_for_status().text
+
+        async with load(pay) as made:
+            await made.goes_on(60)
+            several.signal(signal.SIGTERM)
+            await several.end()
+            assert len(listed(daemon)) == 1
+            await made.goes_on()
+        assert made.failures == []
+
+
+async def test_gunicorn_with_flask_is_one_instance_and_leaves_without_losing_a_request(
+    daemon: RunningDaemon, start: Start
+) -> None:
+    servers = [start(*FLASK), start(*FLASK)]
+    await until(lambda: len(passing(daemon)) == 2, "both are listed", *servers)
+    before = set(listed(daemon))
+    first, second = servers
+    for pid in first.workers():
+        os.kill(pid, signal.SIGKILL)
+        await first.replaces(pid, 3)
+    first.signal(signal.SIGHUP)
+    with adsum.SyncClient(daemon.url, cache=False) as client, Session(client) as http:
+        client.channel("orders").ready()
+
+        def get() -> str:
+            with calling(tries=1):
+                answer = http.get("http://orders/")
+            answer.raise_for_status()
+            return answer.text
+
+        async with load(get) as made:
+            await made.goes_on(60)
+            assert set(listed(daemon)) == before
+            first.signal(signal.SIGTERM)
+            await first.end()
+            assert len(listed(daemon)) == 1
+            await made.goes_on()
+        assert made.failures == []
+    second.signal(signal.SIGTERM)
+    await second.end()
+    assert listed(daemon) == {}
+
+
+async def test_of_workers_that_register_for_themselves_one_does_and_another_takes_over(
+    daemon: RunningDaemon, start: Start, tmp_path: Path
+) -> None:
+    server = start(*SIMPLE)
+    await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+    before = listed(daemon)
+    holder = next(iter(before.values())).registration.holder
+    killed = set(server.workers())
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    await until(
+        lambda: [each.registration.holder for each in listed(daemon).values()] not in ([], [holder]),
+        "another took over",
+        server,
+    )
+    assert set(listed(daemon)) == set(before)
+    server.signal(signal.SIGTERM)
+    await server.end()
+    assert listed(daemon) == {}, server.log
