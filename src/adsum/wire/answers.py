@@ -1,0 +1,122 @@
+"""What the registry answers to writes, lists and questions about itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from adsum.core.changes import Recorded
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What the registry answers. Readers ignore fields that they don't know."""
+
+
+class Written(Answer, frozen=True):
+    """A write is durable and visible from `revision` on. `ttl`: renew before so many seconds have passed."""
+
+    epoch: str
+    revision: int
+    ttl: float | None = None
+    unaware: int = 0
+    """How many cooperating consumers had not said in time that they route by it."""
+
+
+class Lost(Answer, frozen=True):
+    """A lease that could not be renewed: register again."""
+
+    service: str
+    id: str
+    reason: Literal["unknown", "superseded"]
+
+
+class Renewed(Answer, frozen=True):
+    """How many leases were renewed, and those that were not."""
+
+    epoch: str
+    revision: int
+    renewed: int
+    lost: list[Lost] = []
+
+
+class ServiceSummary(Answer, frozen=True):
+    """A service in the list of all: how many instances stand how."""
+
+    name: str
+    revision: int
+    instances: int
+    status: dict[str, int] = {}
+
+
+class ServiceList(Answer, frozen=True):
+    """Every known service, by name."""
+
+    epoch: str
+    revision: int
+    services: list[ServiceSummary]
+
+
+class ChangeView(Answer, frozen=True):
+    """A recorded change. `status` is what it led to; "" if the instance left."""
+
+    revision: int
+    service: str
+    id: str
+    cause: str
+    actor: str
+    at: float
+    status: str = ""
+    reason: str = ""
+
+    @staticmethod
+    def of(recorded: Recorded) -> ChangeView:
+        key, why = recorded.key, recorded.why
+        return ChangeView(
+            recorded.revision, key.service, key.id, why.cause, why.actor, round(why.at, 3), recorded.status, why.reason
+        )
+
+
+class ChangeList(Answer, frozen=True):
+    """Recorded changes, newest first."""
+
+    epoch: str
+    revision: int
+    changes: list[ChangeView]
+
+
+class NodeStatus(Answer, frozen=True):
+    """A node of the registry: what it keeps and how it fares. Lengths are seconds; `started` is on the wall clock."""
+
+    node: str
+    version: str
+    ready: bool
+    epoch: str
+    revision: int
+    store: str
+    started: float
+    uptime: float
+    age: float = 0.0
+    services: int = 0
+    instances: int = 0
+    status: dict[str, int] = {}
+    """How many instances stand how."""
+    watches: int = 0
+    leases: int = 0
+    lapsed: int = 0
+    checks: int = 0
+    check_lag: float = 0.0
+    """How late the latest check was started."""
+    checks_overdue: int = 0
+    guards: dict[str, int] = {}
+    """Services whose guard holds back expiries, and how many."""
+
+
+class Problem(Answer, frozen=True):
+    """A problem document (RFC 9457). `field` is the dotted path of the value that is wrong, where there is one."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+    field: str = ""

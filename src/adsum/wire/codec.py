@@ -1,0 +1,49 @@
+"""JSON in and out; what can't be decoded is told with the field's name."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+from adsum.core.errors import Invalid
+
+T = TypeVar("T")
+
+MAX_TOLD: Final = 200
+"""How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
+
+_AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_MENTIONED = re.compile(r"(?:unknown|required) field `(?P<name>[^`]*)`")
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode(body: bytes | str, kind: type[T]) -> T:
+    """Decode and validate in one step. Raises `Invalid`; its field is "" when the body as a whole is no JSON."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Invalid("", f"the body must be JSON: {error}") from None
+    except RecursionError:
+        raise Invalid("", "the body must be JSON of less depth") from None
+
+
+def _invalid(message: str) -> Invalid:
+    """The library's words, with the path as a field: "Expected `int` <= 65535 - at `$.port`"."""
+    at = _AT.search(message)
+    problem, path = (message[: at.start()], at["path"]) if at else (message, "")
+    mentioned = _MENTIONED.search(problem)
+    if mentioned:
+        path = f"{path}.{mentioned['name']}" if path else mentioned["name"]
+    return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
+
+
+def _told(text: str) -> str:
+    return text if len(text) <= MAX_TOLD else text[:MAX_TOLD] + "…"

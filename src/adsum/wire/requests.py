@@ -1,0 +1,162 @@
+"""What a caller sends, and how it becomes the model's values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adsum.core import model, rules
+from adsum.core.errors import Invalid
+from adsum.core.model import Check, CheckKind, Instance, Registration
+from adsum.wire.words import HEADERS, MAX_RENEWALS, PAIRS, TAGS, Claim, Code, Id, Name, Port, Reason, Streak, Text, Wait
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a caller sends."""
+
+
+class CheckBody(Request, frozen=True):
+    """A check to run against the instance's own address."""
+
+    name: Id
+    kind: CheckKind
+    interval: Annotated[float, Meta(ge=model.MIN_INTERVAL, le=model.MAX_INTERVAL)] = 10.0
+    timeout: Annotated[float, Meta(ge=0.01, le=model.MAX_TIMEOUT)] = 2.0
+    rise: Streak = 2
+    fall: Streak = 3
+    port: Port | None = None
+    path: Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
+    method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
+    headers: Annotated[dict[str, str], Meta(max_length=model.MAXHEADERS, extra_json_schema=HEADERS)] = {}
+    expect: Annotated[list[tuple[Code, Code]], Meta(min_length=1, max_length=16)] = msgspec.field(
+        default_factory=lambda: [(200, 299)]
+    )
+    grpc_service: Text = ""
+    tls: bool = False
+
+    def to_check(self) -> Check:
+        return Check(
+            name=self.name,
+            kind=self.kind,
+            interval=self.interval,
+            timeout=self.timeout,
+            rise=self.rise,
+            fall=self.fall,
+            port=self.port,
+            path=self.path,
+            method=self.method,
+            headers=model.frozen(self.headers),
+            expect=tuple(self.expect),
+            grpc_service=self.grpc_service,
+            tls=self.tls,
+        )
+
+    @staticmethod
+    def of(check: Check) -> CheckBody:
+        return CheckBody(
+            name=check.name,
+            kind=check.kind,
+            interval=check.interval,
+            timeout=check.timeout,
+            rise=check.rise,
+            fall=check.fall,
+            port=check.port,
+            path=check.path,
+            method=check.method,  # type: ignore[arg-type]  # the model has checked it
+            headers=dict(check.headers),
+            expect=list(check.expect),
+            grpc_service=check.grpc_service,
+            tls=check.tls,
+        )
+
+
+class RegistrationBody(Request, frozen=True):
+    """An instance and how it proves that it is alive; its service and id stand in the path.
+
+    Without `address`, the address that the request came from is listed. `ttl` null: no lease.
+    """
+
+    port: Port
+    address: Annotated[str, Meta(min_length=1, max_length=rules.ADDRESS_LENGTH)] | None = None
+    scheme: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]{0,15}$")] = "http"
+    zone: Text = ""
+    weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
+    tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS)] = []
+    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=PAIRS)] = {}
+    ttl: Annotated[float, Meta(ge=model.MIN_TTL, le=model.MAX_TTL)] | None = model.DEFAULT_TTL
+    grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
+    checks: Annotated[list[CheckBody], Meta(max_length=model.MAX_CHECKS)] = []
+    holder: Text = ""
+
+    def to_registration(self, service: str, id: str, peer: str) -> Registration:
+        """The registration of that instance; `peer` is listed if no address was given. Raises `Invalid`."""
+        checks = []
+        for n, body in enumerate(self.checks):
+            try:
+                checks.append(body.to_check())
+            except Invalid as error:
+                raise error.under(f"checks[{n}]") from None
+        instance = Instance(
+            service=service,
+            id=id,
+            address=self.address or peer,
+            port=self.port,
+            scheme=self.scheme,
+            zone=self.zone,
+            weight=self.weight,
+            tags=tuple(self.tags),
+            metadata=model.frozen(self.metadata),
+        )
+        return Registration(instance, self.ttl, self.grace, tuple(checks), self.holder)
+
+    @staticmethod
+    def of(registration: Registration) -> RegistrationBody:
+        instance = registration.instance
+        return RegistrationBody(
+            port=instance.port,
+            address=instance.address,
+            scheme=instance.scheme,
+            zone=instance.zone,
+            weight=instance.weight,
+            tags=list(instance.tags),
+            metadata=dict(instance.metadata),
+            ttl=registration.ttl,
+            grace=registration.grace,
+            checks=[CheckBody.of(check) for check in registration.checks],
+            holder=registration.holder,
+        )
+
+
+class LeaseBody(Request, frozen=True):
+    """A lease to renew. `holder`, if given, must still be the lease's."""
+
+    service: Name
+    id: Id
+    holder: Claim = ""
+
+
+class RenewBody(Request, frozen=True):
+    """Leases to renew, all in one request."""
+
+    leases: Annotated[list[LeaseBody], Meta(max_length=MAX_RENEWALS)]
+
+
+class OverrideBody(Request, frozen=True):
+    """A status that outranks evidence. `length` seconds, or until it is cleared.
+
+    With `wait`, the answer comes when every cooperating consumer routes by it, at most so many seconds later.
+    """
+
+    status: Literal["draining", "maintenance"]
+    reason: Reason = ""
+    length: Annotated[float, Meta(ge=1, le=model.MAX_OVERRIDE)] | None = None
+    holder: Claim = ""
+    wait: Wait = 0.0
+
+
+class AppliedBody(Request, frozen=True):
+    """The revision that a cooperating consumer routes by from now on."""
+
+    revision: Annotated[int, Meta(ge=0)]

@@ -1,0 +1,131 @@
+"""A service and its instances as consumers see them, whole and by what changed."""
+
+from __future__ import annotations
+
+from adsum.core import model
+from adsum.core.catalog import Diff, ServiceSnapshot
+from adsum.core.changes import Change
+from adsum.core.model import Endpoint, Instance, Listing, Status
+from adsum.wire.answers import Answer
+
+
+class InstanceView(Answer, frozen=True):
+    """An instance as consumers see it, and why it stands as it does."""
+
+    id: str
+    address: str
+    port: int
+    status: Status
+    scheme: str = "http"
+    zone: str = ""
+    weight: int = 1
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    since: float = 0.0
+    cause: str = ""
+    actor: str = ""
+    reason: str = ""
+
+    @staticmethod
+    def of(listing: Listing) -> InstanceView:
+        instance, why = listing.instance, listing.why
+        return InstanceView(
+            id=instance.id,
+            address=instance.address,
+            port=instance.port,
+            status=listing.status,
+            scheme=instance.scheme,
+            zone=instance.zone,
+            weight=instance.weight,
+            tags=instance.tags,
+            metadata=dict(instance.metadata),
+            since=round(listing.since, 3),
+            cause=why.cause,
+            actor=why.actor,
+            reason=why.reason,
+        )
+
+    def to_endpoint(self, service: str) -> Endpoint:
+        """The endpoint for a consumer. Raises `Invalid` if the other end speaks nonsense."""
+        instance = Instance(
+            service=service,
+            id=self.id,
+            address=self.address,
+            port=self.port,
+            scheme=self.scheme,
+            zone=self.zone,
+            weight=self.weight,
+            tags=self.tags,
+            metadata=model.frozen(self.metadata),
+        )
+        return Endpoint(instance, self.status)
+
+
+class ServiceView(Answer, frozen=True):
+    """A service at the revision of its last change."""
+
+    epoch: str
+    service: str
+    revision: int
+    instances: list[InstanceView]
+
+    @staticmethod
+    def of(epoch: str, service: ServiceSnapshot) -> ServiceView:
+        views = [InstanceView.of(listing) for listing in service.listings.values()]
+        return ServiceView(epoch, service.name, service.revision, views)
+
+
+class Gone(Answer, frozen=True):
+    """An instance that left, and why."""
+
+    id: str
+    cause: str
+    actor: str
+    reason: str = ""
+    at: float = 0.0
+
+    @staticmethod
+    def of(change: Change) -> Gone:
+        why = change.why
+        return Gone(change.key.id, why.cause, why.actor, why.reason, round(why.at, 3))
+
+
+class ServiceChange(Answer, frozen=True):
+    """What turns a service as it was at `since` into what it is at `revision`."""
+
+    service: str
+    since: int
+    revision: int
+    changed: list[InstanceView] = []
+    gone: list[Gone] = []
+
+    @staticmethod
+    def of(diff: Diff) -> ServiceChange:
+        return ServiceChange(
+            diff.service,
+            diff.since,
+            diff.revision,
+            [InstanceView.of(listing) for listing in diff.changed],
+            [Gone.of(change) for change in diff.gone],
+        )
+
+
+class Opened(Answer, frozen=True):
+    """The first event of a watch.
+
+    `whole`: forget everything, the full state follows; otherwise only what changed since the revision asked for.
+    `watch` is the token under which a cooperating consumer says what it has applied.
+    """
+
+    epoch: str
+    revision: int
+    whole: bool
+    watch: str
+    age: float = 0.0
+
+
+class Synced(Answer, frozen=True):
+    """All that is to be said up to `revision` has been said; also the heartbeat of a quiet watch."""
+
+    revision: int
+    age: float = 0.0

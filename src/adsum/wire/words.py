@@ -1,0 +1,51 @@
+"""The words of the wire: header names, bounds, and the types that say what a value may be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from adsum.core import model, rules
+
+MAX_RENEWALS: Final = 10_000
+"""How many leases one request renews; more are refused."""
+MAX_WAIT: Final = 300.0
+"""How many seconds a long poll or an acknowledged drain waits at most; longer ones are refused."""
+MAX_HISTORY: Final = 1_000
+"""How many recorded changes one answer holds at most."""
+
+EPOCH_HEADER: Final = "Adsum-Epoch"
+REVISION_HEADER: Final = "Adsum-Revision"
+AGE_HEADER: Final = "Adsum-Age"
+ACTOR_HEADER: Final = "Adsum-Actor"
+"""Who asks, for the record; without it the caller's address is recorded."""
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="One DNS label")]
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+
+# What only the model checks, told in the schema too, so that callers can know it before they ask.
+LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+TAGS: Final = {
+    "uniqueItems": True,
+    "items": {"type": "string", "minLength": 1, "maxLength": rules.TEXT_LENGTH, **LINE},
+}
+PAIRS: Final = {
+    "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"},
+    "additionalProperties": {"type": "string", "maxLength": rules.VALUE_LENGTH, **LINE},
+}
+HEADERS: Final = {
+    "propertyNames": {
+        "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$",
+        "not": {"pattern": "^([Cc]ontent-[Ll]ength|[Tt]ransfer-[Ee]ncoding|[Cc]onnection|[Uu]pgrade)$"},
+    },
+    "additionalProperties": {"type": "string", "maxLength": rules.VALUE_LENGTH, "pattern": "^[ -~]*$"},
+}
+
+Text = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, extra_json_schema=LINE)]
+Reason = Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema=LINE)]
+Claim = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, description="Must be the holder's name, if given")]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Code = Annotated[int, Meta(ge=100, le=599)]
+Streak = Annotated[int, Meta(ge=1, le=model.MAX_STREAK)]
+Wait = Annotated[float, Meta(ge=0, le=MAX_WAIT)]
