@@ -29,7 +29,7 @@ class CheckBody(Request, frozen=True):
     port: Port | None = None
     path: Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
     method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
-    headers: Annotated[dict[str, str], Meta(max_length=model.MAXHEADERS, extra_json_schema=HEADERS)] = {}
+    headers: Annotated[dict[str, str], Meta(max_length=model.MAX_HEADERS, extra_json_schema=HEADERS)] = {}
     expect: Annotated[list[tuple[Code, Code]], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: [(200, 299)]
     )
