@@ -37,7 +37,11 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
-SHARED = {"integrations": {"exchange", "routing", "terms"}, "stores": {"feed", "file", "lock", "reading", "records", "schema"}, "probes": {"dialing"}}
+SHARED = {
+    "integrations": {"attendance", "exchange", "listening", "routing", "signals", "terms", "workers"},
+    "stores": {"feed", "file", "lock", "reading", "records", "schema"},
+    "probes": {"dialing"},
+}
 """Files that a room of siblings shares."""
 
 PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
