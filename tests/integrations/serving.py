@@ -23,12 +23,12 @@ PATIENCE = 40.0
 class Process:
     """A server, stopped at the end however the test went; then its whole session is."""
 
-    def __init__(self, daemon: RunningDaemon, *argv: str, runtime: Path) -> None:
+    def __init__(self, daemon: RunningDaemon, *argv: str, runtime: Path, cwd: Path = ROOT) -> None:
         environ = {**os.environ, "ADSUM_URL": daemon.url, "XDG_RUNTIME_DIR": str(runtime), "PYTHONWARNINGS": "ignore"}
         self._log = (runtime / f"{time.monotonic_ns()}.log").open("w+")
         self._running = subprocess.Popen(
             [sys.executable, "-m", *argv],
-            cwd=ROOT,
+            cwd=cwd,
             env=environ,
             stdout=self._log,
             stderr=self._log,
@@ -73,8 +73,8 @@ def starting(daemon: RunningDaemon, runtime: Path) -> Iterator[Callable[..., Pro
     """Starts servers: `start("uvicorn", …)`."""
     started: list[Process] = []
 
-    def start(*argv: str) -> Process:
-        started.append(Process(daemon, *argv, runtime=runtime))
+    def start(*argv: str, cwd: Path = ROOT) -> Process:
+        started.append(Process(daemon, *argv, runtime=runtime, cwd=cwd))
         return started[-1]
 
     try:

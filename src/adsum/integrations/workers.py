@@ -81,13 +81,14 @@ class Workers:
             os.close(fd)
 
     def _lock(self, byte: int, how: int) -> bool:
-        if self._fd is None or (byte in self._held and how == fcntl.LOCK_EX):
+        if self._fd is None or byte in self._held:
             return True
         try:
             fcntl.lockf(self._fd, how | fcntl.LOCK_NB, 1, byte)
         except OSError:
             return False
-        self._held.add(byte)
+        if how == fcntl.LOCK_EX:
+            self._held.add(byte)
         return True
 
     def _unlock(self, byte: int) -> None:

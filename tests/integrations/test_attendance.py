@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.core.errors import Invalid
+from adsum.integrations import attendance as module
+from adsum.integrations import listening
+from adsum.integrations.attendance import Attendance
+from tests.client.fakes import ScriptedSource
+from tests.integrations.others import Other
+
+PORT = 8000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers meet; and those who stop have little time to."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "SETTLE", 0.05)
+    monkeypatch.setattr(module, "TURN_PAUSE", 0.02)
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+async def client(source: ScriptedSource) -> AsyncIterator[Client]:
+    async with Client(source=source, cache=False) as client:
+        yield client
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Other]:
+    made = Other(PORT, tmp_path / f"adsum-{os.getuid()}")
+    yield made
+    made.kill()
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not fact():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+
+
+def attending() -> Attendance:
+    return Attendance("orders", PORT, listening=True, id="o1", drain_wait=3.0)
+
+
+async def test_the_only_worker_drains_then_deregisters(client: Client, source: ScriptedSource) -> None:
+    ours = attending()
+    ours.begin(client)
+    await until(lambda: bool(source.listed))
+    await ours.part()
+    await ours.part()
+    assert [body.wait for body in source.overrides] == [3.0]
+    assert source.listed, "it is still served"
+    await ours.end()
+    await ours.end()
+    assert source.listed == {}
+    assert source.calls.count("deregister o1") == 1
+
+
+async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes_over(
+    client: Client, source: ScriptedSource, other: Other
+) -> None:
+    ours = attending()
+    other.ask("join")
+    ours.begin(client)
+    await until(lambda: bool(source.listed))
+    assert not other.ask("take_turn")
+    await ours.part()
+    await ours.end()
+    assert source.overrides == []
+    assert source.listed, "it is the others' now"
+    assert other.ask("take_turn")
+
+
+async def test_a_worker_registers_when_its_turn_comes(client: Client, source: ScriptedSource, other: Other) -> None:
+    other.ask("join")
+    assert other.ask("take_turn")
+    ours = attending()
+    ours.begin(client)
+    await asyncio.sleep(0.1)
+    assert source.calls == []
+    other.kill()
+    await until(lambda: bool(source.listed))
+    await ours.end()
+
+
+async def test_a_worker_without_the_turn_serves_until_callers_were_told(
+    client: Client, source: ScriptedSource, other: Other
+) -> None:
+    other.ask("join")
+    assert other.ask("take_turn")
+    ours = attending()
+    ours.begin(client)
+    await asyncio.sleep(0.05)
+    other.ask("leave")
+    parting = asyncio.create_task(ours.part())
+    await asyncio.sleep(0.2)
+    assert not parting.done(), "the other one has not drained yet"
+    other.ask("withdraw")
+    await parting
+    await ours.end()
+    assert source.calls == []
+
+
+async def test_ending_before_it_listens_lists_nothing(
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "own_ports", set)
+    ours = Attendance("orders", PORT, id="o1")
+    ours.begin(client)
+    await ours.part()
+    await ours.end()
+    assert source.calls == []
+
+
+async def test_an_unclear_port_is_told_and_stops_no_server(
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listening, "own_ports", lambda: {8000, 9090})
+    monkeypatch.delenv("PORT", raising=False)
+    ours = Attendance("orders", None)
+    ours.begin(client)
+    await until(lambda: "orders: not listed: port: must be said" in caplog.text)
+    await ours.end()
+    assert source.calls == []
+
+
+async def test_what_can_not_be_listed_is_told_at_once(client: Client) -> None:
+    with pytest.raises(Invalid):
+        Attendance("Not A Name", PORT).begin(client)
+    with pytest.raises(TypeError):
+        Attendance("orders", PORT, colour="red").begin(client)

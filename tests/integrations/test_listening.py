@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from adsum.core.errors import Invalid
+from adsum.integrations import listening
+from adsum.integrations.listening import own_ports, until_listening
+
+
+def listener() -> socket.socket:
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    made.listen()
+    return made
+
+
+async def test_the_port_that_this_process_listens_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener() as one:
+        port = one.getsockname()[1]
+        assert port in (own_ports() or ())
+        monkeypatch.setattr(listening, "own_ports", lambda: {port})
+        assert await until_listening(None) == port
+        assert await until_listening(port) == port
+    monkeypatch.undo()
+    assert port not in (own_ports() or ())
+
+
+async def test_a_port_is_waited_for() -> None:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    waiting = asyncio.create_task(until_listening(port))
+    await asyncio.sleep(0.05)
+    assert not waiting.done(), "bound is not listening"
+    bound.listen()
+    assert await waiting == port
+    bound.close()
+
+
+async def test_of_several_ports_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "own_ports", lambda: {8000, 9090})
+    monkeypatch.delenv("PORT", raising=False)
+    with pytest.raises(Invalid, match="port: must be said: this process listens on 8000, 9090"):
+        await until_listening(None)
+    monkeypatch.setenv("PORT", "8000")
+    assert await until_listening(None) == 8000
+
+
+async def test_where_the_system_says_nothing_the_environment_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "own_ports", lambda: None)
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.delenv("UVICORN_PORT", raising=False)
+    with pytest.raises(Invalid, match="by the variable PORT"):
+        await until_listening(None)
+    with listener() as one:
+        port = one.getsockname()[1]
+        monkeypatch.setenv("UVICORN_PORT", str(port))
+        assert await until_listening(None) == port, "somebody answers there"
+
+
+async def test_a_proxy_in_front_of_us_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "own_ports", set)
+    monkeypatch.setattr(listening, "SOMEBODY_ELSE", 0.1)
+    with listener() as one:
+        assert await until_listening(one.getsockname()[1]) == one.getsockname()[1]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from adsum.core.errors import AdsumError
+from adsum.integrations.workers import Workers
+from tests.integrations.others import Other
+
+
+def test_one_of_several_has_the_turn_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    other.ask("join")
+    ours.join()
+    assert other.ask("take_turn")
+    assert not ours.take_turn()
+    other.kill()
+    assert ours.take_turn()
+    assert ours.take_turn(), "it stays ours"
+    ours.leave()
+    assert not ours.anybody_serves()
+    ours.close()
+
+
+def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: Path) -> None:
+    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    ours.join()
+    other.ask("join")
+    assert ours.take_turn()
+    assert not other.ask("withdrawn")
+    ours.leave()
+    assert ours.anybody_serves()
+    other.ask("leave")
+    assert not ours.anybody_serves()
+    assert not other.ask("withdrawn")
+    ours.withdraw()
+    assert other.ask("withdrawn")
+    assert not other.ask("take_turn"), "the turn is still ours"
+    ours.close()
+    assert other.ask("take_turn")
+    other.kill()
+
+
+def test_a_process_registers_a_socket_once(tmp_path: Path) -> None:
+    ours = Workers("orders", 8000, tmp_path)
+    with pytest.raises(AdsumError, match="orders on port 8000 is registered by this process already"):
+        Workers("orders", 8000, tmp_path)
+    another = Workers("orders", 8001, tmp_path)
+    ours.close()
+    ours.close()
+    Workers("orders", 8000, tmp_path).close()
+    another.close()
+
+
+def test_a_child_does_not_inherit_the_turn(tmp_path: Path) -> None:
+    ours = Workers("orders", 8000, tmp_path)
+    assert ours.take_turn()
+    child = os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
+    ours.close()
+    other = Other(8000, tmp_path)
+    assert other.ask("take_turn")
+    other.kill()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+def test_without_a_folder_every_worker_is_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    workers = Workers("orders", 8000, taken)
+    assert "every worker of this server registers for itself" in caplog.text
+    workers.join()
+    assert workers.take_turn()
+    workers.leave()
+    assert not workers.anybody_serves()
+    workers.close()
