@@ -24,7 +24,7 @@ from tests.scenarios.instance import CHOSEN
 from tests.scenarios.processes import Child
 
 WORKERS = 3
-PACE = 0.05
+PACE = 0.1
 """Seconds between two calls of one worker."""
 OPTIONS = CallOptions(tries=4, try_timeout=10.0, deadline=30.0)
 

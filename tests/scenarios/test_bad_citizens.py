@@ -19,7 +19,7 @@ IDLE = 10_000
 """Connections on which nothing is ever asked; fewer where the system doesn't let us have so many."""
 GROWTH = 200 * 1024 * 1024
 """Bytes that the node may grow by under all that: generous, and far from what a leak would take."""
-WATCHERS, DEAF = 200, 100
+WATCHERS, DEAF = 200, 50
 JSON = b"host: x\r\ncontent-type: application/json\r\n"
 PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
 Misdeed = Callable[[int], Coroutine[None, None, None]]
@@ -189,7 +189,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: x\r\n\r\n"
 
     async def comes_and_goes() -> None:
-        for _ in range(3):
+        for _ in range(2):
             with closing(await _deaf(place, request[: rng.choice((10, len(request)))])) as connection:
                 await asyncio.sleep(rng.uniform(0.0, 0.5))
                 if rng.random() < 0.5:
@@ -201,7 +201,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -
         async with asyncio.TaskGroup() as group:
             for _ in range(WATCHERS):
                 group.create_task(comes_and_goes())
-            for turn in range(10):
+            for turn in range(5):
                 for n in range(100):
                     path = f"/services/much-{n % 5}/instances/m{n}"
                     await asking.put(path, port=8000 + turn, metadata=metadata)

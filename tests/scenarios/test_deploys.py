@@ -57,9 +57,9 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Pla
         assert caller.failures == []
         await _listed(asking, *ids)
         for n in range(INSTANCES):
-            left, drained, *_ = await _left(asking, f"o{n}")
+            left, *before = await _left(asking, f"o{n}")
             assert (left["cause"], left["reason"]) == ("deregistered", "stopped by SIGTERM")
-            assert (drained["status"], drained["reason"]) == ("draining", "SIGTERM came")
+            assert ("draining", "SIGTERM came") in [(each["status"], each.get("reason")) for each in before]
 
 
 async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: Place) -> None:

@@ -36,8 +36,8 @@ async def orders(client: Client) -> AsyncIterator[dict[str, tuple[Instance, Regi
         yield found
 
 
-def consumers(place: Place) -> list[Child]:
-    return [place.run(f"consumer{n}", "-m", "tests.scenarios.calling", "orders", "") for n in range(CONSUMERS)]
+def consumers(place: Place, count: int) -> list[Child]:
+    return [place.run(f"consumer{n}", "-m", "tests.scenarios.calling", "orders", "") for n in range(count)]
 
 
 async def _drained_by(n: int, place: Place, asking: Asking, registrar: Registrar) -> float:
@@ -60,7 +60,7 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Pla
     await place.serve()
     rng = Random(3)
     async with Asking(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
-        calling = consumers(place)
+        calling = consumers(place, CONSUMERS)
         for child in calling:
             await child.said("calling")
         for n, id in enumerate(islice(cycle(IDS), ROUNDS)):
@@ -85,7 +85,7 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Pla
 async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place: Place) -> None:
     await place.serve()
     async with Asking(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
-        calling = consumers(place)[:2]
+        calling = consumers(place, 2)
         for child in calling:
             await child.said("calling")
         calling[0].tell(signal.SIGSTOP)
@@ -100,7 +100,7 @@ async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place
         answer = await asking.put(override, status="draining", wait=30.0)
         assert answer.get("unaware", 0) == 0, "awake again, it is waited for"
         at = time.monotonic()
-        await until(lambda: len(serving["o3"][0].calls) > 50)
+        await until(lambda: len(serving["o3"][0].calls) > 20)
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
 
 
@@ -119,6 +119,6 @@ async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(p
                 at = time.monotonic()
                 assert answer.get("unaware", 0) == 0
                 before = caller.answered.total()
-                await until(lambda: caller.answered.total() > before + 50)
+                await until(lambda: caller.answered.total() > before + 30)
         assert caller.failures == []
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
