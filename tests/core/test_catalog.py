@@ -145,6 +145,19 @@ def test_the_diff_of_a_and_b_applied_to_a_gives_b(history: list[list[Change]], s
                 assert _assert_diff_leads(a, b, name) is not None, "so short a history is remembered"
 
 
+@given(histories)
+def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Change]]) -> None:
+    snapshots = _walked(history)
+    last = snapshots[-1]
+    for n, a in enumerate(snapshots):
+        later = {change.key for changes in history[n:] for change in changes}
+        for name in ("s1", "s2", "s3"):
+            diff = last.service(name).since(a.revision)
+            assert diff is not None
+            told = {listing.key for listing in diff.changed} | {change.key for change in diff.gone}
+            assert told == {key for key in later if key.service == name}
+
+
 @given(short_histories, short_histories)
 @settings(max_examples=50)
 def test_after_a_restart_diffs_lead_on_from_what_was_loaded(

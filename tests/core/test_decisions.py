@@ -315,6 +315,15 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin
         assert len(decisions.overridden(KEY, again, "", LATER)(snapshot)) == changes
 
 
+@pytest.mark.parametrize(
+    ("status", "cause"), [(Status.DRAINING, Cause.DRAINED), (Status.MAINTENANCE, Cause.MAINTENANCE)]
+)
+def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause) -> None:
+    override = replace(DRAIN, status=status)
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", LATER))
+    assert _stands(snapshot).why == Why(cause, "tester", "deploy", LATER.at)
+
+
 def test_only_the_override_that_lasted_its_length_expires() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, DRAIN, "", NOW))
     assert decisions.override_expired(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
