@@ -113,6 +113,22 @@ async def test_a_worker_without_the_turn_serves_until_callers_were_told(
     assert source.calls == []
 
 
+async def test_what_the_parent_attends_to_is_left_to_it(
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = attending()
+    parents.begin(client)
+    await until(lambda: bool(source.listed))
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    ours = attending()
+    ours.begin(client)
+    await ours.part()
+    await ours.end()
+    assert source.calls.count("register o1") == 1
+    assert source.overrides == []
+    await parents.end()
+
+
 async def test_ending_before_it_listens_lists_nothing(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

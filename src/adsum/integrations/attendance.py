@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -22,6 +23,8 @@ SETTLE: Final = 1.0
 LOOK: Final = 0.02
 
 _log = logging.getLogger(__name__)
+_begun: set[tuple[int, str]] = set()
+"""Which process attends to which service; a forked one knows this of its parent."""
 
 
 class Attendance:
@@ -53,8 +56,14 @@ class Attendance:
         self._parting: asyncio.Task[None] | None = None
 
     def begin(self, client: Client) -> None:
-        """List it as soon as it listens and it is our turn. Raises `Invalid` for what can't be listed."""
+        """List it as soon as it listens and it is our turn. Raises `Invalid` for what can't be listed.
+
+        A process whose parent attends to the service already, as an arbiter does for its workers, leaves it to that.
+        """
+        if (os.getppid(), self.service) in _begun:
+            return
         client.register(self.service, self._port or 1, **self._options)
+        _begun.add((os.getpid(), self.service))
         self._task = asyncio.create_task(self._attend(client), name=f"adsum-attend-{self.service}")
 
     async def part(self) -> None:
@@ -68,6 +77,7 @@ class Attendance:
         if self._parting is not None and not self._parting.done():
             await self._parting
         await self._stop_attending()
+        _begun.discard((os.getpid(), self.service))
         workers, self._workers = self._workers, None
         registrar, self._registrar = self._registrar, None
         if workers is None:
