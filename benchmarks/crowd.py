@@ -31,7 +31,7 @@ class Ear:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """When changes were sent and when each watcher had heard of the last one, on the monotonic clock, sorted;
+    """When changes were sent and when each watcher had heard of all of them, on the monotonic clock, sorted;
     `counted` is how many answers each watcher got.
     """
 
@@ -68,18 +68,16 @@ class Crowd:
         sleep(SETTLE)
 
     def hear(self, marks: Sequence[int], change: Callable[[Sequence[int]], list[float]]) -> Heard:
-        """Make changes with these marks and wait until everybody has heard of the last."""
-        self._order(begin=True, count=self._ear.token.hex())
-        self._answer()
+        """Make changes with these marks, which follow one another, and wait until everybody has heard of each."""
         sleep(SETTLE)
-        self._order(until=marks[-1], timeout=TIMEOUT)
+        self._order(hear=marks[0], count=len(marks), token=self._ear.token.hex(), timeout=TIMEOUT)
         self._answer()
         sent = change(marks)
         heard = self._answer()
         if heard["lost"]:
             raise WrongAnswers(f"{heard['lost']} of {self.count} watchers lost their connection")
         if len(heard["at"]) < self.count:
-            raise WrongAnswers(f"{len(heard['at'])} of {self.count} watchers heard of a change in {TIMEOUT:.0f} s")
+            raise WrongAnswers(f"{len(heard['at'])} of {self.count} watchers heard of the change in {TIMEOUT:.0f} s")
         return Heard(sent, heard["at"], heard["counted"])
 
     def _order(self, **order: object) -> None:

@@ -3,26 +3,26 @@
 Run as a process and told what to do in lines of JSON on standard input; it answers each with a line of JSON.
 
 {"open": N, "port": P, "hello": HEX, "greeting": HEX}   connect N more; each is open when `greeting` has come
-{"begin": true, "count": HEX}                           forget what was heard; count that piece of text from now on
-{"until": MARK, "timeout": S}                           listen (says null first) until all have heard that mark
+{"hear": FIRST, "count": N, "token": HEX, "timeout": S}
+    listen (says null first) until all have heard N marks from FIRST on, and count that piece of text meanwhile
 
-What changes carries a mark, `mark-` and eight digits that only grow. Times are of the monotonic clock, which all
+What changes carries a mark, `mark-` and eight digits, each another one. Times are of the monotonic clock, which all
 processes share.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import sys
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-MARK: Final = b"mark-"
-DIGITS: Final = 8
-TAIL: Final = len(MARK) + DIGITS - 1
+MARK: Final = re.compile(rb"mark-(\d{8})")
+TAIL: Final = len("mark-00000000") - 1
 """As much of a read is kept, in case a mark is cut in two."""
 READ: Final = 256 * 1024
 OPEN_AT_ONCE: Final = 200
@@ -37,8 +37,10 @@ class Watcher:
 
     peer: socket.socket
     greeted: bool = False
-    mark: int = -1
+    marks: int = 0
+    """One bit for each mark that it has heard."""
     at: float = 0.0
+    """When it had heard the last of them."""
     counted: int = 0
     tail: bytes = b""
 
@@ -50,7 +52,8 @@ class Watchers:
         self._epoll = select.epoll()
         self._of: dict[int, Watcher] = {}
         self._greeting = b""
-        self._count = b"\x00"
+        self._token = b"\x00"
+        self._first = 0
         self._wanted = 0
         self._missing = 0
         self._lost = 0
@@ -67,21 +70,16 @@ class Watchers:
                 self._listen(0.1)
         return sum(watcher.greeted for watcher in self._of.values())
 
-    def begin(self, count: bytes) -> None:
-        """Forget what was heard."""
-        self._listen(0.0)
-        self._count = count
+    def hear(self, first: int, count: int, token: bytes, timeout: float) -> dict[str, object]:
+        """Listen until all have heard so many marks; when each had, and how often each heard the token."""
+        self._first, self._wanted, self._token = first, (1 << count) - 1, token
         for watcher in self._of.values():
-            watcher.mark, watcher.at, watcher.counted = -1, 0.0, 0
-
-    def until(self, mark: int, timeout: float) -> dict[str, object]:
-        """Listen until all have heard `mark`; when each did, and how often each heard what is counted."""
+            watcher.marks, watcher.at, watcher.counted = 0, 0.0, 0
+        self._missing = len(self._of)
         end = monotonic() + timeout
-        self._wanted = mark
-        self._missing = sum(watcher.mark < mark for watcher in self._of.values())
         while self._missing and not self._lost and monotonic() < end:
             self._listen(0.05)
-        heard = sorted(watcher.at for watcher in self._of.values() if watcher.mark >= mark)
+        heard = sorted(watcher.at for watcher in self._of.values() if watcher.marks == self._wanted)
         return {"at": heard, "counted": sorted(watcher.counted for watcher in self._of.values()), "lost": self._lost}
 
     def _connect(self, port: int, hello: bytes) -> Watcher:
@@ -106,33 +104,28 @@ class Watchers:
         heard = watcher.tail + data
         if not watcher.greeted:
             watcher.greeted = self._greeting in heard
-        watcher.counted += data.count(self._count)
-        place = heard.rfind(MARK)
+        watcher.counted += data.count(self._token)
         watcher.tail = heard[-TAIL:]
-        if place < 0 or place + len(MARK) + DIGITS > len(heard):
+        if not self._missing or watcher.marks == self._wanted:
             return
-        mark = int(heard[place + len(MARK) : place + len(MARK) + DIGITS])
-        if mark > watcher.mark:
-            if watcher.mark < self._wanted <= mark:
-                self._missing -= 1
-            watcher.mark, watcher.at = mark, monotonic()
+        for mark in MARK.findall(heard):
+            place = int(mark) - self._first
+            if place >= 0:
+                watcher.marks |= 1 << place
+        if watcher.marks == self._wanted:
+            watcher.at = monotonic()
+            self._missing -= 1
 
     def listen_for_orders(self) -> None:
         """Until standard input ends."""
         for line in sys.stdin:
             order = json.loads(line)
-            if "until" in order:
+            if "open" in order:
+                hello, greeting = bytes.fromhex(order["hello"]), bytes.fromhex(order["greeting"])
+                _answer(self.open(order["open"], order["port"], hello, greeting))
+            else:
                 _answer(None)
-            _answer(self._obey(order))
-
-    def _obey(self, order: dict[str, Any]) -> object:
-        if "open" in order:
-            hello, greeting = bytes.fromhex(order["hello"]), bytes.fromhex(order["greeting"])
-            return self.open(order["open"], order["port"], hello, greeting)
-        if "begin" in order:
-            self.begin(bytes.fromhex(order["count"]))
-            return None
-        return self.until(order["until"], order["timeout"])
+                _answer(self.hear(order["hear"], order["count"], bytes.fromhex(order["token"]), order["timeout"]))
 
 
 def _answer(what: object) -> None:
