@@ -156,7 +156,8 @@ class Registrar:
         except LeaseLost:
             _log.info("%s: already taken over by another registration", self._name)
         except Exception as error:
-            _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, str(error) or "no answer in time")
+            reason = str(error) or "no answer in time"
+            _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, reason)
 
     async def leave(self) -> None:
         """Let go without deregistering: another process is about to register the same instance. If none does, it leaves
