@@ -205,7 +205,8 @@ def overridden(key: Key, override: Override, holder: str, caller: Caller) -> Dec
     def decide(basis: Basis) -> list[Change]:
         before = _listed(basis, key)
         _must_hold(before, holder)
-        if override.length is None and before.override == replace(override, at=_at(before.override)):
+        endless = override.length is None
+        if before.override == (replace(override, at=_at(before.override)) if endless else override):
             return []
         cause = Cause.DRAINED if override.status is Status.DRAINING else Cause.MAINTENANCE
         after = replace(before, override=override)
