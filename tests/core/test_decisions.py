@@ -311,7 +311,7 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin
     endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
     for override, changes in ((endless, 0), (hour, 1)):
         snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", NOW))
-        again = replace(override, at=LATER.at)
+        again = replace(override, at=override.at + 1.0)
         assert len(decisions.overridden(KEY, again, "", LATER)(snapshot)) == changes
 
 
