@@ -9,6 +9,7 @@ from itertools import count
 from math import isfinite
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 
@@ -84,7 +85,7 @@ class FakeStore:
         self._stream = asyncio.Queue()
         self._stream.put_nowait(Whole("e1", self.revision, list(self._listings.values())))
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         if self.away:
             raise StoreUnavailable("the store is away")
         if basis != self.revision:
@@ -95,7 +96,7 @@ class FakeStore:
             if change.listing is not None:
                 self._listings[change.key] = (self.revision, change.listing)
         self.changes += changes
-        self._stream.put_nowait(Batch(self.revision, changes))
+        self._stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
 
     async def watch(self) -> AsyncIterator[Whole | Batch]:

@@ -9,6 +9,7 @@ from adsum import registry as room
 from adsum.core import decisions
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.decisions import Caller
+from adsum.core.documents import Edit
 from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.model import Cause, Instance, Key, Registration
 from adsum.registry import Registry
@@ -32,7 +33,7 @@ class ScriptedStore:
     async def open(self) -> None:
         self.stream.put_nowait(Whole("e1", self.revision, []))
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         await self.gate.wait()
         if self.troubles:
             raise self.troubles.pop()
@@ -40,7 +41,7 @@ class ScriptedStore:
             raise StoreConflict(f"{basis} is not {self.revision}")
         self.revision += 1
         self.commits.append(changes)
-        self.stream.put_nowait(Batch(self.revision, changes))
+        self.stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
 
     def elsewhere(self, *changes: Change) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Edit
 from adsum.core.model import Check, Instance, Key, Outcome
 
 
@@ -40,8 +41,8 @@ class Store(Protocol):
         """Get ready. Raises `StoreRefused` with a sentence for the operator if that can't be."""
         ...
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
-        """Write a batch of at least one change under one new revision and return it, once it would survive a crash.
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+        """Write a batch of at least one fact under one new revision and return it, once it would survive a crash.
 
         `basis` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
         nothing is written and `StoreConflict` is raised. Nothing is written either when any other error is raised.

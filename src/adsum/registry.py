@@ -17,8 +17,10 @@ from typing import Final
 
 from adsum.core import catalog
 from adsum.core.catalog import Snapshot
-from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.changes import Batch, Change, Fact, Recorded, Whole
 from adsum.core.decisions import Decision, Draft
+from adsum.core.declarations import Declaration
+from adsum.core.documents import Edit
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
 from adsum.ports import Clock, Observer, Store
 from adsum.watches import Watches
@@ -37,7 +39,7 @@ _log = logging.getLogger("adsum.registry")
 class _Write:
     """A decision on its way, and who waits for its revision."""
 
-    decision: Decision
+    decision: Decision | Declaration
     done: asyncio.Future[int]
     changes: list[Change] = field(default_factory=list)
 
@@ -96,7 +98,7 @@ class Registry:
         """Why things are as they are: the newest recorded changes, newest first."""
         return await self._store.history(service, id, limit)
 
-    async def write(self, decision: Decision) -> int:
+    async def write(self, decision: Decision | Declaration) -> int:
         """Have `decision` decided, committed and published; the revision at which the snapshot shows it.
 
         Raises what the decision raises, `Overloaded` if too many wait, and `StoreUnavailable` if nothing was written.
@@ -140,16 +142,16 @@ class Registry:
         """Decide, commit and wait until published; on a moved basis again, on the fresher snapshot."""
         for _ in range(MAX_ATTEMPTS):
             basis = self.snapshot
-            changes = self._decide(writes, basis)
+            changes, edits = _sorted(self._decide(writes, basis))
             revision = basis.revision
-            if changes:
+            if changes or edits:
                 try:
                     began = self._clock.now()
-                    revision = await self._store.commit(changes, basis.revision)
+                    revision = await self._store.commit(changes, basis.revision, edits)
                 except StoreConflict:
                     await self.reached(basis.revision + 1, timeout=1.0)
                     continue
-                self._observer.committed(Batch(revision, changes), self._clock.now() - began)
+                self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
                 await self._published(revision)
             for write in writes:
                 if not write.done.done():
@@ -164,9 +166,9 @@ class Registry:
                 raise StoreUnavailable("written, but the catalog no longer follows the store", retry_after=5.0)
             await self._next_move()
 
-    def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Change]:
+    def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Fact]:
         draft = Draft(basis)
-        changes: list[Change] = []
+        facts: list[Fact] = []
         for write in writes:
             if write.done.done():
                 continue
@@ -176,8 +178,8 @@ class Registry:
                 write.done.set_exception(refusal)
                 continue
             draft.add(decided)
-            changes += decided
-        return changes
+            facts += decided
+        return facts
 
     def _take(self, most: int) -> list[_Write]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
@@ -220,3 +222,9 @@ class Registry:
             self._failure = error
             self._refuse(self._take(len(self._waiting)), StoreUnavailable(f"the registry can't go on: {error}"))
             self._move()
+
+
+def _sorted(facts: list[Fact]) -> tuple[list[Change], list[Edit]]:
+    """What the catalog is made of, and what was declared beside it."""
+    changes = [fact for fact in facts if isinstance(fact, Change)]
+    return changes, [fact for fact in facts if isinstance(fact, Edit)] if len(changes) < len(facts) else []

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from adsum import wire
 from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Edit
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
@@ -39,14 +40,14 @@ class TellingStore:
     async def open(self) -> None:
         self._stream.put_nowait(Whole(self.epoch, self.revision, []))
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         if self.failure is not None:
             raise self.failure
         self.revision += 1
         for change in changes:
             status = change.listing.status.value if change.listing is not None else ""
             self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
-        self._stream.put_nowait(Batch(self.revision, changes))
+        self._stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
 
     def start_anew(self, whole: Whole) -> None:

@@ -13,6 +13,7 @@ from adsum import stores
 from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Whole
+from adsum.core.documents import Document, DocumentKind, Edit, Title
 from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
 from adsum.ports import Store
 
@@ -99,3 +100,14 @@ def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
         return Change(Key(service, id), None, Why(Cause.DEREGISTERED, "tester"))
     why = Why(Cause.REGISTERED, "tester")
     return Change(Key(service, id), Listing(Registration(Instance(service, id, "127.0.0.1", port)), why), why)
+
+
+def put(name: str, says: bytes = b"{}") -> Edit:
+    """From now on that route is declared so."""
+    title, why = Title(DocumentKind.ROUTE, name), Why(Cause.DECLARED, "tester", at=5.0)
+    return Edit(title, Document(title, says, why), why)
+
+
+def withdraw(name: str) -> Edit:
+    """From now on that route is gone."""
+    return Edit(Title(DocumentKind.ROUTE, name), None, Why(Cause.WITHDRAWN, "tester", at=6.0))

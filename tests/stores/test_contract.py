@@ -12,7 +12,7 @@ from adsum.core.changes import HISTORY, Batch, Whole
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.stores.feed import MAX_BEHIND
-from tests.stores.places import PLACES, Place, change, following, listed, shown
+from tests.stores.places import PLACES, Place, change, following, listed, put, shown, withdraw
 
 SLACK = 2_000
 """How much more than promised a history may hold before it is trimmed."""
@@ -224,3 +224,25 @@ async def test_what_waits_when_it_is_closed_is_written_or_refused(place: Place) 
     assert all(isinstance(result, int | StoreUnavailable | StoreConflict) for result in results)
     async with place.open() as store:
         assert (await shown(store)).revision == len(written)
+
+
+async def test_documents_are_kept_in_the_same_order_as_the_catalog(place: Place) -> None:
+    async with place.open() as store, following(store) as follower:
+        await follower.next()
+        assert await store.commit([change("o1")], 0, [put("r1"), put("r2")]) == 1
+        assert await store.commit([], 1, [put("r1", b'{"hosts":["a.example"]}'), withdraw("r2")]) == 2
+        before = await follower.reach(2)
+        assert before.documents == (await shown(store)).documents
+    async with place.open() as store:
+        after = await shown(store)
+        assert after.documents.of == before.documents.of
+        assert [each.body for each in after.documents.of.values()] == [b'{"hosts":["a.example"]}']
+        assert listed(after).keys() == {Key("orders", "o1")}
+
+
+async def test_a_stale_batch_leaves_the_documents_alone(place: Place) -> None:
+    async with place.open() as store:
+        await store.commit([], 0, [put("r1")])
+        with pytest.raises(StoreConflict):
+            await store.commit([], 0, [withdraw("r1")])
+        assert len((await shown(store)).documents.of) == 1

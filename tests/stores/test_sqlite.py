@@ -21,7 +21,7 @@ from adsum.core.model import Cause, Key, Why
 from adsum.stores import file, schema
 from adsum.stores.file import TRIM, File
 from adsum.stores.sqlite import SqliteStore
-from tests.stores.places import change, following, listed, shown
+from tests.stores.places import change, following, listed, put, shown
 
 
 @pytest.fixture
@@ -279,7 +279,16 @@ async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypat
         assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
     edit(path, "INSERT INTO more VALUES (1)")
     monkeypatch.undo()
-    assert "its schema is 2, the latest known here 1" in await refusal(path)
+    latest = len(schema.MIGRATIONS)
+    assert f"its schema is {latest + 1}, the latest known here {latest}" in await refusal(path)
+
+
+async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) -> None:
+    edit(path, *schema.MIGRATIONS[0], "PRAGMA user_version = 1")
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0, [put("r1")])
+        snapshot = await shown(store)
+        assert (len(listed(snapshot)), len(snapshot.documents.of)) == (1, 1)
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from adsum.core.changes import Batch, Change, Whole
+from adsum.core.documents import NO_DOCUMENTS, Documents
 from adsum.core.model import Key, Listing
 
 TRAIL: Final = 256
@@ -114,6 +115,8 @@ class Snapshot:
     """How many instances are listed."""
     floor: int
     """The revision that a service unknown here is at: it has not changed since."""
+    documents: Documents = NO_DOCUMENTS
+    """What was declared beside the services."""
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -140,7 +143,8 @@ class Snapshot:
             count += len(after.listings) - len(before.listings)
         if len(services) > MAX_EMPTY and any(not services[name].listings for name in touched):
             floor = max(floor, _forget_empty(services))
-        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor)
+        documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
+        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents)
 
 
 def _forget_empty(services: dict[str, ServiceSnapshot]) -> int:
@@ -168,4 +172,5 @@ def load(whole: Whole) -> Snapshot:
         name: ServiceSnapshot(name, whole.revision, MappingProxyType(listings[name]), horizon=whole.revision)
         for name in sorted(listings, key=revisions.__getitem__)
     }
-    return Snapshot(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision)
+    documents = Documents(whole.revision, MappingProxyType({each.title: each for _, each in whole.documents}))
+    return Snapshot(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from adsum.core.documents import Document, Edit
 from adsum.core.model import Key, Listing, Why
 
 HISTORY: Final = 10_000
@@ -25,12 +26,17 @@ class Change:
     why: Why
 
 
+Fact = Change | Edit
+"""What a decision comes to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes committed under one revision."""
+    """Facts committed under one revision."""
 
     revision: int
     changes: Sequence[Change]
+    edits: Sequence[Edit] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Whole:
     revision: int
     listings: Iterable[tuple[int, Listing]]
     """Every listing with the revision of its last change."""
+    documents: Iterable[tuple[int, Document]] = ()
+    """Every document with the revision of its last edit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ the registry does (see `adsum.registry`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from adsum.core.catalog import Snapshot
-from adsum.core.changes import Change
+from adsum.core.changes import Change, Fact
+from adsum.core.documents import Documents, Edit
 from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why
 
@@ -28,6 +29,9 @@ class Basis(Protocol):
 
     def find(self, key: Key) -> Listing | None: ...
 
+    @property
+    def documents(self) -> Documents: ...
+
 
 Decision = Callable[[Basis], list[Change]]
 """A request waiting for the freshest basis to be decided on."""
@@ -39,15 +43,24 @@ class Draft:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._ahead: dict[Key, Listing | None] = {}
+        self._edits: list[Edit] = []
         self.count = snapshot.count
 
     def find(self, key: Key) -> Listing | None:
         return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
 
-    def add(self, changes: list[Change]) -> None:
-        for change in changes:
-            self.count += (change.listing is not None) - (self.find(change.key) is not None)
-            self._ahead[change.key] = change.listing
+    @property
+    def documents(self) -> Documents:
+        known = self._snapshot.documents
+        return known.with_edits(known.revision, self._edits) if self._edits else known
+
+    def add(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            if isinstance(fact, Edit):
+                self._edits.append(fact)
+            else:
+                self.count += (fact.listing is not None) - (self.find(fact.key) is not None)
+                self._ahead[fact.key] = fact.listing
 
 
 REGISTRY: Final = "registry"

@@ -262,6 +262,8 @@ class Cause(StrEnum):
     MAINTENANCE = "maintenance"
     RESUMED = "resumed"
     OVERRIDE_EXPIRED = "override-expired"
+    DECLARED = "declared"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from adsum.core.changes import HISTORY, Change, Recorded, Whole
+from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores import reading, records, schema
@@ -21,6 +22,8 @@ TRIM: Final = 1_000
 
 _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
+_PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)"
+_DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
 _RECORD: Final = "INSERT INTO history (service, id, revision, body) VALUES (?, ?, ?, ?)"
 _TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
 _HISTORY: Final = """SELECT revision, service, id, body FROM history
@@ -38,25 +41,34 @@ class Write:
 
     changes: Sequence[Change]
     basis: int
+    edits: Sequence[Edit] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What a transaction writes: the last row of every listing that it touches (None: none), and all of its history."""
+    """What a transaction writes: the last row of all that it touches (None: it is gone), and all of its history."""
 
     listings: dict[Key, _Row | None]
+    documents: dict[Title, _Row | None]
     history: list[_Row]
 
-    def add(self, revision: int, changes: Sequence[Change]) -> None:
-        """All of them or, if one can't be encoded, none."""
-        listings = {each.key: self._listing(revision, each) for each in changes}
-        history = [(*each.key, revision, records.write_change(each)) for each in changes]
+    def add(self, revision: int, write: Write) -> None:
+        """All of it or, if something can't be encoded, nothing."""
+        listings = {each.key: self._listing(revision, each) for each in write.changes}
+        documents = {each.title: self._document(revision, each) for each in write.edits}
+        history = [(*each.key, revision, records.write_change(each)) for each in write.changes]
         self.listings.update(listings)
+        self.documents.update(documents)
         self.history.extend(history)
 
     @staticmethod
     def _listing(revision: int, change: Change) -> _Row | None:
         return (*change.key, revision, records.write_listing(change.listing)) if change.listing is not None else None
+
+    @staticmethod
+    def _document(revision: int, edit: Edit) -> _Row | None:
+        document = edit.document
+        return (*edit.title, revision, records.write_document(document)) if document is not None else None
 
 
 class File:
@@ -124,7 +136,10 @@ class File:
         """Everything that is stored. Raises `StoreRefused` if it can't be understood, and `sqlite3.Error`."""
         reader = reading.Reader()
         with self._refusals(), closing(self._db.execute("SELECT service, id, revision, body FROM listings")) as rows:
-            return Whole(self._epoch, self.revision, [self._listing(reader, row) for row in rows])
+            listings = [self._listing(reader, row) for row in rows]
+        with self._refusals(), closing(self._db.execute("SELECT kind, name, revision, body FROM documents")) as rows:
+            documents = [self._document(row) for row in rows]
+        return Whole(self._epoch, self.revision, listings, documents)
 
     def _listing(self, reader: reading.Reader, row: _Row) -> tuple[int, Listing]:
         service, id, revision, body = row
@@ -132,6 +147,13 @@ class File:
             return revision, reader.listing(service, id, body)
         except (*_UNREADABLE, AdsumError) as error:
             raise StoreRefused(f"its record of {service}/{id} can't be read: {error}") from error
+
+    def _document(self, row: _Row) -> tuple[int, Document]:
+        kind, name, revision, body = row
+        try:
+            return revision, reading.document(kind, name, body)
+        except (*_UNREADABLE, AdsumError) as error:
+            raise StoreRefused(f"its record of {kind} {name} can't be read: {error}") from error
 
     def write(self, writes: Sequence[Write]) -> list[int | Exception]:
         """Write the batches in order, each under a revision of its own, in one transaction.
@@ -141,12 +163,12 @@ class File:
         """
         if self._doubtful:
             self._look()
-        rows, results, revision = _Rows({}, []), list[int | Exception](), self.revision
+        rows, results, revision = _Rows({}, {}, []), list[int | Exception](), self.revision
         for each in writes:
             try:
                 if each.basis != revision:
                     raise StoreConflict(f"decided on revision {each.basis}, but the store is at {revision}")
-                rows.add(revision + 1, each.changes)
+                rows.add(revision + 1, each)
             except Exception as error:
                 # Its own fault, not that of those it happens to be written with.
                 results.append(error)
@@ -176,6 +198,8 @@ class File:
     def _put(self, rows: _Rows) -> None:
         self._db.executemany(_PUT, [row for row in rows.listings.values() if row is not None])
         self._db.executemany(_DELETE, [key for key, row in rows.listings.items() if row is None])
+        self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
+        self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._db.executemany(_RECORD, rows.history)
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:

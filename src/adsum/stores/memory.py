@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 
 from adsum.core.changes import HISTORY, Batch, Change, Recorded, Whole
+from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores.feed import Feeds
@@ -20,6 +21,7 @@ class MemoryStore:
         self._epoch = secrets.token_hex(16)
         self._revision = 0
         self._listings: dict[Key, tuple[int, Listing]] = {}
+        self._documents: dict[Title, tuple[int, Document]] = {}
         self._history: deque[Recorded] = deque(maxlen=HISTORY)
         self._feeds = Feeds(self._whole)
         self._open = False
@@ -34,14 +36,16 @@ class MemoryStore:
     async def open(self) -> None:
         self._open = True
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         self._must_be_open()
         if basis != self._revision:
             raise StoreConflict(f"decided on revision {basis}, but the store is at {self._revision}")
         self._revision += 1
         for change in changes:
             self._keep(change)
-        self._feeds.tell(Batch(self._revision, tuple(changes)))
+        for edit in edits:
+            self._edit(edit)
+        self._feeds.tell(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 
     def _keep(self, change: Change) -> None:
@@ -53,12 +57,18 @@ class MemoryStore:
             status = change.listing.status.value
         self._history.append(Recorded(self._revision, change.key, status, change.why))
 
+    def _edit(self, edit: Edit) -> None:
+        if edit.document is None:
+            self._documents.pop(edit.title, None)
+        else:
+            self._documents[edit.title] = (self._revision, edit.document)
+
     def watch(self) -> AsyncIterator[Whole | Batch]:
         return self._feeds.watch()
 
     async def _whole(self) -> Whole:
         self._must_be_open()
-        return Whole(self._epoch, self._revision, list(self._listings.values()))
+        return Whole(self._epoch, self._revision, list(self._listings.values()), list(self._documents.values()))
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         self._must_be_open()

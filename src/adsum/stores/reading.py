@@ -11,10 +11,12 @@ import msgspec
 
 from adsum.core import model
 from adsum.core.changes import Recorded
+from adsum.core.documents import Document, DocumentKind, Title
 from adsum.core.model import Check, Instance, Key, Listing, Override, Registration, Status, Why
 from adsum.stores.records import (
     ChangeRecord,
     CheckRecord,
+    DocumentRecord,
     ListingRecord,
     OverrideRecord,
     RegistrationRecord,
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 _LISTING: Final = msgspec.json.Decoder(ListingRecord)
 _CHANGE: Final = msgspec.json.Decoder(ChangeRecord)
+_DOCUMENT: Final = msgspec.json.Decoder(DocumentRecord)
 _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
 _PAIRS: Final = msgspec.json.Decoder(dict[str, str])
 _CHECKS: Final = msgspec.json.Decoder(tuple[CheckRecord, ...])
@@ -88,6 +91,12 @@ class _Shared(dict[bytes, T]):
     def __missing__(self, body: bytes) -> T:
         value = self[body] = self._read(body)
         return value
+
+
+def document(kind: str, name: str, body: bytes) -> Document:
+    """The document of a record. Raises `msgspec.DecodeError`, `ValueError` for an unknown kind, and `Invalid`."""
+    record = _DOCUMENT.decode(body)
+    return Document(Title(DocumentKind(kind), name), bytes(record.says), _to_why(record.why))
 
 
 def change(revision: int, key: Key, body: bytes) -> Recorded:

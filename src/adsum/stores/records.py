@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from adsum.core.changes import Change
+from adsum.core.documents import Document
 from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Registration, Status, Why
 
 _ARRAY: Final = Raw(b"[]")
@@ -132,6 +133,13 @@ class ListingRecord(Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
 
 
+class DocumentRecord(Struct, frozen=True):
+    """A document, but for its title."""
+
+    says: Raw
+    why: WhyRecord
+
+
 class ChangeRecord(Struct, frozen=True, omit_defaults=True):
     """A change as history keeps it, without its revision and key."""
 
@@ -154,6 +162,11 @@ def write_listing(listing: Listing) -> bytes:
             listing.since,
         )
     )
+
+
+def write_document(document: Document) -> bytes:
+    """The record of a document. Raises `UnicodeEncodeError` for a text that is none."""
+    return _ENCODER.encode(DocumentRecord(Raw(document.body), WhyRecord.of(document.why)))
 
 
 def write_change(change: Change) -> bytes:

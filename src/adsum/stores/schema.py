@@ -34,6 +34,15 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "INSERT INTO meta VALUES (lower(hex(randomblob(16))), 0)",
         f"PRAGMA application_id = {APPLICATION}",
     ),
+    (
+        """CREATE TABLE documents (
+            kind     TEXT NOT NULL,
+            name     TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            body     BLOB NOT NULL,
+            PRIMARY KEY (kind, name)
+        )""",
+    ),
 )
 """What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import parse_qs, unquote
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Edit
 from adsum.core.errors import Invalid, StoreUnavailable
 from adsum.stores.feed import Feeds
 from adsum.stores.file import File, Write
@@ -77,10 +78,10 @@ class SqliteStore:
             raise
         self._told = self._file.revision
 
-    async def commit(self, changes: Sequence[Change], basis: int) -> int:
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        commit = _Commit(Write(tuple(changes), basis), asyncio.get_running_loop().create_future())
+        commit = _Commit(Write(tuple(changes), basis, tuple(edits)), asyncio.get_running_loop().create_future())
         self._waiting.append(commit)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
@@ -98,7 +99,7 @@ class SqliteStore:
             for commit, result in zip(commits, results, strict=True):
                 if isinstance(result, int):
                     self._told = result
-                    self._feeds.tell(Batch(result, commit.write.changes))
+                    self._feeds.tell(Batch(result, commit.write.changes, commit.write.edits))
                 commit.settle(result)
             self._mind_the_file()
 

@@ -56,9 +56,11 @@ class Telemetry:
 
     def committed(self, batch: Batch, took: float) -> None:
         self._commit.observe(took)
-        self._batch.observe(len(batch.changes))
+        self._batch.observe(len(batch.changes) + len(batch.edits))
         for change in batch.changes:
             self._changes.labels(change.why.cause.value).inc()
+        for edit in batch.edits:
+            self._changes.labels(edit.why.cause.value).inc()
         if self._logs is not None and self._logs.tells_changes:
             self._tell(self._logs, batch)
 
@@ -74,6 +76,11 @@ class Telemetry:
                 "actor": why.actor,
                 "reason": why.reason,
             }
+            logs.line(why.at, "info", "change", fields)
+        for edit in batch.edits:
+            why, title = edit.why, edit.title
+            fields = {"revision": batch.revision, title.kind.value: title.name}
+            fields |= {"cause": why.cause.value, "actor": why.actor, "reason": why.reason}
             logs.line(why.at, "info", "change", fields)
 
     def published(self, revision: int, woken: int) -> None:  # noqa: ARG002

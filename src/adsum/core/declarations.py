@@ -1,0 +1,63 @@
+"""What a request about documents changes: like `decisions`, pure and idempotent by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from adsum.core.decisions import Basis, Caller
+from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Edit, Title
+from adsum.core.errors import CatalogFull
+from adsum.core.model import Cause
+
+Declaration = Callable[[Basis], list[Edit]]
+"""A request about documents, waiting for the freshest basis to be decided on."""
+
+
+def declared(title: Title, body: bytes, caller: Caller) -> Declaration:
+    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be."""
+    document = Document(title, body, caller.why(Cause.DECLARED))
+
+    def decide(basis: Basis) -> list[Edit]:
+        return _bounded(basis.documents, _edits(basis.documents, document))
+
+    return decide
+
+
+def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
+    """The document is gone. One that is not there is gone already."""
+
+    def decide(basis: Basis) -> list[Edit]:
+        return [Edit(title, None, caller.why(Cause.WITHDRAWN, reason))] if title in basis.documents.of else []
+
+    return decide
+
+
+def replaced(kind: DocumentKind, bodies: Mapping[str, bytes], caller: Caller) -> Declaration:
+    """From now on these are all the documents of a kind, by name. Raises what `declared` raises."""
+    documents = [Document(Title(kind, name), body, caller.why(Cause.DECLARED)) for name, body in bodies.items()]
+
+    def decide(basis: Basis) -> list[Edit]:
+        left = [
+            Edit(each.title, None, caller.why(Cause.WITHDRAWN))
+            for each in basis.documents.kind(kind)
+            if each.title.name not in bodies
+        ]
+        put = [edit for document in documents for edit in _edits(basis.documents, document)]
+        return _bounded(basis.documents, left + put)
+
+    return decide
+
+
+def _edits(known: Documents, document: Document) -> list[Edit]:
+    before = known.of.get(document.title)
+    if before is not None and before.body == document.body:
+        return []
+    return [Edit(document.title, document, document.why)]
+
+
+def _bounded(known: Documents, edits: list[Edit]) -> list[Edit]:
+    new = sum(edit.document is not None and edit.title not in known.of for edit in edits)
+    gone = sum(edit.document is None for edit in edits)
+    if new and len(known.of) + new - gone > MAX_DOCUMENTS:
+        raise CatalogFull(f"there are already {len(known.of)} documents, and at most {MAX_DOCUMENTS}")
+    return edits

@@ -1,0 +1,86 @@
+"""What operators declare beside the catalog, such as the routes of gateways: kept in its order, read by others.
+
+The core knows who declared a document, when and why, but not what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from adsum.core import rules
+from adsum.core.errors import Invalid
+from adsum.core.model import Why
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes of one document; a larger one is refused."""
+MAX_DOCUMENTS: Final = 10_000
+"""How many documents there are at most; past it new ones are refused, known ones may still change."""
+
+
+class DocumentKind(StrEnum):
+    """What documents are about."""
+
+    ROUTE = "route"
+    UPSTREAM = "upstream"
+
+
+class Title(NamedTuple):
+    """What names a document."""
+
+    kind: DocumentKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """JSON that was declared, and why it says what it says."""
+
+    title: Title
+    body: bytes
+    why: Why
+
+    def __post_init__(self) -> None:
+        rules.instance_id("name", self.title.name)
+        if len(self.body) > MAX_BODY:
+            raise Invalid("", f"must be at most {MAX_BODY} bytes of JSON, not {len(self.body)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """From now on the document says what `document` says, or, if that is None, is gone; `why` says why."""
+
+    title: Title
+    document: Document | None
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """All documents at the revision of their last edit; it never changes."""
+
+    revision: int
+    of: Mapping[Title, Document]
+
+    def kind(self, kind: DocumentKind) -> list[Document]:
+        """Those of one kind, by name."""
+        return sorted((each for each in self.of.values() if each.title.kind is kind), key=lambda each: each.title.name)
+
+    def with_edits(self, revision: int, edits: Iterable[Edit]) -> Documents:
+        """The documents after `edits`, committed under `revision`."""
+        after = dict(self.of)
+        for edit in edits:
+            if edit.document is None:
+                after.pop(edit.title, None)
+            else:
+                after[edit.title] = edit.document
+        return Documents(revision, MappingProxyType(after))
+
+
+NO_DOCUMENTS: Final = Documents(0, MappingProxyType({}))

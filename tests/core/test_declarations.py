@@ -1,0 +1,100 @@
+"""Documents beside the catalog: declared, replaced, withdrawn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.core import declarations, documents
+from adsum.core.catalog import EMPTY, Snapshot
+from adsum.core.changes import Batch
+from adsum.core.decisions import Caller, Draft
+from adsum.core.declarations import Declaration
+from adsum.core.documents import Document, DocumentKind, Title
+from adsum.core.errors import CatalogFull, Invalid
+from adsum.core.model import Cause
+
+ANN = Caller("ann", 100.0)
+ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
+
+
+def _after(*asked: Declaration, start: Snapshot = EMPTY) -> Snapshot:
+    for declaration in asked:
+        start = start.apply(Batch(start.revision + 1, [], declaration(start)))
+    return start
+
+
+def _says(snapshot: Snapshot) -> dict[str, bytes]:
+    return {str(title): document.body for title, document in snapshot.documents.of.items()}
+
+
+def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
+    return declarations.declared(Title(kind, name), body, ANN)
+
+
+def test_what_was_declared_stands_with_its_author_and_cause() -> None:
+    snapshot = _after(_declared("r1", b"1"))
+    (document,) = snapshot.documents.kind(ROUTE)
+    assert (document.body, document.why.actor, document.why.cause) == (b"1", "ann", Cause.DECLARED)
+    assert snapshot.documents.revision == 1
+
+
+def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
+    snapshot = _after(_declared("r1", b"1"))
+    assert declarations.declared(Title(ROUTE, "r1"), b"1", Caller("bob", 200.0))(snapshot) == []
+
+
+def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
+    snapshot = _after(_declared("x", b"1"), _declared("x", b"2", UPSTREAM))
+    gone = declarations.withdrawn(Title(ROUTE, "x"), "old", ANN)
+    snapshot = _after(gone, start=snapshot)
+    assert _says(snapshot) == {"upstream x": b"2"}
+    assert gone(snapshot) == []
+
+
+def test_replacing_a_kind_leaves_the_others_alone() -> None:
+    snapshot = _after(_declared("a", b"1"), _declared("b", b"1"), _declared("a", b"9", UPSTREAM))
+    snapshot = _after(declarations.replaced(ROUTE, {"b": b"2", "c": b"3"}, ANN), start=snapshot)
+    assert _says(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
+
+
+names = st.sampled_from(["a", "b", "c"])
+bodies = st.sampled_from([b"1", b"2"])
+asked = st.one_of(
+    st.builds(_declared, names, bodies, st.sampled_from(DocumentKind)),
+    st.builds(
+        lambda name, kind: declarations.withdrawn(Title(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
+    ),
+    st.builds(lambda says: declarations.replaced(ROUTE, says, ANN), st.dictionaries(names, bodies)),
+)
+
+
+@given(st.lists(asked, max_size=8), asked)
+def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
+    history: list[Declaration], last: Declaration
+) -> None:
+    draft, edits = Draft(EMPTY), []
+    for declaration in (*history, last):
+        decided = declaration(draft)
+        draft.add(decided)
+        edits += decided
+    together, alone = EMPTY.apply(Batch(1, [], edits)), _after(*history, last)
+    assert _says(together) == _says(alone)
+    assert last(alone) == []
+
+
+def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declarations, "MAX_DOCUMENTS", 1)
+    snapshot = _after(_declared("a", b"1"))
+    with pytest.raises(CatalogFull, match="at most 1"):
+        _declared("b", b"1")(snapshot)
+    assert _says(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
+    assert _says(_after(declarations.replaced(ROUTE, {"b": b"2"}, ANN), start=snapshot)) == {"route b": b"2"}
+
+
+def test_a_document_has_a_good_name_and_a_bounded_body() -> None:
+    with pytest.raises(Invalid, match="name"):
+        Document(Title(ROUTE, "a b"), b"1", ANN.why(Cause.DECLARED))
+    with pytest.raises(Invalid, match="at most"):
+        Document(Title(ROUTE, "a"), b"1" * (documents.MAX_BODY + 1), ANN.why(Cause.DECLARED))
