@@ -1,0 +1,53 @@
+"""Host patterns: an exact name, or `*.` and a name for everything below it; which takes a host, and how well."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from adsum.core.errors import Invalid
+from adsum.core.rules import ADDRESS_LENGTH, shown
+
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_PORT: Final = re.compile(r":[0-9]*$")
+
+
+def pattern(field: str, value: str) -> None:
+    """A host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name; without a port."""
+    name = value.removeprefix("*.")
+    if len(value) <= ADDRESS_LENGTH and (_NAME.fullmatch(name) or (name == value and _ipv6(name))):
+        return
+    raise Invalid(field, f"must be a host such as shop.example or *.shop.example, without a port, not {shown(value)}")
+
+
+def _ipv6(name: str) -> bool:
+    try:
+        return name.startswith("[") and name.endswith("]") and bool(ipaddress.IPv6Address(name[1:-1]).compressed)
+    except ValueError:
+        return False
+
+
+def bare(authority: str) -> str:
+    """The host of a request's authority: in lower case and without its port."""
+    return (authority if authority.endswith("]") else _PORT.sub("", authority)).lower()
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether the pattern takes that host, or all that another pattern takes. A wildcard takes any depth below it."""
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and host != pattern[1:]
+    return pattern == host
+
+
+def rank(patterns: Iterable[str], host: str) -> tuple[int, int] | None:
+    """How well the best of the patterns fits the host: the lower, the more exactly. None: none of them takes it.
+
+    An exact name before wildcards, the longer wildcard before the shorter. No patterns at all take every host, last.
+    """
+    ranks = [(each.startswith("*."), -len(each)) for each in patterns if covers(each, host)]
+    if ranks:
+        return min(ranks)
+    return None if any(True for _ in patterns) else (2, 0)

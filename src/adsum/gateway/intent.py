@@ -1,0 +1,58 @@
+"""Intent: everything that operators want of gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from adsum.core.errors import Invalid
+from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+from adsum.gateway.upstreams import HASHING, Policy, Upstream
+
+_NO_UPSTREAMS: Final[Mapping[str, Upstream]] = MappingProxyType({})
+
+
+def _no_upstreams() -> Mapping[str, Upstream]:
+    return _NO_UPSTREAMS
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The routes, in any order, and the settings of services by their names."""
+
+    routes: tuple[Route, ...] = ()
+    upstreams: Mapping[str, Upstream] = field(default_factory=_no_upstreams)
+
+    def __post_init__(self) -> None:
+        if len({route.name for route in self.routes}) != len(self.routes):
+            raise Invalid("routes", "must have different names")
+        for service, upstream in self.upstreams.items():
+            if service != upstream.service:
+                raise Invalid(f"upstreams.{service}", f"is about {upstream.service}")
+
+    def upstream(self, service: str) -> Upstream:
+        """The service's settings, or the defaults."""
+        return self.upstreams.get(service) or Upstream(service)
+
+    def selectors(self) -> dict[str, Selector]:
+        """Everything that some route sends requests to, by name."""
+        return {selector.name: selector for route in self.routes for selector in _named(route)}
+
+    def policies(self) -> dict[str, Policy]:
+        """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""
+        hashed = {target.to.service for route in self.routes if route.hash is not None for target in route.to}
+        policies = {service: self.upstream(service).policy for service in hashed}
+        return {service: each if each in HASHING else Policy.RING_HASH for service, each in policies.items()}
+
+
+def _named(route: Route) -> Iterator[Selector]:
+    yield from (target.to for target in route.to)
+    if route.mirror is not None:
+        yield route.mirror.to
+
+
+NO_INTENT: Final = Intent()
+"""Nothing was declared: every service is reached by default routes."""

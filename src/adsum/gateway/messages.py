@@ -1,0 +1,49 @@
+"""Small words for protobuf's messages, which come without types."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.core.v3 import address_pb2, config_source_pb2
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+NANOS: Final = 1_000_000_000
+
+
+def serialized(message: Message) -> bytes:
+    """The bytes of a message: the same for the same content, also where it has maps."""
+    return message.SerializeToString(deterministic=True)
+
+
+def seconds(length: float) -> Duration:
+    """A length of time."""
+    whole, part = divmod(round(length * 1_000_000), 1_000_000)
+    return Duration(seconds=whole, nanos=part * 1_000)
+
+
+def typed(message: Message) -> AnyMessage:
+    """A message for a field that takes any."""
+    packed = AnyMessage(value=serialized(message))
+    packed.type_url = f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
+    return packed
+
+
+def extension(name: str, message: Message) -> Any:
+    """An extension of Envoy with its configuration."""
+    return TypedExtensionConfig(name=name, typed_config=typed(message))
+
+
+def socket(ip: str, port: int) -> Any:
+    """A TCP address."""
+    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=ip, port_value=port))
+
+
+def ads() -> Any:
+    """From the stream that everything comes from; waited for as long as it takes."""
+    return config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(),
+        resource_api_version=config_source_pb2.V3,
+    )
