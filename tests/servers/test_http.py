@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
 from adsum.servers.http.bounds import MAX_HEAD
+from adsum.servers.http.connection import Prompt
 from adsum.servers.http.server import Application
 from tests.running import RunningDaemon
 
@@ -49,9 +50,11 @@ async def _reads(scope: dict[str, object], receive: Callable[..., Any], send: Ca
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Application, **given: float) -> AsyncIterator[tuple[HttpServer, int]]:
+async def _serving(
+    app: Application, prompt: Prompt | None = None, **given: float
+) -> AsyncIterator[tuple[HttpServer, int]]:
     sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(app, sockets, Bounds(**given))  # type: ignore[arg-type]
+    server = HttpServer(app, sockets, Bounds(**given), prompt)  # type: ignore[arg-type]
     port: int = sockets[0].getsockname()[1]
     await server.start()
     try:
@@ -266,6 +269,55 @@ async def test_who_hangs_up_before_the_answer_leaves_no_trace(
     assert await _lives(daemon)
     await _until(lambda: daemon.registry.watches.count == 0)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("waiting", [b"/api/v1/watch", b"/api/v1/services/x?after=0&wait=300"])
+async def test_who_vanishes_with_another_request_behind_is_forgotten(
+    daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, waiting: bytes
+) -> None:
+    """The server used to tell only the request that came last."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for path in (waiting, b"/healthz", b"/healthz"):
+            writer.write(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path)
+        held.append((reader, writer))
+    await _until(lambda: daemon.registry.watches.count == 5)
+    for _, writer in held:
+        writer.transport.abort()
+    await _until(lambda: daemon.registry.watches.count == 0)
+    assert await _lives(daemon)
+    assert not caplog.records
+
+
+async def test_a_stream_is_cut_off_rather_than_spoilt_by_what_comes_behind_it(daemon: RunningDaemon) -> None:
+    watching = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    body = (
+        b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno chunk"
+    )
+    heard = await _talk(daemon, watching + body)
+    assert heard.count(b"HTTP/1.1 ") <= 1
+    assert b" 400 " not in heard
+    await _until(lambda: daemon.registry.watches.count == 0)
+
+
+async def test_an_answer_that_waits_is_not_cut_off_as_idle() -> None:
+    """The prompt answer before it, in the same piece, had set the timer."""
+
+    async def late(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await asyncio.sleep(0.3)
+        await _hello(scope, receive, send)
+
+    def prompt(target: bytes, headers: object) -> tuple[int, bytes] | None:
+        return (204, b"\r\n") if target == b"/prompt" else None
+
+    async with _serving(late, prompt, idle=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /prompt HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        heard = await _heard(reader)
+        writer.close()
+    assert heard.endswith(b"hello")
 
 
 async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum import wire
 from adsum.servers.http.bounds import MAX_HEAD, Sweeper
@@ -26,6 +26,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._sweeper = sweeper
         self._prompt = prompt
+        self._answering: RequestResponseCycle | None = None
+        """The request that was begun last; others that came behind it may wait in `pipeline`."""
         self._answered = False
         """Whether the request that is being read has been answered promptly."""
         self._unread = 0
@@ -41,6 +43,7 @@ class Connection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """Close without a word."""
+        self._gone()
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,13 +56,20 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._sweeper.forget(self)
         self._unset_keepalive_if_required()
+        self._gone()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
         """A peer that ends its side is gone: nothing more is written, and whoever waits for it is told."""
-        if not self._idle():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._gone()
+
+    def _gone(self) -> None:
+        """Nobody hears any more: what is under way is told so, and what waits behind it is never begun."""
+        self.pipeline.clear()
+        for cycle in (self._answering, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
@@ -83,7 +93,12 @@ class Connection(HttpToolsProtocol):
         self._unread = 0
         self._answered = self._answer_promptly()
         if not self._answered:
+            self._unset_keepalive_if_required()  # An answer before it in the same piece may have set it.
             super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -136,11 +151,12 @@ class Connection(HttpToolsProtocol):
         self.refuse(*self._refusal)
 
     def refuse(self, code: int, detail: str, headers: bytes = b"") -> None:
-        """Answer outside of any request, and close; one that is being answered is cut off."""
+        """Answer the request that can't be read on, and close; if another's answer is under way, all is cut off."""
         self._sweeper.has_all(self)
-        if not self._idle() and self.cycle.response_started:
+        if self.pipeline or (not self._idle() and self.cycle.response_started):
             self.cut()
             return
+        self._gone()
         title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
         body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
         self.transport.write(
