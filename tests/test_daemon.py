@@ -94,7 +94,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         host, port = process.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as unfinished:
             unfinished.sendall(
-                b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: 9\r\n\r\n{"
             )
             _until_metric(process.url, "adsum_connections", 2.0)

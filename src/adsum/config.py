@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
-from adsum.core.rules import shown
+from adsum.core.rules import address, shown
 
 LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
@@ -71,6 +71,12 @@ class ServeConfig:
     """What `adsum serve` is told. Lengths of time are seconds."""
 
     listen: str = setting("Address and port to listen on; port 0 picks a free one", metavar="HOST:PORT", default=LISTEN)
+    host_name: tuple[str, ...] = setting(
+        "A name that it may be called by besides its addresses and localhost; may be given several times. On loopback "
+        "all others are refused, so that no web page can reach it under a name of its own; elsewhere if one is given",
+        metavar="NAME",
+        default=(),
+    )
     store: str = setting("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
     node: str = setting("This node's name", default_factory=platform.node)
     log_level: str = setting("debug, info, warning or error", default="info")
@@ -92,6 +98,8 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         place("listen", self.listen)
+        for name in self.host_name:
+            address("host_name", name)
         one_of("log_level", self.log_level, LOG_LEVELS)
         one_of("log_format", self.log_format, LOG_FORMATS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)

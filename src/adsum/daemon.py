@@ -84,7 +84,8 @@ class Daemon:
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
         bounds = http.Bounds(connections=self._config.max_connections)
-        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt)
+        hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
+        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts)
         await self._server.start()
         try:
             await self.registry.start()

@@ -20,7 +20,7 @@ IDLE = 10_000
 GROWTH = 200 * 1024 * 1024
 """Bytes that the node may grow by under all that: generous, and far from what a leak would take."""
 WATCHERS, DEAF = 200, 50
-JSON = b"host: x\r\ncontent-type: application/json\r\n"
+JSON = b"host: localhost\r\ncontent-type: application/json\r\n"
 PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
 Misdeed = Callable[[int], Coroutine[None, None, None]]
 
@@ -109,7 +109,7 @@ async def test_ten_thousand_idle_connections_disturb_nobody(place: Place) -> Non
                     await asyncio.sleep(0)
             await _metric(place, "adsum_connections", lambda found: found >= count)
             with closing(socket.create_connection(("127.0.0.1", place.node_port))) as one_more:
-                one_more.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                one_more.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 one_more.settimeout(PATIENCE)
                 assert (await asyncio.to_thread(one_more.recv, 100)).startswith(b"HTTP/1.1 200")
             for connection in idle:
@@ -186,7 +186,7 @@ async def _byte(connection: socket.socket, byte: int) -> None:
 
 async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -> None:
     node, rng = await place.serve(), Random(17)
-    request = b"GET /api/v1/watch HTTP/1.1\r\nhost: x\r\n\r\n"
+    request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
     async def comes_and_goes() -> None:
         for _ in range(2):

@@ -208,7 +208,7 @@ async def _talk(daemon: RunningDaemon, said: bytes, *, hang_up: bool = False) ->
 
 
 async def _lives(daemon: RunningDaemon) -> bool:
-    heard = await _talk(daemon, b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    heard = await _talk(daemon, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     return heard.startswith(b"HTTP/1.1 200 ")
 
 
@@ -217,7 +217,7 @@ PIECES = st.sampled_from(
         b"GET /api/v1/services/orders HTTP/1.1\r\n",
         b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\n",
         b"GET /api/v1/watch HTTP/1.1\r\nlast-event-id: \xff:1\r\n",
-        b"host: x\r\n",
+        b"host: localhost\r\n",
         b"content-length: 5\r\n",
         b"content-length: -1\r\n",
         b"content-type: application/json\r\n",
@@ -265,7 +265,7 @@ async def test_who_hangs_up_before_the_answer_leaves_no_trace(
     daemon: RunningDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (b"/metrics", b"/docs", b"/api/v1/services/x?after=0&wait=9", b"/api/v1/watch"):
-        await _talk(daemon, b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path, hang_up=True)
+        await _talk(daemon, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path, hang_up=True)
     assert await _lives(daemon)
     await _until(lambda: daemon.registry.watches.count == 0)
     assert not caplog.records
@@ -325,7 +325,7 @@ async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None
     held = []
     for _ in range(50):
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /api/v1/watch HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n")
         held.append((reader, writer))
     await _until(lambda: daemon.registry.watches.count == 50)
     for _, writer in held:
@@ -336,7 +336,7 @@ async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None
 async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemon: RunningDaemon) -> None:
     body = b"[" * 200_000
     head = (
-        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"connection: close\r\n"
     )
     declared = await _talk(daemon, head + b"content-length: %d\r\n\r\n" % len(body) + body)
@@ -348,11 +348,11 @@ async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemo
 
 async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -> None:
     registering = (
-        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b'content-length: 11\r\n\r\n{"port": 1}'
     )
-    reading = b"GET /api/v1/services/orders HTTP/1.1\r\nhost: x\r\n\r\n"
-    listing = b"GET /api/v1/services HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    reading = b"GET /api/v1/services/orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    listing = b"GET /api/v1/services HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     heard = await _talk(daemon, registering + reading * 3 + listing)
     bodies = [part.partition(b"\r\n\r\n")[2] for part in heard.split(b"HTTP/1.1 ")[1:]]
     assert [b'"ttl"' in body for body in bodies] == [True, False, False, False, False]
@@ -362,7 +362,7 @@ async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -
 
 
 async def test_a_prompt_answer_goes_to_http_1_0_and_to_closing_callers_too(daemon: RunningDaemon) -> None:
-    for head in (b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"):
+    for head in (b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"):
         heard = await _talk(daemon, b"GET /api/v1/services/orders " + head)
         assert heard.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close\r\n" in heard

@@ -9,7 +9,9 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum import wire
+from adsum.core.rules import shown
 from adsum.servers.http.bounds import MAX_HEAD, Sweeper
+from adsum.servers.http.browsers import Hosts, crosses_origins
 
 Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
 """From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
@@ -17,14 +19,17 @@ the status line and the date."""
 
 NO_REQUEST: Final = (400, "this is no HTTP request")
 TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
+ADMITTED: Final = "use an address or localhost, or admit the name with --host-name"
+CROSSES: Final = (403, "a browser sent this for another site's page, which may change nothing here")
 
 
 class Connection(HttpToolsProtocol):
     """One connection, with what uvicorn leaves unbounded bounded."""
 
-    def __init__(self, sweeper: Sweeper, prompt: Prompt | None, **given: Any) -> None:
+    def __init__(self, sweeper: Sweeper, hosts: Hosts | None, prompt: Prompt | None, **given: Any) -> None:
         super().__init__(**given)
         self._sweeper = sweeper
+        self._hosts = hosts
         self._prompt = prompt
         self._answering: RequestResponseCycle | None = None
         """The request that was begun last; others that came behind it may wait in `pipeline`."""
@@ -90,6 +95,8 @@ class Connection(HttpToolsProtocol):
         if self._unread > MAX_HEAD and self._head() > MAX_HEAD:
             self._refusal = TOO_LARGE
             raise ValueError  # The parser stops, and `send_400_response` is called.
+        if not self._is_meant():
+            raise ValueError
         self._unread = 0
         self._answered = self._answer_promptly()
         if not self._answered:
@@ -110,6 +117,22 @@ class Connection(HttpToolsProtocol):
         self._whole = True
         if not self._answered:
             super().on_message_complete()
+
+    def _is_meant(self) -> bool:
+        """Whether no page tricked a browser into sending this to us (see `browsers`); if one did, what to say to it."""
+        hosts = self._hosts
+        if hosts is not None:
+            for name, value in self.headers:
+                if name == b"host":
+                    if value in hosts.known or hosts.admits(value):
+                        break
+                    self._refusal = (421, f"nobody calls us {shown(value.decode('latin-1'))} here: {ADMITTED}")
+                    return False
+        method = self.parser.get_method()
+        if method != b"GET" and crosses_origins(method, self.headers):
+            self._refusal = CROSSES
+            return False
+        return True
 
     def _head(self) -> int:
         """Bytes of the head that is complete now."""

@@ -14,8 +14,7 @@ class ListenRefused(AdsumError):
 
 def listen(address: str) -> list[socket.socket]:
     """Sockets bound to HOST:PORT, not yet accepting. Raises `ListenRefused`."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = host_of(address), address.rpartition(":")[2]
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ListenRefused(f"can't listen on {address!r}: it must be HOST:PORT, such as 127.0.0.1:23786")
     sockets: list[socket.socket] = []
@@ -29,6 +28,11 @@ def listen(address: str) -> list[socket.socket]:
             each.close()
         raise ListenRefused(f"can't listen on {address}: {error.strerror or error}") from None
     return sockets
+
+
+def host_of(address: str) -> str:
+    """HOST of HOST:PORT, without the brackets of an IPv6 address."""
+    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:

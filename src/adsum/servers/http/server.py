@@ -12,6 +12,7 @@ from typing import cast
 import uvicorn
 
 from adsum.servers.http.bounds import BACKLOG, Bounds, Sweeper
+from adsum.servers.http.browsers import Hosts
 from adsum.servers.http.connection import Connection, Prompt
 
 Application = Callable[..., Awaitable[None]]
@@ -26,13 +27,15 @@ class HttpServer:
         sockets: Sequence[socket.socket],
         bounds: Bounds | None = None,
         prompt: Prompt | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
+        """`prompt` is asked first; `hosts`, if given, are the names that it may be called by."""
         bounds = bounds or Bounds()
         self._sockets = list(sockets)
         self._sweeper = Sweeper(bounds)
         config = uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", partial(Connection, self._sweeper, prompt)),
+            http=cast("type[asyncio.Protocol]", partial(Connection, self._sweeper, hosts, prompt)),
             ws="none",
             lifespan="off",
             log_config=None,
