@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from adsum import wire
 from adsum.core.model import Outcome, Result
 from tests.dialects.speaking import Heard, Spoken
 from tests.fakes import settle
+from tests.running import RunningDaemon
 
 ORDERS = "/api/v1/services/orders"
 
@@ -98,6 +100,20 @@ async def test_filters_narrow_what_is_read(spoken: Spoken, query: str, ids: list
     assert [each["id"] for each in heard.json["instances"]] == [id for id in ids if id != "a"]
 
 
+async def test_pages_narrowed_in_other_ways_are_other_pages(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1", zone="eu", tags=["blue"])
+    targets = (ORDERS, f"{ORDERS}?zone=eu", f"{ORDERS}?zone=us", f"{ORDERS}?tag=eu", f"{ORDERS}?metadata[zone]=eu")
+    etags = [(await spoken.ask("GET", target)).headers["etag"] for target in targets]
+    assert len(set(etags)) == len(targets)
+    for target, etag in zip(targets, etags, strict=True):
+        for other in etags:
+            heard = await spoken.ask("GET", target, headers={"If-None-Match": other})
+            assert heard.status == (304 if other == etag else 200)
+    assert (await spoken.ask("GET", f"{ORDERS}?tag=a&tag=b")).headers["etag"] == (
+        await spoken.ask("GET", f"{ORDERS}?tag=b&tag=a")
+    ).headers["etag"]
+
+
 async def test_the_list_counts_instances_by_status(spoken: Spoken) -> None:
     await spoken.put("users", "u1")
     await spoken.put("orders", "o1")
@@ -168,7 +184,9 @@ async def test_a_long_poll_waits_for_another_etag_too(spoken: Spoken) -> None:
     await spoken.put("orders", "o1")
     etag = {"if-none-match": (await spoken.ask("GET", ORDERS)).headers["etag"]}
     assert (await spoken.ask("GET", f"{ORDERS}?wait=0.01", headers=etag)).status == 304
-    task = await _waits(spoken, "?wait=60&tag=blue", etag)
+    assert (await spoken.ask("GET", f"{ORDERS}?wait=300&tag=blue", headers=etag)).status == 200, "another page's"
+    blue = {"if-none-match": (await spoken.ask("GET", f"{ORDERS}?tag=blue")).headers["etag"]}
+    task = await _waits(spoken, "?wait=60&tag=blue", blue)
     await spoken.put("orders", "o2", tags=["blue"])
     heard = await task
     assert (heard.status, [each["id"] for each in heard.json["instances"]]) == (200, ["o2"])
@@ -189,3 +207,12 @@ async def test_a_long_poll_ends_with_the_registry(spoken: Spoken) -> None:
     spoken.registry.watches.end()
     assert (await task).status == 200
     assert spoken.registry.watches.count == 0
+
+
+async def test_etags_may_stand_in_several_lines(daemon: RunningDaemon) -> None:
+    async with aiohttp.ClientSession(daemon.url) as session:
+        async with session.get("/api/v1/services") as heard:
+            etag = heard.headers["etag"]
+        lines = [("If-None-Match", '"other"'), ("If-None-Match", etag)]
+        async with session.get("/api/v1/services", headers=lines) as heard:
+            assert heard.status == 304

@@ -25,6 +25,14 @@ async def test_who_asks_is_recorded(spoken: Spoken) -> None:
     assert [each.why.actor for each in spoken.store.recorded] == ["10.1.2.3", "deploy-7"]
 
 
+@pytest.mark.parametrize("name", ["łukasz@høst", "deploy-7", "日本"])
+async def test_an_actor_may_have_any_name(spoken: Spoken, name: str) -> None:
+    """Its bytes come as UTF-8; read as Latin-1 some of them were control characters."""
+    headers = JSON | {"Adsum-Actor": name.encode().decode("latin-1")}
+    assert (await spoken.ask("PUT", O1, {"port": 80}, headers)).status == 201
+    assert (await spoken.ask("GET", O1)).json["instance"]["actor"] == name
+
+
 async def test_registering_renews(spoken: Spoken) -> None:
     await spoken.put("orders", "o1", ttl=10)
     spoken.clock.jump(9.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -49,6 +50,12 @@ class Asked:
         return header(self.scope, name)
 
     @property
+    def tags(self) -> str | None:
+        """What If-None-Match says, in however many lines."""
+        lines = [value.decode("latin-1") for name, value in self.scope["headers"] if name == b"if-none-match"]
+        return ", ".join(lines) if lines else None
+
+    @property
     def peer(self) -> str:
         """The address that the request came from."""
         client = self.scope.get("client")
@@ -61,6 +68,8 @@ class Asked:
         actor = self.header(wire.ACTOR_HEADER.lower().encode())
         if not actor:
             return self.peer
+        with contextlib.suppress(UnicodeDecodeError):
+            actor = actor.encode("latin-1").decode()  # People's names are sent as UTF-8 by all that can send them.
         rules.text(wire.ACTOR_HEADER, actor)
         return actor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from adsum.core.model import Listing
@@ -28,6 +29,12 @@ class Filter:
             frozenset(query.get("metadata", {}).items()),
         )
         return narrow if narrow != EVERYTHING else None
+
+    @property
+    def mark(self) -> str:
+        """A short text that another filter has not: the same in every process."""
+        asked = sorted(self.statuses), sorted(self.tags), self.zone, sorted(self.metadata)
+        return blake2b(repr(asked).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
     def admits(self, listing: Listing) -> bool:
         instance = listing.instance

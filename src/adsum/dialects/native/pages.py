@@ -76,17 +76,22 @@ class Page:
         return Reply(304, b"", self.headers) if known else Reply(200, self.body, self.headers)
 
 
-def _page(snapshot: Snapshot, age: float, revision: int, body: bytes) -> Page:
-    etag = f'"{snapshot.epoch}-{revision}"'
+def etag(epoch: str, revision: int, narrow: Filter | None) -> str:
+    """What marks a page at a revision; pages narrowed in other ways are other pages."""
+    return f'"{epoch}-{revision}"' if narrow is None else f'"{epoch}-{revision}-{narrow.mark}"'
+
+
+def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: Filter | None = None) -> Page:
+    mark = etag(snapshot.epoch, revision, narrow)
     headers = (
         JSON,
         _NO_CACHE,
-        (b"etag", etag.encode()),
+        (b"etag", mark.encode()),
         (_EPOCH, snapshot.epoch.encode()),
         (_REVISION, b"%d" % snapshot.revision),
         (_AGE, b"%.3f" % age if age else b"0"),
     )
-    return Page(snapshot, age, etag, headers, body)
+    return Page(snapshot, age, mark, headers, body)
 
 
 def matches(tags: str, etag: str) -> bool:
@@ -115,7 +120,7 @@ class Pages:
             return _page(snapshot, age, service.revision, self.body(snapshot, service))
         key = (snapshot.epoch, name, service.revision, narrow)
         body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).narrowed(narrow))
-        return _page(snapshot, age, service.revision, body)
+        return _page(snapshot, age, service.revision, body, narrow)
 
     def services(self) -> Page:
         """The newest list of all services, by name."""

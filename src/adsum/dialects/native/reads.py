@@ -13,7 +13,7 @@ from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.filters import Filter
-from adsum.dialects.native.pages import Pages, matches
+from adsum.dialects.native.pages import Pages, etag, matches
 from adsum.registry import Registry
 
 HISTORY: Final = 100
@@ -33,12 +33,12 @@ class Reads:
 
     async def list_services(self, asked: Asked) -> Reply:
         await self._wait(asked, None, lambda: self._registry.snapshot.revision)
-        return self._pages.services().reply(asked.header(b"if-none-match"))
+        return self._pages.services().reply(asked.tags)
 
     async def read_service(self, asked: Asked) -> Reply:
         name, narrow = asked.path["service"], Filter.of(asked.query)
-        await self._wait(asked, frozenset({name}), lambda: self._registry.snapshot.service(name).revision)
-        return self._pages.page(name, narrow).reply(asked.header(b"if-none-match"))
+        await self._wait(asked, frozenset({name}), lambda: self._registry.snapshot.service(name).revision, narrow)
+        return self._pages.page(name, narrow).reply(asked.tags)
 
     async def read_instance(self, asked: Asked) -> Reply:
         snapshot = self._registry.snapshot
@@ -55,10 +55,16 @@ class Reads:
         changes = [wire.ChangeView.of(each) for each in recorded]
         return Reply(200, wire.encode(wire.ChangeList(snapshot.epoch, snapshot.revision, changes)))
 
-    async def _wait(self, asked: Asked, services: frozenset[str] | None, revision: Callable[[], int]) -> None:
+    async def _wait(
+        self,
+        asked: Asked,
+        services: frozenset[str] | None,
+        revision: Callable[[], int],
+        narrow: Filter | None = None,
+    ) -> None:
         """Wait, as long as the caller says, while there is nothing but what it says it knows."""
         wait = asked.query.get("wait", 0.0)
-        if not wait or not self._knows(asked, revision()):
+        if not wait or not self._knows(asked, revision(), narrow):
             return
         now = asyncio.get_running_loop().time
         deadline = now() + wait
@@ -66,18 +72,18 @@ class Reads:
             self._registry.watches.open(services) as watch,
             Departure(asked.receive, watch.interrupt) as peer,
         ):
-            while self._knows(asked, revision()) and not peer.gone and not self._registry.watches.ended:
+            while self._knows(asked, revision(), narrow) and not peer.gone and not self._registry.watches.ended:
                 left = deadline - now()
                 if left <= 0:
                     return
                 await watch.changed(left)
 
-    def _knows(self, asked: Asked, revision: int) -> bool:
+    def _knows(self, asked: Asked, revision: int, narrow: Filter | None) -> bool:
         """Whether the caller knows this revision. One from the future is another history's: it knows nothing."""
         snapshot, after = self._registry.snapshot, asked.query.get("after")
         if after is not None and not revision <= after <= snapshot.revision:
             return False
-        tags = asked.header(b"if-none-match")
-        if tags is not None and not matches(tags, f'"{snapshot.epoch}-{revision}"'):
+        tags = asked.tags
+        if tags is not None and not matches(tags, etag(snapshot.epoch, revision, narrow)):
             return False
         return after is not None or tags is not None
