@@ -244,6 +244,7 @@ def _scope(method: str, target: str, headers: Mapping[str, str]) -> MutableMappi
         "type": "http",
         "method": method,
         "path": unquote(path),
+        "raw_path": path.encode("ascii"),
         "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
         "client": ("10.1.2.3", 5555),

@@ -95,7 +95,7 @@ class Native:
         """The operation and its answer; every error becomes a problem document."""
         operation = UNKNOWN
         try:
-            route, values = self._router.find(scope["method"], scope["path"])
+            route, values = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
             operation = route.operation
             if not (route.early or self._registry.ready):
                 raise NotReady("the catalog is not loaded yet")

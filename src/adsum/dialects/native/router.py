@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from adsum.dialects.native.problems import UnknownPath, WrongMethod
 from adsum.dialects.native.routes import Route
@@ -37,9 +38,14 @@ class Router:
                 node.routes["HEAD"] = route
 
     def find(self, method: str, path: str) -> tuple[Route, list[str]]:
-        """The route and the values in its path, in order. Raises `UnknownPath` and `WrongMethod`."""
-        node, values = self._root, []
-        for segment in path[:MAX_PATH].split("/")[1:]:
+        """The route and the values in its path, in order. Raises `UnknownPath` and `WrongMethod`.
+
+        `path` is as it came: an escaped slash (%2F) is part of a value, and ends no segment.
+        """
+        node, values, segments = self._root, [], path[:MAX_PATH].split("/")[1:]
+        if "%" in path:
+            segments = [unquote(segment) for segment in segments]
+        for segment in segments:
             if segment in node.fixed:
                 node = node.fixed[segment]
             elif segment and node.value is not None:
