@@ -150,6 +150,24 @@ def test_every_request_is_refused_by_its_field(body: object, kind: type[Any], fi
 
 
 @pytest.mark.parametrize(
+    ("body", "kind", "likely"),
+    [
+        ({"port": 80, "prot": 81}, wire.RegistrationBody, "port"),
+        ({"port": 80, "Metadata": {}}, wire.RegistrationBody, "metadata"),
+        ({"port": 80, "checks": [{"name": "a", "kind": "tcp", "intervall": 1}]}, wire.RegistrationBody, "interval"),
+        ({"leases": [{"service": "a", "id": "b", "hodler": "c"}]}, wire.RenewBody, "holder"),
+        ({"port": 80, "colour": "blue"}, wire.RegistrationBody, None),
+    ],
+)
+def test_an_unknown_field_is_told_with_the_one_that_is_like_it(
+    body: object, kind: type[Any], likely: str | None
+) -> None:
+    with pytest.raises(Invalid) as raised:
+        wire.decode(json.dumps(body), kind)
+    assert raised.value.problem.endswith(f"did you mean `{likely}`?" if likely else "`colour`")
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"",

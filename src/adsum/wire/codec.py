@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from adsum.core.errors import Invalid
+from adsum.wire.meant import meant
 
 T = TypeVar("T")
 
@@ -15,7 +16,7 @@ MAX_TOLD: Final = 200
 """How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
 
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
-_MENTIONED = re.compile(r"(?:unknown|required) field `(?P<name>[^`]*)`")
+_MENTIONED = re.compile(r"(?P<how>unknown|required) field `(?P<name>[^`]*)`")
 
 
 def encode(value: object) -> bytes:
@@ -28,20 +29,23 @@ def decode(body: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), kind) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid("", f"the body must be JSON: {error}") from None
     except RecursionError:
         raise Invalid("", "the body must be JSON of less depth") from None
 
 
-def _invalid(message: str) -> Invalid:
+def _invalid(message: str, kind: object) -> Invalid:
     """The library's words, with the path as a field: "Expected `int` <= 65535 - at `$.port`"."""
     at = _AT.search(message)
     problem, path = (message[: at.start()], at["path"]) if at else (message, "")
     mentioned = _MENTIONED.search(problem)
     if mentioned:
-        path = f"{path}.{mentioned['name']}" if path else mentioned["name"]
+        name = mentioned["name"]
+        likely = meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
+        problem += f"; did you mean `{likely}`?" if likely else ""
+        path = f"{path}.{name}" if path else name
     return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
 
 

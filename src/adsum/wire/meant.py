@@ -1,0 +1,37 @@
+"""What was probably meant by a field that nothing knows."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from msgspec import inspect
+
+_STEP = re.compile(r"\[[^]]*\]|[^.\[\]]+")
+
+
+def meant(kind: object, path: str, name: str) -> str | None:
+    """The field most like `name` of what stands at `path` in a body of `kind`; None if none is like it."""
+    at = inspect.type_info(kind)
+    for step in _STEP.findall(path):
+        at = _inside(_present(at), step)
+    at = _present(at)
+    known = [field.encode_name for field in at.fields] if isinstance(at, inspect.StructType) else []
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _present(at: inspect.Type) -> inspect.Type:
+    """What a value may be beside null."""
+    kinds = at.types if isinstance(at, inspect.UnionType) else (at,)
+    return next((each for each in kinds if not isinstance(each, inspect.NoneType)), at)
+
+
+def _inside(at: inspect.Type, step: str) -> inspect.Type:
+    """The type one step further in."""
+    if isinstance(at, inspect.StructType):
+        return next((field.type for field in at.fields if field.encode_name == step), inspect.AnyType())
+    if isinstance(at, inspect.ListType):
+        return at.item_type
+    if isinstance(at, inspect.DictType):
+        return at.value_type
+    return inspect.AnyType()
