@@ -27,6 +27,27 @@ def test_a_line_for_people_shows_fields_and_quotes_texts_with_spaces() -> None:
     assert line == b"1970-01-01T00:00:00.000Z info    change id=o1 reason='scaled down'\n"
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "x cause=drained actor=root",
+        "x\u00a0cause=drained",
+        "x\u2028fake line",
+        "\u202ekcab",
+        "a=b",
+        "it's",
+        'say"',
+        "\u200b",
+    ],
+)
+@pytest.mark.parametrize("field", ["reason", "actor"])
+def test_no_text_can_look_like_another_field_or_line(field: str, reason: str) -> None:
+    line = text_line(0.0, "info", "change", {field: reason, "revision": 7}).decode()
+    assert line == f"1970-01-01T00:00:00.000Z info    change {field}={reason!r} revision=7\n"
+    assert len(line.splitlines()) == 1
+    assert line.rstrip("\n").isprintable()
+
+
 def test_what_the_process_logs_becomes_lines_until_it_is_closed(pipe: tuple[int, int]) -> None:
     before = logging.getLogger().level, list(logging.getLogger().handlers)
     logs = Logs("info", "json", pipe[1])

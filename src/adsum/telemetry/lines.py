@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import Final
 import msgspec
 
 from adsum.telemetry.sink import Sink
+
+_PLAIN: Final = re.compile(r"""[^\s"'=\\]*""")
 
 Fields = Mapping[str, object]
 Format = Callable[[float, str, str, Fields], bytes]
@@ -25,7 +28,7 @@ def json_line(at: float, level: str, message: str, fields: Fields) -> bytes:
 
 
 def text_line(at: float, level: str, message: str, fields: Fields) -> bytes:
-    """Time, level, message, then the fields as name=value; a text with spaces is quoted."""
+    """Time, level, message, then the fields as name=value; a text that could be taken for more than one is quoted."""
     words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
     # A traceback is of several lines; nothing else can be: names and reasons are checked when they come in.
     return f"{_instant(at)} {level:<7} {message}{words}\n".encode(errors="backslashreplace")
@@ -88,5 +91,6 @@ def _second(at: int) -> str:
 
 
 def _shown(value: object) -> str:
+    # Quoted too: what turns or hides text on a terminal, looks like a space, or ends a line for some readers.
     text = str(value)
-    return repr(text) if " " in text else text
+    return text if text.isprintable() and _PLAIN.fullmatch(text) else repr(text)
