@@ -152,6 +152,25 @@ async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry,
     assert registry.snapshot.count == 1
 
 
+async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
+    registry: Registry, store: ScriptedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "adsum.registry")
+    store.troubles = [StoreUnavailable("the disk is full") for _ in range(3)]
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await registry.write(_register("o1"))
+    noted = []
+    for decision in (lambda basis: [], _register("o1")):  # What changes nothing doesn't ask the store.
+        await registry.write(decision)
+        noted.append(registry.refusing)
+    assert noted == [True, False]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "the store refuses writes, and reads go on: the disk is full"),
+        ("WARNING", "the store takes writes again"),
+    ]
+
+
 async def test_past_the_bound_a_write_is_refused(
     registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ class Daemon:
         gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.count)
         gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
         gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
+        gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.refusing)
         gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
 
 

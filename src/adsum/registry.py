@@ -60,6 +60,8 @@ class Registry:
         """The newest published snapshot."""
         self.ready = False
         """Whether the catalog is loaded."""
+        self.refusing = False
+        """Whether the store refused the latest batch."""
         self.watches = Watches(clock, observer)
 
     async def start(self) -> None:
@@ -151,6 +153,10 @@ class Registry:
                 except StoreConflict:
                     await self.reached(basis.revision + 1, timeout=1.0)
                     continue
+                except StoreUnavailable as error:
+                    self._note(error)
+                    raise
+                self._note(None)
                 self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
                 await self._published(revision)
             for write in writes:
@@ -158,6 +164,14 @@ class Registry:
                     write.done.set_result(revision)
             return
         raise StoreUnavailable("other nodes keep moving the store; try again")
+
+    def _note(self, trouble: StoreUnavailable | None) -> None:
+        """Tell the operator when the store begins to refuse writes, and when it takes them again."""
+        if trouble is not None and not self.refusing:
+            _log.error("the store refuses writes, and reads go on: %s", trouble)
+        elif trouble is None and self.refusing:
+            _log.warning("the store takes writes again")
+        self.refusing = trouble is not None
 
     async def _published(self, revision: int) -> None:
         """Wait until the snapshot has reached what was committed."""
