@@ -8,7 +8,7 @@ import pytest
 from adsum import registry as room
 from adsum.core import decisions
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.decisions import Caller
+from adsum.core.decisions import Caller, Decision
 from adsum.core.documents import Edit
 from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.model import Cause, Instance, Key, Registration
@@ -161,7 +161,8 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
         with pytest.raises(StoreUnavailable):
             await registry.write(_register("o1"))
     noted = []
-    for decision in (lambda basis: [], _register("o1")):  # What changes nothing doesn't ask the store.
+    writes: list[Decision] = [lambda basis: [], _register("o1")]
+    for decision in writes:  # The one that changes nothing doesn't ask the store.
         await registry.write(decision)
         noted.append(registry.refusing)
     assert noted == [True, False]
