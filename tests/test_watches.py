@@ -160,3 +160,14 @@ async def test_the_end_wakes_everybody(hub: Watches) -> None:
         assert await wait is True
         assert await settled == 1
         assert hub.ended
+
+
+async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:
+    with hub.open(None, cooperates=True, told=False) as quiet:
+        assert hub.publish({"orders"}) == 0
+        waiting = asyncio.create_task(hub.settled("orders", 1, LONG))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        quiet.acknowledge(1)
+        assert await waiting == 0
+    assert hub.count == 0

@@ -30,18 +30,20 @@ MAX_WATCHES: Final = 50_000
 class Watch:
     """An endless series of "look again" about some services (None: about all of them).
 
-    A *cooperating* watch promises to say with `applied` when its consumer routes by what it was shown.
+    A *cooperating* watch promises to say with `applied` when its consumer routes by what it was shown. One that is
+    not `told` hears of changes in another way, and is only waited for.
     """
 
-    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "cooperates", "services")
+    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "cooperates", "services", "told")
 
-    def __init__(self, hub: Watches, services: frozenset[str] | None, cooperates: bool) -> None:
+    def __init__(self, hub: Watches, services: frozenset[str] | None, cooperates: bool, told: bool) -> None:
         self._hub = hub
         self._look = False
         self._waiter: asyncio.Future[None] | None = None
         self._wave: _Wave | None = None
         self.services = services
         self.cooperates = cooperates
+        self.told = told
         self.applied = 0
         """The revision that the consumer routes by, as far as it said."""
 
@@ -139,6 +141,7 @@ class Watches:
         self._clock = clock
         self._observer = observer
         self._of: dict[str | None, set[Watch]] = {}
+        self._untold: dict[str | None, set[Watch]] = {}
         self._woken: dict[str | None, float] = {}
         self._late: dict[str | None, asyncio.TimerHandle] = {}
         self._settlings: set[_Settling] = set()
@@ -146,13 +149,13 @@ class Watches:
         self.count = 0
         self.ended = False
 
-    def open(self, services: frozenset[str] | None, *, cooperates: bool = False) -> Watch:
+    def open(self, services: frozenset[str] | None, *, cooperates: bool = False, told: bool = True) -> Watch:
         """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES`."""
         if self.count >= MAX_WATCHES:
             raise Overloaded("the number of watches", retry_after=10.0)
-        watch = Watch(self, services, cooperates)
+        watch = Watch(self, services, cooperates, told)
         for name in _names(services):
-            self._of.setdefault(name, set()).add(watch)
+            (self._of if told else self._untold).setdefault(name, set()).add(watch)
         self.count += 1
         if cooperates:
             # Whoever comes now may come back, and route by what it was told before.
@@ -167,12 +170,14 @@ class Watches:
 
     def leave(self, watch: Watch) -> None:
         self.count -= 1
+        of = self._of if watch.told else self._untold
         for name in _names(watch.services):
-            members = self._of.get(name, set())
+            members = of.get(name, set())
             members.discard(watch)
             if not members:
-                self._of.pop(name, None)
-                self._woken.pop(name, None)
+                of.pop(name, None)
+                if watch.told:
+                    self._woken.pop(name, None)
         self.settle(watch, left=True)
 
     def publish(self, touched: Iterable[str] | None) -> int:
@@ -232,7 +237,7 @@ class Watches:
         Returns how many still don't; those who may not have come back since a restart count as one. Those that end
         meanwhile no longer count, unless it is the node that ends.
         """
-        watching = self._of.get(service, set()) | self._of.get(None, set())
+        watching = set().union(*(of.get(name, ()) for of in (self._of, self._untold) for name in (service, None)))
         behind: set[Watch | None] = {watch for watch in watching if watch.cooperates and watch.applied < revision}
         rest = self._back_at - self._clock.now()
         if rest > 0:
