@@ -40,6 +40,10 @@ def test_what_was_declared_stands_with_its_author_and_cause() -> None:
     assert snapshot.documents.revision == 1
 
 
+def _replaced(says: dict[str, bytes]) -> Declaration:
+    return declarations.replaced({ROUTE}, {Title(ROUTE, name): body for name, body in says.items()}, ANN)
+
+
 def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
     snapshot = _after(_declared("r1", b"1"))
     assert declarations.declared(Title(ROUTE, "r1"), b"1", Caller("bob", 200.0))(snapshot) == []
@@ -55,7 +59,7 @@ def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
 
 def test_replacing_a_kind_leaves_the_others_alone() -> None:
     snapshot = _after(_declared("a", b"1"), _declared("b", b"1"), _declared("a", b"9", UPSTREAM))
-    snapshot = _after(declarations.replaced(ROUTE, {"b": b"2", "c": b"3"}, ANN), start=snapshot)
+    snapshot = _after(_replaced({"b": b"2", "c": b"3"}), start=snapshot)
     assert _says(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
 
 
@@ -66,7 +70,7 @@ asked = st.one_of(
     st.builds(
         lambda name, kind: declarations.withdrawn(Title(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
     ),
-    st.builds(lambda says: declarations.replaced(ROUTE, says, ANN), st.dictionaries(names, bodies)),
+    st.builds(_replaced, st.dictionaries(names, bodies)),
 )
 
 
@@ -90,7 +94,7 @@ def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypa
     with pytest.raises(CatalogFull, match="at most 1"):
         _declared("b", b"1")(snapshot)
     assert _says(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
-    assert _says(_after(declarations.replaced(ROUTE, {"b": b"2"}, ANN), start=snapshot)) == {"route b": b"2"}
+    assert _says(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
 
 
 def test_a_document_has_a_good_name_and_a_bounded_body() -> None:

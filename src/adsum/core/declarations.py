@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from adsum.core.decisions import Basis, Caller
 from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Edit, Title
@@ -32,15 +32,15 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
     return decide
 
 
-def replaced(kind: DocumentKind, bodies: Mapping[str, bytes], caller: Caller) -> Declaration:
-    """From now on these are all the documents of a kind, by name. Raises what `declared` raises."""
-    documents = [Document(Title(kind, name), body, caller.why(Cause.DECLARED)) for name, body in bodies.items()]
+def replaced(kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller) -> Declaration:
+    """From now on these are all the documents of those kinds. Raises what `declared` raises."""
+    documents = [Document(title, body, caller.why(Cause.DECLARED)) for title, body in bodies.items()]
 
     def decide(basis: Basis) -> list[Edit]:
         left = [
-            Edit(each.title, None, caller.why(Cause.WITHDRAWN))
-            for each in basis.documents.kind(kind)
-            if each.title.name not in bodies
+            Edit(title, None, caller.why(Cause.WITHDRAWN))
+            for title in basis.documents.of
+            if title.kind in kinds and title not in bodies
         ]
         put = [edit for document in documents for edit in _edits(basis.documents, document)]
         return _bounded(basis.documents, left + put)

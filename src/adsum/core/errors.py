@@ -38,6 +38,13 @@ class UnknownInstance(AdsumError):
         self.id = id
 
 
+class UnknownDocument(AdsumError):
+    """Nothing of that kind and name was declared."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"no {kind} {name!r} is declared")
+
+
 class LeaseLost(AdsumError):
     """Somebody else registered the instance since: the lease is no longer this holder's."""
 
