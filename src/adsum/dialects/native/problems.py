@@ -15,6 +15,7 @@ from adsum.core.errors import (
     LeaseLost,
     Overloaded,
     StoreUnavailable,
+    UnknownDocument,
     UnknownInstance,
 )
 from adsum.dialects.native.asgi import NO_STORE, Reply
@@ -64,6 +65,7 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
     {
         Malformed: HTTPStatus.BAD_REQUEST,
         UnknownInstance: HTTPStatus.NOT_FOUND,
+        UnknownDocument: HTTPStatus.NOT_FOUND,
         UnknownWatch: HTTPStatus.NOT_FOUND,
         UnknownPath: HTTPStatus.NOT_FOUND,
         WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
