@@ -47,7 +47,9 @@ addresses = st.one_of(
 
 def texts(length: int = rules.TEXT_LENGTH, least: int = 0) -> st.SearchStrategy[str]:
     """One line of any script."""
-    return _up_to(length, st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=least, max_size=12))
+    return _up_to(
+        length, st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=least, max_size=12)
+    )
 
 
 metadata = st.dictionaries(

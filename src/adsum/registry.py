@@ -232,7 +232,8 @@ class Registry:
             await work
             raise StoreUnavailable("the store's stream ended")
         except Exception as error:
-            _log.exception("the registry can't go on")
+            # What is no mistake of ours is told in its own words.
+            _log.error("the registry can't go on: %s", error, exc_info=not isinstance(error, AdsumError))
             self._failure = error
             self._refuse(self._take(len(self._waiting)), StoreUnavailable(f"the registry can't go on: {error}"))
             self._move()

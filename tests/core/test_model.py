@@ -36,7 +36,7 @@ REGISTRATION = Registration(INSTANCE)
 OVERRIDE = Override(Status.DRAINING, "ann")
 WHY = Why(Cause.REGISTERED, "tester")
 
-CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\ud800"]
+CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\u2028", "a\u2029b", "\ud800"]
 """What can't stand on one line, or is no text at all."""
 
 

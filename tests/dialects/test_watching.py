@@ -149,6 +149,38 @@ async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
     assert len(group[1].says["instances"]) == 4
 
 
+@pytest.mark.parametrize("query", ["?service=orders", ""])
+@pytest.mark.parametrize(("shown", "whole", "missed"), [(1, True, 0), (2, False, 2), (3, False, 1), (4, False, 0)])
+async def test_the_horizon_is_the_last_revision_to_resume_from(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch, query: str, shown: int, whole: bool, missed: int
+) -> None:
+    monkeypatch.setattr(catalog, "TRAIL", 2)
+    for n in range(4):
+        await spoken.put("orders", f"o{n}")
+    async with spoken.watching(query, {"Last-Event-ID": f"e1:{shown}"}) as watch:
+        opened, *rest = await watch.group()
+    # Who watches everything keeps its place: the one service that it can't follow is said whole.
+    assert opened.says["whole"] is (whole and bool(query))
+    assert _kinds(rest) == (["service"] if whole else ["change"] if missed else []) + ["synced"]
+    if rest[0].kind == "change":
+        assert [each["id"] for each in rest[0].says["changed"]] == [f"o{n}" for n in range(4 - missed, 4)]
+
+
+async def test_a_service_that_comes_back_is_told_as_gone_and_as_new(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?service=orders", {"Last-Event-ID": "e1:1"}) as watch:
+        await watch.group()
+        await spoken.delete("orders", "o1")
+        gone, _ = await watch.group()
+        await _quiet(spoken)
+        await spoken.put("orders", "o1", zone="eu")
+        spoken.registry.watches.publish(None)
+        back, synced = await watch.group()
+    assert ([each["id"] for each in gone.says["gone"]], gone.says.get("changed", [])) == (["o1"], [])
+    assert ([each["zone"] for each in back.says["changed"]], back.says["since"]) == (["eu"], 2)
+    assert synced.id == "e1:3"
+
+
 async def test_a_watch_too_slow_for_the_trail_is_shown_that_service_anew(
     spoken: Spoken, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,11 @@ def listing(id: str) -> decisions.Decision:
     return decisions.register(Registration(Instance("orders", id, "127.0.0.1", 80)), CALLER)
 
 
+def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The levels of what the keeper logged."""
+    return [record.levelname for record in caplog.records if record.name == "adsum.keeper"]
+
+
 async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
     async with World() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
@@ -72,8 +77,31 @@ async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptur
         world.store.away = True
         with caplog.at_level(logging.INFO, "adsum.keeper"):
             await world.clock.advance(120.0)
-            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            assert _told(caplog) == ["WARNING"]
             world.store.away = False
             await world.clock.advance(20.0)
-        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        assert _told(caplog) == ["WARNING", "INFO"]
         assert world.causes(key)[1:2] == ["lease-lapsed"]
+
+
+async def test_what_need_not_be_written_any_more_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    async with World() as world:
+        proposals = Proposals(world.registry, world.clock, Random(1))
+        caplog.set_level(logging.INFO, "adsum.keeper")
+        tries: list[int] = []
+
+        def once(basis: Basis) -> list[Change]:
+            tries.append(1)
+            return listing("a")(basis) if len(tries) == 1 else []
+
+        world.store.away = True
+        proposals.add("subject", once)
+        for _ in range(2):
+            round = asyncio.create_task(proposals.round())
+            await world.clock.advance(20.0)
+            await round
+        assert _told(caplog) == ["WARNING"]
+        world.store.away = False
+        proposals.add("subject", listing("b"))
+        await proposals.round()
+        assert _told(caplog) == ["WARNING", "INFO"]

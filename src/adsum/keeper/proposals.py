@@ -85,9 +85,10 @@ class Proposals:
 
     async def _rest(self, trouble: BaseException | None) -> None:
         if trouble is None:
-            if self._failing:
+            # A round that had nothing to write any more says nothing of the store.
+            if self._failing and not self._registry.refusing:
                 _log.info("the store is back; %d proposals still wait", len(self._waiting))
-            self._failing = False
+                self._failing = False
             self._backoff.reset()
             return
         if not isinstance(trouble, StoreUnavailable | Overloaded):

@@ -25,7 +25,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", desc
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
 
 # What only the model checks, told in the schema too, so that callers can know it before they ask.
-LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
 TAGS: Final = {
     "uniqueItems": True,
     "items": {"type": "string", "minLength": 1, "maxLength": rules.TEXT_LENGTH, **LINE},
