@@ -1,0 +1,8 @@
+"""xDS v3: the language of Envoy and of proxyless gRPC (ADS in both variants, LRS). See envoyproxy.io's
+"xDS REST and gRPC protocol" for the rules that `delta`, `sotw` and `session` follow.
+"""
+
+from adsum.dialects.xds.knowledge import StreamStatus
+from adsum.dialects.xds.xds import Xds
+
+__all__ = ["StreamStatus", "Xds"]

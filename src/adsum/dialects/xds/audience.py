@@ -1,0 +1,158 @@
+"""Audiences: clients that are told the same of the same name. Who subscribed to what, and what changed for whom.
+
+Gateways of one shape are an audience, and so are all gRPC clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_NAMES
+from adsum.dialects.xds.refusals import exhausted
+from adsum.dialects.xds.session import Session
+from adsum.gateway.resources import ORDER, Kind, Resource
+
+Resources = Mapping[Kind, Mapping[str, Resource]]
+_NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
+
+
+class Compiled(Protocol):
+    """What `adsum.gateway.compiled.Compiled` has for gRPC clients."""
+
+    def grpc(self, kind: Kind, name: str) -> Resource | None:
+        """The resource of that name."""
+        ...
+
+
+class _Audience:
+    """Who subscribed to what."""
+
+    def __init__(self, most_names: int) -> None:
+        self.most_names = most_names
+        self.number = 0
+        self.revision = 0
+        self.settling = False
+        self.sessions = 0
+        """How many have joined and not left."""
+        self._by_name: dict[tuple[Kind, str], set[Session]] = {}
+        self._by_kind: dict[Kind, set[Session]] = {}
+
+    def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        for name in names:
+            self._by_name.setdefault((kind, name), set()).add(session)
+
+    def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        for name in names:
+            there = self._by_name.get((kind, name))
+            if there is not None:
+                there.discard(session)
+                if not there:
+                    del self._by_name[kind, name]
+
+    def subscribe_all(self, session: Session, kind: Kind, *, all: bool) -> None:
+        if all:
+            self._by_kind.setdefault(kind, set()).add(session)
+        else:
+            self._by_kind.get(kind, set()).discard(session)
+
+    def _tell(self, kind: Kind, changed: list[str], removed: Mapping[str, Resource]) -> set[Session]:
+        """Tell everybody who subscribed to these, and only of those that they subscribed to."""
+        everything = self._by_kind.get(kind, ())
+        for session in everything:
+            session.told(kind, changed, removed)
+        told = set(everything)
+        for name in (*changed, *removed):
+            gone = {name: removed[name]} if name in removed else _NONE
+            for session in self._by_name.get((kind, name), ()):
+                session.told(kind, () if gone else (name,), gone)
+                told.add(session)
+        return told
+
+
+class Gateways(_Audience):
+    """Gateways of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_NAMES)
+        self._resources: Resources = {}
+
+    def find(self, kind: Kind, name: str) -> Resource | None:
+        return self._resources.get(kind, _NONE).get(name)
+
+    def names(self, kind: Kind) -> Iterable[str]:
+        return self._resources.get(kind, _NONE)
+
+    def move(self, resources: Resources, number: int, revision: int) -> set[Session]:
+        """See these from now on; who has to be told something."""
+        before, self._resources = self._resources, resources
+        self.number, self.revision = number, revision
+        told: set[Session] = set()
+        for kind in ORDER:
+            old, new = before.get(kind, _NONE), resources.get(kind, _NONE)
+            if old is not new:
+                changed, removed = difference(old, new)
+                if changed or removed:
+                    told |= self._tell(kind, changed, removed)
+        return told
+
+
+class GrpcClients(_Audience):
+    """All gRPC clients: they name everything that they want, and only that is made."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_GRPC_NAMES)
+        self._find: Callable[[Kind, str], Resource | None] = lambda *_: None
+        self._seen: dict[tuple[Kind, str], Resource | None] = {}
+
+    def find(self, kind: Kind, name: str) -> Resource | None:
+        return self._find(kind, name)
+
+    def names(self, kind: Kind) -> Iterable[str]:  # noqa: ARG002
+        """None: there would be no end."""
+        return ()
+
+    def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        super().subscribe(session, kind, names)
+        for name in names:
+            if (kind, name) not in self._seen:
+                if len(self._seen) >= MAX_GRPC_RESOURCES:
+                    raise exhausted("gRPC clients ask for too many names")
+                self._seen[kind, name] = self._find(kind, name)
+
+    def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        super().unsubscribe(session, kind, names)
+        for name in names:
+            if (kind, name) not in self._by_name:
+                self._seen.pop((kind, name), None)
+
+    def move(self, compiled: Compiled, number: int, revision: int) -> set[Session]:
+        """See this from now on; who has to be told something."""
+        self._find = find = compiled.grpc
+        self.number, self.revision = number, revision
+        moved: dict[Kind, tuple[list[str], dict[str, Resource]]] = {}
+        for (kind, name), old in self._seen.items():
+            new = find(kind, name)
+            if new is old:
+                continue
+            self._seen[kind, name] = new
+            changed, removed = moved.setdefault(kind, ([], {}))
+            if new is None:
+                removed.update({name: old} if old is not None else {})
+            elif old is None or old.version != new.version:
+                changed.append(name)
+        told: set[Session] = set()
+        for kind, (changed, removed) in moved.items():
+            told |= self._tell(kind, changed, removed)
+        return told
+
+
+def difference(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> tuple[list[str], dict[str, Resource]]:
+    """The names of what is new or other than it was, and what is gone."""
+    changed = []
+    for name, resource in new.items():
+        before = old.get(name)
+        if before is not resource and (before is None or before.version != resource.version):
+            changed.append(name)
+    return changed, {name: resource for name, resource in old.items() if name not in new}

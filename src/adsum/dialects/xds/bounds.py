@@ -1,0 +1,52 @@
+"""What one peer, or all of them together, may make us hold; every bound says what happens at it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_STREAMS: Final = 10_000
+"""Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
+MAX_NAMES: Final = 20_000
+"""Names that a subscription, or what a client brings along, may have; a stream with more is ended."""
+MAX_GRPC_NAMES: Final = 2_000
+"""Names that a gRPC client's subscription may have; a stream with more is ended."""
+MAX_GRPC_RESOURCES: Final = 200_000
+"""Different resources that gRPC clients name at a time; past it a stream that names yet another one is ended."""
+MAX_NAME: Final = 512
+"""Characters of a name, of a version and of a nonce; a stream that says longer ones is ended."""
+MAX_NODE: Final = 256
+"""Characters of a node's id and of what it calls itself; a stream with longer ones is ended."""
+MAX_SHAPES: Final = 256
+"""Different shapes of gateways at a time; past it a gateway of yet another one is refused."""
+MAX_WORDS: Final = 1_024
+"""Characters that are kept of why a client rejects something; the rest is cut."""
+MAX_REQUEST: Final = 8 * 1024 * 1024
+"""Bytes of a request; a stream that sends a longer one is ended."""
+MAX_RESPONSE: Final = 2 * 1024 * 1024
+"""Bytes of a delta response; what is left is said in the next one, once this one is acknowledged."""
+PACE: Final = 1_000
+"""Requests a second that a stream may go on sending; one that sends more waits its turn."""
+BURST: Final = 2_000
+"""Requests that a stream may send at once before that."""
+STALL: Final = 30.0
+"""Seconds after which a peer that does not read what is sent to it is cut off."""
+MAX_UNSENT: Final = 256 * 1024 * 1024
+"""Bytes on their way to all peers; past it those are cut off that have not read for longest."""
+HOLD: Final = 5.0
+"""Seconds for which listeners and routes wait for what they name to be acknowledged; then they are sent anyway."""
+SETTLING: Final = 30.0
+"""Seconds after a start with an empty catalog in which nothing is taken from clients that bring along what they know:
+instances come back by themselves, and registrars ask after themselves about every 10 s."""
+SAFE: Final = 0.1
+"""Seconds from a client's ACK until it counts as routing by what it acknowledged: an ACK says that the configuration
+was taken, and its workers take theirs a moment later (measured: requests arrive for up to 3 ms more)."""
+LOOK: Final = 1.0
+"""Seconds between two looks for streams that stall, or have waited for long enough."""
+AT_ONCE: Final = 64
+"""Streams that are told at once; of more, the rest is told after others had their turn."""
+MOST_SHOWN: Final = 200
+"""Streams that a status lists, those that reject something first."""
+LOADS_EVERY: Final = 10
+"""Seconds between two reports of load by a client."""
+MAX_LOADS: Final = 10_000
+"""Pairs of client and service whose load is kept; further ones are not counted."""

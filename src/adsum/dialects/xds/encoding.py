@@ -1,0 +1,52 @@
+"""Responses as bytes: a small head, and behind it what was encoded once for all. Protobuf reads both as one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
+
+from adsum.gateway.resources import Kind, Resource, pack
+
+_HEADS: Final = 1_024
+"""How many heads are remembered: all streams that are told one thing at one publication share theirs."""
+
+
+def delta(kind: Kind, nonce: str, revision: int, resources: Sequence[Resource], gone: Sequence[str]) -> bytes:
+    """A response that says what changed."""
+    return b"".join([_delta_head(kind, nonce, revision, tuple(gone)), *(each.delta for each in resources)])
+
+
+def sotw(kind: Kind, nonce: str, revision: int, resources: Sequence[Resource]) -> bytes:
+    """A response that says what is."""
+    return b"".join([_sotw_head(kind, nonce, revision), *(each.sotw for each in resources)])
+
+
+@lru_cache(_HEADS)
+def _delta_head(kind: Kind, nonce: str, revision: int, gone: tuple[str, ...]) -> bytes:
+    head: bytes = DeltaDiscoveryResponse(
+        type_url=kind.value, nonce=nonce, system_version_info=str(revision), removed_resources=gone
+    ).SerializeToString()
+    return head
+
+
+@lru_cache(_HEADS)
+def _sotw_head(kind: Kind, nonce: str, revision: int) -> bytes:
+    head: bytes = DiscoveryResponse(type_url=kind.value, nonce=nonce, version_info=str(revision)).SerializeToString()
+    return head
+
+
+@lru_cache(_HEADS)
+def nobody(name: str) -> Resource:
+    """An assignment without endpoints, for one that is gone: clients ignore that an assignment was removed."""
+    return pack(Kind.ASSIGNMENT, name, ClusterLoadAssignment(cluster_name=name), 0)
+
+
+@lru_cache(_HEADS)
+def is_empty(assignment: bytes) -> bool:
+    """Whether an assignment, encoded for delta, has no endpoint."""
+    said = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
+    return not any(locality.lb_endpoints for locality in ClusterLoadAssignment.FromString(said.value).endpoints)

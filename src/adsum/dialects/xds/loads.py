@@ -1,0 +1,131 @@
+"""Load reports (LRS): what gateways and gRPC clients say of the requests that they sent to each service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from adsum.core.rules import shown
+from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_LOADS, MAX_NAME, MAX_NODE
+from adsum.dialects.xds.pace import Pace
+from adsum.dialects.xds.refusals import Refused, malformed
+from adsum.dialects.xds.stream import Call
+from adsum.ports import Clock
+
+_ASKED: Final[bytes] = LoadStatsResponse(
+    send_all_clusters=True, load_reporting_interval=Duration(seconds=LOADS_EVERY)
+).SerializeToString()
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests from one client to one service: since it connected, and in progress as it said last."""
+
+    requests: int = 0
+    errors: int = 0
+    dropped: int = 0
+    in_progress: int = 0
+
+
+class Loads:
+    """Sums up what clients report. A client is its node's id; what it said is forgotten when its last stream ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._of: dict[str, dict[str, Load]] = {}
+        self._streams: dict[str, int] = {}
+        self._pairs = 0
+
+    def of(self, node: str) -> Mapping[str, Load]:
+        """What one client said, by service."""
+        return self._of.get(node, {})
+
+    def total(self, node: str) -> Load:
+        """What one client said of all services."""
+        total = Load()
+        for each in self.of(node).values():
+            _add(total, each)
+        return total
+
+    def by_service(self) -> dict[str, Load]:
+        """What all clients said, by service."""
+        totals: dict[str, Load] = {}
+        for loads in self._of.values():
+            for service, each in loads.items():
+                _add(totals.setdefault(service, Load()), each)
+        return dict(sorted(totals.items()))
+
+    async def speak(self, call: Call) -> None:
+        """Take one client's reports until it ends."""
+        node: str | None = None
+        pace = Pace()
+        try:
+            while (request := await call.read()) is not None:
+                said = _parsed(request)
+                if node is None:
+                    node = self._greet(said)
+                    await call.write(_ASKED)
+                self._take(node, said)
+                await self._clock.sleep(pace.pause(self._clock.now()))
+        except Refused as refusal:
+            await call.refuse(refusal.code, str(refusal))
+        except ConnectionError:
+            pass
+        finally:
+            if node is not None:
+                self._part(node)
+
+    def _greet(self, said: Any) -> str:
+        node: str = said.node.id
+        if not node or len(node) > MAX_NODE or not node.isprintable():
+            raise malformed(f"the first report must say which node it is from, not {shown(node)}")
+        self._streams[node] = self._streams.get(node, 0) + 1
+        return node
+
+    def _part(self, node: str) -> None:
+        self._streams[node] -= 1
+        if not self._streams[node]:
+            del self._streams[node]
+            self._pairs -= len(self._of.pop(node, ()))
+
+    def _take(self, node: str, said: Any) -> None:
+        loads = self._of.setdefault(node, {})
+        for cluster in said.cluster_stats:
+            load = self._load(loads, cluster.cluster_name)
+            if load is None:
+                continue
+            load.dropped += cluster.total_dropped_requests
+            load.in_progress = 0
+            for part in cluster.upstream_locality_stats:
+                load.requests += part.total_issued_requests
+                load.errors += part.total_error_requests
+                load.in_progress += part.total_requests_in_progress
+
+    def _load(self, loads: dict[str, Load], cluster: str) -> Load | None:
+        """The sum for a cluster's service; None if there is no room for another."""
+        service = cluster.partition("?")[0]
+        if service not in loads:
+            if self._pairs >= MAX_LOADS or len(service) > MAX_NAME:
+                return None
+            self._pairs += 1
+            loads[service] = Load()
+        return loads[service]
+
+
+def _parsed(request: bytes) -> Any:
+    try:
+        return LoadStatsRequest.FromString(request)
+    except DecodeError:
+        raise malformed("this is no load report") from None
+
+
+def _add(total: Load, each: Load) -> None:
+    total.requests += each.requests
+    total.errors += each.errors
+    total.dropped += each.dropped
+    total.in_progress += each.in_progress

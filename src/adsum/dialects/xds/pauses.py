@@ -1,0 +1,39 @@
+"""Acknowledgements that wait: an ACK says that a configuration was taken, and workers take theirs a moment later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from adsum.dialects.xds.bounds import SAFE
+from adsum.watches import Watch
+
+
+class Pauses:
+    """Acknowledges for watches, each `SAFE` seconds after it was asked to."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[float, Watch, int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, watch: Watch, revision: int) -> None:
+        """From `SAFE` seconds on from now, the client routes by that revision."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append((loop.time() + SAFE, watch, revision))
+        if self._timer is None:
+            self._timer = loop.call_later(SAFE, self._over)
+
+    def close(self) -> None:
+        """Acknowledge nothing more; idempotent."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _over(self) -> None:
+        loop, waiting = asyncio.get_running_loop(), self._waiting
+        self._timer = None
+        while waiting and waiting[0][0] <= loop.time():
+            _, watch, revision = waiting.popleft()
+            watch.acknowledge(revision)
+        if waiting:
+            self._timer = loop.call_at(waiting[0][0], self._over)

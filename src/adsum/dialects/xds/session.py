@@ -1,0 +1,229 @@
+"""One stream as a state machine: what it hears and what it says next. No clock, socket or task in here.
+
+Order: clusters, their assignments, then, once those are acknowledged, listeners and routes, so that nothing is named
+before it is known; what is gone is removed last, in the opposite order. Of each kind at most one response is on its
+way: whoever is slow is told less often, and no queue can grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Final, Protocol
+
+from adsum.dialects.xds import encoding
+from adsum.dialects.xds.asked import Asked
+from adsum.dialects.xds.bounds import HOLD
+from adsum.dialects.xds.subscription import Heard, Sight, Subscription
+from adsum.gateway.resources import ORDER, Kind, Resource
+
+NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET})
+"""Kinds that listeners and routes name, and so wait for."""
+
+
+class Place(Sight, Protocol):
+    """What a client is to see, and at which publication; it wants to be told of changes of what is subscribed to."""
+
+    @property
+    def number(self) -> int:
+        """Of the publication; 0 before the first: nothing is answered before the catalog is loaded."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Of the catalog at it."""
+        ...
+
+    @property
+    def settling(self) -> bool:
+        """Whether what is missing may only have not come back yet."""
+        ...
+
+    def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        """Have `told` called when one of them changes."""
+        ...
+
+    def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        """No longer."""
+        ...
+
+    def subscribe_all(self, session: Session, kind: Kind, *, all: bool) -> None:
+        """Have `told` called when anything of that kind changes, or no longer."""
+        ...
+
+
+class Session:
+    """What one client asked for, has, and is owed. `variant` is the module `delta` or `sotw`."""
+
+    __slots__ = (
+        "_awaited",
+        "_brought",
+        "_held_since",
+        "_place",
+        "_subscriptions",
+        "_variant",
+        "returning",
+    )
+
+    def __init__(self, variant: ModuleType, place: Place) -> None:
+        self._variant = variant
+        self._place = place
+        self._subscriptions: dict[Kind, Subscription] = {}
+        self._awaited: set[str] = set()
+        """Clusters that the client was told of and whose assignment it has not asked for yet."""
+        self._brought: set[str] = set()
+        """Assignments that it had when it came."""
+        self._held_since: float | None = None
+        self.returning = False
+        """Whether it had something when it came."""
+
+    @property
+    def subscriptions(self) -> Mapping[Kind, Subscription]:
+        return self._subscriptions
+
+    def hear(self, asked: Asked) -> str:
+        """Take a request; why the client rejects the last response of that kind, "" if it does not."""
+        kind, place = asked.kind, self._place
+        subscription = self._subscriptions.get(kind)
+        if subscription is None:
+            subscription = self._subscriptions[kind] = Subscription(kind, place.most_names)
+        first, wildcard = not subscription.asked, subscription.wildcard
+        heard: Heard = self._variant.hear(subscription, asked, place)
+        if first and asked.returning:
+            self.returning = True
+            if kind is Kind.ASSIGNMENT:
+                self._brought = set(asked.brought or asked.names)
+        place.unsubscribe(self, kind, heard.dropped)
+        place.subscribe(self, kind, heard.added)
+        if subscription.wildcard is not wildcard:
+            place.subscribe_all(self, kind, all=subscription.wildcard)
+        if kind is Kind.ASSIGNMENT and self._awaited:
+            self._awaited -= subscription.names
+        return heard.rejection
+
+    def told(self, kind: Kind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
+        """Some resources that it subscribed to are no longer as they were."""
+        subscription = self._subscriptions.get(kind)
+        if subscription is not None:
+            subscription.told(changed, removed)
+        if kind is Kind.CLUSTER:
+            self._awaited.difference_update(removed)
+
+    def next(self, now: float) -> bytes | None:
+        """The next response, if one is to be sent now. To be asked for until there is none."""
+        if not self._place.number:
+            return None
+        if self._withholds():
+            return self._say_who_is_there()
+        for kind in ORDER:
+            if kind in NAMED or self._may_name(kind, now):
+                response = self._say(kind)
+                if response is not None:
+                    return response
+        return self._removal(now)
+
+    def leave(self) -> None:
+        """The stream ended."""
+        for kind, subscription in self._subscriptions.items():
+            self._place.unsubscribe(self, kind, subscription.names)
+            self._place.subscribe_all(self, kind, all=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether something waits for others to be acknowledged, and may be sent without that later."""
+        return self._held_since is not None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the client has acknowledged everything that there is to say to it, assignments without objection."""
+        if not self._place.number or self._withholds():
+            return False
+        for subscription in self._subscriptions.values():
+            if subscription.flight is not None or subscription.owed or subscription.unanswered:
+                return False
+        assignments = self._subscriptions.get(Kind.ASSIGNMENT)
+        if assignments is None:
+            clusters = self._subscriptions.get(Kind.CLUSTER)
+            return not self.returning or (clusters is not None and not clusters.has)
+        return not (assignments.rejected or self._awaited)
+
+    def _say(self, kind: Kind, *, removing: bool = False) -> bytes | None:
+        subscription = self._subscriptions.get(kind)
+        if subscription is None or subscription.flight is not None:
+            return None
+        place = self._place
+        response: bytes | None = self._variant.say(subscription, place, place.number, place.revision, removing=removing)
+        if response is not None and kind is Kind.CLUSTER and not removing:
+            self._follow_up(subscription.flight or ())
+        return response
+
+    def _follow_up(self, clusters: Iterable[str]) -> None:
+        """A cluster that changed waits for its assignment to be said again, even as it was; a new one is asked for."""
+        assignments = self._subscriptions.get(Kind.ASSIGNMENT)
+        for name in clusters:
+            if self._place.find(Kind.ASSIGNMENT, name) is None:
+                continue
+            if assignments is not None and assignments.covers(name):
+                assignments.again(name)
+            else:
+                self._awaited.add(name)
+
+    def _may_name(self, kind: Kind, now: float) -> bool:
+        """Whether what listeners and routes name is known by now, or has been waited for long enough."""
+        subscription = self._subscriptions.get(kind)
+        if subscription is None or not (subscription.owed or subscription.unanswered):
+            return False
+        return self._clear(NAMED, now)
+
+    def _clear(self, kinds: Iterable[Kind], now: float) -> bool:
+        """Whether nothing of these kinds is on its way, nor asked for soon; or that has been waited for long enough."""
+        if not (self._awaited or self._busy(kinds)):
+            self._held_since = None
+            return True
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since < HOLD:
+            return False
+        self._awaited.clear()
+        return True
+
+    def _busy(self, kinds: Iterable[Kind]) -> bool:
+        subscriptions = self._subscriptions
+        return any(kind in subscriptions and subscriptions[kind].flight is not None for kind in kinds)
+
+    def _removal(self, now: float) -> bytes | None:
+        """Say what is gone, of one kind after the other, once all else is acknowledged."""
+        if not any(each.owed for each in self._subscriptions.values()):
+            self._held_since = None
+            return None
+        if not self._clear(ORDER, now):
+            return None
+        for kind in reversed(ORDER):
+            response = self._say(kind, removing=True)
+            if response is not None:
+                return response
+        return None
+
+    def _withholds(self) -> bool:
+        """Whether the client knows more than we do, who have only just begun: nothing is taken from it then."""
+        if not (self.returning and self._place.settling):
+            return False
+        if Kind.ASSIGNMENT not in self._subscriptions:
+            return True
+        self._brought = {name for name in self._brought if self._is_empty(name)}
+        return bool(self._brought)
+
+    def _say_who_is_there(self) -> bytes | None:
+        """Say assignments that somebody is in, and nothing else."""
+        subscription = self._subscriptions.get(Kind.ASSIGNMENT)
+        if subscription is None:
+            return None
+        withheld = {name for name in subscription.owed if self._is_empty(name)}
+        subscription.owed -= withheld
+        response = self._say(Kind.ASSIGNMENT)
+        subscription.owed |= withheld
+        return response
+
+    def _is_empty(self, name: str) -> bool:
+        assignment = self._place.find(Kind.ASSIGNMENT, name)
+        return assignment is None or encoding.is_empty(assignment.delta)

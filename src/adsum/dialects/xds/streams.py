@@ -1,0 +1,163 @@
+"""All streams of this node: who joins and leaves, who is told when, and who is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable
+from types import ModuleType
+
+from adsum.core.errors import Invalid
+from adsum.dialects.xds.asked import Node
+from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
+from adsum.dialects.xds.knowledge import KindStatus, Rejections, StreamStatus
+from adsum.dialects.xds.pauses import Pauses
+from adsum.dialects.xds.publisher import Publisher
+from adsum.dialects.xds.refusals import malformed
+from adsum.dialects.xds.session import Session
+from adsum.dialects.xds.stream import Call, Joined, Stream
+from adsum.gateway.resources import Kind
+from adsum.gateway.shape import Shape
+from adsum.ports import Clock
+from adsum.watches import Watch, Watches
+
+_log = logging.getLogger("adsum.xds")
+
+
+class Streams:
+    """Implements `stream.Desk`."""
+
+    def __init__(self, publisher: Publisher, watches: Watches, clock: Clock) -> None:
+        self.clock = clock
+        self._publisher = publisher
+        self._watches = watches
+        self._pauses = Pauses()
+        self._all: dict[Stream, None] = {}
+        self._of: dict[Session, Stream] = {}
+        self._waiting: deque[Stream] = deque()
+        self._turn: asyncio.Handle | None = None
+        self.rejections = Rejections()
+        self.shed = 0
+        """How many were cut off because they did not read."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    async def speak(self, call: Call, variant: ModuleType) -> None:
+        """Keep the client of this call informed until it ends."""
+        if len(self._all) >= MAX_STREAMS:
+            await call.refuse("RESOURCE_EXHAUSTED", "this node has as many streams as it can hold")
+            return
+        stream = Stream(self, call, variant)
+        self._all[stream] = None
+        try:
+            await stream.run()
+        finally:
+            del self._all[stream]
+            if stream.joined is not None:
+                self._leave(stream.joined)
+
+    def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
+        """See `Desk`."""
+        shape = _shape(node) if node.is_envoy else None
+        watch = self._watches.open(None, cooperates=True, told=False)
+        try:
+            publisher = self._publisher
+            audience = publisher.gateways(shape) if shape is not None else publisher.grpc_clients()
+        except BaseException:
+            self._watches.leave(watch)
+            raise
+        session = Session(variant, audience)
+        self._of[session] = stream
+        return Joined(node, audience, session, watch)
+
+    def _leave(self, joined: Joined) -> None:
+        joined.session.leave()
+        del self._of[joined.session]
+        self._publisher.leave(joined.audience)
+        self._watches.leave(joined.watch)
+
+    def applied(self, watch: Watch, revision: int, *, at_once: bool) -> None:
+        """See `Desk`."""
+        if at_once:
+            watch.acknowledge(revision)
+        else:
+            self._pauses.add(watch, revision)
+
+    def rejected(self, node: Node, kind: Kind, words: str) -> None:
+        """See `Desk`."""
+        self.rejections.add(kind, node.id, words)
+
+    def tell(self, sessions: Iterable[Session]) -> None:
+        """Tell these what is new: some at once, of many the rest after others had their turn."""
+        self._waiting.extend(self._of[session] for session in sessions if session in self._of)
+        if self._turn is None:
+            self._tell_some()
+
+    def tell_all(self) -> None:
+        """Tell everybody."""
+        self.tell(list(self._of))
+
+    def settle(self) -> None:
+        """A publication is out: who has nothing to be told of it has applied it already."""
+        for stream in self._of.values():
+            stream.settle()
+
+    def look(self) -> None:
+        """Cut off those that don't read, and let go on who has waited for long enough."""
+        now = self.clock.now()
+        writing = [(each.writing_since, each) for each in self._all if each.writing_since is not None]
+        writing.sort(key=lambda pair: pair[0])
+        unsent = sum(each.unsent for _, each in writing)
+        for since, stream in writing:
+            if now - since < STALL and unsent <= MAX_UNSENT:
+                break
+            unsent -= stream.unsent
+            self.shed += 1
+            _log.warning("%s does not read what it is told, and is cut off", stream.call.peer)
+            stream.call.cut("what was said was not read")
+        self.tell([session for session in self._of if session.held])
+
+    def close(self) -> None:
+        """End all streams; idempotent."""
+        for stream in self._all:
+            stream.call.cut("the registry is stopping")
+        self._pauses.close()
+        self._waiting.clear()
+        if self._turn is not None:
+            self._turn.cancel()
+
+    def programs(self) -> Counter[str]:
+        """How many streams there are of each program."""
+        return Counter(stream.joined.node.agent for stream in self._of.values() if stream.joined is not None)
+
+    def statuses(self) -> list[StreamStatus]:
+        """What is known of every client that said who it is, by node."""
+        known = [_status(stream, stream.joined) for stream in self._of.values() if stream.joined is not None]
+        return sorted(known, key=lambda each: (each.node, each.since))
+
+    def _tell_some(self) -> None:
+        self._turn = None
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            stream = self._waiting.popleft()
+            try:
+                stream.flush()
+            except Exception:
+                _log.exception("a stream of %s failed", stream.call.peer)
+                stream.call.cut("the registry failed at this")
+        if self._waiting:
+            self._turn = asyncio.get_running_loop().call_soon(self._tell_some)
+
+
+def _shape(node: Node) -> Shape:
+    try:
+        return Shape.of(node.metadata)
+    except Invalid as error:
+        raise malformed(f"the node's metadata says nothing that a gateway of ours would say: {error}") from None
+
+
+def _status(stream: Stream, joined: Joined) -> StreamStatus:
+    kinds = {kind: KindStatus(each.sent, each.acked, each.words) for kind, each in joined.session.subscriptions.items()}
+    program = f"{joined.node.agent} {joined.node.version}".strip()
+    return StreamStatus(joined.node.id, program, stream.call.peer, stream.since, joined.watch.applied, kinds)

@@ -1,0 +1,101 @@
+"""The dialect: gateways and gRPC clients, kept at what the registry knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from types import MappingProxyType
+from typing import Final
+
+from adsum.dialects.xds import delta, sotw
+from adsum.dialects.xds.addresses import Addresses, Refusal
+from adsum.dialects.xds.bounds import LOOK
+from adsum.dialects.xds.loads import Loads
+from adsum.dialects.xds.publisher import Compiled, IntentOf, Publisher
+from adsum.dialects.xds.stream import Call
+from adsum.dialects.xds.streams import Streams
+from adsum.ports import Clock
+from adsum.registry import Registry
+from adsum.watches import Watch
+
+_ADS: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
+_LRS: Final = "/envoy.service.load_stats.v3.LoadReportingService"
+
+
+class Xds:
+    """Speaks xDS to everybody who calls one of its `methods`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Clock,
+        rng: Random,
+        *,
+        compiled: Compiled,
+        intent: IntentOf,
+        refusal: Refusal,
+    ) -> None:
+        """`compiled` is what is seen before anything is known; `refusal` says why an address may not be routed to."""
+        self._registry = registry
+        self._clock = clock
+        self._publisher = Publisher(compiled, intent)
+        self._addresses = Addresses(clock, rng, refusal, self._look_again)
+        self._watch: Watch | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.streams = Streams(self._publisher, registry.watches, clock)
+        self.loads = Loads(clock)
+        self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
+            {
+                f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),
+                f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.speak(call, sotw),
+                f"{_LRS}/StreamLoadStats": self.loads.speak,
+            }
+        )
+        """What may be called, by path."""
+
+    async def start(self) -> None:
+        """Follow the registry; streams that came before are answered once its catalog is loaded."""
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="adsum-xds-follow"),
+            asyncio.create_task(self._look(), name="adsum-xds-look"),
+        ]
+
+    async def stop(self) -> None:
+        """Tell nobody anything more; idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.streams.close()
+        await self._addresses.close()
+
+    async def _follow(self) -> None:
+        """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together."""
+        watches = self._registry.watches
+        with watches.open(None) as self._watch:
+            while not watches.ended:
+                if self._registry.ready:
+                    self._publish()
+                await self._watch.changed()
+
+    def _publish(self) -> None:
+        snapshot = self._registry.snapshot
+        self._addresses.follow(snapshot)
+        told = self._publisher.publish(snapshot, self._addresses.known, self._clock.now())
+        if told is None:
+            self.streams.tell_all()
+        else:
+            self.streams.tell(told)
+        self.streams.settle()
+
+    def _look_again(self) -> None:
+        if self._watch is not None:
+            self._watch.wake()
+
+    async def _look(self) -> None:
+        while True:
+            await self._clock.sleep(LOOK)
+            self.streams.look()
+            if self._publisher.settle(self._clock.now()):
+                self.streams.tell_all()
