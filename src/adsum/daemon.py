@@ -85,7 +85,7 @@ class Daemon:
         self.urls = [http.url(each) for each in sockets]
         bounds = http.Bounds(connections=self._config.max_connections)
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
-        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts)
+        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
         await self._server.start()
         try:
             await self.registry.start()

@@ -249,6 +249,14 @@ def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptu
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+async def test_what_was_shed_is_counted(daemon: RunningDaemon) -> None:
+    for said in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD):
+        await _talk(daemon, said + b"\r\n\r\n")
+    metrics = await _talk(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    for status in (400, 421, 431):
+        assert b'adsum_shed_total{status="%d"} 1.0' % status in metrics
+
+
 async def test_two_thousand_idle_connections_are_nothing(daemon: RunningDaemon) -> None:
     host, port = daemon.url.removeprefix("http://").split(":")
     held = []

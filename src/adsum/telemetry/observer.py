@@ -37,6 +37,9 @@ class Telemetry:
         self._refused = Counter(
             "adsum_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
         )
+        self._shed = Counter(
+            "adsum_shed", "Connections ended by a bound or a rule, by what they were told", ["status"], registry=metrics
+        )
         self._probes = Counter("adsum_probes", "Probes finished", ["kind", "result"], registry=metrics)
         self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)
         self._overdue = Gauge("adsum_checks_overdue", "Checks that should have started by now", registry=metrics)
@@ -94,6 +97,10 @@ class Telemetry:
 
     def refused(self, operation: str, error: Exception) -> None:
         self._refused.labels(operation, type(error).__name__).inc()
+
+    def shed(self, status: str) -> None:
+        """A connection was ended by a bound or a rule: the status that it was told, or "cut" if none."""
+        self._shed.labels(status).inc()
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:  # noqa: ARG002
         self._probes.labels(check.kind.value, outcome.result.value).inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,6 +11,9 @@ BACKLOG: Final = 4_096
 """How many connections wait to be accepted; the system turns away more."""
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request's head; a connection that sends more is answered 431 and closed."""
+MAX_BEHIND: Final = 16
+"""How many requests of a connection wait behind the one that is being answered; past it nothing more is read, and so
+its end goes unnoticed, until that one is answered."""
 SWEEP: Final = 1.0
 """How often overdue connections are looked for, in seconds."""
 
@@ -30,6 +34,10 @@ class Bounds:
     """How long answers may take to finish once the server stops."""
 
 
+Shed = Callable[[str], None]
+"""Hears of each connection that was ended by a bound or a rule: the status that it was told, or "cut" if none."""
+
+
 class Held(Protocol):
     """A connection, as the sweeper sees it."""
 
@@ -46,11 +54,16 @@ class Held(Protocol):
         ...
 
 
+def untold(_: str) -> None:
+    """Count nothing."""
+
+
 class Sweeper:
     """Looks for connections that hold us up: an unfinished request, or a peer that doesn't read."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, shed: Shed) -> None:
         self.bounds = bounds
+        self.shed = shed
         self._unfinished: dict[Held, float] = {}
         self._stalls: dict[Held, tuple[float, int]] = {}
 

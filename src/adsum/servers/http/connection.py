@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adsum import wire
 from adsum.core.rules import shown
-from adsum.servers.http.bounds import MAX_HEAD, Sweeper
+from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
 Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
@@ -48,6 +48,7 @@ class Connection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """Close without a word."""
+        self._sweeper.shed("cut")
         self._gone()
         self.transport.abort()
 
@@ -102,6 +103,8 @@ class Connection(HttpToolsProtocol):
         if not self._answered:
             self._unset_keepalive_if_required()  # An answer before it in the same piece may have set it.
             super().on_headers_complete()
+            if 0 < len(self.pipeline) <= MAX_BEHIND:
+                self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -179,6 +182,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline or (not self._idle() and self.cycle.response_started):
             self.cut()
             return
+        self._sweeper.shed(str(code))
         self._gone()
         title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
         body = wire.encode(wire.Problem(title=title, status=code, detail=detail))

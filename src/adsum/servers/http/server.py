@@ -11,7 +11,7 @@ from typing import cast
 
 import uvicorn
 
-from adsum.servers.http.bounds import BACKLOG, Bounds, Sweeper
+from adsum.servers.http.bounds import BACKLOG, Bounds, Shed, Sweeper, untold
 from adsum.servers.http.browsers import Hosts
 from adsum.servers.http.connection import Connection, Prompt
 
@@ -28,11 +28,12 @@ class HttpServer:
         bounds: Bounds | None = None,
         prompt: Prompt | None = None,
         hosts: Hosts | None = None,
+        shed: Shed = untold,
     ) -> None:
-        """`prompt` is asked first; `hosts`, if given, are the names that it may be called by."""
+        """`prompt` is asked first; `hosts`, if given, are the names that it may be called by; see `Shed`."""
         bounds = bounds or Bounds()
         self._sockets = list(sockets)
-        self._sweeper = Sweeper(bounds)
+        self._sweeper = Sweeper(bounds, shed)
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", partial(Connection, self._sweeper, hosts, prompt)),
