@@ -21,14 +21,24 @@ from typing import Any, Final
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import address, shown
+from adsum.gateway.shape import Shape, split
 
 LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
 URL: Final = f"http://{LISTEN}"
+XDS_PORT: Final = 23787
+"""Where a registry node talks to gateways and gRPC clients."""
+GATEWAY: Final = "127.0.0.1:8080"
+"""Where a gateway takes requests."""
+MONITOR: Final = "127.0.0.1:23788"
+"""Where a gateway tells its metrics."""
+OFF: Final = "off"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 MAX_CONNECTIONS: Final = 1_000_000
 """More is surely a slip of the finger."""
+MAX_THREADS: Final = 1_024
+"""More threads than processors that there are."""
 MAX_PROBES: Final = 65_536
 """More probes at a time than ports to send them from are of no use."""
 LONGEST: Final = 86_400.0
@@ -37,9 +47,12 @@ LONGEST: Final = 86_400.0
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
 
 
-def setting(text: str, *, length: bool = False, metavar: str = "", **options: Any) -> Any:
-    """A field with its help. `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h."""
-    return field(metadata={"help": text, "length": length, "metavar": metavar}, **options)
+def setting(text: str, *, length: bool = False, metavar: str = "", bare: str = "", **options: Any) -> Any:
+    """A field with its help.
+
+    `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `bare`: what the flag means without a value.
+    """
+    return field(metadata={"help": text, "length": length, "metavar": metavar, "bare": bare}, **options)
 
 
 def default_store() -> str:
@@ -164,8 +177,82 @@ class RunConfig:
         within("stop_timeout", self.stop_timeout, 0.0, LONGEST)
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """What `adsum gateway` is told. Lengths of time are seconds."""
+
+    listen: tuple[str, ...] = setting(
+        "Address and port to take requests at; may be given several times", metavar="IP:PORT", default=(GATEWAY,)
+    )
+    xds: str = setting(
+        f"Where registry nodes talk to gateways; several are separated by commas (default: port {XDS_PORT} of the "
+        "hosts that --url names)",
+        metavar="HOST:PORT",
+        default="",
+    )
+    node: str = setting("What tells it from other gateways (default: <host>-<port>)", default="")
+    tls_cert: str = setting("Speak TLS with this certificate (PEM, the whole chain)", metavar="FILE", default="")
+    tls_key: str = setting("Its private key (PEM)", metavar="FILE", default="")
+    default_routes: bool = setting(
+        "Whether every service is reached under /SERVICE/ and as SERVICE.localhost without a route of its own",
+        default=True,
+    )
+    trusted_hops: int = setting("How many proxies in front of it are believed about X-Forwarded-For", default=0)
+    access_log: str = setting("A line on standard output for every request: json, text or off", default="json")
+    monitor: str = setting(
+        "Where /metrics, /healthz and /readyz are answered; off: nowhere", metavar="IP:PORT", default=MONITOR
+    )
+    concurrency: int = setting("Threads that serve requests (default: one for every processor)", default=0)
+    max_connections: int = setting("Connections at a time; past it new ones are closed at once", default=50_000)
+    drain_timeout: float = setting(
+        "How long requests that run may take to finish when it ends or reloads; then they are cut off",
+        length=True,
+        default=10.0,
+    )
+    envoy: str = setting(
+        "The Envoy to run (default: the one beside this Python, else the one on PATH)", metavar="PATH", default=""
+    )
+    log_level: str = setting("debug, info, warning or error", default="info")
+    log_format: str = setting("text or json", default="text")
+
+    def __post_init__(self) -> None:
+        for each in filter(None, self.xds.split(",")):
+            place("xds", each.strip())
+        for name, each in (*(("listen", each) for each in self.listen), ("monitor", self.monitor)):
+            if each != OFF and split(name, each)[1] == 0:
+                raise Invalid(name, "must say a port; a gateway's is to be known")
+        within("concurrency", self.concurrency, 0, MAX_THREADS)
+        within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
+        within("drain_timeout", self.drain_timeout, 0.0, LONGEST)
+        one_of("log_level", self.log_level, LOG_LEVELS)
+        one_of("log_format", self.log_format, LOG_FORMATS)
+        try:
+            self.shape()
+        except Invalid as error:
+            raise Invalid("tls_cert" if error.field == "tls_certificate" else error.field, error.problem) from None
+
+    def shape(self, zone: str = "", roots: str = "") -> Shape:
+        """What such a gateway says of itself to the registry. Raises `Invalid`."""
+        return Shape(
+            listen=self.listen,
+            default_routes=self.default_routes,
+            access_log=self.access_log,
+            tls_certificate=str(Path(self.tls_cert).absolute()) if self.tls_cert else "",
+            tls_key=str(Path(self.tls_key).absolute()) if self.tls_key else "",
+            trusted_hops=self.trusted_hops,
+            zone=zone,
+            roots=roots,
+        )
+
+
 TABLES: Final[Mapping[str, type]] = MappingProxyType(
-    {"client": ClientConfig, "serve": ServeConfig, "instance": InstanceConfig, "run": RunConfig}
+    {
+        "client": ClientConfig,
+        "serve": ServeConfig,
+        "instance": InstanceConfig,
+        "run": RunConfig,
+        "gateway": GatewayConfig,
+    }
 )
 """The tables of the file."""
 

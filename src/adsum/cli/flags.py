@@ -45,13 +45,28 @@ def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable
 
 
 def _option(field: Field, kind: Any) -> Callable[[C], C]:
+    if kind is bool:
+        return _switch(field)
     options: dict[str, Any] = {"multiple": kind in MANY, "default": None}
+    if field.metadata["bare"]:
+        options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
     metavar = field.metadata["metavar"] or ("LENGTH" if field.metadata["length"] else _METAVARS.get(kind, "TEXT"))
     text = f"{field.metadata['help']}.  [env: {variable(field.name)}{_default(field)}]"
     return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
 
 
-_METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER", bool: "true|false"}
+def _switch(field: Field) -> Callable[[C], C]:
+    """One of two flags; what it says goes the way of all settings, as a text."""
+    names = f"{flag(field.name)}/{flag(f'no_{field.name}')}"
+    text = f"{field.metadata['help']}.  [env: {variable(field.name)}; default: {str(field.default).lower()}]"
+    return click.option(names, field.name, default=None, callback=_said, help=text)
+
+
+def _said(_: click.Context, __: click.Parameter, value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
+
+
+_METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER"}
 
 
 def _default(field: Field) -> str:
@@ -59,11 +74,9 @@ def _default(field: Field) -> str:
     value = field.default
     if value is MISSING or value in ("", (), 0):
         return ""
-    return (
-        f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
-        if isinstance(value, float)
-        else (f"; default: {value}")
-    )
+    if isinstance(value, float):
+        return f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
+    return f"; default: {_shown(value)}"
 
 
 def _show(loaded: Settings) -> None:

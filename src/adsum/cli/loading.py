@@ -33,6 +33,19 @@ class Settings:
     tables: Mapping[type, object]
     origins: Mapping[str, str]
     """Name of a setting → the flag, the variable, or the file and its key, that gave it; `default` if none did."""
+    flags: Mapping[str, Any]
+    environ: Mapping[str, str]
+    file: str | None
+    """What was said, so that it can be read again."""
+
+    def again(self) -> Settings:
+        """The same, with the file as it is now. Raises `ConfigError`."""
+        return load(tuple(self.tables), self.flags, self.environ, self.file)
+
+    def beside(self, table: type) -> Settings:
+        """A table that the command has no flags and variables for: from the file alone. Raises `ConfigError`."""
+        where = {name: self.environ.get(name, "") for name in (CONFIG_VARIABLE, "XDG_CONFIG_HOME")}
+        return load((table,), {}, where, self.file)
 
     def of(self, table: type[T]) -> T:
         """That table's values."""
@@ -40,7 +53,7 @@ class Settings:
 
     def blame(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
         """What is wrong with a value, from where it was given. `names`: field of the error → name of the setting."""
-        first = error.field.partition(".")[0].partition("[")[0]
+        first = _setting(error)
         return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
 
 
@@ -82,8 +95,13 @@ def load(
         try:
             loaded[table] = table(**values)
         except Invalid as error:
-            raise ConfigError(_sentence(origins, error.field, error.problem)) from None
-    return Settings(MappingProxyType(loaded), MappingProxyType(origins))
+            raise ConfigError(_sentence(origins, _setting(error), error.problem)) from None
+    return Settings(MappingProxyType(loaded), MappingProxyType(origins), flags, environ, file)
+
+
+def _setting(error: Invalid) -> str:
+    """The setting that an error's field is in."""
+    return error.field.partition(".")[0].partition("[")[0]
 
 
 def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:

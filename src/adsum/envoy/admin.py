@@ -1,0 +1,118 @@
+"""Envoy's admin interface, which only we can reach: a socket in a folder of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpcore
+
+from adsum.core.errors import AdsumError
+
+ANSWER: Final = 5.0
+"""Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""
+MONITOR: Final = "monitor"
+"""The name, in Envoy's figures, of the listener that tells the gateway's metrics."""
+OURS: Final = ("admin", MONITOR)
+"""What is not traffic."""
+
+
+class NoAnswer(AdsumError):
+    """Envoy does not answer on its admin socket, or not as expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What its listeners have to do now."""
+
+    requests: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where it listens, as (IP, port), and what it could not do, in its own words."""
+
+    up: frozenset[tuple[str, int]]
+    refused: tuple[str, ...]
+
+
+class Admin:
+    """Asks one Envoy. Every method raises `NoAnswer`."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    async def live(self) -> bool:
+        """Whether it has everything that it waited for and has begun to serve."""
+        status, body = await self._ask("GET", "/ready")
+        return status == 200 and body.strip() == b"LIVE"
+
+    async def listeners(self) -> Listeners:
+        """Its listeners, and those that it refused or could not open."""
+        statuses = (await self._json("/listeners?format=json")).get("listener_statuses", ())
+        dumped = (await self._json("/config_dump?resource=dynamic_listeners")).get("configs", ())
+        refused = [each["error_state"]["details"] for each in dumped if "error_state" in each]
+        return Listeners(frozenset(_place(each["local_address"]) for each in statuses), tuple(refused))
+
+    async def connected(self) -> bool:
+        """Whether a registry node talks to it."""
+        return (await self._figures("^control_plane.connected_state$")).get("control_plane.connected_state", 0) == 1
+
+    async def traffic(self) -> Traffic:
+        """The requests that run and the connections that are open."""
+        running = {"downstream_rq_active": 0, "downstream_cx_active": 0}
+        for name, value in (await self._figures(r"^http\..*\.downstream_(rq|cx)_active$")).items():
+            listener, _, figure = name.removeprefix("http.").rpartition(".")
+            if listener not in OURS:
+                running[figure] += value
+        return Traffic(running["downstream_rq_active"], running["downstream_cx_active"])
+
+    async def let_go(self) -> None:
+        """Answer `/readyz` with 503, and end every connection with the answer to its next request."""
+        await self._post("/healthcheck/fail")
+        await self._post("/drain_listeners?graceful&skip_exit")
+
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets; what is connected goes on."""
+        await self._post("/drain_listeners")
+
+    async def dump(self) -> Mapping[str, Any]:
+        """Everything that it was told, with the endpoints."""
+        return await self._json("/config_dump?include_eds")
+
+    async def _figures(self, pattern: str) -> dict[str, int]:
+        stats = (await self._json(f"/stats?format=json&filter={pattern}")).get("stats", ())
+        return {each["name"]: each["value"] for each in stats if "value" in each}
+
+    async def _json(self, path: str) -> Mapping[str, Any]:
+        status, body = await self._ask("GET", path)
+        if status == 404:  # There is nothing of what was asked for.
+            return {}
+        try:
+            said: Mapping[str, Any] = json.loads(body)
+        except ValueError:
+            raise NoAnswer(f"Envoy answered {path} with {status} and {body[:100]!r}") from None
+        return said
+
+    async def _post(self, path: str) -> None:
+        status, body = await self._ask("POST", path)
+        if status != 200:
+            raise NoAnswer(f"Envoy answered {path} with {status} and {body[:100]!r}")
+
+    async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        timeout = {"connect": ANSWER, "read": ANSWER, "write": ANSWER, "pool": ANSWER}
+        try:
+            async with httpcore.AsyncConnectionPool(uds=str(self.socket)) as pool:
+                answer = await pool.request(method, f"http://envoy{path}", extensions={"timeout": timeout})
+        except (OSError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise NoAnswer(f"Envoy does not answer: {error or type(error).__name__}") from None
+        return answer.status, answer.content
+
+
+def _place(address: Mapping[str, Any]) -> tuple[str, int]:
+    socket = address.get("socket_address", {})
+    return socket.get("address", ""), socket.get("port_value", 0)

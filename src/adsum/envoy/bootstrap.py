@@ -1,0 +1,131 @@
+"""What Envoy is told when it starts: who it is, where its registry is, and what it may use. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from adsum.envoy import monitor
+from adsum.envoy.figures import stats_config
+from adsum.envoy.plan import Place, Plan
+
+CLUSTER: Final = "adsum-gateway"
+"""What all gateways are together, in Envoy's words."""
+REGISTRY: Final = "adsum-registry"
+"""The cluster that leads to the registry."""
+CONNECT_TIMEOUT: Final = 1.0
+"""Seconds that a registry node has to accept a connection; then the next one is tried."""
+BACKOFF: Final = (0.1, 1.0)
+"""Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
+KEEPALIVE: Final = (10.0, 5.0)
+"""Seconds between two pings of the registry, and within which each is answered; else another node is tried."""
+
+_EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+
+
+def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
+    """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach."""
+    return {
+        **_common(plan, admin),
+        "static_resources": {
+            "clusters": [_registry(plan.registry), *_monitor_clusters(plan, admin)],
+            "listeners": _monitor_listeners(plan),
+        },
+        "dynamic_resources": {
+            "ads_config": _stream("DELTA_GRPC"),
+            "cds_config": _from_stream(),
+            "lds_config": _from_stream(),
+        },
+        "cluster_manager": {"load_stats_config": _stream("GRPC")},
+    }
+
+
+def _common(plan: Plan, admin: Path) -> dict[str, Any]:
+    """What holds wherever the routes and services come from."""
+    node: dict[str, Any] = {"id": plan.node, "cluster": CLUSTER, "metadata": plan.shape.metadata()}
+    if plan.shape.zone:
+        node["locality"] = {"zone": plan.shape.zone}
+    return {
+        "node": node,
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "stats_config": stats_config(),
+        "stats_flush_interval": "5s",
+        "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
+        "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}]},
+    }
+
+
+def _connection_bound(most: int) -> dict[str, Any]:
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": most,
+        },
+    }
+
+
+def _monitor_clusters(plan: Plan, admin: Path) -> list[dict[str, Any]]:
+    return [monitor.cluster(str(admin))] if plan.monitor else []
+
+
+def _monitor_listeners(plan: Plan) -> list[dict[str, Any]]:
+    return [monitor.listener(plan.monitor)] if plan.monitor else []
+
+
+def _registry(places: Sequence[Place]) -> dict[str, Any]:
+    """Every node of the registry will do: they are tried in turn until one answers."""
+    protocol = {
+        "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "connection_keepalive": {"interval": _seconds(KEEPALIVE[0]), "timeout": _seconds(KEEPALIVE[1])}
+            }
+        },
+    }
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in places
+    ]
+    named = not all(map(_is_ip, (host for host, _ in places)))
+    return {
+        "name": REGISTRY,
+        # Names are looked up again every 5 seconds.
+        "type": "STRICT_DNS" if named else "STATIC",
+        **({"dns_lookup_family": "ALL"} if named else {}),
+        "connect_timeout": _seconds(CONNECT_TIMEOUT),
+        "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {"cluster_name": REGISTRY, "endpoints": [{"lb_endpoints": endpoints}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
+        # All of them away for a while is no reason to stop trying any.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 100}},
+    }
+
+
+def _stream(kind: str) -> dict[str, Any]:
+    first, most = map(_seconds, BACKOFF)
+    retries = {"retry_back_off": {"base_interval": first, "max_interval": most}}
+    return {
+        "api_type": kind,
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": REGISTRY, "retry_policy": retries}}],
+    }
+
+
+def _from_stream() -> dict[str, Any]:
+    # Waited for as long as it takes: one that takes over from another must not begin with nothing to serve.
+    return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+
+def _seconds(length: float) -> str:
+    return f"{length:g}s"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

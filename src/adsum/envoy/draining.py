@@ -1,0 +1,51 @@
+"""How an Envoy ends without cutting anybody off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from adsum.envoy.admin import NoAnswer
+from adsum.envoy.incarnation import POLL, Incarnation
+
+LINGER: Final = 1.0
+"""Seconds that connections without a request have to be used or closed by their clients, so that a request that was on
+its way when the drain began is answered; longer than the way takes."""
+KILL_AFTER: Final = 3.0
+"""Seconds after SIGTERM within which Envoy has ended; then it is killed."""
+
+_log = logging.getLogger("adsum.envoy")
+
+
+async def drain(one: Incarnation, patience: float) -> None:
+    """Have it accept nothing more and finish what runs, for at most `patience` seconds; then end it."""
+    try:
+        async with asyncio.timeout(patience):
+            await _finish(one)
+    except TimeoutError:
+        await _tell_what_is_cut_off(one)
+    except NoAnswer as error:
+        _log.warning("it is ended without a drain: %s", error)
+    await one.process.end(KILL_AFTER)
+
+
+async def _finish(one: Incarnation) -> None:
+    await one.admin.let_go()
+    await one.admin.stop_accepting()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while one.process.running:
+        traffic = await one.admin.traffic()
+        if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - began >= LINGER):
+            return
+        await asyncio.sleep(POLL)
+
+
+async def _tell_what_is_cut_off(one: Incarnation) -> None:
+    try:
+        traffic = await one.admin.traffic()
+    except NoAnswer:
+        return
+    if traffic.requests:
+        _log.warning("%d requests still run and are cut off; --drain-timeout gives them longer", traffic.requests)

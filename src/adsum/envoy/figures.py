@@ -1,0 +1,59 @@
+"""Which of Envoy's figures a gateway keeps.
+
+Envoy would keep about 130 for every service and more for every route; nearly all of them are never looked at, and each
+costs memory and time in every scrape. Kept is what answers: how much, how well, how fast and to where, by service and
+by route; what was held back (retries, ejections, limits); and how Envoy itself is. What single instances were sent
+goes to the registry as load reports (LRS), which Envoy makes without figures of its own; it refuses to do both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+LATENCIES: Final = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
+"""Milliseconds: the upper bounds of the latency histograms' buckets."""
+
+CODES: Final = r"upstream_rq_(?:\dxx|total|time|timeout|retry|retry_success|retry_overflow|retry_limit_exceeded)"
+SERVICE: Final = (
+    r"^cluster\.[^.]+\.(?:"
+    + CODES
+    + r"|upstream_rq_(?:active|pending_active|pending_overflow|per_try_timeout|rx_reset|maintenance_mode)"
+    r"|upstream_cx_(?:active|total|connect_fail|connect_timeout|overflow)"
+    r"|membership_(?:healthy|degraded|total)"
+    r"|outlier_detection\.ejections_(?:active|enforced_total|overflow)"
+    r"|circuit_breakers\.default\.(?:cx|rq|rq_pending|rq_retry)_open"
+    r"|lb_healthy_panic"
+    r")$"
+)
+ROUTE: Final = r"^vhost\..+\.route\..+\." + CODES + "$"
+LISTENER: Final = (
+    r"^http\..+\.(?:downstream_rq_(?:total|active|\dxx|time|timeout|idle_timeout|max_duration_reached)"
+    r"|downstream_cx_(?:total|active|protocol_error|drain_close|idle_timeout)|downstream_cx_upgrades_active"
+    r"|no_route|no_cluster|rs_too_large|local_rate_limit\.(?:enabled|rate_limited))$"
+)
+WHOLE: Final = (
+    "server.",
+    "control_plane.",
+    "listener_manager.",
+    "cluster_manager.",
+    "overload.",
+    "main_thread.watchdog_",
+)
+"""Beginnings of the names of figures about Envoy itself."""
+# By address, not by thread.
+PLACES: Final = (
+    r"^listener\.(?:[^.]+|[0-9a-f._\[\]]+)\.(?:downstream_cx_(?:total|active|overflow|overload_reject)|downstream_global_cx_overflow"
+    r"|ssl\.(?:connection_error|handshake|fail_verify_error)|ssl\.certificate\..*)$"
+)
+LIMITED: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
+CACHED: Final = r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
+
+
+def stats_config() -> dict[str, Any]:
+    """Of Envoy's bootstrap."""
+    patterns: list[dict[str, Any]] = [{"prefix": each} for each in WHOLE]
+    patterns += [{"safe_regex": {"regex": each}} for each in (SERVICE, ROUTE, LISTENER, PLACES, LIMITED, CACHED)]
+    return {
+        "stats_matcher": {"inclusion_list": {"patterns": patterns}},
+        "histogram_bucket_settings": [{"match": {"suffix": "_time"}, "buckets": list(LATENCIES)}],
+    }

@@ -1,0 +1,103 @@
+"""One Envoy of a gateway: how it is started, and when it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from adsum.envoy.admin import Admin, NoAnswer
+from adsum.envoy.lines import ENVOY_LEVELS, FORMAT
+from adsum.envoy.plan import Plan
+from adsum.envoy.preflight import CannotServe
+from adsum.envoy.process import Process
+
+POLL: Final = 0.05
+"""Seconds between two questions to an Envoy that comes up or goes."""
+PATIENCE: Final = 3.0
+"""Seconds after which we say what it waits for."""
+HANDOVER: Final = 1.0
+"""Seconds by which one that was replaced outlives the requests that it may still finish."""
+
+_log = logging.getLogger("adsum.envoy")
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """A running Envoy and the plan that it follows."""
+
+    plan: Plan
+    process: Process
+    admin: Admin
+
+    @classmethod
+    async def start(
+        cls, plan: Plan, bootstrap: Mapping[str, Any], admin: Path, follows: Sequence[str] = ()
+    ) -> Incarnation:
+        """Start it with `bootstrap`, which is written beside its `admin` socket. `follows`: a lineage's arguments."""
+        path = admin.with_suffix(".json")
+        path.write_text(json.dumps(bootstrap))
+        return cls(plan, await Process.start(_argv(plan, path, follows)), Admin(admin))
+
+    @property
+    def leaves_within(self) -> float:
+        """Seconds after which it has ended once another one has taken over."""
+        return _drain_time(self.plan) + HANDOVER
+
+    async def until_serving(self, *, strict: bool) -> None:
+        """Return once it takes requests; that may take as long as the registry is away.
+
+        Raises `CannotServe` if it has ended, and, if `strict`, when it can't listen somewhere.
+        """
+        waited = 0.0
+        while not await self._serves(strict=strict):
+            if not self.process.running:
+                raise CannotServe(f"Envoy ended at once: {self.process.story()}")
+            await asyncio.sleep(POLL)
+            waited += POLL
+            if PATIENCE <= waited < PATIENCE + POLL:
+                _log.warning("it takes no requests yet: %s", await self._what_for())
+
+    async def _serves(self, *, strict: bool) -> bool:
+        try:
+            listeners = await self.admin.listeners()
+            if listeners.refused and strict:
+                raise CannotServe(f"Envoy can't listen: {listeners.refused[0]}")
+            up = listeners.up.issuperset(self.plan.places) or bool(listeners.refused and listeners.up)
+            return up and await self.admin.live()
+        except NoAnswer:
+            return False
+
+    async def _what_for(self) -> str:
+        places = ", ".join(f"{host}:{port}" for host, port in self.plan.registry)
+        try:
+            if await self.admin.connected():
+                return f"the registry at {places} has not told it anything"
+        except NoAnswer as error:
+            return str(error)
+        return f"no registry answers at {places} (is `adsum serve` running there? --xds says where to look)"
+
+
+def _argv(plan: Plan, bootstrap: Path, follows: Sequence[str]) -> list[str | Path]:
+    drain = _drain_time(plan)
+    return [
+        plan.binary.path,
+        *("-c", bootstrap),
+        *follows,
+        *("--concurrency", str(plan.concurrency)),
+        *("--drain-time-s", str(drain)),
+        *("--parent-shutdown-time-s", str(drain + int(HANDOVER))),
+        # Every answer ends its connection from the first second on; by default more and more do.
+        *("--drain-strategy", "immediate"),
+        *("-l", ENVOY_LEVELS[plan.log_level]),
+        *("--log-format", FORMAT),
+    ]
+
+
+def _drain_time(plan: Plan) -> int:
+    return max(1, math.ceil(plan.drain_timeout))

@@ -1,0 +1,49 @@
+"""Envoys that follow one another without a gap: each takes the listening sockets over from the one before.
+
+Envoy calls it hot restart: they find one another by a number, the base id, in the abstract socket name space and in a
+small file of shared memory. A lineage ends when its last Envoy crashes; the next one begins anew, with another number.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the system keeps it
+FLAGS: Final = 8
+"""Bytes at the end of the file: not zero while one of them is coming up."""
+
+
+class Lineage:
+    """Who follows whom. `folder` is ours alone."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._base_id_file = folder / f"base-id-{number}"
+        self._epoch = 0
+        self._served = False
+
+    def arguments(self) -> list[str]:
+        """What the next Envoy is told, so that it finds the one before."""
+        if not self._served:
+            return ["--use-dynamic-base-id", "--base-id-path", str(self._base_id_file)]
+        return ["--base-id", self._base_id_file.read_text().strip(), "--restart-epoch", str(self._epoch)]
+
+    def succeeded(self) -> None:
+        """The one that was told the latest arguments serves; the one before is leaving."""
+        self._served = True
+        self._epoch += 1
+
+    def failed(self) -> None:
+        """It came to nothing: have the one before accept another. Envoy would take it for still coming up for ever."""
+        with suppress(OSError, ValueError), self._memory().open("r+b") as memory:
+            memory.seek(-FLAGS, 2)
+            memory.write(bytes(FLAGS))
+
+    def end(self) -> None:
+        """Leave nothing of it in memory; Envoy does not clear up. Idempotent."""
+        with suppress(OSError, ValueError):
+            self._memory().unlink()
+
+    def _memory(self) -> Path:
+        return SHARED_MEMORY / f"envoy_shared_memory_{int(self._base_id_file.read_text()) * 10}"

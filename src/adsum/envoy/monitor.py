@@ -1,0 +1,89 @@
+"""What anybody who reaches the monitoring address may ask of a gateway: its metrics and how it is, nothing else.
+
+Envoy's own admin interface can also change and end it, and shows whatever it was told; it stays on a socket of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from adsum.envoy.admin import MONITOR
+
+ADMIN: Final = "adsum-admin"
+"""The cluster that leads to the admin socket."""
+METRICS: Final = "/stats/prometheus?usedonly"
+"""Without the figures of what has never been used."""
+
+_HTTP: Final = "type.googleapis.com/envoy.extensions.filters"
+_GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+
+
+def listener(place: tuple[str, int]) -> dict[str, Any]:
+    """Answers /metrics, /healthz (it runs) and /readyz (it takes requests; 503 once it is told to end)."""
+    address, port = place
+    manager = {
+        "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": MONITOR,
+        "codec_type": "AUTO",
+        "route_config": {"name": MONITOR, "virtual_hosts": [_ANY_HOST]},
+        "http_filters": [
+            {"name": "envoy.filters.http.health_check", "typed_config": _READY},
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_HTTP}.http.router.v3.Router", "suppress_envoy_headers": True},
+            },
+        ],
+        "normalize_path": True,
+        "generate_request_id": False,
+        "stream_idle_timeout": "30s",
+        "common_http_protocol_options": {"idle_timeout": "120s"},
+    }
+    return {
+        "name": MONITOR,
+        "stat_prefix": MONITOR,
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+        # Whoever floods the gateway must not keep its operator from seeing that.
+        "bypass_overload_manager": True,
+    }
+
+
+def cluster(socket: str) -> dict[str, Any]:
+    """The way to the admin socket."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": socket}}}}
+    return {
+        "name": ADMIN,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": ADMIN, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+_READY: Final = {
+    "@type": f"{_HTTP}.http.health_check.v3.HealthCheck",
+    "pass_through_mode": False,
+    "headers": [{"name": ":path", "string_match": {"exact": "/readyz"}}],
+}
+_ANY_HOST: Final = {
+    "name": MONITOR,
+    "domains": ["*"],
+    "routes": [
+        {
+            "match": {"path": "/metrics", "headers": [_GET]},
+            "route": {"cluster": ADMIN, "prefix_rewrite": METRICS, "timeout": "30s"},
+        },
+        {
+            "match": {"path": "/healthz", "headers": [_GET]},
+            "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
+        },
+        {
+            "match": {"prefix": "/"},
+            "direct_response": {
+                "status": 404,
+                "body": {"inline_string": "there are /metrics, /healthz and /readyz here\n"},
+            },
+        },
+    ],
+}

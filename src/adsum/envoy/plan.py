@@ -1,0 +1,82 @@
+"""What a gateway is to be: settled before anything runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from adsum.client.nodes import parse_urls
+from adsum.config import OFF, XDS_PORT, GatewayConfig
+from adsum.envoy.finding import Binary, find
+from adsum.gateway.shape import Shape, split
+
+USUAL_ROOTS: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep the authorities that they trust: Debian, Fedora, macOS and the BSDs."""
+
+Place = tuple[str, int]
+"""A host and a port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One gateway. `registry`: where the nodes of its registry talk to gateways; `monitor`: None is nowhere."""
+
+    binary: Binary
+    node: str
+    shape: Shape
+    registry: tuple[Place, ...]
+    monitor: Place | None
+    concurrency: int
+    max_connections: int
+    drain_timeout: float
+    log_level: str
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it takes requests."""
+        return tuple(split("listen", each) for each in self.shape.listen)
+
+
+def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Plan:
+    """The gateway that the settings describe. Raises `NoEnvoy` and `Invalid`."""
+    shape = config.shape(zone, system_roots())
+    return Plan(
+        binary=find(config.envoy),
+        node=config.node or f"{platform.node() or 'gateway'}-{split('listen', shape.listen[0])[1]}",
+        shape=shape,
+        registry=tuple(registry),
+        monitor=split("monitor", config.monitor) if config.monitor != OFF else None,
+        concurrency=config.concurrency or processors(),
+        max_connections=config.max_connections,
+        drain_timeout=config.drain_timeout,
+        log_level=config.log_level,
+    )
+
+
+def registry_places(xds: str, url: str) -> tuple[Place, ...]:
+    """Where the registry talks to gateways: what `xds` says, else its usual port at the hosts of `url`."""
+    if xds:
+        said = (each.strip().rpartition(":") for each in xds.split(",") if each.strip())
+        return tuple((host.strip("[]"), int(port)) for host, _, port in said)
+    return tuple(dict.fromkeys((urlsplit(each).hostname or "", XDS_PORT) for each in parse_urls(url)))
+
+
+def system_roots() -> str:
+    """The file with the authorities that this system trusts; "" if it has none where it should be."""
+    named = ssl.get_default_verify_paths().cafile
+    return next((path for path in (named, *USUAL_ROOTS) if path and Path(path).is_file()), "")
+
+
+def processors() -> int:
+    """How many of them we may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,70 @@
+"""What can be known to be wrong before an Envoy is started, so that one that serves is never left for nothing."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from adsum.core.errors import AdsumError
+from adsum.envoy.plan import Place, Plan
+
+
+class CannotServe(AdsumError):
+    """A gateway can't be had like this; the sentence says why, and what would help."""
+
+
+def check(plan: Plan, held: Iterable[Place] = ()) -> None:
+    """Raises `CannotServe`. `held`: places that we listen at already."""
+    _check_certificate(plan)
+    held = set(held)
+    for place in (*plan.places, *([plan.monitor] if plan.monitor else [])):
+        if place not in held:
+            _check_free(place, "--monitor" if place == plan.monitor else "--listen")
+
+
+def _check_certificate(plan: Plan) -> None:
+    shape = plan.shape
+    if not shape.tls_certificate:
+        return
+    for flag, path in (("--tls-cert", shape.tls_certificate), ("--tls-key", shape.tls_key)):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise CannotServe(f"{flag}: {path} can't be read: {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(shape.tls_certificate, shape.tls_key, password="")
+    except ssl.SSLError as error:
+        why = (
+            "the key is not the certificate's" if "MISMATCH" in str(error) else "they are no PEM files that can be used"
+        )
+        raise CannotServe(f"--tls-cert {shape.tls_certificate}, --tls-key {shape.tls_key}: {why}") from None
+
+
+def _check_free(place: Place, flag: str) -> None:
+    """Envoys of one user share a port without a word: so we look whether somebody listens there."""
+    host, port = place
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    shown = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        raise CannotServe(f"can't listen at {shown}: {_why(error)}; {flag} names another place") from None
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "something else listens there already"
+    if error.errno == errno.EACCES:
+        return "the system does not allow it; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host has no such address"
+    return error.strerror or str(error)

@@ -1,0 +1,230 @@
+"""Gateways as real processes, with a real Envoy each; whatever a test leaves running is killed by its id."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from adsum.run.port import claim_free_port
+from tests.envoy.ads import Ads
+
+DEADLINE = 60.0
+"""Seconds within which anything must have happened, on a machine as slow as it likes."""
+
+
+def eventually(what: str, done: Callable[[], object]) -> None:
+    """Return once it is done; fail with `what` after the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not done():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+class Running:
+    """A running `adsum gateway`."""
+
+    def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str]) -> None:
+        self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
+        # A folder of its own for temporary files shows what is left behind.
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir(exist_ok=True)
+        settings = folder / "adsum.toml"
+        settings.touch()
+        told = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
+        with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "adsum", "gateway", *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**kept, **told, **environ},
+            )
+
+    @property
+    def said(self) -> str:
+        return self.out_path.read_text() + self.err_path.read_text()
+
+    def says(self, text: str) -> None:
+        """Return once it has said so."""
+        eventually(f"{text!r} in {self.said}", lambda: text in self.said or self.process.poll() is not None)
+        assert text in self.said, self.said
+
+    def envoys(self) -> list[int]:
+        """Its Envoys that run."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return [int(pid) for pid in path.read_text().split() if not gone(int(pid))]
+        except FileNotFoundError:
+            return []
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        return self.process.wait(DEADLINE)
+
+
+class Upstream:
+    """An instance that answers; a request for /slow takes as long as the test wants."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.waiting = threading.Semaphore(0)
+        """Released for every request for /slow that has come."""
+        self.go = threading.Event()
+        outer = self
+
+        class Answer(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if self.path == "/slow":
+                    outer.waiting.release()
+                    outer.go.wait(DEADLINE)
+                self.send_response(200)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Answer)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(DEADLINE)
+
+
+class Caller:
+    """Calls again and again, over connections that it keeps, until told to stop; counts what failed."""
+
+    def __init__(self, url: str, threads: int = 4) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self.answered = 0
+        self.failed: list[str] = []
+        self.refused = 0
+        """Calls that found nobody listening: they were never accepted."""
+        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
+        for each in self._threads:
+            each.start()
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for each in self._threads:
+            each.join(DEADLINE)
+
+    def _call(self) -> None:
+        with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.get(self._url)
+                except httpx.ConnectError:
+                    self.refused += 1
+                    time.sleep(0.05)
+                except httpx.HTTPError as error:
+                    self.failed.append(repr(error))
+                else:
+                    if answer.status_code == 200:
+                        self.answered += 1
+                    else:
+                        self.failed.append(f"{answer.status_code} {answer.text}")
+
+    def more(self, count: int) -> None:
+        """Return when so many more were answered."""
+        target = self.answered + count
+        eventually(f"{count} more answers; failed {self.failed[:3]}", lambda: self.answered >= target)
+
+
+@pytest.fixture
+def port() -> Iterator[Callable[[], int]]:
+    """Free ports, below those of outgoing connections."""
+    claims = []
+
+    def claim() -> int:
+        claims.append(claim_free_port(Random()))
+        return claims[-1].port
+
+    yield claim
+    for each in claims:
+        each.release()
+
+
+@pytest.fixture
+def upstream(port: Callable[[], int]) -> Iterator[Upstream]:
+    running = Upstream(port())
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def ads(port: Callable[[], int], upstream: Upstream) -> Iterator[Ads]:
+    running = Ads(port(), upstream.port)
+    yield running
+    running.close()
+
+
+class Place:
+    """Where a gateway of a test is."""
+
+    def __init__(self, port: Callable[[], int]) -> None:
+        self.listen, self.monitor = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
+        self.url, self.monitor_url = f"http://{self.listen}", f"http://{self.monitor}"
+
+
+@pytest.fixture
+def place(port: Callable[[], int]) -> Place:
+    return Place(port)
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path, ads: Ads, place: Place) -> Iterator[Start]:
+    """Start `adsum gateway *args`, told by `ads`."""
+    running: list[Running] = []
+
+    def begin(*args: str, **environ: str) -> Running:
+        told = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.place, "--concurrency", "2")
+        running.append(Running(tmp_path, (*told, *args), environ))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        for pid in each.envoys():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        each.process.kill()
+        each.process.wait()
