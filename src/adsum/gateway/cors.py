@@ -12,6 +12,8 @@ from adsum.core.rules import shown
 
 ANY: Final = "*"
 MAX_ORIGINS: Final = 32
+MAX_WILDCARD: Final = 70
+"""Characters of an origin with a wildcard: it becomes a regex, which must stay small (see `patterns.MAX_SIZE`)."""
 MAX_NAMES: Final = 64
 """Methods or headers that a route allows or exposes; more are refused."""
 MAX_AGE: Final = 86_400.0
@@ -41,9 +43,26 @@ class Cors:
         for n, origin in enumerate(self.origins):
             if origin != ANY and not _ORIGIN.fullmatch(origin):
                 raise Invalid(f"origins[{n}]", f"must be an origin such as https://shop.example, not {shown(origin)}")
+            if "*." in origin and len(origin) > MAX_WILDCARD:
+                raise Invalid(f"origins[{n}]", f"must be at most {MAX_WILDCARD} characters with a wildcard")
         for name, values in (("methods", self.methods), ("headers", self.headers), ("expose", self.expose)):
             rules.texts(name, values, MAX_NAMES)
             rules.headers(name, dict.fromkeys(values, ""), MAX_NAMES)
         rules.seconds("max_age", self.max_age, 0.0, MAX_AGE)
         if self.credentials and ANY in self.origins:
             raise Invalid("credentials", "can't be allowed to every origin: name the origins")
+
+    def allows(self, origin: str) -> bool:
+        """Whether pages of that origin may call."""
+        return any(each in (ANY, origin) or _below(each, origin) for each in self.origins)
+
+
+def _below(pattern: str, origin: str) -> bool:
+    """Whether the origin is one of those that a pattern with a wildcard means."""
+    scheme, wildcard, rest = pattern.partition("*.")
+    return bool(wildcard) and re.fullmatch(below(scheme, rest), origin, re.ASCII) is not None
+
+
+def below(scheme: str, rest: str) -> str:
+    """The regex for every host below `rest`, its port included."""
+    return rf"{re.escape(scheme)}[a-z0-9_.-]+\.{re.escape(rest)}"

@@ -10,7 +10,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-NANOS: Final = 1_000_000_000
+OWNER: Final = "adsum"
+"""The namespace of our metadata in Envoy's messages."""
 
 
 def serialized(message: Message) -> bytes:
@@ -42,7 +43,7 @@ def socket(ip: str, port: int) -> Any:
 
 
 def ads() -> Any:
-    """From the stream that everything comes from; waited for as long as it takes."""
+    """From the stream that everything comes from."""
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,

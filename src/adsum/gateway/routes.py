@@ -15,6 +15,8 @@ from adsum.gateway.matches import ANYWHERE, HeaderMatch, MatchKind, Path, QueryM
 
 MAX_HOSTS: Final = 32
 MAX_METHODS: Final = 16
+MAX_METHODS_LENGTH: Final = 80
+"""Characters of all methods of one route together: they become a regex, which must stay small."""
 MAX_CONDITIONS: Final = 16
 """Conditions on headers, and as many on the query, of one route; more are refused."""
 MAX_TARGETS: Final = 16
@@ -23,6 +25,8 @@ MIN_TIMEOUT, MAX_TIMEOUT = 0.001, 86_400.0
 MAX_BODY: Final = 64 * 1024 * 1024
 """Bytes to which a route may limit bodies: a body under a limit is held in the gateway's memory until it is whole."""
 
+_FORWARDING: Final = ("rewrite", "timeout", "try_timeout", "idle_timeout", "mirror", "max_body", "rate_limit", "hash")
+"""What makes no sense of a redirect."""
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BACKSLASH: Final = re.compile(r"\\(.?)")
 
@@ -83,6 +87,8 @@ class Route:
         for n, method in enumerate(self.methods):
             if not _METHOD.fullmatch(method) or method == "CONNECT":
                 raise Invalid(f"methods[{n}]", "must be a method in upper case, such as GET; CONNECT can't be routed")
+        if sum(map(len, self.methods)) > MAX_METHODS_LENGTH:
+            raise Invalid("methods", f"must be at most {MAX_METHODS_LENGTH} characters together")
         for name, conditions in (("headers", self.headers), ("query", self.query)):
             rules.whole(name, len(conditions), 0, MAX_CONDITIONS)
 
@@ -96,7 +102,7 @@ class Route:
         if self.to and not any(target.weight for target in self.to):
             raise Invalid("to", "must have a target with a weight")
         if self.redirect is not None:
-            for name in ("rewrite", "timeout", "try_timeout", "idle_timeout", "mirror", "hash"):
+            for name in _FORWARDING:
                 if getattr(self, name) is not None:
                     raise Invalid(name, "can't be used together with a redirect")
             if self.redirect.prefix and self.path.kind is not MatchKind.PREFIX:

@@ -16,6 +16,7 @@ MAX_CONSECUTIVE: Final = 1_000
 MAX_SLOW_START: Final = 3_600.0
 MIN_HASH_SIZE, MAX_HASH_SIZE = 1_024, 1_048_576
 MIN_CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT = 0.01, 60.0
+MIN_KEEP_ALIVE, MAX_KEEP_ALIVE = 0.1, 86_400.0
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 3_600.0
 
 _PATH: Final = re.compile(r"/[!-~ ]{1,1023}")
@@ -120,6 +121,8 @@ class Upstream:
 
     `panic_threshold`: below this share of usable instances, health is distrusted and all are used. 0.0, the default,
     answers 503 instead: the registry's evidence is sound, and a panic would send requests to what is draining.
+    `keep_alive`: idle connections to instances are closed after so long, before the usual servers (uvicorn, Node and
+    Apache: 5 s) close them under a request that could not be retried.
     `slow_start`: an instance that comes gets its full share after so long. `hash_size`: entries of a ring or table.
     A route that hashes makes its services hash, whatever `policy` says (`ring_hash`, unless that is `maglev`).
     """
@@ -134,6 +137,7 @@ class Upstream:
     limits: Limits = Limits()
     tls: Tls = Tls()
     hash_size: int = MIN_HASH_SIZE
+    keep_alive: float = 4.0
 
     def __post_init__(self) -> None:
         rules.service_name("service", self.service)
@@ -142,4 +146,5 @@ class Upstream:
         if self.slow_start and self.policy not in (Policy.ROUND_ROBIN, Policy.LEAST_REQUEST):
             raise Invalid("slow_start", "needs the policy round_robin or least_request")
         rules.seconds("connect_timeout", self.connect_timeout, MIN_CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT)
+        rules.seconds("keep_alive", self.keep_alive, MIN_KEEP_ALIVE, MAX_KEEP_ALIVE)
         rules.whole("hash_size", self.hash_size, MIN_HASH_SIZE, MAX_HASH_SIZE)

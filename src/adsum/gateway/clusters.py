@@ -1,0 +1,155 @@
+"""Clusters: how gateways treat a service, or some of its instances. Every choice is explicit.
+
+The instances come from assignments, and their health from the registry: a status acts within milliseconds, while
+Envoy's own active checks would keep traffic on what has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
+from envoy.config.core.v3.protocol_pb2 import KeepaliveSettings
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from adsum.core.model import Instance
+from adsum.gateway import messages, tls
+from adsum.gateway.tls import Encryption
+from adsum.gateway.upstreams import Limits, Outliers, Policy, Protocol, Upstream
+
+HTTP2_SCHEMES: Final = frozenset({"grpc", "grpcs", "h2", "h2c"})
+PING_INTERVAL, PING_TIMEOUT = 30.0, 10.0
+"""Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""
+PROBES, PROBE_TIME, PROBE_INTERVAL = 3, 30, 10
+"""TCP keepalive, in seconds: a peer that vanished without a word does not hold streams for ever."""
+
+_POLICIES: Final = {
+    Policy.ROUND_ROBIN: Cluster.ROUND_ROBIN,
+    Policy.LEAST_REQUEST: Cluster.LEAST_REQUEST,
+    Policy.RANDOM: Cluster.RANDOM,
+    Policy.RING_HASH: Cluster.RING_HASH,
+    Policy.MAGLEV: Cluster.MAGLEV,
+}
+_PRIMES: Final = (1_031, 2_053, 4_099, 8_209, 16_411, 32_771, 65_537, 131_101, 262_147, 524_309, 1_048_583)
+"""Sizes of Maglev's table, which must be a prime: the next one from `hash_size`, at most 5,000,011."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What of a service's instances decides about its cluster."""
+
+    http2: bool
+    encryption: Encryption
+    named: bool
+    """Whether every instance has a host name for its address, which its certificate can be held against."""
+
+    @staticmethod
+    def of(instances: Iterable[Instance], protocol: Protocol) -> Traits:
+        schemes: set[str] = set()
+        named = True
+        for instance in instances:
+            schemes.add(instance.scheme)
+            named = named and tls.is_name(instance.address)
+        http2 = bool(schemes) and schemes <= HTTP2_SCHEMES if protocol is Protocol.AUTO else protocol is Protocol.HTTP2
+        return Traits(http2, Encryption.of(schemes), named and bool(schemes))
+
+
+def cluster(name: str, upstream: Upstream, policy: Policy, traits: Traits, roots: str) -> Any:
+    """The cluster of that name. `roots`: the file with the authorities that the gateway's system trusts."""
+    message = Cluster(
+        name=name,
+        type=Cluster.EDS,
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads()),
+        connect_timeout=messages.seconds(upstream.connect_timeout),
+        circuit_breakers=_breakers(upstream.limits),
+        outlier_detection=_outliers(upstream.outliers),
+        ignore_health_on_host_removal=True,
+        upstream_connection_options=UpstreamConnectionOptions(),
+    )
+    if "." in name:
+        # A dot would end the name in the names of its metrics.
+        message.alt_stat_name = name.replace(".", "_")
+    message.metadata.filter_metadata[messages.OWNER].update({"service": upstream.service})
+    keepalive = message.upstream_connection_options.tcp_keepalive
+    keepalive.keepalive_probes.value = PROBES
+    keepalive.keepalive_time.value = PROBE_TIME
+    keepalive.keepalive_interval.value = PROBE_INTERVAL
+    _balance(message, upstream, policy)
+    options = _protocol(upstream, http2=traits.http2)
+    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
+    tls.encrypt(message, upstream.tls, traits.encryption, named=traits.named, http2=traits.http2, roots=roots)
+    return message
+
+
+def _balance(message: Any, upstream: Upstream, policy: Policy) -> None:
+    message.lb_policy = _POLICIES[policy]
+    common = message.common_lb_config
+    # Envoy's 50% would send requests to what is draining.
+    common.healthy_panic_threshold.value = upstream.panic_threshold * 100.0
+    # Envoy's second of merging would delay every change of health.
+    common.update_merge_window.CopyFrom(messages.seconds(0.0))
+    if policy is Policy.RING_HASH:
+        message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
+    elif policy is Policy.MAGLEV:
+        message.maglev_lb_config.table_size.value = next(prime for prime in _PRIMES if prime >= upstream.hash_size)
+    elif policy is Policy.LEAST_REQUEST:
+        message.least_request_lb_config.choice_count.value = 2
+        _warm(message.least_request_lb_config, upstream.slow_start)
+    elif policy is Policy.ROUND_ROBIN:
+        _warm(message.round_robin_lb_config, upstream.slow_start)
+
+
+def _warm(policy: Any, slow_start: float) -> None:
+    if slow_start:
+        policy.slow_start_config.slow_start_window.CopyFrom(messages.seconds(slow_start))
+
+
+def _breakers(limits: Limits) -> Any:
+    thresholds = CircuitBreakers.Thresholds(
+        max_connections=UInt32Value(value=limits.connections),
+        max_pending_requests=UInt32Value(value=limits.pending),
+        max_requests=UInt32Value(value=limits.requests),
+        max_retries=UInt32Value(value=limits.retries),
+    )
+    thresholds.retry_budget.budget_percent.value = limits.retry_share * 100.0
+    thresholds.retry_budget.min_retry_concurrency.value = limits.retries
+    return CircuitBreakers(thresholds=[thresholds])
+
+
+def _outliers(outliers: Outliers) -> Any:
+    on = 100 if outliers.consecutive else 0
+    count = UInt32Value(value=outliers.consecutive or 1)
+    return OutlierDetection(
+        consecutive_5xx=count,
+        enforcing_consecutive_5xx=UInt32Value(value=0),
+        consecutive_gateway_failure=count,
+        enforcing_consecutive_gateway_failure=UInt32Value(value=on),
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=count,
+        enforcing_consecutive_local_origin_failure=UInt32Value(value=on),
+        enforcing_success_rate=UInt32Value(value=0),
+        enforcing_local_origin_success_rate=UInt32Value(value=0),
+        enforcing_failure_percentage=UInt32Value(value=0),
+        interval=messages.seconds(outliers.interval),
+        base_ejection_time=messages.seconds(outliers.base),
+        max_ejection_percent=UInt32Value(value=round(outliers.max_share * 100)),
+        always_eject_one_host=BoolValue(value=False),
+    )
+
+
+def _protocol(upstream: Upstream, *, http2: bool) -> Any:
+    options = HttpProtocolOptions()
+    options.common_http_protocol_options.idle_timeout.CopyFrom(messages.seconds(upstream.keep_alive))
+    explicit = options.explicit_http_config
+    if http2:
+        explicit.http2_protocol_options.connection_keepalive.CopyFrom(
+            KeepaliveSettings(interval=messages.seconds(PING_INTERVAL), timeout=messages.seconds(PING_TIMEOUT))
+        )
+    else:
+        explicit.http_protocol_options.SetInParent()
+    return options

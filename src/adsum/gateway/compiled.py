@@ -1,0 +1,209 @@
+"""Everything that gateways and gRPC clients are told, compiled from the catalog and the intent.
+
+A change costs what it touches: the resources of one service, and the table that holds them. What did not change is
+shared with what was compiled before, down to the table, so that it can be told by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from adsum.core import catalog, rules
+from adsum.core.catalog import Snapshot
+from adsum.core.errors import Invalid
+from adsum.gateway import assignments, clusters, differences, listeners, proxyless, tls, virtual_hosts
+from adsum.gateway.assignments import Reader
+from adsum.gateway.clusters import Traits
+from adsum.gateway.intent import Intent
+from adsum.gateway.plan import NO_PLAN, Plan
+from adsum.gateway.resources import Kind, Resource, pack
+from adsum.gateway.shape import Shape
+from adsum.gateway.upstreams import Policy, Upstream
+
+MAX_TABLES: Final = 256
+"""Tables kept for gateways of different shape; past it, the one kept longest is compiled anew when asked for."""
+MAX_CLUSTERS: Final = 32_768
+"""Clusters kept encoded: most changes of a service leave its cluster as it is."""
+
+Table = Mapping[str, Resource]
+"""The resources of a kind, by name."""
+_Variant = tuple[Kind, Shape]
+"""A kind, and a shape with no more than its resources depend on."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+_PLAIN: Final = Shape(("127.0.0.1:0",))
+_NO_ADDRESSES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Compiled:
+    """What is told at one revision; it never changes. What nobody asked for yet is compiled when it is asked for."""
+
+    def __init__(self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str]) -> None:
+        self.revision = snapshot.revision
+        self._snapshot = snapshot
+        self._plan = plan
+        self._addresses = addresses
+        self._tables: dict[_Variant, Table] = {}
+        self._shapes: dict[Shape, Mapping[Kind, Table]] = {}
+        self._calls: dict[tuple[Kind, str], Resource] = {}
+
+    def envoy(self, shape: Shape) -> Mapping[Kind, Table]:
+        """All resources of a gateway of that shape."""
+        known = self._shapes.get(shape)
+        if known is None:
+            known = MappingProxyType({kind: self._table(kind, shape) for kind in Kind})
+            _keep(self._shapes, shape, known)
+        return known
+
+    def grpc(self, kind: Kind, name: str) -> Resource | None:
+        """A resource of that name for a gRPC client without a proxy; None: there can't be such a service."""
+        known = self._calls.get((kind, name))
+        if known is not None:
+            return known
+        try:
+            rules.service_name("name", name)
+        except Invalid:
+            return None
+        resource = self._call(kind, name)
+        if resource is not None and name in self._snapshot.services:
+            self._calls[kind, name] = resource  # Only what is known is kept: anybody can ask for any name.
+        return resource
+
+    def follow(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> Compiled:
+        """What is told at a later revision.
+
+        `addresses`: the IP of each host name that instances have for an address. Envoy knows no names: an instance
+        whose name is not in there is left out.
+        """
+        plan = self._plan if intent is self._plan.intent else Plan(intent)
+        after = Compiled(snapshot, plan, addresses)
+        touched = differences.between(self._snapshot, snapshot) | plan.differences(self._plan)
+        touched |= differences.resolved(snapshot, self._addresses, addresses)
+        rerouted = plan is not self._plan or any(self._knows(name) is not after._knows(name) for name in touched)
+        for variant, table in self._tables.items():
+            after._tables[variant] = after._followed(variant, table, self._plan, touched, rerouted=rerouted)
+        after._calls = {each: resource for each, resource in self._calls.items() if each[1] not in touched}
+        return after
+
+    def _knows(self, service: str) -> bool:
+        return service in self._snapshot.services or service in self._plan.services
+
+    def _table(self, kind: Kind, shape: Shape) -> Table:
+        variant = (kind, _reduced(kind, shape))
+        known = self._tables.get(variant)
+        if known is None:
+            services = self._snapshot.services.keys() | self._plan.services
+            known = MappingProxyType(self._made(variant, services))
+            _keep(self._tables, variant, known)
+        return known
+
+    def _followed(self, variant: _Variant, table: Table, before: Plan, touched: Set[str], *, rerouted: bool) -> Table:
+        """The table after those services changed; the same one if nothing in it did."""
+        kind = variant[0]
+        if kind is Kind.ROUTES:
+            return MappingProxyType(_settled(self._made(variant, ()), table)) if rerouted else table
+        if kind in (Kind.LISTENER, Kind.SECRET) or not touched:
+            return table
+        after = dict(table)
+        for service in touched:
+            for name in before.selectors(service):
+                after.pop(name, None)
+        after.update(_settled(self._made(variant, {name for name in touched if self._knows(name)}), table))
+        return MappingProxyType(after)
+
+    def _made(self, variant: _Variant, services: Set[str] | tuple[()]) -> dict[str, Resource]:
+        kind, shape = variant
+        if kind is Kind.CLUSTER:
+            made = [each for service in sorted(services) for each in self._clusters(service, shape.roots)]
+        elif kind is Kind.ASSIGNMENT:
+            made = [each for service in sorted(services) for each in self._assignments(service, shape.zone)]
+        elif kind is Kind.ROUTES:
+            made = [self._routes(shape)]
+        else:
+            made = _own(kind, shape)
+        return {resource.name: resource for resource in made}
+
+    def _clusters(self, service: str, roots: str) -> list[Resource]:
+        plan, known = self._plan, self._snapshot.service(service)
+        upstream, policy = plan.upstream(service), plan.policy(service)
+        traits = Traits.of((each.instance for each in known.listings.values()), upstream.protocol)
+        names = plan.selectors(service)
+        return [_cluster(name, upstream, policy, traits, roots).at(self.revision) for name in names]
+
+    def _assignments(self, service: str, zone: str) -> list[Resource]:
+        listings = self._snapshot.service(service).listings.values()
+        made = []
+        for name, selector in self._plan.selectors(service).items():
+            chosen = [each for each in listings if selector.whole or selector.chooses(each.instance)]
+            message = assignments.assignment(name, chosen, self._addresses, zone)
+            made.append(pack(Kind.ASSIGNMENT, name, message, self.revision))
+        return made
+
+    def _routes(self, shape: Shape) -> Resource:
+        services = self._snapshot.services.keys() | self._plan.services if shape.default_routes else ()
+        behind_proxy = shape.trusted_hops > 0
+        message = virtual_hosts.route_configuration(self._plan.intent.routes, services, behind_proxy=behind_proxy)
+        return pack(Kind.ROUTES, virtual_hosts.NAME, message, self.revision)
+
+    def _call(self, kind: Kind, name: str) -> Resource | None:
+        if kind is Kind.LISTENER:
+            return pack(kind, name, proxyless.listener(name), self.revision)
+        if kind is Kind.ROUTES:
+            return pack(kind, name, proxyless.routes(name), self.revision)
+        if kind is Kind.CLUSTER:
+            return pack(
+                kind, name, proxyless.cluster(self._plan.upstream(name), self._plan.policy(name)), self.revision
+            )
+        if kind is Kind.ASSIGNMENT:
+            listings = self._snapshot.service(name).listings.values()
+            message = assignments.assignment(name, listings, self._addresses, reader=Reader.GRPC)
+            return pack(kind, name, message, self.revision)
+        return None
+
+
+def _reduced(kind: Kind, shape: Shape) -> Shape:
+    """The shape without what the resources of a kind do not depend on: gateways that differ in it share them."""
+    if kind is Kind.CLUSTER:
+        return replace(_PLAIN, roots=shape.roots)
+    if kind is Kind.ASSIGNMENT:
+        return replace(_PLAIN, zone=shape.zone)
+    if kind is Kind.ROUTES:
+        return replace(_PLAIN, default_routes=shape.default_routes, trusted_hops=min(1, shape.trusted_hops))
+    return replace(shape, zone="", roots="")
+
+
+def _own(kind: Kind, shape: Shape) -> list[Resource]:
+    """What depends on nothing but the shape."""
+    if kind is Kind.LISTENER:
+        return [pack(kind, address, listeners.listener(address, shape), 0) for address in shape.listen]
+    return [pack(kind, tls.SECRET_NAME, tls.certificate(shape), 0)] if shape.tls_certificate else []
+
+
+@lru_cache(maxsize=MAX_CLUSTERS)
+def _cluster(name: str, upstream: Upstream, policy: Policy, traits: Traits, roots: str) -> Resource:
+    return pack(Kind.CLUSTER, name, clusters.cluster(name, upstream, policy, traits, roots), 0)
+
+
+def _settled(made: dict[str, Resource], before: Table) -> dict[str, Resource]:
+    """What was made, sharing the bytes of what was there before and says the same."""
+    return {
+        name: before[name].at(resource.revision)
+        if name in before and before[name].version == resource.version
+        else resource
+        for name, resource in made.items()
+    }
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    while len(kept) >= MAX_TABLES:
+        del kept[next(iter(kept))]
+    kept[key] = value
+
+
+NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES)
+"""Before anything was loaded."""

@@ -1,0 +1,76 @@
+"""What gRPC clients that use no proxy are told of a service: `xds:///orders` (gRFC A27).
+
+They ask by name, one after another: listener, routes, cluster, assignment. All have the service's name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.base_pb2 import DEFAULT
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_components_pb2 import Route, RouteMatch, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+)
+
+from adsum.gateway import filters, messages
+from adsum.gateway.upstreams import HASHING, Outliers, Policy, Upstream
+
+FAILURES: Final = 85
+"""Per cent of an instance's calls in an interval that fail before it is left out; of at least so many calls:"""
+FAILURE_VOLUME: Final = 10
+
+
+def listener(service: str) -> Any:
+    """What begins a service. One that nobody knows has it too: its calls fail at once, not after 15 seconds."""
+    manager = HttpConnectionManager(stat_prefix=service)
+    manager.rds.route_config_name = service
+    manager.rds.config_source.CopyFrom(messages.ads())
+    manager.http_filters.append(HttpFilter(name=filters.ROUTER, typed_config=messages.typed(Router())))
+    message = Listener(name=service)
+    message.api_listener.api_listener.CopyFrom(messages.typed(manager))
+    return message
+
+
+def routes(service: str) -> Any:
+    """Every call goes to the service."""
+    route = Route(name=service, match=RouteMatch(prefix=""))
+    route.route.cluster = service
+    host = VirtualHost(name=service, domains=["*"], routes=[route])
+    return RouteConfiguration(name=service, virtual_hosts=[host])
+
+
+def cluster(upstream: Upstream, policy: Policy) -> Any:
+    """The service's cluster. Python's gRPC refuses every policy but round robin and the ring hash."""
+    message = Cluster(
+        name=upstream.service,
+        type=Cluster.EDS,
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads()),
+        lb_policy=Cluster.RING_HASH if policy in HASHING else Cluster.ROUND_ROBIN,
+    )
+    if policy in HASHING:
+        message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
+        message.ring_hash_lb_config.hash_function = Cluster.RingHashLbConfig.XX_HASH
+    thresholds = CircuitBreakers.Thresholds(priority=DEFAULT)
+    thresholds.max_requests.value = upstream.limits.requests
+    message.circuit_breakers.thresholds.append(thresholds)
+    _leave_out(message.outlier_detection, upstream.outliers)
+    return message
+
+
+def _leave_out(detection: Any, outliers: Outliers) -> None:
+    """By shares of failures: gRPC does not heed failures in a row."""
+    detection.interval.CopyFrom(messages.seconds(outliers.interval))
+    detection.base_ejection_time.CopyFrom(messages.seconds(outliers.base))
+    detection.max_ejection_percent.value = round(outliers.max_share * 100)
+    detection.enforcing_success_rate.value = 0
+    detection.failure_percentage_threshold.value = FAILURES
+    detection.enforcing_failure_percentage.value = 100 if outliers.consecutive else 0
+    detection.failure_percentage_minimum_hosts.value = 2
+    detection.failure_percentage_request_volume.value = FAILURE_VOLUME

@@ -1,0 +1,85 @@
+"""What a gateway answers itself: problem documents (RFC 9457) that say which service it was about, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ComparisonFilter
+from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    LocalReplyConfig,
+    ResponseMapper,
+)
+
+CONTENT_TYPE: Final = "application/problem+json"
+RETRY_AFTER: Final = "1"
+"""Seconds after which a caller may well find what is missing now."""
+SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
+
+
+class _Reply(NamedTuple):
+    """What to say when Envoy answers with one of these flags ("Access logging", `%RESPONSE_FLAGS%`)."""
+
+    flags: Sequence[str]
+    title: str
+    detail: str
+    temporary: bool = False
+
+
+_REPLIES: Final = (
+    _Reply(("NR",), "No such route", "no route takes this request: `adsum route check` tells why"),
+    _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
+    _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE} can take requests now", True),
+    _Reply(("UO",), "Too many requests", f"the gateway holds as many requests for {SERVICE} as it may", True),
+    _Reply(("UT",), "Timed out", f"{SERVICE} did not answer within the route's time"),
+    _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
+    _Reply(("UF", "URX"), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True),
+    _Reply(("UC", "UR", "UPE", "LR"), "Connection lost", f"an instance of {SERVICE} broke off before it answered"),
+    _Reply(("RL",), "Rate limited", "the route takes no more requests now", True),
+)
+"""The first that fits is said. A retry that failed too has its own flag, so what is beyond retries comes late."""
+
+
+def local_replies() -> Any:
+    """How Envoy's own answers are turned into problem documents."""
+    config = LocalReplyConfig()
+    config.mappers.extend(_mapper(reply) for reply in _REPLIES)
+    other = ResponseMapper(filter=_errors(), body_format_override=_document("Refused", "%LOCAL_REPLY_BODY%"))
+    config.mappers.append(other)
+    return config
+
+
+def _mapper(reply: _Reply) -> Any:
+    mapper = ResponseMapper(body_format_override=_document(reply.title, reply.detail))
+    mapper.filter.response_flag_filter.flags.extend(reply.flags)
+    if reply.temporary:
+        option = mapper.headers_to_add.add()
+        option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
+        option.header.key, option.header.value = "retry-after", RETRY_AFTER
+    return mapper
+
+
+def _errors() -> Any:
+    errors = AccessLogFilter()
+    errors.status_code_filter.comparison.op = ComparisonFilter.GE
+    errors.status_code_filter.comparison.value.default_value = 400
+    errors.status_code_filter.comparison.value.runtime_key = "gateway.errors"
+    return errors
+
+
+def _document(title: str, detail: str) -> Any:
+    body = SubstitutionFormatString(content_type=CONTENT_TYPE, omit_empty_values=True)
+    body.json_format.update(
+        {
+            "type": "about:blank",
+            "title": title,
+            "status": "%RESPONSE_CODE%",
+            "detail": detail,
+            "service": SERVICE,
+            "route": "%ROUTE_NAME%",
+            "reason": "%RESPONSE_CODE_DETAILS%",
+            "request_id": "%REQ(X-REQUEST-ID)%",
+        }
+    )
+    return body
