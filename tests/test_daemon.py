@@ -83,6 +83,23 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(number: int) -> None:
         assert "Traceback" not in errors
 
 
+def test_it_goes_on_if_nobody_takes_what_it_says() -> None:
+    config = json.dumps({"listen": "127.0.0.1:0", "store": "memory:"})
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, config], stdout=full, stderr=subprocess.PIPE, text=True
+        ) as child,
+    ):
+        assert child.stderr is not None
+        logged = child.stderr.readline()
+        try:
+            assert httpx.get(f"{logged.split(' on ')[1].split()[0]}/readyz", timeout=PATIENCE).status_code == 200
+        finally:
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE) == 0
+
+
 def test_sighup_does_not_end_it() -> None:
     with _process() as process:
         process.child.send_signal(signal.SIGHUP)

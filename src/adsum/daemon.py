@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from random import Random
@@ -112,7 +113,7 @@ class Daemon:
         ended = asyncio.Event()
         with _signals(ended):
             await self.start()
-            print(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}", flush=True)  # noqa: T201
+            _say(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}\n")
             failing = asyncio.create_task(self.registry.failed())
             ending = asyncio.create_task(ended.wait())
             await asyncio.wait([failing, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -183,6 +184,13 @@ def serve(config: ServeConfig) -> None:
         uvloop.run(Daemon(config, logs).run())
     finally:
         logs.close()
+
+
+def _say(text: str) -> None:
+    """On standard output; if nobody takes it (a pipe that ended, a full disk), the node goes on."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), text.encode())
 
 
 @contextlib.contextmanager
