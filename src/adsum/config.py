@@ -14,6 +14,7 @@ import pwd
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,6 +29,7 @@ LISTEN: Final = "127.0.0.1:23786"
 URL: Final = f"http://{LISTEN}"
 XDS_PORT: Final = 23787
 """Where a registry node talks to gateways and gRPC clients."""
+XDS: Final = f"127.0.0.1:{XDS_PORT}"
 GATEWAY: Final = "127.0.0.1:8080"
 """Where a gateway takes requests."""
 MONITOR: Final = "127.0.0.1:23788"
@@ -47,12 +49,17 @@ LONGEST: Final = 86_400.0
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
 
 
-def setting(text: str, *, length: bool = False, metavar: str = "", bare: str = "", **options: Any) -> Any:
+def setting(
+    text: str, *, length: bool = False, metavar: str = "", bare: str = "", prefix: str = "", **options: Any
+) -> Any:
     """A field with its help.
 
     `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `bare`: what the flag means without a value.
+    `prefix`: what the environment has before the name, where another table has a setting of that name.
     """
-    return field(metadata={"help": text, "length": length, "metavar": metavar, "bare": bare}, **options)
+    return field(
+        metadata={"help": text, "length": length, "metavar": metavar, "bare": bare, "prefix": prefix}, **options
+    )
 
 
 def default_store() -> str:
@@ -90,6 +97,11 @@ class ServeConfig:
         metavar="NAME",
         default=(),
     )
+    xds: str = setting(
+        "Address and port where gateways and gRPC clients are told what to do; port 0 picks a free one; off: nowhere",
+        metavar="HOST:PORT",
+        default=XDS,
+    )
     store: str = setting("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
     node: str = setting("This node's name", default_factory=platform.node)
     log_level: str = setting("debug, info, warning or error", default="info")
@@ -113,6 +125,8 @@ class ServeConfig:
         place("listen", self.listen)
         for name in self.host_name:
             address("host_name", name)
+        if self.xds != OFF:
+            place("xds", self.xds)
         one_of("log_level", self.log_level, LOG_LEVELS)
         one_of("log_format", self.log_format, LOG_FORMATS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
@@ -177,43 +191,46 @@ class RunConfig:
         within("stop_timeout", self.stop_timeout, 0.0, LONGEST)
 
 
+_of_gateway: Final = partial(setting, prefix="GATEWAY_")
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """What `adsum gateway` is told. Lengths of time are seconds."""
 
-    listen: tuple[str, ...] = setting(
+    listen: tuple[str, ...] = _of_gateway(
         "Address and port to take requests at; may be given several times", metavar="IP:PORT", default=(GATEWAY,)
     )
-    xds: str = setting(
+    xds: str = _of_gateway(
         f"Where registry nodes talk to gateways; several are separated by commas (default: port {XDS_PORT} of the "
         "hosts that --url names)",
         metavar="HOST:PORT",
         default="",
     )
-    node: str = setting("What tells it from other gateways (default: <host>-<port>)", default="")
-    tls_cert: str = setting("Speak TLS with this certificate (PEM, the whole chain)", metavar="FILE", default="")
-    tls_key: str = setting("Its private key (PEM)", metavar="FILE", default="")
-    default_routes: bool = setting(
+    node: str = _of_gateway("What tells it from other gateways (default: <host>-<port>)", default="")
+    tls_cert: str = _of_gateway("Speak TLS with this certificate (PEM, the whole chain)", metavar="FILE", default="")
+    tls_key: str = _of_gateway("Its private key (PEM)", metavar="FILE", default="")
+    default_routes: bool = _of_gateway(
         "Whether every service is reached under /SERVICE/ and as SERVICE.localhost without a route of its own",
         default=True,
     )
-    trusted_hops: int = setting("How many proxies in front of it are believed about X-Forwarded-For", default=0)
-    access_log: str = setting("A line on standard output for every request: json, text or off", default="json")
-    monitor: str = setting(
+    trusted_hops: int = _of_gateway("How many proxies in front of it are believed about X-Forwarded-For", default=0)
+    access_log: str = _of_gateway("A line on standard output for every request: json, text or off", default="json")
+    monitor: str = _of_gateway(
         "Where /metrics, /healthz and /readyz are answered; off: nowhere", metavar="IP:PORT", default=MONITOR
     )
-    concurrency: int = setting("Threads that serve requests (default: one for every processor)", default=0)
-    max_connections: int = setting("Connections at a time; past it new ones are closed at once", default=50_000)
-    drain_timeout: float = setting(
+    concurrency: int = _of_gateway("Threads that serve requests (default: one for every processor)", default=0)
+    max_connections: int = _of_gateway("Connections at a time; past it new ones are closed at once", default=50_000)
+    drain_timeout: float = _of_gateway(
         "How long requests that run may take to finish when it ends or reloads; then they are cut off",
         length=True,
         default=10.0,
     )
-    envoy: str = setting(
+    envoy: str = _of_gateway(
         "The Envoy to run (default: the one beside this Python, else the one on PATH)", metavar="PATH", default=""
     )
-    log_level: str = setting("debug, info, warning or error", default="info")
-    log_format: str = setting("text or json", default="text")
+    log_level: str = _of_gateway("debug, info, warning or error", default="info")
+    log_format: str = _of_gateway("text or json", default="text")
 
     def __post_init__(self) -> None:
         for each in filter(None, self.xds.split(",")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adsum.cli.loading import ConfigError, load
+from adsum.cli.loading import ConfigError, load, variable
 from adsum.cli.values import MANY, fields
 from adsum.config import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
 from tests.cli.conftest import Adsum
@@ -118,8 +118,8 @@ def test_show_config_tells_every_setting_and_where_it_comes_from(adsum: Adsum, m
     assert {line[0] for line in lines[1:]} == set(fields(ServeConfig))
 
 
-def test_no_setting_of_two_tables_has_the_same_name() -> None:
-    names = Counter(field.name for table in TABLES.values() for field in dataclasses.fields(table))
+def test_no_setting_of_two_tables_has_the_same_variable() -> None:
+    names = Counter(variable(field) for table in TABLES.values() for field in dataclasses.fields(table))
     assert [name for name, count in names.items() if count > 1] == []
 
 

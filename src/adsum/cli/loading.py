@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
-from adsum.cli.values import MANY, fields, from_text, from_texts, from_toml
+from adsum.cli.values import MANY, Field, fields, from_text, from_texts, from_toml
 from adsum.config import TABLES
 from adsum.core.errors import AdsumError, Invalid
 
@@ -57,9 +57,9 @@ class Settings:
         return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
 
 
-def variable(name: str) -> str:
+def variable(field: Field) -> str:
     """The environment's name of a setting."""
-    return f"ADSUM_{name.upper()}"
+    return f"ADSUM_{field.metadata['prefix']}{field.name.upper()}"
 
 
 def flag(name: str) -> str:
@@ -84,9 +84,9 @@ def load(
                 if name in written.get(section, {}):
                     origins[name] = f"{path}: {section}.{name}"
                     values[name] = from_toml(field, kind, written[section][name])
-                if environ.get(variable(name)):
-                    origins[name] = variable(name)
-                    values[name] = from_text(field, kind, environ[variable(name)])
+                if environ.get(variable(field)):
+                    origins[name] = variable(field)
+                    values[name] = from_text(field, kind, environ[variable(field)])
                 if flags.get(name) not in (None, ()):
                     origins[name] = flag(name)
                     values[name] = (from_texts if kind in MANY else from_text)(field, kind, flags[name])

@@ -1,0 +1,101 @@
+"""What Envoy is told when it starts, judged by Envoy itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adsum.config import GatewayConfig
+from adsum.envoy.bootstrap import bootstrap
+from adsum.envoy.finding import find
+from adsum.envoy.plan import Place, Plan, plan, registry_places
+from adsum.gateway.shape import Shape
+
+PLAN = plan(GatewayConfig(), [("127.0.0.1", 23787)])
+
+
+def judged(made: dict[str, Any], folder: Path) -> str:
+    """Envoy's objections; "" if it has none."""
+    path = folder / "bootstrap.json"
+    path.write_text(json.dumps(made))
+    argv = [
+        str(PLAN.binary.path),
+        "--mode",
+        "validate",
+        "-c",
+        str(path),
+        "-l",
+        "warning",
+        "--reject-unknown-dynamic-fields",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode == 0 else done.stdout + done.stderr or "refused"
+
+
+def registry(made: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(
+        each for each in made["static_resources"]["clusters"] if each["name"] == "adsum-registry"
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        replace(PLAN, monitor=None),
+        replace(PLAN, registry=(("10.0.0.1", 1), ("::1", 2))),
+        replace(PLAN, registry=(("reg-1.example", 1), ("reg-2.example", 2), ("10.0.0.3", 3))),
+        replace(PLAN, shape=Shape(("[::1]:8080", "127.0.0.1:81"), zone="a", default_routes=False), monitor=("::1", 9)),
+    ],
+    ids=["usual", "unmonitored", "nodes", "named nodes", "shaped"],
+)
+def test_envoy_has_no_objection(plan: Plan, tmp_path: Path) -> None:
+    assert judged(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
+
+
+def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
+    shape = Shape(("127.0.0.1:81",), zone="a", access_log="off")
+    node = bootstrap(replace(PLAN, node="n", shape=shape), tmp_path / "s")["node"]
+    assert (node["id"], node["locality"]) == ("n", {"zone": "a"})
+    assert Shape.of(node["metadata"]) == shape
+
+
+def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
+    made = bootstrap(PLAN, tmp_path / "s")
+    assert made["admin"] == {"address": {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}}
+    assert "adsum-admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
+
+
+def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: Path) -> None:
+    assert registry(bootstrap(PLAN, tmp_path / "s"))["type"] == "STATIC"
+    named = replace(PLAN, registry=(("10.0.0.1", 1), ("reg", 2)))
+    assert registry(bootstrap(named, tmp_path / "s"))["type"] == "STRICT_DNS"
+
+
+@pytest.mark.parametrize(
+    ("xds", "url", "places"),
+    [
+        ("", "http://127.0.0.1:23786", [("127.0.0.1", 23787)]),
+        ("", "http://a:1,https://b:2", [("a", 23787), ("b", 23787)]),
+        ("", "http://a:1,http://a:2", [("a", 23787)]),
+        ("", "http://[::1]:1", [("::1", 23787)]),
+        ("c:5, [::1]:6", "http://a:1", [("c", 5), ("::1", 6)]),
+    ],
+)
+def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(xds: str, url: str, places: list[Place]) -> None:
+    assert list(registry_places(xds, url)) == places
+
+
+def test_a_gateway_is_named_for_its_host_and_port() -> None:
+    assert plan(GatewayConfig(listen=("127.0.0.1:81",)), []).node.endswith("-81")
+    assert plan(GatewayConfig(node="edge"), []).node == "edge"
+
+
+def test_the_envoy_beside_this_python_is_found() -> None:
+    assert find().version.split(".")[0] == "1"
