@@ -115,6 +115,23 @@ async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
         await _until(lambda: server.connections == 0)
 
 
+@pytest.mark.parametrize("begin", [b"GET /", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nx"])
+async def test_stopping_waits_for_no_request_that_is_not_all_there(
+    caplog: pytest.LogCaptureFixture, begin: bytes
+) -> None:
+    async with _serving(_reads, stop=600) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        await _until(lambda: server.connections == 1)
+        await asyncio.sleep(0.1)  # It should have been read; if not yet, the connection is closed as idle.
+        async with asyncio.timeout(PATIENCE):
+            await server.stop()
+        heard = await _heard(reader)
+        writer.close()
+    assert heard == b"" or heard.startswith(b"HTTP/1.1 503 ")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
 async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
     async with _serving(_hello) as (_, port):

@@ -88,9 +88,11 @@ class Sweeper:
         self.moves(connection)
 
     def hurry(self) -> None:
-        """We stop: nobody who doesn't read is waited for."""
+        """We stop: nobody is waited for who doesn't read, or hasn't asked all yet."""
         for connection in list(self._stalls):
             connection.cut()
+        for connection in list(self._unfinished):
+            connection.refuse(503, "the node is stopping")
 
     async def run(self) -> None:
         while True:
