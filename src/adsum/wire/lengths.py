@@ -19,6 +19,10 @@ Length = (
 """Seconds, or a text such as 200ms, 5s and 1m30s."""
 
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+"""A part of 1."""
+
+
 def seconds(field: str, length: float | str) -> float:
     """The length in seconds. Raises `Invalid`."""
     return durations.seconds(length, field) if isinstance(length, str) else float(length)

@@ -10,11 +10,10 @@ from msgspec import Meta
 from adsum.core.errors import Invalid
 from adsum.gateway import upstreams
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
-from adsum.wire.lengths import Length, seconds, within
+from adsum.wire.lengths import Length, Share, seconds, within
 from adsum.wire.requests import Request
 
 Limit = Annotated[int, Meta(ge=1, le=upstreams.MAX_LIMIT)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 _UPSTREAM = Upstream("any")
 _OUTLIERS, _LIMITS = _UPSTREAM.outliers, _UPSTREAM.limits

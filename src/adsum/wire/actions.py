@@ -1,0 +1,150 @@
+"""What becomes of a route's requests, as it travels: targets, redirects, retries, and what is changed on the way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from adsum.core import model
+from adsum.gateway import actions
+from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
+from adsum.gateway.cors import Cors
+from adsum.gateway.selectors import Selector
+from adsum.wire.lengths import Length, Share, seconds, within
+from adsum.wire.requests import Request
+from adsum.wire.words import Name, Port
+
+
+class SelectorBody(Request, frozen=True):
+    """The instances of a service that have all these tags and metadata."""
+
+    service: Name
+    tags: list[str] = []
+    metadata: dict[str, str] = {}
+
+    def to_selector(self) -> Selector:
+        return Selector(self.service, tuple(self.tags), model.frozen(self.metadata))
+
+    @staticmethod
+    def of(selector: Selector) -> SelectorBody:
+        return SelectorBody(selector.service, list(selector.tags), dict(selector.metadata))
+
+
+class TargetBody(SelectorBody, frozen=True):
+    """Where requests go, and their share of all the targets' weights."""
+
+    weight: Annotated[int, Meta(ge=0, le=actions.MAX_WEIGHT)] = 1
+
+    def to_target(self) -> Target:
+        return Target(self.to_selector(), self.weight)
+
+    @staticmethod
+    def of_target(target: Target) -> TargetBody:
+        to = target.to
+        return TargetBody(to.service, list(to.tags), dict(to.metadata), target.weight)
+
+
+class MirrorBody(Request, frozen=True):
+    """Where copies of a share of the requests go."""
+
+    to: SelectorBody
+    share: Share = 1.0
+
+    def to_mirror(self) -> Mirror:
+        return Mirror(within("to", self.to.to_selector), self.share)
+
+
+class RedirectBody(Request, frozen=True):
+    """An answer that sends the caller elsewhere."""
+
+    scheme: str = ""
+    host: str = ""
+    port: Port | None = None
+    path: str = ""
+    prefix: str = ""
+    status: int = 302
+
+    def to_redirect(self) -> Redirect:
+        return Redirect(self.scheme, self.host.lower(), self.port, self.path, self.prefix, self.status)
+
+    @staticmethod
+    def of(redirect: Redirect) -> RedirectBody:
+        return RedirectBody(
+            redirect.scheme, redirect.host, redirect.port, redirect.path, redirect.prefix, redirect.status
+        )
+
+
+class RetriesBody(Request, frozen=True):
+    """How often a request is tried again, and after what."""
+
+    attempts: Annotated[int, Meta(ge=0, le=actions.MAX_ATTEMPTS)] = actions.RETRIES.attempts
+    unsafe: bool = False
+    on: list[RetryOn] | None = None
+
+    def to_retries(self) -> Retries:
+        on = actions.RETRIES.on if self.on is None else tuple(self.on)
+        return Retries(self.attempts, self.unsafe, on)
+
+    @staticmethod
+    def of(retries: Retries) -> RetriesBody:
+        on = None if retries.on == actions.RETRIES.on else list(retries.on)
+        return RetriesBody(retries.attempts, retries.unsafe, on)
+
+
+class EditsBody(Request, frozen=True):
+    """Changes to headers."""
+
+    set: dict[str, str] = {}
+    add: dict[str, str] = {}
+    remove: list[str] = []
+
+    def to_edits(self) -> HeaderEdits:
+        return HeaderEdits(model.frozen(self.set), model.frozen(self.add), tuple(self.remove))
+
+    @staticmethod
+    def of(edits: HeaderEdits) -> EditsBody:
+        return EditsBody(dict(edits.set), dict(edits.add), list(edits.remove))
+
+
+class CorsBody(Request, frozen=True):
+    """Which pages of other origins may call."""
+
+    origins: list[str]
+    methods: list[str] = msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST"])
+    headers: list[str] = []
+    expose: list[str] = []
+    max_age: Length = 600.0
+    credentials: bool = False
+
+    def to_cors(self) -> Cors:
+        methods, headers, expose = tuple(self.methods), tuple(self.headers), tuple(self.expose)
+        return Cors(tuple(self.origins), methods, headers, expose, seconds("max_age", self.max_age), self.credentials)
+
+    @staticmethod
+    def of(cors: Cors) -> CorsBody:
+        methods, headers, expose = list(cors.methods), list(cors.headers), list(cors.expose)
+        return CorsBody(list(cors.origins), methods, headers, expose, cors.max_age, cors.credentials)
+
+
+class RateLimitBody(Request, frozen=True):
+    """So many requests every `per`, and `burst` at once."""
+
+    requests: Annotated[int, Meta(ge=1, le=actions.MAX_RATE)]
+    per: Length = 1.0
+    burst: Annotated[int, Meta(ge=1, le=actions.MAX_RATE)] | None = None
+
+    def to_rate_limit(self) -> RateLimit:
+        return RateLimit(self.requests, seconds("per", self.per), self.burst)
+
+
+class HashBody(Request, frozen=True):
+    """What keeps a caller with one instance: a header, or a cookie that lasts `ttl`."""
+
+    header: str = ""
+    cookie: str = ""
+    ttl: Length = 0.0
+
+    def to_hash(self) -> HashOn:
+        return HashOn(self.header.lower(), self.cookie, seconds("ttl", self.ttl))
