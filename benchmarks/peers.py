@@ -20,7 +20,7 @@ _SERVE: Final = """
 import sys
 from adsum.config import ServeConfig
 from adsum.daemon import serve
-serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], node="bench"))
+serve(ServeConfig(listen=sys.argv[1], xds="127.0.0.1:0", store=sys.argv[2], node="bench"))
 """
 """What `adsum serve` does once its options are read, with the defaults, the log included."""
 

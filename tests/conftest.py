@@ -23,6 +23,6 @@ def daemon() -> Iterator[RunningDaemon]:
     from adsum.config import ServeConfig
     from tests.running import RunningDaemon
 
-    running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", store="memory:", node="test"))
+    running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="test"))
     yield running
     running.stop()

@@ -39,7 +39,7 @@ class Process:
     """A daemon in a process of its own."""
 
     def __init__(self, environment: dict[str, str] | None = None, **config: object) -> None:
-        config = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n1"} | config
+        config = {"listen": "127.0.0.1:0", "xds": "off", "store": "memory:", "node": "n1"} | config
         self.child = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(config)],
             stdout=subprocess.PIPE,

@@ -28,7 +28,7 @@ FLOORS = (
     ("dialects", "integrations"),
     ("servers", "telemetry"),
     ("config",),
-    ("envoy",),
+    ("control", "envoy"),
     ("daemon", "run"),
     ("demo",),
     ("cli",),

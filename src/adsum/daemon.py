@@ -22,10 +22,12 @@ import adsum
 from adsum import stores, wire
 from adsum.clock import SystemClock
 from adsum.config import ServeConfig
+from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.fence import Fence
 from adsum.core.guard import Guard
 from adsum.dialects import dialect
+from adsum.gateway.intent import NO_INTENT
 from adsum.keeper import Keeper
 from adsum.probes import Probes
 from adsum.registry import Registry
@@ -73,6 +75,9 @@ class Daemon:
             status=self.status,
             exposition=self._telemetry.exposition,
         )
+        self._control = Control(
+            config.xds, self.registry, self._clock, rng, intent=lambda _: NO_INTENT, refusal=self._refusal
+        )
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []
         """Where it listens."""
@@ -89,19 +94,24 @@ class Daemon:
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
         await self._server.start()
         try:
+            await self._control.start()
             await self.registry.start()
             await self._keeper.start()
         except BaseException:
             await self.stop()
             raise
         self._expose(self._server)
+        self._telemetry.gather(self._control.metrics)
         _log.info("node %s serves %s on %s", self._config.node, self._config.store, " ".join(self.urls))
+        if self.xds:
+            _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
         _notify("READY=1")
 
     async def stop(self) -> None:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
         _notify("STOPPING=1")
         self.registry.watches.end()
+        await self._control.stop()
         if self._server is not None:
             await self._server.stop()
         await self._keeper.stop()
@@ -123,6 +133,11 @@ class Daemon:
                 task.cancel()
             if failed:
                 raise AdsumError(f"the registry can't go on: {failing.result()}")
+
+    @property
+    def xds(self) -> str:
+        """Where gateways and gRPC clients are told what to do, as HOST:PORT; "" if nowhere."""
+        return self._control.place
 
     def status(self) -> wire.NodeStatus:
         """What the node says of itself."""
@@ -152,6 +167,7 @@ class Daemon:
             check_lag=self._telemetry.lag.seconds,
             checks_overdue=self._telemetry.lag.overdue,
             guards=dict(self._telemetry.guards),
+            gateways=self._control.status(),
         )
 
     def _admit(self, address: str) -> None:

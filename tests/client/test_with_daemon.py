@@ -67,7 +67,7 @@ async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_to
             before = channel.resolver.view.epoch
             await asyncio.to_thread(daemon.stop)
             await until(lambda: not channel.resolver.connected)
-            config = ServeConfig(listen=daemon.url.removeprefix("http://"), store="memory:", node="test")
+            config = ServeConfig(listen=daemon.url.removeprefix("http://"), xds="off", store="memory:", node="test")
             again = await asyncio.to_thread(RunningDaemon, config)
             try:
                 await until(lambda: channel.resolver.view.epoch not in ("", before))

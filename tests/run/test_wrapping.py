@@ -186,7 +186,7 @@ def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap:
     wrapped = wrap(f"http://{where}", "--id", "a", "--port", str(port))
     wrapped.says("up")
     wrapped.says("not registered yet")
-    daemon = RunningDaemon(ServeConfig(listen=where, store="memory:", node="test"))
+    daemon = RunningDaemon(ServeConfig(listen=where, xds="off", store="memory:", node="test"))
     try:
         eventually("it to be listed", lambda: listed(daemon, "a"))
     finally:

@@ -92,7 +92,8 @@ class Node(Child):
 
     def __init__(self, folder: Path, port: int, store: str, number: int, options: Sequence[str]) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        argv = [*ADSUM, "serve", "--listen", f"127.0.0.1:{port}", "--store", store, "--node", "n1", *options]
+        argv = [*ADSUM, "serve", "--listen", f"127.0.0.1:{port}", "--xds", "off", "--store", store, "--node", "n1"]
+        argv += options  # What is said last counts.
         super().__init__(f"node{number}", argv, folder)
 
     @property

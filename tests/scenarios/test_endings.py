@@ -54,7 +54,7 @@ async def _watched(asking: Asking) -> str:
 async def test_a_second_node_on_the_same_file_or_port_says_why_not(place: Place) -> None:
     await place.serve()
     taken = {
-        "store": ["--listen", f"127.0.0.1:{place.port()}", "--store", place.sqlite],
+        "store": ["--listen", f"127.0.0.1:{place.port()}", "--xds", "off", "--store", place.sqlite],
         "listen": ["--listen", f"127.0.0.1:{place.node_port}", "--store", "memory:"],
     }
     seconds = {name: place.adsum("serve", *options) for name, options in taken.items()}

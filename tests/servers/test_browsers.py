@@ -134,7 +134,7 @@ async def test_another_sites_page_renews_nothing(daemon: RunningDaemon) -> None:
 
 
 async def test_a_name_that_was_configured_is_answered() -> None:
-    config = ServeConfig(listen="127.0.0.1:0", store="memory:", node="test", host_name=("registry.example",))
+    config = ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", host_name=("registry.example",))
     daemon = RunningDaemon(config)
     try:
         assert (await _ask(daemon, "GET /api/v1/status HTTP/1.1\r\nhost: registry.example\r\n"))[0] == 200

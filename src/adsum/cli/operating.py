@@ -124,6 +124,9 @@ def status(loaded: Settings, as_json: bool) -> None:
         output.json(node)
     else:
         output.table(("", "", "STATUS"), [*_standing(node)])
+        if node.gateways:
+            output.line("")
+            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", "REQUESTS", "ERRORS", "REJECTS"), _gateways(node))
     if not node.ready:
         raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready yet")
 
@@ -145,3 +148,18 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
     ]
     rows += [("guarded", f"{service}: {count} expiries held back") for service, count in sorted(node.guards.items())]
     return [(name, value, "") for name, value in rows]
+
+
+def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
+    return [
+        (
+            each.node or each.peer,
+            each.client,
+            output.ago(each.since),
+            str(each.revision),
+            str(each.requests or ""),
+            str(each.errors or ""),
+            "; ".join(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())),
+        )
+        for each in node.gateways
+    ]

@@ -30,8 +30,8 @@ class Cast:
 
     def start_registry(self) -> Process:
         """`adsum serve`, on the same port and with the same store each time."""
-        argv = _adsum("serve", "--listen", f"127.0.0.1:{self._port}", "--store", self._store, "--node", "demo")
-        return self.processes.start("registry", argv)
+        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", "off", "--store", self._store]
+        return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
 
     def start_wrapped(self, service: str, id: str) -> None:
         """A program that knows nothing of Adsum, wrapped by `adsum run`."""

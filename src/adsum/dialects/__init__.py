@@ -12,6 +12,7 @@ from adsum.core.errors import AdsumError
 DIALECTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "native": "adsum.dialects.native:Native",
+        "xds": "adsum.dialects.xds:Xds",
     }
 )
 """Name → where it is, imported when chosen."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from adsum.core.changes import Batch
 from adsum.core.model import Check, Key, Outcome
@@ -15,6 +17,14 @@ from adsum.telemetry.timings import Timings
 
 _QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
+
+
+class _Gathered(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        return self._read()
 
 
 class Telemetry:
@@ -52,6 +62,10 @@ class Telemetry:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Have `read` called whenever the metrics are."""
         Gauge(name, text, registry=self._metrics).set_function(read)
+
+    def gather(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Have `read` called for further metrics whenever they are."""
+        self._metrics.register(_Gathered(read))
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus's text format."""

@@ -85,6 +85,24 @@ class ChangeList(Answer, frozen=True):
     changes: list[ChangeView]
 
 
+class GatewayView(Answer, frozen=True):
+    """A gateway or gRPC client that a node keeps informed. `since` is on the wall clock.
+
+    `revision` is what it routes by, as far as it said; `rejects` what it will not take, by kind, in its own words.
+    `requests` and `errors` are what it reported since it came.
+    """
+
+    node: str
+    client: str
+    peer: str
+    since: float
+    revision: int
+    rejects: dict[str, str] = {}
+    requests: int = 0
+    errors: int = 0
+    in_progress: int = 0
+
+
 class NodeStatus(Answer, frozen=True):
     """A node of the registry: what it keeps and how it fares. Lengths are seconds; `started` is on the wall clock."""
 
@@ -110,6 +128,8 @@ class NodeStatus(Answer, frozen=True):
     checks_overdue: int = 0
     guards: dict[str, int] = {}
     """Services whose guard holds back expiries, and how many."""
+    gateways: list[GatewayView] = []
+    """Gateways and gRPC clients; of many, some, and first those that reject something."""
 
 
 class Problem(Answer, frozen=True):

@@ -3,6 +3,7 @@
 """
 
 from adsum.dialects.xds.knowledge import StreamStatus
+from adsum.dialects.xds.loads import Load
 from adsum.dialects.xds.xds import Xds
 
-__all__ = ["StreamStatus", "Xds"]
+__all__ = ["Load", "StreamStatus", "Xds"]

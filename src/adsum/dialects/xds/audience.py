@@ -5,7 +5,7 @@ Gateways of one shape are an audience, and so are all gRPC clients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -107,7 +107,8 @@ class GrpcClients(_Audience):
         self._seen: dict[tuple[Kind, str], Resource | None] = {}
 
     def find(self, kind: Kind, name: str) -> Resource | None:
-        return self._find(kind, name)
+        seen = self._seen.get((kind, name))
+        return seen if seen is not None else self._find(kind, name)
 
     def names(self, kind: Kind) -> Iterable[str]:  # noqa: ARG002
         """None: there would be no end."""
@@ -127,12 +128,15 @@ class GrpcClients(_Audience):
             if (kind, name) not in self._by_name:
                 self._seen.pop((kind, name), None)
 
-    def move(self, compiled: Compiled, number: int, revision: int) -> set[Session]:
-        """See this from now on; who has to be told something."""
+    def move(self, compiled: Compiled, touched: Set[str] | None, number: int, revision: int) -> set[Session]:
+        """See this from now on; who has to be told something.
+
+        Only resources of the services `touched` may differ from what was seen before (None: all may).
+        """
         self._find = find = compiled.grpc
         self.number, self.revision = number, revision
         moved: dict[Kind, tuple[list[str], dict[str, Resource]]] = {}
-        for (kind, name), old in self._seen.items():
+        for (kind, name), old in self._touched(touched):
             new = find(kind, name)
             if new is old:
                 continue
@@ -146,6 +150,12 @@ class GrpcClients(_Audience):
         for kind, (changed, removed) in moved.items():
             told |= self._tell(kind, changed, removed)
         return told
+
+    def _touched(self, services: Set[str] | None) -> list[tuple[tuple[Kind, str], Resource | None]]:
+        if services is None:
+            return list(self._seen.items())
+        named = [(kind, name) for name in services for kind in ORDER]  # What clients name are services.
+        return [(each, self._seen[each]) for each in named if each in self._seen]
 
 
 def difference(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> tuple[list[str], dict[str, Resource]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
@@ -40,6 +40,7 @@ class Loads:
         self._of: dict[str, dict[str, Load]] = {}
         self._streams: dict[str, int] = {}
         self._pairs = 0
+        self._totals: dict[str, Load] = {}
 
     def of(self, node: str) -> Mapping[str, Load]:
         """What one client said, by service."""
@@ -53,12 +54,12 @@ class Loads:
         return total
 
     def by_service(self) -> dict[str, Load]:
-        """What all clients said, by service."""
-        totals: dict[str, Load] = {}
+        """What all clients said since the node started, by service; in progress: what those say that are connected."""
+        totals = {service: replace(total) for service, total in self._totals.items()}
         for loads in self._of.values():
             for service, each in loads.items():
-                _add(totals.setdefault(service, Load()), each)
-        return dict(sorted(totals.items()))
+                totals[service].in_progress += each.in_progress
+        return totals
 
     async def speak(self, call: Call) -> None:
         """Take one client's reports until it ends."""
@@ -95,26 +96,29 @@ class Loads:
 
     def _take(self, node: str, said: Any) -> None:
         loads = self._of.setdefault(node, {})
+        reports: dict[str, Load] = {}
         for cluster in said.cluster_stats:
-            load = self._load(loads, cluster.cluster_name)
-            if load is None:
-                continue
-            load.dropped += cluster.total_dropped_requests
-            load.in_progress = 0
+            # The clusters of a service, chosen by tag or metadata, count together.
+            report = reports.setdefault(cluster.cluster_name.partition("?")[0], Load())
+            report.dropped += cluster.total_dropped_requests
             for part in cluster.upstream_locality_stats:
-                load.requests += part.total_issued_requests
-                load.errors += part.total_error_requests
-                load.in_progress += part.total_requests_in_progress
+                report.requests += part.total_issued_requests
+                report.errors += part.total_error_requests
+                report.in_progress += part.total_requests_in_progress
+        for load in loads.values():
+            load.in_progress = 0  # What is not reported is at rest.
+        for service, report in reports.items():
+            if self._has_room(loads, service):
+                _add(loads.setdefault(service, Load()), report)
+                _add(self._totals.setdefault(service, Load()), replace(report, in_progress=0))
 
-    def _load(self, loads: dict[str, Load], cluster: str) -> Load | None:
-        """The sum for a cluster's service; None if there is no room for another."""
-        service = cluster.partition("?")[0]
-        if service not in loads:
-            if self._pairs >= MAX_LOADS or len(service) > MAX_NAME:
-                return None
-            self._pairs += 1
-            loads[service] = Load()
-        return loads[service]
+    def _has_room(self, loads: dict[str, Load], service: str) -> bool:
+        if service in loads:
+            return True
+        if self._pairs >= MAX_LOADS or len(self._totals) >= MAX_LOADS or len(service) > MAX_NAME:
+            return False
+        self._pairs += 1
+        return True
 
 
 def _parsed(request: bytes) -> Any:

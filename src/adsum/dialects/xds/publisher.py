@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, NamedTuple, Protocol
 
+from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
 from adsum.dialects.xds.bounds import MAX_SHAPES, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
-from adsum.gateway.intent import Intent
+from adsum.gateway import differences
+from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.resources import Kind, Resource
 from adsum.gateway.shape import Shape
 
@@ -36,6 +38,20 @@ class Compiled(Protocol):
         ...
 
 
+class _Source(NamedTuple):
+    """What a publication is made from."""
+
+    snapshot: Snapshot
+    intent: Intent
+    addresses: Mapping[str, str]
+
+    def since(self, before: _Source) -> Set[str] | None:
+        """The services of which something else may be told than before; None: all."""
+        if self.intent is not before.intent or self.addresses is not before.addresses:
+            return None
+        return differences.between(before.snapshot, self.snapshot)
+
+
 class Publisher:
     """Keeps every audience at the newest publication."""
 
@@ -44,6 +60,7 @@ class Publisher:
         self._intent = intent
         self._gateways: dict[Shape, Gateways] = {}
         self._grpc = GrpcClients()
+        self._source = _Source(catalog.EMPTY, NO_INTENT, {})
         self._settled_at: float | None = None
         self.number = 0
         """Of the last publication; 0: nothing was published yet."""
@@ -84,14 +101,16 @@ class Publisher:
         """
         number, revision = self.number + 1, snapshot.revision
         try:
-            self._compiled = self._compiled.follow(snapshot, self._intent(snapshot), addresses)
-            seen = [(audience, self._compiled.envoy(shape)) for shape, audience in self._gateways.items()]
-            told = self._grpc.move(self._compiled, number, revision)
+            source = _Source(snapshot, self._intent(snapshot), addresses)
+            compiled: Compiled = self._compiled.follow(*source)
+            seen = [(audience, compiled.envoy(shape)) for shape, audience in self._gateways.items()]
+            told = self._grpc.move(compiled, source.since(self._source), number, revision)
         except Exception:
             if not self._troubled:
                 _log.exception("revision %d can't be told to gateways; they keep what they have", revision)
             self._troubled = True
             return set()
+        self._compiled, self._source = compiled, source
         for audience, resources in seen:
             told |= audience.move(resources, number, revision)
         first, self.number, self.revision, self._troubled = not self.number, number, revision, False

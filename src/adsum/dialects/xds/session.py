@@ -154,7 +154,7 @@ class Session:
         place = self._place
         response: bytes | None = self._variant.say(subscription, place, place.number, place.revision, removing=removing)
         if response is not None and kind is Kind.CLUSTER and not removing:
-            self._follow_up(subscription.flight or ())
+            self._follow_up(subscription.news)
         return response
 
     def _follow_up(self, clusters: Iterable[str]) -> None:

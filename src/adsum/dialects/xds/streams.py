@@ -38,11 +38,17 @@ class Streams:
         self._waiting: deque[Stream] = deque()
         self._turn: asyncio.Handle | None = None
         self.rejections = Rejections()
+        self._pushes = 0
         self.shed = 0
         """How many were cut off because they did not read."""
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def pushes(self) -> int:
+        """How many responses were sent."""
+        return self._pushes + sum(stream.pushes for stream in self._all)
 
     async def speak(self, call: Call, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
@@ -55,6 +61,7 @@ class Streams:
             await stream.run()
         finally:
             del self._all[stream]
+            self._pushes += stream.pushes
             if stream.joined is not None:
                 self._leave(stream.joined)
 
@@ -129,8 +136,9 @@ class Streams:
             self._turn.cancel()
 
     def programs(self) -> Counter[str]:
-        """How many streams there are of each program."""
-        return Counter(stream.joined.node.agent for stream in self._of.values() if stream.joined is not None)
+        """How many streams there are of Envoys and of gRPC clients."""
+        known = (stream.joined.node for stream in self._of.values() if stream.joined is not None)
+        return Counter("envoy" if node.is_envoy else "grpc" for node in known)
 
     def statuses(self) -> list[StreamStatus]:
         """What is known of every client that said who it is, by node."""

@@ -54,6 +54,7 @@ class Subscription:
         "leaving",
         "most",
         "names",
+        "news",
         "nonce",
         "owed",
         "rejected",
@@ -84,6 +85,8 @@ class Subscription:
         """What the client still has and is to lose, once nothing names it any more; state-of-the-world repeats it."""
         self.flight: tuple[str, ...] | None = None
         """The names in the response that is neither acknowledged nor rejected; None: there is no such one."""
+        self.news: tuple[str, ...] = ()
+        """Those that the client did not have as they are."""
         self.nonce = ""
         """Of the last response."""
         self.rejected: tuple[str, ...] = ()
@@ -145,9 +148,9 @@ class Subscription:
             self.again(name)
 
     def again(self, name: str) -> None:
-        """Say it again, even if it is as it was."""
+        """Say it again, even if it is as it was; the client may have it, and may not."""
         if self.covers(name):
-            self.has.pop(name, None)
+            self.has[name] = ""
             self.owed.add(name)
 
     def due(self, sight: Sight) -> tuple[list[Resource], list[str], list[str]]:
@@ -164,9 +167,10 @@ class Subscription:
                     missing.append(name)
                 else:
                     self.owed.discard(name)
-            elif self.has.get(name) == resource.version or not self.covers(name):
+                continue
+            self.leaving.pop(name, None)
+            if self.has.get(name) == resource.version or not self.covers(name):
                 self.owed.discard(name)
-                self.leaving.pop(name, None)
             else:
                 lacks.append(resource)
         return lacks, missing, gone
@@ -180,17 +184,19 @@ class Subscription:
 
     def say(self, nonce: str, revision: int, resources: Iterable[Resource], gone: Iterable[str]) -> None:
         """A response with these is on its way."""
-        names = []
+        names, news = [], []
         for resource in resources:
             name = resource.name
             names.append(name)
+            if self.has.get(name) != resource.version:
+                news.append(name)
             self.has[name] = resource.version
             self.owed.discard(name)
             self.leaving.pop(name, None)
         names += gone
         self.forget(gone)
         self.unanswered = False
-        self.flight, self.nonce, self.sent = tuple(names), nonce, revision
+        self.flight, self.news, self.nonce, self.sent = tuple(names), tuple(news), nonce, revision
 
     def forget(self, names: Iterable[str]) -> None:
         """The client does not have them, and need not be told."""

@@ -1,0 +1,109 @@
+"""The control plane of gateways and gRPC clients: the xDS dialect on its gRPC server, or neither of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import Metric
+
+from adsum import wire
+from adsum.config import OFF, XDS
+from adsum.core.errors import AdsumError
+from adsum.dialects import dialect
+from adsum.ports import Clock
+from adsum.registry import Registry
+from adsum.telemetry import gateways
+
+if TYPE_CHECKING:
+    from adsum.core.catalog import Snapshot
+    from adsum.dialects.xds import Load, StreamStatus, Xds
+    from adsum.gateway.intent import Intent
+
+MOST_SHOWN: Final = 200
+"""Gateways that a status lists, those that reject something first."""
+NEEDED: Final = "grpcio and xds-protos (pip install 'adsum[registry]')"
+
+_log = logging.getLogger("adsum.control")
+
+
+class Control:
+    """Serves xDS at `place`; nothing at all if that is `off`, or the default and its libraries are not installed."""
+
+    def __init__(
+        self,
+        place: str,
+        registry: Registry,
+        clock: Clock,
+        rng: Random,
+        *,
+        intent: Callable[[Snapshot], Intent],
+        refusal: Callable[[str], str | None],
+    ) -> None:
+        """`intent` is what operators want, the same object while it is the same; `refusal` says why an address may not
+        be routed to. Raises `AdsumError` if what it needs is missing.
+        """
+        self._wanted = place
+        self.place = ""
+        """Where it listens; "" while it does not."""
+        self._xds: Xds | None = None
+        if place == OFF:
+            return
+        try:
+            # Imported when wanted: they take a third of the time that a node needs to start.
+            from adsum.dialects.xds.bounds import MAX_REQUEST
+            from adsum.gateway.compiled import NOTHING
+            from adsum.servers import grpc
+        except ModuleNotFoundError as error:
+            if place != XDS:
+                raise AdsumError(f"--xds needs {NEEDED}: {error}") from None
+            _log.info("gateways and gRPC clients are not served: that needs %s", NEEDED)
+            return
+        self._xds = dialect("xds")(registry, clock, rng, compiled=NOTHING, intent=intent, refusal=refusal)
+        self._server = grpc.GrpcServer(self._xds.methods, MAX_REQUEST)
+
+    async def start(self) -> None:
+        """Listen; what is asked is answered once the catalog is loaded. Raises `AdsumError` with the remedy."""
+        if self._xds is None:
+            return
+        try:
+            self.place = await self._server.start(self._wanted)
+        except AdsumError as error:
+            raise AdsumError(
+                f"{error}; --xds HOST:PORT tells gateways and gRPC clients elsewhere, --xds off not at all"
+            ) from None
+        await self._xds.start()
+
+    async def stop(self) -> None:
+        """End all streams, and listen no more; idempotent."""
+        if self._xds is not None:
+            await self._xds.stop()
+            await self._server.stop()
+
+    def status(self) -> list[wire.GatewayView]:
+        """What is known of gateways and gRPC clients; at most `MOST_SHOWN`, those that reject something first."""
+        xds = self._xds
+        if xds is None:
+            return []
+        known = sorted(xds.streams.statuses(), key=lambda each: not each.rejections)[:MOST_SHOWN]
+        return [_view(each, xds.loads.total(each.node)) for each in known]
+
+    def metrics(self) -> Iterable[Metric]:
+        """For Prometheus."""
+        return () if self._xds is None else gateways.metrics(self._xds)
+
+
+def _view(status: StreamStatus, load: Load) -> wire.GatewayView:
+    return wire.GatewayView(
+        node=status.node,
+        client=status.client,
+        peer=status.peer,
+        since=round(status.since, 3),
+        revision=status.revision,
+        rejects=status.rejections,
+        requests=load.requests,
+        errors=load.errors,
+        in_progress=load.in_progress,
+    )

@@ -1,0 +1,187 @@
+"""What an audience is told, made up: resources of any name and version, and clients that take what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+
+from adsum.core.catalog import Snapshot
+from adsum.dialects.xds import asked, delta
+from adsum.dialects.xds.session import Session
+from adsum.gateway.intent import Intent
+from adsum.gateway.resources import Kind, Resource, pack
+from adsum.gateway.shape import Shape
+
+CDS, EDS, LDS, RDS = Kind.CLUSTER, Kind.ASSIGNMENT, Kind.LISTENER, Kind.ROUTES
+
+
+def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
+    """An assignment with endpoints at these ports."""
+    message: Any = ClusterLoadAssignment(cluster_name=name)
+    for port in ports:
+        endpoint = message.endpoints.add() if not message.endpoints else message.endpoints[0]
+        where = endpoint.lb_endpoints.add().endpoint.address.socket_address
+        where.address, where.port_value = "127.0.0.1", port
+    return pack(EDS, name, message, revision)
+
+
+def resource(kind: Kind, name: str, content: int, revision: int = 1) -> Resource:
+    """One whose content is a number."""
+    if kind is EDS:
+        return assignment(name, range(1, content + 1), revision)
+    message: Any = {
+        CDS: lambda: Cluster(name=name, alt_stat_name=str(content)),
+        LDS: lambda: Listener(name=name, stat_prefix=str(content)),
+        RDS: lambda: RouteConfiguration(name=name, internal_only_headers=[str(content)]),
+        Kind.SECRET: lambda: Secret(name=name),
+    }[kind]()
+    return pack(kind, name, message, revision)
+
+
+Contents = Mapping[Kind, Mapping[str, int]]
+
+
+def resources(contents: Contents) -> dict[Kind, dict[str, Resource]]:
+    """Resources by kind and name, from numbers."""
+    return {
+        kind: {name: resource(kind, name, content) for name, content in of.items()} for kind, of in contents.items()
+    }
+
+
+@dataclass(frozen=True)
+class FakeCompiled:
+    """Implements what the publisher needs of `gateway.compiled.Compiled`: endpoints by port, one cluster a service."""
+
+    found: dict[Kind, dict[str, Resource]] = field(default_factory=dict)
+
+    def envoy(self, shape: Shape) -> Mapping[Kind, Mapping[str, Resource]]:
+        return self.found
+
+    def grpc(self, kind: Kind, name: str) -> Resource | None:
+        return self.found.get(kind, {}).get(name)
+
+    def follow(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> FakeCompiled:
+        found: dict[Kind, dict[str, Resource]] = {kind: {} for kind in (CDS, EDS, LDS, RDS)}
+        for name, service in snapshot.services.items():
+            ports = sorted(
+                each.instance.port
+                for each in service.listings.values()
+                if addresses.get(each.instance.address, each.instance.address)[0].isdigit()
+            )
+            found[CDS][name] = resource(CDS, name, 1)
+            found[EDS][name] = assignment(name, ports)
+        found[LDS]["main"] = resource(LDS, "main", 1)
+        found[RDS]["main"] = resource(RDS, "main", len(snapshot.services))
+        return FakeCompiled(found)
+
+
+@dataclass
+class Said:
+    """A response, in one form for both variants."""
+
+    kind: Kind
+    nonce: str
+    resources: dict[str, bytes]
+    removed: list[str]
+
+
+class FakeClient:
+    """A client of one session: keeps what it is told, as the protocol's clients do."""
+
+    def __init__(self, variant: ModuleType, session: Session) -> None:
+        self.variant = variant
+        self.session = session
+        self.has: dict[Kind, dict[str, str]] = {}
+        """Content by name."""
+        self.log: list[Said] = []
+        self.nonces: dict[Kind, str] = {}
+        self.names: dict[Kind, list[str]] = {}
+        self.now = 0.0
+
+    @property
+    def is_delta(self) -> bool:
+        return self.variant is delta
+
+    def ask(self, kind: Kind, *names: str, nonce: str = "", error: str = "", **more: Any) -> str:
+        """One request; the rejection that was heard."""
+        if self.is_delta:
+            said = DeltaDiscoveryRequest(
+                type_url=kind.value, resource_names_subscribe=names, response_nonce=nonce, **more
+            )
+        else:
+            said = DiscoveryRequest(type_url=kind.value, resource_names=names, response_nonce=nonce, **more)
+        if error:
+            said.error_detail.message = error
+        self.names[kind] = sorted({*self.names.get(kind, ()), *names}) if self.is_delta else list(names)
+        parse = asked.delta if self.is_delta else asked.sotw
+        _, request = parse(said.SerializeToString())
+        assert request is not None
+        return self.session.hear(request)
+
+    def hear(self) -> Said | None:
+        """The next response, taken in but not answered."""
+        message = self.session.next(self.now)
+        if message is None:
+            return None
+        said = decode(message, delta=self.is_delta)
+        self.nonces[said.kind] = said.nonce
+        has = self.has.setdefault(said.kind, {})
+        if not self.is_delta and said.kind in (CDS, LDS):
+            has.clear()
+        has |= {name: content.hex() for name, content in said.resources.items()}
+        for name in said.removed:
+            has.pop(name, None)
+        self.log.append(said)
+        return said
+
+    def ack(self, kind: Kind, error: str = "") -> str:
+        """Answer the last response of that kind."""
+        names = () if self.is_delta else self.names.get(kind, ())
+        return self.ask(kind, *names, nonce=self.nonces[kind], error=error)
+
+    def settle(self) -> list[Said]:
+        """Take in and acknowledge everything that there is to say."""
+        taken = []
+        while (said := self.hear()) is not None:
+            self.ack(said.kind)
+            taken.append(said)
+        return taken
+
+
+def decode(message: bytes, *, delta: bool) -> Said:
+    """A response as it went over the wire."""
+    if delta:
+        said = DeltaDiscoveryResponse.FromString(message)
+        found = {each.name: each.resource.value for each in said.resources}
+        return Said(Kind(said.type_url), said.nonce, found, list(said.removed_resources))
+    whole = DiscoveryResponse.FromString(message)
+    return Said(Kind(whole.type_url), whole.nonce, {_name(each): each.value for each in whole.resources}, [])
+
+
+def content(found: Resource) -> str:
+    """What a client keeps of a resource."""
+    said: bytes = DeltaDiscoveryResponse.FromString(found.delta).resources[0].resource.value
+    return said.hex()
+
+
+_MESSAGES = {CDS: Cluster, EDS: ClusterLoadAssignment, LDS: Listener, RDS: RouteConfiguration, Kind.SECRET: Secret}
+
+
+def _name(any_message: Any) -> str:
+    kind = Kind(any_message.type_url)
+    message = _MESSAGES[kind].FromString(any_message.value)
+    return str(message.cluster_name if kind is EDS else message.name)

@@ -1,0 +1,433 @@
+"""One stream, without a wire: what is said when, and what never is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from adsum.dialects.xds import delta, sotw
+from adsum.dialects.xds.audience import Gateways
+from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE
+from adsum.dialects.xds.refusals import Refused
+from adsum.dialects.xds.session import Session
+from adsum.gateway.resources import Kind
+from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, FakeClient, content, resource, resources
+
+ONE: Contents = {CDS: {"a": 1}, EDS: {"a": 1}, LDS: {"main": 1}, RDS: {"main": 1}}
+TWO: Contents = {CDS: {"a": 1, "b": 1}, EDS: {"a": 1, "b": 2}, LDS: {"main": 1}, RDS: {"main": 2}}
+
+
+class World:
+    """An audience and one client in it."""
+
+    def __init__(self, variant: ModuleType) -> None:
+        self.audience = Gateways()
+        self.variant = variant
+        self.client = self.new()
+
+    def new(self) -> FakeClient:
+        return FakeClient(self.variant, Session(self.variant, self.audience))
+
+    def publish(self, contents: Contents) -> set[Session]:
+        number = self.audience.number + 1
+        return self.audience.move(resources(contents), number, 10 * number)
+
+    def connect(self) -> None:
+        """As Envoy does: all clusters, then what they name."""
+        client = self.client
+        client.ask(CDS)
+        client.settle()
+        client.ask(EDS, *client.has[CDS])
+        client.ask(LDS)
+        client.settle()
+        client.ask(RDS, "main")
+        client.settle()
+
+    def sees(self, contents: Contents) -> None:
+        expected = {
+            kind: {name: content(each) for name, each in of.items()} for kind, of in resources(contents).items()
+        }
+        assert self.client.has == expected
+
+
+@pytest.fixture(params=[delta, sotw], ids=["delta", "sotw"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
+
+
+def _kinds(client: FakeClient, since: int = 0) -> list[Kind]:
+    return [said.kind for said in client.log[since:]]
+
+
+def test_nothing_is_answered_before_the_catalog_is_loaded(world: World) -> None:
+    world.client.ask(CDS)
+    world.client.ask(EDS, "a")
+    assert world.client.hear() is None
+    assert not world.client.session.is_current
+    world.publish(ONE)
+    assert {said.kind for said in world.client.settle()} == {CDS, EDS}
+
+
+def test_a_client_that_asks_for_all_sees_all(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    world.sees(ONE)
+    assert world.client.session.is_current
+
+
+def test_a_change_is_said_to_whom_it_concerns_and_alone(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    before = len(world.client.log)
+    assert world.publish({**ONE, EDS: {"a": 3}}) == {world.client.session}
+    assert _kinds(world.client, before) == []
+    world.client.settle()
+    assert _kinds(world.client, before) == [EDS]
+    assert world.publish({**ONE, EDS: {"a": 3, "x": 1}}) == set(), "nobody asked for x"
+
+
+def test_what_did_not_change_is_not_said_again(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    assert world.publish(ONE) == set()
+    assert world.client.settle() == []
+    assert world.client.session.is_current
+
+
+def test_routes_wait_until_what_they_name_is_acknowledged(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    world.publish(TWO)
+    assert client.hear() is not None
+    assert client.hear() is None, "the routes wait for the cluster's ACK"
+    client.ack(CDS)
+    assert client.hear() is None, "and for its assignment to be asked for"
+    client.ask(EDS, "a", "b") if not client.is_delta else client.ask(EDS, "b")
+    said = client.hear()
+    assert said is not None
+    assert list(said.resources) == ["b"]
+    assert client.hear() is None, "and for the assignment's ACK"
+    client.ack(EDS)
+    client.settle()
+    assert _kinds(client, before) == [CDS, EDS, RDS]
+    world.sees(TWO)
+
+
+def test_a_client_that_never_asks_for_the_assignment_gets_its_routes_nevertheless(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    world.publish(TWO)
+    client = world.client
+    client.settle()
+    assert client.session.held
+    client.now += HOLD
+    assert [said.kind for said in client.settle()] == [RDS]
+
+
+def test_what_is_gone_is_removed_last_and_in_the_opposite_order(world: World) -> None:
+    world.publish(TWO)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    world.publish({CDS: {"a": 1, "c": 1}, EDS: {"a": 1, "c": 1}, LDS: {"main": 1}, RDS: {"main": 3}})
+    first = client.hear()
+    assert first is not None
+    assert "b" in client.has[CDS], "the routes still name it"
+    client.ack(CDS)
+    client.ask(EDS, "a", "b", "c") if not client.is_delta else client.ask(EDS, "c")
+    client.settle()
+    assert _kinds(client, before) == [CDS, EDS, RDS, EDS, CDS]
+    assert "b" not in client.has[CDS]
+    emptied = client.log[-2]
+    assert list(emptied.resources) == ["b"], "an assignment is emptied, since its removal is ignored"
+    assert emptied.removed == []
+
+
+def test_a_changed_cluster_has_its_assignment_said_again(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    before = len(world.client.log)
+    world.publish({**ONE, CDS: {"a": 2}})
+    world.client.settle()
+    assert _kinds(world.client, before) == [CDS, EDS]
+    assert list(world.client.log[-1].resources) == ["a"]
+
+
+def test_of_each_kind_one_response_is_on_its_way_and_what_lies_between_is_skipped(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    world.publish({**ONE, EDS: {"a": 2}})
+    assert client.hear() is not None
+    for count in (3, 4, 5):
+        world.publish({**ONE, EDS: {"a": count}})
+        assert client.hear() is None
+    client.ack(EDS)
+    client.settle()
+    assert len(client.log) == before + 2
+    world.sees({**ONE, EDS: {"a": 5}})
+
+
+def test_a_rejected_configuration_is_not_sent_again_until_it_changes(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    client = world.client
+    world.publish({**ONE, EDS: {"a": 7}})
+    client.hear()
+    assert client.ack(EDS, error="  too\n many ") == "too many"
+    assert client.settle() == []
+    assert not client.session.is_current, "it does not route by it"
+    assert client.session.subscriptions[EDS].words == "too many"
+    world.publish({**ONE, EDS: {"a": 8}})
+    client.settle()
+    assert world.client.session.subscriptions[EDS].words == ""
+    assert world.client.session.is_current
+    world.sees({**ONE, EDS: {"a": 8}})
+
+
+def test_what_was_rejected_together_with_the_culprit_is_sent_again_with_its_remedy(world: World) -> None:
+    world.publish(TWO)
+    world.connect()
+    client = world.client
+    world.publish({**TWO, EDS: {"a": 7, "b": 7}})
+    said = client.hear()
+    assert said is not None
+    assert set(said.resources) == {"a", "b"}
+    client.ack(EDS, error="a is wrong")
+    world.publish({**TWO, EDS: {"a": 8, "b": 7}})
+    said = client.hear()
+    assert said is not None
+    assert set(said.resources) == {"a", "b"}
+
+
+def test_a_rejection_of_other_kinds_does_not_keep_it_from_following_endpoints(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    world.publish({**ONE, RDS: {"main": 9}})
+    world.client.hear()
+    world.client.ack(RDS, error="no")
+    assert world.client.session.is_current
+
+
+@pytest.mark.parametrize("nonce", ["stale", "0", "1.99"])
+def test_an_answer_with_another_nonce_than_the_last_acknowledges_nothing(world: World, nonce: str) -> None:
+    world.publish(ONE)
+    world.connect()
+    world.publish({**ONE, EDS: {"a": 2}})
+    client = world.client
+    client.hear()
+    assert client.ask(EDS, "a", nonce=nonce, error="lies") == ""
+    assert client.session.subscriptions[EDS].flight is not None
+    assert not client.session.is_current
+
+
+def test_what_is_asked_for_by_name_and_not_there_is_answered_at_once(world: World) -> None:
+    world.publish(ONE)
+    client = world.client
+    client.ask(CDS, "x")
+    said = client.hear()
+    assert said is not None
+    assert said.resources == {}
+    assert said.removed == (["x"] if client.is_delta else [])
+    client.ack(CDS)
+    client.ask(EDS, "x")
+    said = client.hear()
+    assert said is not None
+    assert list(said.resources) == ["x"], "an empty one"
+    client.ack(EDS)
+    assert client.settle() == []
+    world.publish({**ONE, CDS: {"x": 1}, EDS: {"x": 1}})
+    client.settle()
+    assert set(client.has[EDS]) == {"x"}
+
+
+def test_unsubscribed_names_are_said_no_more(world: World) -> None:
+    world.publish(TWO)
+    client = world.client
+    client.ask(EDS, "a", "b")
+    client.settle()
+    if client.is_delta:
+        client.ask(EDS, resource_names_unsubscribe=["b"])
+    else:
+        client.ask(EDS, "a", nonce=client.nonces[EDS])
+    assert world.publish({**TWO, EDS: {"a": 1, "b": 9}}) == set()
+    assert client.settle() == []
+    client.ask(EDS, "b") if client.is_delta else client.ask(EDS, "a", "b", nonce=client.nonces[EDS])
+    said = client.hear()
+    assert said is not None
+    assert list(said.resources) == ["b"]
+
+
+def test_a_star_asks_for_all_until_it_is_taken_back(world: World) -> None:
+    world.publish(TWO)
+    client = world.client
+    client.ask(CDS, "*", "a")
+    client.settle()
+    assert set(client.has[CDS]) == {"a", "b"}
+    if client.is_delta:
+        client.ask(CDS, resource_names_unsubscribe=["*"])
+    else:
+        client.ask(CDS, "a", nonce=client.nonces[CDS])
+        client.settle()
+    before = len(client.log)
+    assert world.publish({**TWO, CDS: {"a": 1, "b": 9}}) == set()
+    world.publish({**TWO, CDS: {"a": 9, "b": 9}})
+    client.settle()
+    assert list(client.log[before].resources) == ["a"]
+
+
+def test_no_names_after_names_ask_for_none(world: World) -> None:
+    world.publish(TWO)
+    client = world.client
+    client.ask(CDS, "a")
+    client.settle()
+    if client.is_delta:
+        client.ask(CDS, resource_names_unsubscribe=["a"])
+    else:
+        client.ask(CDS, nonce=client.nonces[CDS])
+    assert client.settle() == []
+    assert not client.session.subscriptions[CDS].wildcard
+    assert world.publish({**TWO, CDS: {"a": 5}}) == set()
+
+
+def test_assignments_and_routes_without_names_ask_for_nothing(world: World) -> None:
+    world.publish(ONE)
+    world.client.ask(EDS)
+    world.client.ask(RDS)
+    assert world.client.settle() == []
+
+
+def test_all_of_nothing_is_answered_too(world: World) -> None:
+    world.publish({})
+    world.client.ask(CDS)
+    said = world.client.hear()
+    assert said is not None
+    assert (said.kind, said.resources) == (CDS, {})
+    world.client.ack(CDS)
+    assert world.client.hear() is None
+
+
+def test_nonces_never_repeat(world: World) -> None:
+    world.publish(TWO)
+    client = world.client
+    for names in (["a"], ["a", "b"], ["b"], ["a", "b"]):
+        client.ask(EDS, *names, nonce=client.nonces.get(EDS, ""))
+        client.settle()
+    for n in range(3):
+        world.publish({**TWO, EDS: {"a": n + 3, "b": n + 3}})
+        client.settle()
+    nonces = [said.nonce for said in client.log]
+    assert len(set(nonces)) == len(nonces)
+
+
+def test_streams_that_are_told_the_same_are_told_the_same_bytes(world: World) -> None:
+    others = [world.new() for _ in range(3)]
+    world.publish(ONE)
+    for client in others:
+        client.ask(EDS, "a")
+        client.settle()
+    world.publish({**ONE, EDS: {"a": 5}})
+    assert len({client.session.next(0.0) for client in others}) == 1
+
+
+def test_a_client_that_left_is_told_nothing(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    world.client.session.leave()
+    assert world.publish(TWO) == set()
+
+
+def test_too_many_names_end_the_stream(world: World) -> None:
+    world.client.ask(EDS, *(f"a{n}" for n in range(MAX_NAMES)))
+    with pytest.raises(Refused) as refused:
+        world.client.ask(EDS, *(f"b{n}" for n in range(MAX_NAMES)), "one-more")
+    assert refused.value.code == "INVALID_ARGUMENT"
+
+
+# What a client brings along.
+
+
+def _versions(contents: Contents, kind: Kind) -> dict[str, str]:
+    return {name: each.version for name, each in resources(contents)[kind].items()}
+
+
+def test_what_a_client_has_already_is_not_sent_again() -> None:
+    world = World(delta)
+    world.publish(ONE)
+    client = world.client
+    client.ask(CDS, initial_resource_versions=_versions(ONE, CDS))
+    client.ask(EDS, "a", initial_resource_versions=_versions(ONE, EDS))
+    assert [(said.kind, said.resources) for said in client.settle()] == [(CDS, {})]
+    assert client.session.is_current
+
+
+def test_what_a_client_has_and_is_gone_is_removed_and_what_is_other_is_sent() -> None:
+    world = World(delta)
+    world.publish({**ONE, EDS: {"a": 5}})
+    client = world.client
+    client.ask(CDS, initial_resource_versions=_versions(TWO, CDS))
+    client.ask(EDS, "a", "b", initial_resource_versions=_versions(TWO, EDS))
+    said = client.settle()
+    assert [(each.kind, sorted(each.resources), each.removed) for each in said] == [
+        (CDS, [], []),
+        (EDS, ["a"], []),
+        (EDS, ["b"], []),
+        (CDS, [], ["b"]),
+    ]
+
+
+def _brought(client: FakeClient, contents: Contents, kind: Kind) -> Mapping[str, Any]:
+    """As a client says that it has this already."""
+    return {"initial_resource_versions": _versions(contents, kind)} if client.is_delta else {"version_info": "7"}
+
+
+def test_a_registry_that_began_with_nothing_takes_nothing_away(world: World) -> None:
+    world.audience.settling = True
+    world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
+    client = world.client
+    client.ask(CDS, **_brought(client, TWO, CDS))
+    assert client.hear() is None
+    client.ask(EDS, "a", "b", **_brought(client, TWO, EDS))
+    client.ask(LDS, **_brought(client, TWO, LDS))
+    assert client.hear() is None
+    assert not client.session.is_current
+    world.publish({CDS: {"a": 1}, EDS: {"a": 3}, LDS: {"main": 1}, RDS: {"main": 1}})
+    said = client.settle()
+    assert [(each.kind, list(each.resources)) for each in said] == [(EDS, ["a"])], "who is back is told of at once"
+    world.publish(TWO)
+    assert {each.kind for each in client.settle()} >= {CDS}, "everybody is back"
+    assert client.session.is_current
+
+
+def test_what_does_not_come_back_is_taken_away_in_the_end(world: World) -> None:
+    world.audience.settling = True
+    world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
+    client = world.client
+    client.ask(CDS, **_brought(client, ONE, CDS))
+    client.ask(EDS, "a", **_brought(client, ONE, EDS))
+    assert client.hear() is None
+    world.audience.settling = False
+    said = client.settle()
+    assert [each.kind for each in said if each.kind is EDS] == [EDS]
+    assert client.has[CDS] == {}
+
+
+def test_a_new_client_need_not_wait_for_that(world: World) -> None:
+    world.audience.settling = True
+    world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
+    world.client.ask(CDS)
+    assert world.client.hear() is not None
+
+
+def test_a_large_answer_comes_in_parts() -> None:
+    world = World(delta)
+    names = [f"{n:04}-{'x' * 480}" for n in range(1 + 2 * MAX_RESPONSE // 1_000)]
+    world.audience.move({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
+    world.client.ask(CDS)
+    said = world.client.settle()
+    assert len(said) > 1
+    assert all(sum(map(len, each.resources.values())) <= MAX_RESPONSE for each in said)
+    assert set(world.client.has[CDS]) == set(names)
