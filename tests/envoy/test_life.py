@@ -232,3 +232,40 @@ def test_a_port_that_is_taken_is_told_and_ends_the_start(start: Start, place: Pl
     assert gateway.said == (
         f"adsum: can't listen at {host}:{port}: something else listens there already; --{option} names another place\n"
     )
+
+
+def test_without_a_registry_a_new_envoy_serves_what_the_one_before_was_told(
+    start: Start, place: Place, ads: Ads, tmp_path: Path
+) -> None:
+    gateway = start("--drain-timeout", "1")
+    gateway.says(READY)
+    eventually("what it was told on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
+    ads.close()
+    (first,) = gateway.envoys()
+    os.kill(first, signal.SIGKILL)
+    gateway.says("no registry answers, so it serves what it was told last")
+    assert get(place.url).text == "ok"
+    with Caller(place.url) as caller:
+        caller.more(50)
+        ads.open()
+        gateway.says("reloaded")
+        caller.more(50)
+    assert caller.failed == []
+    assert caller.refused == 0
+
+
+def test_a_gateway_that_starts_without_a_registry_serves_what_it_was_told_last(
+    start: Start, place: Place, ads: Ads, tmp_path: Path
+) -> None:
+    first = start()
+    first.says(READY)
+    eventually("what it was told on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
+    first.signal(signal.SIGTERM)
+    assert first.code() == 0
+    ads.close()
+    second = start()
+    second.says(READY)
+    second.says("no registry answers, so it serves what it was told last")
+    assert get(place.url).text == "ok"
+    second.signal(signal.SIGTERM)
+    assert second.code() == 0

@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from adsum.envoy import monitor
 from adsum.envoy.figures import stats_config
+from adsum.envoy.keepsake import Told
 from adsum.envoy.plan import Place, Plan
 
 CLUSTER: Final = "adsum-gateway"
 """What all gateways are together, in Envoy's words."""
 REGISTRY: Final = "adsum-registry"
 """The cluster that leads to the registry."""
+SECRET_NAME: Final = "gateway"
+"""What the registry calls a gateway's own certificate."""
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a registry node has to accept a connection; then the next one is tried."""
 BACKOFF: Final = (0.1, 1.0)
@@ -40,6 +43,30 @@ def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
         },
         "cluster_manager": {"load_stats_config": _stream("GRPC")},
     }
+
+
+def remembered(plan: Plan, admin: Path, told: Told) -> dict[str, Any]:
+    """The same for an Envoy that nobody tells anything: it serves what the one before was told last."""
+    return {
+        **_common(plan, admin),
+        "static_resources": {
+            "clusters": [*told.clusters, *_monitor_clusters(plan, admin)],
+            "listeners": [*told.listeners, *_monitor_listeners(plan)],
+            "secrets": _secrets(plan),
+        },
+    }
+
+
+def _secrets(plan: Plan) -> list[dict[str, Any]]:
+    shape = plan.shape
+    if not shape.tls_certificate:
+        return []
+    files = {
+        "certificate_chain": {"filename": shape.tls_certificate},
+        "private_key": {"filename": shape.tls_key},
+        "watched_directory": {"path": str(Path(shape.tls_certificate).parent)},
+    }
+    return [{"name": SECRET_NAME, "tls_certificate": files}]
 
 
 def _common(plan: Plan, admin: Path) -> dict[str, Any]:

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import signal
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from adsum.core.backoff import Backoff
+from adsum.core.backoff import Backoff, jittered
 from adsum.envoy.admin import NoAnswer
-from adsum.envoy.bootstrap import bootstrap
 from adsum.envoy.draining import KILL_AFTER, drain
 from adsum.envoy.incarnation import Incarnation
-from adsum.envoy.lineage import Lineage
+from adsum.envoy.keepsake import Keepsake, Told, default_folder
 from adsum.envoy.plan import Plan
 from adsum.envoy.preflight import CannotServe, check
+from adsum.envoy.reaching import reachable, until_reachable
+from adsum.envoy.succession import LATE, Succession
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before an Envoy that has ended by itself is started again."""
 STEADY: Final = 30.0
 """Seconds that it has to run for its end not to count as one of a series."""
-TAKEOVER: Final = 30.0
-"""Seconds that one that is to take over has to come up; then the one that serves goes on."""
-LATE: Final = 5.0
-"""Seconds by which one that was replaced may end later than it should; then it is ended."""
-LONGEST_FOLDER: Final = 80
-"""Characters; the path of a socket has at most 107, and ours get names of up to 20 in there."""
+REMEMBER: Final = 5.0
+"""Seconds between two looks at what Envoy was told, at least."""
+SHARE: Final = 0.01
+"""The share of the time that they may take: a large catalog is looked at less often."""
 
 _log = logging.getLogger("adsum.envoy")
 
@@ -41,32 +36,28 @@ class Gateway:
     def __init__(self, plan: Plan, rng: Random) -> None:
         self._plan = plan
         self._rng = rng
-        self._folder = _private_folder()
-        self._begun = 0
-        self._lineages = 0
+        self._envoys = Succession()
+        self._keepsake = Keepsake(default_folder(), plan)
         self._wanted: Plan | None = None
         self._asked = asyncio.Event()
         self._replacing = asyncio.Lock()
-        self._running: set[Incarnation] = set()
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._keeping: asyncio.Task[None] | None = None
-        self._lineage: Lineage
+        self._tasks: list[asyncio.Task[None]] = []
         self._current: Incarnation | None = None
 
     @property
     def pids(self) -> list[int]:
         """Its Envoys: one, or two while one takes over from the other."""
-        return [each.process.pid for each in self._running]
+        return self._envoys.pids
 
     async def start(self) -> None:
         """Return once it takes requests. Raises `CannotServe`."""
         try:
             check(self._plan)
-            await self._begin(strict=True)
+            self._current = await self._begin(strict=True)
         except BaseException:
-            await self._clear()
+            await self._envoys.close()
             raise
-        self._keeping = asyncio.create_task(self._keep())
+        self._tasks = [asyncio.create_task(self._keep(self._current)), asyncio.create_task(self._remember())]
 
     def reload(self, plan: Plan) -> None:
         """Have a new Envoy that follows `plan` take over without a gap; if it can't, the log says why."""
@@ -75,8 +66,7 @@ class Gateway:
 
     async def failed(self) -> None:
         """Never returns while it is kept up; raises what ended that."""
-        if self._keeping is not None:
-            await asyncio.shield(self._keeping)
+        await asyncio.gather(*map(asyncio.shield, self._tasks))
 
     async def stop(self) -> None:
         """Accept nothing more, finish what runs within the drain's time, and end; idempotent."""
@@ -84,132 +74,114 @@ class Gateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(LATE), self._replacing:  # One that half took over can't be drained.
                 pass
-        await _cancelled(self._keeping)
+        for task in self._tasks:
+            await _cancelled(task)
         patience = self._plan.drain_timeout
         draining = [drain(self._current, patience)] if self._current is not None else []
         with suppress(TimeoutError):
             async with asyncio.timeout(patience + KILL_AFTER):
-                await asyncio.gather(*draining, *self._leaving)
-        await self._clear()
+                await asyncio.gather(*draining, *self._envoys.leaving)
+        await self._envoys.close()
 
     def abort(self) -> None:
         """Cut everything off, now."""
-        for each in self._running:
-            each.process.signal(signal.SIGKILL)
+        self._envoys.kill()
 
-    async def _begin(self, *, strict: bool) -> None:
-        """Start an Envoy that follows none; return once it serves."""
-        self._lineages += 1
-        self._lineage = Lineage(self._folder, self._lineages)
-        try:
-            self._current = await self._come_up(self._plan, strict=strict)
-        except BaseException:
-            self._lineage.end()
-            raise
-        self._lineage.succeeded()
+    async def _begin(self, *, strict: bool) -> Incarnation:
+        """An Envoy that follows none, once it serves."""
+        told = None if await reachable(self._plan.registry) else self._keepsake.load()
+        if told is not None:
+            try:
+                one = await self._envoys.begin(self._plan, told, strict=strict)
+            except CannotServe as error:
+                _log.warning("it can't serve what it was told last: %s", error)
+            else:
+                _log.warning("no registry answers, so it serves what it was told last")
+                return one
+        return await self._envoys.begin(self._plan, None, strict=strict)
 
-    async def _come_up(self, plan: Plan, *, strict: bool) -> Incarnation:
-        self._begun += 1
-        admin = self._folder / f"admin-{self._begun}.sock"
-        one = await Incarnation.start(plan, bootstrap(plan, admin), admin, self._lineage.arguments())
-        self._running.add(one)
-        one.process.ended.add_done_callback(lambda _: self._running.discard(one))
-        try:
-            await one.until_serving(strict=strict)
-        except BaseException:
-            await one.process.end(KILL_AFTER)
-            raise
-        return one
-
-    async def _keep(self) -> None:
+    async def _keep(self, current: Incarnation) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         loop = asyncio.get_running_loop()
         since = loop.time()
-        while self._current is not None:
-            await self._next(self._current)
-            if not self._current.process.running:
+        while True:
+            await self._news_of(current)
+            if not current.process.running:
                 if loop.time() - since >= STEADY:
                     backoff.reset()
-                await self._begin_again(backoff, self._current)
+                current = await self._begin_again(backoff, current)
                 since = loop.time()
-            elif self._asked.is_set() and self._wanted is not None and not self._leaving:
+            elif self._envoys.leaving:
+                continue  # Three Envoys at a time would not know one another.
+            elif self._asked.is_set() and self._wanted is not None:
                 self._asked.clear()
-                await self._replace(self._current, self._wanted)
+                current = await self._replace(current, self._wanted)
+            elif current.remembers:
+                current = await self._replace(current, self._plan)
+            self._current = current
 
-    async def _next(self, current: Incarnation) -> None:
-        """Return when it has ended or a reload may begin: three Envoys at a time would not know one another."""
-        asked = asyncio.create_task(self._asked.wait())
-        news: list[asyncio.Task[Any]] = [current.process.ended, *(self._leaving or [asked])]
+    async def _news_of(self, current: Incarnation) -> None:
+        """Return when it has ended, the one before it has left, or another one is to take over."""
+        waiting = [asyncio.create_task(self._wanting())]
+        if current.remembers:
+            waiting.append(asyncio.create_task(until_reachable(current.plan.registry, self._rng)))
+        news: list[asyncio.Task[Any]] = [current.process.ended, *(self._envoys.leaving or waiting)]
         try:
             await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancelled(asked)
+            for task in waiting:
+                await _cancelled(task)
 
-    async def _begin_again(self, backoff: Backoff, ended: Incarnation) -> None:
+    async def _wanting(self) -> None:
+        await self._asked.wait()
+
+    async def _begin_again(self, backoff: Backoff, ended: Incarnation) -> Incarnation:
         why = f"Envoy has ended by itself ({ended.process.story()})"
-        self._lineage.end()
         while True:
             pause = backoff.next(self._rng)
             _log.error("%s; it is started again in %.1f s", why, pause)
             await asyncio.sleep(pause)
             try:
-                await self._begin(strict=False)
+                one = await self._begin(strict=False)
             except CannotServe as error:
                 why = str(error)
             else:
                 _log.info("Envoy serves again")
-                return
+                return one
 
-    async def _replace(self, old: Incarnation, plan: Plan) -> None:
+    async def _replace(self, old: Incarnation, plan: Plan) -> Incarnation:
+        """Who serves afterwards: a new one that follows the plan, or, if that can't be, the old one."""
         async with self._replacing:
             try:
-                check(plan, held=_places(old.plan))
-                if not await old.admin.connected():
+                check(plan, held=old.plan.all_places)
+                if not await (reachable(plan.registry) if old.remembers else old.admin.connected()):
                     raise CannotServe("the registry is out of reach, so that a new Envoy would have nothing to serve")
-                async with asyncio.timeout(TAKEOVER):
-                    new = await self._come_up(plan, strict=True)
+                new = await self._envoys.follow(old, plan)
             except (CannotServe, NoAnswer, TimeoutError) as error:
-                self._lineage.failed()
-                why = str(error) or f"the new Envoy took no requests within {TAKEOVER:g} s"
+                why = str(error) or "the new one took no requests in time"
                 _log.error("not reloaded, the Envoy that serves goes on: %s", why)
-                return
-            self._lineage.succeeded()
+                return old
             self._plan, self._current = plan, new
+            self._keepsake = Keepsake(default_folder(), plan)
         _log.info("reloaded: a new Envoy serves; the one before finishes what runs")
-        leaving = asyncio.create_task(_see_off(old))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        return new
 
-    async def _clear(self) -> None:
-        for each in list(self._running):
-            await each.process.end(KILL_AFTER)
-        for leaving in list(self._leaving):
-            await _cancelled(leaving)
-        if self._lineages:
-            self._lineage.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-async def _see_off(old: Incarnation) -> None:
-    """The one that took over tells it to end; unless it can't."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(old.leaves_within + LATE):
-            await asyncio.shield(old.process.ended)
-            return
-    await old.process.end(KILL_AFTER)
+    async def _remember(self) -> None:
+        """Keep what Envoy is told, as far as that costs next to nothing."""
+        loop = asyncio.get_running_loop()
+        pause = REMEMBER
+        while True:
+            await asyncio.sleep(jittered(pause, self._rng))
+            current, began = self._current, loop.time()
+            if current is None or current.remembers or not current.process.running:
+                continue
+            with suppress(NoAnswer):
+                self._keepsake.save(Told.of(await current.admin.dump()))
+            pause = max(REMEMBER, (loop.time() - began) / SHARE)
 
 
-async def _cancelled(task: asyncio.Task[Any] | None) -> None:
-    if task is not None and not task.done():
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    if not task.done():
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def _places(plan: Plan) -> set[tuple[str, int]]:
-    return {*plan.places, *([plan.monitor] if plan.monitor else [])}
-
-
-def _private_folder() -> Path:
-    folder = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="adsum-gateway-", dir=folder if len(folder) <= LONGEST_FOLDER else "/tmp"))  # noqa: S108

@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from adsum.envoy.admin import Admin, NoAnswer
+from adsum.envoy.bootstrap import bootstrap, remembered
+from adsum.envoy.keepsake import Told
 from adsum.envoy.lines import ENVOY_LEVELS, FORMAT
 from adsum.envoy.plan import Plan
 from adsum.envoy.preflight import CannotServe
@@ -34,15 +36,15 @@ class Incarnation:
     plan: Plan
     process: Process
     admin: Admin
+    remembers: bool
+    """Whether it serves what the one before was told, for want of a registry."""
 
     @classmethod
-    async def start(
-        cls, plan: Plan, bootstrap: Mapping[str, Any], admin: Path, follows: Sequence[str] = ()
-    ) -> Incarnation:
-        """Start it with `bootstrap`, which is written beside its `admin` socket. `follows`: a lineage's arguments."""
+    async def start(cls, plan: Plan, admin: Path, follows: Sequence[str], told: Told | None = None) -> Incarnation:
+        """Start it; `admin` is its socket, `follows` a lineage's arguments, `told` what to serve without a registry."""
         path = admin.with_suffix(".json")
-        path.write_text(json.dumps(bootstrap))
-        return cls(plan, await Process.start(_argv(plan, path, follows)), Admin(admin))
+        path.write_text(json.dumps(bootstrap(plan, admin) if told is None else remembered(plan, admin, told)))
+        return cls(plan, await Process.start(_argv(plan, path, follows)), Admin(admin), told is not None)
 
     @property
     def leaves_within(self) -> float:

@@ -46,6 +46,11 @@ class Plan:
         """Where it takes requests."""
         return tuple(split("listen", each) for each in self.shape.listen)
 
+    @property
+    def all_places(self) -> tuple[Place, ...]:
+        """Where it listens."""
+        return (*self.places, *([self.monitor] if self.monitor else []))
+
 
 def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Plan:
     """The gateway that the settings describe. Raises `NoEnvoy` and `Invalid`."""

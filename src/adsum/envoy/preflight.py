@@ -21,7 +21,7 @@ def check(plan: Plan, held: Iterable[Place] = ()) -> None:
     """Raises `CannotServe`. `held`: places that we listen at already."""
     _check_certificate(plan)
     held = set(held)
-    for place in (*plan.places, *([plan.monitor] if plan.monitor else [])):
+    for place in plan.all_places:
         if place not in held:
             _check_free(place, "--monitor" if place == plan.monitor else "--listen")
 

@@ -1,0 +1,147 @@
+"""What a gateway was told last, kept on disk: an Envoy can start from it while no registry answers.
+
+It is made from what Envoy says that it was told, and holds no key: those are read from the gateway's own files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from adsum.envoy.plan import Plan
+
+FORMAT: Final = 1
+"""Of the file; one of another format is left alone."""
+
+_log = logging.getLogger("adsum.envoy")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Listeners with their routes and clusters with their instances, as static resources of a bootstrap."""
+
+    listeners: list[dict[str, Any]]
+    clusters: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, dump: Mapping[str, Any]) -> Told:
+        """From Envoy's config_dump."""
+        parts = {each["@type"].rpartition(".")[2]: each for each in dump.get("configs", ())}
+        listeners = parts.get("ListenersConfigDump", {}).get("dynamic_listeners", ())
+        clusters = parts.get("ClustersConfigDump", {}).get("dynamic_active_clusters", ())
+        routes = _named(parts.get("RoutesConfigDump", {}).get("dynamic_route_configs", ()), "route_config", "name")
+        assignments = _named(
+            parts.get("EndpointsConfigDump", {}).get("dynamic_endpoint_configs", ()), "endpoint_config", "cluster_name"
+        )
+        return cls(
+            [_settled(each["active_state"]["listener"], routes) for each in listeners if "active_state" in each],
+            [_populated(each["cluster"], assignments) for each in clusters],
+        )
+
+
+class Keepsake:
+    """Where it is kept: apart by what the gateway is and where it listens."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        said = json.dumps([plan.node, plan.shape.metadata(), plan.registry], sort_keys=True)
+        self.path = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
+        self._content = b""
+        self._loudness = logging.WARNING
+
+    def load(self) -> Told | None:
+        """What was kept; None if there is nothing, or nothing that can be read."""
+        try:
+            content = json.loads(self.path.read_bytes())
+            if content.get("format") == FORMAT:
+                return Told(content["listeners"], content["clusters"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            _log.warning("what this gateway was told last can't be read from %s: %s", self.path, error)
+        return None
+
+    def save(self, told: Told) -> None:
+        """Keep it instead of what was kept. What goes wrong is logged: a gateway runs without it."""
+        content = json.dumps({"format": FORMAT, "listeners": told.listeners, "clusters": told.clusters}).encode()
+        if content == self._content or not told.listeners:
+            return
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self.path, content)
+        except OSError as error:
+            _log.log(self._loudness, "what this gateway is told can't be kept in %s: %s", self.path, error)
+            self._loudness = logging.DEBUG  # Once is enough: it is tried again and again.
+        else:
+            self._content = content
+
+
+def default_folder() -> Path:
+    """`$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
+
+
+def _write(path: Path, content: bytes) -> None:
+    ahead = path.with_suffix(f".{os.getpid()}")
+    try:
+        with os.fdopen(os.open(ahead, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+        ahead.replace(path)
+    except OSError:
+        with suppress(OSError):
+            ahead.unlink()
+        raise
+
+
+def _named(dumped: Any, key: str, name: str) -> dict[str, dict[str, Any]]:
+    return {each[key][name]: _plain(each[key]) for each in dumped}
+
+
+def _plain(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if key != "@type"}
+
+
+def _settled(listener: Mapping[str, Any], routes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """With its routes in it, and with secrets that need nobody to tell them."""
+
+    def settle(value: Any) -> Any:
+        if isinstance(value, list):
+            return [settle(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        settled = {key: settle(each) for key, each in value.items() if key not in ("rds", "sds_config")}
+        if "rds" in value:
+            name = value["rds"]["route_config_name"]
+            settled["route_config"] = routes.get(name, {"name": name})
+        return settled
+
+    settled: dict[str, Any] = settle(_plain(listener))
+    return settled
+
+
+def _populated(cluster: Mapping[str, Any], assignments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """With its instances in it."""
+    populated = _plain(cluster)
+    source = populated.pop("eds_cluster_config", None)
+    if source is None:
+        return populated
+    name = source.get("service_name") or populated["name"]
+    assignment = assignments.get(name, {})
+    localities = [_weighed(each) for each in assignment.get("endpoints", ())]
+    return {
+        **populated,
+        "type": "STATIC",
+        "load_assignment": {**assignment, "cluster_name": populated["name"], "endpoints": localities},
+    }
+
+
+def _weighed(locality: Mapping[str, Any]) -> dict[str, Any]:
+    """Envoy says 0 for a weight that nobody set, and refuses to be told so."""
+    return {key: value for key, value in locality.items() if key != "load_balancing_weight" or value}
