@@ -44,6 +44,10 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "maintenance": Entry("Take an instance out of use for a while", "adsum.cli.operating:maintenance"),
             "resume": Entry("End a drain or a maintenance", "adsum.cli.operating:resume"),
         },
+        "The gateway": {
+            "gateway": Entry("Take requests and pass them on to who is here", "adsum.cli.gateway:gateway"),
+            "route": Entry("Say which requests gateways send where", "adsum.cli.routing:route"),
+        },
         "The shell": {
             "completion": Entry("Print the completion script of a shell", "adsum.cli.completion:completion"),
         },

@@ -90,6 +90,34 @@ class Api:
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
         return await self._ask("GET", "/changes", wire.ChangeList, params=[*params, ("limit", str(limit))])
 
+    async def routes(self) -> wire.RouteList:
+        """Every route, in the order in which gateways ask them."""
+        return await self._ask("GET", "/routes", wire.RouteList)
+
+    async def put_route(self, name: str, body: wire.RouteBody) -> wire.Written:
+        return await self._ask("PUT", f"/routes/{_part(name)}", wire.Written, body=body)
+
+    async def remove_route(self, name: str, *, reason: str = "") -> wire.Written:
+        params = [("reason", reason)] if reason else []
+        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=params)
+
+    async def check_route(self, body: wire.CheckRouteBody) -> wire.VerdictView:
+        return await self._ask("POST", "/check-route", wire.VerdictView, body=body)
+
+    async def upstreams(self) -> wire.UpstreamList:
+        return await self._ask("GET", "/upstreams", wire.UpstreamList)
+
+    async def put_upstream(self, service: str, body: wire.UpstreamBody) -> wire.Written:
+        return await self._ask("PUT", f"/upstreams/{_part(service)}", wire.Written, body=body)
+
+    async def remove_upstream(self, service: str, *, reason: str = "") -> wire.Written:
+        params = [("reason", reason)] if reason else []
+        return await self._ask("DELETE", f"/upstreams/{_part(service)}", wire.Written, params=params)
+
+    async def replace_intent(self, body: wire.IntentBody) -> wire.Written:
+        """All routes and upstreams at once; those that are not in it are withdrawn."""
+        return await self._ask("PUT", "/intent", wire.Written, body=body)
+
     async def status(self) -> wire.NodeStatus:
         """What the node that answers says of itself."""
         return await self._ask("GET", "/status", wire.NodeStatus)

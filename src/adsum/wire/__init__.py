@@ -18,8 +18,21 @@ from adsum.wire.answers import (
     Written,
 )
 from adsum.wire.codec import MAX_TOLD, decode, encode
+from adsum.wire.declared import (
+    IntentBody,
+    Intents,
+    RouteList,
+    RouteView,
+    UpstreamList,
+    UpstreamView,
+    written_route,
+    written_upstream,
+)
 from adsum.wire.detail import CheckView, InstanceDetail, OverrideView
 from adsum.wire.requests import AppliedBody, CheckBody, LeaseBody, OverrideBody, RegistrationBody, RenewBody, Request
+from adsum.wire.routes import RouteBody
+from adsum.wire.upstreams import UpstreamBody
+from adsum.wire.verdict import CheckRouteBody, DestinationView, PassedView, VerdictView
 from adsum.wire.views import Gone, InstanceView, Opened, ServiceChange, ServiceView, Synced
 from adsum.wire.words import (
     ACTOR_HEADER,
@@ -54,14 +67,18 @@ __all__ = [
     "ChangeList",
     "ChangeView",
     "CheckBody",
+    "CheckRouteBody",
     "CheckView",
     "Claim",
     "Code",
+    "DestinationView",
     "GatewayView",
     "Gone",
     "Id",
     "InstanceDetail",
     "InstanceView",
+    "IntentBody",
+    "Intents",
     "LeaseBody",
     "Lost",
     "Name",
@@ -69,6 +86,7 @@ __all__ = [
     "Opened",
     "OverrideBody",
     "OverrideView",
+    "PassedView",
     "Port",
     "Problem",
     "Reason",
@@ -76,6 +94,9 @@ __all__ = [
     "RenewBody",
     "Renewed",
     "Request",
+    "RouteBody",
+    "RouteList",
+    "RouteView",
     "ServiceChange",
     "ServiceList",
     "ServiceSummary",
@@ -83,8 +104,14 @@ __all__ = [
     "Streak",
     "Synced",
     "Text",
+    "UpstreamBody",
+    "UpstreamList",
+    "UpstreamView",
+    "VerdictView",
     "Wait",
     "Written",
     "decode",
     "encode",
+    "written_route",
+    "written_upstream",
 ]

@@ -12,6 +12,7 @@ from adsum.core.errors import AdsumError
 from adsum.dialects.native.about import About
 from adsum.dialects.native.asgi import Headers, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
+from adsum.dialects.native.declaring import Declaring
 from adsum.dialects.native.events import Events
 from adsum.dialects.native.pages import Pages
 from adsum.dialects.native.problems import NotReady, problem
@@ -68,6 +69,7 @@ class Native:
             Reads(registry, pages, outcomes),
             Writes(registry, keeper, admit, clock),
             Watching(registry, Events(pages), rng),
+            Declaring(registry, clock),
             About(registry, status, exposition),
         )
         self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}

@@ -13,6 +13,8 @@ from adsum.core.model import Status
 BASE: Final = "/api/v1"
 MAX_SMALL_BODY: Final = 64 * 1024
 """Bytes of a body; a larger one is refused with 413."""
+MAX_INTENT_BODY: Final = 8 * 1024 * 1024
+"""Bytes of a body that says everything that is wanted of gateways; a larger one is refused with 413."""
 MAX_RENEW_BODY: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases; a larger one is refused with 413."""
 
@@ -58,7 +60,7 @@ class Route:
         return EVENTS in self.answers.values()
 
 
-PATH_KINDS: Final[dict[str, Any]] = {"service": wire.Name, "id": wire.Id, "watch": Token}
+PATH_KINDS: Final[dict[str, Any]] = {"service": wire.Name, "id": wire.Id, "watch": Token, "route": wire.Id}
 
 HOLDER = Parameter("holder", wire.Text, "Must still be the lease's holder, if given")
 REASON = Parameter("reason", wire.Reason, "Why, for the record")
@@ -75,6 +77,8 @@ FILTERS = (
 
 _SERVICES = f"{BASE}/services"
 _SERVICE = f"{_SERVICES}/{{service}}"
+_ROUTE = f"{BASE}/routes/{{route}}"
+_UPSTREAM = f"{BASE}/upstreams/{{service}}"
 _INSTANCE = f"{_SERVICE}/instances/{{id}}"
 
 ROUTES: Final = (
@@ -199,6 +203,68 @@ ROUTES: Final = (
         {204: None},
         (404, 422, 503),
         body=wire.AppliedBody,
+    ),
+    Route("list_routes", "GET", f"{BASE}/routes", "Every route, in the order of precedence", {200: wire.RouteList}, (503,)),
+    Route("read_route", "GET", _ROUTE, "A route", {200: wire.RouteView}, (404, 422, 503)),
+    Route(
+        "put_route",
+        "PUT",
+        _ROUTE,
+        "Declare a route",
+        {200: wire.Written},
+        (422, 503, 507),
+        body=wire.RouteBody,
+        text="Idempotent. A route that can't be is refused, and nothing changes.",
+    ),
+    Route(
+        "remove_route",
+        "DELETE",
+        _ROUTE,
+        "Withdraw a route",
+        {200: wire.Written},
+        (422, 503),
+        (REASON,),
+        text="Idempotent: one that isn't there is gone already.",
+    ),
+    Route(
+        "check_route",
+        "POST",
+        f"{BASE}/check-route",
+        "Which route a request would take, and why",
+        {200: wire.VerdictView},
+        (422, 503),
+        body=wire.CheckRouteBody,
+    ),
+    Route("list_upstreams", "GET", f"{BASE}/upstreams", "Every upstream declared", {200: wire.UpstreamList}, (503,)),
+    Route("read_upstream", "GET", _UPSTREAM, "How gateways treat a service", {200: wire.UpstreamView}, (404, 422, 503)),
+    Route(
+        "put_upstream",
+        "PUT",
+        _UPSTREAM,
+        "Say how gateways treat a service",
+        {200: wire.Written},
+        (422, 503, 507),
+        body=wire.UpstreamBody,
+    ),
+    Route(
+        "remove_upstream",
+        "DELETE",
+        _UPSTREAM,
+        "Let gateways treat a service as any other",
+        {200: wire.Written},
+        (422, 503),
+        (REASON,),
+    ),
+    Route(
+        "replace_intent",
+        "PUT",
+        f"{BASE}/intent",
+        "Declare all routes and upstreams at once",
+        {200: wire.Written},
+        (422, 503, 507),
+        body=wire.IntentBody,
+        max_body=MAX_INTENT_BODY,
+        text="Those that are not in the body are withdrawn. All of it is applied, or nothing.",
     ),
     Route("read_status", "GET", f"{BASE}/status", "This node", {200: wire.NodeStatus}, early=True),
     Route("openapi", "GET", f"{BASE}/openapi.json", "This document", {200: "application/json"}, early=True),

@@ -1,0 +1,228 @@
+"""Commands about routes: which requests gateways send where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+from adsum import wire
+from adsum.cli import output
+from adsum.cli.arguments import as_json, reason
+from adsum.cli.connecting import ask
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.flags import settings
+from adsum.cli.intent_file import read
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.config import ClientConfig
+from adsum.core.documents import Title
+from adsum.gateway.actions import Target
+
+_TARGET: Final = re.compile(r"(?P<service>[^?@]+)(?:\?(?P<pairs>.+?))?(?:@(?P<weight>\d+))?")
+
+
+@click.group(epilog="Everything a route can do: docs/gateway.md, or /docs of the registry.")
+def route() -> None:
+    """Say which requests gateways send where.
+
+    Without any route, every service is reachable under /SERVICE/… and as SERVICE.localhost. Routes are kept by the
+    registry: every gateway follows them at once.
+    """
+
+
+@route.command(
+    epilog="Examples: adsum route add shop --host shop.example --to web; "
+    "adsum route add canary --path /orders --to orders@90 --to 'orders?tag=canary@10'"
+)
+@click.argument("name")
+@click.option("--to", multiple=True, metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]", help="Where requests go, by weight.")
+@click.option(
+    "--host", multiple=True, metavar="NAME", help="Only requests for this host; *.example takes all below it."
+)
+@click.option("--path", metavar="PREFIX", help="Only paths under this one.")
+@click.option("--exact", metavar="PATH", help="Only this very path.")
+@click.option("--regex", metavar="REGEX", help="Only paths that match as a whole.")
+@click.option("--method", multiple=True, metavar="METHOD", help="Only this method.")
+@click.option("--header", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this header.")
+@click.option("--query", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this parameter.")
+@click.option("--rewrite", metavar="PATH", help="Replace what the prefix matched.")
+@click.option(
+    "--redirect", metavar="URL", help="Answer with a redirect instead: a path, or scheme://host[:port][/path]."
+)
+@click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
+@click.option("--try-timeout", metavar="LENGTH", help="For one try.")
+@click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
+@settings(ClientConfig)
+def add(loaded: Settings, name: str, **given: Any) -> None:
+    """Declare a route, or declare it anew.
+
+    A request takes the first route that fits: higher priority, then the more exact host, path, and more conditions.
+    What can't be said with flags is said in a file: `adsum route apply --help`.
+    """
+    body = wire.decode(wire.encode(_route(given)), wire.RouteBody)
+    body.to_route(name)
+    ask(loaded, lambda client: client.api.put_route(name, body))
+    output.say(f"route {name} is declared; `adsum route check URL` tells what it takes")
+
+
+def _route(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The route's JSON: what was given, and nothing else."""
+    paths = {kind: given[flag] for flag, kind in (("path", "prefix"), ("exact", "exact"), ("regex", "regex"))}
+    said = {
+        "to": [_target(text) for text in given["to"]],
+        "hosts": list(given["host"]),
+        "path": {kind: value for kind, value in paths.items() if value is not None},
+        "methods": list(given["method"]),
+        "headers": [_condition(text) for text in given["header"]],
+        "query": [_condition(text) for text in given["query"]],
+        "redirect": _redirect(given["redirect"]) if given["redirect"] is not None else None,
+        **{name: given[name] for name in ("rewrite", "timeout", "try_timeout", "priority")},
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
+
+
+def _target(text: str) -> dict[str, Any]:
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"must be SERVICE[?tag=T&KEY=VALUE][@WEIGHT], not {text!r}", param_hint="--to")
+    pairs = parse_qsl(match["pairs"] or "", keep_blank_values=True)
+    said = {
+        "service": match["service"],
+        "tags": [value for key, value in pairs if key == "tag"],
+        "metadata": {key: value for key, value in pairs if key != "tag"},
+        "weight": int(match["weight"]) if match["weight"] else None,
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
+
+
+def _condition(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    return {"name": name, "exact": value} if equals else {"name": name, "present": True}
+
+
+def _redirect(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    said = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port, "path": parts.path}
+    return {name: value for name, value in said.items() if value}
+
+
+@route.command(epilog="Example: adsum route ls --json | jq -r '.routes[].route.name'")
+@as_json
+@settings(ClientConfig)
+def ls(loaded: Settings, as_json: bool) -> None:
+    """List the routes, and who declared them; `adsum route check` tells which of them takes a request.
+
+    --json prints the answer of GET /api/v1/routes.
+    """
+    found = ask(loaded, lambda client: client.api.routes())
+    if as_json:
+        output.json(found)
+    elif found.routes:
+        output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [_row(each) for each in found.routes])
+    else:
+        output.say("no route is declared: every service is reachable under /SERVICE/ and as SERVICE.localhost")
+
+
+def _row(view: wire.RouteView) -> tuple[str, ...]:
+    route = view.route.to_route()
+    takes = [*route.methods, str(route.path), *map(str, route.headers), *map(str, route.query)]
+    goes = f"redirect {route.redirect.status}" if route.redirect is not None else _goes(route.to)
+    return route.name, ", ".join(route.hosts) or "any", " ".join(takes), goes, f"{output.ago(view.at)} by {view.actor}"
+
+
+def _goes(targets: Sequence[Target]) -> str:
+    return ", ".join(f"{each.to.name}@{each.weight}" if len(targets) > 1 else each.to.name for each in targets)
+
+
+@route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")
+@click.argument("name")
+@reason("Why it goes")
+@settings(ClientConfig)
+def rm(loaded: Settings, name: str, reason: str) -> None:
+    """Withdraw a route. The exit code is 3 if there is none of that name."""
+
+    async def work(client: Client) -> bool:
+        there = any(each.route.name == name for each in (await client.api.routes()).routes)
+        await client.api.remove_route(name, reason=reason)
+        return there
+
+    if not ask(loaded, work):
+        raise Ended(Exit.NOT_FOUND, f"no route {name!r} is declared")
+    output.say(f"route {name} is withdrawn")
+
+
+@route.command(epilog="Example: adsum route check -X POST http://shop.example/orders/7?v=2 -H 'x-canary: 1'")
+@click.argument("request", metavar="URL|PATH")
+@click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
+@click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
+@as_json
+@settings(ClientConfig)
+def check(loaded: Settings, request: str, method: str, header: tuple[str, ...], as_json: bool) -> None:
+    """Tell which route a request would take, where it would go, and why the routes before it don't take it.
+
+    Nothing is sent to any service. --json prints the answer of POST /api/v1/check-route. The exit code is 3 if no route
+    takes the request.
+    """
+    headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
+    body = wire.CheckRouteBody(request, method.upper(), headers)
+    verdict = ask(loaded, lambda client: client.api.check_route(body))
+    if as_json:
+        output.json(verdict)
+    else:
+        _tell(verdict)
+    if not verdict.route:
+        raise Ended(Exit.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}")
+
+
+def _tell(verdict: wire.VerdictView) -> None:
+    rows = [("not", each.route, each.failed) for each in verdict.passed]
+    if verdict.route:
+        kind = "a default route" if verdict.default else " and ".join(verdict.because) or "takes everything"
+        rows.insert(0, ("takes it", verdict.route, kind))
+        rows += [("goes to", f"{each.to}{verdict.path}", f"{each.share:.0%}") for each in verdict.to]
+        if verdict.location:
+            rows.append(("redirects to", verdict.location, str(verdict.status)))
+        if verdict.preflight:
+            rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
+    output.table(("", "", ""), rows)
+
+
+@route.command(epilog="Example: adsum route apply gateway.toml --dry-run")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@settings(ClientConfig)
+def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
+    r"""Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
+
+    \b
+    [[route]]
+    name = "shop"
+    hosts = ["shop.example"]
+    to = [{ service = "web" }]
+    \b
+    [[upstream]]
+    service = "web"
+    policy = "least_request"
+
+    All of it is applied, or, if anything is wrong, nothing.
+    """
+    body = read(file)
+    wanted = body.to_bodies()
+
+    async def work(client: Client) -> dict[Title, bytes]:
+        routes, upstreams = (await client.api.routes()).routes, (await client.api.upstreams()).upstreams
+        if not dry_run:
+            await client.api.replace_intent(body)
+        return wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams]).to_bodies()
+
+    known = ask(loaded, work)
+    changes = [("~" if title in known else "+", title) for title, says in wanted.items() if known.get(title) != says]
+    changes += [("-", title) for title in known if title not in wanted]
+    for sign, title in changes:
+        output.line(f"{sign} {title}")
+    output.say(f"{len(changes)} {'to change' if dry_run else 'changed'}, {len(wanted)} wanted")

@@ -1,0 +1,140 @@
+"""Routes and upstreams as the registry keeps them: documents with their author, and the intent they make."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MappingProxyType
+from typing import Annotated
+
+from msgspec import Meta
+
+from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Title
+from adsum.core.errors import AdsumError, Invalid
+from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.routes import Route
+from adsum.gateway.upstreams import Upstream
+from adsum.wire.answers import Answer
+from adsum.wire.codec import decode, encode
+from adsum.wire.lengths import within
+from adsum.wire.requests import Request
+from adsum.wire.routes import RouteBody
+from adsum.wire.upstreams import UpstreamBody
+
+
+class IntentBody(Request, frozen=True):
+    """From now on these are all the routes and all the upstreams; each has its name in it."""
+
+    routes: Annotated[list[RouteBody], Meta(max_length=MAX_DOCUMENTS)] = []
+    upstreams: Annotated[list[UpstreamBody], Meta(max_length=MAX_DOCUMENTS)] = []
+
+    def to_bodies(self) -> dict[Title, bytes]:
+        """What the documents say. Raises `Invalid`."""
+        bodies: dict[Title, bytes] = {}
+        for n, route in enumerate(self.routes):
+            body = within(f"routes[{n}]", partial(written_route, route.name, route))
+            _add(bodies, Title(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
+        for n, upstream in enumerate(self.upstreams):
+            body = within(f"upstreams[{n}]", partial(written_upstream, upstream.service, upstream))
+            _add(bodies, Title(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
+        return bodies
+
+
+def _add(bodies: dict[Title, bytes], title: Title, body: bytes, field: str) -> None:
+    if title in bodies:
+        raise Invalid(field, f"there is another {title} in the list")
+    bodies[title] = body
+
+
+class RouteView(Answer, frozen=True):
+    """A route, and who declared it so, when on the wall clock."""
+
+    route: RouteBody
+    actor: str
+    at: float
+
+    @staticmethod
+    def of(document: Document) -> RouteView:
+        why = document.why
+        return RouteView(decode(document.body, RouteBody), why.actor, round(why.at, 3))
+
+
+class RouteList(Answer, frozen=True):
+    """Every route, by name."""
+
+    epoch: str
+    revision: int
+    routes: list[RouteView]
+
+    @staticmethod
+    def of(epoch: str, revision: int, documents: Documents) -> RouteList:
+        return RouteList(epoch, revision, [RouteView.of(each) for each in documents.kind(DocumentKind.ROUTE)])
+
+
+class UpstreamView(Answer, frozen=True):
+    """How gateways treat a service, and who declared it so, when on the wall clock."""
+
+    upstream: UpstreamBody
+    actor: str
+    at: float
+
+    @staticmethod
+    def of(document: Document) -> UpstreamView:
+        why = document.why
+        return UpstreamView(decode(document.body, UpstreamBody), why.actor, round(why.at, 3))
+
+
+class UpstreamList(Answer, frozen=True):
+    """Every service that is not treated by the defaults, by name."""
+
+    epoch: str
+    revision: int
+    upstreams: list[UpstreamView]
+
+    @staticmethod
+    def of(epoch: str, revision: int, documents: Documents) -> UpstreamList:
+        return UpstreamList(epoch, revision, [UpstreamView.of(each) for each in documents.kind(DocumentKind.UPSTREAM)])
+
+
+def written_route(name: str, body: RouteBody) -> bytes:
+    """The route as a document says it. Raises `Invalid`."""
+    return encode(RouteBody.of(body.to_route(name)))
+
+
+def written_upstream(service: str, body: UpstreamBody) -> bytes:
+    """The upstream as a document says it. Raises `Invalid`."""
+    return encode(UpstreamBody.of(body.to_upstream(service)))
+
+
+class Intents:
+    """What all documents together want of gateways, read once an edit."""
+
+    def __init__(self) -> None:
+        self._read: tuple[Documents | None, Intent] = (None, NO_INTENT)
+        self.unreadable: dict[str, str] = {}
+        """Documents that a later version wrote, and what is strange about them: they are left out."""
+
+    def of(self, documents: Documents) -> Intent:
+        known, intent = self._read
+        if known is not documents:
+            self.unreadable = {}
+            intent = Intent(tuple(self._routes(documents)), MappingProxyType(self._upstreams(documents)))
+            self._read = documents, intent
+        return intent
+
+    def _routes(self, documents: Documents) -> list[Route]:
+        routes = []
+        for document in documents.kind(DocumentKind.ROUTE):
+            try:
+                routes.append(decode(document.body, RouteBody).to_route(document.title.name))
+            except AdsumError as error:
+                self.unreadable[str(document.title)] = str(error)
+        return routes
+
+    def _upstreams(self, documents: Documents) -> dict[str, Upstream]:
+        upstreams = {}
+        for document in documents.kind(DocumentKind.UPSTREAM):
+            try:
+                upstreams[document.title.name] = decode(document.body, UpstreamBody).to_upstream(document.title.name)
+            except AdsumError as error:
+                self.unreadable[str(document.title)] = str(error)
+        return upstreams

@@ -1,0 +1,92 @@
+"""A question about a request, and what gateways would do with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from adsum.core.errors import Invalid
+from adsum.gateway import matching
+from adsum.wire.answers import Answer
+from adsum.wire.requests import Request
+
+MAX_URL = 4_096
+"""Characters of a request's URL; a longer one is refused."""
+MAX_ASKED_HEADERS = 64
+"""Headers of a request that is asked about; more are refused."""
+
+Line = Annotated[str, Meta(max_length=MAX_URL)]
+
+
+class CheckRouteBody(Request, frozen=True):
+    """A request to ask about: a whole URL, or a path for any host."""
+
+    url: Line
+    method: Annotated[str, Meta(pattern=r"^[A-Z][A-Z-]{0,31}$")] = "GET"
+    headers: Annotated[list[tuple[Line, Line]], Meta(max_length=MAX_ASKED_HEADERS)] = []
+
+    def to_request(self) -> matching.Request:
+        """Raises `Invalid`."""
+        try:
+            parts = urlsplit(self.url)
+            host = parts.netloc.rpartition("@")[2]
+        except ValueError as error:
+            raise Invalid("url", f"can't be read: {error}") from None
+        if parts.scheme not in ("", "http", "https") or bool(parts.scheme) is not bool(host):
+            raise Invalid("url", "must be a path, or start with http:// or https:// and a host")
+        path = parts.path or "/"
+        if not path.startswith("/"):
+            raise Invalid("url", "must be a path that starts with /, or start with http:// or https://")
+        query = f"?{parts.query}" if parts.query else ""
+        return matching.Request(
+            self.method, host or "localhost", path + query, tuple(self.headers), parts.scheme or "http"
+        )
+
+
+class DestinationView(Answer, frozen=True):
+    """Where requests go: a service, or `SERVICE?tag=…&KEY=VALUE`, and its share of 1.0."""
+
+    to: str
+    share: float
+
+
+class PassedView(Answer, frozen=True):
+    """A route that does not take the request, and the first of its conditions that does not hold."""
+
+    route: str
+    failed: str
+
+
+class VerdictView(Answer, frozen=True):
+    """What becomes of a request.
+
+    `route` "": no route takes it, and `status` is what the gateway answers. `default`: the route is one of those that
+    every service has. `path` is what the service sees; `status` and `location` are a redirect's; `preflight`: the
+    gateway answers it itself.
+    """
+
+    route: str = ""
+    default: bool = False
+    to: list[DestinationView] = []
+    path: str = ""
+    status: int | None = None
+    location: str = ""
+    preflight: bool = False
+    because: list[str] = []
+    passed: list[PassedView] = []
+
+    @staticmethod
+    def of(verdict: matching.Verdict) -> VerdictView:
+        return VerdictView(
+            verdict.route.name if verdict.route is not None else "",
+            verdict.default,
+            [DestinationView(each.to.name, round(each.share, 4)) for each in verdict.to],
+            verdict.path,
+            verdict.status,
+            verdict.location,
+            verdict.preflight,
+            list(verdict.because),
+            [PassedView(each.route, each.failed) for each in verdict.passed],
+        )

@@ -1,0 +1,104 @@
+"""`adsum route`, against a running registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.conftest import Adsum
+
+if TYPE_CHECKING:
+    from tests.running import RunningDaemon
+
+
+@pytest.fixture(autouse=True)
+def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
+    monkeypatch.setenv("ADSUM_URL", daemon.url)
+    monkeypatch.setenv("ADSUM_ACTOR", "ann")
+    return daemon
+
+
+def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
+    assert "no route" in adsum("route", "ls").err
+    added = adsum(
+        "route",
+        "add",
+        "canary",
+        "--path",
+        "/orders",
+        "--to",
+        "orders@90",
+        "--to",
+        "orders?tag=canary@10",
+        "--header",
+        "x-beta=1",
+        "--timeout",
+        "15s",
+    )
+    assert added.code == 0, added.err
+    (row,) = adsum("route", "ls").out.splitlines()[1:]
+    assert row.split()[:2] == ["canary", "any"]
+    assert "orders@90, orders?tag=canary@10" in row
+    assert "by ann" in row
+    taken = adsum("route", "check", "http://shop.example/orders/7", "-H", "X-Beta: 1")
+    assert taken.code == 0
+    assert [line.split()[:2] for line in taken.out.splitlines()] == [["takes", "it"], ["goes", "to"], ["goes", "to"]]
+    usual = adsum("route", "check", "/orders/7").out.splitlines()
+    assert "a default route" in usual[0]
+    assert usual[1].split()[:2] == ["not", "canary"]
+    nobody = adsum("route", "check", "/nobody/7")
+    assert (nobody.code, "404" in nobody.err) == (3, True)
+    assert adsum("route", "rm", "canary").code == 0
+    assert adsum("route", "rm", "canary").code == 3
+
+
+def test_what_is_wrong_is_told_in_one_sentence(adsum: Adsum) -> None:
+    for args in (
+        ("--to", "Orders"),
+        (),
+        ("--to", "orders", "--path", "orders"),
+        ("--to", "orders", "--timeout", "soon"),
+    ):
+        done = adsum("route", "add", "x", *args)
+        assert done.code != 0
+        assert len(done.err.strip().splitlines()) <= 4, done.err
+        assert "Traceback" not in done.err
+    assert adsum("route", "ls").out == ""
+
+
+def test_a_redirect_is_declared_by_its_url(adsum: Adsum) -> None:
+    assert adsum("route", "add", "tls", "--redirect", "https://shop.example").code == 0
+    told = adsum("route", "check", "http://any.example/a?b=1", "--json")
+    assert json.loads(told.out)["location"] == "https://shop.example/a?b=1"
+
+
+def test_a_file_is_applied_whole_and_tells_what_changes(adsum: Adsum, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    adsum("route", "add", "old", "--to", "old")
+    file.write_text(
+        '[[route]]\nname = "shop"\nhosts = ["shop.example"]\nto = [{ service = "web" }]\ntimeout = "15s"\n'
+        '[[upstream]]\nservice = "web"\npolicy = "round_robin"\n'
+    )
+    wanted = ["+ route shop", "+ upstream web", "- route old"]
+    assert adsum("route", "apply", str(file), "--dry-run").out.splitlines() == wanted
+    assert adsum("route", "apply", str(file)).out.splitlines() == wanted
+    assert adsum("route", "apply", str(file)).out == ""
+    listed = json.loads(adsum("route", "ls", "--json").out)
+    assert [(each["route"]["name"], each["route"]["timeout"]) for each in listed["routes"]] == [("shop", 15.0)]
+    file.write_text('[[route]]\nname = "shop"\nto = [{ service = "web" }]\npath = { prefix = "x" }\n')
+    refused = adsum("route", "apply", str(file))
+    assert (refused.code, "routes[0].path.prefix" in refused.err, str(file) in refused.err) == (78, True, True)
+    assert json.loads(adsum("route", "ls", "--json").out) == listed
+
+
+@pytest.mark.parametrize(
+    "text", ["[[rout]]", "route = 1", "[[route]]\nto = []", "[[route", '[[route]]\nname = "a b"\n']
+)
+def test_a_file_that_is_none_is_refused(adsum: Adsum, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+    done = adsum("route", "apply", str(file))
+    assert (done.code, str(file) in done.err) == (78, True)

@@ -1,0 +1,110 @@
+"""Routes and upstreams over the native API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.dialects.speaking import JSON, Spoken
+
+ROUTES, UPSTREAMS = "/api/v1/routes", "/api/v1/upstreams"
+SHOP: dict[str, Any] = {"hosts": ["shop.example"], "path": {"prefix": "/orders"}, "to": [{"service": "orders"}]}
+
+
+async def names(spoken: Spoken) -> list[str]:
+    """Of all routes."""
+    return [each["route"]["name"] for each in (await spoken.ask("GET", ROUTES)).json["routes"]]
+
+
+async def test_a_declared_route_is_kept_with_who_declared_it(spoken: Spoken) -> None:
+    put = await spoken.ask("PUT", f"{ROUTES}/shop", SHOP, JSON | {"Adsum-Actor": "ann"})
+    assert (put.status, put.json["revision"]) == (200, 1)
+    read = await spoken.ask("GET", f"{ROUTES}/shop")
+    assert read.json["actor"] == "ann"
+    assert read.json["route"].items() >= {**SHOP, "name": "shop"}.items()
+    assert await names(spoken) == ["shop"]
+
+
+async def test_the_same_route_again_changes_nothing(spoken: Spoken) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/shop", SHOP)
+    again = await spoken.ask("PUT", f"{ROUTES}/shop", {**SHOP, "priority": 0, "methods": []})
+    assert again.json["revision"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"to": [{"service": "Orders"}]}, "to[0].service"),
+        ({"to": []}, "to"),
+        ({"path": {"prefix": "orders"}}, "path.prefix"),
+        ({"path": {"regex": "/(a"}}, "path.regex"),
+        ({"path": {"prefix": "/a", "exact": "/a"}}, "path"),
+        ({"hosts": ["a b"]}, "hosts[0]"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": 1, "try_timeout": 2}, "try_timeout"),
+        ({"redirect": {"scheme": "https"}}, "to"),
+        ({"request_headers": {"set": {"Host": "x"}}}, "request_headers.set.host"),
+        ({"hosst": ["a"]}, "hosst"),
+    ],
+)
+async def test_a_wrong_route_is_refused_by_its_field_and_changes_nothing(
+    spoken: Spoken, wrong: dict[str, Any], field: str
+) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/shop", SHOP)
+    refused = await spoken.ask("PUT", f"{ROUTES}/shop", SHOP | wrong)
+    assert (refused.status, refused.json["field"]) == (422, field)
+    assert (await spoken.ask("GET", f"{ROUTES}/shop")).json["route"].items() >= SHOP.items()
+    assert spoken.registry.snapshot.revision == 1
+
+
+async def test_what_was_never_declared_is_404_and_withdrawing_it_is_harmless(spoken: Spoken) -> None:
+    missing = await spoken.ask("GET", f"{ROUTES}/shop")
+    assert (missing.status, missing.json["detail"]) == (404, "no route 'shop' is declared")
+    assert (await spoken.ask("DELETE", f"{ROUTES}/shop")).json["revision"] == 0
+    await spoken.ask("PUT", f"{ROUTES}/shop", SHOP)
+    assert (await spoken.ask("DELETE", f"{ROUTES}/shop?reason=old")).json["revision"] == 2
+    assert (await spoken.ask("GET", ROUTES)).json["routes"] == []
+
+
+async def test_an_upstream_is_declared_by_service(spoken: Spoken) -> None:
+    await spoken.ask("PUT", f"{UPSTREAMS}/orders", {"policy": "ring_hash", "outliers": {"consecutive": 3}})
+    (only,) = (await spoken.ask("GET", UPSTREAMS)).json["upstreams"]
+    assert only["upstream"].items() >= {"service": "orders", "policy": "ring_hash"}.items()
+    assert only["upstream"]["outliers"] == {"consecutive": 3}
+    assert (await spoken.ask("GET", f"{UPSTREAMS}/users")).status == 404
+    refused = await spoken.ask("PUT", f"{UPSTREAMS}/orders", {"policy": "random", "slow_start": 5})
+    assert (refused.status, refused.json["field"]) == (422, "slow_start")
+    await spoken.ask("DELETE", f"{UPSTREAMS}/orders")
+    assert (await spoken.ask("GET", UPSTREAMS)).json["upstreams"] == []
+
+
+async def test_all_is_replaced_at_once_or_nothing(spoken: Spoken) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/old", SHOP)
+    routes = [{"name": "a", **SHOP}, {"name": "b", "to": [{"service": "users"}]}]
+    upstreams = [{"service": "users", "policy": "maglev"}]
+    done = await spoken.ask("PUT", "/api/v1/intent", {"routes": routes, "upstreams": upstreams})
+    assert done.json["revision"] == 2
+    assert await names(spoken) == ["a", "b"]
+    for wrong, field in (
+        ([{"name": "c", "to": [{"service": "users"}], "path": {"prefix": "x"}}], "routes[0].path.prefix"),
+        ([*routes, routes[0]], "routes[2].name"),
+    ):
+        refused = await spoken.ask("PUT", "/api/v1/intent", {"routes": wrong})
+        assert (refused.status, refused.json["field"]) == (422, field)
+    assert spoken.registry.snapshot.revision == 2
+
+
+async def test_a_check_tells_the_route_and_why_not_the_others(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    await spoken.ask("PUT", f"{ROUTES}/shop", {**SHOP, "rewrite": "/", "methods": ["GET"]})
+    url = "http://shop.example/orders/7?v=2"
+    taken = (await spoken.ask("POST", "/api/v1/check-route", {"url": url})).json
+    assert (taken["route"], taken["path"], taken["to"]) == ("shop", "/7?v=2", [{"to": "orders", "share": 1.0}])
+    other = (await spoken.ask("POST", "/api/v1/check-route", {"url": "/orders/7", "method": "POST"})).json
+    assert (other["default"], other["path"]) == (True, "/7")
+    assert other["passed"] == [{"route": "shop", "failed": "host shop.example"}]
+    nobody = (await spoken.ask("POST", "/api/v1/check-route", {"url": "/nothing"})).json
+    assert (nobody.get("route"), nobody["status"]) == (None, 404)
+    refused = await spoken.ask("POST", "/api/v1/check-route", {"url": "ftp://x/"})
+    assert (refused.status, refused.json["field"]) == (422, "url")
