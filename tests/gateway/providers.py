@@ -1,0 +1,64 @@
+"""Tiny services behind a gateway under test: each answers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from adsum.core.model import Cause, Instance, Listing, Override, Registration, Status, Why
+
+WHY = Why(Cause.REGISTERED, "test")
+
+
+def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.PASSING, **more: Any) -> Listing:
+    """An instance as the catalog lists it."""
+    registration = Registration(Instance(service, id, more.pop("address", "127.0.0.1"), port, **more))
+    if status in (Status.DRAINING, Status.MAINTENANCE):
+        return Listing(registration, WHY, override=Override(status, "test"))
+    return Listing(registration, WHY, checks={"web": status})
+
+
+class _Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        server: Any = self.server
+        path = self.requestline.split()[1]  # `self.path` has lost a doubled slash at its beginning.
+        said = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
+        body = b"" if self.command == "HEAD" else json.dumps(said).encode()
+        self.send_response(server.status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, id: str, status: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Echo)
+        self.id, self.status = id, status
+
+
+@contextmanager
+def serving(id: str, status: int = 200) -> Iterator[int]:
+    """A service that answers with that status; its port."""
+    with _Server(id, status) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

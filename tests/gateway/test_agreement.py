@@ -1,0 +1,191 @@
+"""`route check` and a real Envoy give the same answer to the same requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from adsum.core import catalog
+from adsum.core.changes import Whole
+from adsum.core.model import Listing
+from adsum.gateway.actions import Redirect, Target
+from adsum.gateway.compiled import NOTHING
+from adsum.gateway.cors import Cors
+from adsum.gateway.intent import Intent
+from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
+from adsum.gateway.matches import Path as Where
+from adsum.gateway.matching import NO_ROUTE, Request, Verdict, explain
+from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+from adsum.gateway.shape import Shape
+from tests.gateway.envoys import Caller, free_port, needs_envoy, running
+from tests.gateway.providers import listing, serving
+
+pytestmark = needs_envoy
+
+EXACT, PREFIX, REGEX = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REGEX
+
+
+def to(service: str, weight: int = 1, **selected: Any) -> Target:
+    return Target(Selector(service, **selected), weight)
+
+
+ROUTES = (
+    Route("exact", path=Where(EXACT, "/a/b"), to=(to("users"),), rewrite="/exact"),
+    Route("prefix", path=Where(PREFIX, "/a"), to=(to("users"),), rewrite="/"),
+    Route("longer", path=Where(PREFIX, "/a/b/c/"), to=(to("orders"),), rewrite="/new/"),
+    Route("regex", path=Where(REGEX, r"/o/([0-9]+)(/.*)?"), to=(to("orders"),), rewrite=r"/n\2/\1"),
+    Route("posts", path=Where(PREFIX, "/m"), methods=("POST", "PATCH", "PUT"), to=(to("users"),)),
+    Route(
+        "canary",
+        path=Where(PREFIX, "/m"),
+        headers=(HeaderMatch("x-canary", EXACT, "1"),),
+        to=(to("orders", tags=("canary",)),),
+    ),
+    Route(
+        "not-canary",
+        path=Where(PREFIX, "/m"),
+        headers=(HeaderMatch("x-canary", PREFIX, "0", invert=True),),
+        to=(to("users"),),
+    ),
+    Route("absent", path=Where(PREFIX, "/h"), headers=(HeaderMatch("x-canary", invert=True),), to=(to("users"),)),
+    Route(
+        "present",
+        path=Where(PREFIX, "/h"),
+        headers=(HeaderMatch("x-canary"),),
+        query=(QueryMatch("v"),),
+        to=(to("users"),),
+    ),
+    Route("query", path=Where(PREFIX, "/h"), query=(QueryMatch("v", REGEX, "[0-9]+"),), to=(to("orders"),)),
+    Route("split", path=Where(PREFIX, "/s"), to=(to("orders", 1), to("users", 3)), rewrite="/split"),
+    Route("away", path=Where(PREFIX, "/away"), redirect=Redirect(scheme="https", prefix="/here/", status=308)),
+    Route("moved", path=Where(EXACT, "/moved"), redirect=Redirect(host="new.example", port=8443, path="/m")),
+    Route("shop", hosts=("shop.example",), path=Where(PREFIX, "/a"), to=(to("orders"),)),
+    Route("shops", hosts=("*.shop.example", "*.example"), to=(to("users"),)),
+    Route(
+        "first", path=Where(PREFIX, "/"), headers=(HeaderMatch("x-first", EXACT, "yes"),), to=(to("users"),), priority=9
+    ),
+    Route(
+        "asked",
+        path=Where(PREFIX, "/cors"),
+        methods=("PUT",),
+        to=(to("users"),),
+        cors=Cors(("https://*.shop.example",), ("PUT",)),
+    ),
+    Route("empty", path=Where(PREFIX, "/empty"), to=(to("nobody"),)),
+)
+
+
+class Gateway:
+    """An Envoy with routes to two services that echo."""
+
+    def __init__(self, intent: Intent, folder: Path) -> None:
+        self.intent = intent
+        self.services: set[str] = set()
+        self._stack = ExitStack()
+        listings = [self._listing("orders", "o1", "canary"), self._listing("users", "u1")]
+        snapshot = catalog.load(Whole("e", 1, [(1, each) for each in listings]))
+        self.services = set(snapshot.services)
+        shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
+        compiled = NOTHING.follow(snapshot, intent, {})
+        self._stack.enter_context(running(compiled, shape, folder))
+        self._caller = Caller(shape)
+        self._stack.callback(self._caller.close)
+
+    def _listing(self, service: str, id: str, *tags: str) -> Listing:
+        return listing(service, id, self._stack.enter_context(serving(id)), tags=tags)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def check(self, request: Request) -> Verdict:
+        """Ask both, and compare."""
+        verdict = explain(self.intent, self.services, request)
+        response, body = self._caller(request.method, request.path, request.host, request.headers)
+        told = (response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
+        if verdict.route is None:
+            assert response.status == NO_ROUTE, told
+            assert response.getheader("x-route") in (None, ""), told
+            return verdict
+        if verdict.preflight:
+            assert (response.status, response.getheader("x-route")) == (200, None), told
+            assert response.getheader("access-control-allow-origin"), told
+            return verdict
+        assert response.getheader("x-route") == verdict.route.name, told
+        if verdict.route.redirect is not None:
+            assert (response.status, response.getheader("location")) == (verdict.status, verdict.location), told
+        elif response.status == 200 and request.method != "HEAD":
+            said = json.loads(body)
+            assert said["path"] == verdict.path, told
+            assert said["id"][0] in {each.to.service[0] for each in verdict.to}, told
+        return verdict
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"))
+    yield gateway
+    gateway.close()
+
+
+segments = st.sampled_from(
+    ["a", "b", "c", "o", "7", "m", "h", "s", "away", "orders", "users", "", ".", "..", "%61", "x%2Fy", "A"]
+)
+paths = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+queries = st.sampled_from(["", "", "?v=1", "?v=x", "?v", "?w=1&v=22", "?v=x&v=1", "?"])
+hosts = st.sampled_from(
+    ["localhost", "Shop.Example:8080", "shop.example", "a.shop.example", "b.a.shop.example", "example", "x.example"]
+) | st.sampled_from(
+    ["orders.localhost", "Users.Localhost:80", "nobody.localhost", "unknown.localhost", "a.orders.localhost"]
+)
+origins = st.sampled_from(["https://a.shop.example", "https://evil.example"])
+pairs = st.one_of(
+    st.sampled_from([("x-canary", "1"), ("X-Canary", "01"), ("x-canary", ""), ("x-first", "yes")]),
+    st.tuples(st.just("origin"), origins),
+    st.just(("access-control-request-method", "PUT")),
+)
+headers = st.lists(pairs, max_size=3, unique_by=lambda pair: pair[0].lower()).map(tuple)
+methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".join), headers)
+
+
+@given(requests)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(Request(path="/away"))
+@example(Request(path="/away/x?y=1", host="localhost:80"))
+@example(Request(path="/away//x", host="localhost:8080"))
+@example(Request(path="/moved?x", host="localhost:80"))
+@example(Request(path="/a"))
+@example(Request(path="/a/"))
+@example(Request(path="/a//x"))
+@example(Request(path="/a/b/c"))
+@example(Request(path="/a/b/c/d"))
+@example(Request(path="/o/7"))
+@example(Request(path="/o/7/x"))
+@example(Request(path="/orders"))
+@example(Request(path="/orders/"))
+@example(Request(path="/orders/../users/x"))
+@example(Request(path="/orders/%2e%2e/users"))
+@example(
+    Request(
+        "OPTIONS",
+        path="/cors",
+        headers=(("origin", "https://a.shop.example"), ("access-control-request-method", "PUT")),
+    )
+)
+@example(
+    Request(
+        "OPTIONS", path="/cors", headers=(("origin", "https://evil.example"), ("access-control-request-method", "PUT"))
+    )
+)
+@example(Request("OPTIONS", path="/cors"))
+@example(Request("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
+def test_a_verdict_is_what_envoy_does(gateway: Gateway, request: Request) -> None:
+    gateway.check(request)
