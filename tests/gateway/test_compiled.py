@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import certifi
+import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adsum.core import catalog
+from adsum.core.catalog import Snapshot
+from adsum.core.changes import Batch, Change, Whole
+from adsum.core.model import Cause, Listing, Status, Why
+from adsum.gateway.actions import HashOn, Target
+from adsum.gateway.compiled import NOTHING, Compiled
+from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.resources import ORDER, Kind, Resource
+from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+from adsum.gateway.shape import Shape
+from adsum.gateway.upstreams import Policy, Upstream
+from tests import strategies as common
+from tests.gateway import strategies
+from tests.gateway.envoys import content, needs_envoy, refused
+from tests.gateway.providers import listing
+
+SHAPE = Shape(("127.0.0.1:8080",))
+ZONED = Shape(("127.0.0.1:8080", "[::1]:8081"), access_log="text", zone="a", trusted_hops=1)
+SHAPES = (SHAPE, ZONED)
+
+
+def loaded(*listings: Listing, revision: int = 1) -> Snapshot:
+    return catalog.load(Whole("e", revision, [(revision, each) for each in listings]))
+
+
+def changed(snapshot: Snapshot, *listings: Listing) -> Snapshot:
+    return snapshot.apply(Batch(snapshot.revision + 1, [Change(each.key, each, each.why) for each in listings]))
+
+
+def gone(snapshot: Snapshot, each: Listing) -> Snapshot:
+    return snapshot.apply(Batch(snapshot.revision + 1, [Change(each.key, None, each.why)]))
+
+
+def compiled(snapshot: Snapshot, intent: Intent = NO_INTENT, addresses: Mapping[str, str] | None = None) -> Compiled:
+    return NOTHING.follow(snapshot, intent, addresses or {})
+
+
+def said(compiled: Compiled, shape: Shape = SHAPE) -> dict[Kind, dict[str, tuple[str, bytes, bytes]]]:
+    """Everything that a gateway is told, without the revisions."""
+    tables = compiled.envoy(shape)
+    return {kind: {name: (each.version, each.delta, each.sotw) for name, each in tables[kind].items()} for kind in Kind}
+
+
+def called(compiled: Compiled, names: tuple[str, ...]) -> list[tuple[str, bytes] | None]:
+    found = [compiled.grpc(kind, name) for kind in Kind for name in names]
+    return [(each.version, each.delta) if each else None for each in found]
+
+
+ORDERS = listing("orders", "o1", 8000)
+USERS = listing("users", "u1", 8001)
+
+
+def test_every_known_service_has_a_cluster_an_assignment_and_routes() -> None:
+    tables = compiled(loaded(ORDERS, USERS)).envoy(SHAPE)
+    assert set(tables[Kind.CLUSTER]) == set(tables[Kind.ASSIGNMENT]) == {"orders", "users"}
+    assert set(tables[Kind.LISTENER]) == set(SHAPE.listen)
+    assert set(tables[Kind.ROUTES]) == {"routes"}
+    assert not tables[Kind.SECRET]
+    assert set(ORDER) == set(Kind) == set(tables)
+
+
+def test_an_empty_service_keeps_its_cluster_and_has_an_empty_assignment() -> None:
+    tables = compiled(gone(loaded(ORDERS), ORDERS)).envoy(SHAPE)
+    assert "orders" in tables[Kind.CLUSTER]
+    assert not content(tables[Kind.ASSIGNMENT]["orders"]).endpoints
+
+
+def test_a_service_that_only_a_route_names_has_a_cluster_too() -> None:
+    route = Route("r", to=(Target(Selector("nobody", ("canary",))),))
+    tables = compiled(loaded(ORDERS), Intent((route,))).envoy(SHAPE)
+    assert set(tables[Kind.CLUSTER]) == {"orders", "nobody", "nobody?tag=canary"}
+
+
+def test_a_selector_has_its_own_assignment() -> None:
+    route = Route("r", to=(Target(Selector("orders", metadata={"version": "2"})),))
+    snapshot = loaded(ORDERS, listing("orders", "o2", 8002, metadata={"version": "2"}))
+    table = compiled(snapshot, Intent((route,))).envoy(SHAPE)[Kind.ASSIGNMENT]
+    (locality,) = content(table["orders?version=2"]).endpoints
+    assert [each.endpoint.address.socket_address.port_value for each in locality.lb_endpoints] == [8002]
+
+
+def test_a_change_is_one_services_and_everything_else_is_shared() -> None:
+    before = compiled(loaded(ORDERS, USERS))
+    tables = before.envoy(SHAPE)
+    after = before.follow(
+        changed(loaded(ORDERS, USERS), replace(USERS, checks={"web": Status.CRITICAL})), NO_INTENT, {}
+    )
+    later = after.envoy(SHAPE)
+    assert later[Kind.ROUTES] is tables[Kind.ROUTES]
+    assert later[Kind.LISTENER] is tables[Kind.LISTENER]
+    assert later[Kind.ASSIGNMENT]["orders"] is tables[Kind.ASSIGNMENT]["orders"]
+    assert later[Kind.ASSIGNMENT]["users"].version != tables[Kind.ASSIGNMENT]["users"].version
+    assert later[Kind.CLUSTER]["users"].version == tables[Kind.CLUSTER]["users"].version
+    assert later[Kind.ASSIGNMENT]["users"].revision == after.revision
+
+
+def test_a_note_or_a_reason_changes_no_byte() -> None:
+    before = compiled(loaded(ORDERS))
+    tables = before.envoy(SHAPE)
+    other = replace(ORDERS, why=Why(Cause.CHECK_WARNING, "somebody", "for another reason", 7.0), since=3.0)
+    later = before.follow(changed(loaded(ORDERS), other), NO_INTENT, {}).envoy(SHAPE)
+    assert later[Kind.ASSIGNMENT]["orders"].version == tables[Kind.ASSIGNMENT]["orders"].version
+    assert later[Kind.ASSIGNMENT]["orders"].delta is tables[Kind.ASSIGNMENT]["orders"].delta
+
+
+def test_an_upstream_changes_only_its_services_cluster() -> None:
+    before = compiled(loaded(ORDERS, USERS))
+    tables = before.envoy(SHAPE)
+    intent = Intent((), {"users": Upstream("users", Policy.MAGLEV)})
+    later = before.follow(loaded(ORDERS, USERS), intent, {}).envoy(SHAPE)
+    assert later[Kind.CLUSTER]["users"].version != tables[Kind.CLUSTER]["users"].version
+    assert later[Kind.CLUSTER]["orders"] is tables[Kind.CLUSTER]["orders"]
+
+
+def test_a_route_that_hashes_makes_its_service_hash() -> None:
+    route = Route("r", to=(Target(Selector("orders")),), hash=HashOn(header="x-user"))
+    table = compiled(loaded(ORDERS, USERS), Intent((route,))).envoy(SHAPE)[Kind.CLUSTER]
+    ring = content(table["orders"])
+    assert ring.lb_policy == ring.RING_HASH
+    assert content(table["users"]).lb_policy == ring.LEAST_REQUEST
+
+
+def test_another_epoch_forgets_what_it_does_not_know() -> None:
+    before = compiled(loaded(ORDERS, USERS))
+    before.envoy(SHAPE)
+    after = before.follow(catalog.load(Whole("other", 9, [(9, ORDERS)])), NO_INTENT, {})
+    assert set(after.envoy(SHAPE)[Kind.CLUSTER]) == {"orders"}
+    assert said(after) == said(compiled(loaded(ORDERS)))
+
+
+def test_a_name_is_left_out_until_it_is_resolved() -> None:
+    named = listing("orders", "o1", address="one.example")
+    before = compiled(loaded(named))
+    assert not content(before.envoy(SHAPE)[Kind.ASSIGNMENT]["orders"]).endpoints
+    after = before.follow(loaded(named), NO_INTENT, {"one.example": "10.0.0.9"})
+    (locality,) = content(after.envoy(SHAPE)[Kind.ASSIGNMENT]["orders"]).endpoints
+    assert locality.lb_endpoints[0].endpoint.address.socket_address.address == "10.0.0.9"
+
+
+def test_gateways_that_differ_in_nothing_that_matters_share_their_tables() -> None:
+    one = compiled(loaded(ORDERS))
+    first, second = one.envoy(SHAPE), one.envoy(replace(SHAPE, listen=("127.0.0.1:9090",)))
+    assert first[Kind.ROUTES] is second[Kind.ROUTES]
+    assert first[Kind.CLUSTER] is second[Kind.CLUSTER]
+    assert first[Kind.ASSIGNMENT] is second[Kind.ASSIGNMENT]
+    assert one.envoy(SHAPE) is first
+
+
+def test_without_default_routes_a_gateway_routes_what_is_declared() -> None:
+    table = compiled(loaded(ORDERS)).envoy(replace(SHAPE, default_routes=False))[Kind.ROUTES]
+    assert not [route for host in content(table["routes"]).virtual_hosts for route in host.routes]
+
+
+def test_grpc_has_everything_of_a_service_by_its_name() -> None:
+    one = compiled(loaded(ORDERS))
+    for kind in (Kind.CLUSTER, Kind.ASSIGNMENT, Kind.LISTENER, Kind.ROUTES):
+        resource = one.grpc(kind, "orders")
+        assert resource is not None
+        assert (resource.kind, resource.name) == (kind, "orders")
+    assert one.grpc(Kind.CLUSTER, "orders") is one.grpc(Kind.CLUSTER, "orders")
+    assert one.grpc(Kind.SECRET, "orders") is None
+
+
+def test_grpc_finds_nobody_at_an_unknown_service_and_nothing_at_what_is_no_name() -> None:
+    one = compiled(loaded(ORDERS))
+    assert one.grpc(Kind.LISTENER, "unknown") is not None
+    empty = one.grpc(Kind.ASSIGNMENT, "unknown")
+    assert empty is not None
+    assert not content(empty).endpoints
+    assert one.grpc(Kind.LISTENER, "No.Name") is None
+    assert one.grpc(Kind.CLUSTER, "orders?tag=canary") is None
+
+
+def test_hostile_shapes_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adsum.gateway.compiled.MAX_TABLES", 8)
+    one = compiled(loaded(ORDERS))
+    for n in range(50):
+        one.envoy(replace(SHAPE, zone=f"z{n}"))
+    assert len(one._tables) <= 8
+    assert len(one._shapes) <= 8
+
+
+def test_nothing_is_told_before_anything_was_loaded() -> None:
+    tables = NOTHING.envoy(SHAPE)
+    assert not tables[Kind.CLUSTER]
+    assert NOTHING.revision == 0
+
+
+def test_resources_concatenate_to_one_answer() -> None:
+    table = compiled(loaded(ORDERS, USERS)).envoy(SHAPE)[Kind.CLUSTER]
+    resources: list[Resource] = list(table.values())
+    delta = DeltaDiscoveryResponse.FromString(b"".join(each.delta for each in resources))
+    assert [(each.name, each.version) for each in delta.resources] == [(each.name, each.version) for each in resources]
+    sotw = DiscoveryResponse.FromString(b"".join(each.sotw for each in resources))
+    assert [each.type_url for each in sotw.resources] == [Kind.CLUSTER, Kind.CLUSTER]
+
+
+@given(st.lists(common.simple_changes, max_size=12), st.lists(strategies.intents(), min_size=1, max_size=3), st.data())
+@settings(max_examples=60)
+def test_following_comes_to_the_same_as_compiling_anew(
+    changes: list[Change], intents: list[Intent], data: st.DataObject
+) -> None:
+    snapshot, now, names = catalog.EMPTY, NOTHING, ("s1", "s2", "orders")
+    for revision, change in enumerate(changes, 1):
+        snapshot = snapshot.apply(Batch(revision, [change]))
+        if data.draw(st.booleans()):
+            now = now.follow(snapshot, data.draw(st.sampled_from(intents)), {})
+            data.draw(st.sampled_from(SHAPES).map(now.envoy))
+            called(now, names)
+    intent = data.draw(st.sampled_from(intents))
+    now = now.follow(snapshot, intent, {})
+    fresh = compiled(snapshot, intent)
+    assert [said(now, shape) for shape in SHAPES] == [said(fresh, shape) for shape in SHAPES]
+    assert called(now, names) == called(fresh, names)
+
+
+@given(st.lists(common.listings(), max_size=6, unique_by=lambda each: each.key), strategies.intents(), st.randoms())
+@settings(max_examples=40)
+def test_no_order_makes_a_difference(listings: list[Listing], intent: Intent, random: object) -> None:
+    shuffled, routes = list(listings), list(intent.routes)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(routes)  # type: ignore[attr-defined]
+    other = Intent(tuple(routes), MappingProxyType(dict(reversed(list(intent.upstreams.items())))))
+    assert said(compiled(loaded(*listings), intent), ZONED) == said(compiled(loaded(*shuffled), other), ZONED)
+
+
+SECURE = (
+    listing("orders", "t1", 8443, scheme="https"),
+    listing("orders", "t2", 8444),
+    listing("users", "t3", 8445, scheme="grpcs", address="one.example"),
+    listing("web", "t4", 8446, scheme="h2c", zone="b", weight=0, tags=("canary",)),
+)
+
+
+@needs_envoy
+@given(strategies.intents(), st.lists(common.listings(), max_size=4, unique_by=lambda each: each.key))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_envoy_takes_whatever_can_be_wanted(tmp_path: Path, intent: Intent, listings: list[Listing]) -> None:
+    shape = replace(ZONED, roots=certifi.where())
+    snapshot = loaded(*SECURE, *listings)
+    assert not refused(compiled(snapshot, intent, {"one.example": "10.0.0.9"}), shape, tmp_path)
