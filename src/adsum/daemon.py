@@ -11,10 +11,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -27,12 +27,14 @@ from adsum.core.errors import AdsumError, Invalid
 from adsum.core.fence import Fence
 from adsum.core.guard import Guard
 from adsum.dialects import dialect
-from adsum.gateway.intent import NO_INTENT
 from adsum.keeper import Keeper
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
 from adsum.telemetry import Logs, Telemetry
+
+if TYPE_CHECKING:
+    from adsum.envoy.gateway import Gateway
 
 ADDRESSES: Final = 65_536
 """How many addresses' judgements are remembered: thousands of instances share a host, and come again and again."""
@@ -75,8 +77,14 @@ class Daemon:
             status=self.status,
             exposition=self._telemetry.exposition,
         )
+        intents = wire.Intents()
         self._control = Control(
-            config.xds, self.registry, self._clock, rng, intent=lambda _: NO_INTENT, refusal=self._refusal
+            config.xds,
+            self.registry,
+            self._clock,
+            rng,
+            intent=lambda snapshot: intents.of(snapshot.documents),
+            refusal=self._refusal,
         )
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []
@@ -118,21 +126,31 @@ class Daemon:
         await self._probes.close()
         await self.registry.stop()
 
-    async def run(self) -> None:
-        """Until SIGTERM or SIGINT; a second one ends the process at once. Raises what ended the registry, if it did."""
+    async def run(self, beside: Callable[[str], Gateway] | None = None) -> None:
+        """Until SIGTERM or SIGINT; a second one ends the process at once. Raises what ended the registry, if it did.
+
+        `beside` makes a gateway that is told what to do at the place that it is given; it runs as long as the node.
+        """
         ended = asyncio.Event()
         with _signals(ended):
             await self.start()
             _say(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}\n")
             failing = asyncio.create_task(self.registry.failed())
             ending = asyncio.create_task(ended.wait())
-            await asyncio.wait([failing, ending], return_when=asyncio.FIRST_COMPLETED)
-            await self.stop()
-            failed = failing.done()
-            for task in (failing, ending):
+            tasks: list[asyncio.Task[Any]] = [failing, ending]
+            if beside is not None:
+                tasks.append(asyncio.create_task(_run_beside(beside, self.xds)))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            failed = failing.result() if failing.done() else None
+            for task in tasks:
                 task.cancel()
-            if failed:
-                raise AdsumError(f"the registry can't go on: {failing.result()}")
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            await self.stop()
+            if failed is not None:
+                raise AdsumError(f"the registry can't go on: {failed}")
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     @property
     def xds(self) -> str:
@@ -191,15 +209,29 @@ class Daemon:
         gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
 
 
-def serve(config: ServeConfig) -> None:
-    """Run a node until it is told to end. Raises `AdsumError` with a sentence for the operator."""
+def serve(config: ServeConfig, beside: Callable[[str], Gateway] | None = None) -> None:
+    """Run a node until it is told to end, with a gateway `beside` it. Raises `AdsumError` with a sentence."""
     _allow_many_connections()
     _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
     try:
-        uvloop.run(Daemon(config, logs).run())
+        uvloop.run(Daemon(config, logs).run(beside))
     finally:
         logs.close()
+
+
+async def _run_beside(make: Callable[[str], Gateway], xds: str) -> None:
+    """Until cancelled; then it is drained."""
+    gateway = make(xds)
+    loop = asyncio.get_running_loop()
+    try:
+        await gateway.start()
+        _say(f"adsum gateway listens on {' '.join(gateway.urls)}\n")
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+        await gateway.failed()
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        await gateway.stop()
 
 
 def _say(text: str) -> None:
