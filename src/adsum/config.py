@@ -35,6 +35,7 @@ GATEWAY: Final = "127.0.0.1:8080"
 MONITOR: Final = "127.0.0.1:23788"
 """Where a gateway tells its metrics."""
 OFF: Final = "off"
+ON: Final = "on"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 MAX_CONNECTIONS: Final = 1_000_000
@@ -102,6 +103,12 @@ class ServeConfig:
         metavar="HOST:PORT",
         default=XDS,
     )
+    gateway: str = setting(
+        "Run a gateway, too: at this address, or on: where the file's table [gateway] says, as all about it",
+        metavar="[IP:PORT]",
+        bare=ON,
+        default=OFF,
+    )
     store: str = setting("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
     node: str = setting("This node's name", default_factory=platform.node)
     log_level: str = setting("debug, info, warning or error", default="info")
@@ -127,6 +134,10 @@ class ServeConfig:
             address("host_name", name)
         if self.xds != OFF:
             place("xds", self.xds)
+        elif self.gateway != OFF:
+            raise Invalid("gateway", "is told what to do over --xds, and that is off")
+        if self.gateway not in (ON, OFF):
+            split("gateway", self.gateway)
         one_of("log_level", self.log_level, LOG_LEVELS)
         one_of("log_format", self.log_format, LOG_FORMATS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)

@@ -223,14 +223,12 @@ def serve(config: ServeConfig, beside: Callable[[str], Gateway] | None = None) -
 async def _run_beside(make: Callable[[str], Gateway], xds: str) -> None:
     """Until cancelled; then it is drained."""
     gateway = make(xds)
-    loop = asyncio.get_running_loop()
     try:
         await gateway.start()
         _say(f"adsum gateway listens on {' '.join(gateway.urls)}\n")
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.reload)
         await gateway.failed()
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
         await gateway.stop()
 
 

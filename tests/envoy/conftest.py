@@ -41,9 +41,9 @@ def gone(pid: int) -> bool:
 
 
 class Running:
-    """A running `adsum gateway`."""
+    """A running `adsum gateway`, or another command."""
 
-    def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
         self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
         # A folder of its own for temporary files shows what is left behind.
@@ -54,7 +54,7 @@ class Running:
         told = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "adsum", "gateway", *args],
+                [sys.executable, "-m", "adsum", command, *args],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -84,6 +84,21 @@ class Running:
     def code(self) -> int:
         """Its exit code, once it has ended."""
         return self.process.wait(DEADLINE)
+
+    def clear(self) -> None:
+        """Leave nothing of it: a second signal ends it at once, and cleanly."""
+        pids = self.envoys()
+        for _ in range(2):
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.2)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 class Upstream:
@@ -223,8 +238,4 @@ def start(tmp_path: Path, ads: Ads, place: Place) -> Iterator[Start]:
 
     yield begin
     for each in running:
-        for pid in each.envoys():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        each.process.kill()
-        each.process.wait()
+        each.clear()

@@ -40,12 +40,9 @@ def gateway(loaded: Settings) -> int:
 
     plan, config = _plan(loaded), loaded.of(GatewayConfig)
 
-    def ready() -> None:
-        scheme = "https" if plan.shape.tls_certificate else "http"
-        output.line(f"adsum gateway listens on {' '.join(f'{scheme}://{each}' for each in plan.shape.listen)}")
-
     async def go() -> int:
-        return await Running(Gateway(plan, Random()), lambda: _plan(loaded.again()), ready).run()  # noqa: S311 - jitter
+        gateway = Gateway(plan, lambda: _plan(loaded.again()), Random())  # noqa: S311 - jitter
+        return await Running(gateway, lambda: output.line(f"adsum gateway listens on {' '.join(plan.urls)}")).run()
 
     logs = Logs(config.log_level, config.log_format)
     try:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
 import click
 
 from adsum.cli.flags import settings
 from adsum.cli.loading import Settings
-from adsum.config import ServeConfig
+from adsum.config import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
 from adsum.core.errors import Invalid
 
+if TYPE_CHECKING:
+    from adsum.envoy.gateway import Gateway
+    from adsum.envoy.plan import Plan
 
-@click.command(epilog="Example: adsum serve --listen 0.0.0.0:23786 --store sqlite:////var/lib/adsum/adsum.db")
+
+@click.command(
+    epilog="Examples: adsum serve --gateway; "
+    "adsum serve --listen 0.0.0.0:23786 --store sqlite:////var/lib/adsum/adsum.db"
+)
 @settings(ServeConfig)
 def serve(loaded: Settings) -> None:
     """Run a registry node until SIGTERM or Ctrl-C.
@@ -20,12 +31,36 @@ def serve(loaded: Settings) -> None:
 
     It listens on this host only unless told otherwise: whoever reaches it may register and deregister. Logs go to
     standard error, the address to standard output.
+
+    With --gateway it also runs a gateway, as `adsum gateway` does, and ends with it: enough for one host.
     """
     from adsum import daemon, stores
 
     config = loaded.of(ServeConfig)
     try:
         stores.store(config.store)
-        daemon.serve(config)
+        if config.gateway != OFF:
+            _plan(loaded, config.xds)  # What is wrong is said before anything runs.
+        daemon.serve(config, None if config.gateway == OFF else lambda place: _gateway(loaded, place))
     except Invalid as error:
         raise loaded.blame(error) from None
+
+
+def _gateway(loaded: Settings, xds: str) -> Gateway:
+    from adsum.envoy.gateway import Gateway
+
+    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.again(), xds), Random())  # noqa: S311 - jitter
+
+
+def _plan(loaded: Settings, xds: str) -> Plan:
+    """The gateway that the file describes, told by the node that is told here."""
+    from adsum.envoy import plan
+
+    serve, table = loaded.of(ServeConfig), loaded.beside(GatewayConfig)
+    config = replace(table.of(GatewayConfig), log_level=serve.log_level)
+    if serve.gateway != ON:
+        config = replace(config, listen=(serve.gateway,))
+    try:
+        return plan.plan(config, [plan.nearest(xds)], loaded.beside(ClientConfig).of(ClientConfig).zone)
+    except Invalid as error:
+        raise table.blame(error, {"tls_certificate": "tls_cert"}) from None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
 from adsum.core.backoff import Backoff, jittered
+from adsum.core.errors import AdsumError
 from adsum.envoy.admin import NoAnswer
 from adsum.envoy.draining import KILL_AFTER, drain
 from adsum.envoy.incarnation import Incarnation
@@ -33,12 +35,13 @@ _log = logging.getLogger("adsum.envoy")
 class Gateway:
     """`start` it in a running loop, `reload` and `stop` it; in between it is kept up."""
 
-    def __init__(self, plan: Plan, rng: Random) -> None:
+    def __init__(self, plan: Plan, again: Callable[[], Plan], rng: Random) -> None:
+        """`again` makes the plan from the settings as they are then; it may wait for the disk, and raise."""
         self._plan = plan
+        self._again = again
         self._rng = rng
         self._envoys = Succession()
         self._keepsake = Keepsake(default_folder(), plan)
-        self._wanted: Plan | None = None
         self._asked = asyncio.Event()
         self._replacing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -48,6 +51,11 @@ class Gateway:
     def pids(self) -> list[int]:
         """Its Envoys: one, or two while one takes over from the other."""
         return self._envoys.pids
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it takes requests."""
+        return self._plan.urls
 
     async def start(self) -> None:
         """Return once it takes requests. Raises `CannotServe`."""
@@ -59,9 +67,8 @@ class Gateway:
             raise
         self._tasks = [asyncio.create_task(self._keep(self._current)), asyncio.create_task(self._remember())]
 
-    def reload(self, plan: Plan) -> None:
-        """Have a new Envoy that follows `plan` take over without a gap; if it can't, the log says why."""
-        self._wanted = plan
+    def reload(self) -> None:
+        """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why."""
         self._asked.set()
 
     async def failed(self) -> None:
@@ -113,11 +120,11 @@ class Gateway:
                 since = loop.time()
             elif self._envoys.leaving:
                 continue  # Three Envoys at a time would not know one another.
-            elif self._asked.is_set() and self._wanted is not None:
+            elif self._asked.is_set():
                 self._asked.clear()
-                current = await self._replace(current, self._wanted)
+                current = await self._replace(current, self._again)
             elif current.remembers:
-                current = await self._replace(current, self._plan)
+                current = await self._replace(current, lambda: self._plan)
             self._current = current
 
     async def _news_of(self, current: Incarnation) -> None:
@@ -149,15 +156,16 @@ class Gateway:
                 _log.info("Envoy serves again")
                 return one
 
-    async def _replace(self, old: Incarnation, plan: Plan) -> Incarnation:
+    async def _replace(self, old: Incarnation, wanted: Callable[[], Plan]) -> Incarnation:
         """Who serves afterwards: a new one that follows the plan, or, if that can't be, the old one."""
         async with self._replacing:
             try:
+                plan = await asyncio.to_thread(wanted)
                 check(plan, held=old.plan.all_places)
                 if not await (reachable(plan.registry) if old.remembers else old.admin.connected()):
                     raise CannotServe("the registry is out of reach, so that a new Envoy would have nothing to serve")
                 new = await self._envoys.follow(old, plan)
-            except (CannotServe, NoAnswer, TimeoutError) as error:
+            except (AdsumError, TimeoutError) as error:
                 why = str(error) or "the new one took no requests in time"
                 _log.error("not reloaded, the Envoy that serves goes on: %s", why)
                 return old

@@ -47,6 +47,12 @@ class Plan:
         return tuple(split("listen", each) for each in self.shape.listen)
 
     @property
+    def urls(self) -> list[str]:
+        """The same, for people."""
+        scheme = "https" if self.shape.tls_certificate else "http"
+        return [f"{scheme}://{each}" for each in self.shape.listen]
+
+    @property
     def all_places(self) -> tuple[Place, ...]:
         """Where it listens."""
         return (*self.places, *([self.monitor] if self.monitor else []))
@@ -74,6 +80,13 @@ def registry_places(xds: str, url: str) -> tuple[Place, ...]:
         said = (each.strip().rpartition(":") for each in xds.split(",") if each.strip())
         return tuple((host.strip("[]"), int(port)) for host, _, port in said)
     return tuple(dict.fromkeys((urlsplit(each).hostname or "", XDS_PORT) for each in parse_urls(url)))
+
+
+def nearest(listening: str) -> Place:
+    """Where this host reaches what listens at HOST:PORT."""
+    host, _, port = listening.rpartition(":")
+    host = host.strip("[]")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - not to listen there
 
 
 def system_roots() -> str:

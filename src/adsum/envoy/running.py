@@ -9,9 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from adsum.core.errors import AdsumError
 from adsum.envoy.gateway import Gateway
-from adsum.envoy.plan import Plan
 
 SIGNALLED: Final = 128
 """Added to a signal's number: the exit code of who was ended by it without a drain."""
@@ -22,14 +20,12 @@ _log = logging.getLogger("adsum.gateway")
 class Running:
     """Runs one gateway once."""
 
-    def __init__(self, gateway: Gateway, again: Callable[[], Plan], ready: Callable[[], None]) -> None:
-        """`again` makes the plan from the settings as they are then; `ready` is called when it takes requests."""
+    def __init__(self, gateway: Gateway, ready: Callable[[], None]) -> None:
+        """`ready` is called when it takes requests."""
         self._gateway = gateway
-        self._again = again
         self._ready = ready
         self._told = asyncio.Event()
         self._hurry: signal.Signals | None = None
-        self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """The exit code, once it has ended. Raises `CannotServe` if it never served."""
@@ -61,7 +57,7 @@ class Running:
         ending = (signal.SIGTERM, signal.SIGINT)
         for each in ending:
             loop.add_signal_handler(each, self._end, each)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._gateway.reload)
         try:
             yield
         finally:
@@ -73,15 +69,3 @@ class Running:
             self._hurry = number
             self._gateway.abort()
         self._told.set()
-
-    def _reload(self) -> None:
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._read_again())
-
-    async def _read_again(self) -> None:
-        try:
-            plan = await asyncio.to_thread(self._again)
-        except AdsumError as error:
-            _log.error("not reloaded, everything stays as it is: %s", error)
-        else:
-            self._gateway.reload(plan)
