@@ -128,7 +128,7 @@ class FakeClient:
             said.error_detail.message = error
         self.names[kind] = sorted({*self.names.get(kind, ()), *names}) if self.is_delta else list(names)
         parse = asked.delta if self.is_delta else asked.sotw
-        _, request = parse(said.SerializeToString())
+        request = parse(said.SerializeToString()).asked
         assert request is not None
         return self.session.hear(request)
 

@@ -97,24 +97,34 @@ def test_what_did_not_change_is_not_said_again(world: World) -> None:
     assert world.client.session.is_current
 
 
-def test_routes_wait_until_what_they_name_is_acknowledged(world: World) -> None:
+def test_routes_wait_until_what_they_name_was_said(world: World) -> None:
     world.publish(ONE)
     world.connect()
     client, before = world.client, len(world.client.log)
     world.publish(TWO)
     assert client.hear() is not None
-    assert client.hear() is None, "the routes wait for the cluster's ACK"
+    assert client.hear() is None, "the routes wait for the new cluster's assignment to be asked for"
     client.ack(CDS)
-    assert client.hear() is None, "and for its assignment to be asked for"
-    client.ask(EDS, "a", "b") if not client.is_delta else client.ask(EDS, "b")
-    said = client.hear()
-    assert said is not None
-    assert list(said.resources) == ["b"]
-    assert client.hear() is None, "and for the assignment's ACK"
+    assert client.hear() is None
+    client.ask(EDS, *([] if client.is_delta else "a"), "b", nonce="" if client.is_delta else client.nonces[EDS])
+    for _ in range(2):
+        client.hear()
+    assert _kinds(client, before) == [CDS, EDS, RDS]
+    assert list(client.log[before + 1].resources) == ["b"]
+    world.sees(TWO)
+
+
+def test_routes_wait_for_what_can_not_be_said_yet(world: World) -> None:
+    world.publish(ONE)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    world.publish({**ONE, EDS: {"a": 2}})
+    client.hear()
+    world.publish({**ONE, EDS: {"a": 3}, RDS: {"main": 3}})
+    assert client.hear() is None, "the assignment waits for its ACK, and the routes for it"
     client.ack(EDS)
     client.settle()
-    assert _kinds(client, before) == [CDS, EDS, RDS]
-    world.sees(TWO)
+    assert _kinds(client, before) == [EDS, EDS, RDS]
 
 
 def test_a_client_that_never_asks_for_the_assignment_gets_its_routes_nevertheless(world: World) -> None:

@@ -52,28 +52,43 @@ class Asked:
     returning: bool
 
 
-def delta(request: bytes) -> tuple[Node | None, Asked | None]:
-    """Who asks, where that is said, and for what; None for a kind that nobody knows here. Raises `Refused`."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it came; what it says of its node, which may be long and is said again and again, is read if asked.
+
+    `asked` is None for a kind that nobody knows here.
+    """
+
+    asked: Asked | None
+    said: Any
+
+    def node(self) -> Node | None:
+        """Who asks, where that is said. Raises `Refused`."""
+        return _node(self.said)
+
+
+def delta(request: bytes) -> Request:
+    """Read a request of the delta variant. Raises `Refused`."""
     said = _parsed(DeltaDiscoveryRequest, request)
     kind = KINDS.get(said.type_url)
     if kind is None:
-        return _node(said), None
+        return Request(None, said)
     names, dropped = _names(said.resource_names_subscribe), _names(said.resource_names_unsubscribe)
     brought = dict(said.initial_resource_versions) if said.initial_resource_versions else _NOTHING
     if brought:
         _names(brought)
         _names(brought.values())
-    return _node(said), Asked(kind, names, dropped, _nonce(said), _error(said), brought, bool(brought))
+    return Request(Asked(kind, names, dropped, _nonce(said), _error(said), brought, bool(brought)), said)
 
 
-def sotw(request: bytes) -> tuple[Node | None, Asked | None]:
-    """The same of a request for the state of the world."""
+def sotw(request: bytes) -> Request:
+    """Read a request for the state of the world. Raises `Refused`."""
     said = _parsed(DiscoveryRequest, request)
     kind = KINDS.get(said.type_url)
     if kind is None:
-        return _node(said), None
+        return Request(None, said)
     names = _names(said.resource_names)
-    return _node(said), Asked(kind, names, (), _nonce(said), _error(said), _NOTHING, bool(said.version_info))
+    return Request(Asked(kind, names, (), _nonce(said), _error(said), _NOTHING, bool(said.version_info)), said)
 
 
 def _parsed(message: Any, request: bytes) -> Any:

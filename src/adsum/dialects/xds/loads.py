@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from adsum.core.rules import shown
-from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_LOADS, MAX_NAME, MAX_NODE
+from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_LOADS, MAX_NODE
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refused, malformed
 from adsum.dialects.xds.stream import Call
@@ -35,8 +35,10 @@ class Load:
 class Loads:
     """Sums up what clients report. A client is its node's id; what it said is forgotten when its last stream ends."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, is_known: Callable[[str], bool]) -> None:
+        """`is_known` says whether a service is one: clients have clusters of their own, too."""
         self._clock = clock
+        self._is_known = is_known
         self._of: dict[str, dict[str, Load]] = {}
         self._streams: dict[str, int] = {}
         self._pairs = 0
@@ -108,14 +110,14 @@ class Loads:
         for load in loads.values():
             load.in_progress = 0  # What is not reported is at rest.
         for service, report in reports.items():
-            if self._has_room(loads, service):
+            if report != Load() and self._has_room(loads, service):
                 _add(loads.setdefault(service, Load()), report)
                 _add(self._totals.setdefault(service, Load()), replace(report, in_progress=0))
 
     def _has_room(self, loads: dict[str, Load], service: str) -> bool:
         if service in loads:
             return True
-        if self._pairs >= MAX_LOADS or len(self._totals) >= MAX_LOADS or len(service) > MAX_NAME:
+        if self._pairs >= MAX_LOADS or len(self._totals) >= MAX_LOADS or not self._is_known(service):
             return False
         self._pairs += 1
         return True

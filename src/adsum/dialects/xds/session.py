@@ -1,8 +1,8 @@
 """One stream as a state machine: what it hears and what it says next. No clock, socket or task in here.
 
-Order: clusters, their assignments, then, once those are acknowledged, listeners and routes, so that nothing is named
-before it is known; what is gone is removed last, in the opposite order. Of each kind at most one response is on its
-way: whoever is slow is told less often, and no queue can grow.
+Order: clusters, their assignments, then listeners and routes, so that nothing is named before it was said (clients take
+in one response after the other); what is gone is removed last, once all that is acknowledged, in the opposite order.
+Of each kind at most one response is on its way: whoever is slow is told less often, and no queue can grow.
 """
 
 from __future__ import annotations
@@ -169,15 +169,16 @@ class Session:
                 self._awaited.add(name)
 
     def _may_name(self, kind: Kind, now: float) -> bool:
-        """Whether what listeners and routes name is known by now, or has been waited for long enough."""
+        """Whether what listeners and routes name has been said by now, or has been waited for long enough."""
         subscription = self._subscriptions.get(kind)
         if subscription is None or not (subscription.owed or subscription.unanswered):
             return False
-        return self._clear(NAMED, now)
+        waits = (self._subscriptions[named] for named in NAMED if named in self._subscriptions)
+        return self._clear(now, any(each.flight is not None and each.owed for each in waits))
 
-    def _clear(self, kinds: Iterable[Kind], now: float) -> bool:
-        """Whether nothing of these kinds is on its way, nor asked for soon; or that has been waited for long enough."""
-        if not (self._awaited or self._busy(kinds)):
+    def _clear(self, now: float, busy: bool) -> bool:
+        """Whether nothing is waited for, and no assignment is asked for soon; or that has been so for long enough."""
+        if not (self._awaited or busy):
             self._held_since = None
             return True
         if self._held_since is None:
@@ -187,16 +188,12 @@ class Session:
         self._awaited.clear()
         return True
 
-    def _busy(self, kinds: Iterable[Kind]) -> bool:
-        subscriptions = self._subscriptions
-        return any(kind in subscriptions and subscriptions[kind].flight is not None for kind in kinds)
-
     def _removal(self, now: float) -> bytes | None:
         """Say what is gone, of one kind after the other, once all else is acknowledged."""
         if not any(each.owed for each in self._subscriptions.values()):
             self._held_since = None
             return None
-        if not self._clear(ORDER, now):
+        if not self._clear(now, any(each.flight is not None for each in self._subscriptions.values())):
             return None
         for kind in reversed(ORDER):
             response = self._say(kind, removing=True)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from adsum.core.errors import AdsumError
 from adsum.dialects.xds import delta
-from adsum.dialects.xds.asked import Asked, Node
+from adsum.dialects.xds.asked import Node, Request
 from adsum.dialects.xds.asked import delta as parse_delta
 from adsum.dialects.xds.asked import sotw as parse_sotw
 from adsum.dialects.xds.audience import Gateways, GrpcClients
@@ -100,9 +100,7 @@ class Stream:
         """Who it is, once it has said so."""
         self._desk = desk
         self._variant = variant
-        self._parse: Callable[[bytes], tuple[Node | None, Asked | None]] = (
-            parse_delta if variant is delta else parse_sotw
-        )
+        self._parse: Callable[[bytes], Request] = parse_delta if variant is delta else parse_sotw
         self._acked_at = 0.0
         self._outgoing: asyncio.Future[bytes] | None = None
 
@@ -146,8 +144,10 @@ class Stream:
             self._desk.applied(watch, revision, at_once=at_once)
 
     def _hear(self, request: bytes) -> None:
-        node, asked = self._parse(request)
+        heard = self._parse(request)
+        asked = heard.asked
         if self.joined is None:
+            node = heard.node()
             if node is None:
                 raise malformed("the first request must say which node asks")
             self.joined = self._desk.join(self, node, self._variant)

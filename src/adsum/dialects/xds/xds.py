@@ -44,7 +44,7 @@ class Xds:
         self._watch: Watch | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock)
-        self.loads = Loads(clock)
+        self.loads = Loads(clock, lambda service: service in registry.snapshot.services)
         self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
             {
                 f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),

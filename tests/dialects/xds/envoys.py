@@ -1,0 +1,173 @@
+"""A real Envoy and real instances behind it, for tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import httpx
+
+from adsum.gateway.shape import Shape
+from adsum.run.child import die_with_parent
+from adsum.run.port import claim_free_port
+
+ENVOY: Final = Path(sys.executable).parent / "envoy"
+PATIENCE: Final = 30.0
+"""Seconds after which what a test waits for is taken not to happen."""
+
+
+def until(true: Callable[[], object], why: Callable[[], object] = lambda: "") -> None:
+    """Return once `true` is."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"not in time: {why()}"
+        time.sleep(0.02)
+
+
+class Instance:
+    """An HTTP server that answers with its own name."""
+
+    def __init__(self, name: str) -> None:
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                body = name.encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.name = name
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5.0)
+
+
+class Envoy:
+    """One Envoy on ports of its own, told what to do by the registry at `xds`."""
+
+    def __init__(self, xds: str, folder: Path, name: str = "gw1", *, delta: bool = True) -> None:
+        claims = [claim_free_port(Random()) for _ in range(2)]
+        self.port, admin = (claim.port for claim in claims)
+        self._claims = claims
+        shape = Shape(listen=(f"127.0.0.1:{self.port}",), access_log="off")
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(_bootstrap(name, shape, xds, admin, delta=delta)))
+        self._log = folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [ENVOY, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent(),
+            )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5.0, trust_env=False)
+        self.admin = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=5.0, trust_env=False)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 if there was no answer."""
+        try:
+            answer = self.http.get(path)
+        except httpx.TransportError as error:
+            return 0, repr(error)
+        return answer.status_code, answer.text
+
+    def answers(self, path: str, *bodies: str) -> None:
+        """Return once these are the ones that answer."""
+        until(lambda: {self.get(path) for _ in range(6)} == {(200, body) for body in bodies}, lambda: self.story(path))
+
+    def fails(self, path: str, code: int) -> None:
+        """Return once that is the answer."""
+        until(lambda: self.get(path)[0] == code, lambda: self.story(path))
+
+    def story(self, path: str) -> str:
+        return f"{self.get(path)}\n{self._log.read_text()[-3000:]}"
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self.http.close()
+        self.admin.close()
+        for claim in self._claims:
+            claim.release()
+
+
+@contextmanager
+def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True) -> Iterator[Envoy]:
+    """An Envoy that ends with the test."""
+    running = Envoy(xds, folder, name, delta=delta)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@contextmanager
+def instances(*names: str) -> Iterator[dict[str, Instance]]:
+    """Instances that end with the test."""
+    running = {name: Instance(name) for name in names}
+    try:
+        yield running
+    finally:
+        for each in running.values():
+            each.close()
+
+
+def _bootstrap(name: str, shape: Shape, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
+    host, _, port = xds.rpartition(":")
+    source = {"resource_api_version": "V3", "ads": {}}
+    stream = {
+        "api_type": "DELTA_GRPC" if delta else "GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [
+            {
+                "envoy_grpc": {
+                    "cluster_name": "registry",
+                    "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"}},
+                }
+            }
+        ],
+    }
+    where = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
+    options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    registry = {
+        "name": "registry",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": options,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": [{"endpoint": where}]}]},
+    }
+    return {
+        "node": {"id": name, "cluster": "test", "metadata": shape.metadata()},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+        "static_resources": {"clusters": [registry]},
+        "dynamic_resources": {"ads_config": stream, "cds_config": source, "lds_config": source},
+        "cluster_manager": {"load_stats_config": {**stream, "api_type": "GRPC"}},
+    }
