@@ -33,7 +33,7 @@ clean:  ## remove the environment and everything that was built
 	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The demo needs less than the tests, and is there sooner.
-$(VENV)/.demo: EXTRA := registry
+$(VENV)/.demo: EXTRA := gateway
 $(VENV)/.dev: EXTRA := dev
 
 $(VENV)/.demo $(VENV)/.dev: pyproject.toml $(PINS)

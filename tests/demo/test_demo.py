@@ -40,8 +40,9 @@ def test_the_story_is_told_and_no_request_fails(demo: subprocess.Popen[str], tmp
     assert demo.returncode == 0, told
     for scene in ("kill -9 orders-2", "scaling up", "a deploy", "kill -9 the registry", "the registry starts again"):
         assert scene in told
-    counts = dict(re.findall(r"^  (requests sent|failed) +(\d+)$", told, re.MULTILINE))
+    counts = dict(re.findall(r"^  (requests sent|of them through the gateway|failed) +(\d+)$", told, re.MULTILINE))
     assert int(counts["requests sent"]) > 100
+    assert int(counts["of them through the gateway"]) > 50
     assert counts["failed"] == "0"
     assert not list(tmp_path.iterdir()), "its folder stays behind"
 
@@ -53,7 +54,7 @@ def test_an_interrupted_demo_leaves_nothing_running(demo: subprocess.Popen[str])
         if "calling http://orders" in line:
             break
     children = _children(demo.pid)
-    assert len(children) == 6
+    assert len(children) == 7
     demo.send_signal(signal.SIGTERM)
     demo.stdout.read()
     assert demo.wait(60) == 130

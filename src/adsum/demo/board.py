@@ -51,8 +51,10 @@ class Board:
     sent: int = 0
     answered: int = 0
     failed: int = 0
+    passed: int = 0
+    """Those of them that were sent to the gateway."""
     tries: int = 0
-    """Requests that really went out; more than `sent` by those that were tried again."""
+    """Requests that the callers by name really sent; what was tried again counts twice."""
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
     registry_up: bool = False
@@ -98,7 +100,7 @@ class Board:
     @property
     def retried(self) -> int:
         """How often something was tried again."""
-        return max(0, self.tries - self.sent)
+        return max(0, self.tries - (self.sent - self.passed))
 
     def rate(self) -> float:
         """Answers a second."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from adsum.demo.processes import Process, Processes, environment
 from adsum.demo.service import CHECK
+from adsum.envoy.finding import NoEnvoy, find
 from adsum.run.port import claim_free_port
 
 TTL: Final = "5s"
@@ -23,15 +24,30 @@ class Cast:
     def __init__(self, folder: Path) -> None:
         self._claims = ExitStack()
         self._port = self._free_port()
+        self._xds = f"127.0.0.1:{self._free_port()}"
         self.url = f"http://127.0.0.1:{self._port}"
+        self.gateway = ""
+        """Where the gateway is; "" if there is none."""
         self.processes = Processes(folder, environment(self.url, folder))
         self.instances: dict[str, Process] = {}
         self._store = f"sqlite:///{folder / 'adsum.db'}"
 
     def start_registry(self) -> Process:
         """`adsum serve`, on the same port and with the same store each time."""
-        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", "off", "--store", self._store]
+        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
         return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
+
+    def start_gateway(self) -> bool:
+        """`adsum gateway`; False if there is no Envoy for it to run."""
+        try:
+            find()
+        except NoEnvoy:
+            return False
+        place = f"127.0.0.1:{self._free_port()}"
+        places = ["--listen", place, "--xds", self._xds, "--monitor", "off"]
+        self.processes.start("gateway", _adsum("gateway", *places, "--access-log", "off", "--concurrency", "1"))
+        self.gateway = f"http://{place}"
+        return True
 
     def start_wrapped(self, service: str, id: str) -> None:
         """A program that knows nothing of Adsum, wrapped by `adsum run`."""

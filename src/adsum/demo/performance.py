@@ -17,7 +17,7 @@ from adsum.demo import plain
 from adsum.demo.board import Board, Note
 from adsum.demo.cast import Cast
 from adsum.demo.story import Story
-from adsum.demo.traffic import SERVICES, Traffic
+from adsum.demo.traffic import SERVICES, by_name, through
 from adsum.demo.watching import watch_changes, watch_views
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -44,6 +44,7 @@ def summary(board: Board) -> str:
     """What there is to say at the end."""
     lines = [
         ("requests sent", str(board.sent)),
+        ("of them through the gateway", str(board.passed)),
         ("failed", str(board.failed)),
         ("retries that no caller saw", str(board.retried)),
         ("the slowest answer, with its retries", f"{board.slowest:.2f} s"),
@@ -69,12 +70,15 @@ async def _perform(folder: Path, board: Board, *, stay: bool, pace: float, live:
             background = [tasks.create_task(watch_views(client, name, board)) for name in dict.fromkeys(SERVICES)]
             background.append(tasks.create_task(watch_changes(client, board)))
             await story.raise_curtain()
-            traffic = tasks.create_task(Traffic(client, board).run())
+            traffic = [tasks.create_task(by_name(client, board).run())]
+            if cast.gateway:
+                traffic.append(tasks.create_task(through(cast.gateway, board).run()))
             await story.play()
             if stay:
                 await story.go_on()
-            traffic.cancel()
-            await asyncio.wait([traffic])
+            for each in traffic:
+                each.cancel()
+            await asyncio.wait(traffic)
             for each in background:
                 each.cancel()
     except* AdsumError as errors:

@@ -13,10 +13,12 @@ from adsum.core.model import Status
 from adsum.demo.board import Board, Kind
 from adsum.demo.cast import Cast
 from adsum.demo.processes import Failed
+from adsum.demo.traffic import answers
+from adsum.envoy.finding import REMEDY
 
 PATIENCE: Final = 60.0
 """Seconds that anything may take on a busy machine; then the demo fails and says what it waited for."""
-SCENE: Final = 3.5
+SCENE: Final = 3.0
 """Seconds that a scene is shown at pace 1."""
 FIRST: Final = ("orders-1", "orders-2", "orders-3")
 USERS: Final = ("users-1", "users-2")
@@ -42,15 +44,28 @@ class Story:
             self._cast.start_wrapped("orders", id)
         self._act("starting three orders (wrapped by `adsum run`) and two users (through the library)")
         await self._until("the first instances to pass", lambda: self._passing() >= {*FIRST, *USERS})
+        await self._open_gateway()
 
     async def play(self) -> None:
         """The scenes, with calls going on."""
-        self._act("calling http://orders and http://users by name, 50 times a second")
+        through = f", and {self._cast.gateway}/orders/ 25 times" if self._cast.gateway else ""
+        self._act(f"calling http://orders and http://users by name, 50 times a second{through}")
         await self._scene()
         await self._crash()
         await self._grow()
         await self._deploy()
         await self._registry_dies()
+
+    async def _open_gateway(self) -> None:
+        """Returns when it passes requests on, or at once if there can't be one."""
+        if not self._cast.start_gateway():
+            self._act(f"no gateway: it needs Envoy, and there is none here ({REMEDY})")
+            return
+        self._act(f"starting a gateway (Envoy) on {self._cast.gateway}")
+        began = time.monotonic()
+        while not await answers(self._cast.gateway):
+            await self._tick(began, "the gateway to pass requests on")
+        self._board.note(Kind.GOOD, f"the gateway passes requests on after {time.monotonic() - began:.1f} s")
 
     async def go_on(self) -> None:
         """Until somebody ends it."""
@@ -111,11 +126,14 @@ class Story:
         """Return when it is done; how many seconds that took. Raises `Failed` with `what` when it takes too long."""
         began = time.monotonic()
         while not done():
-            self._cast.processes.check()
-            if time.monotonic() - began > PATIENCE:
-                raise Failed(f"waited {PATIENCE:g} s in vain for {what}")
-            await asyncio.sleep(POLL)
+            await self._tick(began, what)
         return time.monotonic() - began
+
+    async def _tick(self, began: float, what: str) -> None:
+        self._cast.processes.check()
+        if time.monotonic() - began > PATIENCE:
+            raise Failed(f"waited {PATIENCE:g} s in vain for {what}")
+        await asyncio.sleep(POLL)
 
     def _passing(self) -> set[str]:
         views = self._board.views.values()

@@ -1,4 +1,4 @@
-"""A caller at a steady rate: calls services by name, as any program with httpx would, whatever happens."""
+"""Callers at a steady rate: one by name, as any program with httpx, one at the gateway, whatever happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from adsum.demo.board import Board
 from adsum.integrations.httpx import AsyncAdsumTransport
 
 RATE: Final = 50.0
-"""Calls a second."""
+"""Calls by name a second."""
+GATEWAY_RATE: Final = 25.0
+"""Calls to the gateway a second."""
 DEADLINE: Final = 15.0
 """Seconds that a call may take with all its retries; a machine that is busy otherwise may be slow."""
 TRY_TIMEOUT: Final = 5.0
@@ -50,24 +52,25 @@ class Tries(httpx.AsyncHTTPTransport):
 class Traffic:
     """Calls until cancelled."""
 
-    def __init__(self, client: Client, board: Board) -> None:
-        calls = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
-        transport = AsyncAdsumTransport(client, Tries(board), channel=ChannelOptions(calls=calls))
-        self._http = httpx.AsyncClient(transport=transport, timeout=DEADLINE)
+    def __init__(self, http: httpx.AsyncClient, url: str, rate: float, board: Board, *, passed: int = 0) -> None:
+        self._http = http
+        self._url = url
+        self._rate = rate
         self._board = board
+        self._passed = passed
         self._calls: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Call at `RATE`; when cancelled, take the answers that are still due, and end."""
+        """Call at a steady rate; when cancelled, take the answers that are still due, and end."""
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         try:
             for name in itertools.cycle(SERVICES):
                 if len(self._calls) < MAX_IN_FLIGHT:
-                    call = asyncio.create_task(self._call(f"http://{name}/"))
+                    call = asyncio.create_task(self._call(self._url.format(name)))
                     self._calls.add(call)
                     call.add_done_callback(self._calls.discard)
-                next_at = max(next_at + 1.0 / RATE, loop.time() - 1.0)
+                next_at = max(next_at + 1.0 / self._rate, loop.time() - 1.0)
                 await asyncio.sleep(max(0.0, next_at - loop.time()))
         finally:
             await asyncio.gather(*self._calls, return_exceptions=True)
@@ -76,11 +79,35 @@ class Traffic:
     async def _call(self, url: str) -> None:
         board, began = self._board, time.monotonic()
         board.sent += 1
+        board.passed += self._passed
         try:
             response = await self._http.get(url)
             response.raise_for_status()
             answer = msgspec.json.decode(response.content, type=Answer)
         except (AdsumError, httpx.HTTPError, msgspec.MsgspecError) as error:
-            board.call_failed(str(error))
+            board.call_failed(f"{url}: {error or type(error).__name__}")
         else:
             board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began)
+
+
+def by_name(client: Client, board: Board) -> Traffic:
+    """Calls http://orders and http://users through the library."""
+    calls = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
+    transport = AsyncAdsumTransport(client, Tries(board), channel=ChannelOptions(calls=calls))
+    return Traffic(httpx.AsyncClient(transport=transport, timeout=DEADLINE), "http://{}/", RATE, board)
+
+
+def through(gateway: str, board: Board) -> Traffic:
+    """Calls the same services at one address, as a program that knows nothing of Adsum."""
+    http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
+    return Traffic(http, gateway + "/{}/", GATEWAY_RATE, board, passed=1)
+
+
+async def answers(gateway: str) -> bool:
+    """Whether the gateway passes requests on."""
+    async with httpx.AsyncClient(timeout=TRY_TIMEOUT, trust_env=False) as http:
+        try:
+            found = [await http.get(f"{gateway}/{name}/") for name in dict.fromkeys(SERVICES)]
+        except httpx.HTTPError:
+            return False
+    return all(each.is_success for each in found)
