@@ -113,7 +113,9 @@ def running(compiled: Compiled, shape: Shape, folder: Path) -> Iterator[None]:
     """An Envoy that serves all that; it is there when this begins and gone when it ends."""
     command = [str(ENVOY), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
     with (folder / "envoy.log").open("w+") as log:
-        process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, "--disable-hot-restart", "--file-flush-interval-msec", "100"], stdout=log, stderr=log
+        )
         try:
             _wait(process, shape, folder)
             yield

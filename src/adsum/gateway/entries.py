@@ -16,7 +16,7 @@ from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.routes import Route
 
 SAME_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
-PICKS: Final = 5
+PICKS: Final = 10
 """How often another instance than those already tried is looked for."""
 BACK_OFF, MAX_BACK_OFF = 0.01, 0.1
 """Seconds before a retry: another instance is there at once, and all of them seldom for long."""

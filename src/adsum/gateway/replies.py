@@ -19,9 +19,9 @@ SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
 
 
 class _Reply(NamedTuple):
-    """What to say when Envoy answers with one of these flags ("Access logging", `%RESPONSE_FLAGS%`)."""
+    """What to say when Envoy answers with one of these flags ("Access logging", `%RESPONSE_FLAGS%`), or a status."""
 
-    flags: Sequence[str]
+    on: Sequence[str] | int
     title: str
     detail: str
     temporary: bool = False
@@ -36,7 +36,8 @@ _REPLIES: Final = (
     _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
     _Reply(("UF", "URX"), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True),
     _Reply(("UC", "UR", "UPE", "LR"), "Connection lost", f"an instance of {SERVICE} broke off before it answered"),
-    _Reply(("RL",), "Rate limited", "the route takes no more requests now", True),
+    _Reply(413, "Body too large", "the route takes no body of that size"),
+    _Reply(429, "Rate limited", "the route takes no more requests now", True),
 )
 """The first that fits is said. A retry that failed too has its own flag, so what is beyond retries comes late."""
 
@@ -45,14 +46,19 @@ def local_replies() -> Any:
     """How Envoy's own answers are turned into problem documents."""
     config = LocalReplyConfig()
     config.mappers.extend(_mapper(reply) for reply in _REPLIES)
-    other = ResponseMapper(filter=_errors(), body_format_override=_document("Refused", "%LOCAL_REPLY_BODY%"))
+    other = ResponseMapper(
+        filter=_status(ComparisonFilter.GE, 400), body_format_override=_document("Refused", "%LOCAL_REPLY_BODY%")
+    )
     config.mappers.append(other)
     return config
 
 
 def _mapper(reply: _Reply) -> Any:
     mapper = ResponseMapper(body_format_override=_document(reply.title, reply.detail))
-    mapper.filter.response_flag_filter.flags.extend(reply.flags)
+    if isinstance(reply.on, int):
+        mapper.filter.CopyFrom(_status(ComparisonFilter.EQ, reply.on))
+    else:
+        mapper.filter.response_flag_filter.flags.extend(reply.on)
     if reply.temporary:
         option = mapper.headers_to_add.add()
         option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
@@ -60,12 +66,12 @@ def _mapper(reply: _Reply) -> Any:
     return mapper
 
 
-def _errors() -> Any:
-    errors = AccessLogFilter()
-    errors.status_code_filter.comparison.op = ComparisonFilter.GE
-    errors.status_code_filter.comparison.value.default_value = 400
-    errors.status_code_filter.comparison.value.runtime_key = "gateway.errors"
-    return errors
+def _status(comparison: Any, status: int) -> Any:
+    filter = AccessLogFilter()
+    filter.status_code_filter.comparison.op = comparison
+    filter.status_code_filter.comparison.value.default_value = status
+    filter.status_code_filter.comparison.value.runtime_key = f"gateway.status.{status}"
+    return filter
 
 
 def _document(title: str, detail: str) -> Any:

@@ -1,0 +1,235 @@
+"""How a gateway behaves: a real Envoy with our resources between callers and services."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adsum.core import catalog
+from adsum.core.changes import Whole
+from adsum.core.model import Listing, Status
+from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Retries, Target
+from adsum.gateway.compiled import NOTHING
+from adsum.gateway.cors import Cors
+from adsum.gateway.intent import Intent
+from adsum.gateway.matches import MatchKind
+from adsum.gateway.matches import Path as Where
+from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+from adsum.gateway.shape import Shape
+from adsum.gateway.upstreams import Outliers, Upstream
+from tests.gateway.envoys import PATIENCE, Caller, free_port, needs_envoy, running
+from tests.gateway.providers import listing, serving
+
+pytestmark = needs_envoy
+
+
+def route(name: str, service: str = "orders", **more: Any) -> Route:
+    """A route under its own name."""
+    return Route(name, path=Where(MatchKind.PREFIX, f"/{name}"), to=(Target(Selector(service)),), **more)
+
+
+ROUTES = (
+    route(
+        "edits",
+        request_headers=HeaderEdits({"x-set": "100%"}, {"x-add": "b"}, ("x-gone",)),
+        response_headers=HeaderEdits(set={"x-answer": "%20"}),
+    ),
+    route("small", max_body=10),
+    route("limited", rate_limit=RateLimit(3, 3_600.0)),
+    route("pages", cors=Cors(("https://shop.example",), ("PUT",), ("x-a",), ("x-b",), 60.0, credentials=True)),
+    route("sticky", "many", hash=HashOn(cookie="sid", ttl=60.0)),
+    route("by-user", "many", hash=HashOn(header="x-user")),
+    route("copied", "empty", mirror=Mirror(Selector("orders"))),
+    route("sure", "failing", retries=Retries(unsafe=True)),
+    route("once", "failing", retries=Retries(0)),
+)
+
+
+NEVER_OUT = Outliers(consecutive=0)
+INTENT = Intent(ROUTES, {name: Upstream(name, outliers=NEVER_OUT) for name in ("half", "failing")})
+
+
+@pytest.fixture(scope="module")
+def shape() -> Shape:
+    return Shape((f"127.0.0.1:{free_port()}",), access_log="json")
+
+
+@pytest.fixture(scope="module")
+def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the gateway's log is; it runs meanwhile."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with ExitStack() as stack:
+
+        def instance(service: str, id: str, status: int = 200, **more: Any) -> Listing:
+            return listing(service, id, stack.enter_context(serving(id, status)), **more)
+
+        listings = [
+            instance("orders", "o1"),
+            *(instance("many", f"m{n}") for n in range(8)),
+            instance("half", "alive"),
+            listing("half", "dead", free_port()),
+            listing("dead", "d1", free_port()),
+            instance("failing", "good"),
+            instance("failing", "bad", 503),
+            listing("sick", "s1", 9, status=Status.CRITICAL),
+            listing("leaving", "l1", 9, status=Status.DRAINING),
+            instance("reserved", "weighted"),
+            instance("reserved", "reserve", weight=0),
+        ]
+        compiled = NOTHING.follow(catalog.load(Whole("e", 1, [(1, each) for each in listings])), INTENT, {})
+        with running(compiled, shape, folder):
+            yield folder
+
+
+@pytest.fixture
+def call(folder: Path, shape: Shape) -> Iterator[Any]:
+    caller = Caller(shape)
+
+    def call(
+        path: str, method: str = "GET", body: bytes | None = None, host: str = "gateway.test", **headers: str
+    ) -> Any:
+        pairs = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+        response, answer = caller(method, path, host, pairs, body)
+        said = json.loads(answer) if answer.startswith(b"{") else answer
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, said
+
+    yield call
+    caller.close()
+
+
+def test_a_service_sees_its_own_paths_and_what_was_cut_off(call: Any) -> None:
+    status, _, said = call("/orders/x/y?z=1")
+    headers = {name.lower(): value for name, value in said["headers"].items()}
+    assert (status, said["path"]) == (200, "/x/y?z=1")
+    assert headers["x-forwarded-prefix"] == "/orders"
+    assert headers["x-forwarded-host"] == headers["host"] == "gateway.test"
+    assert headers["x-forwarded-proto"] == "http"
+    assert headers["x-forwarded-for"]
+
+
+def test_what_callers_say_of_forwarding_is_not_believed(call: Any) -> None:
+    _, _, said = call(
+        "/orders/", x_forwarded_host="evil.example", x_forwarded_for="1.2.3.4", x_forwarded_prefix="/evil"
+    )
+    headers = {name.lower(): value for name, value in said["headers"].items()}
+    assert headers["x-forwarded-host"] == "gateway.test"
+    assert headers["x-forwarded-prefix"] == "/orders"
+    assert headers["x-forwarded-for"].startswith("1.2.3.4,")  # Who knows its proxies counts from the end.
+
+
+def test_request_ids_and_traces_are_passed_on_untouched(call: Any) -> None:
+    trace, id = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "11111111-2222-3333-4444-555555555555"
+    _, answered, said = call("/orders/", traceparent=trace, x_request_id=id)
+    headers = {name.lower(): value for name, value in said["headers"].items()}
+    assert headers["traceparent"] == trace
+    assert headers["x-request-id"] == answered["x-request-id"] == id
+    assert call("/orders/")[1]["x-request-id"]
+
+
+@pytest.mark.parametrize("service", ["sick", "leaving", "empty"])
+def test_a_service_without_a_healthy_instance_is_said_to_be_so(call: Any, service: str) -> None:
+    path = "/copied" if service == "empty" else f"/{service}/"
+    status, headers, said = call(path)
+    assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/problem+json", "1")
+    assert said["service"] == service
+    assert said["status"] == 503
+    assert service in said["detail"]
+    assert said["title"] == "No healthy instance"
+    assert said["route"] in (f"default:{service}", "copied")
+
+
+def test_an_unknown_path_is_a_problem_that_names_the_remedy(call: Any) -> None:
+    status, headers, said = call("/nowhere")
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+    assert "route check" in said["detail"]
+
+
+def test_an_instance_that_can_not_be_reached_is_a_problem(call: Any) -> None:
+    status, _, said = call("/dead/")
+    assert (status, said["service"], said["title"]) == (503, "dead", "Instance unreachable")
+    assert "127.0.0.1" not in json.dumps(said)
+
+
+def test_what_never_reached_a_service_is_tried_again_whatever_the_method(call: Any) -> None:
+    for n in range(60):
+        assert call("/half/", "POST", b"x")[0] == 200, n
+
+
+def test_failures_are_tried_again_when_the_method_is_idempotent(call: Any) -> None:
+    assert {call("/failing/", method)[0] for method in ("GET", "PUT", "DELETE") for _ in range(10)} == {200}
+
+
+def test_failures_of_other_methods_are_the_callers_to_judge(call: Any) -> None:
+    assert {call("/failing/", "POST", b"x")[0] for _ in range(20)} == {200, 503}
+    assert {call("/sure", "POST", b"x")[0] for _ in range(10)} == {200}
+    assert {call("/once")[0] for _ in range(20)} == {200, 503}
+
+
+def test_headers_are_set_added_and_removed_as_they_are_written(call: Any) -> None:
+    _, answered, said = call("/edits", x_set="a", x_add="a", x_gone="a")
+    headers = {name.lower(): value for name, value in said["headers"].items()}
+    assert headers["x-set"] == "100%"
+    assert headers["x-add"] in ("b", "a,b")
+    assert "x-gone" not in headers
+    assert answered["x-answer"] == "%20"
+
+
+def test_a_body_beyond_the_limit_is_refused(call: Any) -> None:
+    assert call("/small", "POST", b"x" * 10)[0] == 200
+    status, headers, said = call("/small", "POST", b"x" * 11)
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert (said["route"], said["title"]) == ("small", "Body too large")
+
+
+def test_a_rate_is_one_routes_whatever_the_method(call: Any) -> None:
+    statuses = [
+        call(path, method)[0] for path, method in (("/limited", "GET"), ("/limited/x", "POST"), ("/limited/y", "PUT"))
+    ]
+    assert statuses == [200, 200, 200]
+    status, headers, said = call("/limited/z", "DELETE")
+    assert (status, headers["retry-after"], said["title"]) == (429, "1", "Rate limited")
+    assert call("/orders/")[0] == 200
+
+
+def test_browsers_are_told_who_may_call(call: Any) -> None:
+    status, headers, _ = call("/pages", "OPTIONS", origin="https://shop.example", access_control_request_method="PUT")
+    assert status == 200
+    assert headers["access-control-allow-origin"] == "https://shop.example"
+    assert headers["access-control-allow-credentials"] == "true"
+    assert headers["access-control-max-age"] == "60"
+    assert "access-control-allow-origin" not in call("/pages", origin="https://evil.example")[1]
+    assert call("/pages", origin="https://shop.example")[1]["access-control-expose-headers"] == "x-b"
+
+
+def test_a_caller_with_a_cookie_stays_with_an_instance(call: Any) -> None:
+    _, headers, said = call("/sticky")
+    cookie = headers["set-cookie"].partition(";")[0]
+    assert {call("/sticky", cookie=cookie)[2]["id"] for _ in range(10)} == {said["id"]}
+
+
+def test_the_same_header_leads_to_the_same_instance_and_others_elsewhere(call: Any) -> None:
+    assert len({call("/by-user", x_user="ann")[2]["id"] for _ in range(10)}) == 1
+    assert len({call("/by-user", x_user=f"user{n}")[2]["id"] for n in range(40)}) > 3
+
+
+def test_a_reserve_is_not_used_while_others_are_there(call: Any) -> None:
+    assert {call("/reserved/")[2]["id"] for _ in range(20)} == {"weighted"}
+
+
+def test_every_request_is_a_line_of_json(call: Any, folder: Path) -> None:
+    call("/orders/lines?x=1")
+    deadline = time.monotonic() + PATIENCE
+    lines: list[str] = []
+    while not lines and time.monotonic() < deadline:
+        time.sleep(0.05)
+        lines = [line for line in (folder / "envoy.log").read_text().splitlines() if "/orders/lines" in line]
+    said = json.loads(lines[0])
+    assert said["path"] == "/orders/lines?x=1"
+    assert (said["service"], said["instance"], said["status"]) == ("orders", "o1", 200)
