@@ -5,9 +5,9 @@ Rules never import this; the rooms above them are handed implementations by the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
@@ -130,3 +130,10 @@ class Observer(Protocol):
     def guarded(self, service: str, holding: int) -> None:
         """The guard of a service holds back `holding` expiries (0: let go)."""
         ...
+
+
+AtOnce = Callable[[int, bytes], bool]
+"""Says a whole HTTP answer in one write: the status, and everything behind the status line and the date. False if this
+one must be said as ASGI has it."""
+AT_ONCE: Final = "adsum.at_once"
+"""Where a server puts its `AtOnce`: in the state of each request's ASGI scope."""

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adsum.ports import AT_ONCE
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
 from adsum.servers.http.bounds import MAX_HEAD
@@ -36,6 +37,11 @@ async def _big(scope: dict[str, object], receive: Callable[..., Any], send: Call
 async def _hello(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def _at_once(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    if not scope["state"][AT_ONCE](200, b"content-length: 6\r\n\r\nat one"):
+        await _hello(scope, receive, send)
 
 
 async def _endless(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
@@ -105,6 +111,26 @@ async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: py
         heard = await _heard(reader)
         writer.close()
     assert heard == b"" or heard.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("request_text", "tail"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n\r\nat one"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok", b"\r\n\r\nat one"),
+        (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"content-length: 5\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"\r\n\r\nhello"),
+    ],
+)
+async def test_an_answer_said_at_once_is_said_so_where_it_can_be(request_text: bytes, tail: bytes) -> None:
+    async with _serving(_at_once, idle=1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_text * 2)
+        heard = await _heard(reader)
+        writer.close()
+    answers = heard.split(b"HTTP/1.1 200 OK")[1:]
+    assert len(answers) == (1 if b"close" in request_text else 2)
+    assert all(answer.endswith(tail) and b"date: " in answer for answer in answers)
 
 
 async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:

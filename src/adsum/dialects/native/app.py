@@ -37,7 +37,7 @@ class Speaks(Protocol):
     @property
     def status(self) -> int: ...
 
-    async def speak(self, receive: Receive, send: Send, /) -> None: ...
+    async def speak(self, scope: Scope, receive: Receive, send: Send, /) -> None: ...
 
 
 Serve = Callable[[Asked], Awaitable[Speaks]]
@@ -87,11 +87,11 @@ class Native:
         began = self._clock.now()
         operation, answer = await self._answer(scope, receive)
         if isinstance(answer, Reply):
-            await answer.speak(receive, send)
+            await answer.speak(scope, receive, send)
             self._observer.answered(operation, answer.status, self._clock.now() - began)
         else:
             self._observer.answered(operation, answer.status, self._clock.now() - began)
-            await answer.speak(receive, send)
+            await answer.speak(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Speaks]:
         """The operation and its answer; every error becomes a problem document."""

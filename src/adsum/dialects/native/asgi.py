@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from typing import Any, Final
 
+from adsum.ports import AT_ONCE, AtOnce
+
 Scope = MutableMapping[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,8 +32,16 @@ class Reply:
             return self.headers
         return (*self.headers, (b"content-length", b"%d" % len(self.body)))
 
-    async def speak(self, _: Receive, send: Send, /) -> None:
-        """Say it."""
+    def text(self) -> bytes:
+        """The answer as HTTP/1.1 writes it, from behind the status line and the date on."""
+        lines = b"".join([b"%b: %b\r\n" % header for header in self.all_headers()])
+        return b"%b\r\n%b" % (lines, self.body)
+
+    async def speak(self, scope: Scope, _: Receive, send: Send, /) -> None:
+        """Say it, in one write if the server can."""
+        at_once: AtOnce | None = scope.get("state", {}).get(AT_ONCE)
+        if at_once is not None and at_once(self.status, self.text()):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})
 

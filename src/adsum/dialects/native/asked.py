@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -35,8 +36,7 @@ class Asked:
         self.scope = scope
         self.receive = receive
         self.path = {
-            name: _value(name, value, PATH_KINDS[name])
-            for name, value in zip(_IN_PATH.findall(route.path), values, strict=True)
+            name: _value(name, value, PATH_KINDS[name]) for name, value in zip(_names(route.path), values, strict=True)
         }
         self.query = _query(route, scope["query_string"]) if scope["query_string"] else {}
 
@@ -101,6 +101,12 @@ class Asked:
                 raise TooLarge(f"the body may have at most {most} bytes")
             more = message.get("more_body", False)
         return b"".join(parts)
+
+
+@cache
+def _names(path: str) -> tuple[str, ...]:
+    """The names of the values in a route's path."""
+    return tuple(_IN_PATH.findall(path))
 
 
 def _query(route: Route, raw: bytes) -> dict[str, Any]:

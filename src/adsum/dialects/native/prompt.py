@@ -74,5 +74,4 @@ def _ready(page: Page) -> Ready:
 
 
 def _answer(reply: Reply) -> Answer:
-    lines = b"".join(b"%b: %b\r\n" % header for header in reply.all_headers())
-    return Answer(reply.status, b"%b\r\n%b" % (lines, reply.body))
+    return Answer(reply.status, reply.text())

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from adsum import wire
 from adsum.core.backoff import jittered
 from adsum.core.errors import Invalid
-from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Send
+from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced
@@ -146,7 +146,7 @@ class Stream:
         self._since = since
         self.status = 200
 
-    async def speak(self, receive: Receive, send: Send, /) -> None:
+    async def speak(self, _: Scope, receive: Receive, send: Send, /) -> None:
         """Until the caller hangs up or the registry stops."""
         watching, watch = self._watching, self._watch
         token = watching.introduce(watch)

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adsum import wire
 from adsum.core.rules import shown
+from adsum.ports import AT_ONCE
 from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
@@ -64,6 +65,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._gone()
         super().connection_lost(exc)
+        if self._answering is not None:
+            self._answering.scope["state"].clear()  # It leads back to us, and would keep us for a while.
 
     def eof_received(self) -> None:
         """A peer that ends its side is gone: nothing more is written, and whoever waits for it is told."""
@@ -108,6 +111,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        cycle.scope["state"][AT_ONCE] = self._answer_at_once
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -154,11 +158,27 @@ class Connection(HttpToolsProtocol):
         answer = self._prompt(self.url, self.headers)
         if answer is None:
             return False
-        status, text = answer
-        date = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(b"".join((STATUS_LINE[status], date, text)))
+        self._write(*answer)
         self._rest()
         return True
+
+    def _answer_at_once(self, status: int, text: bytes) -> bool:
+        """Answer the request that was begun last in one write: uvicorn takes two, and wakes the peer for each."""
+        cycle = self._answering
+        if cycle is None or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+            return False
+        if not cycle.disconnected:
+            cycle.response_started = cycle.response_complete = True
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            self._write(status, text)
+            cycle.on_response()
+        return True
+
+    def _write(self, status: int, text: bytes) -> None:
+        """An answer from the status line on; `text` is what stands behind the date."""
+        date = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"".join((STATUS_LINE[status], date, text)))
 
     def _rest(self) -> None:
         """Close after a while, unless something is asked for."""
