@@ -20,8 +20,8 @@ TAKEOVER: Final = 30.0
 """Seconds that one that is to take over has to come up; then it is given up."""
 LATE: Final = 5.0
 """Seconds by which one that was replaced may end later than it should; then it is ended."""
-LONGEST_FOLDER: Final = 80
-"""Characters; the path of a socket has at most 107, and ours get names of up to 20 in there."""
+LONGEST_FOLDER: Final = 60
+"""Characters; the path of a socket has at most 107, and a folder of ours and a name in it take up to 45 of them."""
 
 
 class Succession:
