@@ -68,7 +68,7 @@ def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
 
 def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
     made = bootstrap(PLAN, tmp_path / "s")
-    assert made["admin"] == {"address": {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}}
+    assert made["admin"]["address"] == {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}
     assert "adsum-admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
 
 

@@ -55,6 +55,17 @@ def test_the_monitor_tells_metrics_and_health_and_nothing_else_of_envoy(start: S
     assert httpx.post(f"{place.monitor_url}/metrics", trust_env=False).status_code == 404
 
 
+def test_more_connections_than_allowed_are_closed_and_the_monitor_still_answers(start: Start, place: Place) -> None:
+    start("--max-connections", "2").says(READY)
+    with httpx.Client(trust_env=False) as one, httpx.Client(trust_env=False) as other:
+        assert one.get(place.url).status_code == other.get(place.url).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            get(place.url)
+        assert "downstream_global_cx_overflow" in get(f"{place.monitor_url}/metrics").text
+        assert one.get(place.url).status_code == 200
+    eventually("room", lambda: answers(place.url))
+
+
 def test_an_envoy_that_was_killed_is_started_again(start: Start, place: Place) -> None:
     gateway = start()
     gateway.says(READY)

@@ -76,7 +76,7 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         node["locality"] = {"zone": plan.shape.zone}
     return {
         "node": node,
-        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
         "stats_flush_interval": "5s",
         "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},

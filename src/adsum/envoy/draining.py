@@ -8,10 +8,13 @@ from typing import Final
 
 from adsum.envoy.admin import NoAnswer
 from adsum.envoy.incarnation import POLL, Incarnation
+from adsum.envoy.quieting import queued, quiet
 
 LINGER: Final = 1.0
 """Seconds that connections without a request have to be used or closed by their clients, so that a request that was on
 its way when the drain began is answered; longer than the way takes."""
+ACCEPTED: Final = 0.5
+"""Seconds at most for connections that wait to be accepted; an Envoy that is not overrun needs none."""
 KILL_AFTER: Final = 3.0
 """Seconds after SIGTERM within which Envoy has ended; then it is killed."""
 
@@ -31,6 +34,7 @@ async def drain(one: Incarnation, patience: float) -> None:
 
 
 async def _finish(one: Incarnation) -> None:
+    await _accept_what_has_come(one)
     await one.admin.let_go()
     await one.admin.stop_accepting()
     loop = asyncio.get_running_loop()
@@ -40,6 +44,17 @@ async def _finish(one: Incarnation) -> None:
         if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - began >= LINGER):
             return
         await asyncio.sleep(POLL)
+
+
+async def _accept_what_has_come(one: Incarnation) -> None:
+    """Return once everybody who was let in by the kernel is known to Envoy, and nobody new is let in."""
+    ports = {port for _, port in one.plan.all_places}
+    if not quiet(one.process.pid, ports):
+        return
+    for _ in range(round(ACCEPTED / POLL)):
+        await asyncio.sleep(POLL)
+        if not queued(ports):
+            return
 
 
 async def _tell_what_is_cut_off(one: Incarnation) -> None:

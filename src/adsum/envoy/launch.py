@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -17,6 +19,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def launch(parent: int, argv: list[str]) -> None:
     """Never returns if the program could be started."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # Every connection is a file descriptor.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.setpgid(0, 0)  # A signal that a terminal sends to the parent reaches it only through the parent.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -47,6 +47,7 @@ def listener(place: tuple[str, int]) -> dict[str, Any]:
         ],
         # Whoever floods the gateway must not keep its operator from seeing that.
         "bypass_overload_manager": True,
+        "ignore_global_conn_limit": True,
     }
 
 
