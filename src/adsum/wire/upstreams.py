@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from adsum.core.errors import Invalid
@@ -16,7 +15,7 @@ from adsum.wire.requests import Request
 Limit = Annotated[int, Meta(ge=1, le=upstreams.MAX_LIMIT)]
 
 _UPSTREAM = Upstream("any")
-_OUTLIERS, _LIMITS = _UPSTREAM.outliers, _UPSTREAM.limits
+_OUTLIERS, _LIMITS, _TLS = _UPSTREAM.outliers, _UPSTREAM.limits, _UPSTREAM.tls
 
 
 class OutliersBody(Request, frozen=True):
@@ -31,6 +30,10 @@ class OutliersBody(Request, frozen=True):
         interval, base = seconds("interval", self.interval), seconds("base", self.base)
         return Outliers(self.consecutive, interval, base, self.max_share)
 
+    @staticmethod
+    def of(outliers: Outliers) -> OutliersBody:
+        return OutliersBody(outliers.consecutive, outliers.interval, outliers.base, outliers.max_share)
+
 
 class LimitsBody(Request, frozen=True):
     """Circuit breakers of each gateway, and the budget of retries."""
@@ -44,6 +47,10 @@ class LimitsBody(Request, frozen=True):
     def to_limits(self) -> Limits:
         return Limits(self.connections, self.pending, self.requests, self.retries, self.retry_share)
 
+    @staticmethod
+    def of(limits: Limits) -> LimitsBody:
+        return LimitsBody(limits.connections, limits.pending, limits.requests, limits.retries, limits.retry_share)
+
 
 class TlsBody(Request, frozen=True):
     """How the certificates of https instances are verified."""
@@ -54,6 +61,10 @@ class TlsBody(Request, frozen=True):
 
     def to_tls(self) -> Tls:
         return Tls(self.verify, self.ca, self.name.lower())
+
+    @staticmethod
+    def of(tls: Tls) -> TlsBody:
+        return TlsBody(tls.verify, tls.ca, tls.name)
 
 
 class UpstreamBody(Request, frozen=True):
@@ -67,9 +78,9 @@ class UpstreamBody(Request, frozen=True):
     connect_timeout: Length = _UPSTREAM.connect_timeout
     keep_alive: Length = _UPSTREAM.keep_alive
     hash_size: Annotated[int, Meta(ge=upstreams.MIN_HASH_SIZE, le=upstreams.MAX_HASH_SIZE)] = _UPSTREAM.hash_size
-    outliers: OutliersBody = msgspec.field(default_factory=OutliersBody)
-    limits: LimitsBody = msgspec.field(default_factory=LimitsBody)
-    tls: TlsBody = msgspec.field(default_factory=TlsBody)
+    outliers: OutliersBody | None = None
+    limits: LimitsBody | None = None
+    tls: TlsBody | None = None
 
     def to_upstream(self, service: str = "") -> Upstream:
         """The settings of that service, or of its own. Raises `Invalid`, naming the field as it was sent."""
@@ -84,14 +95,13 @@ class UpstreamBody(Request, frozen=True):
             connect_timeout=seconds("connect_timeout", self.connect_timeout),
             keep_alive=seconds("keep_alive", self.keep_alive),
             hash_size=self.hash_size,
-            outliers=within("outliers", self.outliers.to_outliers),
-            limits=within("limits", self.limits.to_limits),
-            tls=within("tls", self.tls.to_tls),
+            outliers=within("outliers", self.outliers.to_outliers) if self.outliers else _OUTLIERS,
+            limits=within("limits", self.limits.to_limits) if self.limits else _LIMITS,
+            tls=within("tls", self.tls.to_tls) if self.tls else _TLS,
         )
 
     @staticmethod
     def of(upstream: Upstream) -> UpstreamBody:
-        outliers, limits, tls = upstream.outliers, upstream.limits, upstream.tls
         return UpstreamBody(
             service=upstream.service,
             policy=upstream.policy,
@@ -101,7 +111,7 @@ class UpstreamBody(Request, frozen=True):
             connect_timeout=upstream.connect_timeout,
             keep_alive=upstream.keep_alive,
             hash_size=upstream.hash_size,
-            outliers=OutliersBody(outliers.consecutive, outliers.interval, outliers.base, outliers.max_share),
-            limits=LimitsBody(limits.connections, limits.pending, limits.requests, limits.retries, limits.retry_share),
-            tls=TlsBody(tls.verify, tls.ca, tls.name),
+            outliers=OutliersBody.of(upstream.outliers) if upstream.outliers != _OUTLIERS else None,
+            limits=LimitsBody.of(upstream.limits) if upstream.limits != _LIMITS else None,
+            tls=TlsBody.of(upstream.tls) if upstream.tls != _TLS else None,
         )
