@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adsum import wire
+from adsum.core import model
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind, Endpoint, Listing, Registration
 from tests import strategies
@@ -66,6 +67,19 @@ def test_a_consumer_sees_the_instance_as_it_was_declared(listing: Listing) -> No
     view = wire.decode(wire.encode(wire.InstanceView.of(listing)), wire.InstanceView)
     assert view.to_endpoint(listing.key.service) == Endpoint(listing.instance, listing.status)
     assert (view.cause, view.actor, view.reason) == (listing.why.cause, listing.why.actor, listing.why.reason)
+
+
+def test_what_instances_have_in_common_is_kept_once() -> None:
+    body = {**LEAST, "zone": "eu-1", "tags": ["v2"], "metadata": {"version": "2"}, "ttl": 9.5, "checks": [CHECK]}
+    one, two = (
+        wire.decode(json.dumps(body), wire.RegistrationBody).to_registration("orders", id, "192.0.2.1")
+        for id in ("o1", "o2")
+    )
+    for part in ("service", "address", "zone", "tags", "metadata"):
+        assert getattr(one.instance, part) is getattr(two.instance, part)
+    assert one.ttl is two.ttl
+    assert one.checks is two.checks
+    assert model.standings({"web": model.Status.PASSING}) is model.standings({"web": model.Status.PASSING})
 
 
 def test_what_is_left_out_has_its_default() -> None:

@@ -15,7 +15,7 @@ from adsum.core.catalog import Snapshot
 from adsum.core.changes import Change, Fact
 from adsum.core.documents import Documents, Edit
 from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
-from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why
+from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
 
 MAX_INSTANCES: Final = 1_000_000
 """How many instances one catalog lists; past it new ones are refused, listed ones may still change."""
@@ -108,7 +108,7 @@ def register(registration: Registration, caller: Caller) -> Decision:
 def _list_anew(registration: Registration, caller: Caller) -> Change:
     checks = {check.name: Status.STARTING for check in registration.checks}
     why = caller.why(Cause.REGISTERED)
-    return _changed(Listing(registration, why, checks=MappingProxyType(checks), since=caller.at))
+    return _changed(Listing(registration, why, checks=standings(checks), since=caller.at))
 
 
 def _list_again(before: Listing, registration: Registration, caller: Caller) -> Change:
@@ -128,7 +128,7 @@ def _list_again(before: Listing, registration: Registration, caller: Caller) -> 
         before,
         registration=registration,
         lease=LeaseState.HELD,
-        checks=MappingProxyType(checks),
+        checks=standings(checks),
         override=override,
     )
     return _changed(_explained(before, after, caller.why(Cause.REREGISTERED)))
@@ -202,7 +202,7 @@ def checked(key: Key, check: str, status: Status, note: str, caller: Caller) -> 
         before = basis.find(key)
         if before is None or check not in before.checks or before.checks[check] is status:
             return []
-        after = replace(before, checks=MappingProxyType({**before.checks, check: status}))
+        after = replace(before, checks=standings({**before.checks, check: status}))
         reason = f"{check}: {note}" if note else check
         return [_changed(_explained(before, after, caller.why(_CHECK_CAUSES[status], reason)))]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -276,11 +277,24 @@ class Why:
     at: float = 0.0
 
 
+SHARED: Final = 4_096
+"""How many different standings are remembered; past it those met longest ago are kept apart from then on."""
+
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 
 
 def _no_checks() -> Mapping[str, Status]:
     return _NO_CHECKS
+
+
+def standings(checks: Mapping[str, Status]) -> Mapping[str, Status]:
+    """How checks stand, by their names, frozen. Most instances stand alike: equal ones are the same value."""
+    return _standings(tuple(checks.items()))
+
+
+@lru_cache(SHARED)
+def _standings(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
+    return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from sys import intern
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,6 +12,8 @@ from msgspec import Meta, Struct
 from adsum.core import model, rules
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind, Instance, Registration
+from adsum.wire import sharing
+from adsum.wire.codec import decode, encode
 from adsum.wire.words import HEADERS, MAX_RENEWALS, PAIRS, TAGS, Claim, Code, Id, Name, Port, Reason, Streak, Text, Wait
 
 
@@ -92,24 +96,20 @@ class RegistrationBody(Request, frozen=True):
 
     def to_registration(self, service: str, id: str, peer: str) -> Registration:
         """The registration of that instance; `peer` is listed if no address was given. Raises `Invalid`."""
-        checks = []
-        for n, body in enumerate(self.checks):
-            try:
-                checks.append(body.to_check())
-            except Invalid as error:
-                raise error.under(f"checks[{n}]") from None
         instance = Instance(
-            service=service,
+            service=intern(service),
             id=id,
-            address=self.address or peer,
+            address=intern(self.address or peer),
             port=self.port,
-            scheme=self.scheme,
-            zone=self.zone,
+            scheme=intern(self.scheme),
+            zone=intern(self.zone),
             weight=self.weight,
-            tags=tuple(self.tags),
-            metadata=model.frozen(self.metadata),
+            tags=sharing.texts(self.tags),
+            metadata=sharing.pairs(self.metadata),
         )
-        return Registration(instance, self.ttl, self.grace, tuple(checks), self.holder)
+        ttl = None if self.ttl is None else sharing.length(self.ttl)
+        checks = _checks(encode(self.checks)) if self.checks else ()
+        return Registration(instance, ttl, sharing.length(self.grace), checks, self.holder)
 
     @staticmethod
     def of(registration: Registration) -> RegistrationBody:
@@ -127,6 +127,18 @@ class RegistrationBody(Request, frozen=True):
             checks=[CheckBody.of(check) for check in registration.checks],
             holder=registration.holder,
         )
+
+
+@lru_cache(sharing.MOST)
+def _checks(text: bytes) -> tuple[Check, ...]:
+    """Checks from their bodies in JSON: what many instances declare alike is one value. Raises `Invalid`."""
+    checks = []
+    for n, body in enumerate(decode(text, list[CheckBody])):
+        try:
+            checks.append(body.to_check())
+        except Invalid as error:
+            raise error.under(f"checks[{n}]") from None
+    return tuple(checks)
 
 
 class LeaseBody(Request, frozen=True):

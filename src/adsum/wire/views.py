@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from adsum.core import model
+from sys import intern
+
 from adsum.core.catalog import Diff, ServiceSnapshot
 from adsum.core.changes import Change
 from adsum.core.model import Endpoint, Instance, Listing, Status
+from adsum.wire import sharing
 from adsum.wire.answers import Answer
 
 
@@ -52,11 +54,11 @@ class InstanceView(Answer, frozen=True):
             id=self.id,
             address=self.address,
             port=self.port,
-            scheme=self.scheme,
-            zone=self.zone,
+            scheme=intern(self.scheme),
+            zone=intern(self.zone),
             weight=self.weight,
-            tags=self.tags,
-            metadata=model.frozen(self.metadata),
+            tags=sharing.texts(self.tags),
+            metadata=sharing.pairs(self.metadata),
         )
         return Endpoint(instance, self.status)
 

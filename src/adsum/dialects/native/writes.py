@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from sys import intern
 from typing import Literal, Protocol
 
 from adsum import wire
@@ -105,7 +106,7 @@ class Writes:
         return next(steps, service.horizon)
 
     def _caller(self, asked: Asked) -> Caller:
-        return Caller(asked.actor, self._clock.wall())
+        return Caller(intern(asked.actor), self._clock.wall())
 
     def _written(self, revision: int, status: int = 200, *, ttl: float | None = None, unaware: int = 0) -> Reply:
         return Reply(status, wire.encode(wire.Written(self._registry.snapshot.epoch, revision, ttl, unaware)))
