@@ -46,7 +46,7 @@ SHARED = {
 }
 """Files that a room of siblings shares."""
 
-PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "daemon")
+PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "control", "daemon")
 """What a program that only calls or registers never loads."""
 
 
@@ -94,6 +94,12 @@ def test_the_core_stands_on_the_standard_library_without_clock_socket_or_chance(
         top = name.split(".")[0]
         assert top == "adsum" or top in sys.stdlib_module_names, f"{path.name} imports {name}"
         assert top not in never, f"{path.name} imports {name}: hand it in as an argument"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "gateway").glob("*.py")), ids=lambda path: path.name)
+def test_what_gateways_are_told_is_computed_without_clock_socket_or_chance(path: Path) -> None:
+    never = {"asyncio", "socket", "time", "logging", "threading", "datetime", "secrets", "os", "random", "grpc"}
+    assert not never & {name.split(".")[0] for name in _imports(path)}, path.name
 
 
 @pytest.mark.parametrize("room", SIBLINGS)
