@@ -24,6 +24,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.protobuf import json_format
 
@@ -92,6 +93,13 @@ def _listener(listener: Any, routes: Any) -> Any:
     config.Unpack(manager)
     manager.route_config.CopyFrom(routes)
     config.Pack(manager)
+    if listener.filter_chains[0].HasField("transport_socket"):
+        secured = listener.filter_chains[0].transport_socket.typed_config
+        context = DownstreamTlsContext()
+        secured.Unpack(context)
+        # What is static is found by its name alone.
+        context.common_tls_context.tls_certificate_sds_secret_configs[0].ClearField("sds_config")
+        secured.Pack(context)
     return listener
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from adsum.core.model import Cause, Instance, Listing, Override, Registration, Status, Why
@@ -46,15 +48,22 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, id: str, status: int) -> None:
+    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
         self.id, self.status = id, status
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A gateway that does not trust us hangs up: that is its answer."""
 
 
 @contextmanager
-def serving(id: str, status: int = 200) -> Iterator[int]:
-    """A service that answers with that status; its port."""
-    with _Server(id, status) as server:
+def serving(id: str, status: int = 200, certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
+    """A service that answers with that status, with a certificate and its key over TLS; its port."""
+    with _Server(id, status, certificate) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -1,0 +1,223 @@
+"""What passes through a gateway besides plain requests: WebSockets, streams, HTTP/2, gRPC and TLS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from adsum.core import catalog
+from adsum.core.changes import Whole
+from adsum.core.model import Listing
+from adsum.gateway.compiled import NOTHING
+from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.shape import Shape
+from adsum.gateway.upstreams import Tls, Upstream
+from tests.gateway.envoys import PATIENCE, free_port, needs_envoy, running
+from tests.gateway.providers import listing, serving
+
+pytestmark = needs_envoy
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+
+
+@contextmanager
+def gateway(folder: Path, *listings: Listing, intent: Intent = NO_INTENT, **more: Any) -> Iterator[str]:
+    """A gateway to those instances; where it listens."""
+    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off", **more)
+    snapshot = catalog.load(Whole("e", 1, [(1, each) for each in listings]))
+    with running(NOTHING.follow(snapshot, intent, {}), shape, folder):
+        yield shape.listen[0]
+
+
+class _Raw(socketserver.StreamRequestHandler):
+    """Answers an upgrade, then echoes; anything else it answers in pieces, one a tenth of a second."""
+
+    def handle(self) -> None:
+        headers = {}
+        request = self.rfile.readline()
+        while (line := self.rfile.readline().strip()) and request:
+            name, _, value = line.partition(b":")
+            headers[name.strip().lower()] = value.strip()
+        if b"upgrade" in headers:
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+            while echoed := self.request.recv(1024):
+                self.request.sendall(echoed)
+        elif request:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+            for _ in range(3):
+                self.wfile.write(b"5\r\npiece\r\n")
+                self.wfile.flush()
+                time.sleep(0.1)
+            self.wfile.write(b"0\r\n\r\n")
+
+
+@contextmanager
+def raw() -> Iterator[int]:
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), _Raw) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_websockets_pass_through(tmp_path: Path) -> None:
+    with raw() as port, gateway(tmp_path, listing("chat", "c1", port)) as address:
+        host, _, number = address.rpartition(":")
+        with socket.create_connection((host, int(number)), PATIENCE) as connection:
+            connection.sendall(
+                b"GET /chat/room HTTP/1.1\r\nhost: any\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+            )
+            answered = b""
+            while b"\r\n\r\n" not in answered:
+                answered += connection.recv(1024)
+            assert answered.startswith(b"HTTP/1.1 101")
+            connection.sendall(b"hello")
+            assert connection.recv(1024) == b"hello"
+
+
+def test_an_answer_streams_as_it_is_written(tmp_path: Path) -> None:
+    with raw() as port, gateway(tmp_path, listing("feed", "f1", port)) as address:
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        connection.request("GET", "/feed/")
+        response = connection.getresponse()
+        assert response.read(5) == b"piece"  # The rest is not there yet, but this is.
+        assert response.read() == b"piecepiece"
+        connection.close()
+
+
+class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
+    def service(self, details: Any) -> Any:
+        if details.method.endswith("Fail"):
+            return None
+        return grpc.stream_stream_rpc_method_handler(lambda asked, _: asked)
+
+
+def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with gateway(tmp_path, listing("greeter", "g1", port, scheme="grpc")) as address:
+            options = [("grpc.default_authority", "greeter.localhost")]
+            with grpc.insecure_channel(address, options) as channel:
+                call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=PATIENCE)
+                assert list(call) == [b"a", b"b"]
+                with pytest.raises(grpc.RpcError) as failed:
+                    list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=PATIENCE))
+                assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        server.stop(None).wait()
+
+
+def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Path) -> None:
+    with (
+        gateway(tmp_path, listing("greeter", "g1", free_port(), scheme="grpc")) as address,
+        grpc.insecure_channel(address, [("grpc.default_authority", "greeter.localhost")]) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as failed:
+            channel.unary_unary("/test.Echo/Talk", None, None)(b"a", timeout=PATIENCE)
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "greeter" in (failed.value.details() or "")
+
+
+def certificate(folder: Path, name: str, common: str) -> tuple[Path, Path]:
+    """A certificate that signed itself, for that name and this machine."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", f"/CN={common}", "-addext", f"subjectAltName=DNS:{common},IP:127.0.0.1"),
+            *("-keyout", key, "-out", cert),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@needs_openssl
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
+def test_callers_may_speak_tls_and_choose_their_protocol(tmp_path: Path, protocol: str) -> None:
+    cert, key = certificate(tmp_path, "gateway", "gateway.test")
+    with serving("o1") as port:
+        files: dict[str, Any] = {"tls_certificate": str(cert), "tls_key": str(key)}
+        with gateway(tmp_path, listing("orders", "o1", port), **files) as address:
+            host, _, number = address.rpartition(":")
+            context = ssl.create_default_context(cafile=str(cert))
+            context.set_alpn_protocols([protocol])
+            with (
+                socket.create_connection((host, int(number)), PATIENCE) as plain,
+                context.wrap_socket(plain, server_hostname="gateway.test") as connection,
+            ):
+                assert connection.selected_alpn_protocol() == protocol
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("tls", "status"),
+    [
+        (Tls(ca="/ca", name="orders.test"), 200),
+        (Tls(ca="/ca"), 200),
+        (Tls(verify=False), 200),
+        (Tls(ca="/ca", name="other.test"), 503),
+        (Tls(), 503),
+    ],
+)
+def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: Tls, status: int) -> None:
+    cert, key = certificate(tmp_path, "orders", "orders.test")
+    other, _ = certificate(tmp_path, "other", "other.test")
+    upstream = Upstream("orders", tls=replace(tls, ca=str(cert) if tls.ca else ""))
+    with serving("o1", certificate=(cert, key)) as port, serving("o2") as plain:
+        listings = listing("orders", "o1", port, scheme="https"), listing("plain", "o2", plain)
+        with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream}), roots=str(other)) as address:
+            assert _status(address, "/orders/") == status
+            assert _status(address, "/plain/") == 200
+
+
+@needs_openssl
+def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "orders", "orders.test")
+    with serving("o1", certificate=(cert, key)) as secure, serving("o2") as plain:
+        listings = listing("orders", "o1", secure, scheme="https"), listing("orders", "o2", plain)
+        upstream = Upstream("orders", tls=Tls(ca=str(cert)))
+        with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream})) as address:
+            assert {_id(address, "/orders/") for _ in range(30)} == {"o1", "o2"}
+
+
+def _asked(address: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, body
+
+
+def _status(address: str, path: str) -> int:
+    return _asked(address, path)[0]
+
+
+def _id(address: str, path: str) -> str:
+    return str(json.loads(_asked(address, path)[1])["id"])
