@@ -67,10 +67,9 @@ class Instance:
 class Envoy:
     """One Envoy on ports of its own, told what to do by the registry at `xds`."""
 
-    def __init__(self, xds: str, folder: Path, name: str = "gw1", *, delta: bool = True) -> None:
-        claims = [claim_free_port(Random()) for _ in range(2)]
-        self.port, admin = (claim.port for claim in claims)
-        self._claims = claims
+    def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int) -> None:
+        self._claims = claims = [claim_free_port(Random()) for _ in range(2)]
+        self.port, admin = port or claims[0].port, claims[1].port
         shape = Shape(listen=(f"127.0.0.1:{self.port}",), access_log="off")
         file = folder / f"{name}.json"
         file.write_text(json.dumps(_bootstrap(name, shape, xds, admin, delta=delta)))
@@ -114,9 +113,9 @@ class Envoy:
 
 
 @contextmanager
-def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True) -> Iterator[Envoy]:
+def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[Envoy]:
     """An Envoy that ends with the test."""
-    running = Envoy(xds, folder, name, delta=delta)
+    running = Envoy(xds, folder, name, delta=delta, port=port)
     try:
         yield running
     finally:

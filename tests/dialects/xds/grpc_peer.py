@@ -1,0 +1,47 @@
+"""Programs that know nothing of Adsum, by what they are told: `serve NAME`, a gRPC server; `call TARGET`, a client."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+METHOD = "/test.Names/Name"
+
+
+def serve(name: str) -> None:
+    """Answer with a name; the port is the first line."""
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return name.encode()
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    handlers = {"Name": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Names", handlers),))
+    _say(str(server.add_insecure_port("127.0.0.1:0")))
+    server.start()
+    server.wait_for_termination()
+
+
+def call(target: str) -> None:
+    """Call for ever; a line for each answer."""
+    with grpc.insecure_channel(target) as channel:
+        ask = channel.unary_unary(METHOD, None, None)
+        while True:
+            try:
+                line = ask(b"", timeout=10.0).decode()
+            except grpc.RpcError as error:
+                line = f"{error.code().name} {error.details()}"
+            _say(line)
+            time.sleep(0.01)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    {"serve": serve, "call": call}[sys.argv[1]](sys.argv[2])

@@ -1,0 +1,89 @@
+"""A real Envoy, told what to do by a real registry, in both variants."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.dialects.xds.conftest import Registry
+from tests.dialects.xds.envoys import envoy, instances
+from tests.scenarios.processes import Asking, until
+
+both_variants = pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
+
+
+async def _register(asking: Asking, service: str, id: str, port: int) -> None:
+    await asking.put(f"/services/{service}/instances/{id}", port=port, address="127.0.0.1", ttl=600)
+
+
+@both_variants
+async def test_it_follows_who_comes_drains_and_goes(registry: Registry, tmp_path: Path, *, delta: bool) -> None:
+    await registry.start()
+    with instances("a", "b") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with Asking(registry.place.url) as asking:
+            await _register(asking, "orders", "a", there["a"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "a")
+            await _register(asking, "orders", "b", there["b"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "a", "b")
+            body = {"status": "draining", "reason": "test", "wait": 20.0}
+            written = await asking.put("/services/orders/instances/b/override", **body)
+            assert "unaware" not in written
+            assert {gateway.get("/orders/1") for _ in range(50)} == {(200, "a")}, "it drained, and was acknowledged"
+            await asking.delete("/services/orders/instances/b")
+            await asking.delete("/services/orders/instances/a")
+            await asyncio.to_thread(gateway.fails, "/orders/1", 503)
+            assert gateway.get("/unheard-of/")[0] == 404
+            status = await asking.get("/status")
+            (view,) = status["gateways"]
+            assert (view["node"], view["client"].split()[0]) == ("gw1", "envoy")
+            await until(lambda: gateway.process.poll() is None)
+
+
+@both_variants
+async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_with_nothing(
+    registry: Registry, tmp_path: Path, *, delta: bool
+) -> None:
+    node = await registry.start()
+    with instances("a", "b", "c") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with Asking(registry.place.url) as asking:
+            await _register(asking, "orders", "a", there["a"].port)
+            await _register(asking, "users", "b", there["b"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "a")
+            await asyncio.to_thread(gateway.answers, "/users/1", "b")
+            await node.end(signal.SIGKILL)
+            assert gateway.get("/orders/1") == (200, "a")
+            await registry.start()
+
+            async def is_back() -> bool:
+                return bool((await asking.get("/status")).get("gateways"))
+
+            while not await is_back():
+                assert gateway.get("/orders/1") == (200, "a")
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)  # Now it could be told that there is nothing any more.
+            assert gateway.get("/orders/1") == (200, "a")
+            assert gateway.get("/users/1") == (200, "b")
+            await _register(asking, "orders", "c", there["c"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "c")
+            assert gateway.get("/users/1") == (200, "b"), "it has not come back yet, and nothing is taken from it"
+
+
+async def test_what_it_rejects_is_told_in_its_own_words(registry: Registry, tmp_path: Path) -> None:
+    node = await registry.start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with envoy(registry.xds, tmp_path, port=taken.getsockname()[1]):
+            await node.said("gw1 rejects its listeners")
+            async with Asking(registry.place.url) as asking:
+                (view,) = (await asking.get("/status"))["gateways"]
+                assert where in view["rejects"]["listeners"]
+                metrics = (await asking.http.get(f"{registry.place.url}/metrics")).text
+                assert 'adsum_xds_rejections_total{kind="listeners"} 1.0' in metrics
+            status = registry.place.adsum("status")
+            await status.ended()
+            assert "gw1" in status.out
+            assert where in status.out
