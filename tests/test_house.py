@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,9 @@ def test_the_client_never_imports_the_registry(room: str) -> None:
     for path in (ROOT / room).rglob("*.py"):
         for name in _adsum_imports(path):
             assert name.split(".")[1] not in PROVIDER_SIDE, f"{path.name} imports {name}"
+
+
+def test_a_client_loads_nothing_of_gateways() -> None:
+    program = "import sys; from adsum import Client, SyncClient; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {name for name in loaded if name.startswith(("adsum.gateway", "google.protobuf", "grpc"))}

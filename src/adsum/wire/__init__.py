@@ -4,6 +4,10 @@ Bodies are decoded and validated in one step (`decode`): types, bounds and unkno
 the model's constructors. Answers leave out fields that have their default value.
 """
 
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
 from adsum.wire.answers import (
     Answer,
     ChangeList,
@@ -18,21 +22,8 @@ from adsum.wire.answers import (
     Written,
 )
 from adsum.wire.codec import MAX_TOLD, decode, encode
-from adsum.wire.declared import (
-    IntentBody,
-    Intents,
-    RouteList,
-    RouteView,
-    UpstreamList,
-    UpstreamView,
-    written_route,
-    written_upstream,
-)
 from adsum.wire.detail import CheckView, InstanceDetail, OverrideView
 from adsum.wire.requests import AppliedBody, CheckBody, LeaseBody, OverrideBody, RegistrationBody, RenewBody, Request
-from adsum.wire.routes import RouteBody
-from adsum.wire.upstreams import UpstreamBody
-from adsum.wire.verdict import CheckRouteBody, DestinationView, PassedView, VerdictView
 from adsum.wire.views import Gone, InstanceView, Opened, ServiceChange, ServiceView, Synced
 from adsum.wire.words import (
     ACTOR_HEADER,
@@ -52,6 +43,48 @@ from adsum.wire.words import (
     Text,
     Wait,
 )
+
+if TYPE_CHECKING:
+    from adsum.wire.declared import (
+        IntentBody,
+        Intents,
+        RouteList,
+        RouteView,
+        UpstreamList,
+        UpstreamView,
+        written_route,
+        written_upstream,
+    )
+    from adsum.wire.routes import RouteBody
+    from adsum.wire.upstreams import UpstreamBody
+    from adsum.wire.verdict import CheckRouteBody, DestinationView, PassedView, VerdictView
+
+_WHEN_ASKED_FOR: Final = MappingProxyType(
+    {
+        "CheckRouteBody": "verdict",
+        "DestinationView": "verdict",
+        "IntentBody": "declared",
+        "Intents": "declared",
+        "PassedView": "verdict",
+        "RouteBody": "routes",
+        "RouteList": "declared",
+        "RouteView": "declared",
+        "UpstreamBody": "upstreams",
+        "UpstreamList": "declared",
+        "UpstreamView": "declared",
+        "VerdictView": "verdict",
+        "written_route": "declared",
+        "written_upstream": "declared",
+    }
+)
+"""What is about gateways, and in which file it is: a program that only calls and registers never loads it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHEN_ASKED_FOR[name]}"), name)
+
 
 __all__ = [
     "ACTOR_HEADER",
