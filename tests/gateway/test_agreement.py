@@ -25,6 +25,7 @@ from adsum.gateway.matching import NO_ROUTE, Request, Verdict, explain
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
+from tests.gateway import strategies
 from tests.gateway.envoys import Caller, free_port, needs_envoy, running
 from tests.gateway.providers import listing, serving
 
@@ -189,3 +190,40 @@ requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".j
 @example(Request("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
 def test_a_verdict_is_what_envoy_does(gateway: Gateway, request: Request) -> None:
     gateway.check(request)
+
+
+def answering(route: Route) -> Route:
+    """The same conditions, and an answer that tells the route without any service."""
+    conditions = {each: getattr(route, each) for each in ("hosts", "path", "methods", "headers", "query", "priority")}
+    return Route(route.name, redirect=Redirect(path=f"/{route.name}"), **conditions)
+
+
+any_paths = st.one_of(paths, strategies.plain_paths, st.sampled_from(["/o/12", "/a/x", "/xxy", "/word", "/v1"]))
+any_headers = st.lists(
+    st.tuples(strategies.tokens, strategies.values | st.sampled_from(["v1", "1", "42", ""])),
+    max_size=3,
+    unique_by=lambda pair: pair[0],
+).map(tuple)
+any_queries = st.lists(st.tuples(strategies.tokens, st.sampled_from(["v1", "7", "", "abab"])), max_size=2).map(
+    lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs) if pairs else ""
+)
+any_requests = st.builds(
+    Request,
+    strategies.methods,
+    hosts | st.sampled_from(["[::1]:80", "10.0.0.1", "a.example"]),
+    st.tuples(any_paths, any_queries).map("".join),
+    any_headers.map(lambda pairs: tuple((name, value.strip()) for name, value in pairs)),
+)
+
+
+@given(strategies.route_sets(most=12), st.lists(any_requests, min_size=40, max_size=60))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_any_routes_are_asked_in_the_order_that_is_told(
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request]
+) -> None:
+    gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
+    try:
+        for request in requests:
+            gateway.check(request)
+    finally:
+        gateway.close()

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ComparisonFilter
+from envoy.config.accesslog.v3.accesslog_pb2 import (
+    AccessLogFilter,
+    AndFilter,
+    ComparisonFilter,
+    HeaderFilter,
+    ResponseFlagFilter,
+)
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
+from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     LocalReplyConfig,
     ResponseMapper,
@@ -39,31 +46,44 @@ _REPLIES: Final = (
     _Reply(413, "Body too large", "the route takes no body of that size"),
     _Reply(429, "Rate limited", "the route takes no more requests now", True),
 )
-"""The first that fits is said. A retry that failed too has its own flag, so what is beyond retries comes late."""
+"""The first that fits is said."""
+_OTHER: Final = _Reply(400, "Refused", "%LOCAL_REPLY_BODY%")
+"""Every other error, from this status on."""
 
 
 def local_replies() -> Any:
-    """How Envoy's own answers are turned into problem documents."""
+    """How Envoy's own answers are turned into problem documents, and for gRPC callers into a sentence."""
     config = LocalReplyConfig()
-    config.mappers.extend(_mapper(reply) for reply in _REPLIES)
-    other = ResponseMapper(
-        filter=_status(ComparisonFilter.GE, 400), body_format_override=_document("Refused", "%LOCAL_REPLY_BODY%")
-    )
-    config.mappers.append(other)
+    for reply in (*_REPLIES, _OTHER):
+        config.mappers.append(_mapper(reply, _both(_when(reply), _from_grpc()), _sentence(reply)))
+        config.mappers.append(_mapper(reply, _when(reply), _document(reply)))
     return config
 
 
-def _mapper(reply: _Reply) -> Any:
-    mapper = ResponseMapper(body_format_override=_document(reply.title, reply.detail))
-    if isinstance(reply.on, int):
-        mapper.filter.CopyFrom(_status(ComparisonFilter.EQ, reply.on))
-    else:
-        mapper.filter.response_flag_filter.flags.extend(reply.on)
+def _mapper(reply: _Reply, when: Any, body: Any) -> Any:
+    mapper = ResponseMapper(filter=when, body_format_override=body)
     if reply.temporary:
         option = mapper.headers_to_add.add()
         option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
         option.header.key, option.header.value = "retry-after", RETRY_AFTER
     return mapper
+
+
+def _when(reply: _Reply) -> Any:
+    if isinstance(reply.on, int):
+        return _status(ComparisonFilter.GE if reply is _OTHER else ComparisonFilter.EQ, reply.on)
+    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=reply.on))
+
+
+def _from_grpc() -> Any:
+    """Who calls with gRPC reads the body as a status' message."""
+    kind = HeaderMatcher(name="content-type")
+    kind.string_match.prefix = "application/grpc"
+    return AccessLogFilter(header_filter=HeaderFilter(header=kind))
+
+
+def _both(one: Any, other: Any) -> Any:
+    return AccessLogFilter(and_filter=AndFilter(filters=[one, other]))
 
 
 def _status(comparison: Any, status: int) -> Any:
@@ -74,14 +94,20 @@ def _status(comparison: Any, status: int) -> Any:
     return filter
 
 
-def _document(title: str, detail: str) -> Any:
+def _sentence(reply: _Reply) -> Any:
+    body = SubstitutionFormatString()
+    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}"
+    return body
+
+
+def _document(reply: _Reply) -> Any:
     body = SubstitutionFormatString(content_type=CONTENT_TYPE, omit_empty_values=True)
     body.json_format.update(
         {
             "type": "about:blank",
-            "title": title,
+            "title": reply.title,
             "status": "%RESPONSE_CODE%",
-            "detail": detail,
+            "detail": reply.detail,
             "service": SERVICE,
             "route": "%ROUTE_NAME%",
             "reason": "%RESPONSE_CODE_DETAILS%",
