@@ -26,6 +26,7 @@ class RunningDaemon:
         self._daemon = self._call(self._make(config))
         self._call(self._daemon.start())
         self.url: str = self._daemon.urls[0]
+        self.xds: str = self._daemon.xds
 
     @staticmethod
     async def _make(config: ServeConfig) -> Daemon:

@@ -108,11 +108,15 @@ class Addresses:
 
     async def _ask(self, name: str) -> list[str]:
         """The addresses that may be used, best first; none if there is no answer."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(PATIENCE):
-                answers = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+                found = await look_up(name)
+        except (OSError, UnicodeError):  # `TimeoutError` is one, too.
             return []
-        found = dict.fromkeys(str(where[0]) for *_, where in answers)
         return [ip for ip in found if "%" not in ip and self._refusal(ip) is None]
+
+
+async def look_up(name: str) -> list[str]:
+    """The addresses of a name, in the order that the system prefers. Raises `OSError` and `UnicodeError`."""
+    answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for *_, where in answers))

@@ -8,13 +8,15 @@ from adsum.dialects.xds.bounds import BURST, PACE
 class Pace:
     """`BURST` requests at once, then `PACE` a second. Time is monotonic seconds."""
 
-    __slots__ = ("_free_at",)
+    __slots__ = ("_at", "_debt")
 
     def __init__(self) -> None:
-        self._free_at = 0.0
-        """When the burst would be whole again."""
+        self._debt = 0.0
+        """Requests that came, less those that the time since paid for."""
+        self._at = 0.0
 
     def pause(self, now: float) -> float:
-        """A request came; how long to wait before hearing the next."""
-        self._free_at = max(self._free_at, now) + 1 / PACE
-        return max(0.0, self._free_at - now - BURST / PACE)
+        """A request came; how many seconds to wait before hearing the next."""
+        self._debt = max(0.0, self._debt - (now - self._at) * PACE) + 1
+        self._at = now
+        return max(0.0, self._debt - BURST) / PACE

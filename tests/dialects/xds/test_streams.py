@@ -1,0 +1,293 @@
+"""Streams in a registry: what is known of clients, who is waited for, and who is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+
+from adsum.core import decisions
+from adsum.core.catalog import Snapshot
+from adsum.core.decisions import Caller
+from adsum.core.model import Instance, Registration
+from adsum.dialects.xds import Xds, addresses
+from adsum.dialects.xds.bounds import BURST, PACE, SAFE, SETTLING, STALL
+from adsum.dialects.xds.pace import Pace
+from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.shape import Shape
+from adsum.registry import Registry
+from tests.dialects.xds.fakes import CDS, EDS, LDS, FakeCompiled, Said, decode
+from tests.fakes import FakeClock, FakeStore, settle
+from tests.observers import Recorder
+
+CALLER = Caller("tester", 0.0)
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
+LONG = 30.0
+
+
+class FakeCall:
+    """A peer that says what the test says; it does not read while `stuck` is set."""
+
+    peer = "192.0.2.1:1234"
+
+    def __init__(self, speak: Any) -> None:
+        self.heard: list[Said] = []
+        self.ended = ""
+        self.free = asyncio.Event()
+        self.free.set()
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task = asyncio.create_task(speak(self))
+
+    async def read(self) -> bytes | None:
+        return await self._said.get()
+
+    async def write(self, message: bytes) -> None:
+        await self.free.wait()
+        self.heard.append(decode(message, delta=True))
+
+    async def refuse(self, code: str, words: str) -> None:
+        self.ended = f"{code}: {words}"
+
+    def cut(self, words: str) -> None:
+        self.ended = f"cut: {words}"
+        self._task.cancel()
+
+    async def close(self) -> None:
+        self._said.put_nowait(None)
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def ask(self, kind: Any, *names: str, node: str = "", error: str = "", **more: Any) -> None:
+        request = DeltaDiscoveryRequest(type_url=kind.value, resource_names_subscribe=names, **more)
+        if node:
+            request.node.id, request.node.user_agent_name = node, "envoy"
+            request.node.metadata.update(Shape(listen=("127.0.0.1:8080",)).metadata())
+        if error:
+            request.error_detail.message = error
+        self._said.put_nowait(request.SerializeToString())
+        await settle()
+
+    async def ack(self, error: str = "") -> None:
+        """Answer the last response."""
+        last = self.heard[-1]
+        await self.ask(last.kind, response_nonce=last.nonce, error=error)
+
+    async def connect(self, node: str = "gw1") -> None:
+        await self.ask(CDS, node=node)
+        await self.ack()
+        await self.ask(EDS, "orders")
+        await self.ack()
+
+
+class World:
+    """A registry under a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.store = FakeStore()
+        self.registry = Registry(self.store, self.clock, Recorder())
+        self.troubled = False
+        self.xds = Xds(
+            self.registry,
+            self.clock,
+            Random(1),
+            compiled=FakeCompiled(),
+            intent=self._intent,
+            refusal=lambda ip: "not there" if ip.startswith("10.") else None,
+        )
+        self.calls: list[FakeCall] = []
+
+    def _intent(self, snapshot: Snapshot) -> Intent:
+        if self.troubled:
+            raise ValueError("nobody can compile this")
+        return NO_INTENT
+
+    def call(self) -> FakeCall:
+        self.calls.append(FakeCall(self.xds.methods[f"{ADS}/DeltaAggregatedResources"]))
+        return self.calls[-1]
+
+    async def register(self, id: str, service: str = "orders", address: str = "127.0.0.1") -> int:
+        instance = Instance(service, id, address, 1_000 + len(id))
+        return await self.write(decisions.register(Registration(instance), CALLER))
+
+    async def write(self, decision: Any) -> int:
+        revision = await self.registry.write(decision)
+        await settle()
+        await asyncio.sleep(0.03)  # The registry tells of bursts together.
+        await settle()
+        return revision
+
+    def applied(self) -> Mapping[str, int]:
+        return {each.node: each.revision for each in self.xds.streams.statuses()}
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    found = World()
+    await found.xds.start()
+    yield found
+    for call in found.calls:
+        await call.close()
+    await found.xds.stop()
+    await found.registry.stop()
+
+
+async def test_whoever_comes_before_the_catalog_is_loaded_waits_for_it(world: World) -> None:
+    call = world.call()
+    await call.ask(CDS, node="gw1")
+    assert call.heard == []
+    await world.registry.start()
+    await settle()
+    assert [said.kind for said in call.heard] == [CDS]
+
+
+async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_longer(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = world.call()
+    await call.connect()
+    revision = await world.register("bb")
+    assert call.heard[-1].kind is EDS
+    waiting = asyncio.create_task(world.registry.watches.settled("orders", revision, LONG))
+    await asyncio.sleep(2 * SAFE)
+    assert not waiting.done()
+    began = time.monotonic()
+    await call.ack()
+    assert await waiting == 0
+    assert time.monotonic() - began >= SAFE * 0.9
+    assert world.applied() == {"gw1": revision}
+
+
+async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_waited_for(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = world.call()
+    await call.ask(EDS, "orders", node="gw1")
+    await call.ack()
+    await asyncio.sleep(2 * SAFE)
+    world.clock.jump(1.0)
+    revision = await world.register("x", "users")
+    assert await world.registry.watches.settled("users", revision, 0.0) == 0
+
+
+async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = world.call()
+    await call.connect()
+    revision = await world.register("bb")
+    await call.ack(error="not like this")
+    await asyncio.sleep(2 * SAFE)
+    assert world.applied()["gw1"] < revision
+    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
+
+
+async def test_each_rejection_is_counted_and_every_other_one_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.registry.start()
+    calls = [world.call() for _ in range(3)]
+    with caplog.at_level(logging.WARNING, "adsum.xds"):
+        for n, call in enumerate(calls):
+            await call.ask(LDS, node=f"gw{n}")
+            await call.ack(error="port taken")
+    assert [record.getMessage() for record in caplog.records] == [
+        "gw0 rejects its listeners, and goes on with those it had: port taken"
+    ]
+    assert world.xds.streams.rejections.count == {"listeners": 3}
+    assert world.xds.streams.programs() == {"envoy": 3}
+
+
+async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_off_in_the_end(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    slow, other = world.call(), world.call()
+    await slow.connect("slow")
+    await other.connect("other")
+    before = len(slow.heard)
+    slow.free.clear()
+    for id in ("bb", "ccc", "dddd"):
+        await world.register(id)
+        await other.ack()
+    assert len(slow.heard) == before
+    slow.free.set()
+    await settle()
+    await slow.ack()
+    await slow.ack()
+    assert len(slow.heard) == before + 2, "what it was stuck with, and then all the rest at once"
+    slow.free.clear()
+    await world.register("eeeee")
+    await world.clock.advance(STALL + 2.0)
+    assert slow.ended == "cut: what was said was not read"
+    assert other.ended == ""
+    assert world.xds.streams.shed == 1
+
+
+async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = world.call()
+    await call.connect()
+    before, applied = len(call.heard), world.applied()
+    world.troubled = True
+    with caplog.at_level(logging.ERROR, "adsum.xds"):
+        revision = await world.register("bb")
+        await world.register("ccc")
+    assert len(caplog.records) == 1, "told once"
+    assert len(call.heard) == before
+    assert world.applied() == applied
+    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    world.troubled = False
+    await world.register("dddd")
+    assert call.heard[-1].kind is EDS
+
+
+async def test_what_has_not_come_back_after_a_while_is_taken_away(world: World) -> None:
+    await world.registry.start()
+    call = world.call()
+    await call.ask(CDS, node="gw1", initial_resource_versions={"orders": "v"})
+    await call.ask(EDS, "orders", initial_resource_versions={"orders": "v"})
+    assert call.heard == []
+    await world.clock.advance(SETTLING + 2.0)
+    for _ in range(3):
+        await call.ack()
+    assert [(said.kind, list(said.resources), said.removed) for said in call.heard] == [
+        (CDS, [], []),
+        (EDS, ["orders"], []),
+        (CDS, [], ["orders"]),
+    ]
+
+
+async def test_a_name_is_told_once_it_is_resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def look_up(name: str) -> list[str]:
+        await asked.wait()
+        return ["192.0.2.7"]
+
+    monkeypatch.setattr(addresses, "look_up", look_up)
+    await world.registry.start()
+    await world.register("a", address="orders.example")
+    call = world.call()
+    await call.connect()
+    before = len(call.heard)
+    asked.set()
+    await settle()
+    assert [said.kind for said in call.heard[before:]] == [EDS]
+
+
+def test_a_stream_may_speak_in_bursts_and_then_at_its_pace() -> None:
+    pace = Pace()
+    assert all(pace.pause(100.0) == 0.0 for _ in range(BURST))
+    assert pace.pause(100.0) == pytest.approx(1 / PACE)
+    assert pace.pause(110.0) == 0.0
