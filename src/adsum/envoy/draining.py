@@ -35,8 +35,9 @@ async def drain(one: Incarnation, patience: float) -> None:
 
 async def _finish(one: Incarnation) -> None:
     await _accept_what_has_come(one)
-    await one.admin.let_go()
+    # In this order: who is let go comes back at once, and should find the door closed rather than closing.
     await one.admin.stop_accepting()
+    await one.admin.let_go()
     loop = asyncio.get_running_loop()
     began = loop.time()
     while one.process.running:

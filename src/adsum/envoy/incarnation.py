@@ -40,11 +40,11 @@ class Incarnation:
     """Whether it serves what the one before was told, for want of a registry."""
 
     @classmethod
-    async def start(cls, plan: Plan, admin: Path, follows: Sequence[str], told: Told | None = None) -> Incarnation:
+    def start(cls, plan: Plan, admin: Path, follows: Sequence[str], told: Told | None = None) -> Incarnation:
         """Start it; `admin` is its socket, `follows` a lineage's arguments, `told` what to serve without a registry."""
         path = admin.with_suffix(".json")
         path.write_text(json.dumps(bootstrap(plan, admin) if told is None else remembered(plan, admin, told)))
-        return cls(plan, await Process.start(_argv(plan, path, follows)), Admin(admin), told is not None)
+        return cls(plan, Process(_argv(plan, path, follows)), Admin(admin), told is not None)
 
     @property
     def leaves_within(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Final
 from adsum.envoy import launch
 from adsum.envoy.lines import Lines
 
+REAP: Final = 0.01
+"""Seconds between two looks whether it can be reaped."""
 CHUNK: Final = 65_536
 """Bytes of its log that are read at a time."""
 
@@ -21,21 +24,17 @@ CHUNK: Final = 65_536
 class Process:
     """A running Envoy. `ended` is its exit code once it is over: below 0 the negative number of the signal."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._lines = Lines()
-        self.pid = process.pid
-        self.ended: asyncio.Task[int] = asyncio.create_task(self._hear())
-
-    @classmethod
-    async def start(cls, argv: Sequence[str | Path]) -> Process:
-        """Start it: its access log goes where our standard output goes, its other words into our log."""
+    def __init__(self, argv: Sequence[str | Path]) -> None:
+        """Start it, in a running loop: its access log goes where our standard output goes, the rest into our log."""
         # -I and -S: nothing of the environment, nothing of site-packages; it is there within milliseconds.
         launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
-        process = await asyncio.create_subprocess_exec(
-            *launcher, *map(str, argv), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        # The standard library starts it by vfork; the event loop's own way forks, which gRPC in this process dislikes.
+        self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
+            [*launcher, *argv], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        return cls(process)
+        self._lines = Lines()
+        self.pid = self._process.pid
+        self.ended: asyncio.Task[int] = asyncio.create_task(self._hear())
 
     @property
     def running(self) -> bool:
@@ -64,10 +63,20 @@ class Process:
         return f"{how}: {self._lines.errors[-1]}" if self._lines.errors else how
 
     async def _hear(self) -> int:
-        while self._process.stderr is not None and (chunk := await self._process.stderr.read(CHUNK)):
-            self._lines.feed(chunk)
+        words = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(words), self._process.stderr
+        )
+        try:
+            while chunk := await words.read(CHUNK):
+                self._lines.feed(chunk)
+        finally:
+            transport.close()
         self._lines.feed(b"")
-        return await self._process.wait()
+        # It has nothing more to say: it is over, or will be in a moment.
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - the system tells only a loop with watchers
+            await asyncio.sleep(REAP)
+        return code
 
 
 def _name(number: int) -> str:

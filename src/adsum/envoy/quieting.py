@@ -3,7 +3,7 @@
 A listening socket that is closed resets every connection that the kernel has accepted for it and the program has not:
 under load, each end of a gateway would fail a few requests. So the sockets first get a filter that drops SYNs; once the
 program has taken up what is queued, they can be closed. Whoever asked meanwhile asks again a second later, and is
-refused. Linux only; where it is not allowed, nothing happens.
+refused. Linux only, and newer kernels want CAP_NET_ADMIN for it; where it is not allowed, nothing happens.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Succession:
 
     async def _come_up(self, plan: Plan, lineage: Lineage, told: Told | None, *, strict: bool) -> Incarnation:
         self._begun += 1
-        one = await Incarnation.start(plan, self._folder / f"admin-{self._begun}.sock", lineage.arguments(), told)
+        one = Incarnation.start(plan, self._folder / f"admin-{self._begun}.sock", lineage.arguments(), told)
         self._running.add(one)
         one.process.ended.add_done_callback(lambda _: self._running.discard(one))
         try:
