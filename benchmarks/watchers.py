@@ -51,6 +51,8 @@ class Watchers:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._of: dict[int, Watcher] = {}
+        # Made once: making room for each read would cost more than all the rest.
+        self._room = memoryview(bytearray(READ))
         self._greeting = b""
         self._token = b"\x00"
         self._first = 0
@@ -93,9 +95,9 @@ class Watchers:
     def _listen(self, timeout: float) -> None:
         for file, _ in self._epoll.poll(timeout):
             watcher = self._of[file]
-            data = watcher.peer.recv(READ)
-            if data:
-                self._hear(watcher, data)
+            size = watcher.peer.recv_into(self._room)
+            if size:
+                self._hear(watcher, self._room[:size].tobytes())
             else:
                 self._lost += 1
                 self._epoll.unregister(file)

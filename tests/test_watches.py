@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -70,6 +71,60 @@ async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, re
         for watch, wait in ((quick, again), (slow, last)):
             watch.interrupt()
             await wait
+
+
+async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder: Recorder) -> None:
+    with hub.open(None) as watch:
+        watch.show = lambda: True
+        wait = await _waits(watch)
+        assert hub.publish({"orders"}) == 1
+        assert len(recorder.waves) == 1
+        watch.interrupt()
+        assert await wait is False
+
+
+async def test_who_is_busy_is_not_made_to_show_anything(hub: Watches) -> None:
+    with hub.open(None) as watch:
+        watch.show = lambda: pytest.fail("it is under way with something else")
+        hub.publish({"orders"})
+        assert await watch.changed(LONG) is True
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("broken")])
+async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exception | None) -> None:
+    def show() -> bool:
+        if failure is not None:
+            raise failure
+        return False
+
+    with hub.open(None) as watch:
+        watch.show = show
+        wait = await _waits(watch)
+        hub.publish({"orders"})
+        assert await wait is True
+
+
+async def test_others_have_a_turn_while_many_are_told(
+    hub: Watches, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "AT_A_STRETCH", 2)
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        watches = [stack.enter_context(hub.open(None)) for _ in range(5)]
+        waits = [asyncio.ensure_future(watch.changed(LONG)) for watch in watches]
+        await asyncio.sleep(0)
+        for watch in watches:
+            watch.show = lambda: not told.append("watch")  # type: ignore[func-returns-value]
+        asyncio.get_running_loop().call_soon(told.append, "another")
+        assert hub.publish({"orders"}) == 5
+        assert told == ["watch"] * 2
+        while not recorder.waves:  # noqa: ASYNC110  # it counts turns
+            await asyncio.sleep(0)
+        assert sorted(told) == ["another"] + ["watch"] * 5
+        assert told[2] == "another"
+        for watch in watches:
+            watch.interrupt()
+        await asyncio.gather(*waits)
 
 
 async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: Recorder) -> None:

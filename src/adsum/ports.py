@@ -137,3 +137,7 @@ AtOnce = Callable[[int, bytes], bool]
 one must be said as ASGI has it."""
 AT_ONCE: Final = "adsum.at_once"
 """Where a server puts its `AtOnce`: in the state of each request's ASGI scope."""
+MoreAtOnce = Callable[[bytes], bool]
+"""Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
+MORE_AT_ONCE: Final = "adsum.more_at_once"
+"""Where a server puts its `MoreAtOnce`, likewise."""

@@ -7,7 +7,8 @@ what it last showed and the newest snapshot, so a slow one skips what lay betwee
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -23,8 +24,12 @@ that telling them of a burst leaves time for everything else."""
 RETURN: Final = 6.0
 """Seconds after a restart within which the consumers of before have come back: `adsum.client` pauses for 5 at most.
 Until then somebody may route by what they were told before it, and nobody can say that all have heard."""
+AT_A_STRETCH: Final = 256
+"""How many watches of one service are told before others have their turn: telling ten thousand takes a while."""
 MAX_WATCHES: Final = 50_000
 """How many watches one node holds; past it a new one is refused."""
+
+_log = logging.getLogger("adsum.watches")
 
 
 class Watch:
@@ -34,7 +39,7 @@ class Watch:
     not `told` hears of changes in another way, and is only waited for.
     """
 
-    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "cooperates", "services", "told")
+    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "closed", "cooperates", "services", "show", "told")
 
     def __init__(self, hub: Watches, services: frozenset[str] | None, cooperates: bool, told: bool) -> None:
         self._hub = hub
@@ -44,6 +49,9 @@ class Watch:
         self.services = services
         self.cooperates = cooperates
         self.told = told
+        self.closed = False
+        self.show: Callable[[], bool] | None = None
+        """Shows what changed without waking who waits in `changed`; False if it can't just now."""
         self.applied = 0
         """The revision that the consumer routes by, as far as it said."""
 
@@ -63,10 +71,21 @@ class Watch:
         looked, self._look = self._look, False
         return looked
 
-    def wake(self) -> None:
-        """Tell it to look."""
+    def wake(self) -> bool:
+        """Tell it to look; whether it has shown at once what there was to see."""
+        if self.show is not None and self._waiter is not None and not self._waiter.done() and self._shows(self.show):
+            return True
         self._look = True
         self._release()
+        return False
+
+    def _shows(self, show: Callable[[], bool]) -> bool:
+        try:
+            return show()
+        except Exception:
+            # Whoever waits in `changed` meets it too, and fails alone.
+            _log.exception("a watch could not show at once what changed")
+            return False
 
     def interrupt(self) -> None:
         """End a wait in `changed` now, as if its time were out."""
@@ -97,18 +116,19 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.closed = True
         self._shown()
         self._hub.leave(self)
 
 
 class _Wave:
-    """The watches that one publication woke, until the last of them has shown it."""
+    """The watches that one publication woke, until all are told and the last of them has shown it."""
 
     __slots__ = ("_done", "left")
 
     def __init__(self, done: Callable[[], None]) -> None:
         self._done = done
-        self.left = 0
+        self.left = 1
 
     def one_done(self) -> None:
         self.left -= 1
@@ -210,15 +230,21 @@ class Watches:
 
     def _wake(self, name: str | None, since: float, now: float) -> int:
         """Wake the watches of one service; `since` is when what they are to show was published."""
-        members = self._of.get(name)
-        if not members:
-            return 0
-        self._woken[name] = now
-        wave = _Wave(lambda: self._observer.shown(self._clock.now() - since))
-        for watch in members:
-            watch.join(wave)
-            watch.wake()
+        members = tuple(self._of.get(name, ()))
+        if members:
+            self._woken[name] = now
+            self._tell(members, _Wave(lambda: self._observer.shown(self._clock.now() - since)))
         return len(members)
+
+    def _tell(self, members: Sequence[Watch], wave: _Wave) -> None:
+        """Wake some, and the others when whoever else has something to do has had a turn."""
+        for watch in members[:AT_A_STRETCH]:
+            if not watch.closed and not watch.wake():
+                watch.join(wave)
+        if len(members) > AT_A_STRETCH:
+            asyncio.get_running_loop().call_soon(self._tell, members[AT_A_STRETCH:], wave)
+        else:
+            wave.one_done()
 
     def end(self) -> None:
         """The node stops: every watch is told to look, and finds `ended`."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adsum.ports import AT_ONCE
+from adsum.ports import AT_ONCE, MORE_AT_ONCE
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
 from adsum.servers.http.bounds import MAX_HEAD
@@ -131,6 +131,27 @@ async def test_an_answer_said_at_once_is_said_so_where_it_can_be(request_text: b
     answers = heard.split(b"HTTP/1.1 200 OK")[1:]
     assert len(answers) == (1 if b"close" in request_text else 2)
     assert all(answer.endswith(tail) and b"date: " in answer for answer in answers)
+
+
+async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over() -> None:
+    said: list[bool] = []
+
+    async def pieces(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        more = scope["state"][MORE_AT_ONCE]
+        said.append(more(b"too early"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one,", "more_body": True})
+        said.append(more(b"two,"))
+        await send({"type": "http.response.body", "body": b"three"})
+        said.append(more(b"too late"))
+
+    async with _serving(pieces, idle=1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        heard = await _heard(reader)
+        writer.close()
+    assert said == [False, True, False]
+    assert heard.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
 
 
 async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:

@@ -21,6 +21,7 @@ from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced
 from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
+from adsum.ports import MORE_AT_ONCE, MoreAtOnce
 from adsum.registry import Registry
 from adsum.watches import Watch
 
@@ -138,46 +139,61 @@ class Watching:
 class Stream:
     """One watch's answer."""
 
-    __slots__ = ("_since", "_watch", "_watching", "status")
+    __slots__ = ("_more", "_shown", "_since", "_token", "_watch", "_watching", "status")
 
     def __init__(self, watching: Watching, watch: Watch, since: Position | None) -> None:
         self._watching = watching
         self._watch = watch
         self._since = since
+        self._token = watching.introduce(watch)
         self.status = 200
 
-    async def speak(self, _: Scope, receive: Receive, send: Send, /) -> None:
+    async def speak(self, scope: Scope, receive: Receive, send: Send, /) -> None:
         """Until the caller hangs up or the registry stops."""
         watching, watch = self._watching, self._watch
-        token = watching.introduce(watch)
         try:
             with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(watch):
                 await send(_START)
-                shown = await self._open(send, token)
+                await self._open(send)
+                self._show_at_once_by(scope.get("state", {}).get(MORE_AT_ONCE))
                 while not peer.gone:
                     changed = await watch.changed()
                     if watching.ended:
                         await send(_END)
                         return
-                    shown = await self._follow(send, shown, token, changed)
+                    await self._follow(send, changed)
         finally:
-            watching.dismiss(token)
+            watch.show = None
+            watching.dismiss(self._token)
 
     # What was said is let go of when these return: a quiet watch holds no bytes.
 
-    async def _open(self, send: Send, token: str) -> Position:
-        shown, opened, group = self._watching.opening(self._watch.services, self._since, token)
+    async def _open(self, send: Send) -> None:
+        self._shown, opened, group = self._watching.opening(self._watch.services, self._since, self._token)
         await _say(send, self._watching.retry() + opened)
         await _say(send, group)
-        return shown
 
-    async def _follow(self, send: Send, shown: Position, token: str, changed: bool) -> Position:
-        shown, opened, group = self._watching.following(self._watch.services, shown, token)
+    async def _follow(self, send: Send, changed: bool) -> None:
+        self._shown, opened, group = self._watching.following(self._watch.services, self._shown, self._token)
         if opened:
             await _say(send, opened)
         if group or not changed:
             await _say(send, group or self._watching.heartbeat())
-        return shown
+
+    def _show_at_once_by(self, more: MoreAtOnce | None) -> None:
+        """Have changes written as soon as they are there, while the caller takes them: waking a task costs as much."""
+        if more is not None:
+            self._more = more
+            self._watch.show = self._show
+
+    def _show(self) -> bool:
+        if self._watching.ended:
+            return False
+        shown, opened, group = self._watching.following(self._watch.services, self._shown, self._token)
+        if opened or len(group) > MAX_WRITE or (group and not self._more(group)):
+            return False
+        self._shown = shown
+        return True
 
 
 async def _say(send: Send, text: bytes) -> None:

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adsum import wire
 from adsum.core.rules import shown
-from adsum.ports import AT_ONCE
+from adsum.ports import AT_ONCE, MORE_AT_ONCE
 from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
@@ -111,7 +111,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cycle.scope["state"][AT_ONCE] = self._answer_at_once
+        cycle.scope["state"] |= {AT_ONCE: self._answer_at_once, MORE_AT_ONCE: self._say_more_at_once}
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -173,6 +173,16 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
             self._write(status, text)
             cycle.on_response()
+        return True
+
+    def _say_more_at_once(self, text: bytes) -> bool:
+        """Say a piece of an answer of chunks, if it is under way and nothing waits ahead of it."""
+        cycle = self._answering
+        if cycle is None or not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected:
+            return False
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(text), text))
         return True
 
     def _write(self, status: int, text: bytes) -> None:
