@@ -139,7 +139,7 @@ class Upstream:
 
 
 class Caller:
-    """Calls again and again, over connections that it keeps, until told to stop; counts what failed."""
+    """Calls again and again until told to stop, each second thread over connections that it keeps; counts failures."""
 
     def __init__(self, url: str, threads: int = 4) -> None:
         self._url = url
@@ -148,7 +148,7 @@ class Caller:
         self.failed: list[str] = []
         self.refused = 0
         """Calls that found nobody listening: they were never accepted."""
-        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
+        self._threads = [threading.Thread(target=self._call, args=(n % 2,)) for n in range(threads)]
         for each in self._threads:
             each.start()
 
@@ -160,8 +160,9 @@ class Caller:
         for each in self._threads:
             each.join(DEADLINE)
 
-    def _call(self) -> None:
-        with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
+    def _call(self, kept: int) -> None:
+        limits = httpx.Limits(max_keepalive_connections=kept)
+        with httpx.Client(trust_env=False, timeout=DEADLINE, limits=limits) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.get(self._url)

@@ -8,7 +8,7 @@ from typing import Final
 
 from adsum.envoy.admin import NoAnswer
 from adsum.envoy.incarnation import POLL, Incarnation
-from adsum.envoy.quieting import queued, quiet
+from adsum.envoy.quieting import close, queued, quiet
 
 LINGER: Final = 1.0
 """Seconds that connections without a request have to be used or closed by their clients, so that a request that was on
@@ -49,13 +49,17 @@ async def _finish(one: Incarnation) -> None:
 
 async def _accept_what_has_come(one: Incarnation) -> None:
     """Return once everybody who was let in by the kernel is known to Envoy, and nobody new is let in."""
-    ports = {port for _, port in one.plan.all_places}
-    if not quiet(one.process.pid, ports):
-        return
-    for _ in range(round(ACCEPTED / POLL)):
-        await asyncio.sleep(POLL)
-        if not queued(ports):
-            return
+    places = one.plan.all_places
+    ports = {port for _, port in places}
+    # A thread of Envoy's has a socket of its own for each; with thousands of connections it takes a while to find them.
+    listeners = await asyncio.to_thread(quiet, one.process.pid, ports, len(places) * one.plan.concurrency)
+    try:
+        for _ in range(round(ACCEPTED / POLL) if listeners else 0):
+            await asyncio.sleep(POLL)
+            if not queued(listeners):
+                return
+    finally:
+        close(listeners)
 
 
 async def _tell_what_is_cut_off(one: Incarnation) -> None:

@@ -1,110 +1,96 @@
 """Listening sockets of another process that take no new connection, and lose none that they have taken.
 
 A listening socket that is closed resets every connection that the kernel has accepted for it and the program has not:
-under load, each end of a gateway would fail a few requests. So the sockets first get a filter that drops SYNs; once the
-program has taken up what is queued, they can be closed. Whoever asked meanwhile asks again a second later, and is
-refused. Linux only, and newer kernels want CAP_NET_ADMIN for it; where it is not allowed, nothing happens.
+under load, each end of a gateway would fail a few requests. So the sockets are first bound to a network interface that
+does not exist: nothing reaches them there, new connections are refused, and once the program has taken up what is
+queued, they can be closed. Linux only; where it is not allowed, nothing happens.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-import re
 import socket
+import stat
 import struct
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 _PIDFD_GETFD: Final = 438
 """The number of the system call, on every architecture."""
-_SO_ATTACH_FILTER: Final = 26
-_LISTENING: Final = "0A"
-
-_FLAGS, _SYN, _SYN_ACK = 13, 0x02, 0x12
-"""Of a TCP header: the byte of flags, and some of them."""
-_NO_SYN: Final = b"".join(
-    struct.pack("=HBBI", *each)
-    for each in (
-        (0x30, 0, 0, _FLAGS),  # load the flags
-        (0x54, 0, 0, _SYN_ACK),  # and of them SYN and ACK
-        (0x15, 0, 1, _SYN),  # if that is SYN alone,
-        (0x06, 0, 0, 0),  # drop it,
-        (0x06, 0, 0, 0xFFFF_FFFF),  # else take it
-    )
-)
-"""A program of the classic BPF (linux/filter.h); a socket's filter sees packets from their TCP header on."""
+_SO_ACCEPTCONN: Final = 30
+_SO_BINDTOIFINDEX: Final = 62
+_NOWHERE: Final = 0x7FFF_FFFF
+"""The index of no network interface."""
+_TCP_INFO: Final = 11
+_QUEUED: Final = slice(24, 28)
+"""Of a listening socket's TCP_INFO: how many connections wait to be taken up (tcpi_unacked)."""
 
 
-class Listening(NamedTuple):
-    """A listening socket as /proc tells it."""
+def quiet(pid: int, ports: Collection[int], most: int) -> list[socket.socket]:
+    """Have the sockets at which process `pid` listens on `ports` take nothing new; these sockets, `most` of them.
 
-    inode: int
-    port: int
-    queued: int
-    """Connections that the program has not taken up yet."""
-
-
-def quiet(pid: int, ports: Collection[int]) -> bool:
-    """Have the sockets at which process `pid` listens on `ports` take nothing new; whether that could be done."""
+    Empty if it could not be done. They are ours, too, until we close them.
+    """
     try:
-        wanted = {each.inode for each in listening(ports)}
-        held = list(_sockets(pid, wanted))
-        if not held:
-            return False
         pidfd = os.pidfd_open(pid)
-        try:
-            for number in held:
-                _filter(_taken(pidfd, number))
-        finally:
-            os.close(pidfd)
-    except (OSError, AttributeError):  # No /proc, no such call, or not allowed.
-        return False
-    return True
-
-
-def queued(ports: Collection[int]) -> int:
-    """How many connections wait to be taken up."""
+    except (OSError, AttributeError):  # It has ended; or the system has no such thing.
+        return []
+    found: list[socket.socket] = []
     try:
-        return sum(each.queued for each in listening(ports))
+        for listener in _listening(pid, pidfd, ports):
+            found.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
+            if len(found) == most:
+                break
     except OSError:
-        return 0
+        close(found)
+        return []
+    finally:
+        os.close(pidfd)
+    return found
 
 
-def listening(ports: Collection[int]) -> Iterator[Listening]:
-    """Everybody's listening sockets at `ports`. Raises `OSError`."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(FileNotFoundError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                parts = line.split()
-                port = int(parts[1].rpartition(":")[2], 16)
-                if parts[3] == _LISTENING and port in ports:
-                    yield Listening(int(parts[9]), port, int(parts[4].partition(":")[2], 16))
+def queued(listeners: Sequence[socket.socket]) -> int:
+    """How many connections wait to be taken up."""
+    known = (each.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUED.stop) for each in listeners)
+    return sum(struct.unpack("=I", each[_QUEUED])[0] for each in known)
 
 
-def _sockets(pid: int, inodes: Collection[int]) -> Iterator[int]:
-    """The process's file descriptors of them."""
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            named = re.fullmatch(r"socket:\[(\d+)\]", str(each.readlink()))
-            if named is not None and int(named[1]) in inodes:
-                yield int(each.name)
+def close(listeners: Sequence[socket.socket]) -> None:
+    """Let go of them; the process still has them."""
+    for each in listeners:
+        each.close()
 
 
-def _taken(pidfd: int, number: int) -> socket.socket:
-    """The same socket, for us."""
+def _listening(pid: int, pidfd: int, ports: Collection[int]) -> Iterator[socket.socket]:
+    """The process's own listening sockets; those were among the first that it opened. Raises `OSError`."""
+    for number in sorted(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()):
+        taken = _taken(pidfd, number)
+        if taken is None:
+            continue
+        if taken.getsockopt(socket.SOL_SOCKET, _SO_ACCEPTCONN) and _port(taken) in ports:
+            yield taken
+        else:
+            taken.close()
+
+
+def _taken(pidfd: int, number: int) -> socket.socket | None:
+    """A socket of the process, for us; None if it is something else, or gone."""
     fd = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0)
     if fd < 0:
         code = ctypes.get_errno()
+        if code == errno.EBADF:
+            return None
         raise OSError(code, os.strerror(code))
-    return socket.socket(fileno=fd)
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return socket.socket(fileno=fd)
+    os.close(fd)
+    return None
 
 
-def _filter(listener: socket.socket) -> None:
-    program = ctypes.create_string_buffer(_NO_SYN)
-    with listener:
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
-        )
+def _port(listener: socket.socket) -> int:
+    name = listener.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0
