@@ -44,8 +44,6 @@ LOOK: Final = 1.0
 """Seconds between two looks for streams that stall, or have waited for long enough."""
 AT_ONCE: Final = 64
 """Streams that are told at once; of more, the rest is told after others had their turn."""
-MOST_SHOWN: Final = 200
-"""Streams that a status lists, those that reject something first."""
 LOADS_EVERY: Final = 10
 """Seconds between two reports of load by a client."""
 MAX_LOADS: Final = 10_000

@@ -58,6 +58,7 @@ class Session:
     __slots__ = (
         "_awaited",
         "_brought",
+        "_current",
         "_held_since",
         "_place",
         "_subscriptions",
@@ -74,6 +75,8 @@ class Session:
         self._brought: set[str] = set()
         """Assignments that it had when it came."""
         self._held_since: float | None = None
+        self._current = False
+        """Whether it was found to be current, and nothing has happened since."""
         self.returning = False
         """Whether it had something when it came."""
 
@@ -83,6 +86,7 @@ class Session:
 
     def hear(self, asked: Asked) -> str:
         """Take a request; why the client rejects the last response of that kind, "" if it does not."""
+        self._current = False
         kind, place = asked.kind, self._place
         subscription = self._subscriptions.get(kind)
         if subscription is None:
@@ -103,6 +107,7 @@ class Session:
 
     def told(self, kind: Kind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
         """Some resources that it subscribed to are no longer as they were."""
+        self._current = False
         subscription = self._subscriptions.get(kind)
         if subscription is not None:
             subscription.told(changed, removed)
@@ -136,6 +141,11 @@ class Session:
     @property
     def is_current(self) -> bool:
         """Whether the client has acknowledged everything that there is to say to it, assignments without objection."""
+        if not self._current:
+            self._current = self._is_current()
+        return self._current
+
+    def _is_current(self) -> bool:
         if not self._place.number or self._withholds():
             return False
         for subscription in self._subscriptions.values():

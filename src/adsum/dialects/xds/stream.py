@@ -136,10 +136,11 @@ class Stream:
 
     def settle(self) -> None:
         """Tell up to where the client has acknowledged everything, if it has."""
-        if self.joined is None or not self.joined.session.is_current:
+        joined = self.joined
+        if joined is None:
             return
-        watch, revision = self.joined.watch, self.joined.audience.revision
-        if revision > watch.applied:
+        watch, revision = joined.watch, joined.audience.revision
+        if revision > watch.applied and joined.session.is_current:
             at_once = self._desk.clock.now() - self._acked_at >= SAFE
             self._desk.applied(watch, revision, at_once=at_once)
 
