@@ -33,11 +33,6 @@ class Load:
         self._decay = decay
         self._lock = lock
 
-    def start(self) -> None:
-        """A call begins."""
-        with self._lock:
-            self.in_flight += 1
-
     def finish(self, ok: bool, latency: float, now: float) -> None:
         """A call that was started ended after `latency` seconds."""
         with self._lock:
@@ -73,8 +68,9 @@ class Loads:
 
     def start(self, id: str) -> Load:
         """Count a call to the endpoint as in flight; end it with the load's `finish` or `cancel`, once."""
-        load = self.of(id)
-        load.start()
+        load = self._loads.get(id) or self.of(id)
+        with self._lock:
+            load.in_flight += 1
         return load
 
     def keep(self, ids: Iterable[str]) -> None:
