@@ -26,6 +26,7 @@ from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.fence import Fence
 from adsum.core.guard import Guard
+from adsum.core.tally import Tally
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
 from adsum.probes import Probes
@@ -86,6 +87,7 @@ class Daemon:
             intent=lambda snapshot: intents.of(snapshot.documents),
             refusal=self._refusal,
         )
+        self._tally = Tally()
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []
         """Where it listens."""
@@ -161,10 +163,6 @@ class Daemon:
         """What the node says of itself."""
         snapshot, leases = self.registry.snapshot, self._keeper.leases
         wall, began = self._started
-        standing: dict[str, int] = {}
-        for service in snapshot.services.values():
-            for listing in service.listings.values():
-                standing[listing.status.value] = standing.get(listing.status.value, 0) + 1
         return wire.NodeStatus(
             node=self._config.node,
             version=adsum.__version__,
@@ -177,7 +175,7 @@ class Daemon:
             age=self.registry.age(),
             services=len(snapshot.services),
             instances=snapshot.count,
-            status=standing,
+            status=self._tally.of(snapshot),
             watches=self.registry.watches.count,
             leases=len(leases),
             lapsed=leases.lapsed,

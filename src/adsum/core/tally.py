@@ -1,0 +1,41 @@
+"""How many instances stand how, kept up with the catalog: looking again costs what changed, not what there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from adsum.core import catalog
+from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.core.model import Status
+
+Standing = Counter[Status]
+
+
+class Tally:
+    """Counts snapshot after snapshot of one catalog."""
+
+    def __init__(self) -> None:
+        self._seen = catalog.EMPTY
+        self._of: dict[str, Standing] = {}
+        self._all = Standing()
+
+    def of(self, snapshot: Snapshot) -> dict[str, int]:
+        """How many of the snapshot's instances stand how; a status in which none is, is left out."""
+        seen, self._seen = self._seen, snapshot
+        if snapshot.epoch != seen.epoch or snapshot.revision < seen.revision or snapshot.floor > seen.revision:
+            # Another history, or services were forgotten that may have emptied unseen.
+            self._of, self._all, seen = {}, Standing(), catalog.EMPTY
+        # The order of services is that of their last change.
+        for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's: reversible
+            if service.revision <= seen.revision:
+                break
+            self._count(service)
+        return {status.value: count for status, count in self._all.items() if count}
+
+    def _count(self, service: ServiceSnapshot) -> None:
+        before = self._of.pop(service.name, Standing())
+        after = Standing(listing.status for listing in service.listings.values())
+        self._all.subtract(before)
+        self._all.update(after)
+        if after:
+            self._of[service.name] = after
