@@ -26,7 +26,9 @@ from adsum.gateway.actions import Target
 _TARGET: Final = re.compile(r"(?P<service>[^?@]+)(?:\?(?P<pairs>.+?))?(?:@(?P<weight>\d+))?")
 
 
-@click.group(epilog="Everything a route can do: docs/gateway.md, or /docs of the registry.")
+@click.group(
+    epilog="Example: adsum route add shop --host shop.example --to web. Everything a route can do: docs/gateway.md."
+)
 def route() -> None:
     """Say which requests gateways send where.
 
