@@ -6,10 +6,13 @@ small file of shared memory. A lineage ends when its last Envoy crashes; the nex
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+POSSIBLE: Final = sys.platform == "linux"
+"""Envoy can do it on Linux alone."""
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the system keeps it
 FLAGS: Final = 8
 """Bytes at the end of the file: not zero while one of them is coming up."""
@@ -25,6 +28,8 @@ class Lineage:
 
     def arguments(self) -> list[str]:
         """What the next Envoy is told, so that it finds the one before."""
+        if not POSSIBLE:
+            return ["--disable-hot-restart"]
         if not self._served:
             return ["--use-dynamic-base-id", "--base-id-path", str(self._base_id_file)]
         return ["--base-id", self._base_id_file.read_text().strip(), "--restart-epoch", str(self._epoch)]

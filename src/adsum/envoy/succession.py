@@ -13,8 +13,9 @@ from typing import Final
 from adsum.envoy.draining import KILL_AFTER
 from adsum.envoy.incarnation import Incarnation
 from adsum.envoy.keepsake import Told
-from adsum.envoy.lineage import Lineage
+from adsum.envoy.lineage import POSSIBLE, Lineage
 from adsum.envoy.plan import Plan
+from adsum.envoy.preflight import CannotServe
 
 TAKEOVER: Final = 30.0
 """Seconds that one that is to take over has to come up; then it is given up."""
@@ -61,7 +62,8 @@ class Succession:
 
         Raises `CannotServe` and `TimeoutError`: then `old` goes on, but nobody can ask it anything any more.
         """
-        assert self._lineage is not None  # noqa: S101 - `old` has begun one
+        if self._lineage is None or not POSSIBLE:
+            raise CannotServe("Envoy can take over from another on Linux alone; restart the gateway instead")
         try:
             async with asyncio.timeout(TAKEOVER):
                 new = await self._come_up(plan, self._lineage, None, strict=True)
