@@ -91,7 +91,7 @@ class Api:
         return await self._ask("GET", "/changes", wire.ChangeList, params=[*params, ("limit", str(limit))])
 
     async def routes(self) -> wire.RouteList:
-        """Every route, in the order in which gateways ask them."""
+        """Every route, by name."""
         return await self._ask("GET", "/routes", wire.RouteList)
 
     async def put_route(self, name: str, body: wire.RouteBody) -> wire.Written:

@@ -204,7 +204,7 @@ ROUTES: Final = (
         (404, 422, 503),
         body=wire.AppliedBody,
     ),
-    Route("list_routes", "GET", f"{BASE}/routes", "Every route, in the order of precedence", {200: wire.RouteList}, (503,)),
+    Route("list_routes", "GET", f"{BASE}/routes", "Every route, by name", {200: wire.RouteList}, (503,)),
     Route("read_route", "GET", _ROUTE, "A route", {200: wire.RouteView}, (404, 422, 503)),
     Route(
         "put_route",
