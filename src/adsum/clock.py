@@ -9,13 +9,11 @@ import time
 class SystemClock:
     """Implements `ports.Clock`."""
 
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """Seconds since 1970."""
-        return time.time()
+    # Asked at every pick and twice a request: the library's own, without a function of ours around it.
+    now = staticmethod(time.monotonic)
+    """Monotonic seconds."""
+    wall = staticmethod(time.time)
+    """Seconds since 1970."""
 
     async def sleep(self, length: float) -> None:
         """Return after `length` seconds; one of zero or less yields once."""

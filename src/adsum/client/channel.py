@@ -79,7 +79,7 @@ class Channel:
             endpoint = self._picker.pick(hash_key, exclude)
         except NoEndpoint:
             raise NoEndpoint(self.why_nobody(exclude or frozenset())) from None
-        return Pick(self, endpoint, self._loads.start(endpoint.id), self._now())
+        return Pick(self, endpoint, self._loads.start(endpoint.instance.id), self._now())
 
     def call(
         self, *, idempotent: bool, hash_key: bytes | str | None = None, options: CallOptions | None = None
