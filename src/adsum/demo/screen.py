@@ -120,9 +120,9 @@ def _counts(board: Board) -> Text:
     return Text("  ").join(
         [
             Text(f" {board.rate():.0f} calls a second"),
-            Text(f"{board.sent} sent"),
+            Text(f"{board.sent} sent, {board.passed} through the gateway" if board.passed else f"{board.sent} sent"),
             failed,
-            Text(f"{board.retried} retries that nobody saw"),
+            Text(f"{board.retried} retries unseen"),
             registry,
         ]
     )
