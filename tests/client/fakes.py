@@ -48,6 +48,9 @@ class ScriptedSource:
         self.refuse: Exception | None = None
         self.unaware = 0
         self.closed = False
+        self.answering = asyncio.Event()
+        """Clear: what is registered is in the catalog, and its answer on the way."""
+        self.answering.set()
         self._said: defaultdict[str, asyncio.Queue[Group | Lost | Exception | None]] = defaultdict(asyncio.Queue)
 
     def say(self, *events: Group | Lost | Exception | None, service: str = "orders") -> None:
@@ -73,6 +76,7 @@ class ScriptedSource:
         if self.refuse is not None:
             raise self.refuse
         self.listed[service, id] = body
+        await self.answering.wait()
         return Written(self.epoch, 1, body.ttl)
 
     async def renew(self, leases: Sequence[LeaseBody]) -> Renewed:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -178,6 +179,19 @@ async def test_a_drain_says_whether_everybody_knows(providing: Providing) -> Non
     drained = await registrar.drain()
     assert (drained.done, drained.unaware) == (False, 0)
     assert "down" in drained.why
+
+
+async def test_who_leaves_while_it_is_being_registered_is_drained_all_the_same(providing: Providing) -> None:
+    providing.source.answering.clear()
+    registrar = providing.register()
+    starting = asyncio.create_task(registrar.start())
+    await settle()
+    leaving = asyncio.create_task(registrar.__aexit__(None, None, None))
+    await settle()
+    assert not leaving.done()
+    providing.source.answering.set()
+    await asyncio.gather(starting, leaving)
+    assert providing.asked() == ["register o8000", "override o8000", "deregister o8000"]
 
 
 async def test_who_was_draining_drains_on_after_the_registry_lost_its_state(providing: Providing) -> None:

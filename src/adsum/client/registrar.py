@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from types import TracebackType
@@ -69,6 +70,9 @@ class Registrar:
         self._rng = rng
         self._registering: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
+        self._answered = asyncio.Event()
+        """Clear while a registration is under way: it may be in the catalog already."""
+        self._answered.set()
         self._refusal: AdsumError | None = None
         self._draining: str | None = None
         self._ttl = registration.ttl
@@ -85,6 +89,13 @@ class Registrar:
     def registered(self) -> bool:
         """Whether the registry lists us, as far as we know."""
         return self.state is State.REGISTERED
+
+    async def listed(self, wait: float) -> bool:
+        """Whether the registry lists us, once it has answered what is under way, at latest after `wait` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._answered.wait()
+        return self.registered
 
     @property
     def instance(self) -> Instance | None:
@@ -184,7 +195,7 @@ class Registrar:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.drain_wait > 0 and self.registered:
+        if self.drain_wait > 0 and await self.listed(self.drain_wait):
             await self.drain()
         await self.stop()
 
@@ -229,7 +240,11 @@ class Registrar:
 
     async def _register_once(self) -> None:
         registration = await self._addressed()
-        written = await self._source.register(self.service, self.id, RegistrationBody.of(registration))
+        self._answered.clear()
+        try:
+            written = await self._source.register(self.service, self.id, RegistrationBody.of(registration))
+        finally:
+            self._answered.set()
         self.epoch, self._refusal = written.epoch, None
         self._ttl = written.ttl if written.ttl is not None else registration.ttl
         if not self._move(Event.ACCEPTED):

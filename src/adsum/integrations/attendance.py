@@ -115,7 +115,7 @@ class Attendance:
                 # All of us stop: to close our connections now would be too early for who is still being told.
                 await _until(workers.withdrawn, self._drain_wait + ANSWER_LATE)
         elif not others:
-            if self._drain_wait > 0 and self._registrar.registered:
+            if self._drain_wait > 0 and await self._registrar.listed(self._drain_wait):
                 await self._registrar.drain(self._drain_wait, "the server is stopping")
             workers.withdraw()
 

@@ -54,7 +54,7 @@ class Listing:
 
     async def drain(self, reason: str) -> None:
         """Return when nobody calls it any more, at latest after the drain's time."""
-        if not self._registrar.registered or self._drain_wait <= 0:
+        if self._drain_wait <= 0 or not await self._registrar.listed(self._drain_wait):
             return
         try:
             async with asyncio.timeout(self._drain_wait + LATE):
