@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,9 @@ from adsum.cli import arguments, main
 from adsum.cli.group import root
 from adsum.client.ports import Position
 from adsum.client.shelf import Shelf, Shelved, default_folder
+from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance
+from tests import running
 from tests.cli.conftest import Adsum
 
 if TYPE_CHECKING:
@@ -167,6 +170,31 @@ def test_resolve_waits_for_one_that_is_well(registry: RunningDaemon, adsum: Adsu
         threading.Timer(0.5, taken.listen).start()
         waited = adsum("resolve", "orders", "--wait", "60s")
         assert (waited.code, waited.out, waited.err) == (0, f"127.0.0.1:{port}\n", "")
+
+
+def test_resolve_waits_for_a_registry_that_is_just_starting(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{chosen.getsockname()[1]}"
+    monkeypatch.setenv("ADSUM_URL", f"http://{place}")
+    found: list[RunningDaemon] = []
+
+    def start() -> None:
+        found.append(running.RunningDaemon(ServeConfig(listen=place, store="memory:", xds="off")))
+        register = [sys.executable, "-m", "adsum", "register", "orders", "--port", "8000", "--ttl", "none"]
+        subprocess.run(register, check=True, capture_output=True)
+
+    starting = threading.Timer(0.5, start)
+    starting.start()
+    try:
+        waited = adsum("resolve", "orders", "--wait", "60s")
+        assert (waited.code, waited.out) == (0, "127.0.0.1:8000\n"), waited.err
+    finally:
+        starting.join()
+        for each in found:
+            each.stop()
 
 
 def test_history_says_who_did_what_and_why(orders: RunningDaemon, adsum: Adsum) -> None:

@@ -155,10 +155,9 @@ def resolve(
     zone = Options(zone=loaded.of(ClientConfig).zone)
 
     async def work(client: Client) -> wire.ServiceView:
-        view = await _view(client, service)
-        if wait and not _trusted(_selected(view, zone)):
+        if wait:
             await _wait(client, service, zone, wait)
-            view = await _view(client, service)
+        view = await _view(client, service)
         if not view.instances:
             raise Ended(
                 Exit.NOT_FOUND, unknown(service, [each.name for each in (await client.api.services()).services])

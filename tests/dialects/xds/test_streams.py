@@ -148,6 +148,33 @@ async def test_whoever_comes_before_the_catalog_is_loaded_waits_for_it(world: Wo
     assert [said.kind for said in call.heard] == [CDS]
 
 
+async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_the_newest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+    follow = FakeCompiled.follow
+
+    def counted(self: FakeCompiled, snapshot: Snapshot, *more: Any) -> FakeCompiled:
+        compiled.append(snapshot.revision)
+        return follow(self, snapshot, *more)
+
+    monkeypatch.setattr(FakeCompiled, "follow", counted)
+    await world.registry.start()
+    await settle()
+    for id in ("a", "bb"):
+        await world.register(id)
+    assert compiled == [0]
+    call = world.call()
+    await call.connect()
+    assert compiled == [0, 2]
+    assert call.heard[-1].resources["orders"].count(b"127.0.0.1") == 2
+    await world.register("ccc")
+    assert compiled == [0, 2, 3]
+    await call.close()
+    await world.register("dddd")
+    assert compiled == [0, 2, 3]
+
+
 async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_longer(world: World) -> None:
     await world.registry.start()
     await world.register("a")

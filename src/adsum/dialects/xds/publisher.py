@@ -68,6 +68,15 @@ class Publisher:
         """Of the catalog at it."""
         self._troubled = False
 
+    @property
+    def attended(self) -> bool:
+        """Whether anybody is told; while nobody is, snapshots need not be compiled."""
+        return bool(self._gateways or self._grpc.sessions)
+
+    def behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
+        """Whether this is another than what was published last."""
+        return snapshot is not self._source.snapshot or addresses is not self._source.addresses
+
     def gateways(self, shape: Shape) -> Gateways:
         """The audience of gateways of this shape, with one more in it. Raises `Refused` at `MAX_SHAPES`."""
         audience = self._gateways.get(shape)

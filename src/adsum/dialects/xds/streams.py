@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from adsum.core.errors import Invalid
@@ -28,8 +28,10 @@ _log = logging.getLogger("adsum.xds")
 class Streams:
     """Implements `stream.Desk`."""
 
-    def __init__(self, publisher: Publisher, watches: Watches, clock: Clock) -> None:
+    def __init__(self, publisher: Publisher, watches: Watches, clock: Clock, catch_up: Callable[[], None]) -> None:
+        """`catch_up` has the newest snapshot published, should it not be."""
         self.clock = clock
+        self._catch_up = catch_up
         self._publisher = publisher
         self._watches = watches
         self._pauses = Pauses()
@@ -70,6 +72,7 @@ class Streams:
         shape = _shape(node) if node.is_envoy else None
         watch = self._watches.open(None, cooperates=True, told=False)
         try:
+            self._catch_up()
             publisher = self._publisher
             audience = publisher.gateways(shape) if shape is not None else publisher.grpc_clients()
         except BaseException:

@@ -43,7 +43,7 @@ class Xds:
         self._addresses = Addresses(clock, rng, refusal, self._look_again)
         self._watch: Watch | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.streams = Streams(self._publisher, registry.watches, clock)
+        self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
         self.loads = Loads(clock, lambda service: service in registry.snapshot.services)
         self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
             {
@@ -71,18 +71,26 @@ class Xds:
         await self._addresses.close()
 
     async def _follow(self) -> None:
-        """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together."""
+        """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together.
+
+        While nobody is told, only the first is: it shows whether the registry began with an empty catalog.
+        """
         watches = self._registry.watches
         with watches.open(None) as self._watch:
             while not watches.ended:
                 if self._registry.ready:
-                    self._publish()
+                    self._addresses.follow(self._registry.snapshot)
+                    if self._publisher.attended or not self._publisher.number:
+                        self._publish()
                 await self._watch.changed()
 
+    def _catch_up(self) -> None:
+        """Somebody is about to be told, maybe the first for long."""
+        if self._publisher.number and self._publisher.behind(self._registry.snapshot, self._addresses.known):
+            self._publish()
+
     def _publish(self) -> None:
-        snapshot = self._registry.snapshot
-        self._addresses.follow(snapshot)
-        told = self._publisher.publish(snapshot, self._addresses.known, self._clock.now())
+        told = self._publisher.publish(self._registry.snapshot, self._addresses.known, self._clock.now())
         if told is None:
             self.streams.tell_all()
         else:
