@@ -61,6 +61,8 @@ class Addresses:
         if moved:
             self._names, self._revision = {}, -1
         for service in self._touched(snapshot):
+            if self._still_nameless(service):
+                continue
             names = frozenset(
                 each.instance.address for each in service.listings.values() if is_name(each.instance.address)
             )
@@ -80,6 +82,13 @@ class Addresses:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _still_nameless(self, service: ServiceSnapshot) -> bool:
+        """Whether it had no names, and what changed brought none: told without looking at every instance."""
+        if service.name in self._names or self._revision < 0:
+            return False
+        diff = service.since(self._revision)
+        return diff is not None and not any(is_name(each.instance.address) for each in diff.changed)
 
     def _touched(self, snapshot: Snapshot) -> Iterable[ServiceSnapshot]:
         """The services that changed since the snapshot before: the catalog keeps them in the order of their changes."""
