@@ -173,7 +173,7 @@ class Asking:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def put(self, path: str, **body: object) -> Any:
+    async def put(self, path: str, /, **body: object) -> Any:
         answer = await self.http.put(path, json=body)
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
