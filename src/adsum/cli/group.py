@@ -46,6 +46,9 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
         },
         "The gateway": {
             "gateway": Entry("Take requests and pass them on to who is here", "adsum.cli.gateway:gateway"),
+            "grpc-bootstrap": Entry(
+                "Print what gRPC clients need to call without a proxy", "adsum.cli.bootstrap:grpc_bootstrap"
+            ),
             "route": Entry("Say which requests gateways send where", "adsum.cli.routing:route"),
         },
         "The shell": {

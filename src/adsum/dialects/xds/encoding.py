@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from envoy.config.core.v3.health_check_pb2 import DRAINING, UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
@@ -13,6 +14,8 @@ from adsum.gateway.resources import Kind, Resource, pack
 
 _HEADS: Final = 1_024
 """How many heads are remembered: all streams that are told one thing at one publication share theirs."""
+_IDLE: Final = frozenset({UNHEALTHY, DRAINING})
+"""The health of endpoints that get no calls."""
 
 
 def delta(kind: Kind, nonce: str, revision: int, resources: Sequence[Resource], gone: Sequence[str]) -> bytes:
@@ -46,7 +49,8 @@ def nobody(name: str) -> Resource:
 
 
 @lru_cache(_HEADS)
-def is_empty(assignment: bytes) -> bool:
-    """Whether an assignment, encoded for delta, has no endpoint."""
+def is_deserted(assignment: bytes) -> bool:
+    """Whether nobody in an assignment, encoded for delta, takes calls: it is empty, or they are yet to start."""
     said = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
-    return not any(locality.lb_endpoints for locality in ClusterLoadAssignment.FromString(said.value).endpoints)
+    localities = ClusterLoadAssignment.FromString(said.value).endpoints
+    return all(each.health_status in _IDLE for locality in localities for each in locality.lb_endpoints)

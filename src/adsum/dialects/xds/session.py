@@ -217,20 +217,20 @@ class Session:
             return False
         if Kind.ASSIGNMENT not in self._subscriptions:
             return True
-        self._brought = {name for name in self._brought if self._is_empty(name)}
+        self._brought = {name for name in self._brought if self._is_deserted(name)}
         return bool(self._brought)
 
     def _say_who_is_there(self) -> bytes | None:
-        """Say assignments that somebody is in, and nothing else."""
+        """Say assignments with somebody in them who takes calls, and nothing else."""
         subscription = self._subscriptions.get(Kind.ASSIGNMENT)
         if subscription is None:
             return None
-        withheld = {name for name in subscription.owed if self._is_empty(name)}
+        withheld = {name for name in subscription.owed if self._is_deserted(name)}
         subscription.owed -= withheld
         response = self._say(Kind.ASSIGNMENT)
         subscription.owed |= withheld
         return response
 
-    def _is_empty(self, name: str) -> bool:
+    def _is_deserted(self, name: str) -> bool:
         assignment = self._place.find(Kind.ASSIGNMENT, name)
-        return assignment is None or encoding.is_empty(assignment.delta)
+        return assignment is None or encoding.is_deserted(assignment.delta)

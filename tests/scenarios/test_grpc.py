@@ -1,0 +1,103 @@
+"""gRPC programs without a proxy, on real processes: they find each other, and lose no call."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.scenarios.processes import Asking, Child, Place, until
+
+PROGRAMS = "tests.integrations.grpc_programs"
+
+
+class Names:
+    """The registry of a scenario, and programs that follow it over xDS."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.xds = f"127.0.0.1:{place.port()}"
+
+    async def registry(self, store: str = "") -> Child:
+        return await self.place.serve(store, "--xds", self.xds)
+
+    def program(self, *argv: str) -> Child:
+        return self.place.run(argv[0], "-m", PROGRAMS, *argv, ADSUM_GRPC_XDS=self.xds)
+
+
+def _answers(caller: Child) -> Counter[str]:
+    return Counter(caller.out.splitlines())
+
+
+def _failures(caller: Child) -> list[str]:
+    return [line for line in caller.out.splitlines() if ":" in line]
+
+
+async def _passing(asking: Asking, *ids: str) -> None:
+    await asking.stand("names", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+
+
+@pytest.fixture
+def names(place: Place) -> Names:
+    return Names(place)
+
+
+@pytest.mark.parametrize("kind", ["", "sync-"], ids=["asyncio", "threads"])
+async def test_servers_come_and_go_by_drain_and_no_call_fails(names: Names, kind: str) -> None:
+    await names.registry()
+    running = {name: names.program(f"{kind}serve", name) for name in ("a", "b")}
+    async with Asking(names.place.url) as asking:
+        await _passing(asking, "a", "b")
+        caller = names.program(f"{kind}call", "names")
+        await until(lambda: {"a", "b"} <= _answers(caller).keys(), lambda: caller.out + caller.errors)
+        names.program(f"{kind}serve", "c")
+        await _passing(asking, "a", "b", "c")
+        await until(lambda: _answers(caller)["c"] > 3)
+        assert await running["a"].end() == 0, running["a"].errors
+        assert "ended" in running["a"].out
+        seen = _answers(caller)
+        await until(lambda: _answers(caller)["b"] > seen["b"] + 20)
+        assert _answers(caller)["a"] == seen["a"], "it was called after it had left"
+        assert await caller.end() == 0, caller.errors
+        assert _failures(caller) == []
+
+
+@pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
+async def test_calls_go_on_while_the_registry_is_killed_and_comes_back(names: Names, store: str) -> None:
+    node = await names.registry(store)
+    names.program("serve", "a")
+    async with Asking(names.place.url) as asking:
+        await _passing(asking, "a")
+        caller = names.program("call", "names")
+        await until(lambda: _answers(caller)["a"], lambda: caller.out + caller.errors)
+        await node.end(signal.SIGKILL)
+        seen = _answers(caller)["a"]
+        await until(lambda: _answers(caller)["a"] > seen + 50)
+        await names.registry(store)
+        await _passing(asking, "a")
+        names.program("serve", "b")
+        await until(lambda: _answers(caller)["b"], lambda: caller.out[-1000:] + caller.errors)
+        assert _failures(caller) == []
+
+
+async def test_a_service_that_nobody_registered_fails_at_once_with_its_name(names: Names) -> None:
+    await names.registry()
+    caller = names.program("call", "nobody")
+    await until(lambda: caller.out, lambda: caller.errors)
+    first = caller.out.splitlines()[0]
+    assert first.startswith("UNAVAILABLE after ")
+    assert float(first.split()[2]) < 10.0, first
+    assert "nobody" in first
+
+
+async def test_the_bootstrap_for_other_languages_names_the_registry(names: Names) -> None:
+    printed = names.place.adsum("grpc-bootstrap", "--xds", "10.0.0.1:23787,10.0.0.2:23787")
+    assert await printed.ended() == 0
+    (server,) = json.loads(printed.out)["xds_servers"]
+    assert server["server_uri"] == "ipv4:10.0.0.1:23787,10.0.0.2:23787"
+    assert server["channel_creds"] == [{"type": "insecure"}]
+    wrong = names.place.adsum("grpc-bootstrap", "--xds", "nowhere")
+    assert await wrong.ended() == 78
+    assert "HOST:PORT" in wrong.errors
