@@ -38,3 +38,16 @@ def _loads(xds: Xds) -> Iterable[Metric]:
         dropped.add_metric([service], load.dropped)
         running.add_metric([service], load.in_progress)
     yield from (requests, errors, dropped, running)
+    yield from _instance_loads(xds)
+
+
+def _instance_loads(xds: Xds) -> Iterable[Metric]:
+    labels = ["service", "instance"]
+    requests = CounterMetricFamily(
+        "adsum_routed_instance_requests", "Requests that clients routed to it", labels=labels
+    )
+    errors = CounterMetricFamily("adsum_routed_instance_errors", "Those of them that failed", labels=labels)
+    for key, load in sorted(xds.instance_loads(), key=lambda each: each[0]):
+        requests.add_metric([*key], load.requests)
+        errors.add_metric([*key], load.errors)
+    yield from (requests, errors)

@@ -46,5 +46,7 @@ AT_ONCE: Final = 64
 """Streams that are told at once; of more, the rest is told after others had their turn."""
 LOADS_EVERY: Final = 10
 """Seconds between two reports of load by a client."""
+MAX_PLACES: Final = 20_000
+"""Places (service, address, port) whose load is kept; further ones are not counted, those that left are forgotten."""
 MAX_LOADS: Final = 10_000
 """Pairs of client and service whose load is kept; further ones are not counted."""

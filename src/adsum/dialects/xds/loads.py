@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -10,15 +10,19 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
+from adsum.core.catalog import ServiceSnapshot
+from adsum.core.model import Key, Listing
 from adsum.core.rules import shown
-from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_LOADS, MAX_NODE
+from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_LOADS, MAX_NODE, MAX_PLACES
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refused, malformed
 from adsum.dialects.xds.stream import Call
 from adsum.ports import Clock
 
 _ASKED: Final[bytes] = LoadStatsResponse(
-    send_all_clusters=True, load_reporting_interval=Duration(seconds=LOADS_EVERY)
+    send_all_clusters=True,
+    load_reporting_interval=Duration(seconds=LOADS_EVERY),
+    report_endpoint_granularity=True,
 ).SerializeToString()
 
 
@@ -43,6 +47,8 @@ class Loads:
         self._streams: dict[str, int] = {}
         self._pairs = 0
         self._totals: dict[str, Load] = {}
+        self._places: dict[str, dict[tuple[str, int], Load]] = {}
+        self._count = 0
 
     def of(self, node: str) -> Mapping[str, Load]:
         """What one client said, by service."""
@@ -62,6 +68,23 @@ class Loads:
             for service, each in loads.items():
                 totals[service].in_progress += each.in_progress
         return totals
+
+    def by_instance(
+        self, services: Mapping[str, ServiceSnapshot], addresses: Mapping[str, str]
+    ) -> Iterator[tuple[Key, Load]]:
+        """What all clients said since the node started, by instance; what was said of those that left is forgotten.
+
+        `addresses` are those of host names: clients were told, and tell, numbers.
+        """
+        for service, places in list(self._places.items()):
+            known = services.get(service)
+            here = {} if known is None else {_place(each, addresses): each.key for each in known.listings.values()}
+            for place in places.keys() - here.keys():
+                del places[place]
+                self._count -= 1
+            if not places:
+                del self._places[service]
+            yield from ((here[place], load) for place, load in places.items())
 
     async def speak(self, call: Call) -> None:
         """Take one client's reports until it ends."""
@@ -107,12 +130,26 @@ class Loads:
                 report.requests += part.total_issued_requests
                 report.errors += part.total_error_requests
                 report.in_progress += part.total_requests_in_progress
+                for endpoint in part.upstream_endpoint_stats:
+                    self._take_place(cluster.cluster_name.partition("?")[0], endpoint)
         for load in loads.values():
             load.in_progress = 0  # What is not reported is at rest.
         for service, report in reports.items():
             if report != Load() and self._has_room(loads, service):
                 _add(loads.setdefault(service, Load()), report)
                 _add(self._totals.setdefault(service, Load()), replace(report, in_progress=0))
+
+    def _take_place(self, service: str, said: Any) -> None:
+        where = said.address.socket_address
+        places = self._places.get(service, {})
+        load = places.get((where.address, where.port_value))
+        if load is None:
+            if self._count >= MAX_PLACES or not self._is_known(service):
+                return
+            self._count += 1
+            load = self._places.setdefault(service, places)[where.address, where.port_value] = Load()
+        load.requests += said.total_issued_requests
+        load.errors += said.total_error_requests
 
     def _has_room(self, loads: dict[str, Load], service: str) -> bool:
         if service in loads:
@@ -121,6 +158,11 @@ class Loads:
             return False
         self._pairs += 1
         return True
+
+
+def _place(listing: Listing, addresses: Mapping[str, str]) -> tuple[str, int]:
+    instance = listing.instance
+    return addresses.get(instance.address, instance.address), instance.port
 
 
 def _parsed(request: bytes) -> Any:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from random import Random
 from types import MappingProxyType
 from typing import Final
 
+from adsum.core.model import Key
 from adsum.dialects.xds import delta, sotw
 from adsum.dialects.xds.addresses import Addresses, Refusal
 from adsum.dialects.xds.bounds import LOOK
-from adsum.dialects.xds.loads import Loads
+from adsum.dialects.xds.loads import Load, Loads
 from adsum.dialects.xds.publisher import Compiled, IntentOf, Publisher
 from adsum.dialects.xds.stream import Call
 from adsum.dialects.xds.streams import Streams
@@ -69,6 +70,10 @@ class Xds:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.streams.close()
         await self._addresses.close()
+
+    def instance_loads(self) -> Iterator[tuple[Key, Load]]:
+        """What clients said of the requests that they sent to each instance."""
+        return self.loads.by_instance(self._registry.snapshot.services, self._addresses.known)
 
     async def _follow(self) -> None:
         """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together.
