@@ -29,6 +29,8 @@ BENCHMARKS: Final = {
     "fanout": "one change to 10,000 watchers, and a burst",
     "renew": "100,000 instances held by one node",
     "checks": "5,000 checks run by one node",
+    "gateway": "requests through the gateway, beside other proxies",
+    "pushes": "one change to many gateways, and to the first routed request",
     "pick": "choosing an endpoint, for each policy",
     "change": "one change of a large catalog, on both sides",
 }

@@ -20,7 +20,7 @@ _SERVE: Final = """
 import sys
 from adsum.config import ServeConfig
 from adsum.daemon import serve
-serve(ServeConfig(listen=sys.argv[1], xds="127.0.0.1:0", store=sys.argv[2], node="bench"))
+serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="bench"))
 """
 """What `adsum serve` does once its options are read, with the defaults, the log included."""
 
@@ -35,7 +35,9 @@ class Node(Child):
     def __init__(self, folder: Path, store: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        super().__init__("adsum", [sys.executable, "-c", _SERVE, f"127.0.0.1:{self.port}", store], folder)
+        self.xds = f"127.0.0.1:{free_port()}"
+        places = [f"127.0.0.1:{self.port}", store, self.xds]
+        super().__init__("adsum", [sys.executable, "-c", _SERVE, *places], folder)
         self.started = self.wait_until(lambda: ready(self.url))
         """Seconds that it took to start."""
 

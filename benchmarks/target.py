@@ -1,4 +1,7 @@
-"""What checks are run against: a server that answers 200 to everything, as cheaply as Python can. Run as a process."""
+"""What is checked and routed to: a server that answers 200 to everything, as cheaply as Python can; run as a process.
+
+`target.py PORT [BODY]`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import cast
 
 import uvloop
 
+BODY = sys.argv[2].encode() if len(sys.argv) > 2 else b"ok"
+
 
 class _Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -15,7 +20,7 @@ class _Answering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if data.endswith(b"\r\n\r\n"):
-            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY))
 
 
 async def main(port: int) -> None:

@@ -1,0 +1,103 @@
+"""Requests through the gateway, 64 callers at a time, beside a static Envoy, nginx and HAProxy in front of the same two
+instances. Rounds are interleaved, and ratios are taken round by round. CPU is the proxy's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import repeat
+from typing import Final
+from urllib.request import urlopen
+
+from benchmarks import callers, h2load, load, proxies
+from benchmarks.load import CALLERS, Load, Measured
+from benchmarks.peers import Node
+from benchmarks.processes import Trouble
+from benchmarks.proxies import Gateway, Proxy, Target
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Row, Skipped, length, rate, say
+
+LEAST: Final = 0.98
+"""Of a static Envoy's rate."""
+
+
+def run(setting: Setting) -> list[Result]:
+    skipped: list[Result] = []
+    with ExitStack() as stack:
+        node = stack.enter_context(Node(setting.folder, "memory:"))
+        targets = [stack.enter_context(Target(setting.folder)) for _ in range(2)]
+        for number, target in enumerate(targets):
+            target.register(node, f"o{number}")
+        ours = stack.enter_context(Gateway(setting.folder, node))
+        logging = stack.enter_context(Gateway(setting.folder, node, access_log="json"))
+        ports = [target.port for target in targets]
+        peers = [stack.enter_context(proxies.static_envoy(setting.folder, ports))]
+        for make in (proxies.nginx, proxies.haproxy):
+            try:
+                peers.append(stack.enter_context(make(setting.folder, ports)))
+            except Trouble as trouble:
+                skipped.append(Skipped(f"requests through {make.__name__}", str(trouble)))
+        found = _rounds(setting, [ours, logging, *peers])
+    mine, logged, *others = found.values()
+    rows = [row for peer, theirs in zip(peers, others, strict=True) for row in _beside(peer.name, mine, theirs)]
+    return [*rows, _logged(mine, logged), *skipped]
+
+
+def _rounds(setting: Setting, through: list[Proxy]) -> dict[Proxy, list[Measured]]:
+    found: dict[Proxy, list[Measured]] = {proxy: [] for proxy in through}
+    many = setting.so_many(30_000, 1_000)
+    for proxy in through:
+        proxy.wait_until(lambda url=proxy.url: _answers(url))  # type: ignore[misc]
+        _send(setting, proxy, many // 10)
+    for turn in range(setting.so_many(5, 1)):
+        say(f"  round {turn + 1}")
+        for proxy, measured in found.items():
+            measured.append(load.measured(proxy, lambda proxy=proxy: _send(setting, proxy, many)))  # type: ignore[misc]
+    return found
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5.0) as answer:
+            body: bytes = answer.read()
+    except OSError:
+        return False
+    return body == b"ok"
+
+
+def _send(setting: Setting, proxy: Proxy, many: int) -> Load:
+    if h2load.there():
+        return h2load.get(proxy.url, CALLERS, many, setting.folder)
+    request = f"GET /{proxies.SERVICE}/ HTTP/1.1\r\nhost: 127.0.0.1:{proxy.port}\r\n\r\n".encode()
+    return callers.call_all(proxy.port, repeat(request), CALLERS, callers.Http1, count=many)
+
+
+def _beside(name: str, ours: list[Measured], theirs: list[Measured]) -> list[Row]:
+    faster = load.ratio(ours, theirs, load.speed)
+    aim = name.startswith("static")
+    return [
+        Row(
+            f"through the gateway, beside {name}: rate",
+            rate(load.typical(ours, load.speed)),
+            f"{name} {rate(load.typical(theirs, load.speed))}",
+            faster,
+            f"≥ {LEAST}x" if aim else "",
+            faster >= LEAST if aim else None,
+            (("rate", load.typical(ours, load.speed)), ("peer_rate", load.typical(theirs, load.speed))),
+        ),
+        _cost(f"through the gateway, beside {name}: CPU a request", name, ours, theirs, load.cpu),
+        _cost(f"through the gateway, beside {name}: p99", name, ours, theirs, load.p99),
+    ]
+
+
+def _cost(what: str, name: str, ours: list[Measured], theirs: list[Measured], of: Callable[[Measured], float]) -> Row:
+    mine, peers = load.typical(ours, of), load.typical(theirs, of)
+    values = (("ours", mine), ("peer", peers))
+    return Row(what, length(mine), f"{name} {length(peers)}", 1 / load.ratio(ours, theirs, of), values=values)
+
+
+def _logged(ours: list[Measured], logged: list[Measured]) -> Row:
+    dearer = load.ratio(logged, ours, load.cpu)
+    words = f"{length(load.typical(logged, load.cpu))}, {dearer:.2f} of the cost without"
+    return Row("through the gateway with its access log, as JSON: CPU a request", words, values=(("dearer", dearer),))
