@@ -30,6 +30,7 @@ BENCHMARKS: Final = {
     "renew": "100,000 instances held by one node",
     "checks": "5,000 checks run by one node",
     "gateway": "requests through the gateway, beside other proxies",
+    "features": "what each thing that the gateway does costs a request",
     "pushes": "one change to many gateways, and to the first routed request",
     "pick": "choosing an endpoint, for each policy",
     "change": "one change of a large catalog, on both sides",

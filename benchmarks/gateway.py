@@ -14,7 +14,7 @@ from benchmarks import callers, h2load, load, proxies
 from benchmarks.load import CALLERS, Load, Measured
 from benchmarks.peers import Node
 from benchmarks.processes import Trouble
-from benchmarks.proxies import Gateway, Proxy, Target
+from benchmarks.proxies import Gateway, Proxy, Target, featured_envoy, static_envoy
 from benchmarks.setting import Setting
 from benchmarks.table import Result, Row, Skipped, length, rate, say
 
@@ -32,7 +32,7 @@ def run(setting: Setting) -> list[Result]:
         ours = stack.enter_context(Gateway(setting.folder, node))
         logging = stack.enter_context(Gateway(setting.folder, node, access_log="json"))
         ports = [target.port for target in targets]
-        peers = [stack.enter_context(proxies.static_envoy(setting.folder, ports))]
+        peers = [stack.enter_context(make(setting.folder, ports)) for make in (static_envoy, featured_envoy)]
         for make in (proxies.nginx, proxies.haproxy):
             try:
                 peers.append(stack.enter_context(make(setting.folder, ports)))
@@ -46,11 +46,11 @@ def run(setting: Setting) -> list[Result]:
 
 def _rounds(setting: Setting, through: list[Proxy]) -> dict[Proxy, list[Measured]]:
     found: dict[Proxy, list[Measured]] = {proxy: [] for proxy in through}
-    many = setting.so_many(30_000, 1_000)
+    many = setting.so_many(10_000, 1_000)
     for proxy in through:
         proxy.wait_until(lambda url=proxy.url: _answers(url))  # type: ignore[misc]
         _send(setting, proxy, many // 10)
-    for turn in range(setting.so_many(5, 1)):
+    for turn in range(setting.so_many(12, 1)):
         say(f"  round {turn + 1}")
         for proxy, measured in found.items():
             measured.append(load.measured(proxy, lambda proxy=proxy: _send(setting, proxy, many)))  # type: ignore[misc]

@@ -13,6 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from google.protobuf.json_format import MessageToDict
+
+from adsum.envoy.figures import stats_config
+from adsum.gateway import clusters, listeners, virtual_hosts
+from adsum.gateway.clusters import Traits
+from adsum.gateway.shape import Shape
+from adsum.gateway.upstreams import Policy, Upstream
 from benchmarks import target
 from benchmarks.peers import Node
 from benchmarks.processes import Child, Trouble, accepts, free_port
@@ -81,12 +88,47 @@ def static_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
     """Envoy with the least that does the same: one route, one cluster, no control plane."""
     port = free_port()
     file = folder / "envoy.json"
-    file.write_text(json.dumps(_static(port, ports)))
+    file.write_text(json.dumps(bare(port, ports)))
     command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
     return Proxy("static Envoy", command, folder, port)
 
 
-def _static(port: int, ports: Sequence[int]) -> dict[str, Any]:
+def featured_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
+    """The same with everything that requests meet in our gateway: what is left is what following a registry costs."""
+    port = free_port()
+    file = folder / "featured.json"
+    file.write_text(json.dumps(featured(port, ports)))
+    command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
+    return Proxy("static Envoy with its features", command, folder, port)
+
+
+def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
+    """Of an Envoy that does with each request what our gateway does."""
+    shape = Shape((f"127.0.0.1:{port}",), access_log="off")
+    listener = _json(listeners.listener(shape.listen[0], shape))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    manager["route_config"] = _json(virtual_hosts.route_configuration((), [SERVICE], behind_proxy=False))
+    upstream = Upstream(SERVICE)
+    cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Traits.of((), upstream.protocol), ""))
+    del cluster["eds_cluster_config"]
+    cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
+    return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _json(message: Any) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _assignment(ports: Sequence[int]) -> dict[str, Any]:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": each}}}} for each in ports
+    ]
+    return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
+
+
+def bare(port: int, ports: Sequence[int]) -> dict[str, Any]:
+    """Of an Envoy with one route and one cluster, all else by default."""
     route = {"match": {"prefix": f"/{SERVICE}/"}, "route": {"cluster": SERVICE, "prefix_rewrite": "/"}}
     manager = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -105,14 +147,11 @@ def _static(port: int, ports: Sequence[int]) -> dict[str, Any]:
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
     }
-    endpoints = [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": each}}}} for each in ports
-    ]
     cluster = {
         "name": SERVICE,
         "type": "STATIC",
         "lb_policy": "LEAST_REQUEST",
-        "load_assignment": {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]},
+        "load_assignment": _assignment(ports),
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
