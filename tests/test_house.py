@@ -20,7 +20,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 FLOORS = (
     ("core",),
     ("balance", "gateway", "ports"),
-    ("wire",),
+    ("wire", "etcd"),
     ("watches", "clock"),
     ("registry",),
     ("keeper",),

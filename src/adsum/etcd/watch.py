@@ -1,0 +1,183 @@
+"""Following all keys under a prefix, over connections that break and members that hang or lose their leader.
+
+A quiet watch proves once a second that it is alive: etcd is asked how far it is, and one that does not answer within
+`SILENCE` seconds is left. What happened meanwhile is told by the next connection, from the revision after the last one
+that was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+import grpc.aio
+
+from adsum.core.backoff import Backoff
+from adsum.etcd import translation
+from adsum.etcd.connection import END, Etcd, translated
+from adsum.etcd.errors import EtcdError, Refused, Unreachable
+from adsum.etcd.messages import MESSAGE
+from adsum.etcd.values import Header, KeyValue, end_of
+from adsum.ports import Clock
+
+ASK: Final = 1.0
+"""Seconds between two questions how far etcd is."""
+SILENCE: Final = 3.0
+"""Seconds without a word after which a member counts as hanging."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Bounds of the pause before connecting again, in seconds."""
+MAX_FRAGMENTS: Final = 10_000
+"""Pieces of one revision that are put together; more break the connection."""
+
+_DELETED: Final = 1
+"""`Event.EventType.DELETE`"""
+_Request: Final = MESSAGE["WatchRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A key was set to `now`, or, if that is None, is gone."""
+
+    key: bytes
+    now: KeyValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that happened under the prefix at one revision, in order."""
+
+    revision: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Nothing happened that was not told; so said a member that had a leader then."""
+
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The connection is lost, and another is being made."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What happened meanwhile is not kept any more: load everything anew. The watch is over."""
+
+    why: str
+
+
+Told = Seen | Fresh | Broken | Gone
+
+
+async def watch(etcd: Etcd, prefix: bytes, since: int, clock: Clock, rng: Random) -> AsyncGenerator[Told, None]:
+    """Follow every key that begins with `prefix`, from the changes of revision `since` on, for ever or until `Gone`."""
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    while True:
+        host = etcd.host
+        try:
+            async with aclosing(_connection(etcd, prefix, since)) as told:
+                async for each in told:
+                    backoff.reset()
+                    yield each
+                    if isinstance(each, Gone):
+                        return
+                    if isinstance(each, Seen):
+                        since = each.revision + 1
+            why = "etcd ended the watch"
+        except EtcdError as error:
+            why = str(error)
+        etcd.failed(host)
+        yield Broken(f"{host}: {why}")
+        await clock.sleep(backoff.next(rng))
+
+
+async def _connection(etcd: Etcd, prefix: bytes, since: int) -> AsyncGenerator[Told, None]:
+    """One connection's part. Raises `EtcdError`."""
+    _, call = await etcd.stream("Watch/Watch", "WatchResponse")
+    asking: asyncio.Task[None] | None = None
+    try:
+        wanted = {"key": prefix, "range_end": end_of(prefix), "start_revision": since, "fragment": True}
+        await call.write(_Request(create_request=wanted))
+        asking = asyncio.create_task(_ask(call), name="adsum-etcd-progress")
+        async with aclosing(_whole(call)) as answers:
+            async for answer in answers:
+                _mind(etcd, answer)
+                if answer.compact_revision:
+                    yield Gone(f"revisions up to {answer.compact_revision} are compacted")
+                    return
+                for seen in _by_revision(answer.events):
+                    yield seen
+                if not answer.created:  # That one comes before what happened meanwhile.
+                    yield Fresh(translation.header(answer.header))
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            etcd.forget_token()
+        raise translated(error) from None
+    except asyncio.InvalidStateError as error:  # The call ended while we wrote.
+        raise Unreachable(str(error)) from None
+    finally:
+        if asking is not None:
+            asking.cancel()
+        call.cancel()
+
+
+def _mind(etcd: Etcd, answer: Any) -> None:
+    """A watch that is refused is told so inside a stream that goes on."""
+    if not answer.canceled or answer.compact_revision:
+        return
+    reason = answer.cancel_reason
+    if "auth token" in reason or "Unauthenticated" in reason:
+        etcd.forget_token()
+    if not reason or "leader" in reason:
+        raise Unreachable(reason or "etcd cancelled the watch")
+    raise Refused(f"etcd refuses the watch: {reason}")
+
+
+async def _whole(call: Any) -> AsyncGenerator[Any, None]:
+    """Every answer, put together from its fragments."""
+    joined: Any = None
+    pieces = 0
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                answer = await call.read()
+        except TimeoutError:
+            raise Unreachable(f"not a word for {SILENCE:g} s") from None
+        if answer is END:
+            code, words = await call.code(), await call.details()
+            raise Unreachable(words or f"the stream ended: {code}")
+        if joined is None:
+            joined, pieces = answer, 0
+        else:
+            joined.events.extend(answer.events)
+            pieces += 1
+            if pieces > MAX_FRAGMENTS:
+                raise Unreachable(f"more than {MAX_FRAGMENTS} pieces of one answer")
+        if not answer.fragment:
+            yield joined
+            joined = None
+
+
+async def _ask(call: Any) -> None:
+    """Ask how far etcd is, again and again; who reads minds what becomes of the call."""
+    with suppress(grpc.RpcError, asyncio.InvalidStateError):
+        while True:
+            await asyncio.sleep(ASK)
+            await call.write(_Request(progress_request={}))
+
+
+def _by_revision(events: Any) -> list[Seen]:
+    found: dict[int, list[Event]] = {}
+    for each in events:
+        now = None if each.type == _DELETED else translation.key_value(each.kv)
+        found.setdefault(each.kv.mod_revision, []).append(Event(each.kv.key, now))
+    return [Seen(revision, tuple(found[revision])) for revision in sorted(found)]
