@@ -21,7 +21,7 @@ PLACES: Final[dict[str, Callable[[Path], str]]] = {
     "memory": lambda folder: "memory:",
     "sqlite": lambda folder: f"sqlite:///{folder}/adsum.db",
 }
-"""A URL of each store. One that has none here fails the contract suite."""
+"""A URL of each store that lives in a folder. One that has none, here or there, fails the contract suite."""
 
 Listings = dict[Key, Listing]
 
@@ -31,6 +31,8 @@ class Place:
     """One place of a store, where it is opened again and again."""
 
     url: str
+    zero: int = -1
+    """The revision of the store before anything was written."""
     _kept: Store | None = None
 
     @asynccontextmanager
@@ -41,6 +43,8 @@ class Place:
         store = self._kept
         await store.open()
         try:
+            if self.zero < 0:
+                self.zero = (await shown(store)).revision
             yield store
         finally:
             await store.close()

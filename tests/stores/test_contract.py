@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from adsum.core.changes import HISTORY, Batch, Whole
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.stores.feed import MAX_BEHIND
+from tests.etcds import Etcd
 from tests.stores.places import PLACES, Place, change, following, listed, put, shown, withdraw
 
 SLACK = 2_000
@@ -20,13 +22,16 @@ SLACK = 2_000
 
 @pytest.fixture(params=stores.STORES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "etcd":
+        etcd: Etcd = request.getfixturevalue("etcd")
+        return Place(f"{etcd.url}?prefix=/{secrets.token_hex(4)}")
     return Place(PLACES[request.param](tmp_path))
 
 
-async def test_a_new_store_is_empty_at_revision_zero(place: Place) -> None:
+async def test_a_new_store_is_empty(place: Place) -> None:
     async with place.open() as store:
         snapshot = await shown(store)
-        assert (snapshot.revision, listed(snapshot)) == (0, {})
+        assert (snapshot.revision, listed(snapshot)) == (place.zero, {})
         assert len(snapshot.epoch) == 32
         assert await store.history(None, None, 10) == []
 
@@ -34,14 +39,14 @@ async def test_a_new_store_is_empty_at_revision_zero(place: Place) -> None:
 async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: Place) -> None:
     async with place.open() as store:
         first = change("o1")
-        await store.commit([first], 0)
+        await store.commit([first], place.zero)
         async with following(store) as follower:
             assert isinstance(await follower.next(), Whole)
             later = [change("o2"), change("o1", None)], [change("o3")]
-            for basis, changes in enumerate(later, 1):
+            for basis, changes in enumerate(later, place.zero + 1):
                 await store.commit(changes, basis)
             assert [await follower.next() for _ in later] == [
-                Batch(revision, tuple(changes)) for revision, changes in enumerate(later, 2)
+                Batch(revision, tuple(changes)) for revision, changes in enumerate(later, place.zero + 2)
             ]
             assert set(listed(follower.snapshot)) == {Key("orders", "o2"), Key("orders", "o3")}
 
@@ -49,25 +54,25 @@ async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: Place)
 async def test_every_follower_is_told(place: Place) -> None:
     async with place.open() as store, following(store) as one, following(store) as other:
         await one.next()
-        await store.commit([change("o1")], 0)
+        await store.commit([change("o1")], place.zero)
         await other.next()
-        await store.commit([change("o2")], 1)
-        assert listed(await one.reach(2)) == listed(await other.reach(2)) != {}
+        await store.commit([change("o2")], place.zero + 1)
+        assert listed(await one.reach(place.zero + 2)) == listed(await other.reach(place.zero + 2)) != {}
 
 
 async def test_the_whole_says_of_each_listing_when_it_last_changed(place: Place) -> None:
     async with place.open() as store:
-        await store.commit([change("o1"), change("o2")], 0)
-        await store.commit([change("o2", 8001)], 1)
+        await store.commit([change("o1"), change("o2")], place.zero)
+        await store.commit([change("o2", 8001)], place.zero + 1)
         async with following(store) as follower:
             whole = await follower.next()
             assert isinstance(whole, Whole)
-            assert {listing.key.id: revision for revision, listing in whole.listings} == {"o1": 1, "o2": 2}
+            assert {listing.key.id: revision - place.zero for revision, listing in whole.listings} == {"o1": 1, "o2": 2}
 
 
 async def test_the_last_change_of_an_instance_in_a_batch_counts(place: Place) -> None:
     async with place.open() as store:
-        revision = await store.commit([change("o1"), change("o2"), change("o1", None), change("o2", 8001)], 0)
+        revision = await store.commit([change("o1"), change("o2"), change("o1", None), change("o2", 8001)], place.zero)
         snapshot = await shown(store)
         assert listed(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
@@ -75,24 +80,27 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(place: Place) ->
 
 async def test_a_stale_batch_is_refused_and_leaves_nothing(place: Place) -> None:
     async with place.open() as store, following(store) as follower:
-        await store.commit([change("o1")], 0)
-        for basis in (0, 2):
-            with pytest.raises(StoreConflict, match=f"revision {basis}.*at 1"):
+        await store.commit([change("o1")], place.zero)
+        for basis in (place.zero, place.zero + 2):
+            with pytest.raises(StoreConflict, match=f"revision {basis}.*at {place.zero + 1}"):
                 await store.commit([change("o1", 8001), change("o2")], basis)
         assert (
-            listed(await shown(store)) == listed(await follower.reach(1)) == {Key("orders", "o1"): change("o1").listing}
+            listed(await shown(store))
+            == listed(await follower.reach(place.zero + 1))
+            == {Key("orders", "o1"): change("o1").listing}
         )
         assert len(await store.history(None, None, 10)) == 1
-        assert await store.commit([change("o1", None)], 1) == 2
+        assert await store.commit([change("o1", None)], place.zero + 1) == place.zero + 2
 
 
 async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basis(place: Place) -> None:
     async with place.open() as store, following(store) as follower:
         bases = [0, 1, 1, 2, 0, 3]
         results = await asyncio.gather(
-            *(store.commit([change(f"o{n}")], basis) for n, basis in enumerate(bases)), return_exceptions=True
+            *(store.commit([change(f"o{n}")], place.zero + basis) for n, basis in enumerate(bases)),
+            return_exceptions=True,
         )
-        assert [result if isinstance(result, int) else type(result) for result in results] == [
+        assert [result - place.zero if isinstance(result, int) else type(result) for result in results] == [
             1,
             2,
             StoreConflict,
@@ -100,18 +108,18 @@ async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basi
             StoreConflict,
             4,
         ]
-        assert {key.id for key in listed(await follower.reach(4))} == {"o0", "o1", "o3", "o5"}
+        assert {key.id for key in listed(await follower.reach(place.zero + 4))} == {"o0", "o1", "o3", "o5"}
         assert listed(await shown(store)) == listed(follower.snapshot)
 
 
 async def test_a_caller_that_gives_up_harms_no_other(place: Place) -> None:
     async with place.open() as store:
-        commits = [asyncio.create_task(store.commit([change(f"o{n}")], n)) for n in range(3)]
+        commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(3)]
         await asyncio.sleep(0)
         commits[1].cancel()
         results = await asyncio.gather(*commits, return_exceptions=True)
-        assert results[0] == 1
-        assert results[2] == 3 or isinstance(results[2], StoreConflict)
+        assert results[0] == place.zero + 1
+        assert results[2] == place.zero + 3 or isinstance(results[2], StoreConflict)
         assert (await shown(store)).revision == (await store.history(None, None, 1))[0].revision
 
 
@@ -119,11 +127,11 @@ async def test_a_follower_that_is_too_far_behind_is_shown_the_whole(place: Place
     async with place.open() as store, following(store) as follower:
         await follower.next()
         last = MAX_BEHIND + 5
-        await asyncio.gather(*(store.commit([change("o1", 1 + n)], n) for n in range(last)))
+        await asyncio.gather(*(store.commit([change("o1", 1 + n)], place.zero + n) for n in range(last)))
         assert isinstance(await follower.next(), Whole)
-        assert follower.snapshot.revision == last
-        await store.commit([change("o1", None)], last)
-        assert listed(await follower.reach(last + 1)) == {}
+        assert follower.snapshot.revision == place.zero + last
+        await store.commit([change("o1", None)], place.zero + last)
+        assert listed(await follower.reach(place.zero + last + 1)) == {}
         assert follower.wholes == 2
 
 
@@ -137,15 +145,15 @@ async def test_a_follower_that_gives_up_leaves_nothing_behind(place: Place) -> N
             with pytest.raises(asyncio.CancelledError):
                 await waiting
         before = asyncio.all_tasks()
-        assert await store.commit([change("o1")], 0) == 1
+        assert await store.commit([change("o1")], place.zero) == place.zero + 1
         await asyncio.sleep(0)
         assert asyncio.all_tasks() <= before
 
 
 async def test_a_restart_keeps_what_was_acknowledged(place: Place) -> None:
     async with place.open() as store:
-        await store.commit([change("o1"), change("o2")], 0)
-        await store.commit([change("o2", None)], 1)
+        await store.commit([change("o1"), change("o2")], place.zero)
+        await store.commit([change("o2", None)], place.zero + 1)
         before, history = await shown(store), await store.history(None, None, 10)
     async with place.open() as store:
         after = await shown(store)
@@ -154,23 +162,23 @@ async def test_a_restart_keeps_what_was_acknowledged(place: Place) -> None:
 
 
 async def test_revisions_go_on_after_everything_left_and_a_restart(place: Place) -> None:
-    revision = 0
+    written = 0
     for _ in range(3):
         async with place.open() as store:
             for port in (8000, None):
-                assert await store.commit([change("o1", port)], revision) == revision + 1
-                revision += 1
+                assert await store.commit([change("o1", port)], place.zero + written) == place.zero + written + 1
+                written += 1
 
 
 async def test_history_is_told_newest_first_of_what_was_asked_for(place: Place) -> None:
     async with place.open() as store:
-        await store.commit([change("o1"), change("o1", service="users")], 0)
-        await store.commit([change("o2")], 1)
-        await store.commit([change("o1", None)], 2)
+        await store.commit([change("o1"), change("o1", service="users")], place.zero)
+        await store.commit([change("o2")], place.zero + 1)
+        await store.commit([change("o1", None)], place.zero + 2)
 
         async def told(service: str | None, id: str | None, limit: int) -> list[str]:
             found = await store.history(service, id, limit)
-            return [f"{each.revision} {each.key} {each.status}".strip() for each in found]
+            return [f"{each.revision - place.zero} {each.key} {each.status}".strip() for each in found]
 
         assert await told(None, None, 9) == [
             "3 orders/o1",
@@ -188,27 +196,40 @@ async def test_history_is_told_newest_first_of_what_was_asked_for(place: Place) 
 
 async def test_history_is_bounded_and_keeps_the_newest(place: Place) -> None:
     async with place.open() as store:
-        many = 500
-        batches = (HISTORY + SLACK) // many + 2
-        for n in range(batches):
-            await store.commit([change(f"o{n}", 8000 + port) for port in range(many)], n)
+        many, revisions = 500, [place.zero]
+        for n in range((HISTORY + SLACK) // many + 2):
+            batch = [change(f"o{n}", 8000 + port) for port in range(many)]
+            revisions.append(await store.commit(batch, revisions[-1]))
         history = await store.history(None, None, 10 * HISTORY)
         assert HISTORY <= len(history) <= HISTORY + SLACK
-        newest = [batches - n // many for n in range(len(history))]
+        newest = [revisions[-1 - n // many] for n in range(len(history))]
         assert [recorded.revision for recorded in history] == newest
 
 
-async def test_a_store_in_this_process_is_never_old(place: Place) -> None:
+async def test_a_batch_of_any_size_is_told_as_one(place: Place) -> None:
+    async with place.open() as store, following(store) as follower:
+        await follower.next()
+        many = [change(f"o{n}", 8000 + n) for n in range(1_000)]
+        edits = [put(f"r{n}", b'{"x":"' + b"x" * 50_000 + b'"}') for n in range(50)]
+        revision = await store.commit(many, place.zero, edits)
+        batch = await follower.next()
+        assert (batch.revision, len(listed(follower.snapshot))) == (revision, 1_000)
+        assert len(follower.snapshot.documents.of) == 50
+        assert follower.snapshot.documents == (await shown(store)).documents
+        assert {each.revision for each in await store.history(None, None, 2_000)} == {revision}
+
+
+async def test_a_store_that_is_reached_is_not_old(place: Place) -> None:
     async with place.open() as store:
-        assert store.age() == 0.0
+        assert store.age() < 5.0
 
 
 async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Place) -> None:
     async with place.open() as store:
-        await store.commit([change("o1")], 0)
+        await store.commit([change("o1")], place.zero)
     await store.close()
     with pytest.raises(StoreUnavailable):
-        await store.commit([change("o2")], 1)
+        await store.commit([change("o2")], place.zero + 1)
     with pytest.raises(StoreUnavailable):
         await store.history(None, None, 1)
     with pytest.raises(StoreUnavailable):
@@ -217,21 +238,24 @@ async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Plac
 
 async def test_what_waits_when_it_is_closed_is_written_or_refused(place: Place) -> None:
     async with place.open() as store:
-        commits = [asyncio.create_task(store.commit([change(f"o{n}")], n)) for n in range(50)]
+        commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(50)]
         await asyncio.sleep(0)
     results = await asyncio.gather(*commits, return_exceptions=True)
     written = [result for result in results if isinstance(result, int)]
     assert all(isinstance(result, int | StoreUnavailable | StoreConflict) for result in results)
     async with place.open() as store:
-        assert (await shown(store)).revision == len(written)
+        assert (await shown(store)).revision == place.zero + len(written)
 
 
 async def test_documents_are_kept_in_the_same_order_as_the_catalog(place: Place) -> None:
     async with place.open() as store, following(store) as follower:
         await follower.next()
-        assert await store.commit([change("o1")], 0, [put("r1"), put("r2")]) == 1
-        assert await store.commit([], 1, [put("r1", b'{"hosts":["a.example"]}'), withdraw("r2")]) == 2
-        before = await follower.reach(2)
+        assert await store.commit([change("o1")], place.zero, [put("r1"), put("r2")]) == place.zero + 1
+        assert (
+            await store.commit([], place.zero + 1, [put("r1", b'{"hosts":["a.example"]}'), withdraw("r2")])
+            == place.zero + 2
+        )
+        before = await follower.reach(place.zero + 2)
         assert before.documents == (await shown(store)).documents
     async with place.open() as store:
         after = await shown(store)
@@ -242,7 +266,7 @@ async def test_documents_are_kept_in_the_same_order_as_the_catalog(place: Place)
 
 async def test_a_stale_batch_leaves_the_documents_alone(place: Place) -> None:
     async with place.open() as store:
-        await store.commit([], 0, [put("r1")])
+        await store.commit([], place.zero, [put("r1")])
         with pytest.raises(StoreConflict):
-            await store.commit([], 0, [withdraw("r1")])
+            await store.commit([], place.zero, [withdraw("r1")])
         assert len((await shown(store)).documents.of) == 1

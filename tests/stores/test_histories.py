@@ -27,18 +27,19 @@ batches = st.lists(strategies.simple_changes, min_size=1, max_size=4)
 class Histories(RuleBasedStateMachine):
     """A store and what it should hold, followed all the time by one and now and then by another."""
 
-    scheme: str
+    url: str
+    """Of the store; with `{}` where something is to stand that no other history has."""
 
     def __init__(self) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
         self._folder = TemporaryDirectory()
-        self._place = Place(PLACES[self.scheme](Path(self._folder.name)))
+        self._place = Place(self.url.format(self._folder.name))
         self._listings: dict[Key, Listing] = {}
         self._history: list[Recorded] = []
-        self._revision = 0
         self._epochs: set[str] = set()
         self._runner.run(self._open())
+        self._revision = self._place.zero
 
     async def _open(self) -> None:
         self._opened = AsyncExitStack()
@@ -121,6 +122,7 @@ class Histories(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("scheme", stores.STORES)
-def test_a_store_holds_what_a_dictionary_would(scheme: str) -> None:
-    machine = type("Histories", (Histories,), {"scheme": scheme})
+def test_a_store_holds_what_a_dictionary_would(scheme: str, request: pytest.FixtureRequest) -> None:
+    url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else PLACES[scheme](Path("{}"))
+    machine = type("Histories", (Histories,), {"url": url})
     run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=20))

@@ -91,9 +91,9 @@ def full_disk(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("etcd://localhost", "one of memory:, sqlite:, not"),
-        ("adsum.db", "one of memory:, sqlite:, not"),
-        ("", "one of memory:, sqlite:, not"),
+        ("nats://localhost", "one of memory:, etcd:, sqlite:, not"),
+        ("adsum.db", "one of memory:, etcd:, sqlite:, not"),
+        ("", "one of memory:, etcd:, sqlite:, not"),
         ("memory:x", "memory: without anything"),
         ("sqlite:", "must be sqlite:///PATH"),
         ("sqlite:///", "must be sqlite:///PATH"),

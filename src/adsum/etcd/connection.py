@@ -24,7 +24,7 @@ from adsum.etcd.values import Condition, KeyValue, Member, Operation, Put, Range
 BOUND: Final = 5.0
 """Seconds that a call may take with all that is tried; then it is `Unreachable`."""
 TRY: Final = 2.0
-"""Seconds that one member has to answer; a call that may be repeated is then made to the next."""
+"""Seconds that one member has to answer; then the next one is asked, now or at the next call."""
 PAGE: Final = 1_000
 """Keys that are read at a time of a large range."""
 END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there; the stubs lack it
@@ -174,7 +174,7 @@ class Etcd:
             host = self.host
             left = deadline - asyncio.get_running_loop().time()
             try:
-                return await self._once(host, method, request, min(TRY if again else BOUND, left))
+                return await self._once(host, method, request, min(TRY, left))
             except grpc.RpcError as error:
                 trouble = translated(error)
                 if isinstance(trouble, Unreachable):

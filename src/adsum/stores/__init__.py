@@ -13,6 +13,7 @@ from adsum.ports import Store
 STORES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "memory": "adsum.stores.memory:MemoryStore",
+        "etcd": "adsum.stores.etcd:EtcdStore",
         "sqlite": "adsum.stores.sqlite:SqliteStore",
     }
 )

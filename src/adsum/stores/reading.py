@@ -47,7 +47,7 @@ class Reader:
     def listing(self, service: str, id: str, body: bytes) -> Listing:
         """The listing of a record. Raises `msgspec.DecodeError`, or `Invalid` if the model would not have it."""
         record = _LISTING.decode(body)
-        why = _to_why(record.why)
+        why = to_why(record.why)
         return Listing(
             self._registration(service, id, record.registration),
             why,
@@ -96,16 +96,17 @@ class _Shared(dict[bytes, T]):
 def document(kind: str, name: str, body: bytes) -> Document:
     """The document of a record. Raises `msgspec.DecodeError`, `ValueError` for an unknown kind, and `Invalid`."""
     record = _DOCUMENT.decode(body)
-    return Document(Title(DocumentKind(kind), name), bytes(record.says), _to_why(record.why))
+    return Document(Title(DocumentKind(kind), name), bytes(record.says), to_why(record.why))
 
 
 def change(revision: int, key: Key, body: bytes) -> Recorded:
     """The change of a record. Raises `msgspec.DecodeError`."""
     record = _CHANGE.decode(body)
-    return Recorded(revision, key, record.status, _to_why(record.why))
+    return Recorded(revision, key, record.status, to_why(record.why))
 
 
-def _to_why(record: WhyRecord) -> Why:
+def to_why(record: WhyRecord) -> Why:
+    """Why something stands as it does."""
     return Why(record.cause, intern(record.actor), record.reason, record.at)
 
 

@@ -1,0 +1,143 @@
+"""What etcd shows becomes what a registry follows: the whole catalog, and one batch after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Document, Edit, Title
+from adsum.core.errors import AdsumError, StoreRefused
+from adsum.core.model import Key, Listing
+from adsum.etcd.values import KeyValue, Ranged
+from adsum.etcd.watch import Event, Seen
+from adsum.stores import reading
+from adsum.stores.etcd.layout import FORMAT, SOMEBODY, Head, Layout, Log
+from adsum.stores.records import WhyRecord
+
+_HEAD: Final = msgspec.json.Decoder(Head)
+_LOG: Final = msgspec.json.Decoder(Log)
+_UNREADABLE: Final = (msgspec.DecodeError, ValueError, AdsumError)
+
+_log = logging.getLogger("adsum.store")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the catalog is: its revision, and the head's own, which lags behind if somebody wrote past us."""
+
+    revision: int
+    head: int
+    said: Head
+
+
+def head(found: KeyValue) -> Head:
+    """What the head says. Raises `StoreRefused`."""
+    try:
+        said = _HEAD.decode(found.value)
+    except msgspec.DecodeError as error:
+        raise StoreRefused(f"{found.key.decode()} in etcd is not what Adsum wrote: {error}") from None
+    if said.format > FORMAT:
+        raise StoreRefused("a later version of Adsum wrote what is in etcd; run that one, or another ?prefix=")
+    return said
+
+
+class Reading:
+    """Reads the catalog below one prefix. What can't be read, and so is none of ours, is left out and told."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._reader = reading.Reader()
+
+    def whole(self, found: Ranged) -> tuple[Whole, Standing]:
+        """The catalog, of all its keys. Raises `StoreRefused` if it has no head that can be read."""
+        listings: list[tuple[int, Listing]] = []
+        documents: list[tuple[int, Document]] = []
+        top: KeyValue | None = None
+        for each in found.found:
+            if each.key == self._layout.head:
+                top = each
+                continue
+            said = self._said(each)
+            if isinstance(said, Listing):
+                listings.append((each.revision, said))
+            elif said is not None:
+                documents.append((each.revision, said))
+        if top is None:
+            raise StoreRefused("somebody deleted the head of the catalog in etcd")
+        standing = Standing(max(each.revision for each in found.found), top.revision, head(top))
+        return Whole(standing.said.epoch, standing.revision, listings, documents), standing
+
+    def batch(self, seen: Sequence[Seen]) -> Batch:
+        """The batch that was written at those revisions, its parts."""
+        changes: dict[Key, Change] = {}
+        edits: dict[Title, Edit] = {}
+        for each in seen:
+            gone = self._gone(each)
+            for event in each.events:
+                subject = self._layout.subject(event.key)
+                if isinstance(subject, Key):
+                    change = self._change(subject, event, gone)
+                    if change is not None:
+                        changes[subject] = change
+                elif subject is not None:
+                    edit = self._edit(subject, event, gone)
+                    if edit is not None:
+                        edits[subject] = edit
+        return Batch(seen[-1].revision, tuple(changes.values()), tuple(edits.values()))
+
+    def recorded(self, found: KeyValue, later: tuple[int, Log] | None) -> tuple[int, Log]:
+        """An entry of the log, and the revision of its batch; `later` is the entry after it."""
+        try:
+            entry = _LOG.decode(found.value)
+        except msgspec.DecodeError:
+            return found.revision, Log([])
+        if later is not None and entry.part < entry.parts == later[1].parts and later[1].part == entry.part + 1:
+            return later[0], entry
+        return found.revision, entry
+
+    def changes(self, revision: int, entry: Log) -> list[Recorded]:
+        """Its changes, newest first."""
+        found = []
+        for logged in reversed(entry.changes):
+            try:
+                found.append(reading.change(revision, Key(logged.service, logged.id), bytes(logged.change)))
+            except _UNREADABLE as error:
+                _log.warning("history of %s/%s can't be read: %s", logged.service, logged.id, error)
+        return found
+
+    def _said(self, found: KeyValue) -> Listing | Document | None:
+        subject = self._layout.subject(found.key)
+        if subject is None:
+            return None
+        try:
+            if isinstance(subject, Key):
+                return self._reader.listing(subject.service, subject.id, found.value)
+            return reading.document(subject.kind, subject.name, found.value)
+        except _UNREADABLE as error:
+            _log.error("%s in etcd can't be read and is left out: %s", found.key.decode(errors="replace"), error)
+            return None
+
+    def _gone(self, seen: Seen) -> dict[str, WhyRecord]:
+        for event in seen.events:
+            if event.key == self._layout.head and event.now is not None:
+                return head(event.now).gone
+        return {}
+
+    def _change(self, key: Key, event: Event, gone: dict[str, WhyRecord]) -> Change | None:
+        if event.now is None:
+            why = gone.get(self._layout.path(key))
+            return Change(key, None, SOMEBODY if why is None else reading.to_why(why))
+        listing = self._said(event.now)
+        return Change(key, listing, listing.why) if isinstance(listing, Listing) else None
+
+    def _edit(self, title: Title, event: Event, gone: dict[str, WhyRecord]) -> Edit | None:
+        if event.now is None:
+            why = gone.get(self._layout.path(title))
+            return Edit(title, None, SOMEBODY if why is None else reading.to_why(why))
+        document = self._said(event.now)
+        return Edit(title, document, document.why) if isinstance(document, Document) else None

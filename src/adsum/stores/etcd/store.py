@@ -1,0 +1,241 @@
+"""The store on etcd. Many registry nodes share one; each follows it, and any may write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from random import Random
+from typing import Final, TypeVar
+
+import msgspec
+
+from adsum.clock import SystemClock
+from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.documents import Edit
+from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
+from adsum.etcd.connection import Etcd
+from adsum.etcd.errors import EtcdError, Refused, Unreachable
+from adsum.etcd.place import Place
+from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
+from adsum.ports import Clock
+from adsum.stores.etcd.following import Following
+from adsum.stores.etcd.layout import Head, Layout, Log, Part
+from adsum.stores.etcd.reading import Reading, Standing, head
+from adsum.stores.etcd.trail import Trail
+from adsum.stores.feed import Feeds
+
+PREFIX: Final = "/adsum/"
+"""What all keys begin with, unless the URL says otherwise."""
+OPENING: Final = 10.0
+"""Seconds within which etcd must answer when a node starts; then it ends, saying so."""
+CATCH_UP: Final = 1.0
+"""Seconds that a commit waits for the store to see the revision that it was decided on."""
+PAGE: Final = 200
+"""Entries of the log that are read at a time."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger("adsum.store")
+
+
+class EtcdStore:
+    """Keeps batches in etcd. See `ports.Store` for what each method promises."""
+
+    def __init__(self, place: Place, clock: Clock | None = None, rng: Random | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._rng = rng or Random()  # noqa: S311 - for jitter
+        place = place.under(PREFIX)
+        self.place = place
+        self._layout = Layout((place.prefix.rstrip("/") + "/").encode())
+        self._reading = Reading(self._layout)
+        self._trail = Trail(self._layout)
+        self._feeds = Feeds(self._whole)
+        self._trail_is_known = False
+        self._writing = asyncio.Lock()
+        self._etcd: Etcd | None = None
+        self._following: Following | None = None
+
+    @classmethod
+    def of(cls, url: str) -> EtcdStore:
+        """`etcd://[user[:password]@]host[:port],…[?prefix=/adsum&ca=…&cert=…&key=…&password-file=…]`."""
+        return cls(Place.parse(url, "store"))
+
+    async def open(self) -> None:
+        self._etcd = Etcd(self.place, self._rng)
+        self._following = Following(self._etcd, self._layout, self._clock, self._rng, self._told, self._start_over)
+        try:
+            async with asyncio.timeout(OPENING):
+                await self._begin(self._following)
+        except TimeoutError:
+            await self.close()
+            raise StoreUnavailable(f"{self.place} does not answer within {OPENING:g} s") from None
+        except Refused as error:
+            await self.close()
+            raise StoreRefused(f"can't use {self.place}: {error}") from None
+        except BaseException:
+            await self.close()
+            raise
+        self._following.start()
+
+    async def _begin(self, following: Following) -> None:
+        while True:
+            try:
+                await following.begin()
+                await self._load_trail()
+            except Unreachable as error:
+                _log.warning("%s does not answer yet: %s", self.place, error)
+                await self._clock.sleep(0.5)
+            else:
+                return
+
+    async def _load_trail(self) -> None:
+        keys = await self._open_etcd.range(self._layout.log, end_of(self._layout.log), keys_only=True)
+        self._trail.load(each.key for each in keys.found)
+        self._trail_is_known = True
+
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+        parts = self._layout.parts(changes, edits)
+        async with self._writing:
+            following = self._open_following
+            standing = await self._on(basis, following)
+            if not self._trail_is_known:
+                await self._asked(self._load_trail())
+            for number, part in enumerate(parts, 1):
+                try:
+                    standing = await self._write(part, standing, number, len(parts))
+                    following.wrote(standing)
+                except (StoreConflict, StoreUnavailable) as error:
+                    if number == 1:
+                        raise
+                    raise StoreUnavailable(f"only {number - 1} of {len(parts)} parts were written: {error}") from error
+        return standing.revision
+
+    async def _on(self, basis: int, following: Following) -> Standing:
+        """How the store stands at the revision that a batch was decided on. Raises `StoreConflict`."""
+        await following.reached(basis, CATCH_UP)
+        standing = following.standing
+        if standing is None or standing.revision != basis:
+            at = standing.revision if standing is not None else 0
+            raise StoreConflict(f"decided on revision {basis}, but the store is at {at}")
+        return standing
+
+    async def _write(self, part: Part, on: Standing, number: int, parts: int) -> Standing:
+        """One transaction. Raises `StoreConflict` and `StoreUnavailable`."""
+        said = Head(on.said.epoch, secrets.token_hex(8), on.revision, len(part.log), number, parts, part.gone)
+        then: list[Put | Delete] = [Put(self._layout.head, msgspec.json.encode(said)), *part.operations]
+        log = msgspec.json.encode(Log(list(part.log), number, parts))
+        then.append(Put(self._layout.log_key(said.basis, said.count), log))
+        cut = self._trail.cut() if self._trail_is_known else None
+        if cut is not None:
+            then.append(cut)
+        settled = await self._settled([Unchanged(self._layout.head, on.head)], then, said.batch)
+        standing = Standing(settled, settled, said)
+        if cut is not None:
+            self._trail.was_cut(cut)
+        self._trail.add(said.basis, said.count)
+        return standing
+
+    async def _settled(self, when: Sequence[Condition], then: Sequence[Put | Delete], batch: str) -> int:
+        """The revision under which it is written. Without an answer it is asked a second time: the condition makes that
+        harmless, and the head says whether the first one came through.
+        """
+        look = [Get(self._layout.head)]
+        try:
+            settled = await self._committed(when, then, look)
+        except Unreachable:
+            try:
+                settled = await self._committed(when, then, look)
+            except Unreachable as error:
+                raise StoreUnavailable(f"etcd does not answer, and may have taken it nevertheless: {error}") from None
+        if settled.succeeded:
+            return settled.header.revision
+        found = settled.read[0]
+        if found and head(found[0]).batch == batch:
+            return found[0].revision
+        at = found[0].revision if found else 0
+        raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
+
+    async def _committed(self, when: Sequence[Condition], then: Sequence[Put | Delete], look: Sequence[Get]) -> Settled:
+        try:
+            return await self._open_etcd.commit(when, then, look)
+        except Unreachable:
+            raise
+        except EtcdError as error:
+            raise StoreUnavailable(str(error), retry_after=5.0) from None
+
+    def watch(self) -> AsyncIterator[Whole | Batch]:
+        return self._feeds.watch()
+
+    async def _whole(self) -> Whole:
+        while True:
+            try:
+                whole, _ = self._reading.whole(await self._open_etcd.everything(self._layout.catalog))
+            except Unreachable as error:
+                # Who follows us has something to show already, and must not end for this.
+                if self._open_following.standing is None:
+                    raise StoreUnavailable(str(error)) from None
+                await self._clock.sleep(0.5)
+            except EtcdError as error:
+                raise StoreUnavailable(str(error)) from None
+            else:
+                return whole
+
+    def _told(self, batch: Batch, said: Head | None) -> None:
+        if said is not None:
+            self._trail.add(said.basis, said.count)
+        self._feeds.tell(batch)
+
+    def _start_over(self) -> None:
+        self._trail_is_known = False
+        self._feeds.start_over()
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        etcd, end = self._open_etcd, end_of(self._layout.log)
+        found: list[Recorded] = []
+        later: tuple[int, Log] | None = None
+        while len(found) < limit:
+            page = await self._asked(etcd.range(self._layout.log, end, limit=PAGE, backwards=True))
+            for each in page.found:
+                later = self._reading.recorded(each, later)
+                found += (
+                    change
+                    for change in self._reading.changes(*later)
+                    if service in (None, change.key.service) and id in (None, change.key.id)
+                )
+            if not page.more:
+                break
+            end = page.found[-1].key
+        return found[: max(0, limit)]
+
+    def age(self) -> float:
+        return self._following.age() if self._following is not None else 0.0
+
+    async def close(self) -> None:
+        following, self._following = self._following, None
+        if following is not None:
+            await following.close()
+        async with self._writing:  # A write that is under way is bounded, and finds its answer.
+            etcd, self._etcd = self._etcd, None
+        if etcd is not None:
+            await etcd.close()
+
+    async def _asked(self, asking: Awaitable[T]) -> T:
+        """What etcd answers. Raises `StoreUnavailable`."""
+        try:
+            return await asking
+        except EtcdError as error:
+            raise StoreUnavailable(str(error)) from None
+
+    @property
+    def _open_etcd(self) -> Etcd:
+        if self._etcd is None:
+            raise StoreUnavailable("the store is closed")
+        return self._etcd
+
+    @property
+    def _open_following(self) -> Following:
+        if self._following is None:
+            raise StoreUnavailable("the store is closed")
+        return self._following

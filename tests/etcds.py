@@ -1,0 +1,140 @@
+"""Real etcd processes for tests: alone or as a cluster, killed, paused, wiped and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from adsum.run.port import claim_free_port
+
+UP: Final = 30.0
+"""Seconds within which an etcd must be healthy."""
+
+
+def binary() -> str:
+    """etcd's binary; skips the test, saying what is missing."""
+    found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if found is None:
+        pytest.skip("etcd is not installed (apt-get install etcd-server)")
+    return found
+
+
+class Etcd:
+    """One member. `options` are more of etcd's own."""
+
+    def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http") -> None:
+        self.name = name
+        self._claims = [claim_free_port(Random()) for _ in range(2)]
+        self.port, self.peer_port = (claim.port for claim in self._claims)
+        self.peer = f"http://127.0.0.1:{self.peer_port}"
+        self.client = f"{scheme}://127.0.0.1:{self.port}"
+        self.place = f"127.0.0.1:{self.port}"
+        self.data = folder / name
+        self._log = folder / f"{name}.log"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.initial = f"{name}={self.peer}"
+
+    @property
+    def url(self) -> str:
+        return f"etcd://{self.place}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+        for claim in self._claims:
+            claim.release()
+
+    def start(self) -> None:
+        command = [binary(), "--name", self.name, "--data-dir", str(self.data)]
+        command += ["--listen-client-urls", self.client, "--advertise-client-urls", self.client]
+        command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
+        command += ["--initial-cluster", self.initial, "--logger", "zap", "--log-outputs", "stderr"]
+        command += ["--heartbeat-interval", "100", "--election-timeout", "1000", *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Until it is healthy, which needs a leader."""
+        deadline = time.monotonic() + UP
+        while time.monotonic() < deadline:
+            if self.healthy():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"etcd does not come up: {self._log.read_text()[-2_000:]}")
+
+    def healthy(self) -> bool:
+        if self.client.startswith("https"):
+            return b"serving client" in self._log.read_bytes()
+        try:
+            with urlopen(f"{self.client}/health", timeout=2.0) as answer:
+                return b'"true"' in answer.read()
+        except (URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        """As by kill -9; idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """All that it knows; it must not run."""
+        shutil.rmtree(self.data)
+
+    def ctl(self, *words: str) -> str:
+        """What etcdctl answers."""
+        ctl = shutil.which("etcdctl")
+        if ctl is None:
+            pytest.skip("etcdctl is not installed (apt-get install etcd-client)")
+        command = [ctl, "--endpoints", self.client, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30.0, env=_V3)
+        return done.stdout
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+_V3: Final = {**os.environ, "ETCDCTL_API": "3"}
+
+
+@contextmanager
+def cluster(folder: Path, size: int = 3) -> Iterator[Sequence[Etcd]]:
+    """So many members that form one cluster."""
+    members = [Etcd(folder, name=f"m{number + 1}") for number in range(size)]
+    initial = ",".join(member.initial for member in members)
+    try:
+        for member in members:
+            member.initial = initial
+            member.start()
+        for member in members:
+            member.wait()
+        yield members
+    finally:
+        for member in members:
+            member.kill()
