@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from math import isfinite
@@ -12,6 +12,7 @@ from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
+from adsum.core.shares import Alone
 
 
 class FakeClock:
@@ -80,6 +81,12 @@ class FakeStore:
         self.changes: list[Change] = []
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
+
+    def join(self, name: str) -> Alone:
+        return Alone(name)
+
+    def condition(self) -> Mapping[str, str]:
+        return {}
 
     async def open(self) -> None:
         self._stream = asyncio.Queue()

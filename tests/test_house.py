@@ -26,7 +26,7 @@ FLOORS = (
     ("keeper",),
     ("stores", "probes"),
     ("client",),
-    ("dialects", "integrations"),
+    ("dialects", "integrations", "peers"),
     ("servers", "telemetry"),
     ("config",),
     ("control", "envoy"),
@@ -47,7 +47,18 @@ SHARED = {
 }
 """Files that a room of siblings shares."""
 
-PROVIDER_SIDE = ("registry", "keeper", "watches", "stores", "probes", "servers", "dialects", "control", "daemon")
+PROVIDER_SIDE = (
+    "registry",
+    "keeper",
+    "watches",
+    "stores",
+    "probes",
+    "servers",
+    "dialects",
+    "control",
+    "daemon",
+    "peers",
+)
 """What a program that only calls or registers never loads."""
 
 

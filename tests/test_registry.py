@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from adsum.core.decisions import Caller, Decision
 from adsum.core.documents import Edit
 from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.model import Cause, Instance, Key, Registration
+from adsum.core.shares import Alone
 from adsum.registry import Registry
 from tests.fakes import FakeClock
 from tests.observers import Recorder
@@ -29,6 +30,12 @@ class ScriptedStore:
         self.gate.set()
         self.troubles: list[Exception] = []
         self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+
+    def join(self, name: str) -> Alone:
+        return Alone(name)
+
+    def condition(self) -> Mapping[str, str]:
+        return {}
 
     async def open(self) -> None:
         self.stream.put_nowait(Whole("e1", self.revision, []))

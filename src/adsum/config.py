@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
@@ -109,7 +110,14 @@ class ServeConfig:
         bare=ON,
         default=OFF,
     )
-    store: str = setting("Where the catalog is kept: memory: or sqlite:///PATH", default_factory=default_store)
+    store: str = setting(
+        "Where the catalog is kept: memory:, sqlite:///PATH or etcd://HOST:PORT,…", default_factory=default_store
+    )
+    advertise: str = setting(
+        "Where other nodes over the same etcd reach this one (default: the first address that it listens on)",
+        metavar="URL",
+        default="",
+    )
     node: str = setting("This node's name", default_factory=platform.node)
     log_level: str = setting("debug, info, warning or error", default="info")
     log_format: str = setting("text or json", default="text")
@@ -132,6 +140,10 @@ class ServeConfig:
         place("listen", self.listen)
         for name in self.host_name:
             address("host_name", name)
+        if self.advertise:
+            web_address("advertise", self.advertise)
+        elif self.store.startswith("etcd:") and self.listen.startswith(("0.0.0.0:", "[::]:", ":::")):
+            raise Invalid("advertise", "must say where other nodes reach this one, since it listens on every address")
         if self.xds != OFF:
             place("xds", self.xds)
         elif self.gateway != OFF:
@@ -290,6 +302,17 @@ def place(field: str, value: str) -> None:
     match = _PLACE.fullmatch(value)
     if match is None or int(match["port"]) > 65_535:
         raise Invalid(field, f"must be HOST:PORT, such as {LISTEN} or [::1]:23786, not {shown(value)}")
+
+
+def web_address(field: str, value: str) -> None:
+    """Raises `Invalid`."""
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        complete = False
+    if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise Invalid(field, f"must be an address such as http://10.0.0.5:23786, not {shown(value)}")
 
 
 def one_of(field: str, value: str, choices: Sequence[str]) -> None:

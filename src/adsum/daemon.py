@@ -29,6 +29,7 @@ from adsum.core.guard import Guard
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
+from adsum.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
@@ -57,13 +58,17 @@ class Daemon:
         fence = Fence(config.probe_deny, config.probe_allow)
         self._refusal = lru_cache(ADDRESSES)(fence.refusal)
         self._probes = Probes(fence)
-        self.registry = Registry(stores.store(config.store), self._clock, self._telemetry)
+        self._store = stores.store(config.store)
+        self._shares = self._store.join(config.node)
+        self._peers = Peers(self._shares, self._clock, rng)
+        self.registry = Registry(self._store, self._clock, self._telemetry)
         self._keeper = Keeper(
             self.registry,
             self._probes,
             self._clock,
             self._telemetry,
             rng,
+            shares=self._shares,
             guard=Guard(config.guard_share, config.guard_hold),
             max_probes=config.probes,
         )
@@ -77,6 +82,7 @@ class Daemon:
             outcomes=self._keeper.outcomes,
             status=self.status,
             exposition=self._telemetry.exposition,
+            others=self._peers,
         )
         intents = wire.Intents()
         self._control = Control(
@@ -99,6 +105,7 @@ class Daemon:
         """
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
+        self._shares.announce(self._config.advertise or self.urls[0])
         bounds = http.Bounds(connections=self._config.max_connections)
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
@@ -126,6 +133,7 @@ class Daemon:
             await self._server.stop()
         await self._keeper.stop()
         await self._probes.close()
+        await self._peers.close()
         await self.registry.stop()
 
     async def run(self, beside: Callable[[str], Gateway] | None = None) -> None:
@@ -182,6 +190,9 @@ class Daemon:
             checks=self._keeper.checks,
             check_lag=self._telemetry.lag.seconds,
             checks_overdue=self._telemetry.lag.overdue,
+            share=len(self._shares.kept),
+            peers=[wire.PeerView(peer.name, peer.url, share) for peer, share in self._shares.peers()],
+            condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
         )
@@ -204,6 +215,8 @@ class Daemon:
         gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
         gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
         gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.refusing)
+        gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(self._shares.peers()))
+        gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(self._shares.kept))
         gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
 
 

@@ -5,13 +5,14 @@ Rules never import this; the rooms above them are handed implementations by the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.model import Check, Instance, Key, Outcome
+from adsum.core.shares import Peer
 
 
 class Clock(Protocol):
@@ -36,6 +37,13 @@ class Store(Protocol):
     One registry opens a store, follows `watch` for ever, and calls `commit` one at a time. Every method but `close`
     raises `StoreUnavailable` while the store can't be reached.
     """
+
+    def join(self, name: str) -> Shares:
+        """Take part in keeping, as the node of that name, for as long as the store is open. Called once, before that.
+
+        One who does not join may follow and write, and keeps nothing.
+        """
+        ...
 
     async def open(self) -> None:
         """Get ready. Raises `StoreRefused` with a sentence for the operator if that can't be."""
@@ -67,8 +75,33 @@ class Store(Protocol):
         """Seconds since what `watch` showed was known to be the newest; 0.0 for a store inside this process."""
         ...
 
+    def condition(self) -> Mapping[str, str]:
+        """What there is to tell people of the store, by name: its version, its leader, what troubles it."""
+        ...
+
     async def close(self) -> None:
         """Let go of everything; idempotent. What was acknowledged stays."""
+        ...
+
+
+class Shares(Protocol):
+    """Which node of a registry keeps which services."""
+
+    @property
+    def kept(self) -> Set[int]:
+        """The shards that this node keeps now; another object whenever that changed."""
+        ...
+
+    def announce(self, url: str) -> None:
+        """Where other nodes reach this one; said once, before the store is opened."""
+        ...
+
+    def keeper(self, service: str) -> Peer | None:
+        """The other node that keeps the service; None: we do, or nobody just now."""
+        ...
+
+    def peers(self) -> Sequence[tuple[Peer, int]]:
+        """The other nodes, each with how many shards it keeps."""
         ...
 
 

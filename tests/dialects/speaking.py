@@ -15,6 +15,7 @@ from adsum import wire
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.model import Key, Outcome
+from adsum.core.shares import Alone
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
 from adsum.ports import Store
@@ -36,6 +37,12 @@ class TellingStore:
         self.failure: Exception | None = None
         self.recorded: list[Recorded] = []
         self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
+
+    def join(self, name: str) -> Alone:
+        return Alone(name)
+
+    def condition(self) -> Mapping[str, str]:
+        return {}
 
     async def open(self) -> None:
         self._stream.put_nowait(Whole(self.epoch, self.revision, []))

@@ -124,6 +124,9 @@ def status(loaded: Settings, as_json: bool) -> None:
         output.json(node)
     else:
         output.table(("", "", "STATUS"), [*_standing(node)])
+        if node.peers:
+            output.line("")
+            output.table(("NODE", "AT", "KEEPS"), _nodes(node))
         if node.gateways:
             output.line("")
             output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", "REQUESTS", "ERRORS", "REJECTS"), _gateways(node))
@@ -139,6 +142,7 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
         ("node", f"{node.node}, version {node.version}, {'ready' if node.ready else 'not ready'}"),
         ("up", output.lasted(node.uptime)),
         ("store", node.store),
+        *node.condition.items(),
         ("catalog", f"epoch {node.epoch}, revision {node.revision}, {node.age:.1f} s old"),
         ("services", str(node.services)),
         ("instances", f"{node.instances} ({stand})" if node.instances else "0"),
@@ -148,6 +152,13 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
     ]
     rows += [("guarded", f"{service}: {count} expiries held back") for service, count in sorted(node.guards.items())]
     return [(name, value, "") for name, value in rows]
+
+
+def _nodes(node: wire.NodeStatus) -> list[tuple[str, ...]]:
+    """Every node of the registry and its share, this one first."""
+    everything = sum(peer.share for peer in node.peers) + node.share
+    nodes = [(f"{node.node} (this one)", "", node.share), *((each.node, each.url, each.share) for each in node.peers)]
+    return [(name, url, f"{share / max(1, everything):.0%}") for name, url, share in nodes]
 
 
 def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:

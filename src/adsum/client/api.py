@@ -80,6 +80,12 @@ class Api:
         path, timeout = f"{_instance(service, id)}/override", TIMEOUT + body.wait
         return await self._ask("PUT", path, wire.Written, body=body, about=(service, id), timeout=timeout)
 
+    async def unaware(self, service: str, revision: int, wait: float) -> wire.Unaware:
+        """How many consumers of the node that answers don't route by that revision after `wait` seconds."""
+        params = [("revision", str(revision)), ("wait", f"{wait:.3f}")]
+        path, timeout = f"/services/{_part(service)}/unaware", TIMEOUT + wait
+        return await self._ask("GET", path, wire.Unaware, params=params, timeout=timeout)
+
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.Written:
         """Let evidence speak again. Raises `UnknownInstance`."""
         params = [("reason", reason)] if reason else []

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from random import Random
 from typing import Final
 
 from adsum.core import catalog
+from adsum.core.catalog import Snapshot
 from adsum.core.guard import Guard
 from adsum.core.leases import Leases
 from adsum.core.model import Key, Outcome
+from adsum.core.shares import Alone, shard_of
 from adsum.keeper.checks import MAX_PROBES, CheckKeeper
 from adsum.keeper.leases import LeaseKeeper
 from adsum.keeper.overrides import OverrideKeeper
 from adsum.keeper.proposals import Proposals
 from adsum.keeper.rounds import forever
-from adsum.keeper.touched import Touched, touched
-from adsum.ports import Clock, Observer, Probe
+from adsum.keeper.touched import Touched, handed_over, touched
+from adsum.ports import Clock, Observer, Probe, Shares
 from adsum.registry import Registry
 
 LOOK: Final = 0.1
@@ -32,8 +34,9 @@ _log = logging.getLogger("adsum.keeper")
 class Keeper:
     """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings.
 
-    It follows the registry's snapshots: whatever it hadn't time to see is in the next one. `probe` runs the checks, at
-    most `max_probes` at once; whoever made it closes it.
+    Of several nodes each keeps its share of the services (`shares`). It follows the registry's snapshots: whatever it
+    hadn't time to see is in the next one. `probe` runs the checks, at most `max_probes` at once; whoever made it closes
+    it.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Keeper:
         observer: Observer,
         rng: Random,
         *,
+        shares: Shares | None = None,
         guard: Guard | None = None,
         max_probes: int = MAX_PROBES,
     ) -> None:
@@ -51,6 +55,8 @@ class Keeper:
         self._clock = clock
         self._rng = rng
         self._seen = catalog.EMPTY
+        self._shares: Shares = shares or Alone("")
+        self._kept = self._shares.kept
         self._proposals = Proposals(registry, clock, rng)
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
         self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
@@ -93,10 +99,13 @@ class Keeper:
     def renew(self, key: Key, holder: str = "") -> None:
         """Keep the instance's lease for another ttl from now; one without a lease needs none. Costs no write.
 
-        Raises `UnknownInstance` if it isn't listed (any more), `LeaseLost` if `holder` is given and is not the lease's:
-        either way it must register again.
+        One that another node keeps, or nobody just now, is only looked for. Raises `UnknownInstance` if it isn't listed
+        (any more), `LeaseLost` if `holder` is given and is not the lease's: either way it must register again.
         """
-        self._leases.renew(key, holder)
+        if shard_of(key.service) in self._kept:
+            self._leases.renew(key, holder)
+        else:
+            self._leases.look(key, holder)
 
     def outcomes(self, key: Key) -> Mapping[str, Outcome]:
         """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""
@@ -108,13 +117,23 @@ class Keeper:
 
     async def _follow(self) -> None:
         before, after = self._seen, self._registry.snapshot
-        if before is after:
+        kept, self._kept = self._kept, self._shares.kept
+        if before is after and kept is self._kept:
             return
         self._seen = after
-        for number, instance in enumerate(touched(before, after), 1):
+        for number, instance in enumerate(self._touched(before, after, kept), 1):
             self._take(instance)
             if number % AT_A_STRETCH == 0:
                 await self._clock.sleep(0)
+
+    def _touched(self, before: Snapshot, after: Snapshot, kept: Set[int]) -> Iterator[Touched]:
+        """What changed among the instances that are ours, and what is ours no more, or now: it gets a fresh ttl."""
+        ours = self._kept
+        for instance in touched(before, after):
+            if shard_of(instance.key.service) in ours & kept:
+                yield instance
+        if kept != ours:
+            yield from handed_over(before, after, kept, ours)
 
     def _take(self, instance: Touched) -> None:
         """One that can't be followed must not keep the others from it."""

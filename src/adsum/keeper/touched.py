@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Cause, Key, LeaseState, Listing
+from adsum.core.shares import shard_of
 
 RENEWING: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.LEASE_RENEWED})
 """The causes by which a lease starts afresh."""
@@ -38,6 +40,18 @@ def touched(before: Snapshot, after: Snapshot) -> Iterator[Touched]:
             yield from _compared(before.service(service.name), service)
         else:
             yield from _trailed(before.revision, service)
+
+
+def handed_over(before: Snapshot, after: Snapshot, kept: Set[int], ours: Set[int]) -> Iterator[Touched]:
+    """What was kept here and is not ours any more, as if it had left; and what is ours now, as if it had just come."""
+    for service in before.services.values():
+        if shard_of(service.name) in kept - ours:
+            for key in map(Key, repeat(service.name), service.listings):
+                yield Touched(key, None, renewed=False)
+    for service in after.services.values():
+        if shard_of(service.name) in ours - kept:
+            for listing in service.listings.values():
+                yield Touched(listing.key, listing, renewed=False)
 
 
 def _trailed(since: int, service: ServiceSnapshot) -> Iterator[Touched]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
 from adsum.core.changes import HISTORY, Batch, Change, Recorded, Whole
 from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
+from adsum.core.shares import Alone
 from adsum.stores.feed import Feeds
 
 
@@ -32,6 +33,9 @@ class MemoryStore:
         if url != "memory:":
             raise Invalid("store", f"must be memory: without anything behind it, not {url!r}")
         return cls()
+
+    def join(self, name: str) -> Alone:
+        return Alone(name)
 
     async def open(self) -> None:
         self._open = True
@@ -81,6 +85,9 @@ class MemoryStore:
 
     def age(self) -> float:
         return 0.0
+
+    def condition(self) -> Mapping[str, str]:
+        return {}
 
     async def close(self) -> None:
         self._open = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import Invalid, StoreUnavailable
+from adsum.core.shares import Alone
 from adsum.stores.feed import Feeds
 from adsum.stores.file import File, Write
 
@@ -69,6 +70,9 @@ class SqliteStore:
             raise Invalid("store", f"knows no option but ?epoch=new, not ?{options}")
         return cls(Path(path).expanduser(), new_epoch=bool(asked))
 
+    def join(self, name: str) -> Alone:
+        return Alone(name)
+
     async def open(self) -> None:
         self._thread = ThreadPoolExecutor(1, "adsum-sqlite")
         try:
@@ -117,6 +121,9 @@ class SqliteStore:
 
     def age(self) -> float:
         return 0.0
+
+    def condition(self) -> Mapping[str, str]:
+        return {}
 
     async def close(self) -> None:
         if self._writing is not None:

@@ -23,6 +23,22 @@ class Written(Answer, frozen=True):
     """How many cooperating consumers had not said in time that they route by it."""
 
 
+class Unaware(Answer, frozen=True):
+    """How many cooperating consumers of one node don't route by what was asked about."""
+
+    epoch: str
+    revision: int
+    unaware: int
+
+
+class PeerView(Answer, frozen=True):
+    """Another node of the registry, and its share: of how many of the 256 shards it keeps the services."""
+
+    node: str
+    url: str
+    share: int
+
+
 class Lost(Answer, frozen=True):
     """A lease that could not be renewed: register again."""
 
@@ -126,6 +142,11 @@ class NodeStatus(Answer, frozen=True):
     check_lag: float = 0.0
     """How late the latest check was started."""
     checks_overdue: int = 0
+    share: int = 0
+    """Of how many of the 256 shards this node keeps the services; alone it keeps all."""
+    peers: list[PeerView] = []
+    condition: dict[str, str] = {}
+    """What there is to tell of the store: its version, its leader, what troubles it."""
     guards: dict[str, int] = {}
     """Services whose guard holds back expiries, and how many."""
     gateways: list[GatewayView] = []

@@ -19,6 +19,8 @@ EPOCH_HEADER: Final = "Adsum-Epoch"
 REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
+PASSED_ON_HEADER: Final = "Adsum-Passed-On"
+"""Says that another node passes a request on, which is not to be passed on again."""
 """Who asks, for the record; without it the caller's address is recorded."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="One DNS label")]

@@ -21,7 +21,7 @@ from adsum.dialects.native.reads import Outcomes, Reads
 from adsum.dialects.native.router import Router
 from adsum.dialects.native.routes import ROUTES
 from adsum.dialects.native.watching import Watching
-from adsum.dialects.native.writes import Admit, Renews, Writes
+from adsum.dialects.native.writes import Admit, Nobody, Others, Renews, Writes
 from adsum.ports import Clock, Observer
 from adsum.registry import Registry
 
@@ -58,6 +58,7 @@ class Native:
         outcomes: Outcomes,
         status: Callable[[], wire.NodeStatus],
         exposition: Callable[[], bytes],
+        others: Others | None = None,
     ) -> None:
         self._registry = registry
         self._clock = clock
@@ -67,7 +68,7 @@ class Native:
         self._router = Router(ROUTES)
         rooms = (
             Reads(registry, pages, outcomes),
-            Writes(registry, keeper, admit, clock),
+            Writes(registry, keeper, others or Nobody(), admit, clock),
             Watching(registry, Events(pages), rng),
             Declaring(registry, clock),
             About(registry, status, exposition),

@@ -169,6 +169,19 @@ ROUTES: Final = (
         text="A service that nobody has registered is empty, not an error: it may come.",
     ),
     Route(
+        "unaware",
+        "GET",
+        f"{_SERVICE}/unaware",
+        "How many consumers of this node don't route by a revision yet",
+        {200: wire.Unaware},
+        (422, 503),
+        (
+            Parameter("revision", Count, "The revision that they should route by"),
+            Parameter("wait", wire.Wait, "Seconds to wait at most until all do"),
+        ),
+        text="What another node asks that drains an instance.",
+    ),
+    Route(
         "read_changes",
         "GET",
         f"{BASE}/changes",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from sys import intern
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from adsum import wire
 from adsum.core import decisions
@@ -13,10 +13,13 @@ from adsum.core.changes import Change
 from adsum.core.decisions import Basis, Caller, Decision
 from adsum.core.errors import LeaseLost, UnknownInstance
 from adsum.core.model import Key, Override, Status
+from adsum.core.shares import Peer
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.ports import Clock
 from adsum.registry import Registry
+
+_PASSED_ON: Final = wire.PASSED_ON_HEADER.lower().encode()
 
 Admit = Callable[[str], None]
 """Raises `Invalid` naming `address` if an instance can't be there."""
@@ -30,10 +33,40 @@ class Renews(Protocol):
         ...
 
 
+class Others(Protocol):
+    """The other nodes of the registry."""
+
+    def keeper(self, service: str) -> Peer | None:
+        """The one that keeps the service; None: we do, or nobody just now."""
+        ...
+
+    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+        """Have it renew what it keeps; those that it could not."""
+        ...
+
+    async def unaware(self, service: str, revision: int, wait: float) -> int:
+        """How many of their consumers don't route by that revision after `wait` seconds."""
+        ...
+
+
+class Nobody:
+    """There are no other nodes."""
+
+    def keeper(self, service: str) -> Peer | None:  # noqa: ARG002
+        return None
+
+    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:  # noqa: ARG002
+        return []
+
+    async def unaware(self, service: str, revision: int, wait: float) -> int:  # noqa: ARG002
+        return 0
+
+
 class Writes:
     """The operations that change the catalog or keep a lease."""
 
-    def __init__(self, registry: Registry, keeper: Renews, admit: Admit, clock: Clock) -> None:
+    def __init__(self, registry: Registry, keeper: Renews, others: Others, admit: Admit, clock: Clock) -> None:
+        self._others = others
         self._registry = registry
         self._keeper = keeper
         self._admit = admit
@@ -45,9 +78,9 @@ class Writes:
         self._admit(registration.instance.address)
         write = _Noting(decisions.register(registration, self._caller(asked)))
         revision = await self._registry.write(write)
-        with contextlib.suppress(UnknownInstance, LeaseLost):
+        if not write.changed:
             # Somebody may have taken it out, or over, since: the caller's next renewal says so.
-            self._keeper.renew(registration.key, registration.holder)
+            await self._renewed(asked, [wire.LeaseBody(*registration.key, registration.holder)])
         return self._written(revision, 201 if write.listed_anew else 200, ttl=registration.ttl)
 
     async def deregister(self, asked: Asked) -> Reply:
@@ -56,18 +89,16 @@ class Writes:
         return self._written(revision)
 
     async def renew(self, asked: Asked) -> Reply:
-        self._keeper.renew(asked.key, asked.query.get("holder", ""))
+        key = asked.key
+        for lost in await self._renewed(asked, [wire.LeaseBody(*key, asked.query.get("holder", ""))]):
+            raise UnknownInstance(*key) if lost.reason == "unknown" else LeaseLost(*key)
         listing = self._registry.snapshot.find(asked.key)
         ttl = listing.registration.ttl if listing is not None else None
         return self._written(self._registry.snapshot.revision, ttl=ttl)
 
     async def renew_many(self, asked: Asked) -> Reply:
         body = await asked.body(wire.RenewBody)
-        lost = []
-        for lease in body.leases:
-            reason = self._lost(lease)
-            if reason is not None:
-                lost.append(wire.Lost(lease.service, lease.id, reason))
+        lost = await self._renewed(asked, body.leases)
         snapshot = self._registry.snapshot
         renewed = len(body.leases) - len(lost)
         return Reply(200, wire.encode(wire.Renewed(snapshot.epoch, snapshot.revision, renewed, lost)))
@@ -83,12 +114,39 @@ class Writes:
         unaware = 0
         if body.wait:
             since = revision if write.changed else self._last_change(asked.key)
-            unaware = await self._registry.watches.settled(asked.key.service, since, body.wait)
+            service = asked.key.service
+            here = self._registry.watches.settled(service, since, body.wait)
+            unaware = sum(await asyncio.gather(here, self._others.unaware(service, since, body.wait)))
         return self._written(revision, unaware=unaware)
+
+    async def unaware(self, asked: Asked) -> Reply:
+        revision, wait = asked.query.get("revision", 0), asked.query.get("wait", 0.0)
+        deadline = self._clock.now() + wait
+        unaware = 1  # As long as we don't know of it ourselves, nobody can have heard of it from us.
+        if await self._registry.reached(revision, wait):
+            left = max(0.0, deadline - self._clock.now())
+            unaware = await self._registry.watches.settled(asked.path["service"], revision, left)
+        snapshot = self._registry.snapshot
+        return Reply(200, wire.encode(wire.Unaware(snapshot.epoch, snapshot.revision, unaware)))
 
     async def resume(self, asked: Asked) -> Reply:
         reason = asked.query.get("reason", "")
         return self._written(await self._registry.write(decisions.resumed(asked.key, reason, self._caller(asked))))
+
+    async def _renewed(self, asked: Asked, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+        """Renew what we keep, and have other nodes renew what they keep; those that could not be renewed."""
+        lost, elsewhere = list[wire.Lost](), dict[Peer, list[wire.LeaseBody]]()
+        passed_on = asked.header(_PASSED_ON) is not None
+        for lease in leases:
+            peer = None if passed_on else self._others.keeper(lease.service)
+            if peer is not None:
+                elsewhere.setdefault(peer, []).append(lease)
+            elif (reason := self._lost(lease)) is not None:
+                lost.append(wire.Lost(lease.service, lease.id, reason))
+        if elsewhere:
+            for more in await asyncio.gather(*(self._others.renew(peer, its) for peer, its in elsewhere.items())):
+                lost += more
+        return lost
 
     def _lost(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
         try:

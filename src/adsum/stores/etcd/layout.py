@@ -4,7 +4,7 @@
     PREFIX/catalog/instances/SERVICE/ID         a listing
     PREFIX/catalog/documents/KIND/NAME          what was declared beside the catalog
     PREFIX/log/BASIS/COUNT                      the changes of the batch decided on that revision, for history
-    PREFIX/nodes/…, PREFIX/keepers/…            see `presence`
+    PREFIX/cluster/…                            which nodes there are, and what each keeps: see `presence`
 
 A batch is one transaction, conditional on the head: so batches have one order, and none is decided on an old catalog.
 Its revision is etcd's own.

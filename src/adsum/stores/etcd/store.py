@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
 
@@ -22,6 +22,7 @@ from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, e
 from adsum.ports import Clock
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.layout import Head, Layout, Log, Part
+from adsum.stores.etcd.presence import Presence
 from adsum.stores.etcd.reading import Reading, Standing, head
 from adsum.stores.etcd.trail import Trail
 from adsum.stores.feed import Feeds
@@ -32,6 +33,7 @@ OPENING: Final = 10.0
 """Seconds within which etcd must answer when a node starts; then it ends, saying so."""
 CATCH_UP: Final = 1.0
 """Seconds that a commit waits for the store to see the revision that it was decided on."""
+NO_SESSION: Final = "etcd has not heard of this node for a while; its session is being made anew"
 PAGE: Final = 200
 """Entries of the log that are read at a time."""
 
@@ -56,6 +58,11 @@ class EtcdStore:
         self._writing = asyncio.Lock()
         self._etcd: Etcd | None = None
         self._following: Following | None = None
+        self._presence: Presence | None = None
+
+    def join(self, name: str) -> Presence:
+        self._presence = Presence(self._layout.prefix, name, self._clock, self._rng)
+        return self._presence
 
     @classmethod
     def of(cls, url: str) -> EtcdStore:
@@ -68,6 +75,8 @@ class EtcdStore:
         try:
             async with asyncio.timeout(OPENING):
                 await self._begin(self._following)
+                if self._presence is not None:
+                    await self._presence.start(self._etcd)
         except TimeoutError:
             await self.close()
             raise StoreUnavailable(f"{self.place} does not answer within {OPENING:g} s") from None
@@ -130,7 +139,7 @@ class EtcdStore:
         cut = self._trail.cut() if self._trail_is_known else None
         if cut is not None:
             then.append(cut)
-        settled = await self._settled([Unchanged(self._layout.head, on.head)], then, said.batch)
+        settled = await self._settled(self._conditions(on), then, said.batch)
         standing = Standing(settled, settled, said)
         if cut is not None:
             self._trail.was_cut(cut)
@@ -155,7 +164,19 @@ class EtcdStore:
         if found and head(found[0]).batch == batch:
             return found[0].revision
         at = found[0].revision if found else 0
+        if Unchanged(self._layout.head, at) in when:
+            raise StoreUnavailable(NO_SESSION)
         raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
+
+    def _conditions(self, on: Standing) -> list[Condition]:
+        """Nobody wrote meanwhile; and we are not taken for dead: others would keep by now what we decide about."""
+        conditions: list[Condition] = [Unchanged(self._layout.head, on.head)]
+        if self._presence is not None:
+            alive = self._presence.condition
+            if alive is None:
+                raise StoreUnavailable(NO_SESSION)
+            conditions.append(alive)
+        return conditions
 
     async def _committed(self, when: Sequence[Condition], then: Sequence[Put | Delete], look: Sequence[Get]) -> Settled:
         try:
@@ -212,7 +233,12 @@ class EtcdStore:
     def age(self) -> float:
         return self._following.age() if self._following is not None else 0.0
 
+    def condition(self) -> Mapping[str, str]:
+        return self._following.condition() if self._following is not None else {}
+
     async def close(self) -> None:
+        if self._presence is not None:
+            await self._presence.close()
         following, self._following = self._following, None
         if following is not None:
             await following.close()

@@ -1,0 +1,63 @@
+"""Which node of a registry keeps which services: their leases, checks and overrides.
+
+All instances of a service have one keeper, so that the guard sees a mass lapse whole. Services fall into `SHARDS`
+shards, and nodes share those: each shard belongs to the node that rendezvous hashing chooses (Thaler and Ravishankar,
+"Using name-based mappings to increase hit rates", 1998), so that when a node comes or goes, only its own shards move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final
+from zlib import crc32
+
+SHARDS: Final = 256
+EVERYTHING: Final = frozenset(range(SHARDS))
+REMEMBERED: Final = 65_536
+"""Services whose shard is remembered; that of others is computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node of the registry. `id` is of one run of its process; `url` is where other nodes reach it."""
+
+    id: str
+    name: str
+    url: str = ""
+
+
+@lru_cache(REMEMBERED)
+def shard_of(service: str) -> int:
+    """The shard of a service; the same on every node, for ever."""
+    return crc32(service.encode()) % SHARDS
+
+
+def chosen(shard: int, nodes: Collection[str]) -> str | None:
+    """Which of the nodes, named by their ids, is to keep the shard; None: there is none."""
+    return max(nodes, key=lambda node: (_score(shard, node), node), default=None)
+
+
+@lru_cache(REMEMBERED)
+def _score(shard: int, node: str) -> bytes:
+    return blake2b(f"{shard}/{node}".encode(), digest_size=8).digest()
+
+
+class Alone:
+    """Implements `ports.Shares` for the only node of a registry: it keeps everything."""
+
+    kept: Set[int] = EVERYTHING
+
+    def __init__(self, name: str) -> None:
+        self._self = Peer("", name)
+
+    def announce(self, url: str) -> None:
+        self._self = Peer("", self._self.name, url)
+
+    def keeper(self, service: str) -> Peer | None:  # noqa: ARG002
+        return None
+
+    def peers(self) -> Sequence[tuple[Peer, int]]:
+        return ()

@@ -1,0 +1,86 @@
+"""What the nodes of one registry ask of one another: to renew what another keeps, and whether its consumers know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+from adsum import wire
+from adsum.client.api import Api
+from adsum.core.errors import AdsumError
+from adsum.core.shares import Peer
+from adsum.ports import Clock, Shares
+
+PATIENCE: Final = 2.0
+"""Seconds that a node has to renew what we pass on; then the leases count as renewed: nothing speaks against it, and
+whoever adopts them grants them afresh."""
+LATE: Final = 1.0
+"""Seconds by which a node may answer later than it was told to wait for its consumers."""
+MAX_PEERS: Final = 64
+"""Nodes to which connections are kept; past it those of the one asked longest ago are closed."""
+
+_log = logging.getLogger("adsum.peers")
+
+
+class Peers:
+    """The other nodes, as `shares` tells of them."""
+
+    def __init__(self, shares: Shares, clock: Clock, rng: Random) -> None:
+        self._shares = shares
+        self._clock = clock
+        self._rng = rng
+        self._apis: dict[str, Api] = {}
+
+    def keeper(self, service: str) -> Peer | None:
+        """The other node that keeps the service; None: we do, or nobody just now."""
+        return self._shares.keeper(service)
+
+    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+        """Those that the node could not renew; none if it can't be asked."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return (await self._api(peer).renew(leases)).lost
+        except (AdsumError, TimeoutError) as error:
+            _log.debug("%s does not renew what it keeps: %s", peer.name, error)
+            return []
+
+    async def unaware(self, service: str, revision: int, wait: float) -> int:
+        """How many consumers of other nodes don't route by that revision of the service after `wait` seconds.
+
+        A node that can't be asked counts as one: its consumers may go on by what it told them last.
+        """
+        asking = (self._unaware(peer, service, revision, wait) for peer, _ in self._shares.peers())
+        return sum(await asyncio.gather(*asking))
+
+    async def _unaware(self, peer: Peer, service: str, revision: int, wait: float) -> int:
+        deadline = self._clock.now() + wait
+        while True:
+            left = max(0.0, deadline - self._clock.now())
+            try:
+                async with asyncio.timeout(left + LATE):
+                    return (await self._api(peer).unaware(service, revision, left)).unaware
+            except (AdsumError, TimeoutError) as error:
+                _log.debug("%s does not say who knows of %s: %s", peer.name, service, error)
+            if left <= 0:
+                return 1
+            await self._clock.sleep(min(0.5, left))
+
+    async def close(self) -> None:
+        """Idempotent."""
+        apis, self._apis = list(self._apis.values()), {}
+        for api in apis:
+            await api.close()
+
+    def _api(self, peer: Peer) -> Api:
+        api = self._apis.pop(peer.url, None)
+        if api is None:
+            api = Api([peer.url], rng=self._rng)
+            api.headers[wire.PASSED_ON_HEADER] = "true"
+        self._apis[peer.url] = api
+        while len(self._apis) > MAX_PEERS:
+            oldest = self._apis.pop(next(iter(self._apis)))
+            asyncio.get_running_loop().create_task(oldest.close())
+        return api
