@@ -13,6 +13,7 @@ from adsum.client.api import Api
 from adsum.core.errors import AdsumError
 from adsum.core.shares import Peer
 from adsum.ports import Clock, Shares
+from adsum.watches import RETURN
 
 PATIENCE: Final = 2.0
 """Seconds that a node has to renew what we pass on; then the leases count as renewed: nothing speaks against it, and
@@ -66,6 +67,10 @@ class Peers:
                 _log.debug("%s does not say who knows of %s: %s", peer.name, service, error)
             if left <= 0:
                 return 1
+            if peer not in dict(self._shares.peers()):
+                # It died: its consumers are told by another node as soon as they are back.
+                await self._clock.sleep(min(RETURN, left))
+                return int(left < RETURN)
             await self._clock.sleep(min(0.5, left))
 
     async def close(self) -> None:

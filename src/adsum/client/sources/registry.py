@@ -27,6 +27,10 @@ from adsum.ports import Clock
 
 STALE_AFTER: Final = 2.5 * 15.0
 """Seconds without a word (heartbeats come every 15) after which a connection counts as dead and another is made."""
+TOO_OLD: Final = 10.0
+"""Seconds since a node reached its store after which another node is tried."""
+STAY: Final = 60.0
+"""Seconds between two such tries: if no node reaches the store, one is as good as another."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Bounds of the pause before connecting again. The pause itself is any part of it: all clients of a node that dies
 notice at once, and must not arrive at the next one together."""
@@ -42,6 +46,7 @@ class RegistrySource:
         self._clock = clock
         self._rng = rng
         self._stale_after = stale_after
+        self._stays_until = clock.now()
 
     async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         """Follow a service over connections that break, failing over between nodes."""
@@ -80,8 +85,17 @@ class RegistrySource:
                     group = grouping.take(event)
                     if group is not None and grouping.opened is not None:
                         yield group
+                        self._mind_the_age(group)
                         # We were asked for more, so our consumer routes by this group now.
                         acknowledging.routed_by(group, grouping.opened.watch)
+
+    def _mind_the_age(self, group: Group) -> None:
+        """A node that lost its store tells what it knew: another one may know more. Raises `Unreachable`."""
+        now = self._clock.now()
+        if group.age < TOO_OLD or len(self.api.nodes) < 2 or now < self._stays_until:
+            return
+        self._stays_until = now + STAY
+        raise Unreachable(f"it reached its store {group.age:.0f} s ago")
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
         return await self.api.register(service, id, body)

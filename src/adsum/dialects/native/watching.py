@@ -29,6 +29,8 @@ RETRY: Final = 2.0
 """Seconds, give or take half, after which a client that lost its watch is asked to come back."""
 MAX_WRITE: Final = 64 * 1024
 """Bytes of one write; what is longer is said in several, each when the reader has taken most of those before."""
+CATCH_UP: Final = 3.0
+"""Seconds that a node has to hear of what the caller saw at another one; then the caller is sent on."""
 MAX_SERVICES: Final = 512
 """How many services one watch names; one that wants more watches all."""
 
@@ -74,9 +76,22 @@ class Watching:
         if names is not None and len(names) > MAX_SERVICES:
             raise Invalid("service", f"must be at most {MAX_SERVICES}; leave it out to watch all")
         position = _resumed_from(asked)
+        await self._catch_up(position)
         services = frozenset(names) if names is not None else None
         watch = self._registry.watches.open(services, cooperates=asked.query.get("acks", False))
         return Stream(self, watch, position)
+
+    async def _catch_up(self, position: Position | None) -> None:
+        """Who comes from a node that knew more must not be shown less. Raises `NotReady`.
+
+        A revision that we have not heard of although we know the newest is none; there, too, the whole is shown.
+        """
+        registry = self._registry
+        ahead = position is not None and position.epoch == registry.snapshot.epoch
+        if position is None or not ahead or position.revision <= registry.snapshot.revision or not registry.age():
+            return
+        if not await registry.reached(position.revision, CATCH_UP) and registry.age() > CATCH_UP:
+            raise NotReady(f"this node has not heard of revision {position.revision} yet")
 
     async def applied(self, asked: Asked) -> Reply:
         """A cooperating consumer says what it routes by."""
