@@ -114,7 +114,7 @@ class _Fixed:
     async def register(self, service: str, id: str, body: RegistrationBody) -> Written:
         raise NotImplementedError
 
-    async def renew(self, leases: Sequence[LeaseBody]) -> Renewed:
+    async def renew(self, leases: Sequence[LeaseBody], patience: float) -> Renewed:
         raise NotImplementedError
 
     async def override(self, service: str, id: str, body: OverrideBody) -> Written:

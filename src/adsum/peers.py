@@ -15,7 +15,7 @@ from adsum.core.shares import Peer
 from adsum.ports import Clock, Shares
 from adsum.watches import RETURN
 
-PATIENCE: Final = 2.0
+PATIENCE: Final = 0.4
 """Seconds that a node has to renew what we pass on; then the leases count as renewed: nothing speaks against it, and
 whoever adopts them grants them afresh."""
 LATE: Final = 1.0

@@ -79,7 +79,7 @@ class ScriptedSource:
         await self.answering.wait()
         return Written(self.epoch, 1, body.ttl)
 
-    async def renew(self, leases: Sequence[LeaseBody]) -> Renewed:
+    async def renew(self, leases: Sequence[LeaseBody], patience: float) -> Renewed:
         self._ask(f"renew {' '.join(lease.id for lease in leases)}")
         lost = [LostLease(lease.service, lease.id, "superseded") for lease in leases if lease.id in self.superseded]
         lost += [

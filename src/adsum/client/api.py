@@ -67,8 +67,9 @@ class Api:
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
         return await self._ask("PUT", _instance(service, id), wire.Written, body=body, about=(service, id))
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> wire.Renewed:
-        return await self._ask("POST", "/renew", wire.Renewed, body=wire.RenewBody(list(leases)))
+    async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = TIMEOUT) -> wire.Renewed:
+        """`timeout`: seconds that one node has to answer; then the next one is asked."""
+        return await self._ask("POST", "/renew", wire.Renewed, body=wire.RenewBody(list(leases)), timeout=timeout)
 
     async def deregister(self, service: str, id: str, *, reason: str = "", holder: str = "") -> wire.Written:
         """Raises `LeaseLost` if `holder` is given and no longer holds the lease."""

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from adsum.client.alarm import Alarm
 from adsum.client.ports import Source
-from adsum.core.backoff import Backoff, renewal_delay
+from adsum.core.backoff import RENEWALS, Backoff, renewal_delay
 from adsum.core.errors import AdsumError
 from adsum.ports import Clock
 from adsum.wire import MAX_RENEWALS, LeaseBody, Renewed
@@ -20,6 +20,9 @@ LONGEST_TTL: Final = 30.0
 knows us again while consumers still show what it knew before (`adsum.client.fold.SETTLING`)."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Bounds of the pause after a renewal that failed."""
+
+SHORTEST_PATIENCE, LONGEST_PATIENCE = 0.5, 5.0
+"""Bounds of how long one node may take to renew, in seconds: a node that hangs must not cost a short lease its life."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +110,9 @@ class Renewals:
         return min(map(self._delay, self._leased), default=LONGEST_TTL)
 
     async def _renew(self, leased: list[Leased]) -> None:
-        renewed: Renewed = await self._source.renew([one.lease for one in leased])
+        shortest = min((one.ttl or LONGEST_TTL for one in leased), default=LONGEST_TTL)
+        patience = min(LONGEST_PATIENCE, max(SHORTEST_PATIENCE, shortest / RENEWALS))
+        renewed: Renewed = await self._source.renew([one.lease for one in leased], patience)
         reasons = {(lost.service, lost.id): lost.reason for lost in renewed.lost}
         for one in leased:
             reason = reasons.get((one.lease.service, one.lease.id))

@@ -100,8 +100,8 @@ class RegistrySource:
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
         return await self.api.register(service, id, body)
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> wire.Renewed:
-        return await self.api.renew(leases)
+    async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
+        return await self.api.renew(leases, timeout=patience)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
         return await self.api.override(service, id, body)

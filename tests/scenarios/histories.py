@@ -1,0 +1,115 @@
+"""What clients asked of a registry and what it answered, in real time, and whether that can be true.
+
+Every operation is on one instance. An acknowledged one has a revision; one without an answer may have been done or not.
+Judged: revisions follow real time (an operation that began after another was answered has a later revision), and what
+is listed in the end is what the last acknowledged operation on each instance said, unless a later one is in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+
+import httpx
+
+from tests.scenarios.processes import Asking
+
+SERVICES = 6
+RETRY = 0.2
+
+
+@dataclass(slots=True)
+class Operation:
+    """`revision` is None while it is in doubt. Instants are monotonic seconds."""
+
+    id: str
+    lists: bool
+    began: float
+    ended: float = 0.0
+    revision: int | None = None
+
+
+class History:
+    """Everything that was asked, by any writer."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(each.revision is not None for each in self.operations)
+
+    def judge(self, found: set[str]) -> None:
+        """Raises `AssertionError` if it can't be true, with `found` listed in the end."""
+        done = sorted((each for each in self.operations if each.revision is not None), key=lambda each: each.ended)
+        latest, position = 0, 0
+        for each in sorted(done, key=lambda each: each.began):
+            while position < len(done) and done[position].ended < each.began:
+                latest = max(latest, done[position].revision or 0)
+                position += 1
+            assert (each.revision or 0) > latest, f"{each} began after revision {latest} was acknowledged"
+        for id, operations in self._by_id().items():
+            certain = [each for each in operations if each.revision is not None]
+            after = certain[-1].ended if certain else 0.0
+            doubts = {each.lists for each in operations if each.revision is None and each.began >= after}
+            possible = doubts | {certain[-1].lists if certain else False}
+            assert (id in found) in possible, f"{id} is {'' if id in found else 'not '}listed after {operations}"
+
+    def _by_id(self) -> dict[str, list[Operation]]:
+        found: dict[str, list[Operation]] = {}
+        for each in self.operations:
+            found.setdefault(each.id, []).append(each)
+        return found
+
+
+class Writer:
+    """Lists and delists instances of its own, one operation after another, at whichever node answers."""
+
+    def __init__(self, history: History, urls: list[str], number: int) -> None:
+        self._history = history
+        self._askings = [Asking(url) for url in urls]
+        self._number = number
+        self._rng = Random(number)
+        self._listed: set[str] = set()
+        self._numbers = count()
+
+    async def write(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await self._operate()
+                await asyncio.sleep(self._rng.uniform(0.0, 0.1))
+        finally:
+            for asking in self._askings:
+                await asking.http.aclose()
+
+    async def _operate(self) -> None:
+        leaves = bool(self._listed) and self._rng.random() < 0.4
+        id = self._rng.choice(sorted(self._listed)) if leaves else f"w{self._number}-{next(self._numbers)}"
+        operation = Operation(id, not leaves, time.monotonic())
+        self._history.operations.append(operation)
+        self._listed.discard(id)  # In doubt, it is left alone.
+        try:
+            answer = await self._ask(id, lists=not leaves)
+        except httpx.HTTPError:
+            answer = None
+        operation.ended = time.monotonic()
+        if answer is None or answer.status_code >= 500:
+            assert answer is None or answer.status_code != 503 or answer.headers.get("retry-after"), answer.text
+            self._askings.append(self._askings.pop(0))
+            await asyncio.sleep(RETRY)
+            return
+        assert answer.status_code in (200, 201), answer.text
+        operation.revision = answer.json()["revision"]
+        if not leaves:
+            self._listed.add(id)
+
+    async def _ask(self, id: str, *, lists: bool) -> httpx.Response:
+        path = f"/services/churn-{self._number % SERVICES}/instances/{id}"
+        http = self._askings[0].http
+        if lists:
+            return await http.put(path, json={"port": 8000, "ttl": None}, timeout=4.0)
+        return await http.delete(path, timeout=4.0)

@@ -1,0 +1,241 @@
+"""Three nodes over a three-member etcd, through everything that can happen to them.
+
+In each: no acknowledged write is lost, no instance leaves without a cause, no watcher's view goes backwards, no call
+fails, and nobody has to help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.resolver import Resolver
+from tests.scenarios.calling import Caller, load
+from tests.scenarios.histories import SERVICES, History, Writer
+from tests.scenarios.instance import instance
+from tests.scenarios.nodes import Cluster, cluster
+from tests.scenarios.processes import Asking, Place
+from tests.scenarios.watching import Watcher
+
+WRITERS = 6
+STEADY = 4
+TTL = 3.0
+"""Of the instances that renew throughout."""
+
+
+@pytest.fixture
+async def world(place: Place) -> AsyncIterator[World]:
+    async with cluster(place) as found, AsyncExitStack() as stack:
+        world = World(found, stack)
+        await world.open()
+        yield world
+
+
+class World:
+    """A cluster, and everybody who uses it all the time."""
+
+    def __init__(self, found: Cluster, stack: AsyncExitStack) -> None:
+        self.cluster = found
+        self._stack = stack
+        self._history = History()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watchers: list[Watcher] = []
+        self._positions: list[tuple[str, int]] = []
+
+    async def open(self) -> None:
+        urls = [node.url for node in self.cluster.nodes]
+        client = self.client = await self._stack.enter_async_context(Client(self.cluster.urls, cache=False))
+        for n in range(STEADY):
+            one = await self._stack.enter_async_context(instance(f"s{n}"))
+            registrar = client.register("steady", one.port, id=one.id, ttl=TTL, grace=TTL, address="127.0.0.1")
+            await registrar.start(30.0)
+        channel = client.channel("steady")
+        await channel.ready(30.0)
+        self.caller: Caller = await self._stack.enter_async_context(load(channel))
+        self._watchers = [Watcher(url) for url in urls]
+        resolvers = [client.resolver(f"churn-{n}") for n in range(SERVICES)]
+        writers = [Writer(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
+        work: list[Callable[[], Awaitable[None]]] = [
+            *(watcher.follow for watcher in self._watchers),
+            *(lambda each=each: _never_backwards(each) for each in resolvers),
+            *(writer.write for writer in writers),
+        ]
+        self._tasks = [asyncio.ensure_future(each()) for each in work]
+        self._writing = self._tasks[-WRITERS:]
+        self._stack.push_async_callback(self._end, self._tasks)
+        await self.progress()
+
+    async def progress(self) -> None:
+        """Return when writes have been acknowledged anew."""
+        before = self._history.acknowledged
+        deadline = asyncio.get_running_loop().time() + 40.0
+        while self._history.acknowledged < before + 20:
+            assert asyncio.get_running_loop().time() < deadline, "no write is acknowledged any more"
+            self._alive()
+            await asyncio.sleep(0.05)
+
+    async def judge(self) -> None:
+        """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
+        await self.progress()
+        await self.cluster.shared(3)
+        self._alive()
+        await self._end(self._writing)
+        status = await self._agreed()
+        for node in self.cluster.nodes:
+            async with Asking(node.url) as asking:
+                found = {id for n in range(SERVICES) for id in await asking.statuses(f"churn-{n}")}
+                self._history.judge(found)
+                assert set((await asking.statuses("steady")).values()) == {"passing"}
+                for n in range(STEADY):
+                    changes = (await asking.get("/changes", service="steady", id=f"s{n}"))["changes"]
+                    assert [each["cause"] for each in changes] == ["registered"], changes
+        for watcher in self._watchers:
+            await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
+            assert len(watcher.epochs) == 1
+        assert self.caller.failures == []
+        assert sum(self.caller.answered.values()) > 20
+
+    async def _agreed(self) -> dict[str, Any]:
+        """Every node is at the same revision of the same epoch."""
+        deadline = asyncio.get_running_loop().time() + 20.0
+        while True:
+            told = []
+            for node in self.cluster.nodes:
+                async with Asking(node.url) as asking:
+                    told.append(await asking.get("/status"))
+            if len({(each["epoch"], each["revision"]) for each in told}) == 1:
+                status: dict[str, Any] = told[0]
+                return status
+            assert asyncio.get_running_loop().time() < deadline, told
+            await asyncio.sleep(0.1)
+
+    def _alive(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    @staticmethod
+    async def _end(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _never_backwards(resolver: Resolver) -> None:
+    position = ("", 0)
+    async for view in resolver.watch():
+        assert position[0] in ("", view.epoch)
+        assert view.revision >= position[1], f"{view} after {position}"
+        position = (view.epoch, view.revision)
+
+
+async def _reached(true: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30.0
+    while not true():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_a_node_is_killed_and_comes_back(world: World) -> None:
+    await world.cluster.nodes[0].end(signal.SIGKILL)
+    await world.cluster.shared(2)
+    await world.progress()
+    await world.cluster.start(0)
+    await world.judge()
+
+
+async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: World) -> None:
+    assert await world.cluster.nodes[1].end() == 0
+    await world.cluster.shared(2)
+    await world.cluster.start(1)
+    await world.judge()
+
+
+async def test_a_node_hangs_for_longer_than_its_session_lasts(world: World) -> None:
+    world.cluster.nodes[0].tell(signal.SIGSTOP)
+    await asyncio.sleep(9.0)
+    world.cluster.nodes[0].tell(signal.SIGCONT)
+    await world.judge()
+
+
+async def test_a_node_is_cut_off_from_etcd(world: World) -> None:
+    for wire in world.cluster.wires[0]:
+        wire.cut()
+    await asyncio.sleep(10.0)
+    async with Asking(world.cluster.nodes[0].url) as asking:
+        status = await asking.get("/status")
+        assert status["age"] > 5.0
+        assert "share" not in status, "who is not sure of its session keeps nothing"
+        assert status["condition"]["trouble"]
+        assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > 5.0
+        refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
+        assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
+    for wire in world.cluster.wires[0]:
+        wire.mend()
+    await world.judge()
+
+
+async def test_a_member_of_etcd_is_killed_and_comes_back(world: World) -> None:
+    leader = await world.cluster.leader()
+    follower = next(each for each in world.cluster.members if each is not leader)
+    follower.kill()
+    await world.progress()
+    follower.start()
+    await world.judge()
+
+
+async def test_the_leader_of_etcd_is_killed_and_comes_back(world: World) -> None:
+    leader = await world.cluster.leader()
+    leader.kill()
+    await world.progress()
+    leader.start()
+    await world.judge()
+
+
+async def test_the_leader_of_etcd_hangs(world: World) -> None:
+    leader = await world.cluster.leader()
+    leader.pause()
+    await world.progress()
+    await asyncio.sleep(6.0)
+    leader.go_on()
+    await world.judge()
+
+
+async def test_all_of_etcd_is_started_again(world: World) -> None:
+    for member in world.cluster.members:
+        member.kill()
+    for member in world.cluster.members:
+        member.start()
+    await world.judge()
+
+
+async def test_etcd_is_away_for_ten_times_the_ttl(world: World) -> None:
+    for member in world.cluster.members:
+        member.kill()
+    await asyncio.sleep(10 * TTL)
+    for node in world.cluster.nodes:
+        async with Asking(node.url) as asking:
+            assert len(await asking.statuses("steady")) == STEADY
+            assert (await asking.http.get(f"{node.url}/readyz")).status_code == 503
+    for member in world.cluster.members:
+        member.start()
+    await world.judge()
+
+
+async def test_what_a_node_missed_is_compacted_away(world: World) -> None:
+    for wire in world.cluster.wires[2]:
+        wire.cut()
+    await asyncio.sleep(4.0)
+    await world.progress()
+    async with Asking(world.cluster.nodes[0].url) as asking:
+        revision = (await asking.get("/status"))["revision"]
+    world.cluster.members[0].compact(revision)
+    for wire in world.cluster.wires[2]:
+        wire.mend()
+    await world.judge()
