@@ -21,7 +21,7 @@ FLOORS = (
     ("core",),
     ("balance", "gateway", "ports"),
     ("wire", "etcd"),
-    ("watches", "clock"),
+    ("watches", "clock", "systemd"),
     ("registry",),
     ("keeper",),
     ("stores", "probes"),

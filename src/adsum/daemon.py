@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 import adsum
-from adsum import stores, wire
+from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
 from adsum.config import ServeConfig
 from adsum.control import Control
@@ -122,11 +121,11 @@ class Daemon:
         _log.info("node %s serves %s on %s", self._config.node, self._config.store, " ".join(self.urls))
         if self.xds:
             _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
-        _notify("READY=1")
+        systemd.notify(systemd.READY)
 
     async def stop(self) -> None:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
-        _notify("STOPPING=1")
+        systemd.notify(systemd.STOPPING)
         self.registry.watches.end()
         await self._control.stop()
         if self._server is not None:
@@ -281,12 +280,3 @@ def _allow_many_connections() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if it started us (sd_notify(3)); a leading @ is the abstract name space."""
-    where = os.environ.get("NOTIFY_SOCKET")
-    if not where:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
-        notifying.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import socket
+import ssl
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -39,10 +43,11 @@ class Door:
         """The registry (again), which tells the gateway."""
         return await self.place.serve(store, "--xds", self.xds, *options)
 
-    async def open(self) -> Child:
+    async def open(self, *options: str, **environ: str) -> Child:
         """The gateway, ready."""
         places = ["--listen", self._listen, "--xds", self.xds, "--monitor", "off", "--access-log", "off"]
-        gateway = self.place.adsum("gateway", *places, "--concurrency", "1")
+        program = ["-m", "adsum", "gateway", *places, "--concurrency", "1", *options]
+        gateway = self.place.run("gateway", *program, **environ)
         await gateway.said("listens on")
         return gateway
 
@@ -280,3 +285,70 @@ async def test_how_soon_a_change_is_routed_by(door: Door, record_property: Calla
             took.append(time.monotonic() - began)
     record_property("median", statistics.median(took))
     record_property("slowest", max(took))
+
+
+def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed (apt-get install openssl)")
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "1", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(chain)], check=True, capture_output=True)
+    return chain, key
+
+
+def _shown(url: str) -> bytes:
+    """The certificate that is shown now."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
+
+
+async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(door: Door, tmp_path: Path) -> None:
+    first, second = _certificate(tmp_path, "first"), _certificate(tmp_path, "second")
+    live = tmp_path / "live"
+    live.mkdir()
+    for file, name in zip(first, ("chain.pem", "key.pem"), strict=True):
+        (live / name).write_bytes(file.read_bytes())
+    await door.serve()
+    await door.open("--tls-cert", str(live / "chain.pem"), "--tls-key", str(live / "key.pem"))
+    secure = door.url.replace("http:", "https:")
+    async with (
+        instance("o1") as found,
+        Asking(door.place.url) as asking,
+        httpx.AsyncClient(base_url=secure, verify=False, timeout=30.0, trust_env=False) as http,
+    ):
+        await _register(asking, "orders", found)
+        await until_answered(http)
+        before = await asyncio.to_thread(_shown, door.url)
+        for file, name in zip(second, ("chain.pem", "key.pem"), strict=True):  # As certbot and kubelet do it.
+            (live / f"{name}.new").write_bytes(file.read_bytes())
+            (live / f"{name}.new").rename(live / name)
+        deadline = time.monotonic() + 20.0
+        while await asyncio.to_thread(_shown, door.url) == before:
+            assert time.monotonic() < deadline, "the old certificate is still shown"
+            assert (await http.get("/orders/")).status_code == 200
+            await asyncio.sleep(0.1)
+        shown = await asyncio.to_thread(_shown, door.url)
+        assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
+        assert (await http.get("/orders/")).status_code == 200
+
+
+async def until_answered(http: httpx.AsyncClient) -> None:
+    while (await http.get("/orders/")).status_code != 200:  # noqa: ASYNC110 - another process
+        await asyncio.sleep(0.02)
+
+
+async def test_systemd_is_told_what_the_gateway_does(door: Door, tmp_path: Path) -> None:
+    await door.serve()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(20.0)
+        gateway = await door.open(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
+        gateway.tell(signal.SIGHUP)
+        assert (await asyncio.to_thread(listening.recv, 100)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
+        gateway.tell(signal.SIGTERM)
+        assert await asyncio.to_thread(listening.recv, 100) == b"STOPPING=1"
+        assert await gateway.ended() == 0

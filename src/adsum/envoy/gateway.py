@@ -43,6 +43,7 @@ class Gateway:
         self._envoys = Succession()
         self._keepsake = Keepsake(default_folder(), plan)
         self._asked = asyncio.Event()
+        self._settled: Callable[[], None] = lambda: None
         self._replacing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._current: Incarnation | None = None
@@ -67,8 +68,12 @@ class Gateway:
             raise
         self._tasks = [asyncio.create_task(self._keep(self._current)), asyncio.create_task(self._remember())]
 
-    def reload(self) -> None:
-        """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why."""
+    def reload(self, settled: Callable[[], None] = lambda: None) -> None:
+        """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why.
+
+        `settled` is called when it is decided which one serves.
+        """
+        self._settled = settled
         self._asked.set()
 
     async def failed(self) -> None:
@@ -123,6 +128,7 @@ class Gateway:
             elif self._asked.is_set():
                 self._asked.clear()
                 current = await self._replace(current, self._again)
+                self._settled()
             elif current.remembers:
                 current = await self._replace(current, lambda: self._plan)
             self._current = current

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from adsum import systemd
 from adsum.envoy.gateway import Gateway
 
 SIGNALLED: Final = 128
@@ -32,8 +33,10 @@ class Running:
         with self._signals():
             if await self._unless_told(self._gateway.start()):
                 self._ready()
+                systemd.notify(systemd.READY)
                 await self._unless_told(self._gateway.failed())
                 _log.info("draining")
+            systemd.notify(systemd.STOPPING)
             await self._gateway.stop()
         return 0 if self._hurry is None else SIGNALLED + self._hurry
 
@@ -57,12 +60,16 @@ class Running:
         ending = (signal.SIGTERM, signal.SIGINT)
         for each in ending:
             loop.add_signal_handler(each, self._end, each)
-        loop.add_signal_handler(signal.SIGHUP, self._gateway.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
             for each in (*ending, signal.SIGHUP):
                 loop.remove_signal_handler(each)
+
+    def _reload(self) -> None:
+        systemd.notify(systemd.reloading())
+        self._gateway.reload(lambda: systemd.notify(systemd.READY))
 
     def _end(self, number: signal.Signals) -> None:
         if self._told.is_set():
