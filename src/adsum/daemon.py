@@ -25,6 +25,7 @@ from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.fence import Fence
 from adsum.core.guard import Guard
+from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
@@ -118,7 +119,7 @@ class Daemon:
             raise
         self._expose(self._server)
         self._telemetry.gather(self._control.metrics)
-        _log.info("node %s serves %s on %s", self._config.node, self._config.store, " ".join(self.urls))
+        _log.info("node %s serves %s on %s", self._config.node, public(self._config.store), " ".join(self.urls))
         if self.xds:
             _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
         systemd.notify(systemd.READY)
@@ -176,7 +177,7 @@ class Daemon:
             ready=self.registry.ready,
             epoch=snapshot.epoch,
             revision=snapshot.revision,
-            store=self._config.store,
+            store=public(self._config.store),
             started=round(wall, 3),
             uptime=round(self._clock.now() - began, 3),
             age=self.registry.age(),

@@ -12,6 +12,7 @@ import click
 
 from adsum.cli.loading import DEFAULT, Settings, flag, load, variable
 from adsum.cli.values import MANY, Field, fields
+from adsum.core.rules import public
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -96,4 +97,4 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={each}" for key, each in value.items())
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else public(str(value))

@@ -34,6 +34,7 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,15}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_LOGIN = re.compile(r"//[^?]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -136,6 +137,11 @@ def headers(field: str, values: Mapping[str, str], most: int) -> None:
         text(f"{field}.{name}", value, VALUE_LENGTH)
         if not value.isascii():
             raise Invalid(f"{field}.{name}", "must be ASCII")
+
+
+def public(url: str) -> str:
+    """The address for people and logs: without the user and password in it."""
+    return _LOGIN.sub("//", url)
 
 
 def shown(value: str) -> str:
