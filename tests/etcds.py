@@ -117,8 +117,13 @@ class Etcd:
         while number > 0x7F:
             request += bytes([number & 0x7F | 0x80])
             number >>= 7
+        self.call("KV/Compact", request + bytes([number]))
+
+    def call(self, method: str, request: bytes) -> bytes:
+        """A call of its API, in bytes."""
         with grpc.insecure_channel(self.place) as channel:
-            channel.unary_unary("/etcdserverpb.KV/Compact", None, None)(request + bytes([number]), timeout=10.0)
+            answer: bytes = channel.unary_unary(f"/etcdserverpb.{method}", None, None)(request, timeout=10.0)
+            return answer
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
