@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from adsum.client.client import Client
@@ -46,7 +49,9 @@ class World:
         self._history = History()
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers: list[Watcher] = []
-        self._positions: list[tuple[str, int]] = []
+        self.refused: list[str] = []
+        """What the gateway did not answer well."""
+        self.passed = 0
 
     async def open(self) -> None:
         urls = [node.url for node in self.cluster.nodes]
@@ -58,6 +63,7 @@ class World:
         channel = client.channel("steady")
         await channel.ready(30.0)
         self.caller: Caller = await self._stack.enter_async_context(load(channel))
+        await self._open_gateway()
         self._watchers = [Watcher(url) for url in urls]
         resolvers = [client.resolver(f"churn-{n}") for n in range(SERVICES)]
         writers = [Writer(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
@@ -70,6 +76,33 @@ class World:
         self._writing = self._tasks[-WRITERS:]
         self._stack.push_async_callback(self._end, self._tasks)
         await self.progress()
+
+    async def _open_gateway(self) -> None:
+        """A gateway that any node may tell what to do, and a caller at it."""
+        if not (Path(sys.executable).parent / "envoy").exists():
+            return
+        place = f"127.0.0.1:{self.cluster.place.port()}"
+        options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
+        gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
+        await gateway.said("listens on")
+        http = httpx.AsyncClient(base_url=f"http://{place}", timeout=10.0, trust_env=False)
+        await self._stack.enter_async_context(http)
+        while (await http.get("/steady/")).status_code != 200:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        passing = [asyncio.create_task(self._pass(http))]
+        self._stack.push_async_callback(self._end, passing)
+
+    async def _pass(self, http: httpx.AsyncClient) -> None:
+        while True:
+            try:
+                answer = await http.get("/steady/")
+            except httpx.HTTPError as error:
+                self.refused.append(repr(error))
+            else:
+                if answer.status_code != 200:
+                    self.refused.append(f"{answer.status_code}: {answer.text}")
+                self.passed += 1
+            await asyncio.sleep(0.03)
 
     async def progress(self) -> None:
         """Return when writes have been acknowledged anew."""
@@ -99,6 +132,7 @@ class World:
             await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
             assert len(watcher.epochs) == 1
         assert self.caller.failures == []
+        assert self.refused == [], "the gateway serves all the time"
         assert sum(self.caller.answered.values()) > 20
 
     async def _agreed(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the store on etcd does beyond what all promise: over an etcd that is restored, wiped, guarded or meddled with."""
+"""What the store on etcd does beyond what all promise: over one that is restored, wiped, guarded or meddled with."""
 
 from __future__ import annotations
 
