@@ -32,6 +32,7 @@ BENCHMARKS: Final = {
     "gateway": "requests through the gateway, beside other proxies",
     "features": "what each thing that the gateway does costs a request",
     "pushes": "one change to many gateways, and to the first routed request",
+    "nodes": "three nodes over one etcd",
     "pick": "choosing an endpoint, for each policy",
     "change": "one change of a large catalog, on both sides",
 }

@@ -66,9 +66,9 @@ def run(setting: Setting) -> list[Result]:
 
 def _many(setting: Setting, count: int) -> list[Result]:
     with Node(setting.folder, sqlite(setting.folder)) as node:
-        change = _registrations(node)
+        change = registrations(node)
         change(range(INSTANCES))
-        with Crowd(_ear(node), node.port) as crowd:
+        with Crowd(ear(node), node.port) as crowd:
             say(f"  {count:,} watchers connect")
             told = _open(node, crowd, count)
             changes = setting.so_many(10, 2)
@@ -83,10 +83,10 @@ def _many(setting: Setting, count: int) -> list[Result]:
 
 def _beside(setting: Setting, count: int) -> list[Result]:
     with Node(setting.folder, sqlite(setting.folder, "beside")) as node, Etcd(setting.folder) as peer:
-        register, put = _registrations(node), _puts(peer)
+        register, put = registrations(node), _puts(peer)
         register(range(INSTANCES))
         put(range(INSTANCES))
-        with Crowd(_ear(node), node.port) as ours, Crowd(_etcd_ear(), peer.port) as theirs:
+        with Crowd(ear(node), node.port) as ours, Crowd(_etcd_ear(), peer.port) as theirs:
             told, etcds = _open(node, ours, count), _open(peer, theirs, count)
             changes = setting.so_many(10, 2)
             for turn in range(changes):
@@ -110,7 +110,9 @@ def _tell(server: Child, crowd: Crowd, told: Told, marks: Sequence[int], change:
     told.cpu += (server.cpu() - before) / told.watchers
 
 
-def _registrations(node: Node) -> Change:
+def registrations(node: Node) -> Change:
+    """Changes of a service's instances, each with its mark."""
+
     def request(mark: int) -> bytes:
         registration = workload.body(mark, metadata={"version": f"mark-{mark:08}"})
         return workload.put(node.port, workload.SERVICE, f"i-{mark % INSTANCES:06}", registration)
@@ -144,7 +146,8 @@ def _made(made: Load, sent: list[float]) -> list[float]:
     return sent
 
 
-def _ear(node: Node) -> Ear:
+def ear(node: Node) -> Ear:
+    """Who watches that service at the node."""
     path = f"/api/v1/watch?service={workload.SERVICE}"
     hello = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{node.port}\r\naccept: text/event-stream\r\n\r\n"
     return Ear(hello.encode(), b"event: synced", b"event: synced")

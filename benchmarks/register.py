@@ -31,7 +31,7 @@ def run(setting: Setting) -> list[Result]:
 def _rounds(setting: Setting, node: Node, peer: Etcd | None) -> tuple[list[Measured], list[Measured]]:
     ours: list[Measured] = []
     etcds: list[Measured] = []
-    registrations, puts = workload.puts(node.port, _names()), _puts()
+    registrations, raw = workload.puts(node.port, names()), puts()
     seconds = setting.so_long(4.0, 0.5)
     kind = http2.Grpc.of(etcd.PUT)
     for turn in range(setting.so_many(5, 1)):
@@ -40,16 +40,18 @@ def _rounds(setting: Setting, node: Node, peer: Etcd | None) -> tuple[list[Measu
             load.measured(node, lambda: callers.call(node.port, registrations, CALLERS, callers.Http1, seconds=seconds))
         )
         if peer is not None:
-            etcds.append(load.measured(peer, lambda: callers.call(peer.port, puts, CALLERS, kind, seconds=seconds)))
+            etcds.append(load.measured(peer, lambda: callers.call(peer.port, raw, CALLERS, kind, seconds=seconds)))
     return ours, etcds
 
 
-def _names() -> Iterator[tuple[str, str]]:
+def names() -> Iterator[tuple[str, str]]:
+    """Services and ids, each another."""
     return ((f"s-{number % SERVICES:02}", f"i-{number:06}") for number in count())
 
 
-def _puts() -> Iterator[bytes]:
-    for number, (service, id) in enumerate(_names()):
+def puts() -> Iterator[bytes]:
+    """The same registrations as puts of etcd's."""
+    for number, (service, id) in enumerate(names()):
         yield etcd.put(f"bench/{service}/{id}".encode(), workload.body(number))
 
 

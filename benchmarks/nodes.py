@@ -1,0 +1,125 @@
+"""Three nodes over one etcd: a change told by another node, registrations through all of them, and a node that dies."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Final
+
+from benchmarks import callers, etcd, http2, load, workload
+from benchmarks.crowd import Crowd
+from benchmarks.fanout import Told, ear, registrations
+from benchmarks.load import CALLERS, Load, Measured
+from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there
+from benchmarks.processes import Trouble
+from benchmarks.register import names, puts
+from benchmarks.setting import Setting
+from benchmarks.table import Result, Row, length, lengths, rate, say
+
+NODES: Final = 3
+WATCHERS: Final = 1_000
+SHARDS: Final = 256
+PATIENCE: Final = 60.0
+"""Seconds within which nodes must have shared what is to be kept."""
+
+
+def run(setting: Setting) -> list[Result]:
+    if not etcd_is_there():
+        raise Trouble(NO_ETCD)
+    with ExitStack() as stack:
+        peer = stack.enter_context(Etcd(setting.folder))
+        store = f"etcd://127.0.0.1:{peer.port}"
+        nodes = [stack.enter_context(Node(setting.folder, store)) for _ in range(NODES)]
+        _until_shared(nodes)
+        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer)]
+        return [*results, _failed_over(nodes)]
+
+
+def _told(setting: Setting, nodes: Sequence[Node]) -> Row:
+    count = setting.so_many(WATCHERS, 50)
+    change = registrations(nodes[0])
+    change(range(100))
+    told = Told(count, 0.0)
+    with Crowd(ear(nodes[-1]), nodes[-1].port) as crowd:
+        crowd.open(count)
+        for turn in range(setting.so_many(20, 2)):
+            told.add(crowd.hear([100 + turn], change))
+    spread = told.spread()
+    values = tuple(zip(("p50", "p99", "last"), spread, strict=True))
+    return Row(f"one change to {count:,} watchers of another node: p50 / p99 / last", lengths(spread), values=values)
+
+
+def _registered(setting: Setting, nodes: Sequence[Node], peer: Etcd) -> list[Row]:
+    """As many connections in both rounds: spread over the nodes, or all at etcd itself."""
+    seconds = setting.so_long(4.0, 0.5)
+    every = names()
+    requests = [workload.puts(node.port, every) for node in nodes]
+    raw, kind = puts(), http2.Grpc.of(etcd.PUT)
+    ours: list[Load] = []
+    theirs: list[Measured] = []
+    for turn in range(setting.so_many(5, 1)):
+        say(f"  round {turn + 1}")
+        with ThreadPoolExecutor(NODES) as threads:
+            ours.append(
+                _joined(
+                    list(
+                        threads.map(
+                            lambda pair: callers.call(
+                                pair[0].port, pair[1], CALLERS // NODES, callers.Http1, seconds=seconds
+                            ),
+                            zip(nodes, requests, strict=True),
+                        )
+                    )
+                )
+            )
+        theirs.append(
+            load.measured(peer, lambda: callers.call(peer.port, raw, CALLERS // NODES * NODES, kind, seconds=seconds))
+        )
+    mine = [Measured(each, 0.0) for each in ours]
+    speed, slowest = load.typical(mine, load.speed), load.typical(mine, load.p99)
+    refused = sum(each.failed for each in ours)
+    what = f"registrations through {NODES} nodes, {CALLERS // NODES * NODES} callers"
+    words = f"{rate(speed)}{f', {refused} refused' if refused else ''}"
+    peers = f"etcd puts {rate(load.typical(theirs, load.speed))}"
+    return [
+        Row(f"{what}: rate", words, peers, load.ratio(mine, theirs, load.speed), values=(("rate", speed),)),
+        Row(f"{what}: p99", length(slowest), f"etcd {length(load.typical(theirs, load.p99))}"),
+    ]
+
+
+def _joined(parts: Sequence[Load]) -> Load:
+    """What several loads were together; of delays the worst."""
+    return Load(
+        requests=sum(part.requests for part in parts),
+        failed=sum(part.failed for part in parts),
+        took=max(part.took for part in parts),
+        p50=max(part.p50 for part in parts),
+        p99=max(part.p99 for part in parts),
+        answer=parts[0].answer,
+    )
+
+
+def _failed_over(nodes: Sequence[Node]) -> Row:
+    """From kill -9 of a node until the others keep what it kept."""
+    nodes[0].kill()
+    began = time.monotonic()
+    _until_shared(nodes[1:])
+    took = time.monotonic() - began
+    return Row("a node is killed: until others keep what it kept", length(took), values=(("took", took),))
+
+
+def _until_shared(nodes: Sequence[Node]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not all(_shares(node, len(nodes)) for node in nodes):
+        if time.monotonic() > deadline:
+            raise Trouble("the nodes don't share what is to be kept")
+        time.sleep(0.01)
+
+
+def _shares(node: Node, count: int) -> bool:
+    status: dict[str, Any] = json.loads(node.get("/api/v1/status"))
+    shares = [status.get("share", 0), *(peer["share"] for peer in status.get("peers", []))]
+    return len(shares) == count and sum(shares) == SHARDS
