@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from adsum.core.errors import Invalid
 from adsum.core.rules import shown
+from adsum.etcd import place as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
 """Where `adsum serve` listens unless told otherwise."""
@@ -39,7 +40,13 @@ class Nodes:
 
 
 def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
-    """The addresses in `"http://a:23786,http://b:23786"` or a list, without a slash at the end. Raises `Invalid`."""
+    """The addresses in `"http://a:23786,http://b:23786"` or a list, without a slash at the end.
+
+    The address of an etcd is left as it is. Raises `Invalid`.
+    """
+    if isinstance(urls, str) and urls.startswith(etcd.SCHEME):
+        etcd.Place.parse(urls, field)
+        return (urls,)
     texts = urls.split(",") if isinstance(urls, str) else urls
     found = tuple(dict.fromkeys(_url(text.strip(), field) for text in texts if text.strip()))
     if not found:

@@ -123,6 +123,29 @@ class Etcd:
         answer = await self._call("Lease/LeaseGrant", {"TTL": ttl})
         return int(answer.ID)
 
+    async def keep_alive(self, lease: int) -> None:
+        """Have a lease live for another ttl from now. Raises `LeaseGone`."""
+        host, call = await self.stream("Lease/LeaseKeepAlive", "LeaseKeepAliveResponse")
+        try:
+            async with asyncio.timeout(TRY):
+                await call.write(MESSAGE["LeaseKeepAliveRequest"](ID=lease))
+                answer = await call.read()
+        except (TimeoutError, asyncio.InvalidStateError) as error:
+            self.failed(host)
+            raise Unreachable(str(error) or "etcd does not answer in time") from None
+        except grpc.RpcError as error:
+            self.failed(host)
+            if _is_unauthenticated(error):
+                self.forget_token()
+            raise translated(error) from None
+        finally:
+            call.cancel()
+        if answer is END:
+            self.failed(host)
+            raise Unreachable("the stream ended")
+        if answer.TTL <= 0:
+            raise LeaseGone(f"lease {lease:x} is gone")  # No error status says so.
+
     async def revoke(self, lease: int) -> None:
         """End a lease with all its keys; one that is gone is fine."""
         try:

@@ -7,22 +7,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any, Final
-
-import grpc.aio
+from typing import Final
 
 from adsum.core.backoff import Backoff
-from adsum.etcd.connection import END, Etcd, translated
-from adsum.etcd.errors import EtcdError, LeaseGone, Unreachable
-from adsum.etcd.messages import MESSAGE
+from adsum.etcd.connection import Etcd
+from adsum.etcd.errors import EtcdError, LeaseGone
 from adsum.ports import Clock
 
-ANSWER: Final = 2.0
-"""Seconds within which a sign of life must be answered; then another member is asked."""
+LEAVE: Final = 2.0
+"""Seconds that ending the lease may take; then it ends by itself."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before the next attempt, in seconds."""
 
-_KeepAlive: Final = MESSAGE["LeaseKeepAliveRequest"]
 _log = logging.getLogger("adsum.etcd")
 
 
@@ -62,7 +58,7 @@ class Session:
         await asyncio.gather(task, return_exceptions=True)
         if self.lease:
             with suppress(EtcdError, TimeoutError):
-                async with asyncio.timeout(ANSWER):
+                async with asyncio.timeout(LEAVE):
                     await self._etcd.revoke(self.lease)
 
     async def _run(self) -> None:
@@ -94,40 +90,16 @@ class Session:
     async def _keep(self, backoff: Backoff) -> None:
         """Keep the lease until it is gone. Raises `LeaseGone`."""
         while True:
-            host = self._etcd.host
+            asked = self._clock.now()
             try:
-                host, call = await self._etcd.stream("Lease/LeaseKeepAlive", "LeaseKeepAliveResponse")
-                try:
-                    while True:
-                        await self._sign(call)
-                        backoff.reset()
-                        await self._clock.sleep(self._ttl / 3)
-                finally:
-                    call.cancel()
+                await self._etcd.keep_alive(self.lease)
             except LeaseGone:
                 self._until = 0.0
                 raise
             except EtcdError as error:
-                self._etcd.failed(host)
                 _log.debug("a sign of life was not taken: %s", error)
                 await self._clock.sleep(min(backoff.next(self._rng), self._ttl / 6))
-
-    async def _sign(self, call: Any) -> None:
-        asked = self._clock.now()
-        try:
-            async with asyncio.timeout(ANSWER):
-                await call.write(_KeepAlive(ID=self.lease))
-                answer = await call.read()
-        except TimeoutError:
-            raise Unreachable(f"no answer within {ANSWER:g} s") from None
-        except asyncio.InvalidStateError as error:
-            raise Unreachable(str(error)) from None
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                self._etcd.forget_token()
-            raise translated(error) from None
-        if answer is END:
-            raise Unreachable("the stream ended")
-        if answer.TTL <= 0:
-            raise LeaseGone(f"lease {self.lease:x} is gone")  # No error status says so.
-        self._until = asked + self._ttl
+            else:
+                self._until = asked + self._ttl
+                backoff.reset()
+                await self._clock.sleep(self._ttl / 3)

@@ -1,0 +1,103 @@
+"""The format of etcd's gRPC naming packages: what Go programs with `etcd:///my-service` read and write. Pure.
+
+    PREFIX SERVICE/ADDRESS:PORT  →  {"Op": 0, "Addr": "10.0.0.1:8080", "Metadata": null, …}
+
+The old `clientv3/naming` resolver and the newer `client/v3/naming/endpoints` read this; what they don't know
+they ignore, so an instance's other facts stand in a field of ours. `Metadata` stays null: an object there makes
+grpc-go's round robin panic (etcd-io/etcd #19700). What others wrote is read leniently: any case, plain `host:port`,
+deeper keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from adsum.core.errors import Invalid
+from adsum.core.model import Instance, frozen
+from adsum.core.rules import ID_LENGTH
+
+OURS: Final = "Adsum"
+"""The field that holds what only we write."""
+MAX_VALUE: Final = 64 * 1024
+"""Bytes of a value; a longer one is none of an instance."""
+
+_PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
+
+
+def directory(prefix: str, service: str) -> bytes:
+    """What the keys of a service begin with: the slash keeps `my-service-admin` out."""
+    return f"{prefix}{service}/".encode()
+
+
+def key(prefix: str, instance: Instance) -> bytes:
+    """The key of an instance: its address, as Go's packages have it."""
+    return directory(prefix, instance.service) + instance.authority.encode()
+
+
+def write(instance: Instance) -> bytes:
+    """The value of an instance."""
+    ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
+    if instance.zone:
+        ours["zone"] = instance.zone
+    if instance.tags:
+        ours["tags"] = list(instance.tags)
+    if instance.metadata:
+        ours["metadata"] = dict(instance.metadata)
+    said = {"Op": 0, "Addr": instance.authority, "Metadata": None, OURS: ours}
+    return json.dumps(said, separators=(",", ":")).encode()
+
+
+def read(service: str, value: bytes) -> Instance | None:
+    """The instance that a value in the service's directory stands for; None: none that can be called."""
+    if len(value) > MAX_VALUE:
+        return None
+    said = _said(value)
+    if said is None:
+        return None
+    place = _PLACE.fullmatch(said["addr"]) if isinstance(said.get("addr"), str) else None
+    if place is None:
+        return None
+    ours = said.get(OURS.lower())
+    given = dict(_fields(ours)) if isinstance(ours, Mapping) else {}
+    try:
+        return Instance(
+            service,
+            given.pop("id", None) or _id(place[0]),
+            place["host"].strip("[]"),
+            int(place["port"]),
+            **given,
+        )
+    except (Invalid, TypeError, ValueError):
+        # Not ours to judge: somebody wrote what we can't use.
+        return None
+
+
+def _said(value: bytes) -> dict[str, Any] | None:
+    """The fields by their names in lower case; of plain `host:port` just that."""
+    try:
+        text = value.decode()
+        said = json.loads(text) if text.lstrip().startswith("{") else {"Addr": text.strip()}
+    except (ValueError, RecursionError):
+        return None
+    return {str(name).lower(): each for name, each in said.items()} if isinstance(said, dict) else None
+
+
+def _fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, kind in (("id", str), ("scheme", str), ("zone", str), ("weight", int)):
+        value = ours.get(name)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            yield name, value
+    tags, metadata = ours.get("tags"), ours.get("metadata")
+    if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
+        yield "tags", tuple(tags)
+    if isinstance(metadata, dict) and all(isinstance(each, str) for each in metadata.values()):
+        yield "metadata", frozen(metadata)
+
+
+def _id(place: str) -> str:
+    """Of an instance that has none: its address."""
+    return _NOT_IN_AN_ID.sub("", place).lstrip("._:@-")[:ID_LENGTH]

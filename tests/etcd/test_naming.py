@@ -1,0 +1,62 @@
+"""The format of etcd's gRPC naming packages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.core.model import Instance, frozen
+from adsum.etcd import naming
+from tests import strategies
+
+
+@given(strategies.instances)
+def test_what_is_written_is_read(instance: Instance) -> None:
+    value = naming.write(instance)
+    assert naming.read(instance.service, value) == instance
+    said = json.loads(value)
+    assert (said["Op"], said["Addr"], said["Metadata"]) == (0, instance.authority, None)
+    key = naming.key("/p/", instance)
+    assert key.startswith(naming.directory("/p/", instance.service))
+    assert key.endswith(instance.authority.encode())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}', Instance("s", "10.0.0.1:80", "10.0.0.1", 80)),
+        (b'{"Op":1,"addr":"h:1","Metadata":"text","more":[1]}', Instance("s", "h:1", "h", 1)),
+        (b" 10.0.0.1:80\n", Instance("s", "10.0.0.1:80", "10.0.0.1", 80)),
+        (b'{"Addr":"[::1]:80"}', Instance("s", "1:80", "::1", 80)),
+        (
+            b'{"Addr":"h:1","Adsum":{"id":"o1","weight":true,"tags":["a",2],"metadata":{"k":"v"},"new":1}}',
+            Instance("s", "o1", "h", 1, metadata=frozen({"k": "v"})),
+        ),
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b"host", None),
+        (b"h:0", None),
+        (b"h:99999", None),
+        (b'{"Addr":7}', None),
+        (b'{"Addr":"h:1","Adsum":{"scheme":"NO"}}', None),
+        (b"\xff:80", None),
+        (b'{"Addr":"h:1","x":"' + b"x" * 70_000 + b'"}', None),
+        (b"{" * 50_000, None),
+    ],
+)
+def test_what_others_write_is_read_as_far_as_it_can_be_called(value: bytes, expected: Instance | None) -> None:
+    assert naming.read("s", value) == expected
+
+
+@given(
+    st.binary()
+    | st.text().map(str.encode)
+    | st.dictionaries(st.text(), st.text()).map(lambda d: json.dumps(d).encode())
+)
+def test_no_value_breaks_it(value: bytes) -> None:
+    found = naming.read("s", value)
+    assert found is None or found.service == "s"
