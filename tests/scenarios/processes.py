@@ -132,8 +132,11 @@ class Place:
 
     def run(self, name: str, *argv: str, **environ: str) -> Child:
         """Any program of ours: `argv` follows `python`."""
-        environ = {"ADSUM_URL": self.url, **environ}
-        child = Child(f"{len(self._children)}-{name}", [sys.executable, *argv], self.folder, **environ)
+        return self.program(name, sys.executable, *argv, **{"ADSUM_URL": self.url, **environ})
+
+    def program(self, name: str, *argv: str, **environ: str) -> Child:
+        """Any program."""
+        child = Child(f"{len(self._children)}-{name}", argv, self.folder, **environ)
         self._children.append(child)
         return child
 
