@@ -7,7 +7,7 @@ balancing would not notice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -87,16 +87,25 @@ class Etcd:
             translation.header(answer.header), tuple(map(translation.key_value, answer.kvs)), answer.more, answer.count
         )
 
-    async def everything(self, prefix: bytes, revision: int = 0) -> Ranged:
-        """Every key that begins so, all of one revision."""
-        first = await self.range(prefix, end_of(prefix), revision=revision, limit=PAGE)
-        found, page = list(first.found), first
+    async def pages(self, prefix: bytes) -> AsyncGenerator[Ranged, None]:
+        """Every key that begins so, some at a time, all of one revision."""
+        page = await self.range(prefix, end_of(prefix), limit=PAGE)
+        revision = page.header.revision
+        yield page
         while page.more:
             # The next key after one is that key and a zero.
-            after = page.found[-1].key + b"\0"
-            page = await self.range(after, end_of(prefix), revision=revision or first.header.revision, limit=PAGE)
+            page = await self.range(page.found[-1].key + b"\0", end_of(prefix), revision=revision, limit=PAGE)
+            yield page
+
+    async def everything(self, prefix: bytes) -> Ranged:
+        """The same at once."""
+        found: list[KeyValue] = []
+        header = None
+        async for page in self.pages(prefix):
+            header = header or page.header
             found += page.found
-        return Ranged(first.header, tuple(found), more=False, count=len(found))
+        assert header is not None  # noqa: S101 - there is a page at least
+        return Ranged(header, tuple(found), more=False, count=len(found))
 
     async def get(self, key: bytes) -> KeyValue | None:
         """One key."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,24 +54,29 @@ class Reading:
         self._layout = layout
         self._reader = reading.Reader()
 
-    def whole(self, found: Ranged) -> tuple[Whole, Standing]:
-        """The catalog, of all its keys. Raises `StoreRefused` if it has no head that can be read."""
+    async def whole(self, pages: AsyncIterator[Ranged]) -> Whole:
+        """The catalog, of all its keys. Raises `StoreRefused` if it has no head that can be read, and `EtcdError`.
+
+        Page by page, so that whoever else has something to do has turns between.
+        """
         listings: list[tuple[int, Listing]] = []
         documents: list[tuple[int, Document]] = []
         top: KeyValue | None = None
-        for each in found.found:
-            if each.key == self._layout.head:
-                top = each
-                continue
-            said = self._said(each)
-            if isinstance(said, Listing):
-                listings.append((each.revision, said))
-            elif said is not None:
-                documents.append((each.revision, said))
+        revision = 0
+        async for page in pages:
+            for each in page.found:
+                revision = max(revision, each.revision)
+                said = self._said(each)
+                if each.key == self._layout.head:
+                    top = each
+                elif isinstance(said, Listing):
+                    listings.append((each.revision, said))
+                elif said is not None:
+                    documents.append((each.revision, said))
+            await asyncio.sleep(0)
         if top is None:
             raise StoreRefused("somebody deleted the head of the catalog in etcd")
-        standing = Standing(max(each.revision for each in found.found), top.revision, head(top))
-        return Whole(standing.said.epoch, standing.revision, listings, documents), standing
+        return Whole(head(top).epoch, revision, listings, documents)
 
     def batch(self, seen: Sequence[Seen]) -> Batch:
         """The batch that was written at those revisions, its parts."""

@@ -16,7 +16,7 @@ from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
 from adsum.etcd.connection import Etcd
-from adsum.etcd.errors import EtcdError, Refused, Unreachable
+from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import Place
 from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
 from adsum.ports import Clock
@@ -55,6 +55,7 @@ class EtcdStore:
         self._trail = Trail(self._layout)
         self._feeds = Feeds(self._whole)
         self._trail_is_known = False
+        self._read = False
         self._writing = asyncio.Lock()
         self._etcd: Etcd | None = None
         self._following: Following | None = None
@@ -190,17 +191,20 @@ class EtcdStore:
         return self._feeds.watch()
 
     async def _whole(self) -> Whole:
+        """Raises `StoreUnavailable` if the very first one can't be read.
+
+        Whoever follows us later has something to show already, and must not end because etcd is away.
+        """
         while True:
             try:
-                whole, _ = self._reading.whole(await self._open_etcd.everything(self._layout.catalog))
-            except Unreachable as error:
-                # Who follows us has something to show already, and must not end for this.
-                if self._open_following.standing is None:
-                    raise StoreUnavailable(str(error)) from None
-                await self._clock.sleep(0.5)
+                whole = await self._reading.whole(self._open_etcd.pages(self._layout.catalog))
             except EtcdError as error:
-                raise StoreUnavailable(str(error)) from None
+                if not self._read and not isinstance(error, Compacted):
+                    raise StoreUnavailable(str(error)) from None
+                _log.warning("the catalog can't be read anew yet: %s", error)
+                await self._clock.sleep(1.0)
             else:
+                self._read = True
                 return whole
 
     def _told(self, batch: Batch, said: Head | None) -> None:
