@@ -21,7 +21,7 @@ from adsum.core.model import Cause, Key
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.errors import Unreachable
 from adsum.etcd.place import Place
-from adsum.etcd.values import Condition, Delete, Operation, Put, Settled
+from adsum.etcd.values import Condition, Delete, Operation, Put, Settled, end_of
 from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.layout import Head, Layout
 from tests.etcds import Etcd
@@ -110,6 +110,18 @@ async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_
         await follower.next()
         assert await store.commit([change("o3")], follower.snapshot.revision) > revision, "it goes on from there"
         assert {key.id for key in listed(await shown(store))} == {"o2", "o3"}
+
+
+async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: Etcd) -> None:
+    url = _url(etcd)
+    prefix = Place.parse(url).prefix.encode() + b"/"
+    async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
+        await _written(store, follower)
+        epoch = follower.snapshot.epoch
+        await connection.commit((), [Delete(prefix, end_of(prefix))])
+        await until(lambda: follower.snapshot.epoch != epoch)
+        assert follower.snapshot.count == 0
+        await _written(store, follower)
 
 
 async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(

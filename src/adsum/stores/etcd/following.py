@@ -155,8 +155,10 @@ class Following:
             self._give_up_on_parts()
             self._fresh_at = self._clock.now()
             self._note("")
-        else:
-            self._see(told)
+            return True
+        if any(event.key == self._layout.head and event.now is None for event in told.events):
+            return False  # Somebody deleted it, and maybe everything: the catalog is founded anew.
+        self._see(told)
         return True
 
     def _see(self, seen: Seen) -> None:

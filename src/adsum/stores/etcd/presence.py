@@ -210,6 +210,8 @@ class Presence:
         session = self._session
         if session is None or not session.held or self._self.id not in self._known:
             self._keep(_NOBODY)
+            if session is not None and session.held and await self._etcd.get(self._key) is None:
+                await self._granted(session.lease)  # Somebody deleted it in etcd.
             return
         belongs = {shard for shard in range(SHARDS) if chosen(shard, self._known) == self._self.id}
         mine = {shard for shard, owner in self._owners.items() if owner == self._self.id}
