@@ -13,7 +13,7 @@ import platform
 import pwd
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import address, shown
+from adsum.etcd.place import SCHEME, Place
 from adsum.gateway.shape import Shape, split
 
 LISTEN: Final = "127.0.0.1:23786"
@@ -118,6 +119,12 @@ class ServeConfig:
         metavar="URL",
         default="",
     )
+    etcd_naming: str = setting(
+        "Publish usable instances as keys below this prefix in etcd, in the format that Go's gRPC resolvers read, and "
+        "list what others register there: a prefix in the store's etcd, or the address of another, etcd://HOST?prefix=…",
+        metavar="PREFIX",
+        default="",
+    )
     node: str = setting("This node's name", default_factory=platform.node)
     log_level: str = setting("debug, info, warning or error", default="info")
     log_format: str = setting("text or json", default="text")
@@ -144,6 +151,7 @@ class ServeConfig:
             web_address("advertise", self.advertise)
         elif self.store.startswith("etcd:") and self.listen.startswith(("0.0.0.0:", "[::]:", ":::")):
             raise Invalid("advertise", "must say where other nodes reach this one, since it listens on every address")
+        self.naming_place()
         if self.xds != OFF:
             place("xds", self.xds)
         elif self.gateway != OFF:
@@ -158,6 +166,15 @@ class ServeConfig:
         networks("probe_allow", self.probe_allow)
         within("guard_share", self.guard_share, 0.0, 1.0)
         within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
+
+    def naming_place(self) -> Place | None:
+        """Where etcd naming is spoken; None: nowhere. Raises `Invalid`."""
+        wanted = self.etcd_naming
+        if not wanted or wanted.startswith(SCHEME):
+            return Place.parse(wanted, "etcd_naming") if wanted else None
+        if not self.store.startswith(SCHEME):
+            raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is no etcd")
+        return replace(Place.parse(self.store, "store"), prefix=wanted)
 
 
 @dataclass(frozen=True, slots=True)

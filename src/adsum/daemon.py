@@ -36,6 +36,7 @@ from adsum.servers import http
 from adsum.telemetry import Logs, Telemetry
 
 if TYPE_CHECKING:
+    from adsum.dialects.etcd_naming import EtcdNaming
     from adsum.envoy.gateway import Gateway
 
 ADDRESSES: Final = 65_536
@@ -93,6 +94,13 @@ class Daemon:
             intent=lambda snapshot: intents.of(snapshot.documents),
             refusal=self._refusal,
         )
+        naming = config.naming_place()
+        self._naming: EtcdNaming | None = None
+        if naming is not None:
+            from adsum.etcd.connection import Etcd
+
+            speaking = dialect("etcd-naming")
+            self._naming = speaking(Etcd(naming, rng), naming.prefix, self.registry, self._shares, self._clock, rng)
         self._tally = Tally()
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []
@@ -114,6 +122,8 @@ class Daemon:
             await self._control.start()
             await self.registry.start()
             await self._keeper.start()
+            if self._naming is not None:
+                self._naming.start()
         except BaseException:
             await self.stop()
             raise
@@ -131,6 +141,8 @@ class Daemon:
         await self._control.stop()
         if self._server is not None:
             await self._server.stop()
+        if self._naming is not None:
+            await self._naming.close()
         await self._keeper.stop()
         await self._probes.close()
         await self._peers.close()

@@ -25,6 +25,8 @@ BOUND: Final = 5.0
 """Seconds that a call may take with all that is tried; then it is `Unreachable`."""
 TRY: Final = 2.0
 """Seconds that one member has to answer; then the next one is asked, now or at the next call."""
+EVERY_KEY: Final = b"\0"
+"""Where the range of all keys begins."""
 PAGE: Final = 1_000
 """Keys that are read at a time of a large range."""
 END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there; the stubs lack it
@@ -89,7 +91,7 @@ class Etcd:
 
     async def pages(self, prefix: bytes) -> AsyncGenerator[Ranged, None]:
         """Every key that begins so, some at a time, all of one revision."""
-        page = await self.range(prefix, end_of(prefix), limit=PAGE)
+        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE)
         revision = page.header.revision
         yield page
         while page.more:

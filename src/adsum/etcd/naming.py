@@ -21,6 +21,7 @@ from adsum.core.rules import ID_LENGTH
 
 OURS: Final = "Adsum"
 """The field that holds what only we write."""
+REGISTRY: Final = "registry"
 MAX_VALUE: Final = 64 * 1024
 """Bytes of a value; a longer one is none of an instance."""
 
@@ -38,9 +39,11 @@ def key(prefix: str, instance: Instance) -> bytes:
     return directory(prefix, instance.service) + instance.authority.encode()
 
 
-def write(instance: Instance) -> bytes:
-    """The value of an instance."""
+def write(instance: Instance, *, published: bool = False) -> bytes:
+    """The value of an instance. `published`: a registry says so, of what it lists."""
     ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
+    if published:
+        ours["by"] = REGISTRY
     if instance.zone:
         ours["zone"] = instance.zone
     if instance.tags:
@@ -49,6 +52,13 @@ def write(instance: Instance) -> bytes:
         ours["metadata"] = dict(instance.metadata)
     said = {"Op": 0, "Addr": instance.authority, "Metadata": None, OURS: ours}
     return json.dumps(said, separators=(",", ":")).encode()
+
+
+def published(value: bytes) -> bool:
+    """Whether a registry wrote it, of what it lists."""
+    said = _said(value) if len(value) <= MAX_VALUE else None
+    ours = said.get(OURS.lower()) if said is not None else None
+    return isinstance(ours, Mapping) and ours.get("by") == REGISTRY
 
 
 def read(service: str, value: bytes) -> Instance | None:

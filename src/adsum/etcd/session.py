@@ -48,15 +48,15 @@ class Session:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="adsum-etcd-session")
 
-    async def close(self) -> None:
-        """Let the lease go, if etcd can be told; else it ends by itself. Idempotent."""
+    async def close(self, *, revoke: bool = True) -> None:
+        """Let the lease go, if etcd can be told; else, or without `revoke`, it ends by itself. Idempotent."""
         task, self._task = self._task, None
         self._until = 0.0
         if task is None:
             return
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if self.lease:
+        if self.lease and revoke:
             with suppress(EtcdError, TimeoutError):
                 async with asyncio.timeout(LEAVE):
                     await self._etcd.revoke(self.lease)

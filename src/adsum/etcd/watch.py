@@ -18,7 +18,7 @@ import grpc.aio
 
 from adsum.core.backoff import Backoff
 from adsum.etcd import translation
-from adsum.etcd.connection import END, Etcd, translated
+from adsum.etcd.connection import END, EVERY_KEY, Etcd, translated
 from adsum.etcd.errors import EtcdError, Refused, Unreachable
 from adsum.etcd.messages import MESSAGE
 from adsum.etcd.values import Header, KeyValue, end_of
@@ -105,7 +105,7 @@ async def _connection(etcd: Etcd, prefix: bytes, since: int) -> AsyncGenerator[T
     _, call = await etcd.stream("Watch/Watch", "WatchResponse")
     asking: asyncio.Task[None] | None = None
     try:
-        wanted = {"key": prefix, "range_end": end_of(prefix), "start_revision": since, "fragment": True}
+        wanted = {"key": prefix or EVERY_KEY, "range_end": end_of(prefix), "start_revision": since, "fragment": True}
         await call.write(_Request(create_request=wanted))
         asking = asyncio.create_task(_ask(call), name="adsum-etcd-progress")
         async with aclosing(_whole(call)) as answers:

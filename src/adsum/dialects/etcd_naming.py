@@ -1,0 +1,237 @@
+"""etcd's gRPC naming, both ways: usable instances of the catalog are keys that Go programs resolve as
+`etcd:///my-service`, and instances that others register by such keys are listed in the catalog.
+
+Each service is spoken for by the node that keeps it. What a registry published says so, and is never listed; what was
+listed from a key is held by `HOLDER`, and is never published: so nothing goes round in circles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Set
+from contextlib import aclosing
+from dataclasses import replace
+from random import Random
+from typing import Final, cast
+
+from adsum.core import decisions, rules
+from adsum.core.backoff import Backoff
+from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.core.decisions import Caller
+from adsum.core.errors import AdsumError, Invalid
+from adsum.core.model import Instance, Key, Listing, Registration, Status, frozen
+from adsum.core.shares import shard_of
+from adsum.etcd import naming
+from adsum.etcd.connection import Etcd
+from adsum.etcd.errors import EtcdError, Unreachable
+from adsum.etcd.session import Session
+from adsum.etcd.values import Delete, KeyValue, Put
+from adsum.etcd.watch import Broken, Fresh, Gone, watch
+from adsum.ports import Clock, Shares
+from adsum.registry import Registry
+
+HOLDER: Final = "etcd-naming"
+"""Who holds what is listed from a key, and is recorded as the author of it."""
+ORIGIN: Final = "origin"
+"""The metadata that tells where such an instance comes from."""
+TTL: Final = 60
+"""Seconds for which published keys outlive the node that published them: those who resolve them must not find nobody
+while a registry is started again, nor for ever find those who died with it."""
+LOOK: Final = 1.0
+"""Seconds between two looks at what this node keeps."""
+AT_ONCE: Final = 100
+"""Keys that one transaction sets and deletes."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Bounds of the pause after etcd or the store failed, in seconds."""
+USABLE: Final = frozenset({Status.PASSING, Status.WARNING})
+
+_log = logging.getLogger("adsum.etcd-naming")
+
+
+class EtcdNaming:
+    """Speaks etcd naming below one prefix; `start` it when the catalog is loaded, and `close` it."""
+
+    def __init__(self, etcd: Etcd, prefix: str, registry: Registry, shares: Shares, clock: Clock, rng: Random) -> None:
+        self._etcd = etcd
+        self._prefix = prefix
+        self._registry = registry
+        self._shares = shares
+        self._clock = clock
+        self._rng = rng
+        self._session = Session(etcd, TTL, self._granted, clock, rng)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._published: dict[str, dict[bytes, bytes]] = {}
+        """What etcd holds of ours, by service; one that is missing has to be looked at."""
+        self._foreign: dict[bytes, tuple[str, Instance]] = {}
+        self._known = False
+        """Whether what others registered is known whole."""
+        self._dirty: set[str] = set()
+        self._kept: Set[int] = frozenset()
+        self._seen = ("", -1)
+
+    def start(self) -> None:
+        self._session.start()
+        self._tasks = [
+            asyncio.create_task(self._speak(), name="adsum-etcd-naming"),
+            asyncio.create_task(self._listen(), name="adsum-etcd-naming-listen"),
+        ]
+
+    async def close(self) -> None:
+        """What was published stays for `TTL` seconds, for another node or the next start to take over; idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._session.close(revoke=False)
+        await self._etcd.close()
+
+    async def _granted(self, _: int) -> None:
+        """Keys of the lease before are gone, or will be."""
+        self._published.clear()
+        self._dirty.update(self._registry.snapshot.services)
+
+    async def _speak(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        with self._registry.watches.open(None) as watching:
+            while True:
+                try:
+                    self._look(self._registry.snapshot)
+                    await self._settle()
+                    backoff.reset()
+                    await watching.changed(timeout=LOOK)
+                except (EtcdError, AdsumError) as error:
+                    _log.warning("not all is said and listed yet: %s", error)
+                    await self._clock.sleep(backoff.next(self._rng))
+                except Exception:
+                    _log.exception("etcd naming failed")
+                    await self._clock.sleep(backoff.next(self._rng))
+
+    def _look(self, snapshot: Snapshot) -> None:
+        """Which services have to be looked at: what changed, and everything when we keep others than before."""
+        kept = self._shares.kept
+        epoch, revision = self._seen
+        if kept is not self._kept or epoch != snapshot.epoch:
+            self._dirty.update(snapshot.services, (service for service, _ in self._foreign.values()))
+            for name in [name for name in self._published if shard_of(name) not in kept]:
+                del self._published[name]  # Whoever keeps it now looks at what is there.
+        else:
+            self._dirty.update(_touched(snapshot, revision))
+        self._kept, self._seen = kept, (snapshot.epoch, snapshot.revision)
+
+    async def _settle(self) -> None:
+        """Raises `EtcdError`, and what the registry raises."""
+        for name in sorted(self._dirty):
+            if shard_of(name) in self._kept:
+                service = self._registry.snapshot.service(name)
+                await self._publish(service)
+                if self._known:
+                    await self._list(service)
+            self._dirty.discard(name)
+
+    async def _publish(self, service: ServiceSnapshot) -> None:
+        if not self._session.held:
+            raise Unreachable("there is no session with etcd")
+        there = self._published.get(service.name)
+        if there is None:
+            there = await self._ours(service.name)
+        wanted = dict(self._wanted(service))
+        # First what goes: an address that moves to another instance is never there twice.
+        gone = [Delete(key) for key in there if key not in wanted]
+        new = [Put(key, value, self._session.lease) for key, value in wanted.items() if there.get(key) != value]
+        operations: list[Put | Delete] = [*gone, *new]
+        for start in range(0, len(operations), AT_ONCE):
+            await self._etcd.commit((), operations[start : start + AT_ONCE])
+        self._published[service.name] = wanted
+
+    async def _ours(self, service: str) -> dict[bytes, bytes]:
+        """What a registry published of the service, to be told from what it should be: values count as unknown."""
+        found = await self._etcd.everything(naming.directory(self._prefix, service))
+        return {each.key: b"" for each in found.found if naming.published(each.value)}
+
+    def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
+        for listing in service.listings.values():
+            if listing.status in USABLE and not _is_foreign(listing):
+                instance = listing.instance
+                yield naming.key(self._prefix, instance), naming.write(instance, published=True)
+
+    async def _list(self, service: ServiceSnapshot) -> None:
+        """List what others registered of the service, and take out what they deregistered."""
+        wanted = {found.id: found for name, found in self._foreign.values() if name == service.name}
+        caller = Caller(HOLDER, self._clock.wall())
+        writes = []
+        for id, instance in wanted.items():
+            listing = service.listings.get(id)
+            registration = Registration(_marked(instance), None, holder=HOLDER)
+            if listing is None or (_is_foreign(listing) and listing.registration != registration):
+                writes.append(decisions.register(registration, caller))
+        for id, listing in service.listings.items():
+            if _is_foreign(listing) and id not in wanted:
+                writes.append(decisions.deregister(Key(service.name, id), HOLDER, "its key in etcd is gone", caller))
+        await asyncio.gather(*(self._registry.write(write) for write in writes))
+
+    async def _listen(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            try:
+                await self._follow(backoff)
+            except EtcdError as error:
+                _log.warning("etcd can't be followed: %s", error)
+            except Exception:
+                _log.exception("etcd can't be followed")
+            await self._clock.sleep(backoff.next(self._rng))
+
+    async def _follow(self, backoff: Backoff) -> None:
+        """Over one connection. Raises `EtcdError`."""
+        prefix = self._prefix.encode()
+        found = await self._etcd.everything(prefix)
+        before, self._foreign = self._foreign, {}
+        for kept in found.found:
+            self._take(kept.key, kept)
+        self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
+        if not self._known:
+            # What was listed before a restart may have gone meanwhile.
+            self._known = True
+            self._dirty.update(self._registry.snapshot.services)
+        async with aclosing(watch(self._etcd, prefix, found.header.revision + 1, self._clock, self._rng)) as told:
+            async for each in told:
+                if isinstance(each, Broken | Gone):
+                    raise Unreachable(each.why)
+                backoff.reset()
+                if not isinstance(each, Fresh):
+                    for event in each.events:
+                        self._take(event.key, event.now)
+
+    def _take(self, key: bytes, now: KeyValue | None) -> None:
+        before = self._foreign.pop(key, None)
+        service = key.removeprefix(self._prefix.encode()).partition(b"/")[0].decode(errors="replace")
+        if now is not None and not naming.published(now.value) and _is_service(service):
+            instance = naming.read(service, now.value)
+            if instance is not None:
+                self._foreign[key] = service, instance
+        if before is not None or key in self._foreign:
+            self._dirty.add(service)
+
+
+def _touched(snapshot: Snapshot, since: int) -> Iterable[str]:
+    """The services that changed after a revision: the catalog keeps them in the order of their changes."""
+    for name in reversed(cast("dict[str, ServiceSnapshot]", snapshot.services)):
+        if snapshot.services[name].revision <= since:
+            return
+        yield name
+
+
+def _is_foreign(listing: Listing) -> bool:
+    return listing.registration.holder == HOLDER
+
+
+def _marked(instance: Instance) -> Instance:
+    return replace(instance, metadata=frozen({**instance.metadata, ORIGIN: HOLDER}))
+
+
+def _is_service(name: str) -> bool:
+    try:
+        rules.service_name("service", name)
+    except Invalid:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""etcd's gRPC naming as a dialect: what the registry lists is found there, and what is found there is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from adsum.config import ServeConfig
+from adsum.core.errors import Invalid
+from adsum.etcd.connection import Etcd as Connection
+from adsum.etcd.place import Place
+from adsum.etcd.values import Delete, Operation, Put
+from tests.etcds import Etcd
+from tests.running import RunningDaemon
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path) as etcd:
+        yield etcd
+
+
+def serve(naming: str, store: str = "memory:") -> RunningDaemon:
+    config = ServeConfig(listen="127.0.0.1:0", xds="off", store=store, node="n1", etcd_naming=naming)
+    return RunningDaemon(config)
+
+
+def commit(etcd: Etcd, *operations: Operation) -> None:
+    """As other programs do it."""
+
+    async def work() -> None:
+        connection = Connection(Place.parse(etcd.url), Random())
+        try:
+            await connection.commit((), operations)
+        finally:
+            await connection.close()
+
+    asyncio.run(work())
+
+
+def kept(etcd: Etcd, prefix: str) -> dict[str, Any]:
+    """Every key below a prefix, with what its value says."""
+
+    async def work() -> dict[str, Any]:
+        connection = Connection(Place.parse(etcd.url), Random())
+        try:
+            found = await connection.everything(prefix.encode())
+        finally:
+            await connection.close()
+        return {each.key.decode(): json.loads(each.value) for each in found.found}
+
+    return asyncio.run(work())
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
+    return {each["id"]: each for each in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]}
+
+
+def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
+    there = f"{daemon.url}/api/v1/services/{service}/instances/{id}"
+    httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
+
+
+def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: Etcd) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "orders", "o1", 1)
+        register(daemon, "orders", "o2", 2)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:2"})
+        said = kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
+        assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:1", None)
+        override = f"{daemon.url}/api/v1/services/orders/instances/o1/override"
+        httpx.put(override, json={"status": "draining"}).raise_for_status()
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2"})
+        httpx.delete(override).raise_for_status()
+        register(daemon, "orders", "o2", 3)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:3"})
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "nothing that was published came back"
+    finally:
+        daemon.stop()
+    assert len(kept(etcd, "/svc/")) == 2, "those who resolve it must not find nobody while the registry restarts"
+    daemon = serve(f"{etcd.url}?prefix=/svc/")  # And one that comes back empty takes it over.
+    try:
+        register(daemon, "orders", "o9", 9)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
+    finally:
+        daemon.stop()
+
+
+def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes(etcd: Etcd) -> None:
+    store = f"{etcd.url}?prefix=/adsum/"
+    daemon = serve("/svc/", store)
+    try:
+        register(daemon, "orders", "taken", 1)
+        commit(
+            etcd,
+            Put(b"/svc/orders/10.0.0.2:80", b'{"Op":0,"Addr":"10.0.0.2:80","Metadata":null}'),
+            Put(b"/svc/orders/x", b'{"Addr":"10.0.0.3:80","Adsum":{"id":"taken"}}'),
+            Put(b"/svc/Not A Name/x", b"10.0.0.4:80"),
+        )
+        until(lambda: "10.0.0.2:80" in listed(daemon, "orders"))
+        found = listed(daemon, "orders")
+        assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
+        assert found["taken"]["address"] == "10.0.0.1", "who registered with the registry keeps its place"
+        assert kept(etcd, "/svc/orders/").keys() == {
+            "/svc/orders/10.0.0.1:1",
+            "/svc/orders/10.0.0.2:80",
+            "/svc/orders/x",
+        }, "what came from there is not published there"
+        changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
+        assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
+        commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
+        until(lambda: listed(daemon, "orders").keys() == {"taken"})
+    finally:
+        daemon.stop()
+    commit(etcd, Put(b"/svc/orders/y", b"10.0.0.5:80"))
+    daemon = serve("/svc/", store)  # What changed while it was away is made good.
+    try:
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.5:80"})
+    finally:
+        daemon.stop()
+
+
+def test_a_prefix_alone_needs_a_store_on_etcd() -> None:
+    with pytest.raises(Invalid, match="since the store is no etcd"):
+        ServeConfig(store="memory:", etcd_naming="/svc/")
