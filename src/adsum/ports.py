@@ -96,8 +96,11 @@ class Shares(Protocol):
         """Where other nodes reach this one; said once, before the store is opened."""
         ...
 
-    def keeper(self, service: str) -> Peer | None:
-        """The other node that keeps the service; None: we do, or nobody just now."""
+    def keepers(self, service: str) -> Sequence[Peer]:
+        """The other nodes that may keep the service: one, or, if we can't be sure which, all of them.
+
+        None if we keep it, and if nobody does just now.
+        """
         ...
 
     def peers(self) -> Sequence[tuple[Peer, int]]:

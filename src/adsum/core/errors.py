@@ -78,6 +78,12 @@ class StoreUnavailable(AdsumError):
         self.retry_after = retry_after
 
 
+class KeeperUnavailable(AdsumError):
+    """Who keeps the instance can't be asked, so nothing is known to be renewed; try again, or at another node."""
+
+    retry_after = 1.0
+
+
 class StoreRefused(AdsumError):
     """The store can't be opened as asked: another daemon has it, a schema from the future, no permission."""
 

@@ -56,8 +56,8 @@ class Alone:
     def announce(self, url: str) -> None:
         self._self = Peer("", self._self.name, url)
 
-    def keeper(self, service: str) -> Peer | None:  # noqa: ARG002
-        return None
+    def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
+        return ()
 
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return ()

@@ -36,12 +36,12 @@ class Renews(Protocol):
 class Others(Protocol):
     """The other nodes of the registry."""
 
-    def keeper(self, service: str) -> Peer | None:
-        """The one that keeps the service; None: we do, or nobody just now."""
+    def keepers(self, service: str) -> Sequence[Peer]:
+        """Those that may keep the service; none: we do, or nobody just now."""
         ...
 
-    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
-        """Have it renew what it keeps; those that it could not."""
+    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+        """Have them renew what they keep; those that could not be renewed. Raises `KeeperUnavailable`."""
         ...
 
     async def unaware(self, service: str, revision: int, wait: float) -> int:
@@ -52,10 +52,10 @@ class Others(Protocol):
 class Nobody:
     """There are no other nodes."""
 
-    def keeper(self, service: str) -> Peer | None:  # noqa: ARG002
-        return None
+    def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
+        return ()
 
-    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:  # noqa: ARG002
+    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:  # noqa: ARG002
         return []
 
     async def unaware(self, service: str, revision: int, wait: float) -> int:  # noqa: ARG002
@@ -134,17 +134,20 @@ class Writes:
         return self._written(await self._registry.write(decisions.resumed(asked.key, reason, self._caller(asked))))
 
     async def _renewed(self, asked: Asked, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
-        """Renew what we keep, and have other nodes renew what they keep; those that could not be renewed."""
-        lost, elsewhere = list[wire.Lost](), dict[Peer, list[wire.LeaseBody]]()
+        """Renew what we keep, and have other nodes renew what they keep; those that could not be renewed.
+
+        Raises `KeeperUnavailable`.
+        """
+        lost, elsewhere = list[wire.Lost](), dict[tuple[Peer, ...], list[wire.LeaseBody]]()
         passed_on = asked.header(_PASSED_ON) is not None
         for lease in leases:
-            peer = None if passed_on else self._others.keeper(lease.service)
-            if peer is not None:
-                elsewhere.setdefault(peer, []).append(lease)
+            peers = () if passed_on else tuple(self._others.keepers(lease.service))
+            if peers:
+                elsewhere.setdefault(peers, []).append(lease)
             elif (reason := self._lost(lease)) is not None:
                 lost.append(wire.Lost(lease.service, lease.id, reason))
         if elsewhere:
-            for more in await asyncio.gather(*(self._others.renew(peer, its) for peer, its in elsewhere.items())):
+            for more in await asyncio.gather(*(self._others.renew(peers, its) for peers, its in elsewhere.items())):
                 lost += more
         return lost
 

@@ -83,9 +83,12 @@ class Presence:
             self._kept = _NOBODY
         return self._kept
 
-    def keeper(self, service: str) -> Peer | None:
+    def keepers(self, service: str) -> Sequence[Peer]:
+        if self._session is None or not self._session.held:
+            # Whatever was ours is another's by now, or soon; and what we know of the others is old.
+            return [peer for peer in self._known.values() if peer.id != self._self.id]
         owner = self._owners.get(shard_of(service))
-        return None if owner is None or owner == self._self.id else self._known.get(owner)
+        return [self._known[owner]] if owner != self._self.id and owner in self._known else ()
 
     def peers(self) -> Sequence[tuple[Peer, int]]:
         shares = dict.fromkeys(self._known, 0)

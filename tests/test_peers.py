@@ -1,0 +1,103 @@
+"""What nodes pass on to one another, over real nodes and wires that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence, Set
+from random import Random
+
+import httpx
+import pytest
+
+from adsum import wire
+from adsum.clock import SystemClock
+from adsum.config import ServeConfig
+from adsum.core.errors import KeeperUnavailable
+from adsum.core.shares import Peer
+from adsum.peers import PATIENCE, Peers
+from tests.cutting import Wire
+from tests.running import RunningDaemon
+
+NOWHERE = Peer("n", "nowhere", "http://127.0.0.1:1")
+HERE, GONE = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", "")
+
+
+class Known:
+    """Shares as a test says them."""
+
+    kept: Set[int] = frozenset()
+
+    def __init__(self, peers: Collection[Peer]) -> None:
+        self._peers = peers
+
+    def announce(self, url: str) -> None:
+        raise NotImplementedError
+
+    def keepers(self, service: str) -> Sequence[Peer]:
+        return list(self._peers) if service else ()
+
+    def peers(self) -> Sequence[tuple[Peer, int]]:
+        return [(peer, 0) for peer in self._peers]
+
+
+@pytest.fixture
+async def cut(daemon: RunningDaemon) -> AsyncIterator[Wire]:
+    """A wire to a node that lists `HERE`."""
+    async with httpx.AsyncClient(base_url=daemon.url, trust_env=False) as http:
+        (await http.put("/api/v1/services/orders/instances/a", json={"port": 80, "ttl": 60})).raise_for_status()
+    wire = await Wire(int(daemon.url.rpartition(":")[2])).open()
+    yield wire
+    await wire.close()
+
+
+@pytest.fixture
+async def peers() -> AsyncIterator[Peers]:
+    peers = Peers(Known([NOWHERE]), SystemClock(), Random(1))
+    yield peers
+    await peers.close()
+
+
+def _over(wire: Wire, name: str = "over") -> Peer:
+    return Peer(name, name, f"http://127.0.0.1:{wire.port}")
+
+
+async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: Wire) -> None:
+    assert await peers.renew([_over(cut)], [HERE, GONE]) == [wire.Lost("orders", "b", "unknown")]
+
+
+async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Peers, cut: Wire) -> None:
+    assert await peers.renew([NOWHERE, _over(cut)], [HERE]) == []
+
+
+async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: Wire) -> None:
+    empty = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="empty"))
+    try:
+        assert await peers.renew([Peer("e", "empty", empty.url)], [HERE]) == [wire.Lost("orders", "a", "unknown")]
+        assert await peers.renew([Peer("e", "empty", empty.url), _over(cut)], [HERE]) == []
+    finally:
+        await asyncio.to_thread(empty.stop)
+
+
+async def test_nothing_is_called_renewed_when_nobody_answers(peers: Peers) -> None:
+    with pytest.raises(KeeperUnavailable, match="nowhere can't be asked"):
+        await peers.renew([NOWHERE], [HERE])
+
+
+async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: Wire) -> None:
+    cut.cut()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(KeeperUnavailable):
+        await peers.renew([_over(cut)], [HERE])
+    assert asyncio.get_running_loop().time() - began >= PATIENCE * 0.9
+    before = await _renewals(daemon)
+    cut.mend()
+    async with asyncio.timeout(5.0):
+        while await _renewals(daemon) == before:  # noqa: ASYNC110 - in another thread
+            await asyncio.sleep(0.01)
+
+
+async def _renewals(daemon: RunningDaemon) -> float:
+    async with httpx.AsyncClient(base_url=daemon.url, trust_env=False) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    counted = 'adsum_request_seconds_count{code="200",operation="renew_many"} '
+    return next((float(line.removeprefix(counted)) for line in lines if line.startswith(counted)), 0.0)
