@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +144,33 @@ def test_a_forked_child_keeps_no_watch_of_its_parent_open(daemon: RunningDaemon)
     finally:
         os.kill(child, signal.SIGKILL)
         parent.stdout.close()
+
+
+IMPORTING = """
+import os, signal, sys, threading, time, adsum
+client = adsum.SyncClient(sys.argv[1], cache=False)
+begun = threading.Event()
+sys.modules["begun"] = begun
+sys.path.insert(0, sys.argv[2])
+
+async def importing(_):
+    import slow
+
+importer = threading.Thread(target=client.run, args=(importing,))
+importer.start()
+begun.wait(20.0)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    import slow
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+importer.join()
+"""
+
+
+def test_a_child_can_import_what_our_thread_was_importing_at_the_fork(daemon: RunningDaemon, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import sys, time\nsys.modules['begun'].set()\ntime.sleep(0.5)\n")
+    python = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", IMPORTING]
+    done = subprocess.run([*python, daemon.url, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")

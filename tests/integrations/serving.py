@@ -51,7 +51,7 @@ class Process:
     def workers(self) -> list[int]:
         """The processes that it started, without those that only track resources."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if b"resource_tracker" not in _command(pid)]
 
     async def end(self) -> None:
         """Wait for it to end by itself."""
@@ -66,6 +66,13 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         self._running.wait(20.0)
         self._log.close()
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # It ended meanwhile.
 
 
 @contextmanager

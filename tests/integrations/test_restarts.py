@@ -104,7 +104,7 @@ async def test_gunicorn_with_flask_is_one_instance_and_leaves_without_losing_a_r
             await first.end()
             assert len(listed(daemon)) == 1
             await made.goes_on()
-        assert made.failures == []
+        assert made.failures == [], first.log
     second.signal(signal.SIGTERM)
     await second.end()
     assert listed(daemon) == {}

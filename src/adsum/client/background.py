@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401 - or the first look-up of an address imports it, in a thread we can't hold (`hold`)
 import os
 import threading
 from collections.abc import Coroutine
@@ -11,6 +12,8 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+FORK_WAIT: Final = 1.0
+"""Seconds that a fork waits for the loop to have nothing at hand; one that is busy for longer is forked as it is."""
 JOIN_WAIT: Final = 5.0
 """Seconds that stopping waits for the thread; a loop that hangs longer ends with the process."""
 
@@ -22,12 +25,13 @@ class Background:
         self.users = 0
         # The plain loop of asyncio, whatever the policy: after a fork we must find its sockets.
         self.loop = asyncio.SelectorEventLoop()
+        self._go_on = threading.Event()
         self._thread = threading.Thread(target=self._run, name="adsum", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it there and wait for what it returns or raises; if this thread is interrupted, so is it."""
-        if threading.current_thread() is self._thread:
+        if self.here:
             coroutine.close()
             raise RuntimeError("the synchronous client can't wait inside its own loop")
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -36,6 +40,31 @@ class Background:
         except BaseException:
             future.cancel()
             raise
+
+    def hold(self) -> None:
+        """Have the loop rest until `go_on`, between two of its turns.
+
+        A child that is forked while this thread imports a module would wait for ever when it imports the same.
+        """
+        resting = threading.Event()
+        self._go_on = threading.Event()
+        with suppress(RuntimeError):  # The loop was closed.
+            self.loop.call_soon_threadsafe(self._rest, resting, self._go_on)
+            resting.wait(FORK_WAIT)
+
+    def go_on(self) -> None:
+        """Idempotent."""
+        self._go_on.set()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return threading.current_thread() is self._thread
+
+    @staticmethod
+    def _rest(resting: threading.Event, go_on: threading.Event) -> None:
+        resting.set()
+        go_on.wait(FORK_WAIT)
 
     def stop(self) -> None:
         """End the loop and its thread."""
@@ -84,7 +113,17 @@ def release(background: Background) -> None:
     background.stop()
 
 
+def _before_fork() -> None:
+    if _current is not None and not _current.here:
+        _current.hold()
+
+
 def _after_fork() -> None:
+    if _current is not None:
+        _current.go_on()
+
+
+def _begin_in_child() -> None:
     """In the child the thread is gone and the loop's sockets are the parent's: let go of both.
 
     A copy of a socket held open here would keep the registry waiting for a watcher that reads no more.
@@ -102,4 +141,4 @@ def _after_fork() -> None:
     _current = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_in_child)
