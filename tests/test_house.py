@@ -19,8 +19,8 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 # Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
 FLOORS = (
     ("core",),
-    ("balance", "gateway", "ports"),
-    ("wire", "etcd"),
+    ("balance", "gateway", "ports", "places"),
+    ("wire", "etcd", "consul"),
     ("watches", "clock", "systemd"),
     ("registry",),
     ("keeper",),

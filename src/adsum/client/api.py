@@ -5,6 +5,7 @@ Bodies and answers are those of `adsum.wire`. Every call is idempotent, so the n
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
@@ -34,7 +35,8 @@ class Api:
     def __init__(self, urls: Sequence[str], *, actor: str = "", rng: Random) -> None:
         """`actor` is recorded as the author of writes; without one the registry records our address."""
         self.nodes = Nodes(urls, rng)
-        self.transport = Transport(secure=any(url.startswith("https:") for url in urls))
+        secure = any(url.startswith("https:") for url in urls)
+        self.transport = Transport(ssl.create_default_context() if secure else None)
         self.headers: dict[str, str] = {wire.ACTOR_HEADER: actor} if actor else {}
 
     async def close(self) -> None:

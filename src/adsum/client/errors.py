@@ -22,6 +22,10 @@ class RegistryRefused(AdsumError):
         self.detail = detail
 
 
+class Unacknowledged(AdsumError):
+    """Consumers were told, and none of them says when it has heard."""
+
+
 class Unreachable(AdsumError):
     """One registry node could not be spoken with; others may."""
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Final
 from urllib.parse import urlsplit
 
+from adsum.consul import place as consul
 from adsum.core.errors import Invalid
 from adsum.core.rules import shown
 from adsum.etcd import place as etcd
@@ -42,10 +43,13 @@ class Nodes:
 def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
     """The addresses in `"http://a:23786,http://b:23786"` or a list, without a slash at the end.
 
-    The address of an etcd is left as it is. Raises `Invalid`.
+    The address of an etcd or of a Consul agent is left as it is. Raises `Invalid`.
     """
     if isinstance(urls, str) and urls.startswith(etcd.SCHEME):
         etcd.Place.parse(urls, field)
+        return (urls,)
+    if isinstance(urls, str) and urls.startswith(consul.SCHEME):
+        consul.Place.parse(urls, {}, field)
         return (urls,)
     texts = urls.split(",") if isinstance(urls, str) else urls
     found = tuple(dict.fromkeys(_url(text.strip(), field) for text in texts if text.strip()))

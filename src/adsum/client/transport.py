@@ -51,10 +51,10 @@ _ERRORS: Final = (
 class Transport:
     """Requests to registry nodes: no redirects, cookies or proxies from the environment, since registries are near."""
 
-    def __init__(self, *, secure: bool) -> None:
-        """`secure`: some node is asked over TLS, so trusted certificates are loaded (which takes a while)."""
+    def __init__(self, trust: ssl.SSLContext | None) -> None:
+        """`trust`: whom to trust over TLS; None: nobody is asked over TLS (loading certificates takes a while)."""
         self._http = httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context() if secure else None,
+            ssl_context=trust,
             max_connections=None,
             max_keepalive_connections=8,
             keepalive_expiry=30.0,

@@ -14,6 +14,7 @@ from adsum.ports import Clock
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "consul": "adsum.client.sources.consul:ConsulSource",
         "etcd": "adsum.client.sources.etcd:EtcdSource",
         "http": "adsum.client.sources.registry:RegistrySource",
         "https": "adsum.client.sources.registry:RegistrySource",

@@ -17,7 +17,7 @@ from typing import Final
 
 from adsum import wire
 from adsum.client.address import facing
-from adsum.client.errors import RegistryRefused, RegistryUnavailable
+from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, UnknownInstance
@@ -38,10 +38,6 @@ FRESH_EVERY: Final = 3.0
 """Seconds between two words that a quiet service is as it was."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Bounds of the pause before everything is read anew, in seconds."""
-
-
-class Unacknowledged(AdsumError):
-    """Consumers were told, and none of them says when it has heard."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,257 @@
+"""A Consul agent instead of a registry: services with a ttl check that is kept alive, and blocking queries.
+
+The agent runs the checks that an instance declares. Nobody says that he has heard of a drain: who needs that runs a
+registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from random import Random
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from adsum import wire
+from adsum.client.address import LOOPBACK, facing
+from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
+from adsum.client.ports import Group, Lost, Position
+from adsum.client.transport import Params, Reply, Transport
+from adsum.consul import services
+from adsum.consul.blocking import Answered, Pace, Query
+from adsum.consul.place import Place
+from adsum.core.backoff import Backoff
+from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
+from adsum.core.model import Endpoint, Key, Registration
+from adsum.ports import Clock
+
+T = TypeVar("T")
+
+WAIT: Final = 30.0
+"""Seconds that a query waits for a change; then it says at least that nothing did."""
+LATER: Final = 1.0 / 16
+"""The share of that by which Consul may answer later, so that those who began together don't end together."""
+TIMEOUT: Final = 5.0
+"""Seconds that the agent has for everything else, and beyond the wait of a query."""
+SETTLE: Final = 1.0
+"""Seconds that a drain waits once the agent knows: it tells its servers, which tell those who ask, soon after."""
+AT_ONCE: Final = 16
+"""Leases that are renewed at once; Consul takes one a request."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+"""Bounds of the pause after the agent did not answer, in seconds."""
+
+_EPOCH: Final = "consul"
+"""Of registrations: whether the agent still knows one is asked at each renewal."""
+
+
+class _Self(msgspec.Struct, frozen=True, rename="pascal"):
+    member: dict[str, Any]
+
+
+class ConsulSource:
+    """Implements `ports.Source`."""
+
+    def __init__(self, urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> None:  # noqa: ARG002
+        """Nobody is recorded as the author of a service."""
+        if len(urls) != 1:
+            raise Invalid("url", "must be one agent: consul://127.0.0.1:8500")
+        self._place = Place.parse(urls[0], os.environ)
+        self._transport = Transport(self._place.trust())
+        self._headers = {"X-Consul-Token": self._place.token} if self._place.token else {}
+        self._clock = clock
+        self._rng = rng
+        self._listed: dict[Key, Registration] = {}
+
+    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
+        """Follow a service for ever, by asking again as soon as there was an answer."""
+        backoff, pace = Backoff(FIRST_PAUSE, LONGEST_PAUSE), Pace(self._clock.now())
+        query, shown = _resumed(position()), dict[str, Endpoint]()
+        while True:
+            await self._clock.sleep(pace.pause(self._clock.now()))
+            try:
+                index, found, age = await self._asked(service, query.index)
+            except (Unreachable, Garbled, RegistryRefused, RegistryUnavailable) as error:
+                yield Lost(f"{self._place}: {error}")
+                # All clients of an agent that ends notice at once, and must not come back together.
+                await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
+                continue
+            backoff.reset()
+            if (answered := query.take(index)) is Answered.BACK:
+                continue
+            at = Position(f"{_EPOCH}-{query.histories}", query.index)
+            if answered is Answered.SAME and found == shown:
+                yield Group(at, whole=False, changed={}, since=at.revision, age=age)
+            else:
+                shown = found
+                yield Group(at, whole=True, changed=found, age=age)
+
+    async def _asked(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
+        """The index that came, the endpoints, and how old they are in seconds.
+
+        Raises `Unreachable`, `Garbled`, `RegistryRefused` and `RegistryUnavailable`.
+        """
+        blocking = [("index", str(index)), ("wait", f"{WAIT:g}s")] if index else []
+        blocking += [("dc", self._place.dc)] if self._place.dc else []
+        timeout = TIMEOUT + (WAIT * (1 + LATER) if index else 0.0)
+        reply = await self._once("GET", f"/health/service/{_part(service)}", params=blocking, timeout=timeout)
+        if reply.status != 200:
+            raise _refusal(reply)
+        try:
+            came = int(reply.headers["x-consul-index"])
+            age = int(reply.headers.get("x-consul-lastcontact") or 0) / 1000
+        except (KeyError, ValueError):
+            raise Garbled("an answer without an index, which is none of Consul's") from None
+        return came, services.read(service, _decoded(reply, list[services.Entry])), age
+
+    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
+        """Raises `Invalid` for what Consul can't list or check."""
+        registration = body.to_registration(service, id, "")
+        said = services.written(registration)
+        await self._told("/agent/service/register", said, [("replace-existing-checks", "true")])
+        self._listed[registration.key] = registration
+        return wire.Written(_EPOCH, 0, registration.ttl)
+
+    async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
+        lost: list[wire.Lost] = []
+        try:
+            async with asyncio.timeout(max(1.0, 2 * patience)):
+                for start in range(0, len(leases), AT_ONCE):
+                    some = leases[start : start + AT_ONCE]
+                    reasons = await asyncio.gather(*(self._renewed(lease) for lease in some))
+                    found = zip(some, reasons, strict=True)
+                    lost += [wire.Lost(lease.service, lease.id, reason) for lease, reason in found if reason]
+        except TimeoutError:
+            raise RegistryUnavailable(f"{self._place} does not answer in time") from None
+        return wire.Renewed(_EPOCH, 0, len(leases) - len(lost), lost)
+
+    async def _renewed(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
+        """Why it was not; None: it was."""
+        listed = self._listed.get(Key(lease.service, lease.id))
+        if listed is None:
+            return "unknown"
+        if listed.ttl is not None:
+            reply = await self._answer("PUT", f"/agent/check/pass/{_part(services.ttl_check(listed))}")
+            if reply.status == 200:
+                return None
+            if not _is_missing(reply):
+                raise _refusal(reply)
+        holder = await self._holder(listed.key)
+        if holder is None:
+            return "unknown"
+        if holder != listed.holder:
+            return "superseded"
+        return None if listed.ttl is None else "unknown"
+
+    async def _holder(self, key: Key) -> str | None:
+        """Who registered the instance at this agent last; None: it is not there."""
+        reply = await self._answer("GET", f"/agent/service/{_part(services.consul_id(*key))}")
+        if reply.status == 404:
+            return None
+        if reply.status != 200:
+            raise _refusal(reply)
+        return (_decoded(reply, services.Service).meta or {}).get(services.HOLDER, "")
+
+    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
+        """Raises `Unacknowledged` after a drain that was to be waited for."""
+        if Key(service, id) not in self._listed:
+            raise UnknownInstance(service, id)
+        draining = body.status == "draining"
+        reason = f"{services.DRAINING}: {body.reason}" if draining else body.reason
+        path = f"/agent/service/maintenance/{_part(services.consul_id(service, id))}"
+        await self._told(path, None, [("enable", "true"), ("reason", reason)])
+        if draining and body.wait:
+            settle = min(SETTLE, body.wait)
+            await self._clock.sleep(settle)
+            raise Unacknowledged(f"Consul tells consumers, and none says when it heard; {settle:g} s were waited for")
+        return wire.Written(_EPOCH, 0)
+
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:  # noqa: ARG002
+        """Raises `LeaseLost` if somebody else registered it since."""
+        key = Key(service, id)
+        self._listed.pop(key, None)
+        there = await self._holder(key)
+        if there is None:
+            return wire.Written(_EPOCH, 0)
+        if there != holder:
+            raise LeaseLost(*key)
+        await self._told(f"/agent/service/deregister/{_part(services.consul_id(*key))}", None)
+        return wire.Written(_EPOCH, 0)
+
+    async def local_address(self) -> str:
+        """The address that the agent has for its host, if that is ours; else the address of this host that faces it."""
+        host, _, port = self._place.host.rpartition(":")
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                loop = asyncio.get_running_loop()
+                found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+            address = facing(found[0][4])
+        except (OSError, TimeoutError) as error:
+            raise RegistryUnavailable(f"there is no way to {host}: {error}") from None
+        return await self._advertised() if address == LOOPBACK else address
+
+    async def _advertised(self) -> str:
+        """What the agent says; over a token that may not ask, loopback."""
+        reply = await self._answer("GET", "/agent/self")
+        if reply.status != 200:
+            return LOOPBACK
+        return str(_decoded(reply, _Self).member.get("Addr") or LOOPBACK)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def _told(self, path: str, body: object, params: Params = ()) -> None:
+        """A write at the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
+        reply = await self._answer("PUT", path, body, params)
+        if reply.status != 200:
+            raise _refusal(reply)
+
+    async def _answer(self, method: str, path: str, body: object = None, params: Params = ()) -> Reply:
+        """Raises `RegistryUnavailable`."""
+        try:
+            return await self._once(method, path, body=body, params=params, timeout=TIMEOUT)
+        except Unreachable as error:
+            raise RegistryUnavailable(f"{self._place}: {error}") from None
+
+    async def _once(self, method: str, path: str, *, timeout: float, body: object = None, params: Params = ()) -> Reply:
+        """Raises `Unreachable`."""
+        encoded = msgspec.json.encode(body) if body is not None else None
+        headers = {**self._headers, "Content-Type": "application/json"} if encoded is not None else self._headers
+        url = f"{self._place.url}/v1{path}"
+        return await self._transport.ask(method, url, timeout=timeout, body=encoded, params=params, headers=headers)
+
+
+def _resumed(known: Position | None) -> Query:
+    """A query that begins at what is known from earlier, of Consul."""
+    epoch, _, histories = known.epoch.partition("-") if known is not None else ("", "", "")
+    if known is None or epoch != _EPOCH or not histories.isdigit():
+        return Query()
+    return Query(int(histories), known.revision)
+
+
+def _part(text: str) -> str:
+    return quote(text, safe=":@")
+
+
+def _decoded(reply: Reply, kind: type[T]) -> T:
+    """Raises `Garbled`."""
+    try:
+        return msgspec.json.decode(reply.body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Garbled(f"an answer that is none of Consul's: {error}") from None
+
+
+def _is_missing(reply: Reply) -> bool:
+    """Whether the agent does not know the check: 404, or, before Consul 1.12, 500 with these words."""
+    return reply.status == 404 or (reply.status == 500 and b"does not have associated TTL" in reply.body)
+
+
+def _refusal(reply: Reply) -> RegistryRefused | RegistryUnavailable:
+    """What an answer means that is none: 5xx and 429 say nothing about what was asked for."""
+    text = reply.body[:200].decode(errors="replace").strip() or "without a word"
+    if reply.status >= 500 or reply.status == 429:
+        return RegistryUnavailable(f"the agent answered {reply.status}: {text}")
+    return RegistryRefused(reply.status, text)

@@ -1,0 +1,58 @@
+"""The rules of Consul's blocking queries, for those who ask ("Blocking Queries: Implementation Details", in the
+documentation of its HTTP API): when to begin again, and how often at most to ask.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+RATE: Final = 4.0
+"""Answers a second that a query may have over time."""
+BURST: Final = 8.0
+"""How many of them may come at once before that."""
+
+
+class Answered(StrEnum):
+    """What the index of an answer means."""
+
+    CHANGED = "changed"
+    SAME = "same"
+    BACK = "back"
+    """It went backwards: the state was restored or lost, and is to be asked for anew."""
+
+
+class Query:
+    """One query that is asked again and again."""
+
+    def __init__(self, histories: int = 0, newest: int = 0) -> None:
+        """`newest`: an index that is known from earlier, of that history."""
+        self.index = 0
+        """What to ask with; 0: at once."""
+        self.histories = histories
+        """How often the index has gone backwards."""
+        self._newest = newest
+
+    def take(self, index: int) -> Answered:
+        """An answer came with that index."""
+        index = max(1, index)  # One that asked with 0 again would never be held.
+        if index < self._newest:
+            self.index = self._newest = 0
+            self.histories += 1
+            return Answered.BACK
+        before, self.index, self._newest = self.index, index, index
+        return Answered.SAME if before == index else Answered.CHANGED
+
+
+class Pace:
+    """A token bucket: a service that changes all the time is not asked for all the time."""
+
+    def __init__(self, now: float) -> None:
+        self._tokens = BURST
+        self._at = now
+
+    def pause(self, now: float) -> float:
+        """How many seconds to wait before asking, which is taken as done."""
+        self._tokens = min(BURST, self._tokens + (now - self._at) * RATE) - 1.0
+        self._at = now
+        return max(0.0, -self._tokens / RATE)

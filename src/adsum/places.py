@@ -1,0 +1,55 @@
+"""Addresses of other systems, as people write them: hosts, options behind a question mark, secrets in files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from adsum.core.errors import Invalid
+
+
+def options(query: str, known: Collection[str], field: str) -> dict[str, str]:
+    """`a=1&b=2` by name. Raises `Invalid` for one that is not known, or there twice."""
+    listed = ", ".join(known)
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=len(known))
+    except ValueError:
+        raise Invalid(field, f"has options that can't be read; there are {listed}, each once") from None
+    if len(dict(pairs)) < len(pairs):
+        raise Invalid(field, "has an option twice")
+    for option, _ in pairs:
+        if option not in known:
+            raise Invalid(field, f"knows no option {option}; there are {listed}")
+    return dict(pairs)
+
+
+def host_port(text: str, default: int, field: str) -> str:
+    """`HOST[:PORT]` with its port. Raises `Invalid`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(default)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536 or any(each in host for each in "/?#@ "):
+        raise Invalid(field, "must name hosts as HOST[:PORT], several separated by commas")
+    if ":" in host and not host.startswith("["):
+        raise Invalid(field, f"must have IPv6 addresses in brackets, such as [::1]:{default}")
+    return f"{host}:{port}"
+
+
+def secure(given: Mapping[str, str], field: str) -> bool:
+    """Whether the options `tls`, `ca`, `cert` and `key` ask for TLS. Raises `Invalid` for some that don't agree."""
+    said = given.get("tls") or ("true" if {"ca", "cert", "key"} & given.keys() else "false")
+    if said not in ("true", "false"):
+        raise Invalid(field, "tls must be true or false")
+    if ("cert" in given) != ("key" in given):
+        raise Invalid(field, "cert and key must be given together")
+    return said == "true"
+
+
+def first_line(file: str, what: str, field: str) -> str:
+    """The secret (`what`) that a file holds. Raises `Invalid`."""
+    try:
+        return (Path(file).read_text().splitlines() or [""])[0]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Invalid(field, f"names a {what} file that can't be read: {file}: {why}") from None

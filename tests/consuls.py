@@ -1,0 +1,243 @@
+"""A Consul agent for tests, in memory behind a real socket: what its documentation promises to clients, and no more.
+
+Services, ttl checks that run out, an index a service, queries that are held; and what an agent does when it is
+restored, old, guarded or away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+DURATION = re.compile(r"([0-9.]+)(ms|s|m)")
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+def seconds(text: str) -> float:
+    return sum(float(amount) * SECONDS[unit] for amount, unit in DURATION.findall(text))
+
+
+@dataclass
+class Check:
+    """One check of one service."""
+
+    id: str
+    status: str = "critical"
+    notes: str = ""
+    ttl: float | None = None
+    until: float = 0.0
+
+
+@dataclass
+class Listed:
+    """A service as it was registered."""
+
+    said: Mapping[str, Any]
+    checks: dict[str, Check] = field(default_factory=dict)
+
+
+class Agent:
+    """`start` it on a port of its own; `port` stays when it is stopped and started again."""
+
+    def __init__(self, token: str = "", *, old: bool = False) -> None:
+        """`old`: it answers as before version 1.12."""
+        self.port = 0
+        self.index = 10
+        self.services: dict[str, Listed] = {}
+        self.asked: list[dict[str, str]] = []
+        """The parameters of each query for a service."""
+        self.refused = 0
+        self._token = token
+        self._old = old
+        self._indexes: dict[str, int] = {}
+        self._changed = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"consul://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_put("/v1/agent/service/register", self._register)
+        app.router.add_put("/v1/agent/service/deregister/{id}", self._deregister)
+        app.router.add_put("/v1/agent/service/maintenance/{id}", self._maintain)
+        app.router.add_put("/v1/agent/check/pass/{id}", self._pass)
+        app.router.add_get("/v1/agent/service/{id}", self._service)
+        app.router.add_get("/v1/agent/self", self._self)
+        app.router.add_get("/v1/health/service/{name}", self._health)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self._tasks = [asyncio.create_task(self._run_out())]
+
+    async def stop(self) -> None:
+        """What is registered stays, as on an agent's disk."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runner.cleanup()
+
+    async def restore(self, index: int) -> None:
+        """It knows nothing of what was registered, and its index is that one."""
+        self.services.clear()
+        self._indexes.clear()
+        self.index = index
+        await self._tell()
+
+    async def list(self, name: str, id: str, port: int, **said: Any) -> None:
+        """As a client of others' registers it, without a check."""
+        self.services[id] = Listed({"ID": id, "Name": name, "Port": port, **said})
+        await self._bump(name)
+
+    async def _bump(self, name: str) -> None:
+        self.index += 1
+        self._indexes[name] = self.index
+        await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _run_out(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            for listed in list(self.services.values()):
+                for check in listed.checks.values():
+                    if check.ttl is not None and check.status != "critical" and loop.time() > check.until:
+                        check.status = "critical"
+                        await self._bump(listed.said["Name"])
+            await asyncio.sleep(0.02)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self._token and request.headers.get("X-Consul-Token") != self._token:
+            self.refused += 1
+            return web.Response(status=403, text="Permission denied: token lacks permission")
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def _register(self, request: web.Request) -> web.Response:
+        said = await request.json()
+        if not said.get("Name"):
+            return web.Response(status=400, text="Missing service name")
+        now = asyncio.get_running_loop().time()
+        checks = {}
+        for each in said.get("Checks") or []:
+            ttl = seconds(each["TTL"]) if "TTL" in each else None
+            status = each.get("Status", "critical")
+            checks[each["CheckID"]] = Check(each["CheckID"], status, ttl=ttl, until=now + (ttl or 0.0))
+        before = self.services.get(said["ID"])
+        if before is not None and "replace-existing-checks" not in request.query:
+            checks = {**before.checks, **checks}
+        self.services[said["ID"]] = Listed(said, checks)
+        await self._bump(said["Name"])
+        return web.Response()
+
+    async def _deregister(self, request: web.Request) -> web.Response:
+        gone = self.services.pop(request.match_info["id"], None)
+        if gone is None:
+            return web.Response(status=404, text="Unknown service ID")
+        await self._bump(gone.said["Name"])
+        return web.Response()
+
+    async def _maintain(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        listed = self.services.get(id)
+        if listed is None:
+            return web.Response(status=404, text="Unknown service ID")
+        check = f"_service_maintenance:{id}"
+        if request.query["enable"] == "true":
+            listed.checks[check] = Check(check, notes=request.query.get("reason", ""))
+        else:
+            listed.checks.pop(check, None)
+        await self._bump(listed.said["Name"])
+        return web.Response()
+
+    async def _pass(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        for listed in self.services.values():
+            if id in listed.checks:
+                check = listed.checks[id]
+                check.until = asyncio.get_running_loop().time() + (check.ttl or 0.0)
+                if check.status != "passing":
+                    check.status = "passing"
+                    await self._bump(listed.said["Name"])
+                return web.Response()
+        if self._old:
+            return web.Response(status=500, text=f'CheckID "{id}" does not have associated TTL')
+        return web.Response(status=404, text=f'Unknown check ID "{id}". Ensure that the check ID is passed')
+
+    async def _service(self, request: web.Request) -> web.Response:
+        listed = self.services.get(request.match_info["id"])
+        if listed is None:
+            return web.Response(status=404, text="unknown service ID")
+        return web.json_response({**_shown(listed), "ContentHash": "abc"}, headers={"X-Consul-ContentHash": "abc"})
+
+    async def _self(self, _: web.Request) -> web.Response:
+        return web.json_response({"Config": {"NodeName": "n1"}, "Member": {"Name": "n1", "Addr": "127.0.0.9"}})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        self.asked.append(dict(request.query))
+        if asked := int(request.query.get("index", 0)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds(request.query["wait"])), self._changed:
+                    await self._changed.wait_for(lambda: self._index_of(name) != asked)
+        node = {
+            "ID": "4f",
+            "Node": "n1",
+            "Address": "10.9.8.7",
+            "Datacenter": "dc1",
+            "TaggedAddresses": None,
+            "Meta": None,
+        }
+        serf = {"Node": "n1", "CheckID": "serfHealth", "Status": "passing", "Notes": "", "ServiceID": ""}
+        entries = [
+            {
+                "Node": node,
+                "Service": _shown(listed),
+                "Checks": [
+                    serf,
+                    *(
+                        {"CheckID": each.id, "Status": each.status, "Notes": each.notes}
+                        for each in listed.checks.values()
+                    ),
+                ],
+            }
+            for listed in self.services.values()
+            if listed.said["Name"] == name
+        ]
+        headers = {
+            "X-Consul-Index": str(self._index_of(name)),
+            "X-Consul-KnownLeader": "true",
+            "X-Consul-LastContact": "0",
+        }
+        return web.json_response(entries, headers=headers)
+
+    def _index_of(self, name: str) -> int:
+        return self._indexes.get(name, self.index)
+
+
+def _shown(listed: Listed) -> dict[str, Any]:
+    said = listed.said
+    return {
+        "ID": said["ID"],
+        "Service": said["Name"],
+        "Tags": said.get("Tags") or [],
+        "Address": said.get("Address", ""),
+        "Meta": said.get("Meta"),
+        "Port": said["Port"],
+        "Weights": said.get("Weights", {"Passing": 1, "Warning": 1}),
+        "EnableTagOverride": False,
+        "CreateIndex": 11,
+        "ModifyIndex": 11,
+    }
