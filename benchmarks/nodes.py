@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from random import Random
 from typing import Any, Final
 
+from adsum.client.client import Client
+from adsum.client.resolver import Resolver
 from benchmarks import callers, etcd, http2, load, workload
 from benchmarks.crowd import Crowd
 from benchmarks.fanout import Told, ear, registrations
-from benchmarks.load import CALLERS, Load, Measured
+from benchmarks.load import CALLERS, Load, Measured, quantile
 from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there
 from benchmarks.processes import Trouble
 from benchmarks.register import names, puts
@@ -21,6 +26,7 @@ from benchmarks.table import Result, Row, length, lengths, rate, say
 
 NODES: Final = 3
 WATCHERS: Final = 1_000
+FOLLOWERS: Final = 100
 SHARDS: Final = 256
 PATIENCE: Final = 60.0
 """Seconds within which nodes must have shared what is to be kept."""
@@ -35,7 +41,7 @@ def run(setting: Setting) -> list[Result]:
         nodes = [stack.enter_context(Node(setting.folder, store)) for _ in range(NODES)]
         _until_shared(nodes)
         results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer)]
-        return [*results, _failed_over(nodes)]
+        return [*results, *asyncio.run(_failed_over(setting, nodes))]
 
 
 def _told(setting: Setting, nodes: Sequence[Node]) -> Row:
@@ -102,13 +108,51 @@ def _joined(parts: Sequence[Load]) -> Load:
     )
 
 
-def _failed_over(nodes: Sequence[Node]) -> Row:
-    """From kill -9 of a node until the others keep what it kept."""
+async def _failed_over(setting: Setting, nodes: Sequence[Node]) -> list[Row]:
+    """From kill -9 of a node until the others keep what it kept, and until those who watched it hear another one."""
+    logging.getLogger("adsum").setLevel(logging.ERROR)  # That the node is gone is no news here.
+    rng = Random(1)
+    urls = [f"http://127.0.0.1:{node.port}" for node in nodes]
+    clients: list[Client] = []
+    while len(clients) < setting.so_many(FOLLOWERS, 10):
+        client = Client(urls, cache=False, rng=rng)
+        if client.api.nodes.current == urls[0]:
+            clients.append(client)
+    try:
+        resolvers = [client.resolver("orders") for client in clients]
+        await asyncio.gather(*(_until(resolver, connected=True) for resolver in resolvers))
+        began = time.monotonic()
+        sharing = asyncio.create_task(asyncio.to_thread(_adopted, nodes))
+        resumed = sorted(await asyncio.gather(*(_resumed(resolver, began) for resolver in resolvers)))
+        took = await sharing - began
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    spread = (quantile(resumed, 0.5), quantile(resumed, 0.99), resumed[-1])
+    values = tuple(zip(("p50", "p99", "last"), spread, strict=True))
+    what = f"a node is killed: until {len(clients)} who watched it hear another one: p50 / p99 / last"
+    return [
+        Row("a node is killed: until others keep what it kept", length(took), values=(("took", took),)),
+        Row(what, lengths(spread), values=values),
+    ]
+
+
+def _adopted(nodes: Sequence[Node]) -> float:
+    """Kill the first; when the others kept what it kept."""
     nodes[0].kill()
-    began = time.monotonic()
     _until_shared(nodes[1:])
-    took = time.monotonic() - began
-    return Row("a node is killed: until others keep what it kept", length(took), values=(("took", took),))
+    return time.monotonic()
+
+
+async def _resumed(resolver: Resolver, began: float) -> float:
+    """Seconds until the watch was lost and there is another one."""
+    await _until(resolver, connected=False)
+    await _until(resolver, connected=True)
+    return time.monotonic() - began
+
+
+async def _until(resolver: Resolver, *, connected: bool) -> None:
+    while resolver.connected is not connected:  # noqa: ASYNC110 - ten milliseconds are exact enough
+        await asyncio.sleep(0.01)
 
 
 def _until_shared(nodes: Sequence[Node]) -> None:

@@ -149,6 +149,32 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
     assert registry.snapshot.find(Key("orders", "o2")) is not None
 
 
+async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: ScriptedStore) -> None:
+    store.gate.clear()
+    first = asyncio.create_task(registry.write(_register("o1")))
+    await _let_run()
+    second = asyncio.create_task(registry.write(_register("o2")))
+    await _let_run()
+    store.elsewhere()
+    store.gate.set()
+    assert (await first, await second) == (2, 2)
+    assert [len(changes) for changes in store.commits] == [2]
+
+
+async def test_a_store_that_others_keep_moving_refuses_in_the_end(
+    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.registry.CONTEND", 0.0)
+    store.gate.clear()
+    write = asyncio.create_task(registry.write(_register("o1")))
+    await _let_run()
+    store.elsewhere()
+    store.gate.set()
+    with pytest.raises(StoreUnavailable, match="other nodes keep moving"):
+        await write
+    assert await registry.write(_register("o1")) == 2
+
+
 async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: ScriptedStore) -> None:
     store.troubles = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
     for _ in range(2):

@@ -29,8 +29,9 @@ MAX_WAITING: Final = 20_000
 """How many writes wait for the store; past it a new one is refused with `Overloaded`."""
 MAX_BATCH: Final = 1_000
 """How many writes are committed together; the rest goes into the next batch."""
-MAX_ATTEMPTS: Final = 16
-"""How often a batch is decided again when the store moved under it; then the writes are refused, to be retried."""
+CONTEND: Final = 5.0
+"""Seconds for which a batch is decided again whenever other nodes moved the store under it; then it is refused, to be
+tried again."""
 
 _log = logging.getLogger("adsum.registry")
 
@@ -127,8 +128,6 @@ class Registry:
         while True:
             await self._work.wait()
             writes = self._take(MAX_BATCH)
-            if not self._waiting:
-                self._work.clear()
             try:
                 await self._commit(writes)
             except StoreUnavailable as error:
@@ -141,8 +140,13 @@ class Registry:
                 raise
 
     async def _commit(self, writes: list[_Write]) -> None:
-        """Decide, commit and wait until published; on a moved basis again, on the fresher snapshot."""
-        for _ in range(MAX_ATTEMPTS):
+        """Decide, commit and wait until published.
+
+        On a moved basis again, on the fresher snapshot and with what waits by now: the more nodes contend, the more
+        they write at a time.
+        """
+        until = self._clock.now() + CONTEND
+        while True:
             basis = self.snapshot
             changes, edits = _sorted(self._decide(writes, basis))
             revision = basis.revision
@@ -150,8 +154,11 @@ class Registry:
                 try:
                     began = self._clock.now()
                     revision = await self._store.commit(changes, basis.revision, edits)
-                except StoreConflict:
+                except StoreConflict as error:
+                    if self._clock.now() >= until:
+                        raise StoreUnavailable("other nodes keep moving the store; try again") from error
                     await self.reached(basis.revision + 1, timeout=1.0)
+                    writes.extend(self._take(MAX_BATCH - len(writes)))
                     continue
                 except StoreUnavailable as error:
                     self._note(error)
@@ -163,7 +170,6 @@ class Registry:
                 if not write.done.done():
                     write.done.set_result(revision)
             return
-        raise StoreUnavailable("other nodes keep moving the store; try again")
 
     def _note(self, trouble: StoreUnavailable | None) -> None:
         """Tell the operator when the store begins to refuse writes, and when it takes them again."""
@@ -196,7 +202,10 @@ class Registry:
         return facts
 
     def _take(self, most: int) -> list[_Write]:
-        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        if not self._waiting:
+            self._work.clear()
+        return taken
 
     def _refuse(self, writes: list[_Write], error: AdsumError) -> None:
         for write in writes:
