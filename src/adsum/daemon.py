@@ -29,7 +29,7 @@ from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
-from adsum.peers import Peers
+from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http

@@ -12,17 +12,12 @@ from adsum import wire
 from adsum.client.api import Api
 from adsum.core.errors import AdsumError, KeeperUnavailable
 from adsum.core.shares import Peer
+from adsum.peers.passing import Passing
 from adsum.ports import Clock, Shares
 from adsum.watches import RETURN
 
-PATIENCE: Final = 0.4
-"""Seconds that a node has to renew what we pass on; then who asked is told to ask another node."""
 LATE: Final = 1.0
 """Seconds by which a node may answer later than it was told to wait for its consumers."""
-LONGEST: Final = 5.0
-"""Seconds for which renewals are passed on in all: a node that is late may still hear of them in time."""
-MAX_LATE: Final = 1_000
-"""How many of those go on beyond `PATIENCE` at once; past it they are given up then."""
 MAX_PEERS: Final = 64
 """Nodes to which connections are kept; past it those of the one asked longest ago are closed."""
 
@@ -37,7 +32,7 @@ class Peers:
         self._clock = clock
         self._rng = rng
         self._apis: dict[str, Api] = {}
-        self._late: set[asyncio.Task[list[wire.Lost] | None]] = set()
+        self._passing: dict[str, Passing] = {}
 
     def keepers(self, service: str) -> Sequence[Peer]:
         """See `ports.Shares.keepers`."""
@@ -49,33 +44,12 @@ class Peers:
         Raises `KeeperUnavailable` if nobody answers: who calls that renewed lets the lease lapse unnoticed when we are
         cut off from its keeper.
         """
-        answers = await asyncio.gather(*(self._passed_on(peer, leases) for peer in peers))
+        answers = await asyncio.gather(*(self._to(peer).renew(leases) for peer in peers))
         told = [answer for answer in answers if answer is not None]
         if not told:
             names = ", ".join(sorted(peer.name for peer in peers))
             raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
         return [lost for lost in told[0] if all(lost in others for others in told[1:])]
-
-    async def _passed_on(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost] | None:
-        """What the node says within `PATIENCE`."""
-        passing = asyncio.create_task(self._renew(peer, leases), name="adsum-pass-on")
-        await asyncio.wait([passing], timeout=PATIENCE)
-        if passing.done():
-            return passing.result()
-        if len(self._late) < MAX_LATE:
-            self._late.add(passing)
-            passing.add_done_callback(self._late.discard)
-        else:
-            passing.cancel()
-        return None
-
-    async def _renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost] | None:
-        try:
-            async with asyncio.timeout(LONGEST):
-                return (await self._api(peer).renew(leases)).lost
-        except (AdsumError, TimeoutError) as error:
-            _log.debug("%s does not renew what it keeps: %s", peer.name, error)
-            return None
 
     async def unaware(self, service: str, revision: int, wait: float) -> int:
         """How many consumers of other nodes don't route by that revision of the service after `wait` seconds.
@@ -104,12 +78,15 @@ class Peers:
 
     async def close(self) -> None:
         """Idempotent."""
-        for task in self._late:
-            task.cancel()
-        await asyncio.gather(*self._late, return_exceptions=True)
-        apis, self._apis = list(self._apis.values()), {}
-        for api in apis:
-            await api.close()
+        for url in list(self._apis):
+            await self._leave(url)
+
+    def _to(self, peer: Peer) -> Passing:
+        api = self._api(peer)
+        passing = self._passing.get(peer.url)
+        if passing is None:
+            passing = self._passing[peer.url] = Passing(peer.name, api.renew)
+        return passing
 
     def _api(self, peer: Peer) -> Api:
         api = self._apis.pop(peer.url, None)
@@ -117,7 +94,13 @@ class Peers:
             api = Api([peer.url], rng=self._rng)
             api.headers[wire.PASSED_ON_HEADER] = "true"
         self._apis[peer.url] = api
-        while len(self._apis) > MAX_PEERS:
-            oldest = self._apis.pop(next(iter(self._apis)))
-            asyncio.get_running_loop().create_task(oldest.close())
+        if len(self._apis) > MAX_PEERS:
+            asyncio.get_running_loop().create_task(self._leave(next(iter(self._apis))))
         return api
+
+    async def _leave(self, url: str) -> None:
+        """Close what there is to that node."""
+        api, passing = self._apis.pop(url), self._passing.pop(url, None)
+        if passing is not None:
+            await passing.close()
+        await api.close()

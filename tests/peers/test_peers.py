@@ -14,7 +14,8 @@ from adsum.clock import SystemClock
 from adsum.config import ServeConfig
 from adsum.core.errors import KeeperUnavailable
 from adsum.core.shares import Peer
-from adsum.peers import PATIENCE, Peers
+from adsum.peers.passing import PATIENCE
+from adsum.peers.peers import Peers
 from tests.cutting import Wire
 from tests.running import RunningDaemon
 

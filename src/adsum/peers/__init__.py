@@ -1,0 +1,1 @@
+"""What the nodes of one registry ask of one another."""

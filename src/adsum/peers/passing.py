@@ -1,0 +1,106 @@
+"""Renewals on their way to another node. Programs renew one by one; what comes at about one time is one request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from adsum import wire
+from adsum.core.errors import AdsumError
+
+GATHER: Final = 0.05
+"""Seconds for which renewals are gathered before they are sent."""
+PATIENCE: Final = 0.4
+"""Seconds that the node has to say what became of one; then who asked is told to ask another node."""
+LONGEST: Final = 5.0
+"""Seconds that a request may take nevertheless: a node that is late may still hear of it in time."""
+AT_ONCE: Final = 4
+"""Requests under way to one node; with so many the next one waits."""
+MAX_WAITING: Final = 100_000
+"""Leases that wait to be sent to one node; past it none are taken."""
+
+Send = Callable[[Sequence[wire.LeaseBody]], Awaitable[wire.Renewed]]
+
+_log = logging.getLogger("adsum.peers")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What somebody asked to be renewed, and where to tell which of it is lost; None: nobody knows."""
+
+    leases: Sequence[wire.LeaseBody]
+    told: asyncio.Future[list[wire.Lost] | None]
+
+
+class Passing:
+    """To one node, over `send`."""
+
+    def __init__(self, node: str, send: Send) -> None:
+        self._node = node
+        self._send = send
+        self._waiting: deque[_Entry] = deque()
+        self._count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def renew(self, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost] | None:
+        """Those that the node calls lost; None if it has not said so within `PATIENCE`."""
+        if self._count + len(leases) > MAX_WAITING:
+            return None
+        entry = _Entry(leases, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        self._count += len(leases)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="adsum-pass-on")
+        await asyncio.wait([entry.told], timeout=PATIENCE)
+        return entry.told.result() if entry.told.done() else None
+
+    async def close(self) -> None:
+        """Idempotent."""
+        tasks = [*self._sending, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER)
+            while len(self._sending) >= AT_ONCE:
+                await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+            sending = asyncio.create_task(self._ask(self._take()), name="adsum-pass-on")
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+
+    def _take(self) -> list[_Entry]:
+        """As much as fits into one request; no instance twice, since an answer names it without its holder."""
+        taken, keys = list[_Entry](), set[tuple[str, str]]()
+        while self._waiting:
+            its = {(lease.service, lease.id) for lease in self._waiting[0].leases}
+            if taken and (len(keys) + len(its) > wire.MAX_RENEWALS or keys & its):
+                break
+            keys |= its
+            taken.append(self._waiting.popleft())
+            self._count -= len(taken[-1].leases)
+        return taken
+
+    async def _ask(self, entries: Sequence[_Entry]) -> None:
+        lost: dict[tuple[str, str], wire.Lost] | None = None
+        try:
+            async with asyncio.timeout(LONGEST):
+                renewed = await self._send([lease for entry in entries for lease in entry.leases])
+            lost = {(each.service, each.id): each for each in renewed.lost}
+        except (AdsumError, TimeoutError) as error:
+            _log.debug("%s does not renew what it keeps: %s", self._node, error)
+        finally:
+            for entry in entries:
+                if not entry.told.done():
+                    entry.told.set_result(None if lost is None else _of(entry, lost))
+
+
+def _of(entry: _Entry, lost: dict[tuple[str, str], wire.Lost]) -> list[wire.Lost]:
+    keys = dict.fromkeys((lease.service, lease.id) for lease in entry.leases)
+    return [lost[key] for key in keys if key in lost]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from adsum import wire
+from adsum.client.errors import RegistryUnavailable
+from adsum.peers import passing
+from adsum.peers.passing import Passing
+
+
+def lease(id: str, holder: str = "") -> wire.LeaseBody:
+    return wire.LeaseBody("orders", id, holder)
+
+
+class Node:
+    """Hears what is passed on; `gone` is lost to it."""
+
+    def __init__(self, *gone: str) -> None:
+        self.heard: list[list[str]] = []
+        self.gone = gone
+        self.away = False
+        self.slow = 0.0
+
+    async def renew(self, leases: Sequence[wire.LeaseBody]) -> wire.Renewed:
+        await asyncio.sleep(self.slow)
+        if self.away:
+            raise RegistryUnavailable("it is away")
+        self.heard.append([each.id for each in leases])
+        lost = [wire.Lost("orders", each.id, "unknown") for each in leases if each.id in self.gone]
+        return wire.Renewed("e1", 1, len(leases) - len(lost), lost)
+
+
+async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -> None:
+    node = Node("b")
+    line = Passing("n1", node.renew)
+    answers = await asyncio.gather(
+        line.renew([lease("a")]), line.renew([lease("b"), lease("c")]), line.renew([lease("d")])
+    )
+    assert answers == [[], [wire.Lost("orders", "b", "unknown")], []]
+    assert node.heard == [["a", "b", "c", "d"]]
+    assert await line.renew([lease("e")]) == []
+    await line.close()
+
+
+async def test_two_who_claim_one_instance_are_asked_about_apart() -> None:
+    node = Node()
+    line = Passing("n1", node.renew)
+    await asyncio.gather(line.renew([lease("a", "old")]), line.renew([lease("a", "new")]))
+    assert node.heard == [["a"], ["a"]]
+    await line.close()
+
+
+async def test_one_request_has_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_RENEWALS", 3)
+    node = Node()
+    line = Passing("n1", node.renew)
+    await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(7)))
+    assert [len(each) for each in node.heard] == [3, 3, 1]
+    await line.close()
+
+
+async def test_nobody_is_told_of_renewals_that_nobody_heard() -> None:
+    node = Node()
+    node.away = True
+    line = Passing("n1", node.renew)
+    assert await line.renew([lease("a")]) is None
+    node.away = False
+    assert await line.renew([lease("a")]) == []
+    await line.close()
+
+
+async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_same() -> None:
+    node = Node()
+    node.slow = 2 * passing.PATIENCE
+    line = Passing("n1", node.renew)
+    assert await line.renew([lease("a")]) is None
+    await asyncio.sleep(node.slow)
+    assert node.heard == [["a"]]
+    await line.close()
+
+
+async def test_past_its_bound_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "MAX_WAITING", 2)
+    line = Passing("n1", Node().renew)
+    answers = await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(3)))
+    assert answers == [[], [], None]
+    assert await line.renew([lease("x")]) == [], "there is room again"
+    await line.close()
