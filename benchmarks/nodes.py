@@ -6,9 +6,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import cycle, islice
 from random import Random
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from adsum.client.resolver import Resolver
 from benchmarks import callers, etcd, http2, load, workload
 from benchmarks.crowd import Crowd
 from benchmarks.fanout import Told, ear, registrations
-from benchmarks.load import CALLERS, Load, Measured, quantile
+from benchmarks.load import CALLERS, Load, Measured, WrongAnswers, quantile
 from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there
 from benchmarks.processes import Trouble
 from benchmarks.register import names, puts
@@ -26,6 +27,7 @@ from benchmarks.table import Result, Row, length, lengths, rate, say
 
 NODES: Final = 3
 WATCHERS: Final = 1_000
+RENEWERS: Final = 600
 FOLLOWERS: Final = 100
 SHARDS: Final = 256
 PATIENCE: Final = 60.0
@@ -40,7 +42,7 @@ def run(setting: Setting) -> list[Result]:
         store = f"etcd://127.0.0.1:{peer.port}"
         nodes = [stack.enter_context(Node(setting.folder, store)) for _ in range(NODES)]
         _until_shared(nodes)
-        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer)]
+        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer), _renewed(setting, nodes)]
         return [*results, *asyncio.run(_failed_over(setting, nodes))]
 
 
@@ -94,6 +96,39 @@ def _registered(setting: Setting, nodes: Sequence[Node], peer: Etcd) -> list[Row
         Row(f"{what}: rate", words, peers, load.ratio(mine, theirs, load.speed), values=(("rate", speed),)),
         Row(f"{what}: p99", length(slowest), f"etcd {length(load.typical(theirs, load.p99))}"),
     ]
+
+
+def _renewed(setting: Setting, nodes: Sequence[Node]) -> Row:
+    """Every program renews for itself, at any node; two of three renewals have to be passed on."""
+    count, services = setting.so_many(3_000, 300), 300
+    for some in _spread_over(nodes, workload.puts(nodes[0].port, workload.spread(count, services)), count):
+        if some.failed:
+            raise WrongAnswers(f"{some.failed} registrations failed")
+    names = list(workload.spread(count, services))
+    texts = cycle(workload.renewal(nodes[0].port, service, id) for service, id in names)
+    before = sum(node.cpu() for node in nodes)
+    loads = _spread_over(nodes, texts, setting.so_many(30_000, 600))
+    spent = sum(node.cpu() for node in nodes) - before
+    if failed := sum(each.failed for each in loads):
+        raise WrongAnswers(f"{failed} renewals failed")
+    each = spent / sum(load.requests for load in loads)
+    what = f"renewals one by one through {NODES} nodes, {RENEWERS} programs: CPU of all nodes each"
+    return Row(what, length(each), values=(("cpu", each),))
+
+
+def _spread_over(nodes: Sequence[Node], requests: Iterator[bytes], count: int) -> list[Load]:
+    """So many of the requests, at all nodes at once, from `RENEWERS` connections."""
+    share = count // len(nodes)
+    parts = [list(islice(requests, share)) for _ in nodes]
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        return list(
+            threads.map(
+                lambda pair: callers.call_all(
+                    pair[0].port, iter(pair[1]), RENEWERS // NODES, callers.Http1, count=share
+                ),
+                zip(nodes, parts, strict=True),
+            )
+        )
 
 
 def _joined(parts: Sequence[Load]) -> Load:

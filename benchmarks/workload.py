@@ -37,6 +37,12 @@ def put(port: int, service: str, id: str, registration: bytes) -> bytes:
     return head.encode() + registration
 
 
+def renewal(port: int, service: str, id: str) -> bytes:
+    """The whole text of one."""
+    head = f"POST /api/v1/services/{service}/instances/{id}/renew HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+    return f"{head}content-length: 0\r\n\r\n".encode()
+
+
 def puts(to: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
     """Registrations of these (service, id), one by one, to the node at port `to`."""
     for number, (service, id) in enumerate(names):

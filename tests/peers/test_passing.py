@@ -36,9 +36,8 @@ class Node:
 async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -> None:
     node = Node("b")
     line = Passing("n1", node.renew)
-    answers = await asyncio.gather(
-        line.renew([lease("a")]), line.renew([lease("b"), lease("c")]), line.renew([lease("d")])
-    )
+    asked = [[lease("a")], [lease("b"), lease("c")], [lease("d")]]
+    answers = await asyncio.gather(*(line.renew(leases) for leases in asked))
     assert answers == [[], [wire.Lost("orders", "b", "unknown")], []]
     assert node.heard == [["a", "b", "c", "d"]]
     assert await line.renew([lease("e")]) == []
