@@ -42,7 +42,8 @@ def run(setting: Setting) -> list[Result]:
         store = f"etcd://127.0.0.1:{peer.port}"
         nodes = [stack.enter_context(Node(setting.folder, store)) for _ in range(NODES)]
         _until_shared(nodes)
-        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer), _renewed(setting, nodes)]
+        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer)]
+        results += [_followed(setting, nodes), _renewed(setting, nodes)]
         return [*results, *asyncio.run(_failed_over(setting, nodes))]
 
 
@@ -96,6 +97,28 @@ def _registered(setting: Setting, nodes: Sequence[Node], peer: Etcd) -> list[Row
         Row(f"{what}: rate", words, peers, load.ratio(mine, theirs, load.speed), values=(("rate", speed),)),
         Row(f"{what}: p99", length(slowest), f"etcd {length(load.typical(theirs, load.p99))}"),
     ]
+
+
+def _followed(setting: Setting, nodes: Sequence[Node]) -> Row:
+    """What a change costs the node that writes it, and what each of the others."""
+    count = setting.so_many(4_000, 200)
+    before = [node.cpu() for node in nodes]
+    done = callers.call_all(nodes[0].port, workload.puts(nodes[0].port, names()), CALLERS, callers.Http1, count=count)
+    _until_agreed(nodes)
+    spent = [(node.cpu() - was) / done.requests for node, was in zip(nodes, before, strict=True)]
+    writer, follower = spent[0], sum(spent[1:]) / len(spent[1:])
+    values = (("writer", writer), ("follower", follower))
+    return Row(
+        "a registration: CPU of the node that writes it, and of each other", lengths((writer, follower)), values=values
+    )
+
+
+def _until_agreed(nodes: Sequence[Node]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len({json.loads(node.get("/api/v1/status"))["revision"] for node in nodes}) > 1:
+        if time.monotonic() > deadline:
+            raise Trouble("the nodes don't come to one revision")
+        time.sleep(0.05)
 
 
 def _renewed(setting: Setting, nodes: Sequence[Node]) -> Row:
