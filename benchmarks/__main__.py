@@ -33,6 +33,7 @@ BENCHMARKS: Final = {
     "features": "what each thing that the gateway does costs a request",
     "pushes": "one change to many gateways, and to the first routed request",
     "nodes": "three nodes over one etcd",
+    "scale": "what 3, 5 and 9 nodes would hold, by arithmetic",
     "pick": "choosing an endpoint, for each policy",
     "change": "one change of a large catalog, on both sides",
 }

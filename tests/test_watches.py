@@ -104,6 +104,25 @@ async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exc
         assert await wait is True
 
 
+async def test_who_can_say_at_once_that_nothing_changed_is_not_woken(hub: Watches) -> None:
+    said = []
+
+    def say() -> bool:
+        said.append("nothing")
+        return len(said) == 1
+
+    with hub.open(None) as watch:
+        watch.remind(say)
+        assert said == [], "it is under way with something else"
+        wait = await _waits(watch)
+        watch.remind(say)
+        await asyncio.sleep(0)
+        assert not wait.done()
+        watch.remind(say)
+        assert await wait is False
+    assert len(said) == 2
+
+
 async def test_others_have_a_turn_while_many_are_told(
     hub: Watches, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,11 @@ class Watch:
             _log.exception("a watch could not show at once what changed")
             return False
 
+    def remind(self, say: Callable[[], bool]) -> None:
+        """Have `say` say that nothing changed; if it can't now, end a wait in `changed` as if its time were out."""
+        if self._waiter is not None and not self._waiter.done() and not self._shows(say):
+            self._release()
+
     def interrupt(self) -> None:
         """End a wait in `changed` now, as if its time were out."""
         self._release()

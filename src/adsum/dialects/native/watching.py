@@ -167,7 +167,7 @@ class Stream:
         """Until the caller hangs up or the registry stops."""
         watching, watch = self._watching, self._watch
         try:
-            with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(watch):
+            with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(self):
                 await send(_START)
                 await self._open(send)
                 self._show_at_once_by(scope.get("state", {}).get(MORE_AT_ONCE))
@@ -206,6 +206,22 @@ class Stream:
             return False
         shown, opened, group = self._watching.following(self._watch.services, self._shown, self._token)
         if opened or len(group) > MAX_WRITE or (group and not self._more(group)):
+            return False
+        self._shown = shown
+        return True
+
+    def beat(self) -> None:
+        """Say that all is as it was shown: at once, while the caller takes it."""
+        if self._watch.show is None:
+            self._watch.interrupt()
+        else:
+            self._watch.remind(self._remind)
+
+    def _remind(self) -> bool:
+        if self._watching.ended:
+            return False
+        shown, opened, group = self._watching.following(self._watch.services, self._shown, self._token)
+        if opened or group or not self._more(self._watching.heartbeat()):
             return False
         self._shown = shown
         return True
