@@ -161,7 +161,7 @@ def _row(name: str, world: World, nodes: int, uneven: float) -> Row:
     values = tuple(zip(("renewals", "changes", "telling", "quiet"), parts, strict=True))
     return Row(
         f"  {name}",
-        f"{count // 1000 * 1000:,} instances; {found.first} give way first",
+        f"{count // 1000 * 1000:,} instances; first to give way: {found.first}",
         f"at {world.instances:,}: {told} of a core, {size(found.memory)}",
         values=(*values, ("memory", found.memory), ("holds", float(count))),
     )
