@@ -10,7 +10,6 @@ from random import Random
 
 import pytest
 
-from adsum.client.channel import Channel
 from adsum.client.client import Client
 from adsum.client.resolver import Resolver
 from adsum.client.sync import SyncClient
@@ -50,24 +49,6 @@ def written(etcd: Etcd, key: str, value: bytes) -> None:
 
 def _length(part: bytes) -> bytes:
     return bytes([len(part)]) if len(part) < 128 else bytes([len(part) & 0x7F | 0x80, len(part) >> 7])
-
-
-async def test_what_one_program_registers_another_one_calls(etcd: Etcd) -> None:
-    async with Client(etcd.url, cache=False) as provider, Client(etcd.url, cache=False) as consumer:
-        channel: Channel = consumer.channel("orders")
-        one = provider.register(
-            "orders", 8001, id="o1", scheme="grpc", zone="z1", weight=3, tags=["a"], metadata={"v": "2"}, ttl=TTL
-        )
-        async with one, provider.register("orders", 8002, id="o2", ttl=TTL, drain_wait=0.0):
-            await channel.ready(20.0)
-            await until(lambda: ids(channel.resolver) == {"o1", "o2"})
-            found = next(each for each in channel.resolver.view.endpoints if each.id == "o1").instance
-            assert (found.url, found.zone, found.weight) == ("grpc://127.0.0.1:8001", "z1", 3)
-            assert (found.tags, dict(found.metadata)) == (("a",), {"v": "2"})
-            assert {channel.pick().endpoint.id for _ in range(100)} == {"o1", "o2"}
-            await one.stop()
-            await until(lambda: ids(channel.resolver) == {"o2"})
-        await until(lambda: not ids(channel.resolver))
 
 
 async def _kept(etcd: Etcd, directory: bytes) -> KeyValue:

@@ -1,0 +1,217 @@
+"""What every source promises: the same library, whoever lists the instances."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.resolver import Resolver
+from adsum.config import ServeConfig
+from adsum.core.model import Instance, Status
+from tests.client.stub import until
+from tests.consuls import Agent
+from tests.etcds import Etcd
+from tests.running import RunningDaemon
+
+TTL = 2.0
+
+
+class Place(Protocol):
+    """Where instances are listed."""
+
+    url: str
+
+    async def away(self) -> None: ...
+
+    async def back(self) -> None:
+        """It remembers nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Registry:
+    def __init__(self) -> None:
+        self._daemon = self._run(0)
+        self.url = self._daemon.url
+
+    @staticmethod
+    def _run(port: int) -> RunningDaemon:
+        return RunningDaemon(ServeConfig(listen=f"127.0.0.1:{port}", xds="off", store="memory:", node="test"))
+
+    async def away(self) -> None:
+        await asyncio.to_thread(self._daemon.stop)
+
+    async def back(self) -> None:
+        self._daemon = await asyncio.to_thread(self._run, int(self.url.rpartition(":")[2]))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._daemon.stop)
+
+
+class OnEtcd:
+    def __init__(self, folder: Path) -> None:
+        self._etcd = Etcd(folder).__enter__()
+        self.url = self._etcd.url
+
+    async def away(self) -> None:
+        self._etcd.kill()
+
+    async def back(self) -> None:
+        self._etcd.wipe()
+        self._etcd.start()
+
+    async def close(self) -> None:
+        self._etcd.__exit__(None, None, None)
+
+
+class OnConsul:
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.url = agent.url
+
+    async def away(self) -> None:
+        await self._agent.stop()
+
+    async def back(self) -> None:
+        await self._agent.restore(3)
+        await self._agent.start()
+
+    async def close(self) -> None:
+        await self._agent.stop()
+
+
+@pytest.fixture(params=["registry", "etcd", "consul"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    place: Place
+    if request.param == "consul":
+        agent = Agent()
+        await agent.start()
+        place = OnConsul(agent)
+    else:
+        place = Registry() if request.param == "registry" else OnEtcd(tmp_path)
+    yield place
+    await place.close()
+
+
+def ids(resolver: Resolver) -> set[str]:
+    return {endpoint.id for endpoint in resolver.view.endpoints}
+
+
+async def seen(resolver: Resolver, *wanted: str) -> None:
+    await until(lambda: resolver.connected and ids(resolver) == set(wanted))
+
+
+async def test_what_one_program_registers_another_one_finds_as_it_is(place: Place) -> None:
+    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+        resolver, other = consumer.resolver("orders"), consumer.resolver("orders-admin")
+        registrar = provider.register(
+            "orders",
+            8001,
+            id="o1",
+            address="10.0.0.1",
+            scheme="grpc",
+            zone="z1",
+            weight=3,
+            tags=["a", "b"],
+            metadata={"version": "2", "team": "x"},
+            ttl=TTL,
+            drain_wait=0.0,
+        )
+        async with registrar, provider.register("orders-admin", 9001, id="a1", ttl=TTL, drain_wait=0.0):
+            await seen(resolver, "o1")
+            await seen(other, "a1")
+            assert [(each.instance, each.status) for each in resolver.view.endpoints] == [
+                (
+                    Instance(
+                        "orders",
+                        "o1",
+                        "10.0.0.1",
+                        8001,
+                        scheme="grpc",
+                        zone="z1",
+                        weight=3,
+                        tags=("a", "b"),
+                        metadata={"version": "2", "team": "x"},
+                    ),
+                    Status.PASSING,
+                )
+            ]
+        await seen(resolver)
+        await seen(other)
+
+
+async def test_a_lease_is_kept_for_longer_than_its_ttl(place: Place) -> None:
+    async with Client(place.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL):
+        resolver = client.resolver("orders")
+        await seen(resolver, "o1")
+        await asyncio.sleep(2 * TTL)
+        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+
+
+async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        channel = client.channel("orders")
+        one = client.register("orders", 8001, id="o1", ttl=TTL)
+        async with one, client.register("orders", 8002, id="o2", ttl=TTL):
+            await channel.ready(20.0)
+            await seen(channel.resolver, "o1", "o2")
+            await one.drain(5.0)
+            for _ in range(2):
+                assert {channel.pick().endpoint.id for _ in range(50)} == {"o2"}
+                await asyncio.sleep(TTL)
+
+
+async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            await seen(resolver, "o1")
+            async with client.register("orders", 8002, id="o1", ttl=TTL, drain_wait=0.0):
+                await until(lambda: [each.port for each in resolver.view.endpoints] == [8002])
+
+
+async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: Place) -> None:
+    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        lengths: set[int] = set()
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as registrar:
+            await seen(resolver, "o1")
+            watching = asyncio.create_task(_note(resolver, lengths))
+            await place.away()
+            await until(lambda: not resolver.connected)
+            await asyncio.sleep(2 * TTL)
+            await place.back()
+            async with Client(place.url, cache=False) as newcomer:
+                await seen(newcomer.resolver("orders"), "o1")
+            await seen(resolver, "o1")
+            await until(lambda: registrar.registered)
+            watching.cancel()
+        assert lengths == {1}
+
+
+async def _note(resolver: Resolver, lengths: set[int]) -> None:
+    async for view in resolver.watch():
+        lengths.add(len(view.endpoints))
+
+
+async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: Place) -> None:
+    await place.away()
+    async with Client(place.url, cache=False) as client:
+        registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
+        await registrar.start(0.2)
+        assert not registrar.registered
+        resolver = client.resolver("orders")
+        await place.back()
+        await seen(resolver, "o1")
+        await registrar.stop()
+
+
+async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        await seen(client.resolver("nobody"))
