@@ -22,10 +22,12 @@ from adsum.cli import arguments, main
 from adsum.cli.group import root
 from adsum.client.ports import Position
 from adsum.client.shelf import Shelf, Shelved, default_folder
+from adsum.client.sync import SyncClient
 from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests import running
 from tests.cli.conftest import Adsum
+from tests.etcds import Etcd
 
 if TYPE_CHECKING:
     from tests.running import RunningDaemon
@@ -335,3 +337,17 @@ def test_register_keeps_an_instance_listed_until_it_is_told_to_end(
     deadline = time.monotonic() + 10
     while adsum("ls", "cache").code != 3:
         assert time.monotonic() < deadline
+
+
+def test_resolve_asks_an_etcd_too_and_what_needs_a_registry_says_so(
+    adsum: Adsum, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Etcd(tmp_path) as etcd:
+        monkeypatch.setenv("ADSUM_URL", etcd.url)
+        nobody = adsum("resolve", "orders")
+        assert (nobody.code, "nobody is listed" in nobody.err) == (3, True)
+        with SyncClient(etcd.url, cache=False) as client:
+            with client.register("orders", 8000, address="10.0.0.1", ttl=5.0, drain_wait=0.0):
+                assert adsum("resolve", "orders").out == "10.0.0.1:8000\n"
+            refused = adsum("ls")
+    assert (refused.code, "is no registry of Adsum's" in refused.err) == (2, True)

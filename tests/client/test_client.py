@@ -9,6 +9,7 @@ import pytest
 
 import adsum
 from adsum.client.client import Client
+from adsum.client.errors import NeedsRegistry
 from adsum.client.options import ChannelOptions
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource, endpoint, whole
@@ -71,5 +72,5 @@ async def test_closing_leaves_no_task_behind(tmp_path: Path) -> None:
     async with Client(cache=tmp_path, source=ScriptedSource()) as again:
         await again.channel("orders").ready()
         assert again.resolver("orders").view.source == "disk"
-        with pytest.raises(TypeError, match="native"):
+        with pytest.raises(NeedsRegistry, match="is no registry"):
             _ = again.api

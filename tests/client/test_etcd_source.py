@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from adsum.client.client import Client
+from adsum.client.errors import NeedsRegistry
 from adsum.client.resolver import Resolver
 from adsum.client.sync import SyncClient
 from adsum.core.errors import Invalid
@@ -117,7 +118,7 @@ async def test_what_needs_a_registry_is_refused(etcd: Etcd) -> None:
     async with Client(etcd.url, cache=False) as client:
         with pytest.raises(Invalid, match="can't be run without a registry"):
             await client.register("orders", 8001, check="http:/health").start(10.0)
-        with pytest.raises(TypeError, match="native registry"):
+        with pytest.raises(NeedsRegistry, match="is no registry"):
             client.api  # noqa: B018
 
 

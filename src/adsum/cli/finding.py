@@ -21,8 +21,8 @@ from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
-from adsum.client.errors import RegistryUnavailable
-from adsum.client.view import Origin
+from adsum.client.errors import NeedsRegistry, RegistryUnavailable
+from adsum.client.view import Origin, View
 from adsum.config import ClientConfig
 from adsum.core.model import Endpoint, Status
 from adsum.core.selection import Options, Selection, usable
@@ -32,6 +32,8 @@ LONGEST_WAIT: Final = 86_400.0
 
 FORMS: Final = ("address", "url", "host", "port")
 """What of an endpoint `resolve` prints."""
+ANSWER: Final = 5.0
+"""Seconds for an etcd or a Consul to answer."""
 MOST_TOLD: Final = 5
 """How many instances an error tells one by one."""
 
@@ -159,9 +161,7 @@ def resolve(
             await _wait(client, service, zone, wait)
         view = await _view(client, service)
         if not view.instances:
-            raise Ended(
-                Exit.NOT_FOUND, unknown(service, [each.name for each in (await client.api.services()).services])
-            )
+            raise Ended(Exit.NOT_FOUND, await _unknown(client, service))
         return view
 
     view = ask(loaded, work)
@@ -196,15 +196,45 @@ def _trusted(selection: Selection) -> bool:
 
 
 async def _view(client: Client, service: str) -> wire.ServiceView:
-    """The service as the registry has it; if that is away, as a program on this host knew it last."""
+    """The service as it is listed; if nobody answers, as a program on this host knew it last."""
     try:
-        return await client.api.service(service)
+        return await _listed(client, service)
     except RegistryUnavailable as error:
         kept = client.resolver(service).view
         if kept.source is Origin.NONE or not kept.endpoints:
             raise
         output.say(f"{error}; using what was known {output.lasted(kept.age())} ago")
-        return wire.ServiceView(kept.epoch, service, kept.revision, [_instance(each) for each in kept.endpoints])
+        return _as_view(kept)
+
+
+async def _listed(client: Client, service: str) -> wire.ServiceView:
+    """Raises `RegistryUnavailable`."""
+    try:
+        return await client.api.service(service)
+    except NeedsRegistry:
+        return _as_view(await _followed(client, service))
+
+
+async def _followed(client: Client, service: str) -> View:
+    """The service as the client's source tells of it, whatever that is. Raises `RegistryUnavailable`."""
+    resolver = client.resolver(service)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ANSWER), aclosing(resolver.watch()) as views:
+            async for view in views:
+                if resolver.connected:
+                    return view
+    raise RegistryUnavailable(resolver.trouble or "no answer in time")
+
+
+async def _unknown(client: Client, service: str) -> str:
+    try:
+        return unknown(service, [each.name for each in (await client.api.services()).services])
+    except NeedsRegistry:
+        return f"nobody is listed as {service!r}"
+
+
+def _as_view(view: View) -> wire.ServiceView:
+    return wire.ServiceView(view.epoch, view.service, view.revision, [_instance(each) for each in view.endpoints])
 
 
 def _instance(endpoint: Endpoint) -> wire.InstanceView:

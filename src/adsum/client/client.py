@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from adsum.client.address import LOOPBACK, default_id
 from adsum.client.channel import Channel
 from adsum.client.checks import parse, parse_all
+from adsum.client.errors import NeedsRegistry
 from adsum.client.nodes import DEFAULT_URL, parse_urls
 from adsum.client.options import ChannelOptions
 from adsum.client.ports import Source
@@ -25,6 +26,7 @@ from adsum.client.sources import open_source
 from adsum.client.standing import State
 from adsum.clock import SystemClock
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
+from adsum.core.rules import public
 from adsum.ports import Clock
 
 if TYPE_CHECKING:
@@ -159,11 +161,11 @@ class Client:
 
     @property
     def api(self) -> Api:
-        """The native API of the registry, call by call. Raises `TypeError` if the source is no native registry."""
+        """The native API of the registry, call by call. Raises `NeedsRegistry` if it is no registry of ours."""
         from adsum.client.sources.registry import RegistrySource
 
         if not isinstance(self.source, RegistrySource):
-            raise TypeError("only a native registry has the native API")
+            raise NeedsRegistry(f"{public(self.urls[0])} is no registry of Adsum's, and only that can do this")
         return self.source.api
 
     async def close(self) -> None:

@@ -13,6 +13,10 @@ class RegistryUnavailable(AdsumError):
         self.why = why
 
 
+class NeedsRegistry(AdsumError):
+    """What was asked for is something that only a registry does."""
+
+
 class RegistryRefused(AdsumError):
     """The registry understood and said no; asking again the same way won't help."""
 
