@@ -100,7 +100,9 @@ class Daemon:
             from adsum.etcd.connection import Etcd
 
             speaking = dialect("etcd-naming")
-            self._naming = speaking(Etcd(naming, rng), naming.prefix, self.registry, self._shares, self._clock, rng)
+            self._naming = speaking(
+                Etcd(naming, rng), naming.prefix, self.registry, self._shares, self._admit, self._clock, rng
+            )
         self._tally = Tally()
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []

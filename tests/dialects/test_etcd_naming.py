@@ -112,15 +112,18 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
             Put(b"/svc/orders/10.0.0.2:80", b'{"Op":0,"Addr":"10.0.0.2:80","Metadata":null}'),
             Put(b"/svc/orders/x", b'{"Addr":"10.0.0.3:80","Adsum":{"id":"taken"}}'),
             Put(b"/svc/Not A Name/x", b"10.0.0.4:80"),
+            Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
         )
         until(lambda: "10.0.0.2:80" in listed(daemon, "orders"))
         found = listed(daemon, "orders")
         assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
+        assert found.keys() == {"taken", "10.0.0.2:80"}, "instances may not be everywhere"
         assert found["taken"]["address"] == "10.0.0.1", "who registered with the registry keeps its place"
         assert kept(etcd, "/svc/orders/").keys() == {
             "/svc/orders/10.0.0.1:1",
             "/svc/orders/10.0.0.2:80",
             "/svc/orders/x",
+            "/svc/orders/meta",
         }, "what came from there is not published there"
         changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
         assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
@@ -132,6 +135,23 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
     daemon = serve("/svc/", store)  # What changed while it was away is made good.
     try:
         until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.5:80"})
+    finally:
+        daemon.stop()
+
+
+def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
+    theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
+    commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "orders", "o1", 1)
+        register(daemon, "orders", "o2", 2)
+        until(lambda: "/svc/orders/10.0.0.1:2" in kept(etcd, "/svc/"))
+        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] == "theirs"
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "once is enough"
+        commit(etcd, Delete(b"/svc/orders/10.0.0.1:1"))
+        until(lambda: "/svc/orders/10.0.0.1:1" in kept(etcd, "/svc/"))
+        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "now it is ours"
     finally:
         daemon.stop()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from contextlib import aclosing
 from dataclasses import replace
 from random import Random
@@ -52,7 +52,18 @@ _log = logging.getLogger("adsum.etcd-naming")
 class EtcdNaming:
     """Speaks etcd naming below one prefix; `start` it when the catalog is loaded, and `close` it."""
 
-    def __init__(self, etcd: Etcd, prefix: str, registry: Registry, shares: Shares, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self,
+        etcd: Etcd,
+        prefix: str,
+        registry: Registry,
+        shares: Shares,
+        admit: Callable[[str], None],
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        """`admit` raises `Invalid` for an address at which no instance may be."""
+        self._admit = admit
         self._etcd = etcd
         self._prefix = prefix
         self._registry = registry
@@ -97,7 +108,8 @@ class EtcdNaming:
             while True:
                 try:
                     self._look(self._registry.snapshot)
-                    await self._settle()
+                    if self._known:  # Else what others put there would be taken for nobody's.
+                        await self._settle()
                     backoff.reset()
                     await watching.changed(timeout=LOOK)
                 except (EtcdError, AdsumError) as error:
@@ -125,8 +137,7 @@ class EtcdNaming:
             if shard_of(name) in self._kept:
                 service = self._registry.snapshot.service(name)
                 await self._publish(service)
-                if self._known:
-                    await self._list(service)
+                await self._list(service)
             self._dirty.discard(name)
 
     async def _publish(self, service: ServiceSnapshot) -> None:
@@ -151,13 +162,18 @@ class EtcdNaming:
 
     def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
         for listing in service.listings.values():
-            if listing.status in USABLE and not _is_foreign(listing):
-                instance = listing.instance
-                yield naming.key(self._prefix, instance), naming.write(instance, published=True)
+            key = naming.key(self._prefix, listing.instance)
+            if listing.status in USABLE and not _is_foreign(listing) and key not in self._foreign:
+                yield key, naming.write(listing.instance, published=True)
 
     async def _list(self, service: ServiceSnapshot) -> None:
-        """List what others registered of the service, and take out what they deregistered."""
-        wanted = {found.id: found for name, found in self._foreign.values() if name == service.name}
+        """List what others registered of the service, and take out what they deregistered.
+
+        Who is registered with us as well is not listed twice.
+        """
+        ours = {each.instance.authority for each in service.listings.values() if not _is_foreign(each)}
+        found = [found for name, found in self._foreign.values() if name == service.name]
+        wanted = {each.id: each for each in found if each.authority not in ours}
         caller = Caller(HOLDER, self._clock.wall())
         writes = []
         for id, instance in wanted.items():
@@ -167,7 +183,11 @@ class EtcdNaming:
                 writes.append(decisions.register(registration, caller))
         for id, listing in service.listings.items():
             if _is_foreign(listing) and id not in wanted:
-                writes.append(decisions.deregister(Key(service.name, id), HOLDER, "its key in etcd is gone", caller))
+                writes.append(
+                    decisions.deregister(
+                        Key(service.name, id), HOLDER, "its key in etcd is gone, or it registered here", caller
+                    )
+                )
         await asyncio.gather(*(self._registry.write(write) for write in writes))
 
     async def _listen(self) -> None:
@@ -207,10 +227,18 @@ class EtcdNaming:
         service = key.removeprefix(self._prefix.encode()).partition(b"/")[0].decode(errors="replace")
         if now is not None and not naming.published(now.value) and _is_service(service):
             instance = naming.read(service, now.value)
-            if instance is not None:
+            if instance is not None and self._may_be_listed(instance):
                 self._foreign[key] = service, instance
         if before is not None or key in self._foreign:
             self._dirty.add(service)
+
+    def _may_be_listed(self, instance: Instance) -> bool:
+        try:
+            self._admit(instance.address)
+        except Invalid as error:
+            _log.warning("what somebody put at %s in etcd is not listed: %s", instance.authority, error)
+            return False
+        return True
 
 
 def _touched(snapshot: Snapshot, since: int) -> Iterable[str]:
