@@ -57,6 +57,25 @@ async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -
         assert set(world.registry.snapshot.service("orders").listings) == {"new"}
 
 
+async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and_written_later() -> None:
+    async with World() as world:
+        proposals = Proposals(world.registry, world.clock, Random(1))
+        refusals: list[str] = []
+        world.store.away = True
+        proposals.add("first", listing("first"), lambda: refusals.append("first"))
+        round = asyncio.create_task(proposals.round())
+        await world.clock.advance(0.0)
+        proposals.add("second", listing("second"), lambda: refusals.append("second"))
+        assert refusals == ["first", "second"]
+        world.store.away = False
+        await world.clock.advance(5.0)
+        await round
+        proposals.add("third", listing("third"), lambda: refusals.append("third"))
+        await proposals.round()
+        assert refusals == ["first", "second"]
+        assert set(world.registry.snapshot.service("orders").listings) == {"first", "second", "third"}
+
+
 async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
     async with World() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))

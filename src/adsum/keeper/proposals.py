@@ -45,6 +45,7 @@ class Proposals:
         self._waiting: dict[Hashable, _Proposal] = {}
         self._work = asyncio.Event()
         self._failing = False
+        self._resting = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -52,10 +53,13 @@ class Proposals:
     def add(self, subject: Hashable, decision: Decision, refused: Callable[[], None] | None = None) -> None:
         """Propose `decision`, in place of what waits on the same subject.
 
-        `refused` is called each time that the store can't be reached; the proposal is then made again.
+        `refused` is called each time that the store can't be reached, and at once as long as we rest because of that;
+        the proposal is then made again.
         """
         self._waiting[subject] = _Proposal(decision, refused)
         self._work.set()
+        if self._resting and refused is not None:
+            refused()
 
     def has(self, subject: Hashable) -> bool:
         """Whether a proposal on the subject waits to be written."""
@@ -96,7 +100,11 @@ class Proposals:
         if not self._failing:
             _log.warning("nobody is expired while nothing can be written: %s; %d wait", trouble, len(self._waiting))
         self._failing = True
-        await self._clock.sleep(self._backoff.next(self._rng))
+        self._resting = True
+        try:
+            await self._clock.sleep(self._backoff.next(self._rng))
+        finally:
+            self._resting = False
 
 
 def _final(error: BaseException) -> bool:
