@@ -93,10 +93,7 @@ class FakeStore:
         self._stream.put_nowait(Whole("e1", self.revision, list(self._listings.values())))
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        if self.away:
-            raise StoreUnavailable("the store is away")
-        if basis != self.revision:
-            raise StoreConflict(f"{basis} is not {self.revision}")
+        await self.confirm(basis)
         self.revision += 1
         for change in changes:
             self._listings.pop(change.key, None)
@@ -105,6 +102,12 @@ class FakeStore:
         self.changes += changes
         self._stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
+
+    async def confirm(self, basis: int) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
 
     async def watch(self) -> AsyncIterator[Whole | Batch]:
         while True:

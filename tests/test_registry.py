@@ -8,10 +8,10 @@ import pytest
 from adsum import registry as room
 from adsum.core import decisions
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.decisions import Caller, Decision
+from adsum.core.decisions import Caller, Decision, Draft
 from adsum.core.documents import Edit
-from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable
-from adsum.core.model import Cause, Instance, Key, Registration
+from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable, UnknownInstance
+from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
 from adsum.core.shares import Alone
 from adsum.registry import Registry
 from tests.fakes import FakeClock
@@ -44,12 +44,15 @@ class ScriptedStore:
         await self.gate.wait()
         if self.troubles:
             raise self.troubles.pop()
-        if basis != self.revision:
-            raise StoreConflict(f"{basis} is not {self.revision}")
+        await self.confirm(basis)
         self.revision += 1
         self.commits.append(changes)
         self.stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
+
+    async def confirm(self, basis: int) -> None:
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
 
     def elsewhere(self, *changes: Change) -> None:
         """Another node commits."""
@@ -149,6 +152,35 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
     assert registry.snapshot.find(Key("orders", "o2")) is not None
 
 
+async def test_what_changes_nothing_on_an_old_snapshot_is_decided_again(
+    registry: Registry, store: ScriptedStore
+) -> None:
+    await registry.write(_register("o1"))
+    listed = registry.snapshot.find(Key("orders", "o1"))
+    store.elsewhere(Change(Key("orders", "o2"), listed, CALLER.why(Cause.REGISTERED)))
+    assert await registry.write(decisions.deregister(Key("orders", "o2"), "", "", CALLER)) == 3
+
+
+async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry, store: ScriptedStore) -> None:
+    registered = decisions.register(_registration("o1"), CALLER)(Draft(registry.snapshot))
+    store.elsewhere(*registered)
+    drained = Override(Status.DRAINING, "tester", "", None)
+    assert await registry.write(decisions.overridden(Key("orders", "o1"), drained, "", CALLER)) == 2
+    with pytest.raises(UnknownInstance):
+        await registry.write(decisions.overridden(Key("orders", "o2"), drained, "", CALLER))
+
+
+async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_newest(
+    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(basis: int) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store, "confirm", away)
+    with pytest.raises(StoreUnavailable, match="away"):
+        await registry.write(decisions.deregister(Key("orders", "o1"), "", "", CALLER))
+
+
 async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: ScriptedStore) -> None:
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
@@ -195,7 +227,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
             await registry.write(_register("o1"))
     noted = []
     writes: list[Decision] = [lambda basis: [], _register("o1")]
-    for decision in writes:  # The one that changes nothing doesn't ask the store.
+    for decision in writes:  # The one that changes nothing proves nothing.
         await registry.write(decision)
         noted.append(registry.refusing)
     assert noted == [True, False]

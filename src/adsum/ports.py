@@ -34,8 +34,8 @@ class Clock(Protocol):
 class Store(Protocol):
     """Keeps batches in one order, durably.
 
-    One registry opens a store, follows `watch` for ever, and calls `commit` one at a time. Every method but `close`
-    raises `StoreUnavailable` while the store can't be reached.
+    One registry opens a store, follows `watch` for ever, and calls `commit` and `confirm` one at a time. Every method
+    but `close` raises `StoreUnavailable` while the store can't be reached.
     """
 
     def join(self, name: str) -> Shares:
@@ -54,6 +54,13 @@ class Store(Protocol):
 
         `basis` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
         nothing is written and `StoreConflict` is raised. Nothing is written either when any other error is raised.
+        """
+        ...
+
+    async def confirm(self, basis: int) -> None:
+        """Return if nothing was committed after `basis`, by anybody, when this was called. Raises `StoreConflict`.
+
+        What changes nothing may be answered then: it was decided on the newest snapshot too.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 Requests wait in one bounded queue while a commit is under way and are then decided together, each seeing those before
 it, and committed as one batch. The catalog moves only by what the store's stream says, our own writes included, and a
-write returns when the snapshot has reached it: you read what you wrote.
+write returns when the snapshot has reached it: you read what you wrote. Whatever is answered was decided on the newest
+there was, refusals and what changes nothing too: a node that lags behind others tells nobody what is no longer so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from adsum.core import catalog
@@ -38,11 +39,20 @@ _log = logging.getLogger("adsum.registry")
 
 @dataclass(slots=True)
 class _Write:
-    """A decision on its way, and who waits for its revision."""
+    """A decision on its way, and who waits for its revision or refusal."""
 
     decision: Decision | Declaration
     done: asyncio.Future[int]
-    changes: list[Change] = field(default_factory=list)
+    refusal: AdsumError | None = None
+
+    def settle(self, result: int | AdsumError) -> None:
+        """Its caller may have gone away meanwhile."""
+        if self.done.done():
+            return
+        if isinstance(result, int):
+            self.done.set_result(result)
+        else:
+            self.done.set_exception(result)
 
 
 class Registry:
@@ -148,28 +158,36 @@ class Registry:
         until = self._clock.now() + CONTEND
         while True:
             basis = self.snapshot
-            changes, edits = _sorted(self._decide(writes, basis))
+            facts = self._decide(writes, basis)
             revision = basis.revision
-            if changes or edits:
-                try:
-                    began = self._clock.now()
-                    revision = await self._store.commit(changes, basis.revision, edits)
-                except StoreConflict as error:
-                    if self._clock.now() >= until:
-                        raise StoreUnavailable("other nodes keep moving the store; try again") from error
-                    await self.reached(basis.revision + 1, timeout=1.0)
-                    writes.extend(self._take(MAX_BATCH - len(writes)))
-                    continue
-                except StoreUnavailable as error:
-                    self._note(error)
-                    raise
-                self._note(None)
-                self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
-                await self._published(revision)
+            try:
+                if facts:
+                    revision = await self._written(facts, basis.revision)
+                else:
+                    await self._store.confirm(basis.revision)
+            except StoreConflict as error:
+                if self._clock.now() >= until:
+                    raise StoreUnavailable("other nodes keep moving the store; try again") from error
+                await self.reached(basis.revision + 1, timeout=1.0)
+                writes.extend(self._take(MAX_BATCH - len(writes)))
+                continue
             for write in writes:
-                if not write.done.done():
-                    write.done.set_result(revision)
+                write.settle(write.refusal or revision)
             return
+
+    async def _written(self, facts: list[Fact], basis: int) -> int:
+        """The revision under which they were committed, once it is published."""
+        changes, edits = _sorted(facts)
+        began = self._clock.now()
+        try:
+            revision = await self._store.commit(changes, basis, edits)
+        except StoreUnavailable as error:
+            self._note(error)
+            raise
+        self._note(None)
+        self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
+        await self._published(revision)
+        return revision
 
     def _note(self, trouble: StoreUnavailable | None) -> None:
         """Tell the operator when the store begins to refuse writes, and when it takes them again."""
@@ -192,10 +210,11 @@ class Registry:
         for write in writes:
             if write.done.done():
                 continue
+            write.refusal = None
             try:
                 decided = write.decision(draft)
             except AdsumError as refusal:
-                write.done.set_exception(refusal)
+                write.refusal = refusal
                 continue
             draft.add(decided)
             facts += decided
@@ -209,8 +228,7 @@ class Registry:
 
     def _refuse(self, writes: list[_Write], error: AdsumError) -> None:
         for write in writes:
-            if not write.done.done():
-                write.done.set_exception(error)
+            write.settle(error)
 
     async def _follow(self) -> None:
         """Fold the store's stream into snapshots."""

@@ -48,14 +48,17 @@ class TellingStore:
         self._stream.put_nowait(Whole(self.epoch, self.revision, []))
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        if self.failure is not None:
-            raise self.failure
+        await self.confirm(basis)
         self.revision += 1
         for change in changes:
             status = change.listing.status.value if change.listing is not None else ""
             self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
         self._stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
+
+    async def confirm(self, basis: int) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def start_anew(self, whole: Whole) -> None:
         self.epoch, self.revision = whole.epoch, whole.revision

@@ -93,6 +93,17 @@ async def test_a_stale_batch_is_refused_and_leaves_nothing(place: Place) -> None
         assert await store.commit([change("o1", None)], place.zero + 1) == place.zero + 2
 
 
+async def test_what_is_newest_is_confirmed_and_nothing_else(place: Place) -> None:
+    async with place.open() as store:
+        await store.confirm(place.zero)
+        await store.commit([change("o1")], place.zero)
+        await store.confirm(place.zero + 1)
+        for basis in (place.zero, place.zero + 2):
+            with pytest.raises(StoreConflict, match=f"revision {basis}.*at {place.zero + 1}"):
+                await store.confirm(basis)
+        await store.commit([change("o2")], place.zero + 1)
+
+
 async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basis(place: Place) -> None:
     async with place.open() as store, following(store) as follower:
         bases = [0, 1, 1, 2, 0, 3]
@@ -230,6 +241,8 @@ async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Plac
     await store.close()
     with pytest.raises(StoreUnavailable):
         await store.commit([change("o2")], place.zero + 1)
+    with pytest.raises(StoreUnavailable):
+        await store.confirm(place.zero + 1)
     with pytest.raises(StoreUnavailable):
         await store.history(None, None, 1)
     with pytest.raises(StoreUnavailable):

@@ -23,6 +23,7 @@ from adsum.etcd.errors import Unreachable
 from adsum.etcd.place import Place
 from adsum.etcd.values import Condition, Delete, Operation, Put, Settled, end_of
 from adsum.stores.etcd import EtcdStore
+from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.layout import Head, Layout
 from tests.etcds import Etcd
 from tests.stores.places import Follower, change, following, listed, put, shown
@@ -92,6 +93,20 @@ async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: 
         assert [each.key.id for each in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
         gone = follower.snapshot.service("orders").trail[-1].change
         assert (gone.listing, gone.why.cause, gone.why.actor) == (None, Cause.DEREGISTERED, "tester")
+
+
+async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = _url(etcd)
+    monkeypatch.setattr(Following, "start", lambda following: None)
+    async with opened(url) as one, opened(url) as other:
+        zero = (await shown(one)).revision
+        await one.confirm(zero)
+        first = await other.commit([change("o1")], zero)
+        with pytest.raises(StoreConflict, match=str(first)):
+            await one.confirm(zero)
+        await other.confirm(first)
 
 
 async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: Etcd) -> None:

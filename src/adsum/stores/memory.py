@@ -41,9 +41,7 @@ class MemoryStore:
         self._open = True
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        self._must_be_open()
-        if basis != self._revision:
-            raise StoreConflict(f"decided on revision {basis}, but the store is at {self._revision}")
+        await self.confirm(basis)
         self._revision += 1
         for change in changes:
             self._keep(change)
@@ -51,6 +49,11 @@ class MemoryStore:
             self._edit(edit)
         self._feeds.tell(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
+
+    async def confirm(self, basis: int) -> None:
+        self._must_be_open()
+        if basis != self._revision:
+            raise StoreConflict(f"decided on revision {basis}, but the store is at {self._revision}")
 
     def _keep(self, change: Change) -> None:
         if change.listing is None:

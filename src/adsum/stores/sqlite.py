@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
-from adsum.core.errors import Invalid, StoreUnavailable
+from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.shares import Alone
 from adsum.stores.feed import Feeds
 from adsum.stores.file import File, Write
@@ -90,6 +90,12 @@ class SqliteStore:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
         return await commit.done
+
+    async def confirm(self, basis: int) -> None:
+        if self._thread is None:
+            raise StoreUnavailable("the store is closed")
+        if basis != self._file.revision:
+            raise StoreConflict(f"decided on revision {basis}, but the store is at {self._file.revision}")
 
     async def _write_waiting(self) -> None:
         """Write all that waits, together, until nothing does."""

@@ -122,6 +122,13 @@ class EtcdStore:
                     raise StoreUnavailable(f"only {number - 1} of {len(parts)} parts were written: {error}") from error
         return standing.revision
 
+    async def confirm(self, basis: int) -> None:
+        standing = await self._on(basis, self._open_following)
+        found = await self._asked(self._open_etcd.get(self._layout.head))
+        at = found.revision if found is not None else 0
+        if at != standing.head:
+            raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
+
     async def _on(self, basis: int, following: Following) -> Standing:
         """How the store stands at the revision that a batch was decided on. Raises `StoreConflict`."""
         await following.reached(basis, CATCH_UP)
