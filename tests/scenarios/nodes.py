@@ -25,19 +25,21 @@ NODES = 3
 class Node(Child):
     """One of several nodes of a registry, over etcd."""
 
-    def __init__(self, folder: Path, number: int, port: int, xds: int, store: str) -> None:
+    def __init__(self, folder: Path, number: int, port: int, xds: int, store: str, advertised: int) -> None:
         self.url, self.xds = f"http://127.0.0.1:{port}", f"127.0.0.1:{xds}"
         argv = [*ADSUM, "serve", "--node", f"n{number}", "--listen", f"127.0.0.1:{port}", "--xds", self.xds]
-        super().__init__(f"n{number}", [*argv, "--store", store], folder)
+        argv += ["--store", store, "--advertise", f"http://127.0.0.1:{advertised}"]
+        super().__init__(f"n{number}", argv, folder)
 
 
 class Cluster:
-    """The nodes, the members of etcd, and the wires from each node to each member."""
+    """The nodes, the members of etcd, and the wires from each node to each member, and from the others to each node."""
 
     def __init__(self, place: Place, members: Sequence[Etcd]) -> None:
         self.place = place
         self.members = members
         self.wires: list[list[Wire]] = []
+        self.between: list[Wire] = []
         self.nodes: list[Node] = []
         self._ports = [(place.port(), place.port()) for _ in range(NODES)]
 
@@ -51,6 +53,7 @@ class Cluster:
 
     async def open(self) -> None:
         self.wires = [[await Wire(member.port).open() for member in self.members] for _ in range(NODES)]
+        self.between = [await Wire(port).open() for port, _ in self._ports]
         self.nodes = [self._node(number) for number in range(NODES)]
         for node in self.nodes:
             await node.said("listens on")
@@ -58,7 +61,7 @@ class Cluster:
 
     def _node(self, number: int) -> Node:
         store = "etcd://" + ",".join(f"127.0.0.1:{wire.port}" for wire in self.wires[number])
-        return Node(self.place.folder, number, *self._ports[number], store)
+        return Node(self.place.folder, number, *self._ports[number], store, self.between[number].port)
 
     async def start(self, number: int) -> None:
         """A node that was killed comes back."""
@@ -93,7 +96,7 @@ class Cluster:
             if node.process.poll() is None:
                 node.tell(signal.SIGCONT)
             node.clear()
-        for wire in (wire for wires in self.wires for wire in wires):
+        for wire in (*self.between, *(wire for wires in self.wires for wire in wires)):
             await wire.close()
 
 

@@ -28,7 +28,7 @@ from tests.scenarios.watching import Watcher
 
 WRITERS = 6
 STEADY = 4
-TTL = 3.0
+TTL = 4.0
 """Of the instances that renew throughout."""
 
 
@@ -211,6 +211,18 @@ async def test_a_node_is_cut_off_from_etcd(world: World) -> None:
         refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
     for wire in world.cluster.wires[0]:
+        wire.mend()
+    await world.judge()
+
+
+async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: World) -> None:
+    for wire in world.cluster.between:
+        wire.cut()
+    await asyncio.sleep(3 * TTL)
+    for node in world.cluster.nodes:
+        async with Asking(node.url) as asking:
+            assert set((await asking.statuses("steady")).values()) == {"passing"}
+    for wire in world.cluster.between:
         wire.mend()
     await world.judge()
 
