@@ -79,6 +79,12 @@ def test_an_empty_service_keeps_its_cluster_and_has_an_empty_assignment() -> Non
     assert not content(tables[Kind.ASSIGNMENT]["orders"]).endpoints
 
 
+def test_an_empty_service_keeps_its_route_over_a_restart_of_the_registry() -> None:
+    emptied = said(compiled(gone(loaded(ORDERS, USERS), ORDERS)))
+    restarted = catalog.load(Whole("e", 2, [(1, USERS)], left={"orders": 2}))
+    assert said(compiled(restarted)) == emptied
+
+
 def test_a_service_that_only_a_route_names_has_a_cluster_too() -> None:
     route = Route("r", to=(Target(Selector("nobody", ("canary",))),))
     tables = compiled(loaded(ORDERS), Intent((route,))).envoy(SHAPE)

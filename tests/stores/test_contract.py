@@ -12,6 +12,8 @@ from adsum import stores
 from adsum.core.changes import HISTORY, Batch, Whole
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
+from adsum.stores import file, memory
+from adsum.stores.etcd import departures
 from adsum.stores.feed import MAX_BEHIND
 from tests.etcds import Etcd
 from tests.stores.places import PLACES, Place, change, following, listed, put, shown, withdraw
@@ -76,6 +78,32 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(place: Place) ->
         snapshot = await shown(store)
         assert listed(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
+
+
+async def test_a_service_whose_last_instance_left_stays_known(place: Place) -> None:
+    async with place.open() as store:
+        await store.commit([change("u1", service="users"), change("o1"), change("o2")], place.zero)
+        await store.commit([change("o1", None), change("o2", None)], place.zero + 1)
+    async with place.open() as store:
+        services = (await shown(store)).services
+        assert {name: len(service.listings) for name, service in services.items()} == {"users": 1, "orders": 0}
+        assert list(services) == ["users", "orders"], "in the order of their last change"
+
+
+async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (memory, file, departures):
+        monkeypatch.setattr(room, "MAX_LEFT", 2)
+    monkeypatch.setattr(file, "TRIM", 0)
+    async with place.open() as store, following(store) as follower:
+        names = ["a", "b", "a", "c", "d"]
+        for number, name in enumerate(names):
+            await store.commit([change("i", service=name)], place.zero + 2 * number)
+            await store.commit([change("i", None, service=name)], place.zero + 2 * number + 1)
+        await store.commit([change("i", service="e")], place.zero + 2 * len(names))
+        await follower.reach(place.zero + 2 * len(names) + 1)
+        assert set((await shown(store)).services) == {"c", "d", "e"}
 
 
 async def test_a_stale_batch_is_refused_and_leaves_nothing(place: Place) -> None:

@@ -24,7 +24,7 @@ from adsum.etcd.place import Place
 from adsum.etcd.values import Condition, Delete, Operation, Put, Settled, end_of
 from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.following import Following
-from adsum.stores.etcd.layout import Head, Layout
+from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout
 from tests.etcds import Etcd
 from tests.stores.places import Follower, change, following, listed, put, shown
 
@@ -164,6 +164,19 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
         revision = await store.commit([change("o2")], (await follower.reach(zero + 1)).revision)
         assert len(await store.history(None, None, 9)) == 2
         assert (await follower.reach(revision)).count == 2
+
+
+async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_fits_into_a_transaction(
+    etcd: Etcd,
+) -> None:
+    names = [f"s{number}" for number in range(MOST_OPERATIONS)]
+    async with opened(_url(etcd)) as store, following(store) as follower:
+        zero = (await shown(store)).revision
+        came = await store.commit([change("i", service=name) for name in names], zero)
+        left = await store.commit([change("i", None, service=name) for name in names], came)
+        assert left == came + 2, "two parts, for each instance that leaves takes two operations"
+        await follower.reach(left)
+        assert set((await shown(store)).services) == set(names)
 
 
 async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd) -> None:

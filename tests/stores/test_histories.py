@@ -117,6 +117,7 @@ class Histories(RuleBasedStateMachine):
     def a_new_follower_is_shown_what_was_committed(self) -> None:
         snapshot = self._runner.run(shown(self._store))
         assert (snapshot.revision, listed(snapshot)) == (self._revision, self._listings)
+        assert set(snapshot.services) == {recorded.key.service for recorded in self._history}
         self._epochs.add(snapshot.epoch)
         assert len(self._epochs) == 1
 

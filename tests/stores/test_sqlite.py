@@ -291,6 +291,15 @@ async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) 
         assert (len(listed(snapshot)), len(snapshot.documents.of)) == (1, 1)
 
 
+async def test_a_file_of_the_second_version_knows_the_services_that_its_history_tells_of(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        await store.commit([change("o1", None)], 1)
+    edit(path, "DROP TABLE departures", "PRAGMA user_version = 2")
+    async with opened(path) as store:
+        assert set((await shown(store)).services) == {"orders"}
+
+
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await made(path)
     with monkeypatch.context() as patch:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from adsum.core.changes import Batch, Change, Whole
+from adsum.core.changes import MAX_LEFT, Batch, Change, Whole
 from adsum.core.documents import NO_DOCUMENTS, Documents
 from adsum.core.model import Key, Listing
 
 TRAIL: Final = 256
 """How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
-MAX_EMPTY: Final = 10_000
+MAX_EMPTY: Final = MAX_LEFT
 """How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
 
 _NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
@@ -160,8 +160,8 @@ EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 
 def load(whole: Whole) -> Snapshot:
     """The snapshot of everything that a store knows. What came before it is not remembered: watchers see the whole."""
-    listings: dict[str, dict[str, Listing]] = {}
-    revisions: dict[str, int] = {}
+    listings: dict[str, dict[str, Listing]] = {name: {} for name in whole.left}
+    revisions = dict(whole.left)
     count = 0
     for revision, listing in whole.listings:
         name, id = listing.key
@@ -172,5 +172,6 @@ def load(whole: Whole) -> Snapshot:
         name: ServiceSnapshot(name, whole.revision, MappingProxyType(listings[name]), horizon=whole.revision)
         for name in sorted(listings, key=revisions.__getitem__)
     }
+    _forget_empty(services)
     documents = Documents(whole.revision, MappingProxyType({each.title: each for _, each in whole.documents}))
     return Snapshot(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents)

@@ -6,8 +6,8 @@ store needs no rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from adsum.core.documents import Document, Edit
@@ -15,6 +15,8 @@ from adsum.core.model import Key, Listing, Why
 
 HISTORY: Final = 10_000
 """How many recorded changes a store keeps for people who ask why; the oldest are forgotten first."""
+MAX_LEFT: Final = 10_000
+"""How many services that an instance left a store remembers; past it the one that was left longest ago is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Whole:
     """Every listing with the revision of its last change."""
     documents: Iterable[tuple[int, Document]] = ()
     """Every document with the revision of its last edit."""
+    left: Mapping[str, int] = field(default_factory=dict)
+    """Services that instances left, with the revision of the latest one's leaving: known, though all may have left."""
 
 
 @dataclass(frozen=True, slots=True)

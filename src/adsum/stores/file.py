@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adsum.core.changes import HISTORY, Change, Recorded, Whole
+from adsum.core.changes import HISTORY, MAX_LEFT, Change, Recorded, Whole
 from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
@@ -25,6 +25,9 @@ _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
 _PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)"
 _DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
 _RECORD: Final = "INSERT INTO history (service, id, revision, body) VALUES (?, ?, ?, ?)"
+_LEAVE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?)"
+_FORGET: Final = """DELETE FROM departures WHERE service IN
+    (SELECT service FROM departures ORDER BY revision DESC LIMIT -1 OFFSET ?)"""
 _TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
 _HISTORY: Final = """SELECT revision, service, id, body FROM history
     WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR id = ?2) ORDER BY number DESC LIMIT ?3"""
@@ -51,6 +54,7 @@ class _Rows:
     listings: dict[Key, _Row | None]
     documents: dict[Title, _Row | None]
     history: list[_Row]
+    left: dict[str, int]
 
     def add(self, revision: int, write: Write) -> None:
         """All of it or, if something can't be encoded, nothing."""
@@ -60,6 +64,7 @@ class _Rows:
         self.listings.update(listings)
         self.documents.update(documents)
         self.history.extend(history)
+        self.left.update((each.key.service, revision) for each in write.changes if each.listing is None)
 
     @staticmethod
     def _listing(revision: int, change: Change) -> _Row | None:
@@ -139,7 +144,9 @@ class File:
             listings = [self._listing(reader, row) for row in rows]
         with self._refusals(), closing(self._db.execute("SELECT kind, name, revision, body FROM documents")) as rows:
             documents = [self._document(row) for row in rows]
-        return Whole(self._epoch, self.revision, listings, documents)
+        with self._refusals(), closing(self._db.execute("SELECT service, revision FROM departures")) as rows:
+            left = dict(rows.fetchall())
+        return Whole(self._epoch, self.revision, listings, documents, left)
 
     def _listing(self, reader: reading.Reader, row: _Row) -> tuple[int, Listing]:
         service, id, revision, body = row
@@ -163,7 +170,7 @@ class File:
         """
         if self._doubtful:
             self._look()
-        rows, results, revision = _Rows({}, {}, []), list[int | Exception](), self.revision
+        rows, results, revision = _Rows({}, {}, [], {}), list[int | Exception](), self.revision
         for each in writes:
             try:
                 if each.basis != revision:
@@ -187,6 +194,7 @@ class File:
                 self._db.execute("UPDATE meta SET revision = ?", (revision,))
                 if untrimmed >= TRIM:
                     self._db.execute(_TRIM, (HISTORY,))
+                    self._db.execute(_FORGET, (MAX_LEFT,))
                     untrimmed = 0
         except sqlite3.Error:
             self._doubtful = True
@@ -201,6 +209,7 @@ class File:
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._db.executemany(_RECORD, rows.history)
+        self._db.executemany(_LEAVE, rows.left.items())
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
         """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""

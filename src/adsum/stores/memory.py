@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
-from adsum.core.changes import HISTORY, Batch, Change, Recorded, Whole
+from adsum.core.changes import HISTORY, MAX_LEFT, Batch, Change, Recorded, Whole
 from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
@@ -23,6 +23,7 @@ class MemoryStore:
         self._revision = 0
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._documents: dict[Title, tuple[int, Document]] = {}
+        self._left: dict[str, int] = {}
         self._history: deque[Recorded] = deque(maxlen=HISTORY)
         self._feeds = Feeds(self._whole)
         self._open = False
@@ -58,11 +59,18 @@ class MemoryStore:
     def _keep(self, change: Change) -> None:
         if change.listing is None:
             self._listings.pop(change.key, None)
+            self._leave(change.key.service)
             status = ""
         else:
             self._listings[change.key] = (self._revision, change.listing)
             status = change.listing.status.value
         self._history.append(Recorded(self._revision, change.key, status, change.why))
+
+    def _leave(self, service: str) -> None:
+        self._left.pop(service, None)  # The order is that of leaving.
+        self._left[service] = self._revision
+        if len(self._left) > MAX_LEFT:
+            del self._left[next(iter(self._left))]
 
     def _edit(self, edit: Edit) -> None:
         if edit.document is None:
@@ -75,7 +83,8 @@ class MemoryStore:
 
     async def _whole(self) -> Whole:
         self._must_be_open()
-        return Whole(self._epoch, self._revision, list(self._listings.values()), list(self._documents.values()))
+        listings, documents = list(self._listings.values()), list(self._documents.values())
+        return Whole(self._epoch, self._revision, listings, documents, dict(self._left))
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         self._must_be_open()

@@ -43,6 +43,14 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             PRIMARY KEY (kind, name)
         )""",
     ),
+    (
+        # Services that instances left: they stay known, though all may have left.
+        """CREATE TABLE departures (
+            service  TEXT PRIMARY KEY,
+            revision INTEGER NOT NULL
+        )""",
+        "INSERT INTO departures SELECT service, max(revision) FROM history GROUP BY service",
+    ),
 )
 """What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
 

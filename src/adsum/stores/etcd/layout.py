@@ -3,6 +3,7 @@
     PREFIX/catalog/head                         what the newest batch was: written with every batch
     PREFIX/catalog/instances/SERVICE/ID         a listing
     PREFIX/catalog/documents/KIND/NAME          what was declared beside the catalog
+    PREFIX/catalog/departures/SERVICE           an instance left the service: it stays known, though all may have left
     PREFIX/log/BASIS/COUNT                      the changes of the batch decided on that revision, for history
     PREFIX/cluster/…                            which nodes there are, and what each keeps: see `presence`
 
@@ -28,8 +29,8 @@ from adsum.stores.records import WhyRecord
 
 FORMAT: Final = 1
 """Of everything below the prefix; a node refuses to serve from a later one."""
-MOST_FACTS: Final = 120
-"""Facts in one transaction; etcd takes 128 operations unless told otherwise. A larger batch is written in parts."""
+MOST_OPERATIONS: Final = 120
+"""What facts make of one transaction; etcd takes 128 unless told otherwise. A larger batch is written in parts."""
 MOST_BYTES: Final = 1024 * 1024
 """Bytes of them; etcd takes 1.5 MiB a request."""
 SOMEBODY: Final = Why(Cause.DEREGISTERED, "etcd", "its key was deleted in etcd")
@@ -76,6 +77,8 @@ class Part:
     operations: tuple[Put | Delete, ...]
     gone: dict[str, WhyRecord]
     log: tuple[Logged, ...]
+    left: tuple[str, ...]
+    """Services that instances left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,14 @@ class Layout:
             return next((Title(kind, last) for kind in DocumentKind if kind.value == first), None)
         return None
 
+    def departed(self, key: bytes) -> str | None:
+        """The service that instances left, of the key that says so."""
+        room, _, service = key.removeprefix(self.catalog).decode(errors="replace").partition("/")
+        return service if room == "departures" else None
+
+    def departure(self, service: str) -> bytes:
+        return self.catalog + b"departures/" + service.encode()
+
     def path(self, subject: Key | Title) -> str:
         """The end of its key's path, behind `catalog`."""
         first, last = subject
@@ -123,7 +134,7 @@ class Layout:
 
     def parts(self, changes: Sequence[Change], edits: Sequence[Edit]) -> list[Part]:
         """A batch cut into what one transaction can take. Raises `UnicodeEncodeError` for a text that is none."""
-        return _cut([*self._of_changes(changes), *(self._of_edit(edit) for edit in edits)])
+        return self._cut([*self._of_changes(changes), *(self._of_edit(edit) for edit in edits)])
 
     def _of_changes(self, changes: Sequence[Change]) -> list[_Fact]:
         """A key may be written once in a transaction: the last change of an instance counts."""
@@ -136,7 +147,8 @@ class Layout:
             if not counts:
                 facts.append(_Fact(None, logged))
             elif change.listing is None:
-                facts.append(_Fact(Delete(key), logged, (self.path(change.key), WhyRecord.of(change.why))))
+                gone = self.path(change.key), WhyRecord.of(change.why)
+                facts.append(_Fact(Delete(key), logged, gone, change.key.service))
             else:
                 facts.append(_Fact(Put(key, records.write_listing(change.listing)), logged))
         return facts
@@ -146,33 +158,41 @@ class Layout:
             return _Fact(Delete(self.key(edit.title)), None, (self.path(edit.title), WhyRecord.of(edit.why)))
         return _Fact(Put(self.key(edit.title), records.write_document(edit.document)))
 
+    def _cut(self, facts: Sequence[_Fact]) -> list[Part]:
+        parts: list[list[_Fact]] = [[]]
+        left = {""}
+        operations = size = 0
+        for fact in facts:
+            needed = (fact.operation is not None) + (fact.left not in left)
+            if parts[-1] and (operations + needed > MOST_OPERATIONS or size + fact.size > MOST_BYTES):
+                parts.append([])
+                left = {""}
+                operations = size = 0
+            parts[-1].append(fact)
+            left.add(fact.left)
+            operations += needed
+            size += fact.size
+        return [self._part(part) for part in parts]
+
+    def _part(self, facts: Sequence[_Fact]) -> Part:
+        departures = {fact.left: Put(self.departure(fact.left), b"") for fact in facts if fact.left}
+        return Part(
+            (*(fact.operation for fact in facts if fact.operation is not None), *departures.values()),
+            dict(fact.gone for fact in facts if fact.gone is not None),
+            tuple(fact.logged for fact in facts if fact.logged is not None),
+            tuple(departures),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
     operation: Put | Delete | None
     logged: Logged | None = None
     gone: tuple[str, WhyRecord] | None = None
+    left: str = ""
+    """The service that an instance left."""
 
     @property
     def size(self) -> int:
         written = len(self.operation.value) if isinstance(self.operation, Put) else 0
         return written + (len(self.logged.change) if self.logged is not None else 0) + 512
-
-
-def _cut(facts: Sequence[_Fact]) -> list[Part]:
-    parts: list[list[_Fact]] = [[]]
-    size = 0
-    for fact in facts:
-        if parts[-1] and (len(parts[-1]) >= MOST_FACTS or size + fact.size > MOST_BYTES):
-            parts.append([])
-            size = 0
-        parts[-1].append(fact)
-        size += fact.size
-    return [
-        Part(
-            tuple(fact.operation for fact in part if fact.operation is not None),
-            dict(fact.gone for fact in part if fact.gone is not None),
-            tuple(fact.logged for fact in part if fact.logged is not None),
-        )
-        for part in parts
-    ]

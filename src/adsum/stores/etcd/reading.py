@@ -61,22 +61,24 @@ class Reading:
         """
         listings: list[tuple[int, Listing]] = []
         documents: list[tuple[int, Document]] = []
+        left: dict[str, int] = {}
         top: KeyValue | None = None
         revision = 0
         async for page in pages:
             for each in page.found:
                 revision = max(revision, each.revision)
-                said = self._said(each)
                 if each.key == self._layout.head:
                     top = each
-                elif isinstance(said, Listing):
+                elif (service := self._layout.departed(each.key)) is not None:
+                    left[service] = each.revision
+                elif isinstance(said := self._said(each), Listing):
                     listings.append((each.revision, said))
                 elif said is not None:
                     documents.append((each.revision, said))
             await asyncio.sleep(0)
         if top is None:
             raise StoreRefused("somebody deleted the head of the catalog in etcd")
-        return Whole(head(top).epoch, revision, listings, documents)
+        return Whole(head(top).epoch, revision, listings, documents, left)
 
     def batch(self, seen: Sequence[Seen]) -> Batch:
         """The batch that was written at those revisions, its parts."""

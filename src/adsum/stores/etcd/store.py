@@ -20,6 +20,7 @@ from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import Place
 from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
 from adsum.ports import Clock
+from adsum.stores.etcd.departures import Departures
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.layout import Head, Layout, Log, Part
 from adsum.stores.etcd.presence import Presence
@@ -53,6 +54,7 @@ class EtcdStore:
         self._layout = Layout((place.prefix.rstrip("/") + "/").encode())
         self._reading = Reading(self._layout)
         self._trail = Trail(self._layout)
+        self._departures = Departures()
         self._feeds = Feeds(self._whole)
         self._trail_is_known = False
         self._read = False
@@ -147,11 +149,15 @@ class EtcdStore:
         cut = self._trail.cut() if self._trail_is_known else None
         if cut is not None:
             then.append(cut)
+        forgotten = self._departures.excess(part.left)
+        then += (Delete(self._layout.departure(service)) for service in forgotten)
         settled = await self._settled(self._conditions(on), then, said.batch)
         standing = Standing(settled, settled, said)
         if cut is not None:
             self._trail.was_cut(cut)
         self._trail.add(said.basis, said.count)
+        self._departures.forgot(forgotten)
+        self._departures.add(part.left)
         return standing
 
     async def _settled(self, when: Sequence[Condition], then: Sequence[Put | Delete], batch: str) -> int:
@@ -212,11 +218,13 @@ class EtcdStore:
                 await self._clock.sleep(1.0)
             else:
                 self._read = True
+                self._departures.load(whole.left)
                 return whole
 
     def _told(self, batch: Batch, said: Head | None) -> None:
         if said is not None:
             self._trail.add(said.basis, said.count)
+        self._departures.add(change.key.service for change in batch.changes if change.listing is None)
         self._feeds.tell(batch)
 
     def _start_over(self) -> None:
