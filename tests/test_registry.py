@@ -30,6 +30,8 @@ class ScriptedStore:
         self.gate.set()
         self.troubles: list[Exception] = []
         self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+        self.held_back: list[Batch] | None = None
+        """What the stream does not tell although it is committed; None: it tells everything."""
 
     def join(self, name: str) -> Alone:
         return Alone(name)
@@ -47,8 +49,20 @@ class ScriptedStore:
         await self.confirm(basis)
         self.revision += 1
         self.commits.append(changes)
-        self.stream.put_nowait(Batch(self.revision, changes, edits))
+        self._tell(Batch(self.revision, changes, edits))
         return self.revision
+
+    def _tell(self, batch: Batch) -> None:
+        if self.held_back is None:
+            self.stream.put_nowait(batch)
+        else:
+            self.held_back.append(batch)
+
+    def tell_all(self) -> None:
+        """The stream goes on from where it was."""
+        held_back, self.held_back = self.held_back, None
+        for batch in held_back or ():
+            self.stream.put_nowait(batch)
 
     async def confirm(self, basis: int) -> None:
         if basis != self.revision:
@@ -57,7 +71,7 @@ class ScriptedStore:
     def elsewhere(self, *changes: Change) -> None:
         """Another node commits."""
         self.revision += 1
-        self.stream.put_nowait(Batch(self.revision, changes))
+        self._tell(Batch(self.revision, changes))
 
     async def watch(self) -> AsyncIterator[Whole | Batch]:
         while (event := await self.stream.get()) is not None:
@@ -79,8 +93,13 @@ def store() -> ScriptedStore:
 
 
 @pytest.fixture
-async def registry(store: ScriptedStore) -> AsyncIterator[Registry]:
-    registry = Registry(store, FakeClock(), Recorder())
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def registry(store: ScriptedStore, clock: FakeClock) -> AsyncIterator[Registry]:
+    registry = Registry(store, clock, Recorder())
     await registry.start()
     yield registry
     await registry.stop()
@@ -205,6 +224,31 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
     with pytest.raises(StoreUnavailable, match="other nodes keep moving"):
         await write
     assert await registry.write(_register("o1")) == 2
+
+
+async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_holds_up_no_other(
+    registry: Registry, store: ScriptedStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.held_back = []
+    writes = [asyncio.create_task(registry.write(_register("o1")))]
+    await clock.advance(room.SHOWN / 2)
+    writes.append(asyncio.create_task(registry.write(_register("o2"))))
+    await clock.advance(room.SHOWN / 2)
+    with pytest.raises(StoreUnavailable, match="written, but not seen yet") as unseen:
+        await writes[0]
+    assert unseen.value.retry_after
+    nothing: Decision = lambda basis: []  # noqa: E731
+    for decision in (None, nothing, _register("o3")):
+        if decision is not None:
+            writes.append(asyncio.create_task(registry.write(decision)))
+        await clock.advance(room.CONTEND + 1.0)
+        with pytest.raises(StoreUnavailable, match="does not tell this node what is new"):
+            await writes[-1]
+    assert (registry.refusing, len(store.commits)) == (True, 1)
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
+    store.tell_all()
+    assert await registry.write(_register("o2")) == 2
+    assert (registry.refusing, registry.snapshot.count) == (False, 2)
 
 
 async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: ScriptedStore) -> None:

@@ -9,7 +9,6 @@ there was, refusals and what changes nothing too: a node that lags behind others
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -33,6 +32,12 @@ MAX_BATCH: Final = 1_000
 CONTEND: Final = 5.0
 """Seconds for which a batch is decided again whenever other nodes moved the store under it; then it is refused, to be
 tried again."""
+SHOWN: Final = 3.0
+"""Seconds within which the store's stream tells what the store took; then its writers are told that it is not seen yet.
+Waiting longer would hold up every other write, and their answers."""
+UNSEEN: Final = "written, but not seen yet: the store does not tell this node what is new; try again"
+UNTOLD: Final = "the store has moved on, and does not tell this node what is new; try again"
+CONTENDED: Final = "other nodes keep moving the store; try again"
 
 _log = logging.getLogger("adsum.registry")
 
@@ -114,8 +119,8 @@ class Registry:
     async def write(self, decision: Decision | Declaration) -> int:
         """Have `decision` decided, committed and published; the revision at which the snapshot shows it.
 
-        Raises what the decision raises, `Overloaded` if too many wait, and `StoreUnavailable` if nothing was written.
-        The write of a caller that is cancelled may go through nevertheless.
+        Raises what the decision raises, `Overloaded` if too many wait, and `StoreUnavailable` if nothing was written,
+        or if it can't be shown to have been. The write of a caller that is cancelled may go through nevertheless.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded("the queue of writes")
@@ -128,10 +133,13 @@ class Registry:
 
     async def reached(self, revision: int, timeout: float) -> bool:
         """Wait until the snapshot is at `revision` or later; False after `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self.snapshot.revision < revision:
-                    await self._next_move()
+        timer = asyncio.create_task(self._clock.sleep(timeout), name="adsum-reached")
+        timer.add_done_callback(lambda _: self._move())
+        try:
+            while self.snapshot.revision < revision and not timer.done():
+                await self._next_move()
+        finally:
+            timer.cancel()
         return self.snapshot.revision >= revision
 
     async def _write_batches(self) -> None:
@@ -155,7 +163,7 @@ class Registry:
         On a moved basis again, on the fresher snapshot and with what waits by now: the more nodes contend, the more
         they write at a time.
         """
-        until = self._clock.now() + CONTEND
+        until, first = self._clock.now() + CONTEND, self.snapshot
         while True:
             basis = self.snapshot
             facts = self._decide(writes, basis)
@@ -167,7 +175,7 @@ class Registry:
                     await self._store.confirm(basis.revision)
             except StoreConflict as error:
                 if self._clock.now() >= until:
-                    raise StoreUnavailable("other nodes keep moving the store; try again") from error
+                    raise self._given_up(first, facts) from error
                 await self.reached(basis.revision + 1, timeout=1.0)
                 writes.extend(self._take(MAX_BATCH - len(writes)))
                 continue
@@ -175,18 +183,28 @@ class Registry:
                 write.settle(write.refusal or revision)
             return
 
+    def _given_up(self, first: Snapshot, facts: list[Fact]) -> StoreUnavailable:
+        """What to say when a batch that was begun on the snapshot `first` was decided too often."""
+        if self.snapshot is not first:
+            return StoreUnavailable(CONTENDED)
+        untold = StoreUnavailable(UNTOLD)
+        if facts:
+            self._note(untold)
+        return untold
+
     async def _written(self, facts: list[Fact], basis: int) -> int:
         """The revision under which they were committed, once it is published."""
         changes, edits = _sorted(facts)
         began = self._clock.now()
         try:
             revision = await self._store.commit(changes, basis, edits)
+            self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
+            if not await self.reached(revision, SHOWN):
+                raise StoreUnavailable(UNSEEN)
         except StoreUnavailable as error:
             self._note(error)
             raise
         self._note(None)
-        self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
-        await self._published(revision)
         return revision
 
     def _note(self, trouble: StoreUnavailable | None) -> None:
@@ -196,13 +214,6 @@ class Registry:
         elif trouble is None and self.refusing:
             _log.warning("the store takes writes again")
         self.refusing = trouble is not None
-
-    async def _published(self, revision: int) -> None:
-        """Wait until the snapshot has reached what was committed."""
-        while self.snapshot.revision < revision:
-            if self._failure is not None:
-                raise StoreUnavailable("written, but the catalog no longer follows the store", retry_after=5.0)
-            await self._next_move()
 
     def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Fact]:
         draft = Draft(basis)

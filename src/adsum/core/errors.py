@@ -71,7 +71,7 @@ class ProbeUnable(AdsumError):
 
 
 class StoreUnavailable(AdsumError):
-    """The store can't commit now; nothing was written; try again after `retry_after` seconds."""
+    """The store can't commit now; nothing was written, unless it says so; try again after `retry_after` seconds."""
 
     def __init__(self, why: str, retry_after: float = 1.0) -> None:
         super().__init__(why)
