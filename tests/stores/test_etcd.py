@@ -192,6 +192,32 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
 
 
+async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = Following._is_the_same_history, []
+
+    async def silent_once(self: Following) -> bool:
+        asked.append(self)
+        if len(asked) == 1:
+            raise Unreachable("away again")
+        return await real(self)
+
+    monkeypatch.setattr(Following, "_is_the_same_history", silent_once)
+    with Etcd(tmp_path) as etcd:
+        async with opened(etcd.url) as store, folding(store) as follower:
+            for _ in range(3):
+                await _written(store, follower)
+            last = follower.snapshot.revision
+            etcd.kill()
+            etcd.start()
+            await until(lambda: asked)
+            etcd.compact(last)  # What was told long ago is not kept any more.
+            await _written(store, follower)
+            await until(lambda: len(asked) > 1)
+            assert follower.wholes == 1, "nothing is read anew, and nothing told twice"
+
+
 async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_path: Path) -> None:
     with Etcd(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:

@@ -131,6 +131,8 @@ class Following:
                     async for each in told:
                         if isinstance(each, Gone) or not await self._take(each):
                             break
+                        if isinstance(each, Seen):
+                            since = each.revision + 1  # From there, if taking the next one fails.
                         backoff.reset()
                 since = await self._anew()
             except (EtcdError, StoreRefused) as error:
@@ -139,6 +141,7 @@ class Following:
                 # Ending here would freeze the catalog in silence.
                 _log.exception("the catalog in etcd can't be followed")
                 self._note(str(error))
+            self._doubtful = True  # By then it may be another history.
             await self._clock.sleep(backoff.next(self._rng))
 
     async def _take(self, told: Seen | Fresh | Broken) -> bool:
@@ -228,7 +231,6 @@ class Following:
             "the catalog in etcd is read anew%s", "" if same else ", as another history: it was not as we left it"
         )
         self._parts.clear()
-        self._doubtful = False
         self._settle(standing)
         self._start_over()
         return standing.revision + 1
