@@ -19,10 +19,20 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
+from adsum.etcd.messages import MESSAGE
 from adsum.run.port import claim_free_port
 
 UP: Final = 30.0
 """Seconds within which an etcd must be healthy."""
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A field of a message: bytes, text or another message."""
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
+"""To read and write what begins with /adsum/."""
 
 
 def binary() -> str:
@@ -119,10 +129,35 @@ class Etcd:
             number >>= 7
         self.call("KV/Compact", request + bytes([number]))
 
-    def call(self, method: str, request: bytes) -> bytes:
+    def guard(self) -> None:
+        """Have users: root, who may do everything, and adsum, who may read and write below /adsum/."""
+        for method, request in (
+            ("UserAdd", field(1, b"root") + field(2, b"r00t")),
+            ("RoleAdd", field(1, b"root")),
+            ("UserGrantRole", field(1, b"root") + field(2, b"root")),
+            ("UserAdd", field(1, b"adsum") + field(2, b"s3cret")),
+            ("RoleAdd", field(1, b"registry")),
+            ("RoleGrantPermission", field(1, b"registry") + field(2, PERMISSION)),
+            ("UserGrantRole", field(1, b"adsum") + field(2, b"registry")),
+            ("AuthEnable", b""),
+        ):
+            self.call(f"Auth/{method}", request)
+
+    def as_root(self, method: str, request: bytes) -> None:
+        """A call of its API, once it is guarded."""
+        self.call(method, request, self.token("root", "r00t"))
+
+    def token(self, user: str, password: str) -> str:
+        answer = self.call("Auth/Authenticate", field(1, user.encode()) + field(2, password.encode()))
+        token: str = MESSAGE["AuthenticateResponse"].FromString(answer).token
+        return token
+
+    def call(self, method: str, request: bytes, token: str = "") -> bytes:
         """A call of its API, in bytes."""
+        metadata = (("token", token),) if token else ()
         with grpc.insecure_channel(self.place) as channel:
-            answer: bytes = channel.unary_unary(f"/etcdserverpb.{method}", None, None)(request, timeout=10.0)
+            call = channel.unary_unary(f"/etcdserverpb.{method}", None, None)
+            answer: bytes = call(request, timeout=10.0, metadata=metadata)
             return answer
 
     def _signal(self, number: signal.Signals) -> None:

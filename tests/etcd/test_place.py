@@ -15,13 +15,15 @@ from adsum.etcd.place import Place
 
 def test_an_address_says_everything(tmp_path: Path) -> None:
     file = tmp_path / "password"
-    file.write_text("s3cret\n")
+    file.write_text("s3%63ret\n")
     place = Place.parse(
         f"etcd://adsum@e1,e2:2380,[::1]:1?prefix=/x&ca=/c.pem&cert=/a.pem&key=/k.pem&password-file={file}"
     )
-    assert place == Place(
-        ("e1:2379", "e2:2380", "[::1]:1"), "/x", "adsum", "s3cret", tls=True, ca="/c.pem", cert="/a.pem", key="/k.pem"
-    )
+    files = {"password_file": str(file), "ca": "/c.pem", "cert": "/a.pem", "key": "/k.pem"}
+    assert place == Place(("e1:2379", "e2:2380", "[::1]:1"), "/x", "adsum", tls=True, **files)
+    assert place.secret() == "s3%63ret", "it is no part of an address there"
+    file.write_text("an0ther\n")
+    assert place.secret() == "an0ther"
 
 
 def test_what_is_shown_to_people_has_no_password() -> None:

@@ -284,29 +284,9 @@ async def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatc
             pass
 
 
-def _field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(value)]) + value
-
-
-def _guarded(etcd: Etcd) -> None:
-    """Have users: root, who may do everything, and adsum, who may read and write below /adsum/."""
-    permission = b"\x08\x02" + _field(2, b"/adsum/") + _field(3, b"/adsum0")
-    for method, request in (
-        ("UserAdd", _field(1, b"root") + _field(2, b"r00t")),
-        ("RoleAdd", _field(1, b"root")),
-        ("UserGrantRole", _field(1, b"root") + _field(2, b"root")),
-        ("UserAdd", _field(1, b"adsum") + _field(2, b"s3cret")),
-        ("RoleAdd", _field(1, b"registry")),
-        ("RoleGrantPermission", _field(1, b"registry") + _field(2, permission)),
-        ("UserGrantRole", _field(1, b"adsum") + _field(2, b"registry")),
-        ("AuthEnable", b""),
-    ):
-        etcd.call(f"Auth/{method}", request)
-
-
 async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_path: Path) -> None:
     with Etcd(tmp_path) as etcd:
-        _guarded(etcd)
+        etcd.guard()
         for login, said in (("", "user name is empty"), ("adsum:wrong@", "invalid user ID or password")):
             with pytest.raises(StoreRefused, match=said) as refused:
                 async with opened(f"etcd://{login}{etcd.place}"):

@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from adsum.core.errors import Invalid
 from adsum.etcd import translation
 from adsum.etcd.errors import Compacted, EtcdError, LeaseGone, Refused, Unreachable
 from adsum.etcd.messages import MESSAGE
@@ -146,7 +147,7 @@ class Etcd:
             raise Unreachable(str(error) or "etcd does not answer in time") from None
         except grpc.RpcError as error:
             self.failed(host)
-            if _is_unauthenticated(error):
+            if is_of_the_token(error.code(), error.details()):
                 self.forget_token()
             raise translated(error) from None
         finally:
@@ -216,8 +217,8 @@ class Etcd:
                     if again and deadline - asyncio.get_running_loop().time() > TRY / 2:
                         await asyncio.sleep(0.05)
                         continue
-                if _is_unauthenticated(error) and self.place.user and not authenticated:
-                    # Tokens end with the member that gave them, and by themselves.
+                if is_of_the_token(error.code(), error.details()) and self.place.user and not authenticated:
+                    # Tokens end with the member that gave them, by themselves, and when users or roles change.
                     authenticated = True
                     self.forget_token()
                     continue
@@ -237,9 +238,16 @@ class Etcd:
             return ()
         async with self._asking:
             if not self._token:
-                fields = {"name": self.place.user, "password": self.place.password}
+                fields = {"name": self.place.user, "password": self._password()}
                 self._token = (await self._call(_AUTHENTICATE, fields)).token
         return (("token", self._token),)
+
+    def _password(self) -> str:
+        """As it is now: the file of one that was changed is read again."""
+        try:
+            return self.place.secret()
+        except Invalid as error:
+            raise Refused(str(error)) from None
 
     def _channel(self, host: str) -> grpc.aio.Channel:
         channel = self._channels.get(host)
@@ -266,6 +274,7 @@ _ANSWERS: Final = {method: name.replace("Request", "Response") for method, name 
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
+_OF_THE_TOKEN: Final = ("invalid auth token", "revision of auth store is old")
 
 
 def translated(error: grpc.RpcError) -> EtcdError:
@@ -281,9 +290,9 @@ def translated(error: grpc.RpcError) -> EtcdError:
     return Refused(f"etcd refuses: {words}")
 
 
-def _is_unauthenticated(error: grpc.RpcError) -> bool:
-    said = error.details() or ""
-    return error.code() is grpc.StatusCode.UNAUTHENTICATED or "invalid auth token" in said
+def is_of_the_token(code: grpc.StatusCode | None, said: str | None) -> bool:
+    """Whether what etcd refused may be granted to a new token. A stale one of JWT is refused as an old revision."""
+    return code is grpc.StatusCode.UNAUTHENTICATED or any(words in (said or "") for words in _OF_THE_TOKEN)
 
 
 def _encryption(place: Place) -> grpc.ChannelCredentials:

@@ -25,6 +25,7 @@ class Place:
     prefix: str = ""
     user: str = ""
     password: str = field(default="", repr=False)
+    password_file: str = ""
     tls: bool = False
     ca: str = ""
     cert: str = ""
@@ -40,13 +41,20 @@ class Place:
             raise Invalid(name, f"must be {SCHEME}HOST[:PORT],…[?prefix=/adsum&…]")
         given = places.options(query, OPTIONS, name)
         if "password-file" in given:
-            password = places.first_line(given.pop("password-file"), "password", name)
+            given["password_file"] = given.pop("password-file")
+            places.first_line(given["password_file"], "password", name)  # One that can't be read is said at once.
         tls = places.secure(given, name)
         given.pop("tls", None)
         found = tuple(dict.fromkeys(places.host_port(each, PORT, name) for each in hosts.split(",") if each))
         if not 0 < len(found) <= MAX_HOSTS:
             raise Invalid(name, f"must name 1 to {MAX_HOSTS} hosts")
         return cls(found, user=unquote(user), password=unquote(password), tls=tls, **given)
+
+    def secret(self) -> str:
+        """The password, as its file says now if it is in one. Raises `Invalid`."""
+        if not self.password_file:
+            return self.password
+        return places.first_line(self.password_file, "password", "password-file")
 
     def __str__(self) -> str:
         """For people and logs: who we are there is not shown."""

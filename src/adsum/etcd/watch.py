@@ -18,7 +18,7 @@ import grpc.aio
 
 from adsum.core.backoff import Backoff
 from adsum.etcd import translation
-from adsum.etcd.connection import END, EVERY_KEY, Etcd, translated
+from adsum.etcd.connection import END, EVERY_KEY, Etcd, is_of_the_token, translated
 from adsum.etcd.errors import EtcdError, Refused, Unreachable
 from adsum.etcd.messages import MESSAGE
 from adsum.etcd.values import Header, KeyValue, end_of
@@ -119,7 +119,7 @@ async def _connection(etcd: Etcd, prefix: bytes, since: int) -> AsyncGenerator[T
                 if not answer.created:  # That one comes before what happened meanwhile.
                     yield Fresh(translation.header(answer.header))
     except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        if is_of_the_token(error.code(), error.details()):
             etcd.forget_token()
         raise translated(error) from None
     except asyncio.InvalidStateError as error:  # The call ended while we wrote.
@@ -135,7 +135,7 @@ def _mind(etcd: Etcd, answer: Any) -> None:
     if not answer.canceled or answer.compact_revision:
         return
     reason = answer.cancel_reason
-    if "auth token" in reason or "Unauthenticated" in reason:
+    if is_of_the_token(None, reason) or "permission denied" in reason:  # The latter is said of an old token, too.
         etcd.forget_token()
     if not reason or "leader" in reason:
         raise Unreachable(reason or "etcd cancelled the watch")
