@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from adsum.etcd.messages import MESSAGE
+from adsum.etcd.values import end_of
 from adsum.run.port import claim_free_port
 
 UP: Final = 30.0
@@ -146,6 +147,14 @@ class Etcd:
     def as_root(self, method: str, request: bytes) -> None:
         """A call of its API, once it is guarded."""
         self.call(method, request, self.token("root", "r00t"))
+
+    def end_leases(self, prefix: bytes) -> None:
+        """End those of the keys that begin so, as root: as if nobody had been heard of for long."""
+        token = self.token("root", "r00t")
+        wanted = MESSAGE["RangeRequest"](key=prefix, range_end=end_of(prefix)).SerializeToString()
+        for each in MESSAGE["RangeResponse"].FromString(self.call("KV/Range", wanted, token)).kvs:
+            if each.lease:
+                self.call("Lease/LeaseRevoke", MESSAGE["LeaseRevokeRequest"](ID=each.lease).SerializeToString(), token)
 
     def token(self, user: str, password: str) -> str:
         answer = self.call("Auth/Authenticate", field(1, user.encode()) + field(2, password.encode()))

@@ -119,5 +119,8 @@ class FakeStore:
     def age(self) -> float:
         return 0.0
 
+    def apart(self) -> float:
+        return 0.0
+
     async def close(self) -> None:
         pass

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from adsum.config import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
 from adsum.servers.http import ListenRefused, listen, url
+from tests.etcds import Etcd, field
 from tests.running import RunningDaemon
 
 PATIENCE = 30.0
@@ -227,6 +230,49 @@ def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
     assert (said["services"], said["instances"], said["revision"]) == (1, 2, 2)
     assert sum(said["status"].values()) == 2
     assert said["uptime"] >= 0
+
+
+def test_a_node_whose_password_was_changed_is_not_ready_and_says_why_until_its_file_says_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.registry.STALE", 3.0)
+    file = tmp_path / "password"
+    file.write_text("s3cret")
+    with Etcd(tmp_path) as etcd:
+        etcd.guard()
+        store = f"etcd://adsum@{etcd.place}?password-file={file}"
+        daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store, node="n1"))
+        try:
+            _until(daemon, lambda status: status["ready"] and status.get("share") == 256)
+            etcd.as_root("Auth/UserChangePassword", field(1, b"adsum") + field(2, b"an0ther"))
+            etcd.end_leases(b"/adsum/cluster/nodes/")
+            status = _until(daemon, lambda status: "kept here" in status.get("unready", ""))
+            assert "invalid user ID or password" in status["condition"]["trouble"]
+            assert status["condition"]["trouble"] in status["unready"]
+            assert (status["ready"], status.get("share", 0)) == (False, 0)
+            assert httpx.get(f"{daemon.url}/readyz").status_code == 503
+            apart = re.search(r"^adsum_apart_seconds (\S+)$", httpx.get(f"{daemon.url}/metrics").text, re.MULTILINE)
+            assert apart is not None
+            assert float(apart[1]) > 3.0
+            written = httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
+            assert (written.status_code, "user ID or password" in written.text) == (503, True)
+            assert written.headers["retry-after"]
+            file.write_text("an0ther")
+            status = _until(daemon, lambda status: status["ready"] and status.get("share") == 256)
+            assert ("trouble" in status["condition"], status.get("apart", 0.0)) == (False, 0.0)
+        finally:
+            daemon.stop()
+
+
+def _until(daemon: RunningDaemon, true: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The node's status, once it is so."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        said: dict[str, Any] = httpx.get(f"{daemon.url}/api/v1/status").json()
+        if true(said):
+            return said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "100.100.100.200", "::ffff:169.254.169.254"])

@@ -83,6 +83,9 @@ class ScriptedStore:
     def age(self) -> float:
         return 0.0
 
+    def apart(self) -> float:
+        return 0.0
+
     async def close(self) -> None:
         pass
 

@@ -185,16 +185,19 @@ class Daemon:
         """What the node says of itself."""
         snapshot, leases = self.registry.snapshot, self._keeper.leases
         wall, began = self._started
+        unready = self.registry.unready()
         return wire.NodeStatus(
             node=self._config.node,
             version=adsum.__version__,
-            ready=self.registry.ready,
+            ready=not unready,
+            unready=unready,
             epoch=snapshot.epoch,
             revision=snapshot.revision,
             store=public(self._config.store),
             started=round(wall, 3),
             uptime=round(self._clock.now() - began, 3),
             age=self.registry.age(),
+            apart=self.registry.apart(),
             services=len(snapshot.services),
             instances=snapshot.count,
             status=self._tally.of(snapshot),
@@ -232,6 +235,7 @@ class Daemon:
         gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(self._shares.peers()))
         gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(self._shares.kept))
         gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
+        gauge("adsum_apart_seconds", "Seconds for which this node could neither write nor keep", registry.apart)
 
 
 def serve(config: ServeConfig, beside: Callable[[str], Gateway] | None = None) -> None:

@@ -82,8 +82,15 @@ class Store(Protocol):
         """Seconds since what `watch` showed was known to be the newest; 0.0 for a store inside this process."""
         ...
 
+    def apart(self) -> float:
+        """Seconds for which this node could neither write nor keep, though it may hear what is new; 0.0 while it can.
+
+        Always 0.0 for a store inside this process: no other node could do better.
+        """
+        ...
+
     def condition(self) -> Mapping[str, str]:
-        """What there is to tell people of the store, by name: its version, its leader, what troubles it."""
+        """What there is to tell people of the store, by name: its version, its leader, and `trouble` if it has any."""
         ...
 
     async def close(self) -> None:

@@ -32,6 +32,10 @@ MAX_BATCH: Final = 1_000
 CONTEND: Final = 5.0
 """Seconds for which a batch is decided again whenever other nodes moved the store under it; then it is refused, to be
 tried again."""
+STALE: Final = 15.0
+"""Seconds without news of the store, or without being let write and keep, after which a node is not ready any more:
+another one may know more, or be let.
+"""
 SHOWN: Final = 3.0
 """Seconds within which the store's stream tells what the store took; then its writers are told that it is not seen yet.
 Waiting longer would hold up every other write, and their answers."""
@@ -111,6 +115,23 @@ class Registry:
     def age(self) -> float:
         """Seconds since the snapshot was known to be the newest."""
         return self._store.age()
+
+    def apart(self) -> float:
+        """Seconds for which this node could neither write nor keep."""
+        return self._store.apart()
+
+    def unready(self) -> str:
+        """Why others than this node should be asked; "" if it is as good as any."""
+        if not self.ready:
+            return "the catalog is not loaded yet"
+        if self.watches.ended:
+            return "the node is stopping"
+        if self.age() > STALE:
+            return f"the store was reached {self.age():.0f} s ago; reads go on, and say so"
+        if self.apart() > STALE:
+            trouble = self._store.condition().get("trouble", "")
+            return f"nothing can be written or kept here for {self.apart():.0f} s now: {trouble}"
+        return ""
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         """Why things are as they are: the newest recorded changes, newest first."""

@@ -34,6 +34,8 @@ class TellingStore:
         self.epoch = "e1"
         self.revision = 0
         self.years = 0.0
+        self.alone = 0.0
+        self.trouble = ""
         self.failure: Exception | None = None
         self.recorded: list[Recorded] = []
         self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
@@ -42,7 +44,7 @@ class TellingStore:
         return Alone(name)
 
     def condition(self) -> Mapping[str, str]:
-        return {}
+        return {"trouble": self.trouble}
 
     async def open(self) -> None:
         self._stream.put_nowait(Whole(self.epoch, self.revision, []))
@@ -74,6 +76,9 @@ class TellingStore:
 
     def age(self) -> float:
         return self.years
+
+    def apart(self) -> float:
+        return self.alone
 
     async def close(self) -> None:
         pass

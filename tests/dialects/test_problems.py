@@ -6,6 +6,7 @@ from adsum.core import errors
 from adsum.core.errors import AdsumError
 from adsum.dialects.native import problems
 from adsum.dialects.native.routes import MAX_SMALL_BODY
+from adsum.registry import STALE
 from tests.dialects.speaking import JSON, Spoken
 
 O1 = "/api/v1/services/orders/instances/o1"
@@ -161,6 +162,20 @@ async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -
     assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
     await spoken.registry.stop()
     assert (await spoken.ask("GET", "/readyz")).status == 503
+
+
+async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: Spoken) -> None:
+    spoken.store.trouble = "etcd refuses: permission denied"
+    for attribute, said in (
+        ("years", "reads go on"),
+        ("alone", "kept here for 16 s now: etcd refuses: permission den"),
+    ):
+        setattr(spoken.store, attribute, STALE + 0.9)
+        heard = await spoken.ask("GET", "/readyz")
+        assert (heard.status, said in heard.json["detail"]) == (503, True), heard.body
+        setattr(spoken.store, attribute, STALE)
+        assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
+        setattr(spoken.store, attribute, 0.0)
 
 
 async def test_a_mistake_of_ours_is_a_problem_and_a_traceback(

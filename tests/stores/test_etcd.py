@@ -25,7 +25,7 @@ from adsum.etcd.values import Condition, Delete, Operation, Put, Settled, end_of
 from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout
-from tests.etcds import Etcd
+from tests.etcds import PERMISSION, Etcd, field
 from tests.stores.places import Follower, change, following, listed, put, shown
 
 
@@ -302,6 +302,24 @@ async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_
             await _written(store, follower)
 
 
+async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_session_go_on(tmp_path: Path) -> None:
+    with Etcd(tmp_path) as etcd:
+        etcd.guard()
+        async with opened(f"etcd://adsum:s3cret@{etcd.place}", "n1") as store, folding(store) as follower:
+            await _written(store, follower)
+            assert (store.apart(), "trouble" in store.condition()) == (0.0, False)
+            etcd.as_root(
+                "Auth/RoleRevokePermission", field(1, b"registry") + field(2, b"/adsum/") + field(3, b"/adsum0")
+            )
+            await until(store.apart)
+            assert "permission denied" in store.condition()["trouble"]
+            assert store.age() < 5.0
+            etcd.as_root("Auth/RoleGrantPermission", field(1, b"registry") + field(2, PERMISSION))
+            await until(lambda: not store.apart())
+            assert "trouble" not in store.condition()
+            await _written(store, follower)
+
+
 async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
     files = _certificates(tmp_path)
     options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
@@ -341,6 +359,6 @@ async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(e
         presence: Any = store.__dict__["_presence"]
         async with connected(etcd.url) as connection:
             await connection.revoke(presence.__dict__["_session"].lease)
-        with pytest.raises(StoreUnavailable, match="session is being made anew"):
+        with pytest.raises(StoreUnavailable, match="no session with etcd"):
             await store.commit([change("o2")], follower.snapshot.revision)
         await _written(store, follower)

@@ -39,19 +39,26 @@ class Session:
         self._until = 0.0
         self.lease = 0
         """The lease that is held or was held last; 0: there was none yet."""
+        self.trouble = ""
+        """Why no lease is held; "" while one is."""
 
     @property
     def held(self) -> bool:
         """Whether the lease is certainly ours still: nobody else has seen it end."""
         return self._clock.now() < self._until
 
+    def missed(self) -> float:
+        """Seconds for which no lease was certainly ours; 0.0 while one is."""
+        return max(0.0, self._clock.now() - self._until)
+
     def start(self) -> None:
+        self._until = self._clock.now()
         self._task = asyncio.create_task(self._run(), name="adsum-etcd-session")
 
     async def close(self, *, revoke: bool = True) -> None:
         """Let the lease go, if etcd can be told; else, or without `revoke`, it ends by itself. Idempotent."""
         task, self._task = self._task, None
-        self._until = 0.0
+        self._end()
         if task is None:
             return
         task.cancel()
@@ -74,10 +81,11 @@ class Session:
                 continue
             except EtcdError as error:
                 self._etcd.failed(host)
-                _log.debug("no session with etcd: %s", error)
-            except Exception:
+                self._note(str(error))
+            except Exception as error:
                 # Ending here would end the node's part in the registry.
                 _log.exception("the session with etcd failed")
+                self._note(str(error))
             await self._clock.sleep(backoff.next(self._rng))
 
     async def _grant(self) -> None:
@@ -86,6 +94,7 @@ class Session:
         self.lease = lease
         await self._granted(lease)
         self._until = asked + self._ttl
+        self._note("")
 
     async def _keep(self, backoff: Backoff) -> None:
         """Keep the lease until it is gone. Raises `LeaseGone`."""
@@ -94,12 +103,27 @@ class Session:
             try:
                 await self._etcd.keep_alive(self.lease)
             except LeaseGone:
-                self._until = 0.0
+                self._end()
                 raise
             except EtcdError as error:
                 _log.debug("a sign of life was not taken: %s", error)
+                self._note(str(error))
                 await self._clock.sleep(min(backoff.next(self._rng), self._ttl / 6))
             else:
                 self._until = asked + self._ttl
+                self._note("")
                 backoff.reset()
                 await self._clock.sleep(self._ttl / 3)
+
+    def _end(self) -> None:
+        self._until = min(self._until, self._clock.now())
+
+    def _note(self, trouble: str) -> None:
+        """Tell the operator when there is no session any more, and when there is one again."""
+        if trouble and self.held:
+            return  # The next sign of life may come in time.
+        if trouble and not self.trouble:
+            _log.error("there is no session with etcd: %s", trouble)
+        elif self.trouble and not trouble:
+            _log.warning("there is a session with etcd again")
+        self.trouble = trouble

@@ -98,6 +98,9 @@ class MemoryStore:
     def age(self) -> float:
         return 0.0
 
+    def apart(self) -> float:
+        return 0.0
+
     def condition(self) -> Mapping[str, str]:
         return {}
 

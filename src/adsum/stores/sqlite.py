@@ -128,6 +128,9 @@ class SqliteStore:
     def age(self) -> float:
         return 0.0
 
+    def apart(self) -> float:
+        return 0.0
+
     def condition(self) -> Mapping[str, str]:
         return {}
 

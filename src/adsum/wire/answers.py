@@ -131,6 +131,10 @@ class NodeStatus(Answer, frozen=True):
     started: float
     uptime: float
     age: float = 0.0
+    unready: str = ""
+    """Why it is not ready."""
+    apart: float = 0.0
+    """For how long it could neither write nor keep."""
     services: int = 0
     instances: int = 0
     status: dict[str, int] = {}
@@ -145,6 +149,7 @@ class NodeStatus(Answer, frozen=True):
     share: int = 0
     """Of how many of the 256 shards this node keeps the services; alone it keeps all."""
     peers: list[PeerView] = []
+    """While this node has no share because it is apart, what they kept last; who keeps what by now is not known."""
     condition: dict[str, str] = {}
     """What there is to tell of the store: its version, its leader, what troubles it."""
     guards: dict[str, int] = {}

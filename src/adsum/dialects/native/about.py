@@ -13,9 +13,6 @@ from adsum.dialects.native.openapi import document
 from adsum.dialects.native.problems import NotReady
 from adsum.registry import Registry
 
-STALE: Final = 15.0
-"""Seconds without news of the store after which a node is not ready any more: another one may know more."""
-
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _HTML: Final = (b"content-type", b"text/html; charset=utf-8")
@@ -44,10 +41,9 @@ class About:
         return Reply(200, b"ok\n", (_TEXT, NO_STORE))
 
     async def readyz(self, _: Asked) -> Reply:
-        if not self._registry.ready or self._registry.watches.ended:
-            raise NotReady("the node is stopping" if self._registry.ready else "the catalog is not loaded yet")
-        if self._registry.age() > STALE:
-            raise NotReady(f"the store was reached {self._registry.age():.0f} s ago; reads go on, and say so")
+        unready = self._registry.unready()
+        if unready:
+            raise NotReady(unready)
         return Reply(200, b"ready\n", (_TEXT, NO_STORE))
 
     async def openapi(self, _: Asked) -> Reply:

@@ -57,7 +57,7 @@ class NoJson(AdsumError):
 
 
 class NotReady(AdsumError):
-    """The catalog is not loaded yet, or the node is stopping."""
+    """The catalog is not loaded yet, the node is stopping, or another one knows or may do more."""
 
     retry_after = 1.0
 

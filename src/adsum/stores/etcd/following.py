@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from random import Random
 from typing import Final
@@ -17,7 +17,7 @@ from adsum.core.changes import Batch
 from adsum.core.errors import StoreRefused
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError
-from adsum.etcd.values import Put, State, Unchanged
+from adsum.etcd.values import Put, Unchanged
 from adsum.etcd.watch import Broken, Fresh, Gone, Seen, watch
 from adsum.ports import Clock
 from adsum.stores.etcd.layout import Head, Layout
@@ -25,8 +25,6 @@ from adsum.stores.etcd.reading import Reading, Standing, head
 
 PATIENCE: Final = 2.0
 """Seconds that the rest of a batch in parts may take; then its writer is taken for dead, and the parts are shown."""
-INQUIRE: Final = 5.0
-"""Seconds between two questions who leads."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before reading everything anew, in seconds."""
 
@@ -52,9 +50,7 @@ class Following:
         self._rng = rng
         self._told = told
         self._start_over = start_over
-        self._tasks: list[asyncio.Task[None]] = []
-        self._state: State | None = None
-        self._leader = ""
+        self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._parts: list[Seen] = []
         self._parts_since = 0.0
@@ -69,23 +65,15 @@ class Following:
         """Seconds since etcd said that nothing is newer than what was told."""
         return 0.0 if self._fresh_at is None else self._clock.now() - self._fresh_at
 
-    def condition(self) -> Mapping[str, str]:
-        """For people."""
-        told = {"etcd": f"{self._state.version} at {self._etcd.host}", "leader": self._leader} if self._state else {}
-        return {**told, "trouble": self.trouble} if self.trouble else told
-
     def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._run(), name="adsum-etcd-follow"),
-            asyncio.create_task(self._inquire(), name="adsum-etcd-state"),
-        ]
+        self._task = asyncio.create_task(self._run(), name="adsum-etcd-follow")
 
     async def close(self) -> None:
         """Idempotent."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        task, self._task = self._task, None
+        if task is not None:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
 
     async def begin(self) -> None:
         """Read where the catalog is; it is founded if there is none. Raises `EtcdError` and `StoreRefused`."""
@@ -241,17 +229,6 @@ class Following:
         put = Put(self._layout.head, msgspec.json.encode(said))
         await self._etcd.commit([Unchanged(self._layout.head, standing.head)], [put])
         return await self._founded()
-
-    async def _inquire(self) -> None:
-        """Know who leads, for people."""
-        while True:
-            try:
-                self._state = await self._etcd.state()
-                names = {each.id: each.name for each in await self._etcd.members()}
-                self._leader = names.get(self._state.leader, "none")
-            except EtcdError as error:
-                _log.debug("etcd does not say how it is: %s", error)
-            await self._clock.sleep(INQUIRE)
 
     def _note(self, trouble: str) -> None:
         """Tell the operator when following breaks off, and when it goes on."""

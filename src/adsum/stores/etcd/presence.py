@@ -99,6 +99,15 @@ class Presence:
         return [(peer, shares[peer.id]) for peer in sorted(others, key=lambda peer: (peer.name, peer.id))]
 
     @property
+    def trouble(self) -> str:
+        """Why we have no session, and so neither keep nor write; "" while we have one."""
+        return self._session.trouble if self._session is not None else ""
+
+    def missed(self) -> float:
+        """Seconds for which we have had none; 0.0 while we have one."""
+        return self._session.missed() if self._session is not None else 0.0
+
+    @property
     def condition(self) -> Condition | None:
         """On which we may write: that our session has not ended. None: there is none just now."""
         if self._session is None or not self._session.held:

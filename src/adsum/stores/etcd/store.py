@@ -22,6 +22,7 @@ from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, e
 from adsum.ports import Clock
 from adsum.stores.etcd.departures import Departures
 from adsum.stores.etcd.following import Following
+from adsum.stores.etcd.inquiry import Inquiry
 from adsum.stores.etcd.layout import Head, Layout, Log, Part
 from adsum.stores.etcd.presence import Presence
 from adsum.stores.etcd.reading import Reading, Standing, head
@@ -34,7 +35,7 @@ OPENING: Final = 10.0
 """Seconds within which etcd must answer when a node starts; then it ends, saying so."""
 CATCH_UP: Final = 1.0
 """Seconds that a commit waits for the store to see the revision that it was decided on."""
-NO_SESSION: Final = "etcd has not heard of this node for a while; its session is being made anew"
+NO_SESSION: Final = "this node has no session with etcd; it is being made anew"
 PAGE: Final = 200
 """Entries of the log that are read at a time."""
 
@@ -62,6 +63,7 @@ class EtcdStore:
         self._etcd: Etcd | None = None
         self._following: Following | None = None
         self._presence: Presence | None = None
+        self._inquiry: Inquiry | None = None
 
     def join(self, name: str) -> Presence:
         self._presence = Presence(self._layout.prefix, name, self._clock, self._rng)
@@ -74,6 +76,7 @@ class EtcdStore:
 
     async def open(self) -> None:
         self._etcd = Etcd(self.place, self._rng)
+        self._inquiry = Inquiry(self._etcd, self._layout, self._clock)
         self._following = Following(self._etcd, self._layout, self._clock, self._rng, self._told, self._start_over)
         try:
             async with asyncio.timeout(OPENING):
@@ -90,6 +93,7 @@ class EtcdStore:
             await self.close()
             raise
         self._following.start()
+        self._inquiry.start()
 
     async def _begin(self, following: Following) -> None:
         while True:
@@ -179,7 +183,7 @@ class EtcdStore:
             return found[0].revision
         at = found[0].revision if found else 0
         if Unchanged(self._layout.head, at) in when:
-            raise StoreUnavailable(NO_SESSION)
+            raise self._no_session()
         raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
 
     def _conditions(self, on: Standing) -> list[Condition]:
@@ -188,9 +192,13 @@ class EtcdStore:
         if self._presence is not None:
             alive = self._presence.condition
             if alive is None:
-                raise StoreUnavailable(NO_SESSION)
+                raise self._no_session()
             conditions.append(alive)
         return conditions
+
+    def _no_session(self) -> StoreUnavailable:
+        why = self._presence.trouble if self._presence is not None else ""
+        return StoreUnavailable(f"{NO_SESSION}: {why}" if why else NO_SESSION)
 
     async def _committed(self, when: Sequence[Condition], then: Sequence[Put | Delete], look: Sequence[Get]) -> Settled:
         try:
@@ -252,12 +260,22 @@ class EtcdStore:
     def age(self) -> float:
         return self._following.age() if self._following is not None else 0.0
 
+    def apart(self) -> float:
+        no_session = self._presence.missed() if self._presence is not None else 0.0
+        return max(no_session, self._inquiry.refused() if self._inquiry is not None else 0.0)
+
     def condition(self) -> Mapping[str, str]:
-        return self._following.condition() if self._following is not None else {}
+        troubles = (each.trouble for each in (self._following, self._presence, self._inquiry) if each is not None)
+        told = self._inquiry.condition() if self._inquiry is not None else {}
+        trouble = next(filter(None, troubles), "")
+        return {**told, "trouble": trouble} if trouble else told
 
     async def close(self) -> None:
         if self._presence is not None:
             await self._presence.close()
+        inquiry, self._inquiry = self._inquiry, None
+        if inquiry is not None:
+            await inquiry.close()
         following, self._following = self._following, None
         if following is not None:
             await following.close()

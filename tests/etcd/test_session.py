@@ -1,0 +1,82 @@
+"""A session that can't be had: how it is told, and for how long."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import cast
+
+import pytest
+
+from adsum.etcd.connection import Etcd
+from adsum.etcd.errors import EtcdError, LeaseGone, Refused, Unreachable
+from adsum.etcd.session import Session
+from tests.fakes import FakeClock
+
+
+class ScriptedEtcd:
+    """Grants and prolongs leases unless told what to raise."""
+
+    host = "e1:2379"
+
+    def __init__(self) -> None:
+        self.granted = 0
+        self.no_grant: EtcdError | None = None
+        self.no_renewal: EtcdError | None = None
+
+    async def grant(self, ttl: int) -> int:
+        if self.no_grant is not None:
+            raise self.no_grant
+        self.granted += 1
+        return self.granted
+
+    async def keep_alive(self, lease: int) -> None:
+        if self.no_renewal is not None:
+            raise self.no_renewal
+
+    async def revoke(self, lease: int) -> None:
+        pass
+
+    def failed(self, host: str) -> None:
+        pass
+
+
+async def _nothing(lease: int) -> None:
+    pass
+
+
+async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    etcd, clock = ScriptedEtcd(), FakeClock()
+    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session.start()
+    await clock.advance(1.0)
+    assert (session.held, session.missed(), session.trouble) == (True, 0.0, "")
+    etcd.no_grant, etcd.no_renewal = Refused("etcd refuses: authentication failed"), LeaseGone("gone")
+    await clock.advance(20.0)
+    assert (session.held, session.trouble) == (False, "etcd refuses: authentication failed")
+    assert 18.0 <= session.missed() <= 20.0
+    etcd.no_grant = etcd.no_renewal = None
+    await clock.advance(3.0)
+    assert (session.held, session.missed(), session.trouble) == (True, 0.0, "")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "WARNING"]
+    await session.close()
+    assert not session.held
+
+
+async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    etcd, clock = ScriptedEtcd(), FakeClock()
+    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session.start()
+    await clock.advance(1.0)
+    etcd.no_renewal = Unreachable("away")
+    await clock.advance(4.5)
+    assert (session.held, session.trouble, caplog.records) == (True, "", [])
+    await clock.advance(4.5)
+    assert (session.held, session.trouble) == (False, "away")
+    etcd.no_renewal = None
+    await clock.advance(3.0)
+    assert (session.held, session.trouble, etcd.granted) == (True, "", 1)
+    await session.close()
