@@ -117,7 +117,7 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
 def status(loaded: Settings, as_json: bool) -> None:
     """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
 
-    Exits with 75 while the node is not ready yet. --json prints the answer of GET /api/v1/status.
+    Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
     """
     node = ask(loaded, lambda client: client.api.status())
     if as_json:
@@ -131,7 +131,7 @@ def status(loaded: Settings, as_json: bool) -> None:
             output.line("")
             output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", "REQUESTS", "ERRORS", "REJECTS"), _gateways(node))
     if not node.ready:
-        raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready yet")
+        raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready: {node.unready}")
 
 
 def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
@@ -158,6 +158,8 @@ def _nodes(node: wire.NodeStatus) -> list[tuple[str, ...]]:
     """Every node of the registry and its share, this one first."""
     everything = sum(peer.share for peer in node.peers) + node.share
     nodes = [(f"{node.node} (this one)", "", node.share), *((each.node, each.url, each.share) for each in node.peers)]
+    if node.apart and not node.share:  # By now others have it, and we are not told who.
+        return [(name, url, "not known now" if url else "nothing") for name, url, _ in nodes]
     return [(name, url, f"{share / max(1, everything):.0%}") for name, url, share in nodes]
 
 
