@@ -20,7 +20,7 @@ def test_an_address_says_everything(tmp_path: Path) -> None:
         f"etcd://adsum@e1,e2:2380,[::1]:1?prefix=/x&ca=/c.pem&cert=/a.pem&key=/k.pem&password-file={file}"
     )
     files = {"password_file": str(file), "ca": "/c.pem", "cert": "/a.pem", "key": "/k.pem"}
-    assert place == Place(("e1:2379", "e2:2380", "[::1]:1"), "/x", "adsum", tls=True, **files)
+    assert place == Place(("e1:2379", "e2:2380", "[::1]:1"), "/x/", "adsum", tls=True, **files)
     assert place.secret() == "s3%63ret", "it is no part of an address there"
     file.write_text("an0ther\n")
     assert place.secret() == "an0ther"
@@ -29,9 +29,16 @@ def test_an_address_says_everything(tmp_path: Path) -> None:
 def test_what_is_shown_to_people_has_no_password() -> None:
     place = Place.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
     assert (place.user, place.password) == ("root", "p@ss")
-    assert str(place) == "etcd://e1:2379?prefix=/x"
+    assert str(place) == "etcd://e1:2379?prefix=/x/"
     assert "p@ss" not in repr(place)
     assert public("etcd://root:p%40ss@e1:2379?prefix=/x") == "etcd://e1:2379?prefix=/x"
+
+
+@pytest.mark.parametrize(
+    ("given", "prefix"), [("", ""), ("?prefix=", ""), ("?prefix=x", "x/"), ("?prefix=/x/", "/x/"), ("?prefix=/", "/")]
+)
+def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
+    assert Place.parse(f"etcd://e1{given}").prefix == prefix
 
 
 @pytest.mark.parametrize(

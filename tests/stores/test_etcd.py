@@ -111,7 +111,7 @@ async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
 
 async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: Etcd) -> None:
     url = _url(etcd)
-    layout = Layout(Place.parse(url).prefix.encode() + b"/")
+    layout = Layout(Place.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, following(store) as follower:
         revision = await store.commit([change("o1"), change("o2")], (await shown(store)).revision)
         await follower.reach(revision)
@@ -129,7 +129,7 @@ async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_
 
 async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: Etcd) -> None:
     url = _url(etcd)
-    prefix = Place.parse(url).prefix.encode() + b"/"
+    prefix = Place.parse(url).prefix.encode()
     async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
         await _written(store, follower)
         epoch = follower.snapshot.epoch
@@ -181,7 +181,7 @@ async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_f
 
 async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd) -> None:
     url = _url(etcd)
-    layout = Layout(Place.parse(url).prefix.encode() + b"/")
+    layout = Layout(Place.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, following(store) as follower:
         whole = await follower.next()
         assert isinstance(whole, Whole)
@@ -271,7 +271,7 @@ async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: Etcd) -> 
     async with opened(url) as store:
         head = Head((await shown(store)).epoch, "b1", format=99)
     async with connected(url) as connection:
-        await connection.put(Layout(Place.parse(url).prefix.encode() + b"/").head, msgspec.json.encode(head))
+        await connection.put(Layout(Place.parse(url).prefix.encode()).head, msgspec.json.encode(head))
     with pytest.raises(StoreRefused, match="later version of Adsum"):
         async with opened(url):
             pass

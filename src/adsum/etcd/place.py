@@ -12,6 +12,8 @@ from adsum.core.errors import Invalid
 
 SCHEME: Final = "etcd://"
 PORT: Final = 2379
+STORE_PREFIX: Final = "/adsum/"
+"""What the keys of a registry's store begin with, where nothing else is said."""
 MAX_HOSTS: Final = 16
 """Hosts of one address; more are refused: a cluster has three, five or seven."""
 OPTIONS: Final = ("prefix", "tls", "ca", "cert", "key", "password-file")
@@ -19,7 +21,10 @@ OPTIONS: Final = ("prefix", "tls", "ca", "cert", "key", "password-file")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The members of one etcd cluster, and how to speak to them. `hosts` are HOST:PORT; files are PEM."""
+    """The members of one etcd cluster, and how to speak to them. `hosts` are HOST:PORT; files are PEM.
+
+    A prefix ends with a slash, given or not: `/services` must not hold the keys of `/services-old/`.
+    """
 
     hosts: tuple[str, ...]
     prefix: str = ""
@@ -30,6 +35,10 @@ class Place:
     ca: str = ""
     cert: str = ""
     key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prefix:
+            object.__setattr__(self, "prefix", f"{self.prefix.rstrip('/')}/")
 
     @classmethod
     def parse(cls, url: str, name: str = "url") -> Place:

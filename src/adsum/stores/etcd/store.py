@@ -17,7 +17,7 @@ from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
-from adsum.etcd.place import Place
+from adsum.etcd.place import STORE_PREFIX, Place
 from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
 from adsum.ports import Clock
 from adsum.stores.etcd.departures import Departures
@@ -29,8 +29,6 @@ from adsum.stores.etcd.reading import Reading, Standing, head
 from adsum.stores.etcd.trail import Trail
 from adsum.stores.feed import Feeds
 
-PREFIX: Final = "/adsum/"
-"""What all keys begin with, unless the URL says otherwise."""
 OPENING: Final = 10.0
 """Seconds within which etcd must answer when a node starts; then it ends, saying so."""
 CATCH_UP: Final = 1.0
@@ -50,9 +48,9 @@ class EtcdStore:
     def __init__(self, place: Place, clock: Clock | None = None, rng: Random | None = None) -> None:
         self._clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - for jitter
-        place = place.under(PREFIX)
+        place = place.under(STORE_PREFIX)
         self.place = place
-        self._layout = Layout((place.prefix.rstrip("/") + "/").encode())
+        self._layout = Layout(place.prefix.encode())
         self._reading = Reading(self._layout)
         self._trail = Trail(self._layout)
         self._departures = Departures()
