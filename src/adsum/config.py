@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import address, shown
-from adsum.etcd.place import SCHEME, Place
+from adsum.etcd import naming
+from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
 
 LISTEN: Final = "127.0.0.1:23786"
@@ -121,7 +122,8 @@ class ServeConfig:
     )
     etcd_naming: str = setting(
         "Publish usable instances as keys below this prefix in etcd, in the format that Go's gRPC resolvers read, and "
-        "list what others register there: a prefix in the store's etcd, or the address of another, etcd://HOST?prefix=…",
+        "list what others register there: a prefix in the store's etcd, or an address, etcd://HOST[?prefix=…]. With "
+        "services/ they dial etcd:///services/SERVICE, without a prefix etcd:///SERVICE",
         metavar="PREFIX",
         default="",
     )
@@ -170,11 +172,19 @@ class ServeConfig:
     def naming_place(self) -> Place | None:
         """Where etcd naming is spoken; None: nowhere. Raises `Invalid`."""
         wanted = self.etcd_naming
-        if not wanted or wanted.startswith(SCHEME):
-            return Place.parse(wanted, "etcd_naming") if wanted else None
-        if not self.store.startswith(SCHEME):
+        if not wanted:
+            return None
+        store = Place.parse(self.store, "store").under(STORE_PREFIX) if self.store.startswith(SCHEME) else None
+        if wanted.startswith(SCHEME):
+            found = Place.parse(wanted, "etcd_naming")
+        elif store is None:
             raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is no etcd")
-        return replace(Place.parse(self.store, "store"), prefix=wanted)
+        else:
+            found = replace(store, prefix=wanted)
+        if store is not None and {*store.hosts} & {*found.hosts} and naming.mixes(found.prefix, store.prefix):
+            problem = f"must be a prefix apart from {store.prefix}, below which the store's keys are, such as services/"
+            raise Invalid("etcd_naming", problem)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

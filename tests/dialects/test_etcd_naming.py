@@ -71,6 +71,12 @@ def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
     return {each["id"]: each for each in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]}
 
 
+def why(daemon: RunningDaemon, id: str) -> str:
+    """The reason of the newest change."""
+    changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
+    return str(max(changes, key=lambda each: each["revision"])["reason"])
+
+
 def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
     there = f"{daemon.url}/api/v1/services/{service}/instances/{id}"
     httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
@@ -111,23 +117,30 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
             etcd,
             Put(b"/svc/orders/10.0.0.2:80", b'{"Op":0,"Addr":"10.0.0.2:80","Metadata":null}'),
             Put(b"/svc/orders/x", b'{"Addr":"10.0.0.3:80","Adsum":{"id":"taken"}}'),
-            Put(b"/svc/Not A Name/x", b"10.0.0.4:80"),
-            Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
         )
         until(lambda: "10.0.0.2:80" in listed(daemon, "orders"))
         found = listed(daemon, "orders")
         assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
-        assert found.keys() == {"taken", "10.0.0.2:80"}, "instances may not be everywhere"
+        assert found.keys() == {"taken", "10.0.0.2:80"}
         assert found["taken"]["address"] == "10.0.0.1", "who registered with the registry keeps its place"
         assert kept(etcd, "/svc/orders/").keys() == {
             "/svc/orders/10.0.0.1:1",
             "/svc/orders/10.0.0.2:80",
             "/svc/orders/x",
-            "/svc/orders/meta",
         }, "what came from there is not published there"
         changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
         assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
         commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
+        until(lambda: listed(daemon, "orders").keys() == {"taken"})
+        assert why(daemon, "10.0.0.2:80") == "no key in etcd names it any more"
+        commit(etcd, Put(b"/svc/orders/10.0.0.6:80", b'{"Addr":"10.0.0.6:80"}'))
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.6:80"})
+        body = {"address": "10.0.0.6", "port": 80, "ttl": None}
+        httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o6", json=body).raise_for_status()
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "o6"})
+        assert why(daemon, "10.0.0.6:80") == "it registered here as well"
+        httpx.delete(f"{daemon.url}/api/v1/services/orders/instances/o6").raise_for_status()
+        commit(etcd, Delete(b"/svc/orders/10.0.0.6:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
     finally:
         daemon.stop()
@@ -154,6 +167,53 @@ def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
         assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "now it is ours"
     finally:
         daemon.stop()
+
+
+def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc")
+    try:
+        for _ in range(2):
+            commit(
+                etcd,
+                Put(b"/svc/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/Not A Name/x", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
+                Put(b"/svc/orders/nowhere", b'{"Addr":"nowhere"}'),
+                Put(b"/svcorders/10.0.0.1:80", b"of somebody else"),
+            )
+        commit(etcd, Put(b"/svc/orders/x", b'{"Addr":"10.0.0.2:81","Adsum":{"id":"../x"}}'))
+        until(lambda: listed(daemon, "orders"))
+        assert listed(daemon, "orders").keys() == {"10.0.0.2:81"}, "who can be called has an id made from its address"
+        services = httpx.get(f"{daemon.url}/api/v1/services").json()["services"]
+        assert [each["name"] for each in services] == ["orders"]
+        told = [each.getMessage() for each in caplog.records if each.name == "adsum.etcd-naming"]
+        assert [each.partition(" in etcd is not listed: ")[0] for each in told] == [
+            "'/svc/10.0.0.1:80'",
+            "'/svc/Not A Name/x'",
+            "'/svc/orders/meta'",
+            "'/svc/orders/nowhere'",
+        ]
+    finally:
+        daemon.stop()
+
+
+def test_without_a_prefix_it_shares_the_stores_etcd(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+    daemon = serve(etcd.url, etcd.url)
+    try:
+        register(daemon, "orders", "o1", 1)
+        commit(etcd, Put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
+        until(lambda: listed(daemon, "orders").keys() == {"o1", "10.0.0.2:80"})
+        until(lambda: kept(etcd, "orders/").keys() == {"orders/10.0.0.1:1", "orders/10.0.0.2:80"})
+        assert [each for each in caplog.records if each.name == "adsum.etcd-naming"] == []
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("naming", ["/adsum", "/adsum/catalog", "/", "etcd://e2?prefix=/adsum"])
+def test_a_prefix_that_the_stores_own_keys_are_below_is_refused(naming: str) -> None:
+    with pytest.raises(Invalid, match="etcd_naming: must be a prefix apart from /adsum/"):
+        ServeConfig(store="etcd://e1,e2", etcd_naming=naming)
+    ServeConfig(store="etcd://e1,e2", etcd_naming="etcd://e3?prefix=/adsum/")
 
 
 def test_a_prefix_alone_needs_a_store_on_etcd() -> None:

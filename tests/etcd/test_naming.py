@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.core.errors import Invalid
 from adsum.core.model import Instance, frozen
 from adsum.etcd import naming
 from tests import strategies
@@ -22,6 +23,7 @@ def test_what_is_written_is_read(instance: Instance) -> None:
     key = naming.key("/p/", instance)
     assert key.startswith(naming.directory("/p/", instance.service))
     assert key.endswith(instance.authority.encode())
+    assert naming.service("/p/", key) == instance.service
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,9 @@ def test_what_is_written_is_read(instance: Instance) -> None:
             b'{"Addr":"h:1","Adsum":{"id":"o1","weight":true,"tags":["a",2],"metadata":{"k":"v"},"new":1}}',
             Instance("s", "o1", "h", 1, metadata=frozen({"k": "v"})),
         ),
+        (b'{"Addr":"h:1","Adsum":{"id":"../x","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
+        (b'{"Addr":"h:1","Adsum":{"id":"","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
+        (b'{"Addr":"h:1","Adsum":{"id":"o1","scheme":"NO"}}', Instance("s", "h:1", "h", 1)),
         (b"", None),
         (b"{", None),
         (b"[]", None),
@@ -42,7 +47,6 @@ def test_what_is_written_is_read(instance: Instance) -> None:
         (b"h:0", None),
         (b"h:99999", None),
         (b'{"Addr":7}', None),
-        (b'{"Addr":"h:1","Adsum":{"scheme":"NO"}}', None),
         (b"\xff:80", None),
         (b'{"Addr":"h:1","x":"' + b"x" * 70_000 + b'"}', None),
         (b"{" * 50_000, None),
@@ -60,3 +64,30 @@ def test_what_others_write_is_read_as_far_as_it_can_be_called(value: bytes, expe
 def test_no_value_breaks_it(value: bytes) -> None:
     found = naming.read("s", value)
     assert found is None or found.service == "s"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [(b"p/h:1", "below the prefix"), (b"p//x", "service"), (b"p/No No/x", "service")]
+)
+def test_a_key_that_is_in_no_services_directory_is_nobodys(key: bytes, said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        naming.service("p/", key)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "store", "mixes"),
+    [
+        ("/adsum/", "/adsum/", True),
+        ("/adsum/catalog/", "/adsum/", True),
+        ("/", "/adsum/", True),
+        ("", "adsum/", True),
+        ("", "/adsum/", False),
+        ("/adsum-naming/", "/adsum/", False),
+        ("adsum/", "/adsum/", False),
+        ("/a/", "/a//b/", False),
+    ],
+)
+def test_services_and_a_store_may_share_an_etcd_where_no_key_could_be_of_both(
+    prefix: str, store: str, mixes: bool
+) -> None:
+    assert naming.mixes(prefix, store) is mixes

@@ -15,7 +15,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final, cast
 
-from adsum.core import decisions, rules
+from adsum.core import decisions
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.decisions import Caller
@@ -42,6 +42,10 @@ LOOK: Final = 1.0
 """Seconds between two looks at what this node keeps."""
 AT_ONCE: Final = 100
 """Keys that one transaction sets and deletes."""
+MAX_COMPLAINTS: Final = 1_000
+"""Keys of which the log says why they are not listed, each once; of more, it does not."""
+SHOWN: Final = 200
+"""Characters of a key that the log shows."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Bounds of the pause after etcd or the store failed, in seconds."""
 USABLE: Final = frozenset({Status.PASSING, Status.WARNING})
@@ -75,6 +79,8 @@ class EtcdNaming:
         self._published: dict[str, dict[bytes, bytes]] = {}
         """What etcd holds of ours, by service; one that is missing has to be looked at."""
         self._foreign: dict[bytes, tuple[str, Instance]] = {}
+        self._complaints: set[bytes] = set()
+        """Keys of which the log says why they are not listed."""
         self._known = False
         """Whether what others registered is known whole."""
         self._dirty: set[str] = set()
@@ -183,11 +189,9 @@ class EtcdNaming:
                 writes.append(decisions.register(registration, caller))
         for id, listing in service.listings.items():
             if _is_foreign(listing) and id not in wanted:
-                writes.append(
-                    decisions.deregister(
-                        Key(service.name, id), HOLDER, "its key in etcd is gone, or it registered here", caller
-                    )
-                )
+                here = any(each.id == id for each in found)
+                reason = "it registered here as well" if here else "no key in etcd names it any more"
+                writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, caller))
         await asyncio.gather(*(self._registry.write(write) for write in writes))
 
     async def _listen(self) -> None:
@@ -206,6 +210,7 @@ class EtcdNaming:
         prefix = self._prefix.encode()
         found = await self._etcd.everything(prefix)
         before, self._foreign = self._foreign, {}
+        self._complaints &= {each.key for each in found.found}
         for kept in found.found:
             self._take(kept.key, kept)
         self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
@@ -223,22 +228,30 @@ class EtcdNaming:
                         self._take(event.key, event.now)
 
     def _take(self, key: bytes, now: KeyValue | None) -> None:
+        if not self._prefix and key.startswith(b"/"):
+            return  # A store's, or of others who keep to a folder: no service is called so.
         before = self._foreign.pop(key, None)
-        service = key.removeprefix(self._prefix.encode()).partition(b"/")[0].decode(errors="replace")
-        if now is not None and not naming.published(now.value) and _is_service(service):
-            instance = naming.read(service, now.value)
-            if instance is not None and self._may_be_listed(instance):
-                self._foreign[key] = service, instance
-        if before is not None or key in self._foreign:
-            self._dirty.add(service)
-
-    def _may_be_listed(self, instance: Instance) -> bool:
         try:
-            self._admit(instance.address)
+            if now is not None and not naming.published(now.value):
+                self._foreign[key] = self._read(key, now.value)
+            self._complaints.discard(key)
         except Invalid as error:
-            _log.warning("what somebody put at %s in etcd is not listed: %s", instance.authority, error)
-            return False
-        return True
+            self._complain(key, error)
+        self._dirty.update(name for name, _ in filter(None, (before, self._foreign.get(key))))
+
+    def _read(self, key: bytes, value: bytes) -> tuple[str, Instance]:
+        """The service that is registered there, and its instance. Raises `Invalid`: neither is listed."""
+        service = naming.service(self._prefix, key)
+        instance = naming.read(service, value)
+        if instance is None:
+            raise Invalid("value", 'must be {"Addr":"HOST:PORT"}')
+        self._admit(instance.address)
+        return service, instance
+
+    def _complain(self, key: bytes, error: Invalid) -> None:
+        if key not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
+            self._complaints.add(key)
+            _log.warning("%s in etcd is not listed: %s", ascii(key.decode(errors="replace")[:SHOWN]), error)
 
 
 def _touched(snapshot: Snapshot, since: int) -> Iterable[str]:
@@ -255,11 +268,3 @@ def _is_foreign(listing: Listing) -> bool:
 
 def _marked(instance: Instance) -> Instance:
     return replace(instance, metadata=frozen({**instance.metadata, ORIGIN: HOLDER}))
-
-
-def _is_service(name: str) -> bool:
-    try:
-        rules.service_name("service", name)
-    except Invalid:
-        return False
-    return True

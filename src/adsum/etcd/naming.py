@@ -2,6 +2,8 @@
 
     PREFIX SERVICE/ADDRESS:PORT  →  {"Op": 0, "Addr": "10.0.0.1:8080", "Metadata": null, …}
 
+Their target is what keys begin with: of `etcd:///a` it is `a`, of `etcd:////a` it is `/a`.
+
 The old `clientv3/naming` resolver and the newer `client/v3/naming/endpoints` read this; what they don't know
 they ignore, so an instance's other facts stand in a field of ours. `Metadata` stays null: an object there makes
 grpc-go's round robin panic (etcd-io/etcd #19700). What others wrote is read leniently: any case, plain `host:port`,
@@ -13,11 +15,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance, frozen
-from adsum.core.rules import ID_LENGTH
+from adsum.core.rules import ID_LENGTH, service_name
 
 OURS: Final = "Adsum"
 """The field that holds what only we write."""
@@ -32,6 +35,27 @@ _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
 def directory(prefix: str, service: str) -> bytes:
     """What the keys of a service begin with: the slash keeps `my-service-admin` out."""
     return f"{prefix}{service}/".encode()
+
+
+def service(prefix: str, key: bytes) -> str:
+    """The service in whose directory a key below the prefix is. Raises `Invalid`.
+
+    A key that is in none, `PREFIX KEY`, belongs to nobody: those who register there are of a service that is called
+    like the prefix.
+    """
+    name, slash, _ = key.removeprefix(prefix.encode()).decode(errors="replace").partition("/")
+    if not slash:
+        raise Invalid("key", "must be SERVICE/ADDRESS below the prefix")
+    service_name("service", name)
+    return name
+
+
+def mixes(prefix: str, other: str) -> bool:
+    """Whether keys of services below a prefix and all sorts of keys below another one could be taken for one another.
+
+    Below no prefix at all that is not so of `/other/`: no service's name begins with a slash.
+    """
+    return prefix.startswith(other) or (other.startswith(prefix) and not other.removeprefix(prefix).startswith("/"))
 
 
 def key(prefix: str, instance: Instance) -> bytes:
@@ -62,28 +86,21 @@ def published(value: bytes) -> bool:
 
 
 def read(service: str, value: bytes) -> Instance | None:
-    """The instance that a value in the service's directory stands for; None: none that can be called."""
-    if len(value) > MAX_VALUE:
+    """The instance that a value in the service's directory stands for; None: none that can be called.
+
+    Whom Go would call is one, whatever else is said of it: what can't be used of that is as if not said.
+    """
+    said = _said(value) if len(value) <= MAX_VALUE else None
+    place = _PLACE.fullmatch(said["addr"]) if said is not None and isinstance(said.get("addr"), str) else None
+    if said is None or place is None:
         return None
-    said = _said(value)
-    if said is None:
-        return None
-    place = _PLACE.fullmatch(said["addr"]) if isinstance(said.get("addr"), str) else None
-    if place is None:
-        return None
+    id, host, port = _id(place[0]), place["host"].strip("[]"), int(place["port"])
     ours = said.get(OURS.lower())
-    given = dict(_fields(ours)) if isinstance(ours, Mapping) else {}
-    try:
-        return Instance(
-            service,
-            given.pop("id", None) or _id(place[0]),
-            place["host"].strip("[]"),
-            int(place["port"]),
-            **given,
-        )
-    except (Invalid, TypeError, ValueError):
-        # Not ours to judge: somebody wrote what we can't use.
-        return None
+    given = {"id": id, **dict(_fields(ours))} if isinstance(ours, Mapping) else {"id": id}
+    for fields in (given, {**given, "id": id}, {"id": id}):
+        with suppress(Invalid):
+            return Instance(service, address=host, port=port, **fields)
+    return None
 
 
 def _said(value: bytes) -> dict[str, Any] | None:
