@@ -1,4 +1,4 @@
-"""A Go program that dials `etcd:///my-service` with etcd's own resolver finds what Adsum registers, and follows it."""
+"""Go programs that speak etcd's gRPC naming with etcd's own packages, and Adsum find one another and follow changes."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from adsum.client.client import Client
 from tests.etcds import Etcd
-from tests.scenarios.processes import Place, until
+from tests.scenarios.processes import Asking, Child, Place, until
 
 SOURCES = Path("/usr/share/gocode")
 """Where Debian keeps Go packages; they are built in GOPATH mode."""
-PROGRAM = Path(__file__).parent / "go" / "dial.go"
+PROGRAM = Path(__file__).parent / "go" / "naming.go"
 WANTED = "apt-get install golang-go golang-etcd-server-dev golang-google-grpc-dev"
 
+pytestmark = pytest.mark.timeout(400)
+"""Seconds; the first test waits for Go to build."""
 
-@pytest.fixture
-def dial(tmp_path: Path) -> Path:
-    """The Go program, built."""
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Go program, built once for all."""
     go = shutil.which("go")
     there = [SOURCES / "src" / each for each in ("go.etcd.io/etcd/clientv3/naming", "google.golang.org/grpc/health")]
     if go is None or not all(each.is_dir() for each in there):
         pytest.skip(f"Go, or its packages of etcd and gRPC, are not installed ({WANTED})")
-    built = tmp_path / "dial"
+    folder = tmp_path_factory.mktemp("go")
+    built = folder / "naming"
     environ = {**os.environ, "GO111MODULE": "off", "GOPATH": str(SOURCES), "GOFLAGS": ""}
-    environ.setdefault("GOCACHE", str(tmp_path / "cache"))
+    environ.setdefault("GOCACHE", str(folder / "cache"))
     subprocess.run([go, "build", "-o", str(built), str(PROGRAM)], check=True, env=environ, capture_output=True)
-    return built
+    return str(built)
 
 
 @asynccontextmanager
@@ -52,28 +56,79 @@ async def served() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-@pytest.mark.timeout(400)
-async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: Place, dial: Path) -> None:
+async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: Place, program: str) -> None:
     with Etcd(place.folder) as etcd:
         async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
             await one.start(10.0)
-            program = place.program("dial", str(dial), etcd.place, "etcd:///my-service")
-            await program.said(f"127.0.0.1:{first}")
+            caller = place.program("caller", program, "dial", etcd.place, "etcd:///my-service")
+            await caller.said(f"127.0.0.1:{first}\n")
             two = client.register("my-service", second, id="o2", ttl=5.0)
             await two.start(10.0)
-            await program.said(f"127.0.0.1:{second}")
+            await caller.said(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await one.stop()
-            told = len(program.out)
-            await until(lambda: program.out[told:].count(f"127.0.0.1:{second}\n") > 20)
-            assert f"127.0.0.1:{first}" not in program.out[told:], "who is drained is called no more"
-            assert "failed" not in program.out
+            told = len(caller.out)
+            await only_calls(caller, second)
+            assert f"127.0.0.1:{first}\n" not in caller.out[told:], "who is drained is called no more"
             etcd.kill()  # The program goes on by what it knows, and so do we.
             etcd.start()
             three = client.register("my-service", first, id="o1", ttl=5.0)
             await three.start(30.0)
-            told = len(program.out)
-            await until(lambda: f"127.0.0.1:{first}" in program.out[told:])
-            assert "failed" not in program.out
+            told = len(caller.out)
+            await until(lambda: f"127.0.0.1:{first}\n" in caller.out[told:])
+            assert "failed" not in caller.out
             await asyncio.gather(two.stop(), three.stop())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "target"),
+    [
+        ("", "etcd:///my-service"),
+        ("services/", "etcd:///services/my-service"),
+        ("/services/", "etcd:////services/my-service"),
+    ],
+)
+async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and_a_drain(
+    place: Place, program: str, prefix: str, target: str
+) -> None:
+    with Etcd(place.folder) as etcd:
+        await place.serve("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
+        async with Client(place.url, cache=False) as client, served() as first, served() as second:
+            one = client.register("my-service", first, id="o1", scheme="grpc")
+            await one.start(10.0)
+            caller = place.program("caller", program, "dial", etcd.place, target)
+            await caller.said(f"127.0.0.1:{first}\n")
+            two = client.register("my-service", second, id="o2", scheme="grpc")
+            await two.start(10.0)
+            await caller.said(f"127.0.0.1:{second}\n")
+            await one.drain(1.0)
+            await only_calls(caller, second)
+            await asyncio.gather(one.stop(), two.stop())
+
+
+async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(place: Place, program: str) -> None:
+    with Etcd(place.folder) as etcd:
+        await place.serve("", "--etcd-naming", f"{etcd.url}?prefix=services/")
+        async with served() as port, Asking(place.url) as asking, Client(place.url, cache=False) as through:
+            id = f"127.0.0.1:{port}"
+            async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
+                views = [client.channel("my-service").resolver for client in (through, straight)]
+                provider = place.program("provider", program, "register", etcd.place, "services/my-service", id)
+                await provider.said("registered")
+                await asking.stand("my-service", lambda found: found == {id: "passing"})
+                await until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
+                [listed] = (await asking.get("/services/my-service"))["instances"]
+                assert listed["metadata"] == {"origin": "etcd-naming"}
+                assert await provider.end() == 0
+                await asking.stand("my-service", lambda found: found == {})
+                await until(lambda: all(not view.view.endpoints for view in views))
+                changes = (await asking.get("/changes", id=id))["changes"]
+                reasons = {each["cause"]: each.get("reason") for each in changes}
+                assert reasons == {"registered": None, "deregistered": "no key in etcd names it any more"}
+
+
+async def only_calls(caller: Child, port: int) -> None:
+    """Return once it calls nobody else any more; no call failed."""
+    await until(lambda: caller.out.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
+    assert "failed" not in caller.out
