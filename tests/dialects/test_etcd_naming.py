@@ -71,6 +71,13 @@ def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
     return {each["id"]: each for each in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]}
 
 
+def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
+    """How many consumers have not heard of it when it returns."""
+    override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
+    said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
+    return int(said.get("unaware", 0))
+
+
 def why(daemon: RunningDaemon, id: str) -> str:
     """The reason of the newest change."""
     changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
@@ -104,6 +111,24 @@ def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: Etcd) -> Non
     try:
         register(daemon, "orders", "o9", 9)
         until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
+    finally:
+        daemon.stop()
+
+
+def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(etcd: Etcd) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        for number in range(1, 4):
+            register(daemon, "orders", f"o{number}", number)
+        until(lambda: len(kept(etcd, "/svc/")) == 3)
+        assert drain(daemon, "o1", 20.0) == 0
+        assert kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2", "/svc/orders/10.0.0.1:3"}
+        etcd.kill()
+        assert drain(daemon, "o2", 0.5) == 1
+        etcd.start()
+        etcd.wait()
+        assert drain(daemon, "o3", 20.0) == 0
+        assert kept(etcd, "/svc/") == {}
     finally:
         daemon.stop()
 

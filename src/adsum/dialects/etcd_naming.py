@@ -30,6 +30,7 @@ from adsum.etcd.values import Delete, KeyValue, Put
 from adsum.etcd.watch import Broken, Fresh, Gone, watch
 from adsum.ports import Clock, Shares
 from adsum.registry import Registry
+from adsum.watches import Watch
 
 HOLDER: Final = "etcd-naming"
 """Who holds what is listed from a key, and is recorded as the author of it."""
@@ -40,6 +41,9 @@ TTL: Final = 60
 while a registry is started again, nor for ever find those who died with it."""
 LOOK: Final = 1.0
 """Seconds between two looks at what this node keeps."""
+HEARD: Final = 0.1
+"""Seconds from a change of keys until those who resolve them count as going by it: they hear within milliseconds, and
+none says when it has."""
 AT_ONCE: Final = 100
 """Keys that one transaction sets and deletes."""
 MAX_COMPLAINTS: Final = 1_000
@@ -110,20 +114,27 @@ class EtcdNaming:
 
     async def _speak(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        with self._registry.watches.open(None) as watching:
-            while True:
-                try:
-                    self._look(self._registry.snapshot)
-                    if self._known:  # Else what others put there would be taken for nobody's.
-                        await self._settle()
-                    backoff.reset()
-                    await watching.changed(timeout=LOOK)
-                except (EtcdError, AdsumError) as error:
-                    _log.warning("not all is said and listed yet: %s", error)
-                    await self._clock.sleep(backoff.next(self._rng))
-                except Exception:
-                    _log.exception("etcd naming failed")
-                    await self._clock.sleep(backoff.next(self._rng))
+        while True:
+            epoch = self._registry.snapshot.epoch
+            with self._registry.watches.open(None, cooperates=True) as watching:
+                while epoch == self._registry.snapshot.epoch:  # What it acknowledged of one says nothing of another.
+                    await self._speak_once(watching, backoff)
+
+    async def _speak_once(self, watching: Watch, backoff: Backoff) -> None:
+        try:
+            snapshot = self._registry.snapshot
+            self._look(snapshot)
+            if self._known:  # Else what others put there would be taken for nobody's.
+                await self._settle()
+                asyncio.get_running_loop().call_later(HEARD, watching.acknowledge, snapshot.revision)
+            backoff.reset()
+            await watching.changed(timeout=LOOK)
+        except (EtcdError, AdsumError) as error:
+            _log.warning("not all is said and listed yet: %s", error)
+            await self._clock.sleep(backoff.next(self._rng))
+        except Exception:
+            _log.exception("etcd naming failed")
+            await self._clock.sleep(backoff.next(self._rng))
 
     def _look(self, snapshot: Snapshot) -> None:
         """Which services have to be looked at: what changed, and everything when we keep others than before."""
