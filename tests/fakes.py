@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from heapq import heappop, heappush
 from itertools import count
 from math import isfinite
@@ -12,7 +12,7 @@ from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.core.shares import Alone
+from adsum.core.shares import Alone, Peer, shard_of
 
 
 class FakeClock:
@@ -124,3 +124,28 @@ class FakeStore:
 
     async def close(self) -> None:
         pass
+
+
+class FakeShares:
+    """Implements `ports.Shares`: keeps the services that the test says; nobody is there to keep the others."""
+
+    id = "n1"
+
+    def __init__(self, *services: str) -> None:
+        self.kept: Set[int] = frozenset()
+        self.keep(*services)
+
+    def keep(self, *services: str) -> None:
+        self.kept = frozenset(map(shard_of, services))
+
+    def announce(self, url: str) -> None:
+        pass
+
+    async def begin(self) -> None:
+        pass
+
+    def keepers(self, service: str) -> Sequence[Peer]:
+        return ()
+
+    def peers(self) -> Sequence[tuple[Peer, int]]:
+        return ()

@@ -102,6 +102,11 @@ class Shares(Protocol):
     """Which node of a registry keeps which services."""
 
     @property
+    def id(self) -> str:
+        """What tells this run of this node from all others."""
+        ...
+
+    @property
     def kept(self) -> Set[int]:
         """The shards that this node keeps now; another object whenever that changed."""
         ...

@@ -18,7 +18,8 @@ from adsum.core.model import Key, Outcome
 from adsum.core.shares import Alone
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
-from adsum.ports import Store
+from adsum.peers.peers import Peers
+from adsum.ports import Shares, Store
 from adsum.registry import Registry
 from tests.fakes import FakeClock
 from tests.observers import Recorder
@@ -165,12 +166,12 @@ def parsed(text: bytes) -> list[Event]:
 class Spoken:
     """A registry with the dialect in front of it, under a clock that stands still."""
 
-    def __init__(self, store: Store | None = None) -> None:
+    def __init__(self, store: Store | None = None, shares: Shares | None = None) -> None:
         self.clock = FakeClock()
         self.observer = Recorder()
         self.store = TellingStore()
         self.registry = Registry(store or self.store, self.clock, self.observer)
-        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1))
+        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), shares=shares)
         self.outcomes: dict[str, Outcome] = {}
         self.native = Native(
             self.registry,
@@ -182,6 +183,7 @@ class Spoken:
             outcomes=self._outcomes,
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
+            others=Peers(shares, self.clock, Random(1)) if shares is not None else None,
         )
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from adsum.core.errors import CatalogFull, Overloaded, StoreUnavailable
 from adsum.core.model import Key
 from tests.dialects.speaking import JSON, Spoken
-from tests.fakes import settle
+from tests.fakes import FakeShares, settle
 
 O1 = "/api/v1/services/orders/instances/o1"
 
@@ -16,6 +17,46 @@ async def test_the_first_registration_creates_and_the_same_again_changes_nothing
     first, again = await spoken.put("orders", "o1"), await spoken.put("orders", "o1")
     assert (first.status, again.status) == (201, 200)
     assert first.json == again.json == {"epoch": "e1", "revision": 1, "ttl": 15.0}
+
+
+@pytest.fixture
+async def sharing() -> AsyncIterator[Spoken]:
+    """One of several nodes: it keeps `orders`, and who keeps `users` can't be asked just now."""
+    spoken = Spoken(shares=FakeShares("orders"))
+    await spoken.registry.start()
+    await spoken.put("orders", "o1", ttl=10)
+    await spoken.put("users", "u1", ttl=10)
+    yield spoken
+    await spoken.registry.stop()
+
+
+BOTH = {"leases": [{"service": "users", "id": "u1"}, {"service": "orders", "id": "o1"}]}
+
+
+async def test_what_nobody_keeps_who_can_be_asked_is_not_called_renewed_and_the_rest_is_renewed(
+    sharing: Spoken,
+) -> None:
+    sharing.clock.jump(5.0)
+    again = ("PUT", "/api/v1/services/users/instances/u1", {"port": 8000, "ttl": 10})
+    for asking in (("POST", "/api/v1/services/users/instances/u1/renew"), ("POST", "/api/v1/renew", BOTH), again):
+        heard = await sharing.ask(*asking)
+        assert (heard.status, heard.headers["retry-after"]) == (503, "1")
+        assert "nobody keeps users" in heard.json["detail"]
+    assert sharing.keeper.leases.deadline(Key("orders", "o1")) == sharing.clock.now() + 10
+    assert sharing.keeper.leases.deadline(Key("users", "u1")) is None
+
+
+async def test_to_a_node_that_passes_renewals_on_it_is_said_what_is_not_kept_here(sharing: Spoken) -> None:
+    heard = await sharing.ask("POST", "/api/v1/renew", BOTH, JSON | {"Adsum-Passed-On": "n1"})
+    assert heard.json == {"epoch": "e1", "revision": 2, "renewed": 1, "not_kept": ["users"]}
+
+
+@pytest.mark.parametrize("asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unaware", None)])
+async def test_what_another_node_meant_for_another_is_refused(sharing: Spoken, asking: tuple[str, str, object]) -> None:
+    heard = await sharing.ask(*asking, JSON | {"Adsum-Passed-On": "n2"})
+    assert (heard.status, heard.headers["content-type"]) == (421, "application/problem+json")
+    assert heard.json["title"] == "Misdirected Request"
+    assert sharing.keeper.leases.deadline(Key("orders", "o1")) is None
 
 
 async def test_who_asks_is_recorded(spoken: Spoken) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from adsum import wire
 from adsum.client.errors import RegistryUnavailable
 from adsum.peers import passing
-from adsum.peers.passing import Passing
+from adsum.peers.passing import Heard, Passing
 
 
 def lease(id: str, holder: str = "") -> wire.LeaseBody:
@@ -38,9 +39,9 @@ async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -
     line = Passing("n1", node.renew)
     asked = [[lease("a")], [lease("b"), lease("c")], [lease("d")]]
     answers = await asyncio.gather(*(line.renew(leases) for leases in asked))
-    assert answers == [[], [wire.Lost("orders", "b", "unknown")], []]
+    assert answers == [Heard([]), Heard([wire.Lost("orders", "b", "unknown")]), Heard([])]
     assert node.heard == [["a", "b", "c", "d"]]
-    assert await line.renew([lease("e")]) == []
+    assert await line.renew([lease("e")]) == Heard([])
     await line.close()
 
 
@@ -67,7 +68,22 @@ async def test_nobody_is_told_of_renewals_that_nobody_heard() -> None:
     line = Passing("n1", node.renew)
     assert await line.renew([lease("a")]) is None
     node.away = False
-    assert await line.renew([lease("a")]) == []
+    assert await line.renew([lease("a")]) == Heard([])
+    await line.close()
+
+
+async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "adsum.peers")
+    node = Node()
+    line = Passing("n1", node.renew)
+    for node.away in (True, True, False, False):
+        await line.renew([lease("a")])
+    assert [each.getMessage() for each in caplog.records] == [
+        "renewals can't be passed on to n1, and are refused: no registry is available: it is away",
+        "renewals are passed on to n1 again",
+    ]
     await line.close()
 
 
@@ -85,6 +101,6 @@ async def test_past_its_bound_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(passing, "MAX_WAITING", 2)
     line = Passing("n1", Node().renew)
     answers = await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(3)))
-    assert answers == [[], [], None]
-    assert await line.renew([lease("x")]) == [], "there is room again"
+    assert answers == [Heard([]), Heard([]), None]
+    assert await line.renew([lease("x")]) == Heard([]), "there is room again"
     await line.close()

@@ -26,12 +26,16 @@ HERE, GONE = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", ""
 class Known:
     """Shares as a test says them."""
 
+    id = "asking"
     kept: Set[int] = frozenset()
 
     def __init__(self, peers: Collection[Peer]) -> None:
         self._peers = peers
 
     def announce(self, url: str) -> None:
+        raise NotImplementedError
+
+    async def begin(self) -> None:
         raise NotImplementedError
 
     def keepers(self, service: str) -> Sequence[Peer]:
@@ -58,8 +62,9 @@ async def peers() -> AsyncIterator[Peers]:
     await peers.close()
 
 
-def _over(wire: Wire, name: str = "over") -> Peer:
-    return Peer(name, name, f"http://127.0.0.1:{wire.port}")
+def _over(wire: Wire, id: str = "test") -> Peer:
+    """The node of the fixture `daemon`, or another that is taken to be there."""
+    return Peer(id, id, f"http://127.0.0.1:{wire.port}")
 
 
 async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: Wire) -> None:
@@ -73,8 +78,9 @@ async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Pee
 async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: Wire) -> None:
     empty = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="empty"))
     try:
-        assert await peers.renew([Peer("e", "empty", empty.url)], [HERE]) == [wire.Lost("orders", "a", "unknown")]
-        assert await peers.renew([Peer("e", "empty", empty.url), _over(cut)], [HERE]) == []
+        other = Peer("empty", "empty", empty.url)
+        assert await peers.renew([other], [HERE]) == [wire.Lost("orders", "a", "unknown")]
+        assert await peers.renew([other, _over(cut)], [HERE]) == []
     finally:
         await asyncio.to_thread(empty.stop)
 
@@ -82,6 +88,23 @@ async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: Wire) ->
 async def test_nothing_is_called_renewed_when_nobody_answers(peers: Peers) -> None:
     with pytest.raises(KeeperUnavailable, match="nowhere can't be asked"):
         await peers.renew([NOWHERE], [HERE])
+
+
+async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says_so(
+    daemon: RunningDaemon, peers: Peers, cut: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    for meant in (_over(cut, "n2"), _over(cut, "an earlier run")):
+        with pytest.raises(KeeperUnavailable, match=f"{meant.name} can't be asked"):
+            await peers.renew([meant], [HERE])
+        assert f"passed on to {meant.name} at {meant.url}, and are refused: the registry refused (421)" in caplog.text
+    assert await peers.renew([_over(cut)], [HERE]) == [], "at the same address"
+
+
+async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: Wire) -> None:
+    for peer, unaware in ((_over(cut, "n2"), 1), (_over(cut), 0)):
+        asking = Peers(Known([peer]), SystemClock(), Random(1))
+        assert await asking.unaware("orders", 1, 0.0) == unaware
+        await asking.close()
 
 
 async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: Wire) -> None:

@@ -51,10 +51,11 @@ class Alone:
     kept: Set[int] = EVERYTHING
 
     def __init__(self, name: str) -> None:
-        self._self = Peer("", name)
+        self.id = name
+        """Nobody passes anything on to it."""
 
     def announce(self, url: str) -> None:
-        self._self = Peer("", self._self.name, url)
+        """There is nobody to be told."""
 
     def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
         return ()

@@ -96,16 +96,18 @@ class Keeper:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._checks.stop()
 
+    def keeps(self, service: str) -> bool:
+        """Whether the leases of the service are kept here. Not for certain until we have taken up what became ours."""
+        shard = shard_of(service)
+        return shard in self._kept and shard in self._shares.kept
+
     def renew(self, key: Key, holder: str = "") -> None:
         """Keep the instance's lease for another ttl from now; one without a lease needs none. Costs no write.
 
-        One that another node keeps, or nobody just now, is only looked for. Raises `UnknownInstance` if it isn't listed
-        (any more), `LeaseLost` if `holder` is given and is not the lease's: either way it must register again.
+        To be asked only if we keep its service. Raises `UnknownInstance` if it isn't listed (any more), `LeaseLost` if
+        `holder` is given and is not the lease's: either way it must register again.
         """
-        if shard_of(key.service) in self._kept:
-            self._leases.renew(key, holder)
-        else:
-            self._leases.look(key, holder)
+        self._leases.renew(key, holder)
 
     def outcomes(self, key: Key) -> Mapping[str, Outcome]:
         """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""

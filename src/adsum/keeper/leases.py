@@ -52,7 +52,11 @@ class LeaseKeeper:
 
     def renew(self, key: Key, holder: str) -> None:
         """Keep the lease for another ttl. See `Keeper.renew`."""
-        listing = self.look(key, holder)
+        listing = self._registry.snapshot.find(key)
+        if listing is None:
+            raise UnknownInstance(*key)
+        if holder and listing.registration.holder != holder:
+            raise LeaseLost(*key)
         ttl = listing.registration.ttl
         if ttl is None:
             return
@@ -61,15 +65,6 @@ class LeaseKeeper:
             self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
         if self.leases.renew(key, self._clock.now()) is not None:
             self._propose(key)
-
-    def look(self, key: Key, holder: str) -> Listing:
-        """The listing of what is to be renewed. Raises `UnknownInstance` and `LeaseLost`."""
-        listing = self._registry.snapshot.find(key)
-        if listing is None:
-            raise UnknownInstance(*key)
-        if holder and listing.registration.holder != holder:
-            raise LeaseLost(*key)
-        return listing
 
     async def round(self) -> None:
         """Move what is due, tell what moved, and wait for the next deadline."""

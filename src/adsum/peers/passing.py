@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,11 +29,19 @@ _log = logging.getLogger("adsum.peers")
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a node said of leases: those that are lost; of services that it does not keep it renewed nothing."""
+
+    lost: Sequence[wire.Lost]
+    not_kept: Set[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    """What somebody asked to be renewed, and where to tell which of it is lost; None: nobody knows."""
+    """What somebody asked to be renewed, and where to tell what became of it; None: nobody knows."""
 
     leases: Sequence[wire.LeaseBody]
-    told: asyncio.Future[list[wire.Lost] | None]
+    told: asyncio.Future[Heard | None]
 
 
 class Passing:
@@ -46,9 +54,10 @@ class Passing:
         self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
+        self._failing = False
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost] | None:
-        """Those that the node calls lost; None if it has not said so within `PATIENCE`."""
+    async def renew(self, leases: Sequence[wire.LeaseBody]) -> Heard | None:
+        """What the node says of them; None if it has not said so within `PATIENCE`."""
         if self._count + len(leases) > MAX_WAITING:
             return None
         entry = _Entry(leases, asyncio.get_running_loop().create_future())
@@ -88,19 +97,33 @@ class Passing:
         return taken
 
     async def _ask(self, entries: Sequence[_Entry]) -> None:
-        lost: dict[tuple[str, str], wire.Lost] | None = None
+        renewed: wire.Renewed | None = None
         try:
             async with asyncio.timeout(LONGEST):
                 renewed = await self._send([lease for entry in entries for lease in entry.leases])
-            lost = {(each.service, each.id): each for each in renewed.lost}
-        except (AdsumError, TimeoutError) as error:
-            _log.debug("%s does not renew what it keeps: %s", self._node, error)
+            self._note("")
+        except AdsumError as error:
+            self._note(str(error))
+        except TimeoutError:
+            self._note(f"no answer within {LONGEST:g} s")
         finally:
-            for entry in entries:
+            heard = [None] * len(entries) if renewed is None else _told(entries, renewed)
+            for entry, its in zip(entries, heard, strict=True):
                 if not entry.told.done():
-                    entry.told.set_result(None if lost is None else _of(entry, lost))
+                    entry.told.set_result(its)
+
+    def _note(self, trouble: str) -> None:
+        """Tell the operator when the node does not take what is passed on to it, and when it does again."""
+        if trouble and not self._failing:
+            _log.warning("renewals can't be passed on to %s, and are refused: %s", self._node, trouble)
+        elif self._failing and not trouble:
+            _log.info("renewals are passed on to %s again", self._node)
+        self._failing = bool(trouble)
 
 
-def _of(entry: _Entry, lost: dict[tuple[str, str], wire.Lost]) -> list[wire.Lost]:
-    keys = dict.fromkeys((lease.service, lease.id) for lease in entry.leases)
-    return [lost[key] for key in keys if key in lost]
+def _told(entries: Sequence[_Entry], renewed: wire.Renewed) -> list[Heard | None]:
+    """To each what concerns it."""
+    lost = {(each.service, each.id): each for each in renewed.lost}
+    not_kept = frozenset(renewed.not_kept)
+    keys = (dict.fromkeys((lease.service, lease.id) for lease in entry.leases) for entry in entries)
+    return [Heard([lost[key] for key in its if key in lost], not_kept) for its in keys]

@@ -32,24 +32,33 @@ class Peers:
         self._clock = clock
         self._rng = rng
         self._apis: dict[str, Api] = {}
+        """By the ids of nodes: what is meant for one run is not for the next, though that is at the same address."""
         self._passing: dict[str, Passing] = {}
+
+    @property
+    def id(self) -> str:
+        """See `ports.Shares.id`."""
+        return self._shares.id
 
     def keepers(self, service: str) -> Sequence[Peer]:
         """See `ports.Shares.keepers`."""
         return self._shares.keepers(service)
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
-        """Have whichever of them keeps the leases renew them; those that all who answer call lost.
+        """Have whichever of them keeps the leases renew them; those that all who keep it call lost.
 
-        Raises `KeeperUnavailable` if nobody answers: who calls that renewed lets the lease lapse unnoticed when we are
-        cut off from its keeper.
+        Raises `KeeperUnavailable` if there is a lease whose keeper does not answer: who calls that renewed lets it
+        lapse unnoticed when we are cut off from its keeper.
         """
         answers = await asyncio.gather(*(self._to(peer).renew(leases) for peer in peers))
-        told = [answer for answer in answers if answer is not None]
-        if not told:
-            names = ", ".join(sorted(peer.name for peer in peers))
-            raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
-        return [lost for lost in told[0] if all(lost in others for others in told[1:])]
+        heard = [answer for answer in answers if answer is not None]
+        unheard = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in heard))
+        if unheard:
+            names = " and ".join(sorted(peer.name for peer in peers))
+            keeps = "it keeps, if it does" if len(peers) == 1 else "one of them keeps, if one does"
+            raise KeeperUnavailable(f"{names} can't be asked to renew what {keeps}; another node may reach its keeper")
+        lost = dict.fromkeys(each for answer in heard for each in answer.lost)
+        return [each for each in lost if all(each in said.lost or each.service in said.not_kept for said in heard)]
 
     async def unaware(self, service: str, revision: int, wait: float) -> int:
         """How many consumers of other nodes don't route by that revision of the service after `wait` seconds.
@@ -78,29 +87,29 @@ class Peers:
 
     async def close(self) -> None:
         """Idempotent."""
-        for url in list(self._apis):
-            await self._leave(url)
+        for id in list(self._apis):
+            await self._leave(id)
 
     def _to(self, peer: Peer) -> Passing:
         api = self._api(peer)
-        passing = self._passing.get(peer.url)
+        passing = self._passing.get(peer.id)
         if passing is None:
-            passing = self._passing[peer.url] = Passing(peer.name, api.renew)
+            passing = self._passing[peer.id] = Passing(f"{peer.name} at {peer.url}", api.renew)
         return passing
 
     def _api(self, peer: Peer) -> Api:
-        api = self._apis.pop(peer.url, None)
+        api = self._apis.pop(peer.id, None)
         if api is None:
             api = Api([peer.url], rng=self._rng)
-            api.headers[wire.PASSED_ON_HEADER] = "true"
-        self._apis[peer.url] = api
+            api.headers[wire.PASSED_ON_HEADER] = peer.id
+        self._apis[peer.id] = api
         if len(self._apis) > MAX_PEERS:
             asyncio.get_running_loop().create_task(self._leave(next(iter(self._apis))))
         return api
 
-    async def _leave(self, url: str) -> None:
+    async def _leave(self, id: str) -> None:
         """Close what there is to that node."""
-        api, passing = self._apis.pop(url), self._passing.pop(url, None)
+        api, passing = self._apis.pop(id), self._passing.pop(id, None)
         if passing is not None:
             await passing.close()
         await api.close()

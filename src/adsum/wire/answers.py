@@ -54,6 +54,8 @@ class Renewed(Answer, frozen=True):
     revision: int
     renewed: int
     lost: list[Lost] = []
+    not_kept: list[str] = []
+    """Told only to a node that passes renewals on: services that are not kept here, so that nobody renewed theirs."""
 
 
 class ServiceSummary(Answer, frozen=True):

@@ -20,7 +20,7 @@ REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
 PASSED_ON_HEADER: Final = "Adsum-Passed-On"
-"""Says that another node passes a request on, which is not to be passed on again."""
+"""Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
 """Who asks, for the record; without it the caller's address is recorded."""
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="One DNS label")]

@@ -48,6 +48,10 @@ class WrongMethod(AdsumError):
         self.allowed = allowed
 
 
+class Misdirected(AdsumError):
+    """Another node passed this on, and meant somebody else."""
+
+
 class TooLarge(AdsumError):
     """The body is over its bound."""
 
@@ -73,6 +77,7 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         LeaseLost: HTTPStatus.CONFLICT,
         TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         NoJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        Misdirected: HTTPStatus.MISDIRECTED_REQUEST,
         Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
         Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
         KeeperUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -125,7 +125,7 @@ ROUTES: Final = (
         f"{BASE}/renew",
         "Renew many leases",
         {200: wire.Renewed},
-        (422, 503),
+        (421, 422, 503),
         body=wire.RenewBody,
         max_body=MAX_RENEW_BODY,
         text="Those that could not be renewed are listed in the answer: register them again.",
@@ -174,7 +174,7 @@ ROUTES: Final = (
         f"{_SERVICE}/unaware",
         "How many consumers of this node don't route by a revision yet",
         {200: wire.Unaware},
-        (422, 503),
+        (421, 422, 503),
         (
             Parameter("revision", Count, "The revision that they should route by"),
             Parameter("wait", wire.Wait, "Seconds to wait at most until all do"),

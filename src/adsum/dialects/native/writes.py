@@ -11,11 +11,12 @@ from adsum import wire
 from adsum.core import decisions
 from adsum.core.changes import Change
 from adsum.core.decisions import Basis, Caller, Decision
-from adsum.core.errors import LeaseLost, UnknownInstance
+from adsum.core.errors import KeeperUnavailable, LeaseLost, UnknownInstance
 from adsum.core.model import Key, Override, Status
 from adsum.core.shares import Peer
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
+from adsum.dialects.native.problems import Misdirected
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -28,6 +29,10 @@ Admit = Callable[[str], None]
 class Renews(Protocol):
     """Whoever keeps the leases."""
 
+    def keeps(self, service: str) -> bool:
+        """Whether the service's leases are kept here."""
+        ...
+
     def renew(self, key: Key, holder: str = "") -> None:
         """Keep the lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
         ...
@@ -36,12 +41,20 @@ class Renews(Protocol):
 class Others(Protocol):
     """The other nodes of the registry."""
 
+    @property
+    def id(self) -> str:
+        """By which they name this one, and mean this run of it."""
+        ...
+
     def keepers(self, service: str) -> Sequence[Peer]:
         """Those that may keep the service; none: we do, or nobody just now."""
         ...
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
-        """Have them renew what they keep; those that could not be renewed. Raises `KeeperUnavailable`."""
+        """Have them renew what they keep; those that could not be renewed.
+
+        Raises `KeeperUnavailable` if one of the leases is kept by none that answers.
+        """
         ...
 
     async def unaware(self, service: str, revision: int, wait: float) -> int:
@@ -51,6 +64,8 @@ class Others(Protocol):
 
 class Nobody:
     """There are no other nodes."""
+
+    id = ""
 
     def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
         return ()
@@ -80,7 +95,7 @@ class Writes:
         revision = await self._registry.write(write)
         if not write.changed:
             # Somebody may have taken it out, or over, since: the caller's next renewal says so.
-            await self._renewed(asked, [wire.LeaseBody(*registration.key, registration.holder)])
+            await self._renewed([wire.LeaseBody(*registration.key, registration.holder)])
         return self._written(revision, 201 if write.listed_anew else 200, ttl=registration.ttl)
 
     async def deregister(self, asked: Asked) -> Reply:
@@ -90,7 +105,7 @@ class Writes:
 
     async def renew(self, asked: Asked) -> Reply:
         key = asked.key
-        for lost in await self._renewed(asked, [wire.LeaseBody(*key, asked.query.get("holder", ""))]):
+        for lost in await self._renewed([wire.LeaseBody(*key, asked.query.get("holder", ""))]):
             raise UnknownInstance(*key) if lost.reason == "unknown" else LeaseLost(*key)
         listing = self._registry.snapshot.find(asked.key)
         ttl = listing.registration.ttl if listing is not None else None
@@ -98,10 +113,15 @@ class Writes:
 
     async def renew_many(self, asked: Asked) -> Reply:
         body = await asked.body(wire.RenewBody)
-        lost = await self._renewed(asked, body.leases)
+        if self._is_passed_on(asked):
+            leases = [lease for lease in body.leases if self._keeper.keeps(lease.service)]
+            lost = self._kept(leases)
+            not_kept = sorted({lease.service for lease in body.leases} - {lease.service for lease in leases})
+        else:
+            leases, lost, not_kept = body.leases, await self._renewed(body.leases), []
         snapshot = self._registry.snapshot
-        renewed = len(body.leases) - len(lost)
-        return Reply(200, wire.encode(wire.Renewed(snapshot.epoch, snapshot.revision, renewed, lost)))
+        renewed = len(leases) - len(lost)
+        return Reply(200, wire.encode(wire.Renewed(snapshot.epoch, snapshot.revision, renewed, lost, not_kept)))
 
     async def override(self, asked: Asked) -> Reply:
         body = await asked.body(wire.OverrideBody)
@@ -120,6 +140,7 @@ class Writes:
         return self._written(revision, unaware=unaware)
 
     async def unaware(self, asked: Asked) -> Reply:
+        self._is_passed_on(asked)
         revision, wait = asked.query.get("revision", 0), asked.query.get("wait", 0.0)
         deadline = self._clock.now() + wait
         unaware = 1  # As long as we don't know of it ourselves, nobody can have heard of it from us.
@@ -133,23 +154,38 @@ class Writes:
         reason = asked.query.get("reason", "")
         return self._written(await self._registry.write(decisions.resumed(asked.key, reason, self._caller(asked))))
 
-    async def _renewed(self, asked: Asked, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+    def _is_passed_on(self, asked: Asked) -> bool:
+        """Whether another node passes it on to us. Raises `Misdirected` if that one meant another than us."""
+        meant = asked.header(_PASSED_ON)
+        if meant is not None and meant != self._others.id:
+            raise Misdirected("the node that is meant is not reached here; it may advertise the address of another one")
+        return meant is not None
+
+    async def _renewed(self, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
         """Renew what we keep, and have other nodes renew what they keep; those that could not be renewed.
 
-        Raises `KeeperUnavailable`.
+        Raises `KeeperUnavailable` if there is one that nobody who can be asked keeps; the others are renewed.
         """
-        lost, elsewhere = list[wire.Lost](), dict[tuple[Peer, ...], list[wire.LeaseBody]]()
-        passed_on = asked.header(_PASSED_ON) is not None
+        ours, elsewhere, nobody = list[wire.LeaseBody](), dict[tuple[Peer, ...], list[wire.LeaseBody]](), ""
         for lease in leases:
-            peers = () if passed_on else tuple(self._others.keepers(lease.service))
-            if peers:
+            if self._keeper.keeps(lease.service):
+                ours.append(lease)
+            elif peers := tuple(self._others.keepers(lease.service)):
                 elsewhere.setdefault(peers, []).append(lease)
-            elif (reason := self._lost(lease)) is not None:
-                lost.append(wire.Lost(lease.service, lease.id, reason))
+            else:
+                nobody = lease.service
+        lost = self._kept(ours)
         if elsewhere:
             for more in await asyncio.gather(*(self._others.renew(peers, its) for peers, its in elsewhere.items())):
                 lost += more
+        if nobody:
+            raise KeeperUnavailable(f"nobody keeps {nobody} just now, and so it can't be renewed")
         return lost
+
+    def _kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
+        """Renew what we keep; those that could not be renewed."""
+        reasons = ((lease, self._lost(lease)) for lease in leases)
+        return [wire.Lost(lease.service, lease.id, reason) for lease, reason in reasons if reason is not None]
 
     def _lost(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
         try:

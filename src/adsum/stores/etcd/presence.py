@@ -78,6 +78,10 @@ class Presence:
         self._self = Peer(self._self.id, self._self.name, url)
 
     @property
+    def id(self) -> str:
+        return self._self.id
+
+    @property
     def kept(self) -> Set[int]:
         if self._kept and (self._session is None or not self._session.held):
             self._kept = _NOBODY

@@ -1,0 +1,98 @@
+"""Several nodes over one etcd, in this process: what they have and don't have of one another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adsum.config import ServeConfig
+from adsum.daemon import Daemon
+from tests.etcds import Etcd
+
+SERVICES = [f"s{n}" for n in range(24)]
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path) as etcd:
+        yield etcd
+
+
+@asynccontextmanager
+async def serving(etcd: Etcd, name: str, advertise: str = "") -> AsyncIterator[Daemon]:
+    node = Daemon(_config(etcd, name, advertise))
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+def _config(etcd: Etcd, name: str, advertise: str = "") -> ServeConfig:
+    return ServeConfig(listen="127.0.0.1:0", xds="off", store=etcd.url, node=name, advertise=advertise)
+
+
+async def _until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(20.0):
+        while not true():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+
+
+async def _share(*nodes: Daemon) -> None:
+    """Return when they have shared everything among them."""
+    await _until(lambda: all(_shares(node) == _shares(nodes[0]) and len(_shares(node)) == len(nodes) for node in nodes))
+    await _until(lambda: all(node.status().leases for node in nodes))
+
+
+def _shares(node: Daemon) -> dict[str, int]:
+    said = node.status()
+    found = {said.node: said.share, **{peer.node: peer.share for peer in said.peers}}
+    return found if sum(found.values()) == 256 and all(found.values()) else {}
+
+
+async def _register(node: Daemon) -> None:
+    async with httpx.AsyncClient(base_url=node.urls[0], trust_env=False) as http:
+        for service in SERVICES:
+            path = f"/api/v1/services/{service}/instances/i"
+            (await http.put(path, json={"port": 80, "ttl": 60})).raise_for_status()
+
+
+async def _renewed(node: Daemon) -> set[str]:
+    """The services whose instance was renewed when that node was asked to."""
+    renewed = set()
+    async with httpx.AsyncClient(base_url=node.urls[0], trust_env=False) as http:
+        for service in SERVICES:
+            answer = await http.post(f"/api/v1/services/{service}/instances/i/renew")
+            if answer.status_code == 200:
+                renewed.add(service)
+            else:
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
+                assert "can't be asked to renew" in answer.json()["detail"]
+    return renewed
+
+
+async def test_a_renewal_may_reach_any_node(etcd: Etcd) -> None:
+    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
+        await _register(one)
+        await _share(one, other)
+        assert await _renewed(one) == await _renewed(other) == set(SERVICES)
+
+
+async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_calls_nothing_renewed(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
+    async with serving(etcd, "n1") as one, serving(etcd, "n2", one.urls[0]) as other:
+        await _register(one)
+        await _share(one, other)
+        at_one = await _renewed(one)
+        assert at_one < set(SERVICES), "what n2 keeps is not renewed"
+        assert await _renewed(other) == set(SERVICES), "n1 is reached"
+        refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
+        assert len(refusals) == 1, refusals
+        assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
