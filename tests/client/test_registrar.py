@@ -75,6 +75,17 @@ async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(provid
     assert providing.asked() == ["renew o8000 o8001"]
 
 
+async def test_a_short_lease_is_renewed_at_its_pace_too_when_it_could_not_be_for_a_while(providing: Providing) -> None:
+    await providing.register(ttl=3.0).start()
+    for _ in range(8):
+        providing.source.down = True
+        await providing.clock.advance(30.0)
+        providing.source.down = False
+        providing.asked()
+        await providing.clock.advance(1.2)
+        assert "renew o8000" in providing.asked()
+
+
 async def test_without_a_lease_it_is_asked_after_all_the_same(providing: Providing) -> None:
     await providing.register(ttl=None).start()
     providing.source.listed.clear()

@@ -101,13 +101,13 @@ class Renewals:
                 await self._renew(leased[start : start + MAX_RENEWALS])
         except AdsumError as error:
             _log.warning("%d leases could not be renewed: %s", len(leased), error)
-            return self._backoff.next(self._rng)
+            return min(self._backoff.next(self._rng), self._interval())
         except Exception:
             # Ending here would let every lease lapse.
             _log.exception("%d leases could not be renewed", len(leased))
-            return self._backoff.next(self._rng)
+            return min(self._backoff.next(self._rng), self._interval())
         self._backoff.reset()
-        return min(map(self._delay, self._leased), default=LONGEST_TTL)
+        return self._interval()
 
     async def _renew(self, leased: list[Leased]) -> None:
         shortest = min((one.ttl or LONGEST_TTL for one in leased), default=LONGEST_TTL)
@@ -120,6 +120,10 @@ class Renewals:
                 continue
             if one in self._leased:
                 one.lost(reason or "unknown")
+
+    def _interval(self) -> float:
+        """Until the next time while all is well, and at most so long after a failure: no lease is to end meanwhile."""
+        return min(map(self._delay, self._leased), default=LONGEST_TTL)
 
     def _delay(self, leased: Leased) -> float:
         return renewal_delay(min(leased.ttl or LONGEST_TTL, LONGEST_TTL), self._rng)
