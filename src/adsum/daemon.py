@@ -124,6 +124,7 @@ class Daemon:
             await self._control.start()
             await self.registry.start()
             await self._keeper.start()
+            await self._shares.begin()
             if self._naming is not None:
                 self._naming.start()
         except BaseException:

@@ -39,9 +39,9 @@ class Store(Protocol):
     """
 
     def join(self, name: str) -> Shares:
-        """Take part in keeping, as the node of that name, for as long as the store is open. Called once, before that.
+        """Take part in keeping, as the node of that name, from `Shares.begin` on for as long as the store is open.
 
-        One who does not join may follow and write, and keeps nothing.
+        Called once, before that. One who does not join may follow and write, and keeps nothing.
         """
         ...
 
@@ -113,6 +113,14 @@ class Shares(Protocol):
 
     def announce(self, url: str) -> None:
         """Where other nodes reach this one; said once, before the store is opened."""
+        ...
+
+    async def begin(self) -> None:
+        """From now on others leave to this node what falls to it. Raises `StoreUnavailable`.
+
+        Called once, when it can look after that: the catalog is loaded, and the keeper runs. A node that shares with
+        others keeps nothing until then, and writes nothing.
+        """
         ...
 
     def keepers(self, service: str) -> Sequence[Peer]:

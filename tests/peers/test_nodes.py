@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from adsum.config import ServeConfig
+from adsum.core.changes import Whole
 from adsum.daemon import Daemon
+from adsum.stores.etcd import EtcdStore, presence
 from tests.etcds import Etcd
 
 SERVICES = [f"s{n}" for n in range(24)]
@@ -96,3 +98,35 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
         refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
         assert len(refusals) == 1, refusals
         assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
+
+
+async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, loaded = asyncio.Event(), asyncio.Event()
+    whole = EtcdStore._whole
+
+    async def slowly(store: EtcdStore) -> Whole:
+        loading.set()
+        await loaded.wait()
+        return await whole(store)
+
+    async with serving(etcd, "n1") as one:
+        await _register(one)
+        await _until(lambda: one.status().leases == len(SERVICES))
+        monkeypatch.setattr(EtcdStore, "_whole", slowly)
+        late = Daemon(_config(etcd, "n2"))
+        starting = asyncio.create_task(late.start())
+        try:
+            await loading.wait()
+            await asyncio.sleep(presence.LOOK)
+            assert _shares(one) == {"n1": 256}
+            assert await _renewed(one) == set(SERVICES)
+            loaded.set()
+            await starting
+            await _share(one, late)
+            assert one.status().leases + late.status().leases == len(SERVICES)
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await late.stop()

@@ -36,9 +36,10 @@ def _url(etcd: Etcd) -> str:
 @asynccontextmanager
 async def opened(url: str, node: str = "") -> AsyncIterator[EtcdStore]:
     store = EtcdStore.of(url)
-    if node:
-        store.join(node)
+    shares = store.join(node) if node else None
     await store.open()
+    if shares is not None:
+        await shares.begin()
     try:
         yield store
     finally:

@@ -57,6 +57,9 @@ class Alone:
     def announce(self, url: str) -> None:
         """There is nobody to be told."""
 
+    async def begin(self) -> None:
+        """It keeps everything from the start."""
+
     def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
         return ()
 

@@ -6,7 +6,7 @@
 A shard that nobody keeps is claimed, under the condition that nobody has claimed it yet, by the node to which it
 belongs; one that belongs to somebody else by now is let go first. A node that dies, or that etcd has not heard of for
 `TTL` seconds, loses all it kept at once: its lease ends, and its keys with it. A node that is not sure of its own lease
-keeps nothing.
+keeps nothing, and neither does one that has not begun: others would leave to it what nobody looks after meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from adsum.core.backoff import Backoff
+from adsum.core.errors import StoreUnavailable
 from adsum.core.shares import SHARDS, Peer, chosen, shard_of
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import EtcdError
@@ -33,6 +34,8 @@ from adsum.ports import Clock
 
 TTL: Final = 5
 """Seconds after which a node that etcd hears nothing of counts as dead."""
+BEGINNING: Final = 10.0
+"""Seconds within which etcd must grant a session to a node that begins; then it ends, saying so."""
 LOOK: Final = 1.0
 """Seconds between two looks at what is to be claimed or let go, when nothing happens."""
 AT_ONCE: Final = 64
@@ -112,22 +115,28 @@ class Presence:
         return self._session.missed() if self._session is not None else 0.0
 
     @property
-    def condition(self) -> Condition | None:
+    def alive(self) -> Condition | None:
         """On which we may write: that our session has not ended. None: there is none just now."""
         if self._session is None or not self._session.held:
             return None
         return CreatedAt(self._key, self._created)
 
-    async def start(self, etcd: Etcd) -> None:
-        """Join; returns when we have."""
+    def attach(self, etcd: Etcd) -> None:
+        """Over which connection; said when the store is open."""
         self._etcd = etcd
-        self._session = Session(etcd, TTL, self._granted, self._clock, self._rng)
+
+    async def begin(self) -> None:
+        self._session = Session(self._etcd, TTL, self._granted, self._clock, self._rng)
         self._session.start()
         self._tasks = [
             asyncio.create_task(self._follow(), name="adsum-etcd-nodes"),
             asyncio.create_task(self._share(), name="adsum-etcd-share"),
         ]
-        await self._joined.wait()
+        try:
+            async with asyncio.timeout(BEGINNING):
+                await self._joined.wait()
+        except TimeoutError:
+            raise StoreUnavailable(f"etcd grants this node no session within {BEGINNING:g} s") from None
 
     async def close(self) -> None:
         """Leave, so that others adopt at once what we kept; idempotent."""

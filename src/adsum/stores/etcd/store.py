@@ -79,8 +79,6 @@ class EtcdStore:
         try:
             async with asyncio.timeout(OPENING):
                 await self._begin(self._following)
-                if self._presence is not None:
-                    await self._presence.start(self._etcd)
         except TimeoutError:
             await self.close()
             raise StoreUnavailable(f"{self.place} does not answer within {OPENING:g} s") from None
@@ -92,6 +90,8 @@ class EtcdStore:
             raise
         self._following.start()
         self._inquiry.start()
+        if self._presence is not None:
+            self._presence.attach(self._etcd)
 
     async def _begin(self, following: Following) -> None:
         while True:
@@ -188,7 +188,7 @@ class EtcdStore:
         """Nobody wrote meanwhile; and we are not taken for dead: others would keep by now what we decide about."""
         conditions: list[Condition] = [Unchanged(self._layout.head, on.head)]
         if self._presence is not None:
-            alive = self._presence.condition
+            alive = self._presence.alive
             if alive is None:
                 raise self._no_session()
             conditions.append(alive)
