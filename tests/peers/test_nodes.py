@@ -83,21 +83,29 @@ async def test_a_renewal_may_reach_any_node(etcd: Etcd) -> None:
         await _register(one)
         await _share(one, other)
         assert await _renewed(one) == await _renewed(other) == set(SERVICES)
+        assert "nodes" not in one.status().condition
 
 
 async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_calls_nothing_renewed(
-    etcd: Etcd, caplog: pytest.LogCaptureFixture
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
+    monkeypatch.setattr(presence, "DOUBTFUL", 0.5)
     async with serving(etcd, "n1") as one, serving(etcd, "n2", one.urls[0]) as other:
         await _register(one)
         await _share(one, other)
         at_one = await _renewed(one)
         assert at_one < set(SERVICES), "what n2 keeps is not renewed"
         assert await _renewed(other) == set(SERVICES), "n1 is reached"
+        for node in (one, other):
+            await _until(lambda node=node: "nodes" in node.status().condition)  # type: ignore[misc]
+            said = node.status().condition["nodes"]
+            assert said.startswith(f"n1 and n2 advertise the same address {one.urls[0]}")
+            assert "--advertise" in said
         refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
         assert len(refusals) == 1, refusals
         assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
+        assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
 
 
 async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(

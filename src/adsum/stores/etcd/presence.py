@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
 from random import Random
 from typing import Final
@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from adsum.core.advertised import Doubts
 from adsum.core.backoff import Backoff
 from adsum.core.errors import StoreUnavailable
 from adsum.core.shares import SHARDS, Peer, chosen, shard_of
@@ -36,6 +37,8 @@ TTL: Final = 5
 """Seconds after which a node that etcd hears nothing of counts as dead."""
 BEGINNING: Final = 10.0
 """Seconds within which etcd must grant a session to a node that begins; then it ends, saying so."""
+DOUBTFUL: Final = 2.0 * TTL
+"""Seconds after which what can't be right about the nodes' addresses is told: by then no dead one is among them."""
 LOOK: Final = 1.0
 """Seconds between two looks at what is to be claimed or let go, when nothing happens."""
 AT_ONCE: Final = 64
@@ -75,6 +78,7 @@ class Presence:
         self._created = 0
         self._known: dict[str, Peer] = {}
         self._owners: dict[int, str] = {}
+        self._doubts = Doubts(DOUBTFUL)
         self._kept: Set[int] = _NOBODY
 
     def announce(self, url: str) -> None:
@@ -104,6 +108,10 @@ class Presence:
                 shares[owner] += 1
         others = (peer for peer in self._known.values() if peer.id != self._self.id)
         return [(peer, shares[peer.id]) for peer in sorted(others, key=lambda peer: (peer.name, peer.id))]
+
+    def condition(self) -> Mapping[str, str]:
+        """What there is to tell people of the nodes: what can't be right about where they are."""
+        return {"nodes": "; ".join(self._doubts.certain)} if self._doubts.certain else {}
 
     @property
     def trouble(self) -> str:
@@ -223,6 +231,8 @@ class Presence:
             except TimeoutError:
                 pass
             self._work.clear()
+            for each in self._doubts.look(self._known.values(), self._clock.now()):
+                _log.warning("some renewals and drains will be refused: %s", each)
             try:
                 await self._settle()
             except EtcdError as error:

@@ -264,7 +264,9 @@ class EtcdStore:
 
     def condition(self) -> Mapping[str, str]:
         troubles = (each.trouble for each in (self._following, self._presence, self._inquiry) if each is not None)
-        told = self._inquiry.condition() if self._inquiry is not None else {}
+        told = dict(self._inquiry.condition()) if self._inquiry is not None else {}
+        if self._presence is not None:
+            told |= self._presence.condition()
         trouble = next(filter(None, troubles), "")
         return {**told, "trouble": trouble} if trouble else told
 
