@@ -11,7 +11,7 @@ from adsum.core.guard import Guard
 from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
 from adsum.keeper import Keeper
 from adsum.registry import Registry
-from tests.fakes import FakeClock, FakeStore
+from tests.fakes import FakeClock, FakeShares, FakeStore
 from tests.observers import Recorder
 
 CALLER = Caller("tester", 0.0)
@@ -50,7 +50,12 @@ class World:
     """One node over a store that outlives it."""
 
     def __init__(
-        self, store: FakeStore | None = None, clock: FakeClock | None = None, *, max_probes: int = 256
+        self,
+        store: FakeStore | None = None,
+        clock: FakeClock | None = None,
+        *,
+        shares: FakeShares | None = None,
+        max_probes: int = 256,
     ) -> None:
         self.store = store or FakeStore()
         self.clock = clock or FakeClock()
@@ -58,7 +63,14 @@ class World:
         self.registry = Registry(self.store, self.clock, self.observer)
         self.probe = ScriptedProbe(self.clock)
         self.keeper = Keeper(
-            self.registry, self.probe, self.clock, self.observer, Random(1), guard=Guard(), max_probes=max_probes
+            self.registry,
+            self.probe,
+            self.clock,
+            self.observer,
+            Random(1),
+            shares=shares,
+            guard=Guard(),
+            max_probes=max_probes,
         )
 
     async def __aenter__(self) -> World:

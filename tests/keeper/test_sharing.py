@@ -1,0 +1,130 @@
+"""A keeper that is one of several: what becomes its own and what is no longer, lease by lease and check by check."""
+
+from __future__ import annotations
+
+from random import Random
+
+from adsum.core.leases import Phase
+from adsum.core.model import Check, CheckKind, Key, LeaseState, Result, Status
+from adsum.keeper import Keeper
+from adsum.keeper.keeper import LOOK
+from tests.fakes import FakeShares
+from tests.keeper.world import ScriptedProbe, World
+
+HTTP = Check("http", CheckKind.HTTP, interval=10.0, rise=1, fall=1)
+TCP = Check("tcp", CheckKind.TCP, interval=10.0)
+ROUND = 12.0
+"""Longer than one interval with its jitter."""
+
+
+async def test_what_another_keeps_is_neither_checked_nor_lapses_here() -> None:
+    async with World(shares=FakeShares("users")) as world:
+        ours = await world.register("u", "users", ttl=5.0, checks=(HTTP,))
+        theirs = await world.register("o", "orders", ttl=5.0, checks=(HTTP,))
+        assert (world.keeper.keeps("users"), world.keeper.keeps("orders")) == (True, False)
+        await world.clock.advance(300.0)
+        assert {key for _, key in world.probe.starts} == {ours}
+        assert (world.find(ours), world.status(theirs)) == (None, Status.STARTING)
+
+
+async def test_what_becomes_ours_gets_a_fresh_full_ttl_and_its_checks_go_on_from_how_it_stands() -> None:
+    shares = FakeShares()
+    async with World(shares=shares) as world:
+        key = await world.register("o", ttl=30.0, checks=(HTTP, TCP))
+        await world.clock.advance(3600.0)
+        assert (len(world.keeper.leases), world.keeper.checks) == (0, 0)
+        shares.keep("orders")
+        await world.clock.advance(LOOK)
+        assert 30.0 - LOOK <= _left(world, world.keeper, key) <= 30.0
+        assert world.keeper.keeps("orders")
+        await world.clock.advance(ROUND)
+        assert {each for _, each in world.probe.starts} == {key}
+        assert world.status(key) is Status.PASSING
+        await world.clock.advance(29.0 - ROUND)
+        assert world.status(key) is Status.PASSING
+        await world.clock.advance(2.0)
+        assert world.status(key) is Status.CRITICAL, "and no more than that"
+
+
+async def test_one_that_had_lapsed_is_adopted_as_lapsed_and_may_renew_for_a_full_ttl_and_grace() -> None:
+    shares = FakeShares("orders")
+    async with World(shares=shares) as world:
+        key = await world.register("o", ttl=10.0, grace=10.0)
+        await world.clock.advance(15.0)
+        shares.keep()
+        await world.clock.advance(60.0)
+        listing = world.find(key)
+        assert listing is not None
+        assert listing.lease is LeaseState.LAPSED, "whose deadline passed nobody expires meanwhile"
+        shares.keep("orders")
+        await world.clock.advance(9.0)
+        assert world.keeper.leases.phase(key) is Phase.LAPSED
+        assert world.find(key) is not None
+        world.keeper.renew(key)
+        await world.clock.advance(1.0)
+        assert world.status(key) is Status.PASSING
+
+
+async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_they_find_is_not_told() -> None:
+    shares = FakeShares("orders", "users")
+    async with World(shares=shares) as world:
+        lost = await world.register("o", "orders", ttl=5.0, checks=(HTTP, TCP))
+        kept = await world.register("u", "users", ttl=None, checks=(HTTP,))
+        await world.clock.advance(2.0)
+        world.probe.took, world.probe.results = 5.0, {"o": Result.FAIL}
+        while world.probe.running < 3:
+            await world.clock.advance(1.0)
+            world.keeper.renew(lost)
+        written = len(world.causes(lost))
+        shares.keep("users")
+        assert not world.keeper.keeps("orders"), "at once, before the keeper has looked"
+        await world.clock.advance(LOOK)
+        assert (len(world.keeper.leases), world.keeper.checks, world.probe.running) == (0, 1, 1)
+        begun = len(world.probe.starts)
+        await world.clock.advance(300.0)
+        assert {key for _, key in world.probe.starts[begun:]} == {kept}
+        assert (world.status(lost), len(world.causes(lost))) == (Status.PASSING, written)
+
+
+async def test_a_share_that_comes_and_goes_leaves_nothing_behind() -> None:
+    shares = FakeShares("orders")
+    async with World(shares=shares) as world:
+        key = await world.register("o", ttl=30.0, checks=(HTTP,))
+        for _ in range(20):
+            await world.clock.advance(7.0)
+            shares.keep("users")
+            await world.clock.advance(3.0)
+            shares.keep("orders", "users")
+        await world.clock.advance(1.0)
+        assert (len(world.keeper.leases), world.keeper.checks) == (1, 1)
+        assert world.status(key) is Status.PASSING, "each time it was given a full ttl"
+
+
+async def test_handed_from_one_node_to_another_an_instance_is_checked_by_one_of_them_and_stays() -> None:
+    """The share moves as etcd has it: it is let go before it is taken."""
+    shares, theirs = FakeShares("orders"), FakeShares()
+    async with World(shares=shares) as world:
+        probe = ScriptedProbe(world.clock)
+        other = Keeper(world.registry, probe, world.clock, world.observer, Random(2), shares=theirs)
+        await other.start()
+        key = await world.register("o", ttl=60.0, checks=(HTTP,))
+        one = (world.keeper, world.probe, shares)
+        for giving, taking in ((one, (other, probe, theirs)), ((other, probe, theirs), one)):
+            await world.clock.advance(20.0)
+            giving[2].keep()
+            await world.clock.advance(LOOK)
+            taking[2].keep("orders")
+            await world.clock.advance(LOOK)
+            assert (giving[0].keeps("orders"), taking[0].keeps("orders")) == (False, True)
+            assert 60.0 - LOOK <= _left(world, taking[0], key) <= 60.0
+            given, taken = len(giving[1].starts), len(taking[1].starts)
+            await world.clock.advance(ROUND)
+            assert len(giving[1].starts) == given
+            assert len(taking[1].starts) > taken
+        assert world.status(key) is Status.PASSING
+        await other.stop()
+
+
+def _left(world: World, keeper: Keeper, key: Key) -> float:
+    """Seconds until the lease lapses at that keeper."""
+    return (keeper.leases.deadline(key) or 0.0) - world.clock.now()
