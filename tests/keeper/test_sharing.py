@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from adsum.core.leases import Phase
-from adsum.core.model import Check, CheckKind, Key, LeaseState, Result, Status
+from adsum.core.model import Cause, Check, CheckKind, Key, LeaseState, Result, Status
 from adsum.keeper import Keeper
 from adsum.keeper.keeper import LOOK
 from tests.fakes import FakeShares
@@ -84,6 +84,21 @@ async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_th
         await world.clock.advance(300.0)
         assert {key for _, key in world.probe.starts[begun:]} == {kept}
         assert (world.status(lost), len(world.causes(lost))) == (Status.PASSING, written)
+
+
+async def test_what_a_check_found_and_could_not_be_written_is_not_written_when_another_keeps_it_by_then() -> None:
+    """Its word counts now: to a node that hung, or was cut off, everybody seemed dead."""
+    shares = FakeShares("orders")
+    async with World(shares=shares) as world:
+        key = await world.register("o", ttl=None, checks=(HTTP,))
+        await world.clock.advance(2.0)
+        world.store.away, world.probe.results = True, {"o": Result.FAIL}
+        await world.clock.advance(ROUND)
+        shares.keep()
+        await world.clock.advance(LOOK)
+        world.store.away = False
+        await world.clock.advance(60.0)
+        assert world.causes(key) == [Cause.REGISTERED, Cause.CHECK_PASSING]
 
 
 async def test_a_share_that_comes_and_goes_leaves_nothing_behind() -> None:

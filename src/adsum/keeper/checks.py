@@ -10,7 +10,8 @@ from random import Random
 from typing import Final
 
 from adsum.core import decisions
-from adsum.core.decisions import REGISTRY, Caller
+from adsum.core.changes import Change
+from adsum.core.decisions import REGISTRY, Basis, Caller
 from adsum.core.errors import ProbeUnable
 from adsum.core.health import Standing
 from adsum.core.model import Check, Instance, Key, Listing, Outcome, Status
@@ -158,15 +159,23 @@ class CheckKeeper:
             self._learn(case, outcome)
 
     def _learn(self, case: _Case, outcome: Outcome) -> None:
-        key, check = case.turn.key, case.turn.check
+        check = case.turn.check
         case.outcome = outcome
-        self._observer.probed(key, check, outcome)
+        self._observer.probed(case.turn.key, check, outcome)
         before = case.standing.status
         after = case.standing.observe(outcome.result)
         if after is not before:
-            caller = Caller(REGISTRY, self._clock.wall())
-            decision = decisions.checked(key, check.name, after, outcome.note, caller)
-            self._proposals.add(_subject(key, check.name), decision)
+            self._propose(case, after, outcome.note)
+
+    def _propose(self, case: _Case, status: Status, note: str) -> None:
+        key, name = case.turn.key, case.turn.check.name
+        checked = decisions.checked(key, name, status, note, Caller(REGISTRY, self._clock.wall()))
+
+        def decide(basis: Basis) -> list[Change]:
+            """Whoever keeps the instance by then may know better."""
+            return checked(basis) if self._cases.get(key, {}).get(name) is case else []
+
+        self._proposals.add(_subject(key, name), decide)
 
     def _fall_short(self, shortage: ProbeUnable) -> None:
         """No outcome: the instance stands as it stood. Said now and then, since every probe may meet it."""
