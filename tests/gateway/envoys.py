@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ import pytest
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.base_pb2 import HeaderValue
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -36,6 +37,7 @@ MESSAGES: Final = {
     Kind.CLUSTER: Cluster,
     Kind.ASSIGNMENT: ClusterLoadAssignment,
     Kind.SECRET: Secret,
+    Kind.FILTER: TypedExtensionConfig,
     Kind.LISTENER: Listener,
     Kind.ROUTES: RouteConfiguration,
 }
@@ -78,8 +80,9 @@ def bootstrap(compiled: Compiled, shape: Shape) -> Any:
     whole.static_resources.secrets.extend(map(content, tables[Kind.SECRET].values()))
     (routes,) = map(content, tables[Kind.ROUTES].values())
     routes.response_headers_to_add.add().header.CopyFrom(_header("x-route", "%ROUTE_NAME%"))
+    filters = {name: content(resource) for name, resource in tables[Kind.FILTER].items()}
     for resource in tables[Kind.LISTENER].values():
-        whole.static_resources.listeners.append(_listener(content(resource), routes))
+        whole.static_resources.listeners.append(_listener(content(resource), routes, filters))
     return whole
 
 
@@ -87,11 +90,14 @@ def _header(key: str, value: str) -> Any:
     return HeaderValue(key=key, value=value)
 
 
-def _listener(listener: Any, routes: Any) -> Any:
+def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
     manager = HttpConnectionManager()
     config = listener.filter_chains[0].filters[0].typed_config
     config.Unpack(manager)
     manager.route_config.CopyFrom(routes)
+    for each in manager.http_filters:
+        if each.HasField("config_discovery"):
+            each.typed_config.CopyFrom(filters[each.name].typed_config)
     config.Pack(manager)
     if listener.filter_chains[0].HasField("transport_socket"):
         secured = listener.filter_chains[0].transport_socket.typed_config

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import certifi
 import pytest
+from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,9 +20,11 @@ from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Cause, Listing, Status, Why
-from adsum.gateway.actions import HashOn, Target
+from adsum.gateway.actions import HashOn, RateLimit, Target
 from adsum.gateway.compiled import NOTHING, Compiled
+from adsum.gateway.filters import DESCRIPTOR, RATE_LIMIT
 from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.messages import OWNER
 from adsum.gateway.resources import ORDER, Kind, Resource
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
@@ -138,6 +145,60 @@ def test_a_route_that_hashes_makes_its_service_hash() -> None:
     ring = content(table["orders"])
     assert ring.lb_policy == ring.RING_HASH
     assert content(table["users"]).lb_policy == ring.LEAST_REQUEST
+
+
+def limited(name: str, **more: Any) -> Route:
+    return Route(name, to=(Target(Selector("orders")),), rate_limit=RateLimit(5, 60.0), **more)
+
+
+def buckets(compiled: Compiled) -> list[str]:
+    """The routes that have one."""
+    (told,) = map(content, compiled.envoy(SHAPE)[Kind.FILTER].values())
+    filter = LocalRateLimit()
+    assert told.typed_config.Unpack(filter)
+    return [entry.value for each in filter.descriptors for entry in each.entries]
+
+
+def test_a_limited_route_has_one_bucket_whatever_hosts_it_is_for() -> None:
+    intent = Intent((limited("two", hosts=("a.example", "b.example")), limited("any"), Route("r", to=limited("r").to)))
+    assert buckets(compiled(loaded(ORDERS), intent)) == ["any", "two"]
+    assert buckets(compiled(loaded(ORDERS))) == []
+
+
+def test_buckets_stay_as_they_are_while_no_limit_changes() -> None:
+    one, other = limited("one"), Route("other", hosts=("other.example",), to=(Target(Selector("users")),))
+    before = compiled(loaded(ORDERS), Intent((one,)))
+    tables = before.envoy(SHAPE)
+    later = before.follow(loaded(ORDERS, USERS, revision=2), Intent((other, one)), {}).envoy(SHAPE)
+    assert later[Kind.ROUTES]["routes"].version != tables[Kind.ROUTES]["routes"].version
+    assert later[Kind.LISTENER] is tables[Kind.LISTENER]
+    (told,), (again,) = tables[Kind.FILTER].values(), later[Kind.FILTER].values()
+    assert again.delta is told.delta
+
+
+@given(strategies.intents())
+def test_whatever_is_named_is_told(intent: Intent) -> None:
+    """Clusters, filters and buckets; a route that is counted wakes the filter that counts."""
+    one = compiled(loaded(ORDERS), intent)
+    tables = one.envoy(ZONED)
+    for told in map(content, tables[Kind.LISTENER].values()):
+        manager = HttpConnectionManager()
+        assert told.filter_chains[0].filters[0].typed_config.Unpack(manager)
+        assert manager.rds.route_config_name in tables[Kind.ROUTES]
+        asked = {each.name: each for each in manager.http_filters if each.HasField("config_discovery")}
+        assert asked.keys() == tables[Kind.FILTER].keys()
+        assert all(each.disabled for each in asked.values())
+    (routes,) = map(content, tables[Kind.ROUTES].values())
+    counted = set()
+    for entry in (entry for host in routes.virtual_hosts for entry in host.routes):
+        weighted = [each.name for each in entry.route.weighted_clusters.clusters]
+        mirrored = [each.cluster for each in entry.route.request_mirror_policies]
+        assert tables[Kind.CLUSTER].keys() >= {*filter(None, [entry.route.cluster]), *weighted, *mirrored}
+        metadata = entry.metadata.filter_metadata
+        counts = metadata[OWNER][DESCRIPTOR] if OWNER in metadata else None
+        assert (counts is not None) is (RATE_LIMIT in entry.typed_per_filter_config)
+        counted |= {counts} if counts else set()
+    assert counted == set(buckets(one))
 
 
 def test_another_epoch_forgets_what_it_does_not_know() -> None:

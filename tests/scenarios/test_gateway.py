@@ -225,6 +225,23 @@ async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_it
         await door.answers()
 
 
+async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: Door) -> None:
+    node = await door.serve()
+    async with Asking(door.place.url) as asking, instance("o1") as orders:
+        await _register(asking, "orders", orders)
+        limit = {"requests": 3, "per": "1h"}
+        await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
+        gateway = await door.open()
+        await door.answers("/few/")
+        await until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
+        await gateway.end()
+        await node.end()
+        again = await door.open()
+        await again.said("serves what it was told last")
+        assert [(await door.http.get("/few/")).status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert (await door.http.get("/orders/")).status_code == 200
+
+
 async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: Door) -> None:
     await door.serve()
     async with Asking(door.place.url) as asking, instance("blue") as blue, instance("green") as green:

@@ -36,12 +36,17 @@ class Told:
         parts = {each["@type"].rpartition(".")[2]: each for each in dump.get("configs", ())}
         listeners = parts.get("ListenersConfigDump", {}).get("dynamic_listeners", ())
         clusters = parts.get("ClustersConfigDump", {}).get("dynamic_active_clusters", ())
+        filters = _named(parts.get("EcdsConfigDump", {}).get("ecds_filters", ()), "ecds_filter", "name")
         routes = _named(parts.get("RoutesConfigDump", {}).get("dynamic_route_configs", ()), "route_config", "name")
         assignments = _named(
             parts.get("EndpointsConfigDump", {}).get("dynamic_endpoint_configs", ()), "endpoint_config", "cluster_name"
         )
         return cls(
-            [_settled(each["active_state"]["listener"], routes) for each in listeners if "active_state" in each],
+            [
+                _settled(each["active_state"]["listener"], routes, filters)
+                for each in listeners
+                if "active_state" in each
+            ],
             [_populated(each["cluster"], assignments) for each in clusters],
         )
 
@@ -108,18 +113,24 @@ def _plain(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in resource.items() if key != "@type"}
 
 
-def _settled(listener: Mapping[str, Any], routes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """With its routes in it, and with secrets that need nobody to tell them."""
+def _settled(
+    listener: Mapping[str, Any], routes: Mapping[str, dict[str, Any]], filters: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """With its routes and filters in it, and with secrets that need nobody to tell them."""
 
     def settle(value: Any) -> Any:
         if isinstance(value, list):
             return [settle(each) for each in value]
         if not isinstance(value, dict):
             return value
-        settled = {key: settle(each) for key, each in value.items() if key not in ("rds", "sds_config")}
+        named = ("rds", "sds_config", "config_discovery")
+        settled = {key: settle(each) for key, each in value.items() if key not in named}
         if "rds" in value:
             name = value["rds"]["route_config_name"]
             settled["route_config"] = routes.get(name, {"name": name})
+        if "config_discovery" in value:
+            told = filters.get(value["name"], {})
+            settled["typed_config"] = told.get("typed_config", value["config_discovery"]["default_config"])
         return settled
 
     settled: dict[str, Any] = settle(_plain(listener))

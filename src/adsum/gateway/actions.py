@@ -171,7 +171,11 @@ NO_EDITS: Final = HeaderEdits()
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A bucket at each gateway that holds `burst` requests and gets `requests` more every `per` seconds; then 429."""
+    """A bucket at each gateway that holds `burst` requests and gets `requests` more every `per` seconds; then 429.
+
+    Of whatever hosts the requests are; a gateway that listens at several addresses has one for each of them. It is full
+    again when the rate limit of any route changes.
+    """
 
     requests: int
     per: float = 1.0

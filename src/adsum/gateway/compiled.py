@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from adsum.core import catalog, rules
 from adsum.core.catalog import Snapshot
 from adsum.core.errors import Invalid
-from adsum.gateway import assignments, clusters, differences, listeners, proxyless, tls, virtual_hosts
+from adsum.gateway import assignments, clusters, differences, filters, listeners, proxyless, tls, virtual_hosts
 from adsum.gateway.assignments import Reader
 from adsum.gateway.clusters import Traits
 from adsum.gateway.intent import Intent
@@ -105,8 +105,9 @@ class Compiled:
     def _followed(self, variant: _Variant, table: Table, before: Plan, touched: Set[str], *, rerouted: bool) -> Table:
         """The table after those services changed; the same one if nothing in it did."""
         kind = variant[0]
-        if kind is Kind.ROUTES:
-            return MappingProxyType(_settled(self._made(variant, ()), table)) if rerouted else table
+        if kind in (Kind.ROUTES, Kind.FILTER):
+            made = rerouted if kind is Kind.ROUTES else self._plan is not before
+            return MappingProxyType(_settled(self._made(variant, ()), table)) if made else table
         if kind in (Kind.LISTENER, Kind.SECRET) or not touched:
             return table
         after = dict(table)
@@ -124,6 +125,9 @@ class Compiled:
             made = [each for service in sorted(services) for each in self._assignments(service, shape.zone)]
         elif kind is Kind.ROUTES:
             made = [self._routes(shape)]
+        elif kind is Kind.FILTER:
+            limits = filters.rate_limits(self._plan.intent.routes)
+            made = [pack(kind, limits.name, limits, self.revision)]
         else:
             made = _own(kind, shape)
         return {resource.name: resource for resource in made}
@@ -172,6 +176,8 @@ def _reduced(kind: Kind, shape: Shape) -> Shape:
         return replace(_PLAIN, roots=shape.roots)
     if kind is Kind.ASSIGNMENT:
         return replace(_PLAIN, zone=shape.zone)
+    if kind is Kind.FILTER:
+        return _PLAIN
     if kind is Kind.ROUTES:
         return replace(_PLAIN, default_routes=shape.default_routes, trusted_hops=min(1, shape.trusted_hops))
     return replace(shape, zone="", roots="")

@@ -151,6 +151,7 @@ def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn]) -
         _forward(entry.route, route, way, on)
     edit(route.request_headers, entry.request_headers_to_add, entry.request_headers_to_remove)
     edit(route.response_headers, entry.response_headers_to_add, entry.response_headers_to_remove)
+    filters.count(entry, route)
     for name, config in filters.of_route(route):
         entry.typed_per_filter_config[name].CopyFrom(config)
     return entry

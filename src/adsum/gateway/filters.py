@@ -2,6 +2,9 @@
 
 So the listener stays the same whatever routes come and go, no connection is drained for them, and a request pays only
 for what its route asks for.
+
+The buckets of rate limits are told apart from the routes: Envoy makes whatever stands in a route configuration anew,
+full buckets too, whenever any route or service comes or goes. It makes these anew when some rate limit changes.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from envoy.config.core.v3.base_pb2 import RuntimeFractionalPercent
+from envoy.config.core.v3.config_source_pb2 import ExtensionConfigSource
+from envoy.config.route.v3.route_components_pb2 import FilterConfig
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import Buffer, BufferPerRoute
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit
@@ -29,6 +34,8 @@ BUFFER: Final = "envoy.filters.http.buffer"
 ROUTER: Final = "envoy.filters.http.router"
 DESCRIPTOR: Final = "route"
 """The key under which a request says which route's bucket it is counted in."""
+_AWAKE: Final = FilterConfig()
+_AWAKE.config.SetInParent()  # There and empty: as it is elsewhere.
 
 _ALWAYS: Final = RuntimeFractionalPercent()
 _ALWAYS.default_value.numerator = 100
@@ -37,7 +44,7 @@ _ALWAYS.default_value.numerator = 100
 def chain() -> Iterator[Any]:
     """The filters, in the order that requests pass them."""
     yield HttpFilter(name=CORS, typed_config=messages.typed(cors_pb2.Cors()), disabled=True)
-    yield HttpFilter(name=RATE_LIMIT, typed_config=messages.typed(_limit()), disabled=True)
+    yield HttpFilter(name=RATE_LIMIT, config_discovery=_told_apart(_limit()), disabled=True)
     # Never in force: every route that wakes it says its own limit.
     buffer = Buffer(max_request_bytes=UInt32Value(value=1))
     yield HttpFilter(name=BUFFER, typed_config=messages.typed(buffer), disabled=True)
@@ -48,36 +55,39 @@ def of_route(route: Route) -> Iterator[tuple[str, Any]]:
     """What wakes the filters of a route: their names and configurations."""
     if route.cors is not None:
         yield CORS, messages.typed(_policy(route.cors))
+    if route.rate_limit is not None:
+        yield RATE_LIMIT, messages.typed(_AWAKE)
     if route.max_body is not None:
         buffer = Buffer(max_request_bytes=UInt32Value(value=route.max_body))
         yield BUFFER, messages.typed(BufferPerRoute(buffer=buffer))
 
 
-def rate_limits(routes: Iterable[Route]) -> Any | None:
-    """One configuration with the bucket of each of the routes that are limited; None: there is none.
-
-    It belongs to the routes' virtual host: a bucket in one of Envoy's routes would not be shared with the others that
-    the same route of ours is made of.
-    """
-    limited = [(route.name, route.rate_limit) for route in routes if route.rate_limit is not None]
-    if not limited:
-        return None
+def rate_limits(routes: Iterable[Route]) -> Any:
+    """The buckets of all routes that are limited: one each, whatever hosts the route is for. May hold none."""
     config = _limit()
     action = config.rate_limits.add().actions.add().metadata
     action.descriptor_key, action.source, action.skip_if_absent = DESCRIPTOR, action.ROUTE_ENTRY, True
     action.metadata_key.key = OWNER
     action.metadata_key.path.add(key=DESCRIPTOR)
-    for name, limit in limited:
-        descriptor = config.descriptors.add()
-        descriptor.entries.add(key=DESCRIPTOR, value=name)
-        _fill(descriptor.token_bucket, limit)
-    return messages.typed(config)
+    for route in sorted(routes, key=lambda each: each.name):
+        if route.rate_limit is not None:
+            descriptor = config.descriptors.add()
+            descriptor.entries.add(key=DESCRIPTOR, value=route.name)
+            _fill(descriptor.token_bucket, route.rate_limit)
+    return messages.extension(RATE_LIMIT, config)
 
 
 def count(entry: Any, route: Route) -> None:
-    """Have requests that Envoy's route takes counted in the bucket of ours."""
+    """Have requests that one of Envoy's routes takes counted in the bucket of ours, which others are made of too."""
     if route.rate_limit is not None:
         entry.metadata.filter_metadata[OWNER].update({DESCRIPTOR: route.name})
+
+
+def _told_apart(until_then: Any) -> Any:
+    """A configuration that is told by itself, under the filter's name."""
+    source = ExtensionConfigSource(config_source=messages.ads(), default_config=messages.typed(until_then))
+    source.type_urls.append(source.default_config.type_url)
+    return source
 
 
 def _limit() -> Any:

@@ -20,11 +20,12 @@ class Kind(StrEnum):
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    FILTER = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
     ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 
-ORDER: Final = (Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.LISTENER, Kind.ROUTES)
+ORDER: Final = (Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER, Kind.LISTENER, Kind.ROUTES)
 """In this order nothing is named before it is known; what is gone is removed in the opposite one."""
 
 

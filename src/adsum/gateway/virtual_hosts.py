@@ -10,7 +10,7 @@ from typing import Any, Final
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, filters, precedence
+from adsum.gateway import defaults, precedence
 from adsum.gateway.defaults import LOCAL
 from adsum.gateway.entries import entries
 from adsum.gateway.routes import Route
@@ -49,13 +49,8 @@ def route_configuration(declared: Sequence[Route], services: Iterable[str], *, b
 def _host(pattern: str, routes: Sequence[Route], by_default: Iterable[Any] = ()) -> Any:
     host = components.VirtualHost(name=pattern, domains=[pattern])
     for route in routes:
-        for entry in entries(route):
-            filters.count(entry, route)
-            host.routes.append(entry)
+        host.routes.extend(entries(route))
     host.routes.extend(by_default)
-    limits = filters.rate_limits(routes)
-    if limits is not None:
-        host.typed_per_filter_config[filters.RATE_LIMIT].CopyFrom(limits)
     return host
 
 

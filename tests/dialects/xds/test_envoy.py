@@ -72,6 +72,48 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
             assert gateway.get("/users/1") == (200, "b"), "it has not come back yet, and nothing is taken from it"
 
 
+@both_variants
+async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
+    registry: Registry, tmp_path: Path, *, delta: bool
+) -> None:
+    await registry.start()
+    with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with Asking(registry.place.url) as asking:
+
+            async def declare(route: str, requests: int = 3, **more: object) -> None:
+                limit = {"requests": requests, "per": "1h"}
+                await asking.put(
+                    f"/routes/{route}", path={"prefix": f"/{route}"}, to=[{"service": "a"}], rate_limit=limit, **more
+                )
+
+            def status(path: str, host: str) -> int:
+                return gateway.http.get(path, headers={"host": host}).status_code
+
+            await _register(asking, "a", "a", there["a"].port)
+            await declare("ready", 1_000)
+            await declare("hosts", hosts=["one.example", "two.example"])
+            await declare("any")
+            await asking.put("/routes/last", path={"prefix": "/last"}, to=[{"service": "a"}])
+            await asyncio.to_thread(gateway.answers, "/last", "a")
+            hosts = ("one.example", "two.example", "one.example")
+            for route in ("hosts", "any"):
+                assert [status(f"/{route}", host) for host in hosts] == [200, 200, 200]
+            await asking.put("/routes/later", path={"prefix": "/later"}, to=[{"service": "a"}])
+            await asyncio.to_thread(gateway.answers, "/later", "a")
+            await _register(asking, "b", "b", there["a"].port)
+            await asyncio.to_thread(gateway.answers, "/b/", "a")
+            for route in ("hosts", "any"):
+                assert {status(f"/{route}", host) for host in hosts} == {429}
+            refused = gateway.http.get("/any")
+            assert (refused.headers["content-type"], refused.headers["retry-after"]) == (
+                "application/problem+json",
+                "1",
+            )
+            assert (refused.json()["title"], refused.json()["route"]) == ("Rate limited", "any")
+            assert gateway.get("/ready") == (200, "a")
+            assert gateway.http.get("/any", headers={"host": "three.example"}).status_code == 429
+
+
 async def test_what_it_rejects_is_told_in_its_own_words(registry: Registry, tmp_path: Path) -> None:
     node = await registry.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:

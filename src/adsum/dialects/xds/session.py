@@ -1,7 +1,8 @@
 """One stream as a state machine: what it hears and what it says next. No clock, socket or task in here.
 
-Order: clusters, their assignments, then listeners and routes, so that nothing is named before it was said (clients take
-in one response after the other); what is gone is removed last, once all that is acknowledged, in the opposite order.
+Order: clusters, their assignments, filters, then listeners and routes, so that nothing is named before it was said
+(clients take in one response after the other); what is gone is removed last, once all that is acknowledged, in the
+opposite order.
 Of each kind at most one response is on its way: whoever is slow is told less often, and no queue can grow.
 """
 
@@ -17,7 +18,7 @@ from adsum.dialects.xds.bounds import HOLD
 from adsum.dialects.xds.subscription import Heard, Sight, Subscription
 from adsum.gateway.resources import ORDER, Kind, Resource
 
-NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET})
+NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER})
 """Kinds that listeners and routes name, and so wait for."""
 
 
