@@ -30,7 +30,7 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
         "--path",
         "/orders",
         "--to",
-        "orders@90",
+        "orders?tag!=canary&version!=2@90",
         "--to",
         "orders?tag=canary@10",
         "--header",
@@ -41,7 +41,7 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert added.code == 0, added.err
     (row,) = adsum("route", "ls").out.splitlines()[1:]
     assert row.split()[:2] == ["canary", "any"]
-    assert "orders@90, orders?tag=canary@10" in row
+    assert "orders?tag!=canary&version!=2@90, orders?tag=canary@10" in row
     assert "by ann" in row
     taken = adsum("route", "check", "http://shop.example/orders/7", "-H", "X-Beta: 1")
     assert taken.code == 0

@@ -59,12 +59,19 @@ def _matches(match: Any, kinds: list[MatchKind], **more: Any) -> st.SearchStrate
 
 headers = _matches(HeaderMatch, [MatchKind.EXACT, MatchKind.PREFIX], invert=st.booleans())
 queries = _matches(QueryMatch, [MatchKind.EXACT])
-selectors = st.builds(
-    Selector,
-    services,
-    st.lists(texts(20, least=1), max_size=2, unique=True).map(tuple),
-    st.one_of(metadata, st.just(MappingProxyType({"tag": "x"}))),
-)
+_tags = st.lists(texts(20, least=1), max_size=2, unique=True).map(tuple)
+_pairs = st.one_of(metadata, st.just(MappingProxyType({"tag": "x"})))
+
+
+@st.composite
+def _selectors(draw: st.DrawFn) -> Selector:
+    tags, pairs = draw(_tags), draw(_pairs)
+    without = tuple(tag for tag in draw(_tags) if tag not in tags)
+    missing = {key: value for key, value in draw(_pairs).items() if pairs.get(key) != value}
+    return Selector(draw(services), tags, pairs, without, model.frozen(missing))
+
+
+selectors = _selectors()
 targets = st.lists(
     st.builds(Target, selectors, st.integers(1, actions.MAX_WEIGHT)),
     min_size=1,

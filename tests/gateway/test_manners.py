@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,6 +50,14 @@ ROUTES = (
     route("copied", "empty", mirror=Mirror(Selector("orders"))),
     route("sure", "failing", retries=Retries(unsafe=True)),
     route("once", "failing", retries=Retries(0)),
+    Route(
+        "split",
+        path=Where(MatchKind.PREFIX, "/split"),
+        to=(
+            Target(Selector("shared", without_tags=("canary",)), 90),
+            Target(Selector("shared", ("canary",)), 10),
+        ),
+    ),
 )
 
 
@@ -82,6 +91,8 @@ def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             listing("leaving", "l1", 9, status=Status.DRAINING),
             instance("reserved", "weighted"),
             instance("reserved", "reserve", weight=0),
+            *(instance("shared", f"old{n}") for n in range(2)),
+            instance("shared", "canary", tags=("canary",)),
         ]
         compiled = NOTHING.follow(catalog.load(Whole("e", 1, [(1, each) for each in listings])), INTENT, {})
         with running(compiled, shape, folder):
@@ -221,6 +232,13 @@ def test_the_same_header_leads_to_the_same_instance_and_others_elsewhere(call: A
 
 def test_a_reserve_is_not_used_while_others_are_there(call: Any) -> None:
     assert {call("/reserved/")[2]["id"] for _ in range(20)} == {"weighted"}
+
+
+def test_a_canary_gets_its_share_and_no_more(call: Any) -> None:
+    calls = 600
+    took = Counter(call("/split")[2]["id"] for _ in range(calls))
+    assert 0.04 < took["canary"] / calls < 0.18
+    assert min(took["old0"], took["old1"]) > calls / 4
 
 
 def test_every_request_is_a_line_of_json(call: Any, folder: Path) -> None:

@@ -25,6 +25,7 @@ from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Tls, Upstream
+from tests.gateway.providers import listing
 
 TO = (Target(Selector("orders")),)
 EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REGEX, MatchKind.PRESENT
@@ -67,6 +68,8 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: QueryMatch("a=b"), "name"),
         (lambda: QueryMatch("a", PREFIX, "b"), ""),
         (lambda: Selector("Orders"), "service"),
+        (lambda: Selector("orders", ("a",), without_tags=("a",)), "without_tags"),
+        (lambda: Selector("orders", metadata={"v": "1"}, without_metadata={"v": "1"}), "without_metadata"),
         (lambda: Redirect(), ""),
         (lambda: Redirect(status=200, path="/"), "status"),
         (lambda: Redirect(path="/a", prefix="/b"), "prefix"),
@@ -210,6 +213,22 @@ def test_selectors_are_named_for_what_they_choose() -> None:
     assert Selector("orders", ("b", "a")).name == Selector("orders", ("a", "b")).name == "orders?tag=a&tag=b"
     assert Selector("orders", metadata={"version": "2", "a": "x&y=z"}).name == "orders?a=x%26y%3Dz&version=2"
     assert Selector("orders", metadata={"tag": "a"}).name != Selector("orders", ("a",)).name
+    assert Selector("orders", without_tags=("b", "a")).name == "orders?tag!=a&tag!=b"
+    without = Selector("orders", ("a",), without_metadata={"version": "2", "tag": "x"})
+    assert without.name == "orders?tag=a&%74ag!=x&version!=2"
+
+
+def test_a_selector_without_something_means_those_that_lack_it() -> None:
+    canary, plain = (listing("orders", id, tags=tags).instance for id, tags in (("o1", ("canary",)), ("o2", ("a",))))
+    second, none = (
+        listing("orders", id, metadata=says).instance for id, says in (("o3", {"version": "2"}), ("o4", {}))
+    )
+    shy = Selector("orders", without_tags=("canary", "b"))
+    assert [shy.chooses(each) for each in (canary, plain, none)] == [False, True, True]
+    old = Selector("orders", without_metadata={"version": "2"})
+    assert [old.chooses(each) for each in (second, plain, none)] == [False, True, True]
+    assert not shy.whole
+    assert not old.whole
 
 
 def test_default_routes_leave_hosts_to_the_routes_that_name_them() -> None:

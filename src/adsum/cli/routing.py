@@ -39,10 +39,15 @@ def route() -> None:
 
 @route.command(
     epilog="Examples: adsum route add shop --host shop.example --to web; "
-    "adsum route add canary --path /orders --to orders@90 --to 'orders?tag=canary@10'"
+    "adsum route add canary --path /orders --to 'orders?tag!=canary@90' --to 'orders?tag=canary@10'"
 )
 @click.argument("name")
-@click.option("--to", multiple=True, metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]", help="Where requests go, by weight.")
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]",
+    help="Where requests go, by weight; != instead of = for instances without that tag or metadata.",
+)
 @click.option(
     "--host", multiple=True, metavar="NAME", help="Only requests for this host; *.example takes all below it."
 )
@@ -96,7 +101,9 @@ def _target(text: str) -> dict[str, Any]:
     said = {
         "service": match["service"],
         "tags": [value for key, value in pairs if key == "tag"],
-        "metadata": {key: value for key, value in pairs if key != "tag"},
+        "metadata": {key: value for key, value in pairs if key != "tag" and not key.endswith("!")},
+        "without_tags": [value for key, value in pairs if key == "tag!"],
+        "without_metadata": {key[:-1]: value for key, value in pairs if key != "tag!" and key.endswith("!")},
         "weight": int(match["weight"]) if match["weight"] else None,
     }
     return {name: value for name, value in said.items() if value not in (None, [], {})}

@@ -1,17 +1,18 @@
-"""Which instances of a service a route means: all of them, or those with some tags and metadata."""
+"""Which instances of a service a route means: all of them, or those with, or without, some tags and metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
 from adsum.core import model, rules
+from adsum.core.errors import Invalid
 from adsum.core.model import Instance
 
 MAX_PICKED: Final = 8
-"""Tags, and as many pairs of metadata, that one selector asks for; more are refused."""
+"""Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
 
 _METADATA_KEYS: Final = {"tag": "%74ag"}
 """A key that would read as a tag is written so that it can't."""
@@ -19,33 +20,51 @@ _METADATA_KEYS: Final = {"tag": "%74ag"}
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """The instances of a service that have all these tags and all these pairs of metadata."""
+    """The instances of a service that have all these tags and pairs of metadata, and none of those `without`."""
 
     service: str
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=model.nothing)
+    without_tags: tuple[str, ...] = ()
+    without_metadata: Mapping[str, str] = field(default_factory=model.nothing)
 
     def __post_init__(self) -> None:
         rules.service_name("service", self.service)
         rules.texts("tags", self.tags, MAX_PICKED)
         rules.mapping("metadata", self.metadata, MAX_PICKED)
+        rules.texts("without_tags", self.without_tags, MAX_PICKED)
+        rules.mapping("without_metadata", self.without_metadata, MAX_PICKED)
+        if not set(self.tags).isdisjoint(self.without_tags):
+            raise Invalid("without_tags", "must have nothing that stands in tags: no instance is both")
+        if not set(self.metadata.items()).isdisjoint(self.without_metadata.items()):
+            raise Invalid("without_metadata", "must have nothing that stands in metadata: no instance is both")
 
     @property
     def whole(self) -> bool:
         """Whether it means every instance."""
-        return not self.tags and not self.metadata
+        return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
     def name(self) -> str:
-        """What names it everywhere: `orders`, `orders?tag=canary`, `orders?version=2`; equal ones have equal names."""
+        """What names it everywhere: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal names."""
         if self.whole:
             return self.service
-        pairs = [("tag", tag) for tag in sorted(self.tags)]
-        pairs += [(_METADATA_KEYS.get(key, key), value) for key, value in sorted(self.metadata.items())]
-        return f"{self.service}?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in pairs)
+        pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
+        return f"{self.service}?{'&'.join(pairs)}"
 
     def chooses(self, instance: Instance) -> bool:
         """Whether it means that instance of its service."""
-        return all(tag in instance.tags for tag in self.tags) and all(
-            instance.metadata.get(key) == value for key, value in self.metadata.items()
+        has = instance.metadata.get
+        return (
+            all(tag in instance.tags for tag in self.tags)
+            and all(has(key) == value for key, value in self.metadata.items())
+            and not any(tag in instance.tags for tag in self.without_tags)
+            and not any(has(key) == value for key, value in self.without_metadata.items())
         )
+
+
+def _pairs(sign: str, tags: Iterable[str], metadata: Mapping[str, str]) -> Iterator[str]:
+    for tag in sorted(tags):
+        yield f"tag{sign}{quote(tag, safe='')}"
+    for key, value in sorted(metadata.items()):
+        yield f"{_METADATA_KEYS.get(key, key)}{sign}{quote(value, safe='')}"

@@ -18,18 +18,30 @@ from adsum.wire.words import Name, Port
 
 
 class SelectorBody(Request, frozen=True):
-    """The instances of a service that have all these tags and metadata."""
+    """The instances of a service that have all these tags and metadata, and none of those `without`."""
 
     service: Name
     tags: list[str] = []
     metadata: dict[str, str] = {}
+    without_tags: list[str] = []
+    without_metadata: dict[str, str] = {}
 
     def to_selector(self) -> Selector:
-        return Selector(self.service, tuple(self.tags), model.frozen(self.metadata))
+        return Selector(
+            self.service,
+            tuple(self.tags),
+            model.frozen(self.metadata),
+            tuple(self.without_tags),
+            model.frozen(self.without_metadata),
+        )
 
     @staticmethod
     def of(selector: Selector) -> SelectorBody:
-        return SelectorBody(selector.service, list(selector.tags), dict(selector.metadata))
+        return SelectorBody(*_said(selector))
+
+
+def _said(to: Selector) -> tuple[str, list[str], dict[str, str], list[str], dict[str, str]]:
+    return to.service, list(to.tags), dict(to.metadata), list(to.without_tags), dict(to.without_metadata)
 
 
 class TargetBody(SelectorBody, frozen=True):
@@ -42,8 +54,7 @@ class TargetBody(SelectorBody, frozen=True):
 
     @staticmethod
     def of_target(target: Target) -> TargetBody:
-        to = target.to
-        return TargetBody(to.service, list(to.tags), dict(to.metadata), target.weight)
+        return TargetBody(*_said(target.to), target.weight)
 
 
 class MirrorBody(Request, frozen=True):
