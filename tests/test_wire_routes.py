@@ -91,6 +91,33 @@ def test_what_is_wrong_with_a_route_is_told_with_the_field(said: dict[str, Any],
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"to": [{"service": "a", "weight": 1_001}]}, "to[0].weight: must be at most 1000"),
+        ({"to": [{"service": "Orders"}]}, "to[0].service: must be 1 to 63 of a-z, 0-9 and inner hyphens"),
+        ({"to": {}}, "to: must be a list, not an object"),
+        ({"to": TO, "timeout": True}, "timeout: must be a number or a text, not true or false"),
+        ({"to": TO, "path": {"prefix": "/" * 2_000}}, "path.prefix: must be at most 1024 characters"),
+        ({"to": TO, "headers": [{"name": "a b"}]}, "headers[0].name: must be the name of a header, such as X-User"),
+        ({"to": TO, "query": [{"name": "a b"}]}, "query[0].name: must be the name of a parameter: "),
+        ({"to": TO, "retries": {"on": ["x"]}}, "retries.on[0]: must be connect-failure, refused-stream, "),
+        ({"to": TO, "max_body": 0}, "max_body: must be at least 1"),
+    ],
+)
+def test_what_would_be_right_is_told_in_words(said: dict[str, Any], told: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        decode(json.dumps(said), RouteBody)
+    assert str(refused.value).startswith(told)
+
+
+def test_a_word_that_is_none_of_a_few_is_told_with_all_of_them() -> None:
+    with pytest.raises(Invalid) as refused:
+        decode('{"policy": "leastrequest"}', UpstreamBody)
+    words = "round_robin, least_request, random, ring_hash or maglev, not 'leastrequest'"
+    assert str(refused.value) == f"policy: must be {words}"
+
+
 def test_names_of_default_routes_are_kept_for_them() -> None:
     with pytest.raises(Invalid, match="name: must not begin with default:"):
         decode(json.dumps({"to": TO}), RouteBody).to_route("default:orders")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adsum import wire
 from adsum.cli.loading import ConfigError
 from adsum.core.errors import Invalid
+from adsum.core.rules import shown
+
+_TABLES: Final = {"routes": ("route", "name"), "upstreams": ("upstream", "service")}
+"""The lists of the body: how their tables are headed in the file, and what names one."""
+_PLACE: Final = re.compile(r"(?P<list>routes|upstreams)(?:\[(?P<index>\d+)\])?\.?(?P<field>.*)")
 
 
 def read(file: Path) -> wire.IntentBody:
@@ -25,5 +32,19 @@ def read(file: Path) -> wire.IntentBody:
         wanted = wire.decode(wire.encode(body), wire.IntentBody)
         wanted.to_bodies()
     except Invalid as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: {_placed(error, body)}") from None
     return wanted
+
+
+def _placed(error: Invalid, body: Mapping[str, Any]) -> str:
+    """The error with its place as it stands in the file: `[[route]] 2 'shop': path.prefix: must …`."""
+    place = _PLACE.fullmatch(error.field)
+    if place is None:
+        return str(error)
+    head, key = _TABLES[place["list"]]
+    parts = [f"[[{head}]]"]
+    if place["index"] is not None:
+        table = body[place["list"]][int(place["index"])]
+        name = table.get(key) if isinstance(table, dict) else None
+        parts[0] += f" {int(place['index']) + 1}" + (f" {shown(name)}" if isinstance(name, str) else "")
+    return ": ".join([*parts, *filter(None, [place["field"]]), error.problem])

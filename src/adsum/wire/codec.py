@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from adsum.core.errors import Invalid
-from adsum.wire.meant import meant
+from adsum.wire import meant
+from adsum.wire.wording import worded
 
 T = TypeVar("T")
 
@@ -37,15 +38,17 @@ def decode(body: bytes | str, kind: type[T]) -> T:
 
 
 def _invalid(message: str, kind: object) -> Invalid:
-    """The library's words, with the path as a field: "Expected `int` <= 65535 - at `$.port`"."""
+    """What must be, with the path as a field, from the library's "Expected `int` <= 65535 - at `$.port`"."""
     at = _AT.search(message)
     problem, path = (message[: at.start()], at["path"]) if at else (message, "")
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         name = mentioned["name"]
-        likely = meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
+        likely = meant.meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
         problem += f"; did you mean `{likely}`?" if likely else ""
         path = f"{path}.{name}" if path else name
+    else:
+        problem = worded(problem, kind, path)
     return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
 
 

@@ -10,12 +10,13 @@ from msgspec import Meta
 from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.gateway.matches import PATH_LENGTH, HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.wire import words
 from adsum.wire.requests import Request
 
 PathText = Annotated[str, Meta(max_length=PATH_LENGTH)]
 Value = Annotated[str, Meta(max_length=rules.VALUE_LENGTH)]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
-ParameterName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~\[\]-]{1,128}$")]
+HeaderName = Annotated[str, Meta(pattern=words.TOKEN)]
+ParameterName = Annotated[str, Meta(pattern=words.PARAMETER)]
 
 
 class PathBody(Request, frozen=True):

@@ -1,4 +1,4 @@
-"""What was probably meant by a field that nothing knows."""
+"""What was probably meant by a field that nothing knows, and what may stand in one that takes a few words only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ _STEP = re.compile(r"\[[^]]*\]|[^.\[\]]+")
 
 def meant(kind: object, path: str, name: str) -> str | None:
     """The field most like `name` of what stands at `path` in a body of `kind`; None if none is like it."""
+    at = _at(kind, path)
+    known = [field.encode_name for field in at.fields] if isinstance(at, inspect.StructType) else []
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def choices(kind: object, path: str) -> list[str]:
+    """The words that may stand at `path` in a body of `kind`; none if others may, too."""
+    at = _at(kind, path)
+    if isinstance(at, inspect.EnumType):
+        return [str(each.value) for each in at.cls]
+    return [str(each) for each in at.values] if isinstance(at, inspect.LiteralType) else []
+
+
+def _at(kind: object, path: str) -> inspect.Type:
+    """The type of what stands at `path`."""
     at = inspect.type_info(kind)
     for step in _STEP.findall(path):
         at = _inside(_present(at), step)
-    at = _present(at)
-    known = [field.encode_name for field in at.fields] if isinstance(at, inspect.StructType) else []
-    return next(iter(get_close_matches(name, known, n=1)), None)
+    return _present(at)
 
 
 def _present(at: inspect.Type) -> inspect.Type:

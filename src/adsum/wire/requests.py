@@ -14,7 +14,22 @@ from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind, Instance, Registration
 from adsum.wire import sharing
 from adsum.wire.codec import decode, encode
-from adsum.wire.words import HEADERS, MAX_RENEWALS, PAIRS, TAGS, Claim, Code, Id, Name, Port, Reason, Streak, Text, Wait
+from adsum.wire.words import (
+    HEADERS,
+    MAX_RENEWALS,
+    PAIRS,
+    SCHEME,
+    TAGS,
+    Claim,
+    Code,
+    Id,
+    Name,
+    Port,
+    Reason,
+    Streak,
+    Text,
+    Wait,
+)
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -84,7 +99,7 @@ class RegistrationBody(Request, frozen=True):
 
     port: Port
     address: Annotated[str, Meta(min_length=1, max_length=rules.ADDRESS_LENGTH)] | None = None
-    scheme: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]{0,15}$")] = "http"
+    scheme: Annotated[str, Meta(pattern=SCHEME)] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
     tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS)] = []

@@ -11,6 +11,7 @@ from adsum.core.errors import Invalid
 from adsum.gateway import matching
 from adsum.wire.answers import Answer
 from adsum.wire.requests import Request
+from adsum.wire.words import METHOD
 
 MAX_URL = 4_096
 """Characters of a request's URL; a longer one is refused."""
@@ -21,11 +22,12 @@ Line = Annotated[str, Meta(max_length=MAX_URL)]
 
 
 class CheckRouteBody(Request, frozen=True):
-    """A request to ask about: a whole URL, or a path for any host."""
+    """A request to ask about: a whole URL, or a path for any host; and whether the gateway has default routes."""
 
     url: Line
-    method: Annotated[str, Meta(pattern=r"^[A-Z][A-Z-]{0,31}$")] = "GET"
+    method: Annotated[str, Meta(pattern=METHOD)] = "GET"
     headers: Annotated[list[tuple[Line, Line]], Meta(max_length=MAX_ASKED_HEADERS)] = []
+    default_routes: bool = True
 
     def to_request(self) -> matching.Request:
         """Raises `Invalid`."""

@@ -23,8 +23,24 @@ PASSED_ON_HEADER: Final = "Adsum-Passed-On"
 """Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
 """Who asks, for the record; without it the caller's address is recorded."""
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="One DNS label")]
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+NAME: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+SCHEME: Final = r"^[a-z][a-z0-9+.-]{0,15}$"
+METHOD: Final = r"^[A-Z][A-Z-]{0,31}$"
+TOKEN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
+PARAMETER: Final = r"^[A-Za-z0-9._~\[\]-]{1,128}$"
+PATTERNS: Final = {
+    NAME: f"1 to {rules.NAME_LENGTH} of a-z, 0-9 and inner hyphens",
+    ID: f"1 to {rules.ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit",
+    SCHEME: "a URL scheme in lower case, such as http, https or grpc",
+    METHOD: "a method in upper case, such as GET",
+    TOKEN: "the name of a header, such as X-User",
+    PARAMETER: "the name of a parameter: letters, digits and . _ ~ [ ] -",
+}
+"""What they mean, for people: a pattern that people's values may fail has its line here."""
+
+Name = Annotated[str, Meta(pattern=NAME, description="One DNS label")]
+Id = Annotated[str, Meta(pattern=ID)]
 
 # What only the model checks, told in the schema too, so that callers can know it before they ask.
 LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
@@ -38,7 +54,7 @@ PAIRS: Final = {
 }
 HEADERS: Final = {
     "propertyNames": {
-        "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$",
+        "pattern": TOKEN,
         "not": {"pattern": "^([Cc]ontent-[Ll]ength|[Tt]ransfer-[Ee]ncoding|[Cc]onnection|[Uu]pgrade)$"},
     },
     "additionalProperties": {"type": "string", "maxLength": rules.VALUE_LENGTH, "pattern": "^[ -~]*$"},
