@@ -59,7 +59,9 @@ def route() -> None:
 @click.option("--query", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this parameter.")
 @click.option("--rewrite", metavar="PATH", help="Replace what the prefix matched.")
 @click.option(
-    "--redirect", metavar="URL", help="Answer with a redirect instead: a path, or scheme://host[:port][/path]."
+    "--redirect",
+    metavar="URL",
+    help="Answer with a redirect instead: a path, or scheme://host[:port][/path]; the query stays.",
 )
 @click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
 @click.option("--try-timeout", metavar="LENGTH", help="For one try.")
@@ -115,9 +117,16 @@ def _condition(text: str) -> dict[str, Any]:
 
 
 def _redirect(url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    said = {"scheme": parts.scheme, "host": parts.hostname, "port": parts.port, "path": parts.path}
-    return {name: value for name, value in said.items() if value}
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise click.BadParameter(f"can't read {url!r}: {error}", param_hint="--redirect") from None
+    if any(sign in url for sign in "?#@"):
+        problem = f"must be a path, or scheme://host[:port][/path], not {url!r}: callers keep their own query"
+        raise click.BadParameter(problem, param_hint="--redirect")
+    said = {"scheme": parts.scheme, "host": parts.hostname, "port": port, "path": parts.path}
+    return {name: value for name, value in said.items() if value not in (None, "")}
 
 
 @route.command(epilog="Example: adsum route ls --json | jq -r '.routes[].route.name'")
@@ -169,16 +178,20 @@ def rm(loaded: Settings, name: str, reason: str) -> None:
 @click.argument("request", metavar="URL|PATH")
 @click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
+@click.option("--no-default-routes", is_flag=True, help="At a gateway that runs with --no-default-routes.")
 @as_json
 @settings(ClientConfig)
-def check(loaded: Settings, request: str, method: str, header: tuple[str, ...], as_json: bool) -> None:
+def check(
+    loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
+) -> None:
     """Tell which route a request would take, where it would go, and why the routes before it don't take it.
 
+    It holds for every gateway that follows this registry; whether it has default routes is a gateway's own setting.
     Nothing is sent to any service. --json prints the answer of POST /api/v1/check-route. The exit code is 3 if no route
     takes the request.
     """
     headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
-    body = wire.CheckRouteBody(request, method.upper(), headers)
+    body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)
     verdict = ask(loaded, lambda client: client.api.check_route(body))
     if as_json:
         output.json(verdict)
@@ -191,9 +204,15 @@ def check(loaded: Settings, request: str, method: str, header: tuple[str, ...], 
 def _tell(verdict: wire.VerdictView) -> None:
     rows = [("not", each.route, each.failed) for each in verdict.passed]
     if verdict.route:
-        kind = "a default route" if verdict.default else " and ".join(verdict.because) or "takes everything"
+        kind = (
+            "a default route, unless the gateway has none"
+            if verdict.default
+            else " and ".join(verdict.because) or "takes everything"
+        )
         rows.insert(0, ("takes it", verdict.route, kind))
-        rows += [("goes to", f"{each.to}{verdict.path}", f"{each.share:.0%}") for each in verdict.to]
+        rows += [("goes to", each.to, f"{each.share:.0%}") for each in verdict.to]
+        if verdict.to:
+            rows.append(("with path", verdict.path, ""))
         if verdict.location:
             rows.append(("redirects to", verdict.location, str(verdict.status)))
         if verdict.preflight:

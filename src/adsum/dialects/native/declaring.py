@@ -45,9 +45,9 @@ class Declaring:
         return await self._withdraw(asked, Title(_ROUTE, asked.path["route"]))
 
     async def check_route(self, asked: Asked) -> Reply:
-        request = (await asked.body(wire.CheckRouteBody)).to_request()
-        snapshot = self._registry.snapshot
-        verdict = explain(self._intents.of(snapshot.documents), snapshot.services, request)
+        body = await asked.body(wire.CheckRouteBody)
+        intent, services = self._intents.of(self._registry.snapshot.documents), self._registry.snapshot.services
+        verdict = explain(intent, services, body.to_request(), default_routes=body.default_routes)
         return Reply(200, wire.encode(wire.VerdictView.of(verdict)))
 
     async def list_upstreams(self, _: Asked) -> Reply:

@@ -247,6 +247,7 @@ ROUTES: Final = (
         {200: wire.VerdictView},
         (422, 503),
         body=wire.CheckRouteBody,
+        text="As at a gateway with default routes, or, with `default_routes` false, at one without.",
     ),
     Route("list_upstreams", "GET", f"{BASE}/upstreams", "Every upstream declared", {200: wire.UpstreamList}, (503,)),
     Route("read_upstream", "GET", _UPSTREAM, "How gateways treat a service", {200: wire.UpstreamView}, (404, 422, 503)),
