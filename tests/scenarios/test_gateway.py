@@ -97,7 +97,7 @@ async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_it
 async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: Door) -> None:
     node = await door.serve()
     async with Asking(door.place.url) as asking, instance("o1") as orders:
-        await _register(asking, "orders", orders)
+        await register(asking, "orders", orders)
         limit = {"requests": 3, "per": "1h"}
         await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
         gateway = await door.open()
