@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.running import RunningDaemon
+
+# Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # The machine may be busy with anything: how long an example takes says nothing.
 settings.register_profile("adsum", deadline=None, suppress_health_check=[HealthCheck.too_slow])

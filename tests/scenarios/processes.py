@@ -33,7 +33,9 @@ class Child:
         self._out, self._errors = folder / f"{name}.out", folder / f"{name}.err"
         settings = folder / "adsum.toml"
         settings.touch()
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ADSUM_", "XDG_", "COV_"))}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("ADSUM_", "XDG_", "COV_", "GRPC_"))
+        }
         with self._out.open("ab") as out, self._errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 argv,
