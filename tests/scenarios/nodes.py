@@ -30,6 +30,7 @@ class Node(Child):
         argv = [*ADSUM, "serve", "--node", f"n{number}", "--listen", f"127.0.0.1:{port}", "--xds", self.xds]
         argv += ["--store", store, "--advertise", f"http://127.0.0.1:{advertised}"]
         super().__init__(f"n{number}", argv, folder)
+        self.number = number
 
 
 class Cluster:

