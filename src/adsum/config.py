@@ -116,7 +116,8 @@ class ServeConfig:
         "Where the catalog is kept: memory:, sqlite:///PATH or etcd://HOST:PORT,…", default_factory=default_store
     )
     advertise: str = setting(
-        "Where other nodes over the same etcd reach this one (default: the first address that it listens on)",
+        "Where other nodes over the same etcd reach this one; with nodes on other hosts never loopback (default: the "
+        "first address that it listens on)",
         metavar="URL",
         default="",
     )
