@@ -64,8 +64,8 @@ async def _register(node: Daemon) -> None:
             (await http.put(path, json={"port": 80, "ttl": 60})).raise_for_status()
 
 
-async def _renewed(node: Daemon) -> set[str]:
-    """The services whose instance was renewed when that node was asked to."""
+async def _renewed(node: Daemon, trouble: str = "can't be asked to renew") -> set[str]:
+    """The services whose instance was renewed when that node was asked to; the others for `trouble` were not."""
     renewed = set()
     async with httpx.AsyncClient(base_url=node.urls[0], trust_env=False) as http:
         for service in SERVICES:
@@ -74,7 +74,7 @@ async def _renewed(node: Daemon) -> set[str]:
                 renewed.add(service)
             else:
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
-                assert "can't be asked to renew" in answer.json()["detail"]
+                assert trouble in answer.json()["detail"]
     return renewed
 
 
@@ -106,6 +106,19 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
         assert len(refusals) == 1, refusals
         assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
         assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
+
+
+async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: Etcd) -> None:
+    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
+        await _register(one)
+        await _share(one, other)
+        etcd.kill()
+        await _until(lambda: one.status().share == other.status().share == 0)
+        for node in (one, other):
+            assert await _renewed(node, "nobody keeps") == set()
+        etcd.start()
+        await _share(one, other)
+        assert await _renewed(one) == await _renewed(other) == set(SERVICES)
 
 
 async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(

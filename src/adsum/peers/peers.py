@@ -54,9 +54,10 @@ class Peers:
         heard = [answer for answer in answers if answer is not None]
         unheard = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in heard))
         if unheard:
-            names = " and ".join(sorted(peer.name for peer in peers))
-            keeps = "it keeps, if it does" if len(peers) == 1 else "one of them keeps, if one does"
-            raise KeeperUnavailable(f"{names} can't be asked to renew what {keeps}; another node may reach its keeper")
+            names = ", ".join(sorted(peer.name for peer, answer in zip(peers, answers, strict=True) if answer is None))
+            if names:
+                raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
+            raise KeeperUnavailable(f"nobody keeps {min(unheard)} just now, and so it can't be renewed")
         lost = dict.fromkeys(each for answer in heard for each in answer.lost)
         return [each for each in lost if all(each in said.lost or each.service in said.not_kept for said in heard)]
 
