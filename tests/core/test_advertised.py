@@ -24,6 +24,7 @@ HOME = "http://127.0.0.1:23786"
         ("http://10.0.0.1:23786", "http://10.0.0.2:23786"),
         (HOME, "http://127.0.0.1:23787", "http://[::1]:23788", "http://localhost:23789"),
         ("", ""),
+        ("http://10.0.0.1:23786", "http://reg-2.example:23786", "http://[", "?"),
     ],
 )
 def test_nodes_at_addresses_of_their_own_on_hosts_or_on_one_are_believed(urls: tuple[str, ...]) -> None:

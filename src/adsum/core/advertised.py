@@ -26,8 +26,7 @@ def doubtful(nodes: Collection[Peer]) -> Sequence[str]:
     near = {url for url in at if _is_loopback(url)}
     if far := min(at.keys() - near, default=""):
         found += [
-            f"{' and '.join(sorted(at[url]))} advertises {url}, which no other host reaches, "
-            f"while {at[far][0]} is at {far}: {REMEDY}"
+            f"{at[url][0]} advertises {url}, which no other host reaches, while {at[far][0]} is at {far}: {REMEDY}"
             for url in sorted(near)
             if len(at[url]) == 1
         ]
@@ -53,8 +52,9 @@ class Doubts:
 
 
 def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+    """What is no URL at all is none; somebody else may have written it."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False
