@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from adsum.core.model import Cause, Instance, Listing, Override, Registration, Status, Why
 
 WHY = Why(Cause.REGISTERED, "test")
+Heard = SimpleQueue[dict[str, Any]]
 
 
 def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.PASSING, **more: Any) -> Listing:
@@ -26,12 +28,14 @@ def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.
 
 class _Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # Head and body in one piece: the second of two would wait 40 ms for the first one's ACK.
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         server: Any = self.server
         path = self.requestline.split()[1]  # `self.path` has lost a doubled slash at its beginning.
         said = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
+        server.heard.put(said)
         body = b"" if self.command == "HEAD" else json.dumps(said).encode()
         self.send_response(server.status)
         self.send_header("content-length", str(len(body)))
@@ -48,9 +52,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None) -> None:
+    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: Heard) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
-        self.id, self.status = id, status
+        self.id, self.status, self.heard = id, status, heard
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
@@ -61,9 +65,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(id: str, status: int = 200, certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
-    """A service that answers with that status, with a certificate and its key over TLS; its port."""
-    with _Server(id, status, certificate) as server:
+def serving(
+    id: str, status: int = 200, certificate: tuple[Path, Path] | None = None, heard: Heard | None = None
+) -> Iterator[int]:
+    """A service that answers with that status, with a certificate and its key over TLS; its port.
+
+    What it is asked is put into `heard`, before it answers.
+    """
+    with _Server(id, status, certificate, SimpleQueue() if heard is None else heard) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
