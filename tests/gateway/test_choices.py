@@ -1,36 +1,25 @@
-"""Whom a gateway's requests go to, on a real Envoy: shares, copies, keys, who is left out, and how many at a time."""
+"""Whom a gateway's requests go to, on a real Envoy: shares, copies, keys, and who is left out."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from adsum.core import catalog
-from adsum.core.changes import Whole
 from adsum.core.model import Listing, Status
 from adsum.gateway.actions import HashOn, Mirror, Retries, Target
-from adsum.gateway.compiled import NOTHING
-from adsum.gateway.intent import Intent
 from adsum.gateway.matches import MatchKind
 from adsum.gateway.matches import Path as Where
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
-from adsum.gateway.shape import Shape
-from adsum.gateway.upstreams import Limits, Outliers, Policy, Upstream
-from tests.gateway.envoys import PATIENCE, free_port, needs_envoy, running
+from adsum.gateway.upstreams import Outliers, Policy, Upstream
+from tests.gateway.calling import gateway
+from tests.gateway.envoys import PATIENCE, free_port, needs_envoy
 from tests.gateway.providers import Heard, listing, serving
 
 pytestmark = needs_envoy
@@ -38,61 +27,6 @@ pytestmark = needs_envoy
 KEYS = [f"user-{n}" for n in range(200)]
 RING, MAGLEV = Policy.RING_HASH, Policy.MAGLEV
 HASHING = ("ring_hash", "maglev")
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    said: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        return str(self.said["id"])
-
-
-class Gateway:
-    """An Envoy that serves those instances; requests to it, all on one connection."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._kept = http.client.HTTPConnection(address, timeout=PATIENCE)
-
-    def get(self, path: str, **headers: str) -> Answer:
-        return self._get(self._kept, path, headers)
-
-    def apart(self, path: str) -> Answer:
-        """On a connection of its own."""
-        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
-        try:
-            return self._get(connection, path, {})
-        finally:
-            connection.close()
-
-    def ids(self, path: str, count: int) -> Counter[str]:
-        """Who answered so many requests."""
-        return Counter(self.get(path).id for _ in range(count))
-
-    @staticmethod
-    def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> Answer:
-        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        response = connection.getresponse()
-        said = json.loads(response.read())
-        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, said)
-
-    def close(self) -> None:
-        self._kept.close()
-
-
-@contextmanager
-def gateway(folder: Path, listings: Sequence[Listing], *intent: Route | Upstream) -> Iterator[Gateway]:
-    routes = tuple(each for each in intent if isinstance(each, Route))
-    upstreams = {each.service: each for each in intent if isinstance(each, Upstream)}
-    snapshot = catalog.load(Whole("e", 1, [(1, each) for each in listings]))
-    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
-    with running(NOTHING.follow(snapshot, Intent(routes, upstreams), {}), shape, folder):
-        found = Gateway(shape.listen[0])
-        yield found
-        found.close()
 
 
 def route(*to: Target, **more: Any) -> Route:
@@ -258,73 +192,3 @@ def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so
         assert calling.ids("/few/", 50) == {"well": 50}
         assert heard.empty()
         assert len(calling.ids("/panic/", 50)) > 1
-
-
-class _Slow(ThreadingHTTPServer):
-    """An instance that answers nothing before it is told to."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.came = threading.Semaphore(0)
-        self.go = threading.Event()
-        outer = self
-
-        class Answer(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer.came.release()
-                outer.go.wait(PATIENCE)
-                body = b'{"id": "slow"}'
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Answer)
-
-
-@contextmanager
-def slow() -> Iterator[_Slow]:
-    with _Slow() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.go.set()
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.parametrize(
-    ("limits", "held"),
-    [(Limits(connections=1, pending=1), 2), (Limits(connections=1, pending=3), 4), (Limits(requests=1), 1)],
-    ids=["one-connection-one-waits", "one-connection-three-wait", "one-request"],
-)
-def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
-    tmp_path: Path, limits: Limits, held: int
-) -> None:
-    with (
-        slow() as server,
-        gateway(
-            tmp_path, [listing("orders", "slow", server.server_address[1])], Upstream("orders", limits=limits)
-        ) as calling,
-        ThreadPoolExecutor(12) as threads,
-    ):
-        asked: list[Future[Answer]] = [threads.submit(calling.apart, "/orders/")]
-        assert server.came.acquire(timeout=PATIENCE)
-        asked += [threads.submit(calling.apart, "/orders/") for _ in range(9)]
-        refused = [each.result() for each in islice(as_completed(asked, PATIENCE), 10 - held)]
-        server.go.set()
-        answers = [each.result(PATIENCE) for each in asked]
-    for answer in refused:
-        assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
-        assert (answer.said["title"], answer.said["service"]) == ("Too many requests", "orders")
-        assert "overflow" in answer.said["reason"]
-        assert answer.headers["retry-after"] == "1"
-    assert Counter(answer.status for answer in answers) == {503: 10 - held, 200: held}

@@ -320,3 +320,14 @@ def test_envoy_takes_whatever_can_be_wanted(tmp_path: Path, intent: Intent, list
     shape = replace(ZONED, roots=certifi.where())
     snapshot = loaded(*SECURE, *listings)
     assert not refused(compiled(snapshot, intent, {"one.example": "10.0.0.9"}), shape, tmp_path)
+
+
+@pytest.mark.parametrize("policy", [Policy.ROUND_ROBIN, Policy.LEAST_REQUEST])
+def test_a_slow_start_is_told_to_either_policy_that_knows_it(policy: Policy) -> None:
+    snapshot = loaded(listing("orders", "o1"))
+    for length in (0.0, 2.5):
+        intent = Intent((), {"orders": Upstream("orders", policy, slow_start=length)})
+        cluster = content(compiled(snapshot, intent).envoy(SHAPE)[Kind.CLUSTER]["orders"])
+        settings = getattr(cluster, f"{policy.value}_lb_config")
+        assert settings.HasField("slow_start_config") is bool(length)
+        assert settings.slow_start_config.slow_start_window.ToTimedelta().total_seconds() == length
