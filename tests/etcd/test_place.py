@@ -31,6 +31,7 @@ def test_what_is_shown_to_people_has_no_password() -> None:
     assert (place.user, place.password) == ("root", "p@ss")
     assert str(place) == "etcd://e1:2379?prefix=/x/"
     assert "p@ss" not in repr(place)
+    assert str(Place.parse("etcd://e1?tls=true")) == "etcd://e1:2379?tls=true"
     assert public("etcd://root:p%40ss@e1:2379?prefix=/x") == "etcd://e1:2379?prefix=/x"
 
 

@@ -330,9 +330,31 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         async with opened(f"{etcd.url}?{query}", "n1") as store, following(store) as follower:
             revision = await store.commit([change("o1")], (await shown(store)).revision)
             assert (await follower.reach(revision)).count == 1
-        with pytest.raises(StoreRefused, match="No such file"):
-            async with opened(f"{etcd.url}?ca=/nowhere.pem"):
+        for wrong, said in (
+            ("", "speaks TLS: add tls=true"),
+            ("?tls=true", "wants a client's certificate: add cert and key"),
+            (f"?ca={files['ca.pem']}", "wants a client's certificate: add cert and key"),
+            (f"?ca={files['client.pem']}", "can't be verified with"),
+            (f"?{query.replace('client.key', 'server.key')}", "the key must be that of cert"),
+            ("?ca=/nowhere.pem", "No such file"),
+        ):
+            with pytest.raises(StoreRefused, match=said):
+                async with opened(f"{etcd.url}{wrong}"):
+                    pass
+
+
+async def test_a_private_authority_has_to_be_named_and_tls_is_not_asked_of_who_speaks_none(tmp_path: Path) -> None:
+    files = _certificates(tmp_path)
+    options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
+    with Etcd(tmp_path, *options, scheme="https") as etcd:
+        with pytest.raises(StoreRefused, match="add ca=FILE"):
+            async with opened(f"{etcd.url}?tls=true"):
                 pass
+        async with opened(f"{etcd.url}?ca={files['ca.pem']}"):
+            pass
+    with Etcd(tmp_path, name="m2") as etcd, pytest.raises(StoreRefused, match="speaks no TLS"):
+        async with opened(f"{etcd.url}?tls=true"):
+            pass
 
 
 def _certificates(folder: Path) -> dict[str, str]:

@@ -67,8 +67,14 @@ class Place:
 
     def __str__(self) -> str:
         """For people and logs: who we are there is not shown."""
-        shown = {each: getattr(self, each) for each in ("prefix", "ca", "cert", "key") if getattr(self, each)}
-        options = "&".join(f"{name}={value}" for name, value in shown.items())
+        said = {
+            "prefix": self.prefix,
+            "tls": "true" if self.tls else "",
+            "ca": self.ca,
+            "cert": self.cert,
+            "key": self.key,
+        }
+        options = "&".join(f"{name}={value}" for name, value in said.items() if value)
         return f"{SCHEME}{','.join(self.hosts)}{'?' if options else ''}{options}"
 
     def under(self, prefix: str) -> Place:

@@ -15,6 +15,7 @@ from adsum.clock import SystemClock
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
+from adsum.etcd import encryption
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import STORE_PREFIX, Place
@@ -94,11 +95,17 @@ class EtcdStore:
             self._presence.attach(self._etcd)
 
     async def _begin(self, following: Following) -> None:
+        """Return when etcd answered. Raises `Refused` for what waiting does not mend, and `StoreRefused`."""
         while True:
+            wrong = await encryption.mistake(self.place)
+            if wrong:
+                raise Refused(wrong)
             try:
                 await following.begin()
                 await self._load_trail()
             except Unreachable as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise Refused("no authority that is known here vouches for its certificate: add ca=FILE") from None
                 _log.warning("%s does not answer yet: %s", self.place, error)
                 await self._clock.sleep(0.5)
             else:
