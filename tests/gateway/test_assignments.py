@@ -124,3 +124,12 @@ def test_schemes_say_how_a_service_is_spoken_to(schemes: tuple[str, ...], http2:
     assert (traits.http2, traits.encryption) == (http2, encryption)
     assert Traits.of(instances, Protocol.HTTP2).http2
     assert not Traits.of(instances, Protocol.HTTP1).http2
+
+
+def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:
+    listings = [
+        listing("orders", "secure", 1, scheme="grpcs"),
+        listing("orders", "plain", 2, scheme="grpc", weight=0),
+    ]
+    assert ports(assignment("orders", listings, {}, reader=Reader.GRPC)) == ["2"]
+    assert ports(assignment("orders", listings, {})) == ["1"]

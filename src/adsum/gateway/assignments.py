@@ -30,7 +30,12 @@ _BEST_FIRST: Final = tuple(Status)
 
 
 class Reader(Enum):
-    """Who reads an assignment. gRPC uses HEALTHY endpoints only: the degraded are a lower priority of healthy ones."""
+    """Who reads an assignment.
+
+    gRPC uses HEALTHY endpoints only: the degraded are a lower priority of healthy ones. Its channels decide themselves
+    whether they speak TLS (gRFC A29), to all instances alike, and ours do not: to one that expects it, nothing may be
+    sent in plain text.
+    """
 
     ENVOY = "envoy"
     GRPC = "grpc"
@@ -55,9 +60,11 @@ def assignment(
 ) -> Any:
     """The endpoints of a cluster, for a reader in `zone` ("": anywhere), which are used before those elsewhere.
 
-    An instance whose address is a name stands at its IP in `addresses`; without one it is left out.
+    An instance whose address is a name stands at its IP in `addresses`; without one it is left out. So is one that
+    speaks TLS, for gRPC.
     """
-    entries = _entries(_without_reserve(list(listings)), addresses, zone, reader)
+    reached = [each for each in listings if reader is Reader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
+    entries = _entries(_without_reserve(reached), addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
     priorities = sorted({entry.place.priority for entry in entries})  # Envoy wants them from 0 without gaps.
