@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +34,7 @@ class _Echo(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         server: Any = self.server
+        time.sleep(server.takes)
         path = self.requestline.split()[1]  # `self.path` has lost a doubled slash at its beginning.
         said = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
         server.heard.put(said)
@@ -52,9 +54,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: Heard) -> None:
+    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: Heard, takes: float) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
-        self.id, self.status, self.heard = id, status, heard
+        self.id, self.status, self.heard, self.takes = id, status, heard, takes
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
@@ -66,13 +68,17 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(
-    id: str, status: int = 200, certificate: tuple[Path, Path] | None = None, heard: Heard | None = None
+    id: str,
+    status: int = 200,
+    certificate: tuple[Path, Path] | None = None,
+    heard: Heard | None = None,
+    takes: float = 0.0,
 ) -> Iterator[int]:
     """A service that answers with that status, with a certificate and its key over TLS; its port.
 
-    What it is asked is put into `heard`, before it answers.
+    What it is asked is put into `heard`, before it answers. An answer `takes` so many seconds.
     """
-    with _Server(id, status, certificate, SimpleQueue() if heard is None else heard) as server:
+    with _Server(id, status, certificate, SimpleQueue() if heard is None else heard, takes) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

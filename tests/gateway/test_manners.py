@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ ROUTES = (
 
 
 NEVER_OUT = Outliers(consecutive=0)
-INTENT = Intent(ROUTES, {name: Upstream(name, outliers=NEVER_OUT) for name in ("half", "failing")})
+INTENT = Intent(ROUTES, {name: Upstream(name, outliers=NEVER_OUT) for name in ("half", "failing", "broken")})
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,7 @@ def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             instance("reserved", "reserve", weight=0),
             *(instance("shared", f"old{n}") for n in range(2)),
             instance("shared", "canary", tags=("canary",)),
+            *(listing("broken", f"b{n}", stack.enter_context(serving(f"b{n}", 503, takes=0.2))) for n in range(2)),
         ]
         compiled = NOTHING.follow(catalog.load(Whole("e", 1, [(1, each) for each in listings])), INTENT, {})
         with running(compiled, shape, folder):
@@ -113,6 +115,16 @@ def call(folder: Path, shape: Shape) -> Iterator[Any]:
 
     yield call
     caller.close()
+
+
+def logged(folder: Path, path: str, count: int) -> list[dict[str, Any]]:
+    """The lines about that path, once there are so many."""
+    deadline = time.monotonic() + PATIENCE
+    lines: list[str] = []
+    while len(lines) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+        lines = [line for line in (folder / "envoy.log").read_text().splitlines() if path in line]
+    return [json.loads(line) for line in lines]
 
 
 def test_a_service_sees_its_own_paths_and_what_was_cut_off(call: Any) -> None:
@@ -183,6 +195,23 @@ def test_failures_of_other_methods_are_the_callers_to_judge(call: Any) -> None:
     assert {call("/once")[0] for _ in range(20)} == {200, 503}
 
 
+def test_a_service_that_fails_is_not_sent_every_request_thrice(shape: Shape, folder: Path) -> None:
+    callers, calls = 100, 8
+
+    def work(_: int) -> set[int]:
+        caller = Caller(shape)
+        try:
+            return {caller("GET", "/broken/thrice", "gateway.test")[0].status for _ in range(calls)}
+        finally:
+            caller.close()
+
+    with ThreadPoolExecutor(callers) as pool:
+        assert set().union(*pool.map(work, range(callers))) == {503}
+    tries = [line["tries"] for line in logged(folder, "/broken/thrice", callers * calls)]
+    assert sum(tries) < 2 * len(tries)
+    assert max(tries) == 3, "while few are tried again, everybody is"
+
+
 def test_headers_are_set_added_and_removed_as_they_are_written(call: Any) -> None:
     _, answered, said = call("/edits", x_set="a", x_add="a", x_gone="a")
     headers = {name.lower(): value for name, value in said["headers"].items()}
@@ -243,11 +272,6 @@ def test_a_canary_gets_its_share_and_no_more(call: Any) -> None:
 
 def test_every_request_is_a_line_of_json(call: Any, folder: Path) -> None:
     call("/orders/lines?x=1")
-    deadline = time.monotonic() + PATIENCE
-    lines: list[str] = []
-    while not lines and time.monotonic() < deadline:
-        time.sleep(0.05)
-        lines = [line for line in (folder / "envoy.log").read_text().splitlines() if "/orders/lines" in line]
-    said = json.loads(lines[0])
+    (said,) = logged(folder, "/orders/lines", 1)
     assert said["path"] == "/orders/lines?x=1"
     assert (said["service"], said["instance"], said["status"]) == ("orders", "o1", 200)

@@ -77,13 +77,17 @@ class Limits:
     """Circuit breakers of each gateway: past them, requests are answered 503 at once.
 
     They guard the gateway's own memory; Envoy's defaults (1,024, and 3 retries) fail requests in an ordinary rush.
-    `retries` at once are always allowed, beyond them `retry_share` of the requests that run: the retry budget.
+
+    The retry budget: so many `retries` at once, or `retry_share` of the requests that run and wait, whichever is more.
+    When an instance is killed, all its requests are tried again at once: 25 is what failed none of them in trials with
+    up to 60 callers at 3 instances (20 failed some). A service that fails got 1.5 times the load of 60 callers by it,
+    and less from more of them; from less than about 30 it gets every retry.
     """
 
     connections: int = 10_000
     pending: int = 10_000
     requests: int = 100_000
-    retries: int = 256
+    retries: int = 25
     retry_share: float = 0.2
 
     def __post_init__(self) -> None:
