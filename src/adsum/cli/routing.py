@@ -202,14 +202,14 @@ def check(
 
 
 def _tell(verdict: wire.VerdictView) -> None:
-    rows = [("not", each.route, each.failed) for each in verdict.passed]
+    rows = []
     if verdict.route:
         kind = (
             "a default route, unless the gateway has none"
             if verdict.default
             else " and ".join(verdict.because) or "takes everything"
         )
-        rows.insert(0, ("takes it", verdict.route, kind))
+        rows.append(("takes it", verdict.route, kind))
         rows += [("goes to", each.to, f"{each.share:.0%}") for each in verdict.to]
         if verdict.to:
             rows.append(("with path", verdict.path, ""))
@@ -217,6 +217,7 @@ def _tell(verdict: wire.VerdictView) -> None:
             rows.append(("redirects to", verdict.location, str(verdict.status)))
         if verdict.preflight:
             rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
+    rows += [("not", each.route, each.failed) for each in verdict.passed]
     output.table(("", "", ""), rows)
 
 
