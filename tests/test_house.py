@@ -19,7 +19,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 # Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
 FLOORS = (
     ("core",),
-    ("balance", "gateway", "ports", "places"),
+    ("balance", "gateway", "ports", "places", "protobufs"),
     ("wire", "etcd", "consul"),
     ("watches", "clock", "systemd"),
     ("registry",),

@@ -19,11 +19,13 @@ from adsum.telemetry import gateways
 
 if TYPE_CHECKING:
     from adsum.core.catalog import Snapshot
-    from adsum.dialects.xds import Load, StreamStatus, Xds
+    from adsum.dialects.xds import StreamStatus, Xds
     from adsum.gateway.intent import Intent
 
 MOST_SHOWN: Final = 200
 """Gateways that a status lists, those that reject something first."""
+MOST_SERVICES: Final = 1_000
+"""Services whose traffic a status tells."""
 NEEDED: Final = "grpcio and xds-protos (pip install 'adsum[registry]')"
 
 _log = logging.getLogger("adsum.control")
@@ -88,14 +90,24 @@ class Control:
         if xds is None:
             return []
         known = sorted(xds.streams.statuses(), key=lambda each: not each.rejections)[:MOST_SHOWN]
-        return [_view(each, xds.loads.total(each.node)) for each in known]
+        return [_view(each, xds) for each in known]
+
+    def traffic(self) -> list[wire.TrafficView]:
+        """What gateways answered by service; at most `MOST_SERVICES`, those with the most errors first."""
+        known = [] if self._xds is None else list(self._xds.traffic.by_service().items())
+        known.sort(key=lambda each: (-each[1].errors, -each[1].requests, each[0]))
+        return [
+            wire.TrafficView(service, each.requests, each.errors, round(each.p50, 6), round(each.p99, 6))
+            for service, each in known[:MOST_SERVICES]
+        ]
 
     def metrics(self) -> Iterable[Metric]:
         """For Prometheus."""
         return () if self._xds is None else gateways.metrics(self._xds)
 
 
-def _view(status: StreamStatus, load: Load) -> wire.GatewayView:
+def _view(status: StreamStatus, xds: Xds) -> wire.GatewayView:
+    answered = xds.traffic.gateway(status.node)
     return wire.GatewayView(
         node=status.node,
         client=status.client,
@@ -103,7 +115,9 @@ def _view(status: StreamStatus, load: Load) -> wire.GatewayView:
         since=round(status.since, 3),
         revision=status.revision,
         rejects=status.rejections,
-        requests=load.requests,
-        errors=load.errors,
-        in_progress=load.in_progress,
+        requests=answered.requests,
+        errors=answered.errors,
+        in_progress=xds.traffic.running(status.node),
+        p50=round(answered.p50, 6),
+        p99=round(answered.p99, 6),
     )

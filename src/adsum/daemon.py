@@ -213,6 +213,7 @@ class Daemon:
             condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
+            traffic=self._control.traffic(),
         )
 
     def _admit(self, address: str) -> None:

@@ -33,6 +33,8 @@ class Instance:
         self.calls: list[Arrival] = []
         self.health = b"200 OK"
         """The status line of /health."""
+        self.answer = b"200 OK"
+        """The status line of everything else."""
         self.location = ""
         """Where /health redirects to, if it does."""
         self.probed = 0
@@ -63,7 +65,7 @@ class Instance:
     def _answer(self, head: bytes) -> bytes:
         lines = head.decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-        body, status, extra = self.id.encode(), b"200 OK", b""
+        body, status, extra = self.id.encode(), self.answer, b""
         if lines[0].split()[1] == "/health":
             self.probed += 1
             status = self.health

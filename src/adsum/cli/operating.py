@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from adsum import wire
@@ -15,6 +17,10 @@ from adsum.client.client import Client
 from adsum.config import ClientConfig
 from adsum.core.model import MAX_OVERRIDE
 
+MOST: Final = 20
+"""Services whose traffic people are shown, those with the most errors first; programs are told more."""
+
+_ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
 
 
@@ -117,6 +123,9 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
 def status(loaded: Settings, as_json: bool) -> None:
     """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
 
+    REQUESTS and ERRORS (5xx) are what callers got from the gateways that this node tells what to do, since each of them
+    began: a request counts once, however often it was tried. P50 and P99 are how long the latest minute's took.
+
     Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
     """
     node = ask(loaded, lambda client: client.api.status())
@@ -129,7 +138,12 @@ def status(loaded: Settings, as_json: bool) -> None:
             output.table(("NODE", "AT", "KEEPS"), _nodes(node))
         if node.gateways:
             output.line("")
-            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", "REQUESTS", "ERRORS", "REJECTS"), _gateways(node))
+            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "REJECTS"), _gateways(node))
+        if node.traffic:
+            output.line("")
+            output.table(("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MOST]])
+        if len(node.traffic) > MOST:
+            output.say(f"and {len(node.traffic) - MOST} services more: --json tells them")
     if not node.ready:
         raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready: {node.unready}")
 
@@ -170,9 +184,15 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
             each.client,
             output.ago(each.since),
             str(each.revision),
-            str(each.requests or ""),
-            str(each.errors or ""),
+            *_answered(each),
             "; ".join(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())),
         )
         for each in node.gateways
     ]
+
+
+def _answered(each: wire.GatewayView | wire.TrafficView) -> tuple[str, ...]:
+    if not each.requests:
+        return ("", "", "", "")
+    p50, p99 = (output.took(length) if length else "" for length in (each.p50, each.p99))
+    return (str(each.requests), str(each.errors), p50, p99)

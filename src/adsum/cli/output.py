@@ -97,6 +97,11 @@ def lasted(length: float) -> str:
     return f"{length // 86_400:.0f} d"
 
 
+def took(length: float) -> str:
+    """A short length of time in three digits, for people: `0.42 ms`, `17 ms`, `1.5 s`."""
+    return f"{length:.3g} s" if length >= 1.0 else f"{length * 1_000:.3g} ms"
+
+
 def clock(at: float) -> str:
     """An instant as local time of day."""
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")

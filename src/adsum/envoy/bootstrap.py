@@ -24,6 +24,10 @@ BACKOFF: Final = (0.1, 1.0)
 """Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
 KEEPALIVE: Final = (10.0, 5.0)
 """Seconds between two pings of the registry, and within which each is answered; else another node is tried."""
+SUMMED_UP: Final = 5.0
+"""Seconds between two times that Envoy sums up its figures."""
+FIGURES: Final = 1_000
+"""Figures that the registry is told in one message, so that it does something else in between."""
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 
@@ -42,6 +46,7 @@ def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
             "lds_config": _from_stream(),
         },
         "cluster_manager": {"load_stats_config": _stream("GRPC")},
+        "stats_sinks": [_figures()],
     }
 
 
@@ -78,7 +83,7 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "node": node,
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
-        "stats_flush_interval": "5s",
+        "stats_flush_interval": _seconds(SUMMED_UP),
         "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
         "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}]},
     }
@@ -138,6 +143,20 @@ def _stream(kind: str) -> dict[str, Any]:
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
         "grpc_services": [{"envoy_grpc": {"cluster_name": REGISTRY, "retry_policy": retries}}],
+    }
+
+
+def _figures() -> dict[str, Any]:
+    """The registry is told the figures whenever they are summed up; that costs no request anything."""
+    return {
+        "name": "envoy.stat_sinks.metrics_service",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.metrics.v3.MetricsServiceConfig",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": REGISTRY}},
+            "histogram_emit_mode": "HISTOGRAM",
+            "batch_size": FIGURES,
+        },
     }
 
 

@@ -2,8 +2,9 @@
 
 Envoy would keep about 130 for every service and more for every route; nearly all of them are never looked at, and each
 costs memory and time in every scrape. Kept is what answers: how much, how well, how fast and to where, by service and
-by route; what was held back (retries, ejections, limits); and how Envoy itself is. What single instances were sent
-goes to the registry as load reports (LRS), which Envoy makes without figures of its own; it refuses to do both.
+by route; what was held back (retries, ejections, limits); and how Envoy itself is. The registry is told the same. What
+single instances were sent goes to the registry as load reports (LRS), which Envoy makes without figures of its own; it
+refuses to do both.
 """
 
 from __future__ import annotations

@@ -1,17 +1,10 @@
-"""etcd's messages: names and numbers of fields are those of its rpc.proto, kv.proto and auth.proto.
-
-They are described here and built when first needed, in a pool of their own: generated modules would demand the very
-version of protobuf that made them, and a second copy in the common pool would clash with other etcd clients in the
-same process.
-"""
+"""etcd's messages: names and numbers of fields are those of its rpc.proto, kv.proto and auth.proto."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-PACKAGE: Final = "adsum.etcd"
+from adsum import protobufs
 
 _MESSAGES: Final = {
     "KeyValue": "bytes key=1, int64 create_revision=2, int64 mod_revision=3, int64 version=4, bytes value=5, "
@@ -53,45 +46,5 @@ _MESSAGES: Final = {
     "AuthenticateRequest": "string name=1, string password=2",
     "AuthenticateResponse": "Header header=1, string token=2",
 }
-_FIELD: Final = descriptor_pb2.FieldDescriptorProto
-_SCALARS: Final = {
-    "bytes": _FIELD.TYPE_BYTES,
-    "string": _FIELD.TYPE_STRING,
-    "bool": _FIELD.TYPE_BOOL,
-    "int32": _FIELD.TYPE_INT32,
-    "int64": _FIELD.TYPE_INT64,
-    "uint64": _FIELD.TYPE_UINT64,
-}
-
-
-def _described() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(name="adsum/etcd.proto", package=PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field in filter(None, fields.split(", ")):
-            *marks, kind, rest = field.split(" ")
-            title, _, number = rest.partition("=")
-            told = message.field.add(name=title, number=int(number), label=_FIELD.LABEL_OPTIONAL)
-            if "repeated" in marks:
-                told.label = _FIELD.LABEL_REPEATED
-            if "oneof" in marks:
-                if not message.oneof_decl:
-                    message.oneof_decl.add(name="one")
-                told.oneof_index = 0
-            if kind in _SCALARS:
-                told.type = _SCALARS[kind]
-            else:
-                told.type, told.type_name = _FIELD.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
-    return file
-
-
-def _built() -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(_described().SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in _MESSAGES
-    }
-
-
-MESSAGE: Final = _built()
+MESSAGE: Final = protobufs.classes("adsum.etcd", _MESSAGES)
 """The class of each message, by its name."""

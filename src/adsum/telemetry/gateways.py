@@ -1,4 +1,4 @@
-"""What Prometheus is told of gateways and gRPC clients, and of the requests that they report."""
+"""What Prometheus is told of gateways and gRPC clients, and of the requests that gateways answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def metrics(xds: Xds) -> Iterable[Metric]:
-    """Streams by program, what is sent and rejected, and the requests to each service that clients report."""
+    """Streams by program, what is sent and rejected, and what gateways say of requests and of tries."""
     streams = xds.streams
     programs = GaugeMetricFamily("adsum_xds_streams", "Open streams of gateways and gRPC clients", labels=["program"])
     for program, count in sorted(streams.programs().items()):
@@ -24,30 +24,37 @@ def metrics(xds: Xds) -> Iterable[Metric]:
     yield rejections
     yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.pushes)
     yield CounterMetricFamily("adsum_xds_shed", "Streams cut off because they did not read", value=streams.shed)
-    yield from _loads(xds)
+    yield from _answered(xds)
+    yield from _tries(xds)
 
 
-def _loads(xds: Xds) -> Iterable[Metric]:
-    requests = CounterMetricFamily("adsum_routed_requests", "Requests that clients routed", labels=["service"])
-    errors = CounterMetricFamily("adsum_routed_errors", "Those of them that failed", labels=["service"])
-    dropped = CounterMetricFamily("adsum_routed_dropped", "Requests that clients did not route", labels=["service"])
-    running = GaugeMetricFamily("adsum_routed_in_progress", "Requests in progress at clients", labels=["service"])
-    for service, load in sorted(xds.loads.by_service().items()):
-        requests.add_metric([service], load.requests)
-        errors.add_metric([service], load.errors)
-        dropped.add_metric([service], load.dropped)
-        running.add_metric([service], load.in_progress)
-    yield from (requests, errors, dropped, running)
-    yield from _instance_loads(xds)
-
-
-def _instance_loads(xds: Xds) -> Iterable[Metric]:
-    labels = ["service", "instance"]
-    requests = CounterMetricFamily(
-        "adsum_routed_instance_requests", "Requests that clients routed to it", labels=labels
+def _answered(xds: Xds) -> Iterable[Metric]:
+    everything = "Requests that the gateway answered since its Envoy began, whoever gave the answer"
+    requests = CounterMetricFamily("adsum_gateway_requests", everything, labels=["gateway"])
+    errors = CounterMetricFamily("adsum_gateway_errors", "Those of them answered with 5xx", labels=["gateway"])
+    labels = ["gateway", "service"]
+    of_service = CounterMetricFamily(
+        "adsum_gateway_service_requests",
+        "Requests that the gateway answered for the service: each once, with the answer that its caller got",
+        labels=labels,
     )
-    errors = CounterMetricFamily("adsum_routed_instance_errors", "Those of them that failed", labels=labels)
+    its_errors = CounterMetricFamily("adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels)
+    for gateway, service, answered in xds.traffic.each():
+        label, counts = ([gateway, service], (of_service, its_errors)) if service else ([gateway], (requests, errors))
+        counts[0].add_metric(label, answered.requests)
+        counts[1].add_metric(label, answered.errors)
+    yield from (requests, errors, of_service, its_errors)
+
+
+def _tries(xds: Xds) -> Iterable[Metric]:
+    labels = ["service", "instance"]
+    tries = CounterMetricFamily(
+        "adsum_instance_tries",
+        "Tries that gateways made at the instance: a request tried again counts again, one that found none not at all",
+        labels=labels,
+    )
+    failed = CounterMetricFamily("adsum_instance_tries_failed", "Those of them that failed", labels=labels)
     for key, load in sorted(xds.instance_loads(), key=lambda each: each[0]):
-        requests.add_metric([*key], load.requests)
-        errors.add_metric([*key], load.errors)
-    yield from (requests, errors)
+        tries.add_metric([*key], load.tries)
+        failed.add_metric([*key], load.failed)
+    yield from (tries, failed)

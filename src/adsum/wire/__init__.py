@@ -20,6 +20,7 @@ from adsum.wire.answers import (
     Renewed,
     ServiceList,
     ServiceSummary,
+    TrafficView,
     Unaware,
     Written,
 )
@@ -142,6 +143,7 @@ __all__ = [
     "Streak",
     "Synced",
     "Text",
+    "TrafficView",
     "Unaware",
     "UpstreamBody",
     "UpstreamList",

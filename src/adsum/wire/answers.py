@@ -107,7 +107,9 @@ class GatewayView(Answer, frozen=True):
     """A gateway or gRPC client that a node keeps informed. `since` is on the wall clock.
 
     `revision` is what it routes by, as far as it said; `rejects` what it will not take, by kind, in its own words.
-    `requests` and `errors` are what it reported since it came.
+    `requests` are those that a gateway answered since its Envoy began, whoever gave the answer, and `errors` those of
+    them that callers got 5xx for; `p50` and `p99` are seconds that the latest minute's took. A gateway says so every
+    5 s; gRPC clients say nothing of it.
     """
 
     node: str
@@ -119,6 +121,22 @@ class GatewayView(Answer, frozen=True):
     requests: int = 0
     errors: int = 0
     in_progress: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+
+
+class TrafficView(Answer, frozen=True):
+    """What the gateways that are connected here answered for a service since each began.
+
+    A request counts once, with the answer that its caller got, however often it was tried; those that found no instance
+    count as well. `p50` and `p99` are seconds that answers of instances took in the latest minute.
+    """
+
+    service: str
+    requests: int = 0
+    errors: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
 
 
 class NodeStatus(Answer, frozen=True):
@@ -158,6 +176,8 @@ class NodeStatus(Answer, frozen=True):
     """Services whose guard holds back expiries, and how many."""
     gateways: list[GatewayView] = []
     """Gateways and gRPC clients; of many, some, and first those that reject something."""
+    traffic: list[TrafficView] = []
+    """What gateways answered by service; of many, some, and first those with the most errors."""
 
 
 class Problem(Answer, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 
 from adsum.core.catalog import Snapshot
 from adsum.dialects.xds import asked, delta
+from adsum.dialects.xds.figures import MESSAGE
 from adsum.dialects.xds.session import Session
 from adsum.gateway.intent import Intent
 from adsum.gateway.resources import Kind, Resource, pack
@@ -185,3 +187,29 @@ def _name(any_message: Any) -> str:
     kind = Kind(any_message.type_url)
     message = _MESSAGES[kind].FromString(any_message.value)
     return str(message.cluster_name if kind is EDS else message.name)
+
+
+Times = Mapping[float, int]
+"""How many answers took at most so many milliseconds, but longer than what is there before; inf: longer than all."""
+
+
+def said(node: str, **figures: float | Times) -> bytes:
+    """Figures of a gateway, by Envoy's names."""
+    message = MESSAGE["StreamMetricsMessage"]()
+    message.identifier.node.id = node
+    for name, figure in figures.items():
+        metric = message.envoy_metrics.add(name=name).metric.add()
+        if isinstance(figure, Mapping):
+            _fill(metric.histogram, figure)
+        else:
+            metric.counter.value = figure
+            metric.gauge.value = figure
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def _fill(histogram: Any, times: Times) -> None:
+    for bound, count in times.items():
+        histogram.sample_count += count
+        if bound < inf:
+            histogram.bucket.add(upper_bound=bound, cumulative_count=histogram.sample_count)

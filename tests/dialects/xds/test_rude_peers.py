@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from adsum.config import ServeConfig
 from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_NAME, MAX_NODE
 from adsum.gateway.shape import Shape
-from tests.dialects.xds.fakes import CDS, EDS
+from tests.dialects.xds.fakes import CDS, EDS, said
 from tests.running import RunningDaemon
 
 LONG = 30.0
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA, SOTW = f"{ADS}/DeltaAggregatedResources", f"{ADS}/StreamAggregatedResources"
 LRS = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
+METRICS = "/envoy.service.metrics.v3.MetricsService/StreamMetrics"
 SHAPE = Shape(listen=("127.0.0.1:8080",)).metadata()
 
 
@@ -123,7 +125,7 @@ class World:
     def __init__(self) -> None:
         self.daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="127.0.0.1:0", store="memory:", node="test"))
         self.peers: list[Peer] = []
-        self._port = 1_000
+        self.port = 1_000
         self.register()
         self.good = Gateway(self.daemon.xds)
         self.peers.append(self.good)
@@ -134,15 +136,18 @@ class World:
         return self.peers[-1]
 
     def register(self) -> None:
-        self._port += 1
-        body = {"port": self._port, "address": "127.0.0.1"}
+        self.port += 1
+        body = {"port": self.port, "address": "127.0.0.1"}
         httpx.put(f"{self.daemon.url}/api/v1/services/orders/instances/a", json=body).raise_for_status()
 
     def check(self) -> None:
         """A change reaches the one that keeps the rules, and it is still the same stream."""
         self.register()
-        until(lambda: self.good.ports() == [self._port])
+        until(lambda: self.good.ports() == [self.port])
         assert self.good.end is None
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.daemon.url}/metrics").text
 
     def close(self) -> None:
         for peer in self.peers:
@@ -181,6 +186,12 @@ RUDE = {
     ),
     "no load report": (LRS, b"\xff\xff\xff\xff", "this is no load report"),
     "load of nobody": (LRS, LoadStatsRequest().SerializeToString(), "which node"),
+    "no figures": (METRICS, b"\xff\xff\xff\xff", "these are no figures"),
+    "figures of nobody": (METRICS, said(""), "which node"),
+    "figures of a long node": (METRICS, said("x" * (MAX_NODE + 1)), "which node"),
+    "less than nothing": (METRICS, said("good", **{"cluster.orders.upstream_rq_2xx": -1.0}), "counts are from 0"),
+    "no number": (METRICS, said("good", **{"http.gateway.downstream_rq_5xx": math.nan}), "counts are from 0"),
+    "beyond counting": (METRICS, said("good", **{"http.gateway.downstream_rq_5xx": math.inf}), "counts are from 0"),
 }
 
 
@@ -226,23 +237,25 @@ def test_streams_that_come_and_go_leave_nothing(world: World) -> None:
     world.check()
 
 
-def test_load_reports_are_summed_up_by_gateway_and_service(world: World) -> None:
+def test_load_reports_are_told_as_tries_by_instance(world: World) -> None:
     peer = world.peer(LRS)
     report = LoadStatsRequest()
     report.node.id = "good"
-    for name, issued in (("orders", 5), ("orders?tag=canary", 2), ("no-service-of-ours", 100)):
-        part = report.cluster_stats.add(cluster_name=name, total_dropped_requests=1).upstream_locality_stats.add()
-        part.total_issued_requests, part.total_error_requests, part.total_requests_in_progress = issued, 1, 3
+    for name in ("orders", "no-service-of-ours"):
+        part = report.cluster_stats.add(cluster_name=name).upstream_locality_stats.add()
+        one = part.upstream_endpoint_stats.add(total_issued_requests=7, total_error_requests=1)
+        one.address.socket_address.address, one.address.socket_address.port_value = "127.0.0.1", world.port
     peer.say(report.SerializeToString(), report.SerializeToString())
-    until(lambda: peer.heard)
+    until(lambda: 'adsum_instance_tries_total{instance="a",service="orders"} 14.0' in world.metrics())
+    assert 'adsum_instance_tries_failed_total{instance="a",service="orders"} 2.0' in world.metrics()
     assert LoadStatsResponse.FromString(peer.heard[0]).send_all_clusters
+    assert "no-service-of-ours" not in world.metrics()
 
-    def view() -> dict[str, Any]:
-        (found,) = httpx.get(f"{world.daemon.url}/api/v1/status").json()["gateways"]
-        return dict(found)
 
-    until(lambda: view().get("requests") == 14)
-    assert (view()["errors"], view()["in_progress"]) == (4, 6)
-    metrics = httpx.get(f"{world.daemon.url}/metrics").text
-    assert 'adsum_routed_requests_total{service="orders"} 14.0' in metrics
-    assert "no-service-of-ours" not in metrics
+def test_figures_of_a_gateway_that_is_told_elsewhere_are_turned_away(world: World) -> None:
+    assert world.peer(METRICS).say(said("stranger")).status()[0] == "UNAVAILABLE"
+    peer = world.peer(METRICS).say(said("good", **{"cluster.orders.upstream_rq_5xx": 3}))
+    until(lambda: 'adsum_gateway_service_errors_total{gateway="good",service="orders"} 3.0' in world.metrics())
+    assert peer.end is None
+    peer.close()
+    until(lambda: "adsum_gateway_service_errors_total{" not in world.metrics())

@@ -1,9 +1,10 @@
-"""xDS v3: the language of Envoy and of proxyless gRPC (ADS in both variants, LRS). See envoyproxy.io's
+"""xDS v3: the language of Envoy and of proxyless gRPC (ADS in both variants, LRS, MetricsService). See envoyproxy.io's
 "xDS REST and gRPC protocol" for the rules that `delta`, `sotw` and `session` follow.
 """
 
 from adsum.dialects.xds.knowledge import StreamStatus
 from adsum.dialects.xds.loads import Load
+from adsum.dialects.xds.traffic import Summary
 from adsum.dialects.xds.xds import Xds
 
-__all__ = ["Load", "StreamStatus", "Xds"]
+__all__ = ["Load", "StreamStatus", "Summary", "Xds"]

@@ -44,9 +44,13 @@ LOOK: Final = 1.0
 """Seconds between two looks for streams that stall, or have waited for long enough."""
 AT_ONCE: Final = 64
 """Streams that are told at once; of more, the rest is told after others had their turn."""
-LOADS_EVERY: Final = 10
-"""Seconds between two reports of load by a client."""
+LOADS_EVERY: Final = 5
+"""Seconds between two reports of load by a client; Envoy counts for a service from the first one after that came."""
 MAX_PLACES: Final = 20_000
 """Places (service, address, port) whose load is kept; further ones are not counted, those that left are forgotten."""
-MAX_LOADS: Final = 10_000
-"""Pairs of client and service whose load is kept; further ones are not counted."""
+MAX_FIGURES: Final = 20_000
+"""Pairs of gateway and cluster whose figures are kept; further ones are not shown, those that left are forgotten."""
+MAX_BUCKETS: Final = 64
+"""Buckets of latencies; a stream that tells more is ended."""
+MAX_COUNT: Final = 2**53
+"""What a gateway may count to, as its floats do; a stream that says more is ended."""

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from adsum.core.errors import Invalid
 from adsum.dialects.xds.asked import Node
+from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
 from adsum.dialects.xds.knowledge import KindStatus, Rejections, StreamStatus
 from adsum.dialects.xds.pauses import Pauses
@@ -37,6 +38,8 @@ class Streams:
         self._pauses = Pauses()
         self._all: dict[Stream, None] = {}
         self._of: dict[Session, Stream] = {}
+        self._told: dict[str, list[Gateways]] = {}
+        """What gateways are told, by node: one whose Envoy is being replaced is there twice."""
         self._waiting: deque[Stream] = deque()
         self._turn: asyncio.Handle | None = None
         self.rejections = Rejections()
@@ -80,13 +83,25 @@ class Streams:
             raise
         session = Session(variant, audience)
         self._of[session] = stream
+        if isinstance(audience, Gateways):
+            self._told.setdefault(node.id, []).append(audience)
         return Joined(node, audience, session, watch)
 
     def _leave(self, joined: Joined) -> None:
         joined.session.leave()
         del self._of[joined.session]
+        if isinstance(joined.audience, Gateways):
+            there = self._told[joined.node.id]
+            there.remove(joined.audience)
+            if not there:
+                del self._told[joined.node.id]
         self._publisher.leave(joined.audience)
         self._watches.leave(joined.watch)
+
+    def told(self, node: str) -> Gateways | None:
+        """What the gateway of that id is told, by the stream that it opened last; None: it has none here."""
+        there = self._told.get(node)
+        return there[-1] if there else None
 
     def applied(self, watch: Watch, revision: int, *, at_once: bool) -> None:
         """See `Desk`."""

@@ -16,12 +16,14 @@ from adsum.dialects.xds.loads import Load, Loads
 from adsum.dialects.xds.publisher import Compiled, IntentOf, Publisher
 from adsum.dialects.xds.stream import Call
 from adsum.dialects.xds.streams import Streams
+from adsum.dialects.xds.traffic import Traffic
 from adsum.ports import Clock
 from adsum.registry import Registry
 from adsum.watches import Watch
 
 _ADS: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 _LRS: Final = "/envoy.service.load_stats.v3.LoadReportingService"
+_METRICS: Final = "/envoy.service.metrics.v3.MetricsService"
 
 
 class Xds:
@@ -46,11 +48,13 @@ class Xds:
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
         self.loads = Loads(clock, lambda service: service in registry.snapshot.services)
+        self.traffic = Traffic(clock, self.streams.told)
         self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
             {
                 f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),
                 f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.speak(call, sotw),
                 f"{_LRS}/StreamLoadStats": self.loads.speak,
+                f"{_METRICS}/StreamMetrics": self.traffic.speak,
             }
         )
         """What may be called, by path."""
@@ -72,7 +76,7 @@ class Xds:
         await self._addresses.close()
 
     def instance_loads(self) -> Iterator[tuple[Key, Load]]:
-        """What clients said of the requests that they sent to each instance."""
+        """What gateways said of the tries that they made at each instance."""
         return self.loads.by_instance(self._registry.snapshot.services, self._addresses.known)
 
     async def _follow(self) -> None:
