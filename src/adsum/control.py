@@ -89,8 +89,10 @@ class Control:
         xds = self._xds
         if xds is None:
             return []
-        known = sorted(xds.streams.statuses(), key=lambda each: not each.rejections)[:MOST_SHOWN]
-        return [_view(each, xds) for each in known]
+        statuses = xds.streams.statuses()
+        newest = {each.node: each for each in statuses}  # Of a gateway whose Envoy is being replaced, two are there.
+        known = sorted(statuses, key=lambda each: not each.rejections)[:MOST_SHOWN]
+        return [_view(each, xds, speaks=newest[each.node] is each) for each in known]
 
     def traffic(self) -> list[wire.TrafficView]:
         """What gateways answered by service; at most `MOST_SERVICES`, those with the most errors first."""
@@ -106,8 +108,10 @@ class Control:
         return () if self._xds is None else gateways.metrics(self._xds)
 
 
-def _view(status: StreamStatus, xds: Xds) -> wire.GatewayView:
-    answered = xds.traffic.gateway(status.node)
+def _view(status: StreamStatus, xds: Xds, *, speaks: bool) -> wire.GatewayView:
+    """`speaks`: what its node says is said of it, not of the one that it takes over from."""
+    node = status.node if speaks else ""
+    answered = xds.traffic.gateway(node)
     return wire.GatewayView(
         node=status.node,
         client=status.client,
@@ -117,7 +121,7 @@ def _view(status: StreamStatus, xds: Xds) -> wire.GatewayView:
         rejects=status.rejections,
         requests=answered.requests,
         errors=answered.errors,
-        in_progress=xds.traffic.running(status.node),
+        in_progress=xds.traffic.running(node),
         p50=round(answered.p50, 6),
         p99=round(answered.p99, 6),
     )
