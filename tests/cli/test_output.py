@@ -66,6 +66,22 @@ def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
     assert output.ago(1_000.0, 1_000.0 + length) == f"{words} ago"
 
 
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (0.000_321, "0.32 ms"),
+        (0.016_7, "17 ms"),
+        (0.099_9, "100 ms"),
+        (0.251_4, "251 ms"),
+        (0.999_7, "1 s"),
+        (1.53, "1.5 s"),
+        (30.0, "30 s"),
+    ],
+)
+def test_short_lengths_are_told_in_two_digits_or_milliseconds(length: float, words: str) -> None:
+    assert output.took(length) == words
+
+
 def test_why_leaves_out_what_is_not_known() -> None:
     assert output.why("drained", "ann", "deploy") == "drained by ann: deploy"
     assert output.why("lease-lapsed", "", "") == "lease-lapsed"

@@ -124,7 +124,8 @@ def status(loaded: Settings, as_json: bool) -> None:
     """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
 
     REQUESTS and ERRORS (5xx) are what callers got from the gateways that this node tells what to do, since each of them
-    began: a request counts once, however often it was tried. P50 and P99 are how long the latest minute's took.
+    began: a request counts once, however often it was tried. P50 and P99 are how long those of the
+    last minute or two took, to within a bucket of Envoy's histogram.
 
     Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
     """

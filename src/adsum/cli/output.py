@@ -98,8 +98,9 @@ def lasted(length: float) -> str:
 
 
 def took(length: float) -> str:
-    """A short length of time in three digits, for people: `0.42 ms`, `17 ms`, `1.5 s`."""
-    return f"{length:.3g} s" if length >= 1.0 else f"{length * 1_000:.3g} ms"
+    """A short length of time in two digits, or to a millisecond, for people: `0.42 ms`, `17 ms`, `250 ms`, `1.5 s`."""
+    milliseconds = float(f"{length * 1_000:.2g}") if length < 0.1 else round(length * 1_000)
+    return f"{length:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
 
 
 def clock(at: float) -> str:

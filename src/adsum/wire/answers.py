@@ -108,8 +108,8 @@ class GatewayView(Answer, frozen=True):
 
     `revision` is what it routes by, as far as it said; `rejects` what it will not take, by kind, in its own words.
     `requests` are those that a gateway answered since its Envoy began, whoever gave the answer, and `errors` those of
-    them that callers got 5xx for; `p50` and `p99` are seconds that the latest minute's took. A gateway says so every
-    5 s; gRPC clients say nothing of it.
+    them that callers got 5xx for; `p50` and `p99` are seconds that those of the last minute or two took, at most 30. A
+    gateway says so every 5 s; gRPC clients say nothing of it.
     """
 
     node: str
@@ -129,7 +129,7 @@ class TrafficView(Answer, frozen=True):
     """What the gateways that are connected here answered for a service since each began.
 
     A request counts once, with the answer that its caller got, however often it was tried; those that found no instance
-    count as well. `p50` and `p99` are seconds that answers of instances took in the latest minute.
+    count as well. `p50` and `p99` are seconds that answers of instances took in the last minute or two.
     """
 
     service: str

@@ -40,6 +40,7 @@ _GATEWAY: Final = "http.gateway"
 _CLASSES: Final = {f"{side}_rq_{first}xx": first - 1 for side in ("upstream", "downstream") for first in range(1, 6)}
 _TIME: Final = ("upstream_rq_time", "downstream_rq_time")
 _RUNNING: Final = "downstream_rq_active"
+_WANTED: Final = {*_CLASSES, *_TIME, _RUNNING}
 
 
 class Answers(NamedTuple):
@@ -79,10 +80,14 @@ def figures(said: Any) -> Iterator[Figure]:
     """What is of interest of a message. Raises `Refused`."""
     for family in said.envoy_metrics:
         where, _, figure = family.name.rpartition(".")
-        room, _, cluster = where.partition(".")
-        if not family.metric or (where != _GATEWAY and (room != _CLUSTER or not cluster or "." in cluster)):
+        if figure not in _WANTED or not family.metric:  # Most are not: there must be little to do for those.
             continue
-        cluster, metric = ALL if where == _GATEWAY else cluster, family.metric[0]
+        room, _, cluster = where.partition(".")
+        if where == _GATEWAY:
+            cluster = ALL
+        elif room != _CLUSTER or not cluster or "." in cluster:
+            continue
+        metric = family.metric[0]
         if figure in _CLASSES:
             yield Answers(cluster, _CLASSES[figure], _whole(metric.counter.value))
         elif figure in _TIME and metric.histogram.sample_count:
