@@ -39,10 +39,13 @@ def _answered(xds: Xds) -> Iterable[Metric]:
         labels=labels,
     )
     its_errors = CounterMetricFamily("adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels)
-    for gateway, service, answered in xds.traffic.each():
-        label, counts = ([gateway, service], (of_service, its_errors)) if service else ([gateway], (requests, errors))
-        counts[0].add_metric(label, answered.requests)
-        counts[1].add_metric(label, answered.errors)
+    for gateway, service, answered, failed in xds.traffic.counts():
+        if service:
+            of_service.add_metric([gateway, service], answered)
+            its_errors.add_metric([gateway, service], failed)
+        else:
+            requests.add_metric([gateway], answered)
+            errors.add_metric([gateway], failed)
     yield from (requests, errors, of_service, its_errors)
 
 

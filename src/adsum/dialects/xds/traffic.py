@@ -85,14 +85,14 @@ class Traffic:
             parts.setdefault(service, []).append(kept)
         return {service: self._summary(each) for service, each in parts.items()}
 
-    def each(self) -> Iterator[tuple[str, str, Summary]]:
-        """What each gateway answered for each service, and for all of them ("")."""
-        parts: dict[tuple[str, str], list[_Kept]] = {}
-        for node, gateway in self._of.items():
-            parts[node, ALL] = [gateway.whole]
+    def counts(self) -> list[tuple[str, str, int, int]]:
+        """Requests and errors that each gateway answered for each service, and in all (""); in order."""
+        counts = {(node, ALL): _counts(gateway.whole) for node, gateway in self._of.items()}
         for node, service, kept in self._services():
-            parts.setdefault((node, service), []).append(kept)
-        yield from ((*pair, self._summary(each)) for pair, each in sorted(parts.items(), key=lambda item: item[0]))
+            requests, errors = counts.get((node, service), (0, 0))
+            more, failed = _counts(kept)
+            counts[node, service] = requests + more, errors + failed
+        return sorted((*pair, *each) for pair, each in counts.items())
 
     async def speak(self, call: Call) -> None:
         """Take what one gateway says until it ends."""
@@ -166,8 +166,8 @@ class Traffic:
         late: Latencies | None = None
         counts: Iterable[int] = ()
         for kept in parts:
-            requests += sum(kept.answers)
-            errors += kept.answers[-1]
+            more, failed = _counts(kept)
+            requests, errors = requests + more, errors + failed
             if kept.latencies is None:
                 continue
             if late is None:
@@ -179,6 +179,11 @@ class Traffic:
         counts = tuple(counts)
         p50, p99 = (quantile(share, late.bounds, counts) / _MILLISECOND for share in (0.5, 0.99))
         return Summary(requests, errors, p50, p99)
+
+
+def _counts(kept: _Kept) -> tuple[int, int]:
+    """Requests and errors."""
+    return sum(kept.answers), kept.answers[-1]
 
 
 def _note(kept: _Kept, figure: Answers | Times, now: float) -> None:
