@@ -16,7 +16,7 @@ EACH = 10
 """Instances of a service; all services have the same, under their own names."""
 PLAIN = [f"s{n:03}" for n in range(450)]
 GRPC = [f"g{n:02}" for n in range(50)]
-SAMPLE, GRPC_SAMPLE = PLAIN[::9], GRPC[::5]
+SAMPLE, GRPC_SAMPLE = PLAIN[::9], GRPC[::10]
 """Who is called."""
 AT_ONCE = 16
 
@@ -116,16 +116,16 @@ async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_k
                 await until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
                 await told.rounds(2)
 
-            await change(*SAMPLE[:15], *GRPC_SAMPLE[:3])
+            await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
             await node.end(signal.SIGKILL)
             await go_on()
             node = await door.serve()
-            await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
+            await change(*SAMPLE[10:15], *GRPC_SAMPLE[2:3])
             await node.end(signal.SIGKILL)
             await door.serve("memory:")
             await go_on()
             await listed.fill(PLAIN + GRPC)
-            await change(*SAMPLE[20:25], *GRPC_SAMPLE[5:7])
+            await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
             await go_on()
         assert door.failures == []
         assert told.failures == []
