@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -24,6 +25,7 @@ from adsum.core.catalog import Snapshot
 from adsum.dialects.xds import asked, delta
 from adsum.dialects.xds.figures import MESSAGE
 from adsum.dialects.xds.session import Session
+from adsum.gateway import messages
 from adsum.gateway.intent import Intent
 from adsum.gateway.resources import Kind, Resource, pack
 from adsum.gateway.shape import Shape
@@ -50,6 +52,7 @@ def resource(kind: Kind, name: str, content: int, revision: int = 1) -> Resource
         LDS: lambda: Listener(name=name, stat_prefix=str(content)),
         RDS: lambda: RouteConfiguration(name=name, internal_only_headers=[str(content)]),
         Kind.SECRET: lambda: Secret(name=name),
+        Kind.FILTER: lambda: messages.extension(name, RouteConfiguration(name=str(content))),
     }[kind]()
     return pack(kind, name, message, revision)
 
@@ -180,7 +183,14 @@ def content(found: Resource) -> str:
     return said.hex()
 
 
-_MESSAGES = {CDS: Cluster, EDS: ClusterLoadAssignment, LDS: Listener, RDS: RouteConfiguration, Kind.SECRET: Secret}
+_MESSAGES = {
+    CDS: Cluster,
+    EDS: ClusterLoadAssignment,
+    LDS: Listener,
+    RDS: RouteConfiguration,
+    Kind.SECRET: Secret,
+    Kind.FILTER: TypedExtensionConfig,
+}
 
 
 def _name(any_message: Any) -> str:

@@ -127,6 +127,23 @@ def test_routes_wait_for_what_can_not_be_said_yet(world: World) -> None:
     assert _kinds(client, before) == [EDS, EDS, RDS]
 
 
+def test_routes_come_after_the_filters_that_they_wake_and_wait_for_those_that_can_not_be_said_yet(world: World) -> None:
+    filters = Kind.FILTER
+    world.publish({**ONE, filters: {"limits": 1}})
+    world.connect()
+    client = world.client
+    client.ask(filters, "limits")
+    client.settle()
+    before = len(client.log)
+    world.publish({**ONE, filters: {"limits": 2}, RDS: {"main": 2}})
+    client.hear()
+    world.publish({**ONE, filters: {"limits": 3}, RDS: {"main": 3}})
+    assert client.hear() is None, "the filter waits for its ACK, and the routes for it"
+    client.ack(filters)
+    client.settle()
+    assert _kinds(client, before) == [filters, filters, RDS]
+
+
 def test_a_client_that_never_asks_for_the_assignment_gets_its_routes_nevertheless(world: World) -> None:
     world.publish(ONE)
     world.connect()
