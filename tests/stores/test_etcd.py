@@ -110,6 +110,22 @@ async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
         await other.confirm(first)
 
 
+async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said(tmp_path: Path) -> None:
+    with Etcd(tmp_path) as etcd:
+        async with opened(etcd.url, "n1") as store, folding(store) as follower:
+            await _written(store, follower)
+            basis = follower.snapshot.revision
+            for away, back in ((etcd.pause, etcd.go_on), (etcd.kill, etcd.start)):
+                away()
+                async with asyncio.timeout(30.0):
+                    with pytest.raises(StoreUnavailable) as refused:
+                        await store.confirm(basis)
+                assert refused.value.retry_after
+                back()
+                etcd.wait()
+                await store.confirm(basis)
+
+
 async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: Etcd) -> None:
     url = _url(etcd)
     layout = Layout(Place.parse(url).prefix.encode())
