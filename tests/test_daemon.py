@@ -201,6 +201,7 @@ def test_the_metrics_tell_what_matters(daemon: RunningDaemon) -> None:
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
     httpx.get(f"{daemon.url}/api/v1/services/orders")
     httpx.get(f"{daemon.url}/nowhere")
+    _until(daemon, lambda status: status.get("leases"))  # The keeper hears of it by itself.
     answer = httpx.get(f"{daemon.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = set(answer.text.splitlines())
