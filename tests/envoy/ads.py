@@ -40,6 +40,8 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         self._upstream = upstream
         self.shapes: list[Shape] = []
         """What gateways said of themselves, in the order of their coming."""
+        self.silent = False
+        """Whether it tells gateways nothing, although it answers."""
         self.open()
 
     def open(self) -> None:
@@ -55,11 +57,13 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         shape: Shape | None = None
         told: set[tuple[str, str]] = set()
         for request in requests:
-            if request.node.id:
+            if request.node.id and request.node.user_agent_name != "envoy":
+                yield discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="nothing")
+            elif request.node.id:
                 shape = Shape.of(json_format.MessageToDict(request.node.metadata))
                 self.shapes.append(shape)
             kind = request.type_url.removeprefix("type.googleapis.com/")
-            if shape is None or kind not in TYPES or request.response_nonce:
+            if self.silent or shape is None or kind not in TYPES or request.response_nonce:
                 continue
             names = set(request.resource_names_subscribe)
             found = [each for each in self._resources(kind, shape) if not names - {"*"} or _name(each) in names]

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -216,22 +218,88 @@ def test_settings_that_are_wrong_leave_everything_as_it_is(start: Start, place: 
     assert get(place.url).text == "ok"
 
 
-def test_a_new_envoy_that_would_have_nothing_to_serve_is_not_started(start: Start, place: Place, ads: Ads) -> None:
+def test_a_new_envoy_that_would_have_nothing_to_serve_is_not_started(
+    start: Start, place: Place, ads: Ads, tmp_path: Path
+) -> None:
     gateway = start()
     gateway.says(READY)
     before = gateway.envoys()
     ads.close()
-    get(place.url)
+    (tmp_path / "adsum.toml").write_text("[gateway]\ndefault_routes = false\n")  # Of such a one nothing was kept.
     with Caller(place.url) as caller:
-        eventually(
-            "the loss of the registry",
-            lambda: "connected_state{} 0" in get(f"{place.monitor_url}/metrics").text,
-        )
         gateway.signal(signal.SIGHUP)
-        gateway.says("not reloaded, the Envoy that serves goes on: the registry is out of reach")
+        gateway.says("not reloaded, the Envoy that serves goes on: no registry answers")
         caller.more(50)
     assert caller.failed == []
     assert gateway.envoys() == before
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
+def test_without_a_registry_a_reload_serves_what_was_told_last(
+    start: Start, place: Place, ads: Ads, hangs: bool
+) -> None:
+    gateway = start("--drain-timeout", "1")
+    gateway.says(READY)
+    ads.close()
+    with Caller(place.url) as caller, hanging(ads) if hangs else nullcontext():
+        gateway.signal(signal.SIGHUP)
+        gateway.says("a new Envoy serves what the one before was told last")
+        caller.more(50)
+        eventually("it alone", lambda: len(gateway.envoys()) == 1)
+        gateway.signal(signal.SIGHUP)
+        eventually("another one", lambda: gateway.said.count("told last") == 2)
+        caller.more(50)
+    assert caller.failed == []
+    assert caller.refused == 0
+
+
+def test_a_new_envoy_that_comes_to_nothing_harms_nobody_and_another_one_is_tried(
+    start: Start, place: Place, ads: Ads
+) -> None:
+    gateway = start("--drain-timeout", "1")
+    gateway.says(READY)
+    (first,) = gateway.envoys()
+    ads.silent = True
+    with Caller(place.url) as caller:
+        gateway.signal(signal.SIGHUP)
+        gateway.says("it takes no requests yet")
+        (new,) = set(gateway.envoys()) - {first}
+        os.kill(new, signal.SIGKILL)
+        gateway.says("not reloaded, the Envoy that serves goes on")
+        caller.more(50)
+        gateway.says("a new Envoy serves what the one before was told last")
+        eventually("the end of the one before", lambda: gone(first))
+        ads.silent = False
+        ads.close()  # Who was told nothing asks nobody else by itself.
+        ads.open()
+        gateway.says("reloaded: a new Envoy serves; the one before finishes what runs")
+        caller.more(50)
+    assert caller.failed == []
+    assert caller.refused == 0
+
+
+def test_sigterm_while_another_envoy_comes_up_finishes_what_runs(
+    start: Start, place: Place, ads: Ads, upstream: Upstream
+) -> None:
+    gateway = start("--drain-timeout", "60")
+    gateway.says(READY)
+    slow: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    asking.start()
+    assert upstream.waiting.acquire(timeout=30)
+    ads.silent = True
+    gateway.signal(signal.SIGHUP)
+    gateway.says("it takes no requests yet")
+    gateway.signal(signal.SIGTERM)
+    gateway.says("it is ended once nobody is connected")
+    with pytest.raises(httpx.ConnectError):
+        get(place.url)
+    assert gateway.process.poll() is None
+    upstream.go.set()
+    asking.join(30)
+    assert [each.text for each in slow] == ["ok"]
+    assert gateway.code() == 0
+    assert list(gateway.tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["listen", "monitor"])
@@ -265,8 +333,9 @@ def test_without_a_registry_a_new_envoy_serves_what_the_one_before_was_told(
     assert caller.refused == 0
 
 
+@pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
 def test_a_gateway_that_starts_without_a_registry_serves_what_it_was_told_last(
-    start: Start, place: Place, ads: Ads, tmp_path: Path
+    start: Start, place: Place, ads: Ads, tmp_path: Path, hangs: bool
 ) -> None:
     first = start()
     first.says(READY)
@@ -274,9 +343,17 @@ def test_a_gateway_that_starts_without_a_registry_serves_what_it_was_told_last(
     first.signal(signal.SIGTERM)
     assert first.code() == 0
     ads.close()
-    second = start()
-    second.says(READY)
-    second.says("no registry answers, so it serves what it was told last")
-    assert get(place.url).text == "ok"
-    second.signal(signal.SIGTERM)
-    assert second.code() == 0
+    with hanging(ads) if hangs else nullcontext():
+        second = start()
+        second.says(READY)
+        second.says("no registry answers, so it serves what it was told last")
+        assert get(place.url).text == "ok"
+        second.signal(signal.SIGTERM)
+        assert second.code() == 0
+
+
+@contextmanager
+def hanging(ads: Ads) -> Iterator[None]:
+    """Where the registry was, connections are accepted and nobody answers."""
+    with socket.create_server(("127.0.0.1", ads.port), reuse_port=True):
+        yield

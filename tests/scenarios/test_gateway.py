@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.certificates import certificate
 from tests.scenarios.door import Door, program_of, register, wrapped
 from tests.scenarios.instance import instance
 from tests.scenarios.processes import Asking, until
@@ -155,31 +155,53 @@ async def test_how_soon_a_change_is_routed_by(door: Door, record_property: Calla
     record_property("slowest", max(took))
 
 
-def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for localhost, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed (apt-get install openssl)")
-    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "1", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(chain)], check=True, capture_output=True)
-    return chain, key
-
-
 def _shown(url: str) -> bytes:
     """The certificate that is shown now."""
     host, _, port = url.removeprefix("http://").partition(":")
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
 
 
-async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(door: Door, tmp_path: Path) -> None:
-    first, second = _certificate(tmp_path, "first"), _certificate(tmp_path, "second")
-    live = tmp_path / "live"
-    live.mkdir()
-    for file, name in zip(first, ("chain.pem", "key.pem"), strict=True):
-        (live / name).write_bytes(file.read_bytes())
+def _renamed_over(live: Path, file: str, content: bytes) -> None:
+    (live / f"{file}.new").write_bytes(content)
+    (live / f"{file}.new").rename(live / file)
+
+
+def _copied(live: Path, file: str, content: bytes) -> None:
+    (live / file).write_bytes(content)
+
+
+def _linked(live: Path, file: str, content: bytes) -> None:
+    """As certbot does it."""
+    archived = live.parent / f"{file}.2"
+    archived.write_bytes(content)
+    (live / file).unlink()
+    (live / file).symlink_to(archived)
+
+
+def _swapped(live: Path, file: str, content: bytes) -> None:
+    """As the kubelet does it, with a folder for each file."""
+    for turn in ("1", "2"):
+        there = live.parent / f"{file}-{turn}"
+        there.mkdir()
+        (there / file).write_bytes((live / file).read_bytes() if turn == "1" else content)
+        (live.parent / f"{file}-next").symlink_to(there)
+        (live.parent / f"{file}-next").rename(live.parent / f"{file}-data")
+        if turn == "1":
+            (live / file).unlink()
+            (live / file).symlink_to(live.parent / f"{file}-data" / file)
+
+
+@pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
+async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
+    door: Door, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
+) -> None:
+    first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
+    live, apart = tmp_path / "live", tmp_path / "apart"
+    for folder, file, name in ((live, first[0], "chain.pem"), (apart, first[1], "key.pem")):
+        folder.mkdir()
+        (folder / name).write_bytes(file.read_bytes())
     await door.serve()
-    await door.open("--tls-cert", str(live / "chain.pem"), "--tls-key", str(live / "key.pem"))
+    gateway = await door.open("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
     secure = door.url.replace("http:", "https:")
     async with (
         instance("o1") as found,
@@ -189,9 +211,11 @@ async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(door: D
         await register(asking, "orders", found)
         await until_answered(http)
         before = await asyncio.to_thread(_shown, door.url)
-        for file, name in zip(second, ("chain.pem", "key.pem"), strict=True):  # As certbot and kubelet do it.
-            (live / f"{name}.new").write_bytes(file.read_bytes())
-            (live / f"{name}.new").rename(live / name)
+        replaced(live, "chain.pem", second[0].read_bytes())
+        await gateway.said("the key is not the certificate's")
+        assert await asyncio.to_thread(_shown, door.url) == before
+        replaced(apart, "key.pem", second[1].read_bytes())
+        await gateway.said("another certificate is shown")
         deadline = time.monotonic() + 20.0
         while await asyncio.to_thread(_shown, door.url) == before:
             assert time.monotonic() < deadline, "the old certificate is still shown"
@@ -200,6 +224,40 @@ async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(door: D
         shown = await asyncio.to_thread(_shown, door.url)
         assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
         assert (await http.get("/orders/")).status_code == 200
+
+
+async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(door: Door, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "first")
+    second = certificate(tmp_path, "second")
+    node = await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    await node.end(signal.SIGKILL)
+    gateway.tell(signal.SIGHUP)
+    await gateway.said("a new Envoy serves what the one before was told last")
+    assert await asyncio.to_thread(_shown, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
+    shutil.copy(second[0], chain)
+    shutil.copy(second[1], key)
+    await gateway.said("another certificate is shown")
+    deadline = time.monotonic() + 20.0
+    while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
+        assert time.monotonic() < deadline, "the old certificate is still shown"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(
+    door: Door, tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path, "first")
+    odd = certificate(tmp_path, "odd", curve="secp256k1")
+    await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    before = await asyncio.to_thread(_shown, door.url)
+    shutil.copy(odd[0], chain)
+    shutil.copy(odd[1], key)
+    gateway.tell(signal.SIGHUP)
+    await gateway.said("not reloaded, the Envoy that serves goes on")
+    assert "Envoy refuses them: Failed to load certificate chain" in gateway.errors
+    assert await asyncio.to_thread(_shown, door.url) == before
 
 
 async def until_answered(http: httpx.AsyncClient) -> None:

@@ -51,6 +51,14 @@ class Admin:
         status, body = await self._ask("GET", "/ready")
         return status == 200 and body.strip() == b"LIVE"
 
+    async def answers(self) -> bool:
+        """Whether it can be asked anything; raises nothing."""
+        try:
+            await self.live()
+        except NoAnswer:
+            return False
+        return True
+
     async def listeners(self) -> Listeners:
         """Its listeners, and those that it refused or could not open."""
         statuses = (await self._json("/listeners?format=json")).get("listener_statuses", ())

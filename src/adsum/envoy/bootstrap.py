@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from adsum.envoy import monitor
+from adsum.envoy import certificate, monitor
 from adsum.envoy.figures import stats_config
 from adsum.envoy.keepsake import Told
 from adsum.envoy.plan import Place, Plan
+from adsum.gateway.shape import Shape
 
 CLUSTER: Final = "adsum-gateway"
 """What all gateways are together, in Envoy's words."""
@@ -18,6 +21,10 @@ REGISTRY: Final = "adsum-registry"
 """The cluster that leads to the registry."""
 SECRET_NAME: Final = "gateway"
 """What the registry calls a gateway's own certificate."""
+SECRETS: Final = "secrets.json"
+"""The file that says where a gateway's certificate is."""
+OWN_FOLDER: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
+"""The folder that a process works in, to itself; None where a system has no such name."""
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a registry node has to accept a connection; then the next one is tried."""
 BACKOFF: Final = (0.1, 1.0)
@@ -33,7 +40,10 @@ _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 
 
 def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
-    """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach."""
+    """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach, in a folder of its own.
+
+    That folder is also where Envoy works, and where it finds its certificate.
+    """
     return {
         **_common(plan, admin),
         "static_resources": {
@@ -51,32 +61,49 @@ def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
 
 
 def remembered(plan: Plan, admin: Path, told: Told) -> dict[str, Any]:
-    """The same for an Envoy that nobody tells anything: it serves what the one before was told last."""
+    """The same for an Envoy that nobody tells anything: it serves what the one before was told last.
+
+    Its certificate is to be where `secret` says, in the file `SECRETS` of the admin socket's folder.
+    """
     return {
         **_common(plan, admin),
         "static_resources": {
             "clusters": [*told.clusters, *_monitor_clusters(plan, admin)],
-            "listeners": [*told.listeners, *_monitor_listeners(plan)],
-            "secrets": _secrets(plan),
+            "listeners": [
+                *(_secured(each, admin.parent / SECRETS) for each in told.listeners),
+                *_monitor_listeners(plan),
+            ],
         },
     }
 
 
-def _secrets(plan: Plan) -> list[dict[str, Any]]:
-    shape = plan.shape
-    if not shape.tls_certificate:
-        return []
-    files = {
-        "certificate_chain": {"filename": shape.tls_certificate},
-        "private_key": {"filename": shape.tls_key},
-        "watched_directory": {"path": str(Path(shape.tls_certificate).parent)},
+def secret(folder: Path) -> dict[str, Any]:
+    """What a registry says of a gateway's certificate, for one that has none to ask."""
+    file = {"filename": str(folder / certificate.NAME)}
+    pair = {"certificate_chain": file, "private_key": file, "watched_directory": {"path": str(folder)}}
+    return {
+        "resources": [
+            {"@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret", "name": SECRET_NAME, "tls_certificate": pair}
+        ]
     }
-    return [{"name": SECRET_NAME, "tls_certificate": files}]
+
+
+def _secured(value: Any, secrets: Path) -> Any:
+    """With its certificate from a file wherever it was from the registry."""
+    if isinstance(value, list):
+        return [_secured(each, secrets) for each in value]
+    if not isinstance(value, dict):
+        return value
+    source = {"path_config_source": {"path": str(secrets)}, "resource_api_version": "V3"}
+    found = {key: _secured(each, secrets) for key, each in value.items()}
+    if "tls_certificate_sds_secret_configs" in found:
+        found["tls_certificate_sds_secret_configs"] = [{"name": SECRET_NAME, "sds_config": source}]
+    return found
 
 
 def _common(plan: Plan, admin: Path) -> dict[str, Any]:
     """What holds wherever the routes and services come from."""
-    node: dict[str, Any] = {"id": plan.node, "cluster": CLUSTER, "metadata": plan.shape.metadata()}
+    node: dict[str, Any] = {"id": plan.node, "cluster": CLUSTER, "metadata": _said(plan.shape, admin.parent).metadata()}
     if plan.shape.zone:
         node["locality"] = {"zone": plan.shape.zone}
     return {
@@ -87,6 +114,14 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
         "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}]},
     }
+
+
+def _said(shape: Shape, folder: Path) -> Shape:
+    """Its shape to the registry. Gateways of one shape share what they are told, so all of them name the file alike."""
+    if not shape.tls_certificate:
+        return shape
+    pair = str((OWN_FOLDER or folder) / certificate.NAME)
+    return replace(shape, tls_certificate=pair, tls_key=pair)
 
 
 def _connection_bound(most: int) -> dict[str, Any]:

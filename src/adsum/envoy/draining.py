@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from adsum.envoy.admin import NoAnswer
+from adsum.envoy.conversations import conversations
 from adsum.envoy.incarnation import POLL, Incarnation
 from adsum.envoy.quieting import close, queued, quiet
 
@@ -15,6 +16,8 @@ LINGER: Final = 1.0
 its way when the drain began is answered; longer than the way takes."""
 ACCEPTED: Final = 0.5
 """Seconds at most for connections that wait to be accepted; an Envoy that is not overrun needs none."""
+DESERTED: Final = 0.25
+"""Seconds between two looks at who is still connected."""
 KILL_AFTER: Final = 3.0
 """Seconds after SIGTERM within which Envoy has ended; then it is killed."""
 
@@ -28,16 +31,23 @@ async def drain(one: Incarnation, patience: float) -> None:
             await _finish(one)
     except TimeoutError:
         await _tell_what_is_cut_off(one)
-    except NoAnswer as error:
-        _log.warning("it is ended without a drain: %s", error)
     await one.process.end(KILL_AFTER)
 
 
 async def _finish(one: Incarnation) -> None:
-    await _accept_what_has_come(one)
-    # In this order: who is let go comes back at once, and should find the door closed rather than closing.
-    await one.admin.stop_accepting()
-    await one.admin.let_go()
+    closed = await _accept_what_has_come(one)
+    try:
+        # In this order: who is let go comes back at once, and should find the door closed rather than closing.
+        if not closed:
+            await one.admin.stop_accepting()
+        await one.admin.let_go()
+        await _until_idle(one)
+    except NoAnswer as error:
+        _log.warning("%s; it can't tell anybody to leave, so it is ended once nobody is connected", error)
+        await _until_deserted(one)
+
+
+async def _until_idle(one: Incarnation) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while one.process.running:
@@ -47,9 +57,20 @@ async def _finish(one: Incarnation) -> None:
         await asyncio.sleep(POLL)
 
 
-async def _accept_what_has_come(one: Incarnation) -> None:
-    """Return once everybody who was let in by the kernel is known to Envoy, and nobody new is let in."""
-    places = one.plan.all_places
+async def _until_deserted(one: Incarnation) -> None:
+    """All that can be seen of a deaf one is who is connected."""
+    while one.process.running:
+        if not (await asyncio.to_thread(conversations, one)).clients:
+            return
+        await asyncio.sleep(DESERTED)
+
+
+async def _accept_what_has_come(one: Incarnation) -> bool:
+    """Return once everybody who was let in by the kernel is known to Envoy; whether nobody new is let in any more.
+
+    The monitor stays open: it says until the end that the gateway is not ready.
+    """
+    places = one.plan.places
     ports = {port for _, port in places}
     # A thread of Envoy's has a socket of its own for each; with thousands of connections it takes a while to find them.
     listeners = await asyncio.to_thread(quiet, one.process.pid, ports, len(places) * one.plan.concurrency)
@@ -57,7 +78,8 @@ async def _accept_what_has_come(one: Incarnation) -> None:
         for _ in range(round(ACCEPTED / POLL) if listeners else 0):
             await asyncio.sleep(POLL)
             if not queued(listeners):
-                return
+                break
+        return bool(listeners)
     finally:
         close(listeners)
 
@@ -66,6 +88,14 @@ async def _tell_what_is_cut_off(one: Incarnation) -> None:
     try:
         traffic = await one.admin.traffic()
     except NoAnswer:
+        await tell_what_a_deaf_one_cuts_off(one)
         return
     if traffic.requests:
         _log.warning("%d requests still run and are cut off; --drain-timeout gives them longer", traffic.requests)
+
+
+async def tell_what_a_deaf_one_cuts_off(one: Incarnation) -> None:
+    """To be called just before it ends: it was given its time."""
+    running = (await asyncio.to_thread(conversations, one)).running
+    if running:
+        _log.warning("at least %d requests still run and are cut off; --drain-timeout gives them longer", running)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
+from adsum.envoy import certificate
 from adsum.envoy.admin import NoAnswer
 from adsum.envoy.draining import KILL_AFTER, drain
 from adsum.envoy.incarnation import Incarnation
 from adsum.envoy.keepsake import Keepsake, Told, default_folder
-from adsum.envoy.plan import Plan
+from adsum.envoy.plan import Place, Plan
 from adsum.envoy.preflight import CannotServe, check
-from adsum.envoy.reaching import reachable, until_reachable
-from adsum.envoy.succession import LATE, Succession
+from adsum.envoy.reaching import reachable, trouble, until_reachable
+from adsum.envoy.renewal import LOOK, Renewal
+from adsum.envoy.succession import LATE, TAKEOVER, Succession
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before an Envoy that has ended by itself is started again."""
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds before another Envoy is tried of ourselves when one could not take over."""
 STEADY: Final = 30.0
 """Seconds that it has to run for its end not to count as one of a series."""
 REMEMBER: Final = 5.0
@@ -42,6 +46,12 @@ class Gateway:
         self._rng = rng
         self._envoys = Succession()
         self._keepsake = Keepsake(default_folder(), plan)
+        self._renewal = Renewal(b"")
+        self._retry = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        self._pause = 0.0
+        """Seconds until another one may be tried of ourselves."""
+        self._deaf = False
+        """Whether the one that serves can't be asked anything any more, since one that was to follow it failed."""
         self._asked = asyncio.Event()
         self._settled: Callable[[], None] = lambda: None
         self._replacing = asyncio.Lock()
@@ -61,12 +71,13 @@ class Gateway:
     async def start(self) -> None:
         """Return once it takes requests. Raises `CannotServe`."""
         try:
-            check(self._plan)
+            self._renewal = await self._checked(self._plan, ())
             self._current = await self._begin(strict=True)
         except BaseException:
             await self._envoys.close()
             raise
-        self._tasks = [asyncio.create_task(self._keep(self._current)), asyncio.create_task(self._remember())]
+        keeping = (self._keep(self._current), self._remember(), self._renew())
+        self._tasks = [asyncio.create_task(each) for each in keeping]
 
     def reload(self, settled: Callable[[], None] = lambda: None) -> None:
         """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why.
@@ -101,16 +112,34 @@ class Gateway:
 
     async def _begin(self, *, strict: bool) -> Incarnation:
         """An Envoy that follows none, once it serves."""
-        told = None if await reachable(self._plan.registry) else self._keepsake.load()
-        if told is not None:
-            try:
-                one = await self._envoys.begin(self._plan, told, strict=strict)
-            except CannotServe as error:
-                _log.warning("it can't serve what it was told last: %s", error)
-            else:
-                _log.warning("no registry answers, so it serves what it was told last")
-                return one
-        return await self._envoys.begin(self._plan, None, strict=strict)
+        told = self._keepsake.load()
+        if told is None:
+            return await self._begin_with(None, strict=strict)
+        if await reachable(self._plan.registry):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TAKEOVER):
+                    return await self._begin_with(None, strict=strict)
+        try:
+            one = await self._begin_with(told, strict=strict)
+        except CannotServe as error:
+            _log.warning("it can't serve what it was told last: %s", error)
+            return await self._begin_with(None, strict=strict)
+        _log.warning("no registry answers, so it serves what it was told last")
+        return one
+
+    async def _begin_with(self, told: Told | None, *, strict: bool) -> Incarnation:
+        return await self._envoys.begin(self._plan, self._renewal.pair, told, strict=strict)
+
+    async def _checked(self, plan: Plan, held: Sequence[Place]) -> Renewal:
+        """What begins with its certificate. Raises `CannotServe` if it can be known that the plan can't be served."""
+
+        def pair() -> bytes:
+            check(plan, held)
+            found = certificate.read(plan.shape)
+            certificate.prove(found, plan, self._envoys.folder)
+            return found
+
+        return Renewal(await asyncio.to_thread(pair))
 
     async def _keep(self, current: Incarnation) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -123,27 +152,32 @@ class Gateway:
                     backoff.reset()
                 current = await self._begin_again(backoff, current)
                 since = loop.time()
-            elif self._envoys.leaving:
-                continue  # Three Envoys at a time would not know one another.
+                self._deaf = False
             elif self._asked.is_set():
                 self._asked.clear()
-                current = await self._replace(current, self._again)
+                current = await self._replace(current, self._again, recall=True)
                 self._settled()
-            elif current.remembers:
-                current = await self._replace(current, lambda: self._plan)
+            else:
+                current = await self._replace(current, lambda: self._plan, recall=self._deaf)
             self._current = current
 
     async def _news_of(self, current: Incarnation) -> None:
-        """Return when it has ended, the one before it has left, or another one is to take over."""
+        """Return when it has ended or another one is to take over."""
+        while self._envoys.leaving and current.process.running:  # Three at a time would not know one another.
+            await asyncio.wait([current.process.ended, *self._envoys.leaving], return_when=asyncio.FIRST_COMPLETED)
         waiting = [asyncio.create_task(self._wanting())]
-        if current.remembers:
-            waiting.append(asyncio.create_task(until_reachable(current.plan.registry, self._rng)))
-        news: list[asyncio.Task[Any]] = [current.process.ended, *(self._envoys.leaving or waiting)]
+        if self._deaf or current.remembers:
+            waiting.append(asyncio.create_task(self._time_for_another(current)))
         try:
-            await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([current.process.ended, *waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
                 await _cancelled(task)
+
+    async def _time_for_another(self, current: Incarnation) -> None:
+        await asyncio.sleep(self._pause)
+        if not self._deaf:
+            await until_reachable(current.plan.registry, self._rng)
 
     async def _wanting(self) -> None:
         await self._asked.wait()
@@ -162,23 +196,58 @@ class Gateway:
                 _log.info("Envoy serves again")
                 return one
 
-    async def _replace(self, old: Incarnation, wanted: Callable[[], Plan]) -> Incarnation:
-        """Who serves afterwards: a new one that follows the plan, or, if that can't be, the old one."""
+    async def _replace(self, old: Incarnation, wanted: Callable[[], Plan], *, recall: bool) -> Incarnation:
+        """Who serves afterwards: a new one that follows the plan, or, if that can't be, the old one.
+
+        `recall`: whether what was told last will do, should no registry answer.
+        """
         async with self._replacing:
             try:
                 plan = await asyncio.to_thread(wanted)
-                check(plan, held=old.plan.all_places)
-                if not await (reachable(plan.registry) if old.remembers else old.admin.connected()):
-                    raise CannotServe("the registry is out of reach, so that a new Envoy would have nothing to serve")
-                new = await self._envoys.follow(old, plan)
-            except (AdsumError, TimeoutError) as error:
-                why = str(error) or "the new one took no requests in time"
-                _log.error("not reloaded, the Envoy that serves goes on: %s", why)
+                renewal = await self._checked(plan, old.plan.all_places)
+                await self._memorize(old)
+                keepsake = Keepsake(default_folder(), plan)
+                if keepsake.name == self._keepsake.name:
+                    keepsake = self._keepsake
+                told = await self._source(plan, keepsake, recall=recall)
+                new = await self._envoys.follow(old, plan, renewal.pair, told)
+            except AdsumError as error:
+                self._deaf = not await old.admin.answers()
+                self._pause = self._retry.next(self._rng)
+                _log.error("not reloaded, the Envoy that serves goes on: %s", error)
                 return old
-            self._plan, self._current = plan, new
-            self._keepsake = Keepsake(default_folder(), plan)
-        _log.info("reloaded: a new Envoy serves; the one before finishes what runs")
+            self._plan, self._current, self._keepsake, self._renewal = plan, new, keepsake, renewal
+            self._deaf = False
+        if told is None:
+            self._pause = 0.0
+            self._retry.reset()
+            _log.info("reloaded: a new Envoy serves; the one before finishes what runs")
+        else:
+            _log.warning("reloaded: for want of a registry, a new Envoy serves what the one before was told last")
         return new
+
+    async def _source(self, plan: Plan, keepsake: Keepsake, *, recall: bool) -> Told | None:
+        """What a new one is to serve; None is what the registry says. Raises `CannotServe` if there is nothing."""
+        told = keepsake.load() if recall else None
+        if told is not None and self._deaf:  # The registry has let us down once.
+            return told
+        why = await trouble(plan.registry)
+        if why and told is None:
+            raise CannotServe(f"no registry answers, so that a new Envoy would have nothing to serve: {why}")
+        return told if why else None
+
+    async def _renew(self) -> None:
+        """Show another certificate soon after there is one."""
+        while True:
+            await asyncio.sleep(jittered(LOOK, self._rng))
+            current = self._current
+            if self._replacing.locked() or current is None or not self._plan.shape.tls_certificate:
+                continue
+            async with self._replacing:
+                if await asyncio.to_thread(self._renewal.look, self._plan, self._envoys.folder):
+                    with suppress(FileNotFoundError):  # It has ended; the next one begins with it.
+                        await asyncio.to_thread(certificate.show, self._renewal.pair, current.folder)
+                    _log.info("another certificate is shown from now on")
 
     async def _remember(self) -> None:
         """Keep what Envoy is told, as far as that costs next to nothing."""
@@ -187,11 +256,15 @@ class Gateway:
         while True:
             await asyncio.sleep(jittered(pause, self._rng))
             current, began = self._current, loop.time()
-            if current is None or current.remembers or not current.process.running:
+            if current is None or not current.process.running or self._replacing.locked():
                 continue
+            await self._memorize(current)
+            pause = max(REMEMBER, (loop.time() - began) / SHARE)
+
+    async def _memorize(self, current: Incarnation) -> None:
+        if not current.remembers:
             with suppress(NoAnswer):
                 self._keepsake.save(Told.of(await current.admin.dump()))
-            pause = max(REMEMBER, (loop.time() - began) / SHARE)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adsum.envoy import certificate
 from adsum.envoy.admin import Admin, NoAnswer
-from adsum.envoy.bootstrap import bootstrap, remembered
+from adsum.envoy.bootstrap import SECRETS, bootstrap, remembered, secret
 from adsum.envoy.keepsake import Told
 from adsum.envoy.lines import ENVOY_LEVELS, FORMAT
 from adsum.envoy.plan import Plan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process import Process
+from adsum.envoy.reaching import trouble
 
 POLL: Final = 0.05
 """Seconds between two questions to an Envoy that comes up or goes."""
@@ -34,17 +36,23 @@ class Incarnation:
     """A running Envoy and the plan that it follows."""
 
     plan: Plan
+    folder: Path
     process: Process
     admin: Admin
     remembers: bool
     """Whether it serves what the one before was told, for want of a registry."""
 
     @classmethod
-    def start(cls, plan: Plan, admin: Path, follows: Sequence[str], told: Told | None = None) -> Incarnation:
-        """Start it; `admin` is its socket, `follows` a lineage's arguments, `told` what to serve without a registry."""
-        path = admin.with_suffix(".json")
+    def start(cls, plan: Plan, pair: bytes, folder: Path, follows: Sequence[str], told: Told | None) -> Incarnation:
+        """Start it in a folder of its own, to show `pair`.
+
+        `follows` are a lineage's arguments, `told` is what to serve without a registry.
+        """
+        admin, path = folder / "admin.sock", folder / "bootstrap.json"
         path.write_text(json.dumps(bootstrap(plan, admin) if told is None else remembered(plan, admin, told)))
-        return cls(plan, Process(_argv(plan, path, follows)), Admin(admin), told is not None)
+        (folder / SECRETS).write_text(json.dumps(secret(folder)))
+        certificate.show(pair, folder)
+        return cls(plan, folder, Process(_argv(plan, path, follows), folder), Admin(admin), told is not None)
 
     @property
     def leaves_within(self) -> float:
@@ -82,7 +90,8 @@ class Incarnation:
                 return f"the registry at {places} has not told it anything"
         except NoAnswer as error:
             return str(error)
-        return f"no registry answers at {places} (is `adsum serve` running there? --xds says where to look)"
+        why = await trouble(self.plan.registry)
+        return f"no registry answers at {places} (is `adsum serve` running there? --xds says where to look): {why}"
 
 
 def _argv(plan: Plan, bootstrap: Path, follows: Sequence[str]) -> list[str | Path]:

@@ -54,16 +54,19 @@ class Told:
 class Keepsake:
     """Where it is kept: apart by what the gateway is and where it listens."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path | None, plan: Plan) -> None:
+        """Without a folder it is kept in memory alone, as long as this process lasts."""
         said = json.dumps([plan.node, plan.shape.metadata(), plan.registry], sort_keys=True)
-        self.path = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
-        self._content = b""
+        self.name = hashlib.sha256(said.encode()).hexdigest()[:16]
+        self.path = folder / f"{self.name}.json" if folder is not None else None
+        self._latest = b""
+        self._on_disk = False
         self._loudness = logging.WARNING
 
     def load(self) -> Told | None:
         """What was kept; None if there is nothing, or nothing that can be read."""
         try:
-            content = json.loads(self.path.read_bytes())
+            content = json.loads(self._latest or self._read())
             if content.get("format") == FORMAT:
                 return Told(content["listeners"], content["clusters"])
         except FileNotFoundError:
@@ -75,22 +78,40 @@ class Keepsake:
     def save(self, told: Told) -> None:
         """Keep it instead of what was kept. What goes wrong is logged: a gateway runs without it."""
         content = json.dumps({"format": FORMAT, "listeners": told.listeners, "clusters": told.clusters}).encode()
-        if content == self._content or not told.listeners:
+        if not told.listeners or (content == self._latest and self._on_disk):
             return
+        self._latest = content
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self.path, content)
+            self._on_disk = self._write(content)
         except OSError as error:
-            _log.log(self._loudness, "what this gateway is told can't be kept in %s: %s", self.path, error)
-            self._loudness = logging.DEBUG  # Once is enough: it is tried again and again.
-        else:
-            self._content = content
+            self._on_disk = False
+            self._complain(f"in {self.path}: {error}")
+
+    def _read(self) -> bytes:
+        if self.path is None:
+            raise FileNotFoundError
+        return self.path.read_bytes()
+
+    def _write(self, content: bytes) -> bool:
+        if self.path is None:
+            self._complain("over restarts: this user has no home directory (XDG_CACHE_HOME names another place)")
+            return False
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(self.path, content)
+        return True
+
+    def _complain(self, why: str) -> None:
+        _log.log(self._loudness, "what this gateway is told can't be kept %s", why)
+        self._loudness = logging.DEBUG  # Once is enough: it is tried again and again.
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache."""
+def default_folder() -> Path | None:
+    """`$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache; None for who has no home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
+    except RuntimeError:
+        return None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import ssl
 from collections.abc import Iterable
-from pathlib import Path
 
 from adsum.core.errors import AdsumError
 from adsum.envoy.plan import Place, Plan
@@ -19,29 +17,10 @@ class CannotServe(AdsumError):
 
 def check(plan: Plan, held: Iterable[Place] = ()) -> None:
     """Raises `CannotServe`. `held`: places that we listen at already."""
-    _check_certificate(plan)
     held = set(held)
     for place in plan.all_places:
         if place not in held:
             _check_free(place, "--monitor" if place == plan.monitor else "--listen")
-
-
-def _check_certificate(plan: Plan) -> None:
-    shape = plan.shape
-    if not shape.tls_certificate:
-        return
-    for flag, path in (("--tls-cert", shape.tls_certificate), ("--tls-key", shape.tls_key)):
-        try:
-            Path(path).read_bytes()
-        except OSError as error:
-            raise CannotServe(f"{flag}: {path} can't be read: {error.strerror}") from None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(shape.tls_certificate, shape.tls_key, password="")
-    except ssl.SSLError as error:
-        why = (
-            "the key is not the certificate's" if "MISMATCH" in str(error) else "they are no PEM files that can be used"
-        )
-        raise CannotServe(f"--tls-cert {shape.tls_certificate}, --tls-key {shape.tls_key}: {why}") from None
 
 
 def _check_free(place: Place, flag: str) -> None:

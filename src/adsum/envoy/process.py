@@ -24,13 +24,16 @@ CHUNK: Final = 65_536
 class Process:
     """A running Envoy. `ended` is its exit code once it is over: below 0 the negative number of the signal."""
 
-    def __init__(self, argv: Sequence[str | Path]) -> None:
-        """Start it, in a running loop: its access log goes where our standard output goes, the rest into our log."""
+    def __init__(self, argv: Sequence[str | Path], folder: Path) -> None:
+        """Start it in that folder, in a running loop.
+
+        Its access log goes where our standard output goes, the rest into our log.
+        """
         # -I and -S: nothing of the environment, nothing of site-packages; it is there within milliseconds.
         launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
         # The standard library starts it by vfork; the event loop's own way forks, which gRPC in this process dislikes.
         self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            [*launcher, *argv], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*launcher, *argv], cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self._lines = Lines()
         self.pid = self._process.pid
@@ -53,6 +56,10 @@ class Process:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 return await asyncio.shield(self.ended)
+        return await self.kill()
+
+    async def kill(self) -> int:
+        """End it without a chance to tell others to end; how it ended."""
         self.signal(signal.SIGKILL)
         return await asyncio.shield(self.ended)
 

@@ -1,24 +1,54 @@
-"""Is there anybody where the registry should be?"""
+"""Does anybody answer where the registry should be? Who only accepts connections, or has no catalog yet, does not."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
 
+from adsum import __version__
+from adsum.config import XDS_PORT
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import Place
 
-ANSWER: Final = 1.0
-"""Seconds that a node has to accept a connection."""
+ANSWER: Final = 3.0
+"""Seconds that a node has to answer; one that takes longer counts as away."""
 PAUSE: Final = 1.0
 """Seconds between two looks, give or take a tenth."""
+AGENT: Final = "adsum-gateway"
+"""What we call ourselves: a registry tells its services to no such program, so that the answer is empty."""
+
+_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+_CLUSTERS: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.enable_http_proxy", 0),  # Envoy uses none either.
+    ("grpc.use_local_subchannel_pool", 1),  # Each question makes its own connection, as an Envoy will.
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.primary_user_agent", f"{AGENT}/{__version__}"),
+)
 
 
 async def reachable(places: Sequence[Place]) -> bool:
-    """Whether one of them accepts connections."""
-    return any(await asyncio.gather(*(_accepts(host, port) for host, port in places)))
+    """Whether one of them answers on xDS."""
+    return not await trouble(places)
+
+
+async def trouble(places: Sequence[Place]) -> str:
+    """Why none of them answers on xDS, of the last that did not; "" once one does."""
+    asking = [asyncio.create_task(_trouble(host, port)) for host, port in places]
+    why = "there is none"
+    try:
+        for each in asyncio.as_completed(asking):
+            why = await each
+            if not why:
+                break
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return why
 
 
 async def until_reachable(places: Sequence[Place], rng: Random) -> None:
@@ -29,11 +59,30 @@ async def until_reachable(places: Sequence[Place], rng: Random) -> None:
             return
 
 
-async def _accepts(host: str, port: int) -> bool:
-    try:
-        async with asyncio.timeout(ANSWER):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
+async def _trouble(host: str, port: int) -> str:
+    import grpc.aio  # Large, and needed by nobody who only reads what a gateway is.
+    from envoy.config.core.v3.base_pb2 import Node
+    from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+
+    asked = DeltaDiscoveryRequest(node=Node(id=AGENT, user_agent_name=AGENT), type_url=_CLUSTERS)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    async with grpc.aio.insecure_channel(place, _OPTIONS) as channel:
+        stub: Any = channel.stream_stream(_METHOD, None, None)
+        call = stub(timeout=ANSWER)
+        try:
+            await call.write(asked.SerializeToString())
+            answer = await call.read()
+        except grpc.aio.AioRpcError as error:
+            return _why(place, error.code() is grpc.StatusCode.DEADLINE_EXCEEDED, error.details() or error.code().name)
+        finally:
+            call.cancel()
+    return "" if isinstance(answer, bytes) else f"{place} says nothing"
+
+
+def _why(place: str, late: bool, details: str) -> str:
+    if late:
+        return f"{place} does not answer within {ANSWER:g} s"
+    if "http1.x server" in details:
+        return f"{place} speaks HTTP, not xDS; a registry's port for gateways is {XDS_PORT} unless it says otherwise"
+    # Of several clauses, from the general to the particular, the last one says it.
+    return f"{place}: {details.rpartition(': ')[2].strip('[]')}"

@@ -6,11 +6,10 @@ import asyncio
 import shutil
 import signal
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from adsum.envoy.draining import KILL_AFTER
+from adsum.envoy.draining import KILL_AFTER, tell_what_a_deaf_one_cuts_off
 from adsum.envoy.incarnation import Incarnation
 from adsum.envoy.keepsake import Told
 from adsum.envoy.lineage import POSSIBLE, Lineage
@@ -21,6 +20,8 @@ TAKEOVER: Final = 30.0
 """Seconds that one that is to take over has to come up; then it is given up."""
 LATE: Final = 5.0
 """Seconds by which one that was replaced may end later than it should; then it is ended."""
+LAST_LOOK: Final = 0.5
+"""Seconds before one that was replaced is to end, at which we say what it leaves unfinished."""
 LONGEST_FOLDER: Final = 60
 """Characters; the path of a socket has at most 107, and a folder of ours and a name in it take up to 45 of them."""
 
@@ -30,9 +31,10 @@ class Succession:
 
     def __init__(self) -> None:
         parent = tempfile.gettempdir()
-        self._folder = Path(
+        self.folder = Path(
             tempfile.mkdtemp(prefix="adsum-gateway-", dir=parent if len(parent) <= LONGEST_FOLDER else "/tmp")  # noqa: S108
         )
+        """Ours alone."""
         self._begun = 0
         self._lineages = 0
         self._lineage: Lineage | None = None
@@ -45,28 +47,32 @@ class Succession:
         """Of those that run."""
         return [each.process.pid for each in self._running]
 
-    async def begin(self, plan: Plan, told: Told | None, *, strict: bool) -> Incarnation:
+    async def begin(self, plan: Plan, pair: bytes, told: Told | None, *, strict: bool) -> Incarnation:
         """One that follows none, once it serves; it gets what there is to serve from `told`, else from the registry.
 
-        Raises `CannotServe`; see `Incarnation.until_serving` for `strict`.
+        `pair` is the certificate that it shows. Raises `CannotServe`; see `Incarnation.until_serving` for `strict`.
         """
         self._end_lineage()
         self._lineages += 1
-        self._lineage = Lineage(self._folder, self._lineages)
-        one = await self._come_up(plan, self._lineage, told, strict=strict)
+        self._lineage = Lineage(self.folder, self._lineages)
+        one = await self._come_up(plan, pair, self._lineage, told, strict=strict)
         self._lineage.succeeded()
         return one
 
-    async def follow(self, old: Incarnation, plan: Plan) -> Incarnation:
-        """One that has taken over from `old`, which finishes what runs and leaves.
+    async def follow(self, old: Incarnation, plan: Plan, pair: bytes, told: Told | None) -> Incarnation:
+        """One that has taken over from `old`, which finishes what runs and leaves. See `begin`.
 
-        Raises `CannotServe` and `TimeoutError`: then `old` goes on, but nobody can ask it anything any more.
+        Raises `CannotServe`: then `old` goes on, but if the new one got far enough, it is deaf: nobody can ask it
+        anything any more. Another one can follow it.
         """
         if self._lineage is None or not POSSIBLE:
             raise CannotServe("Envoy can take over from another on Linux alone; restart the gateway instead")
         try:
             async with asyncio.timeout(TAKEOVER):
-                new = await self._come_up(plan, self._lineage, None, strict=True)
+                new = await self._come_up(plan, pair, self._lineage, told, strict=True)
+        except TimeoutError:
+            self._lineage.failed()
+            raise CannotServe(f"the new one took no requests within {TAKEOVER:g} s") from None
         except BaseException:
             self._lineage.failed()
             raise
@@ -88,19 +94,27 @@ class Succession:
         for each in list(self._running):
             await each.process.end(KILL_AFTER)
         self._end_lineage()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    async def _come_up(self, plan: Plan, lineage: Lineage, told: Told | None, *, strict: bool) -> Incarnation:
+    async def _come_up(
+        self, plan: Plan, pair: bytes, lineage: Lineage, told: Told | None, *, strict: bool
+    ) -> Incarnation:
         self._begun += 1
-        one = Incarnation.start(plan, self._folder / f"admin-{self._begun}.sock", lineage.arguments(), told)
+        folder = self.folder / str(self._begun)
+        folder.mkdir(mode=0o700)
+        one = Incarnation.start(plan, pair, folder, lineage.arguments(), told)
         self._running.add(one)
-        one.process.ended.add_done_callback(lambda _: self._running.discard(one))
+        one.process.ended.add_done_callback(lambda _: self._over(one))
         try:
             await one.until_serving(strict=strict)
         except BaseException:
-            await one.process.end(KILL_AFTER)
+            await one.process.kill()  # Were it told to end, it would tell the one before to end, too.
             raise
         return one
+
+    def _over(self, one: Incarnation) -> None:
+        self._running.discard(one)
+        shutil.rmtree(one.folder, ignore_errors=True)
 
     def _end_lineage(self) -> None:
         if self._lineage is not None:
@@ -109,8 +123,12 @@ class Succession:
 
 async def _see_off(old: Incarnation) -> None:
     """The one that took over tells it to end; unless it can't."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(old.leaves_within + LATE):
-            await asyncio.shield(old.process.ended)
-            return
-    await old.process.end(KILL_AFTER)
+    if not await _ends_within(old, old.leaves_within - LAST_LOOK):
+        await tell_what_a_deaf_one_cuts_off(old)
+        if not await _ends_within(old, LAST_LOOK + LATE):
+            await old.process.end(KILL_AFTER)
+
+
+async def _ends_within(old: Incarnation, length: float) -> bool:
+    done, _ = await asyncio.wait({old.process.ended}, timeout=length)
+    return bool(done)
