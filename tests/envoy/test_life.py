@@ -110,6 +110,12 @@ def test_a_gateway_waits_for_the_registry_and_says_so(start: Start, place: Place
     assert get(place.url).text == "ok"
 
 
+def test_a_port_that_speaks_something_else_than_xds_is_told(start: Start, upstream: Upstream) -> None:
+    start("--xds", f"127.0.0.1:{upstream.port}").says(
+        f"127.0.0.1:{upstream.port} is no port for xDS (HTTP/1, maybe); a registry's is 23787 unless it says otherwise"
+    )
+
+
 def test_a_gateway_that_waits_for_the_registry_can_be_ended(start: Start, ads: Ads) -> None:
     ads.close()
     gateway = start()
@@ -144,6 +150,8 @@ def test_sigterm_waits_for_what_runs_and_says_that_it_is_not_ready(
         gateway.signal(signal.SIGTERM)
         gateway.says("draining")
         eventually("nobody to listen", lambda: not answers(place.url))
+        eventually("its word", lambda: get(f"{place.monitor_url}/readyz").status_code == 503)
+        assert get(f"{place.monitor_url}/metrics").status_code == 200
         assert kept.get(f"{place.monitor_url}/readyz").status_code == 503
     assert gateway.process.poll() is None
     upstream.go.set()
@@ -162,6 +170,21 @@ def test_what_runs_longer_than_the_drain_is_cut_off_and_told(start: Start, place
     gateway.signal(signal.SIGTERM)
     assert gateway.code() == 0
     assert "1 requests still run and are cut off" in gateway.said
+    asking.join(30)
+
+
+def test_what_runs_longer_than_a_reload_lets_it_is_cut_off_and_told(
+    start: Start, place: Place, upstream: Upstream
+) -> None:
+    gateway = start("--drain-timeout", "1")
+    gateway.says(READY)
+    with httpx.Client(trust_env=False) as idle:
+        assert idle.get(place.url).text == "ok"
+        asking = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+        asking.start()
+        assert upstream.waiting.acquire(timeout=30)
+        gateway.signal(signal.SIGHUP)
+        gateway.says("at least 1 requests still run and are cut off; --drain-timeout gives them longer")
     asking.join(30)
 
 

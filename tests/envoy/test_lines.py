@@ -44,3 +44,15 @@ def test_what_we_make_it_do_is_no_warning(logged: pytest.LogCaptureFixture) -> N
 def test_a_line_without_end_is_told_in_pieces(logged: pytest.LogCaptureFixture) -> None:
     Lines().feed(b"x" * (2 * MAX_LINE + 1))
     assert [len(message) for _, message in told(logged)] == [MAX_LINE, MAX_LINE, 1]
+
+
+def test_an_outage_of_the_registry_is_told_once(logged: pytest.LogCaptureFixture) -> None:
+    times = [0.0, 1.0, 14.0, 28.0, 60.0, 61.0]
+    lines = Lines(iter(sorted(times * 2)).__next__)
+    for _ in times:
+        lines.feed(b"[warning][config] DeltaAggregatedResources gRPC config stream to x closed since 1s ago: 14, why\n")
+        lines.feed(b"[warning][upstream] StreamLoadStats gRPC config stream closed: 14, why\n")
+    levels = [level for level, _ in told(logged)]
+    assert levels == ["WARNING", *["DEBUG"] * 7, "WARNING", *["DEBUG"] * 3]
+    lines.feed(b"[warning][config] b\n")
+    assert told(logged)[-1] == ("WARNING", "config: b")

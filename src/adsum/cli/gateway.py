@@ -29,10 +29,11 @@ def gateway(loaded: Settings) -> int:
 
     It goes on serving while every registry node is down. On SIGTERM and Ctrl-C it accepts nothing more and finishes
     what runs (--drain-timeout); a second signal cuts that off. On SIGHUP it reads its settings again, and a new Envoy
-    takes over without a dropped request; if that can't serve, the one that does goes on, and the log says why.
+    takes over without a dropped request (what takes longer than --drain-timeout is cut off); if that can't serve, the
+    one that does goes on, and the log says why.
 
     Access logs and the line that says that it is ready go to standard output, everything else to standard error.
-    --monitor has /metrics for Prometheus, /healthz and /readyz (503 from the moment that it is told to end).
+    --monitor has /metrics for Prometheus, /healthz and /readyz (503 while it finishes what runs).
     """
     from adsum.envoy.gateway import Gateway
     from adsum.envoy.running import Running

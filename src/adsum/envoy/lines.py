@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -38,6 +40,10 @@ EXPECTED: Final = (
     "gRPC config: initial fetch timed out",
 )
 """Warnings about what we make it do: told at level debug."""
+OUTAGE: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats) gRPC config stream.* closed")
+"""What is said at every attempt to reach the registry, once or twice a second: told once an outage, then at debug."""
+OVER: Final = 15.0
+"""Seconds without an attempt that failed after which an outage is over; they come every second or two."""
 
 _LINE: Final = re.compile(r"\[(?P<level>[a-z]+)\]\[(?P<component>[\w.]+)\] (?P<message>.*)")
 _log = logging.getLogger("adsum.envoy")
@@ -46,7 +52,10 @@ _log = logging.getLogger("adsum.envoy")
 class Lines:
     """Cuts what comes in into lines and logs them."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._failed = -math.inf
+        """When the registry was out of reach last."""
         self._rest = b""
         self._level = logging.WARNING
         self.errors: deque[str] = deque(maxlen=LAST_WORDS)
@@ -73,9 +82,15 @@ class Lines:
         self._level = LEVELS.get(parts["level"], logging.WARNING)
         if self._level >= logging.ERROR:
             self.errors.append(message)
-        if self.ending or message.startswith(EXPECTED):
+        if self.ending or message.startswith(EXPECTED) or self._is_old_news(message):
             self._level = logging.DEBUG
         _log.log(self._level, "%s: %s", component, message)
+
+    def _is_old_news(self, message: str) -> bool:
+        if OUTAGE.match(message) is None:
+            return False
+        before, self._failed = self._failed, self._now()
+        return self._failed - before < OVER
 
 
 def _pieces(line: bytes) -> Iterator[str]:

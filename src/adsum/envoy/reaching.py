@@ -82,7 +82,7 @@ async def _trouble(host: str, port: int) -> str:
 def _why(place: str, late: bool, details: str) -> str:
     if late:
         return f"{place} does not answer within {ANSWER:g} s"
-    if "http1.x server" in details:
-        return f"{place} speaks HTTP, not xDS; a registry's port for gateways is {XDS_PORT} unless it says otherwise"
+    if "Expected SETTINGS frame" in details:
+        return f"{place} is no port for xDS (HTTP/1, maybe); a registry's is {XDS_PORT} unless it says otherwise"
     # Of several clauses, from the general to the particular, the last one says it.
     return f"{place}: {details.rpartition(': ')[2].strip('[]')}"
