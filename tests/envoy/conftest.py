@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,9 +48,8 @@ class Running:
     def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
         self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
-        # A folder of its own for temporary files shows what is left behind.
-        self.tmp = folder / "tmp"
-        self.tmp.mkdir(exist_ok=True)
+        # A folder of its own for temporary files shows what is left behind; a long name would not be used.
+        self.tmp = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))
         settings = folder / "adsum.toml"
         settings.touch()
         told = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
@@ -99,6 +100,7 @@ class Running:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.tmp)
 
 
 class Upstream:

@@ -17,12 +17,14 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the system keeps i
 FLAGS: Final = 8
 """Bytes at the end of the file: not zero while one of them is coming up."""
 
+_BASE_ID: Final = "base-id-"
+
 
 class Lineage:
     """Who follows whom. `folder` is ours alone."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._base_id_file = folder / f"base-id-{number}"
+        self._base_id_file = folder / f"{_BASE_ID}{number}"
         self._epoch = 0
         self._served = False
 
@@ -47,8 +49,23 @@ class Lineage:
 
     def end(self) -> None:
         """Leave nothing of it in memory; Envoy does not clear up. Idempotent."""
-        with suppress(OSError, ValueError):
-            self._memory().unlink()
+        _end(self._base_id_file)
 
     def _memory(self) -> Path:
-        return SHARED_MEMORY / f"envoy_shared_memory_{int(self._base_id_file.read_text()) * 10}"
+        return _memory(self._base_id_file)
+
+
+def clear(folder: Path) -> None:
+    """Leave nothing in memory of the lineages of that folder, whose Envoys have ended."""
+    for each in folder.glob(f"{_BASE_ID}*"):
+        _end(each)
+
+
+def _end(base_id_file: Path) -> None:
+    with suppress(OSError, ValueError):
+        _memory(base_id_file).unlink()
+        base_id_file.unlink()  # The number is free for any other Envoy.
+
+
+def _memory(base_id_file: Path) -> Path:
+    return SHARED_MEMORY / f"envoy_shared_memory_{int(base_id_file.read_text()) * 10}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import tempfile
-from pathlib import Path
 from typing import Final
 
 from adsum.envoy.draining import KILL_AFTER, tell_what_a_deaf_one_cuts_off
+from adsum.envoy.folder import Folder
 from adsum.envoy.incarnation import Incarnation
 from adsum.envoy.keepsake import Told
 from adsum.envoy.lineage import POSSIBLE, Lineage
@@ -22,18 +21,14 @@ LATE: Final = 5.0
 """Seconds by which one that was replaced may end later than it should; then it is ended."""
 LAST_LOOK: Final = 0.5
 """Seconds before one that was replaced is to end, at which we say what it leaves unfinished."""
-LONGEST_FOLDER: Final = 60
-"""Characters; the path of a socket has at most 107, and a folder of ours and a name in it take up to 45 of them."""
 
 
 class Succession:
     """`begin` a line of Envoys, have others `follow`; `close` leaves none."""
 
     def __init__(self) -> None:
-        parent = tempfile.gettempdir()
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="adsum-gateway-", dir=parent if len(parent) <= LONGEST_FOLDER else "/tmp")  # noqa: S108
-        )
+        self._own = Folder()
+        self.folder = self._own.path
         """Ours alone."""
         self._begun = 0
         self._lineages = 0
@@ -94,7 +89,7 @@ class Succession:
         for each in list(self._running):
             await each.process.end(KILL_AFTER)
         self._end_lineage()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._own.close()
 
     async def _come_up(
         self, plan: Plan, pair: bytes, lineage: Lineage, told: Told | None, *, strict: bool
