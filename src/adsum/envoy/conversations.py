@@ -22,9 +22,9 @@ class Conversations:
 
     @property
     def running(self) -> int:
-        """Requests that run, at least: one on each side, unless several share a connection.
+        """Connections of clients on which a request may still run: each needs one to an instance, too.
 
-        Idle connections to instances are closed after seconds, and clients that are answered are let go.
+        Idle ones are no more after seconds: those to instances are closed, and clients that are answered are let go.
         """
         return min(self.clients, self.instances)
 

@@ -98,4 +98,4 @@ async def tell_what_a_deaf_one_cuts_off(one: Incarnation) -> None:
     """To be called just before it ends: it was given its time."""
     running = (await asyncio.to_thread(conversations, one)).running
     if running:
-        _log.warning("at least %d requests still run and are cut off; --drain-timeout gives them longer", running)
+        _log.warning("what still runs, on up to %d connections, is cut off; --drain-timeout gives it longer", running)
