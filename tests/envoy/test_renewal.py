@@ -125,3 +125,9 @@ def test_a_chain_and_a_key_in_one_file_are_told_apart(files: Files) -> None:
     pair = certificate.read(files.plan.shape)
     assert pair == b"\n".join([chain.strip(), key.strip(), b""])
     certificate.prove(pair, files.plan, files.ours)
+
+
+def test_a_folder_that_is_gone_is_a_reason_and_no_crash(files: Files) -> None:
+    files.put(*files.make("first"))
+    with pytest.raises(CannotServe, match="can't be proven in"):
+        certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours / "gone")

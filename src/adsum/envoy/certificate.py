@@ -57,6 +57,8 @@ def prove(pair: bytes, plan: Plan, folder: Path) -> None:
         if not why:
             judged.write_text(json.dumps(_showing(path)))
             why = _refusal(plan.binary, judged, path)
+    except OSError as error:
+        raise CannotServe(f"a certificate can't be proven in {folder}: {error.strerror}") from None
     finally:
         path.unlink(missing_ok=True)
         judged.unlink(missing_ok=True)
@@ -66,7 +68,7 @@ def prove(pair: bytes, plan: Plan, folder: Path) -> None:
 
 
 def show(pair: bytes, folder: Path) -> None:
-    """Have the Envoy of that folder show it, from its start or from now on."""
+    """Have the Envoy of that folder show it, from its start or from now on. Raises `OSError`."""
     ahead = folder / f"next-{NAME}"
     _write(ahead, pair)
     ahead.replace(folder / NAME)

@@ -245,9 +245,15 @@ class Gateway:
                 continue
             async with self._replacing:
                 if await asyncio.to_thread(self._renewal.look, self._plan, self._envoys.folder):
-                    with suppress(FileNotFoundError):  # It has ended; the next one begins with it.
-                        await asyncio.to_thread(certificate.show, self._renewal.pair, current.folder)
-                    _log.info("another certificate is shown from now on")
+                    await self._show(current)
+
+    async def _show(self, current: Incarnation) -> None:
+        try:
+            await asyncio.to_thread(certificate.show, self._renewal.pair, current.folder)
+        except OSError as error:
+            _log.error("another certificate is not shown before an Envoy is started again: %s", error)
+        else:
+            _log.info("another certificate is shown from now on")
 
     async def _remember(self) -> None:
         """Keep what Envoy is told, as far as that costs next to nothing."""

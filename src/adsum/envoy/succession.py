@@ -96,8 +96,11 @@ class Succession:
     ) -> Incarnation:
         self._begun += 1
         folder = self.folder / str(self._begun)
-        folder.mkdir(mode=0o700)
-        one = Incarnation.start(plan, pair, folder, lineage.arguments(), told)
+        try:
+            folder.mkdir(mode=0o700)
+            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told)
+        except OSError as error:
+            raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None
         self._running.add(one)
         one.process.ended.add_done_callback(lambda _: self._over(one))
         try:
