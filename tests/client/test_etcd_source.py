@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry
+from adsum.client.fold import Fold
+from adsum.client.ports import Group, Lost
 from adsum.client.resolver import Resolver
+from adsum.client.sources import etcd as etcd_source
 from adsum.client.sync import SyncClient
+from adsum.clock import SystemClock
 from adsum.core.errors import Invalid
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.place import Place
-from adsum.etcd.values import KeyValue
+from adsum.etcd.values import Header, KeyValue, Ranged
+from adsum.etcd.watch import Broken, Event, Fresh, Seen, Told
 from tests.etcds import Etcd
 
 TTL = 3.0
@@ -42,10 +51,12 @@ def ids(resolver: Resolver) -> set[str]:
 
 def written(etcd: Etcd, key: str, value: bytes) -> None:
     """As a program of others' writes it."""
-    request = b"".join(
-        bytes([number << 3 | 2]) + _length(part) + part for number, part in ((1, key.encode()), (2, value))
-    )
-    etcd.call("KV/Put", request)
+    etcd.call("KV/Put", _fields(key.encode(), value))
+
+
+def _fields(*parts: bytes) -> bytes:
+    """A message of texts, numbered from 1."""
+    return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
 
 
 def _length(part: bytes) -> bytes:
@@ -127,3 +138,166 @@ def test_a_program_without_a_loop_finds_it_too(etcd: Etcd) -> None:
         channel = client.channel("orders")
         channel.ready(20.0)
         assert channel.pick().endpoint.id == "o1"
+
+
+async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "adsum")
+    renewals = 0
+    renew = etcd_source.EtcdSource.renew
+
+    async def counted(self: etcd_source.EtcdSource, *given: Any) -> Any:
+        nonlocal renewals
+        renewed = await renew(self, *given)
+        renewals += 1
+        return renewed
+
+    monkeypatch.setattr(etcd_source.EtcdSource, "renew", counted)
+    elsewhere = Connection(Place.parse(etcd.url), Random())
+
+    async def write() -> None:
+        while True:
+            await elsewhere.put(b"/elsewhere", b"")
+
+    async with Client(etcd.url, cache=False) as client:
+        registrars = [client.register(f"s{n % 10}", 8000 + n, id=f"i{n}", ttl=TTL, drain_wait=0.0) for n in range(100)]
+        resolvers = [client.resolver(f"s{n}") for n in range(10)]
+        writing = asyncio.create_task(write())
+        await asyncio.gather(*(registrar.start(20.0) for registrar in registrars))
+        await until(lambda: renewals >= 4 and all(len(ids(each)) == 10 for each in resolvers))
+        assert {each.view.epoch.partition("-")[2] for each in resolvers} == {"0"}
+        writing.cancel()
+        await asyncio.gather(*(registrar.stop() for registrar in registrars))
+        await until(lambda: not any(ids(each) for each in resolvers))
+    await elsewhere.close()
+    assert not caplog.messages
+
+
+async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: Etcd, tmp_path: Path) -> None:
+    for n in range(20):
+        written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
+    async with Client(etcd.url, cache=tmp_path / "views") as client:
+        resolver = client.resolver("orders")
+        await until(lambda: ids(resolver) == {"o19"})
+    etcd.kill()
+    etcd.wipe()
+    etcd.start()
+    etcd.wait()
+    async with Client(etcd.url, cache=tmp_path / "views") as client:
+        resolver = client.resolver("orders")
+        await until(lambda: resolver.connected)
+        assert not resolver.trouble
+        written(etcd, "orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"new"}}')
+        await until(lambda: ids(resolver) == {"o19", "new"})
+
+
+async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_followed(tmp_path: Path) -> None:
+    with Etcd(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
+        for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
+            etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
+        etcd.call("Auth/AuthEnable", b"")
+        url = etcd.url.replace("://", "://root:s3cret@")
+        ttl = 9.0  # Renewed every 3 s, each time with a token that has ended.
+        async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
+            resolver = consumer.resolver("orders")
+            async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
+                await until(lambda: ids(resolver) == {"o1"})
+                seen = set[frozenset[str]]()
+                resolver.follow(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
+                await asyncio.sleep(1.5 * ttl)
+                assert seen == {frozenset({"o1"})}
+                assert registrar.registered
+                etcd.kill()  # And tokens end with it.
+                await until(lambda: not resolver.connected)
+                etcd.start()
+                await until(lambda: resolver.connected and ids(resolver) == {"o1"})
+            await until(lambda: not ids(resolver))
+
+
+class Scripted:
+    """An etcd that answers reads and tells watches what a test says, in place of a real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[Ranged, Sequence[Told]]) -> None:
+        self._connections = list(connections)
+        monkeypatch.setattr(Connection, "everything", self._everything)
+        monkeypatch.setattr(etcd_source, "watch", self._watch)
+        monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
+        monkeypatch.setattr(etcd_source, "FIRST_PAUSE", 0.001)
+        self.source = etcd_source.EtcdSource(["etcd://h"], actor="", clock=SystemClock(), rng=Random(1))
+
+    async def _everything(self, prefix: bytes) -> Ranged:
+        assert prefix == b"orders/"
+        return self._connections[0][0]
+
+    async def _watch(self, *_: object) -> AsyncGenerator[Told, None]:
+        for each in self._connections.pop(0)[1]:
+            yield each
+
+    async def told(self) -> list[Group | Lost]:
+        """All until the script is over."""
+        told = []
+        async with aclosing(self.source.watch("orders", lambda: None)) as events:
+            async for event in events:
+                told.append(event)
+                if not self._connections and isinstance(event, Lost):
+                    break
+        return told
+
+
+def _header(revision: int) -> Header:
+    return Header(7, 1, revision, 1)
+
+
+def _put(revision: int, id: str) -> KeyValue:
+    return KeyValue(f"orders/{id}".encode(), b'{"Addr":"10.0.0.1:80","Adsum":{"id":"%s"}}' % id.encode(), revision)
+
+
+def _seen(revision: int, id: str) -> Seen:
+    put = _put(revision, id)
+    return Seen(revision, (Event(put.key, put),))
+
+
+async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Told] = [
+        Fresh(_header(20)),
+        _seen(12, "b"),
+        Fresh(_header(30)),
+        Fresh(_header(25)),
+        _seen(21, "c"),
+        Broken("over"),
+    ]
+    scripted = Scripted(monkeypatch, (Ranged(_header(10), (_put(9, "a"),)), told))
+    fold = Fold()
+    for event in await scripted.told():
+        if isinstance(event, Group):
+            fold.take(event, 0.0)
+    assert [each.id for each in fold.endpoints] == ["a", "b", "c"]
+    assert fold.position == ("7-0", 21)
+
+
+async def test_an_etcd_that_was_restored_after_it_was_read_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = Scripted(
+        monkeypatch,
+        (Ranged(_header(500), (_put(9, "a"),)), [Fresh(_header(300)), _seen(501, "b")]),
+        (Ranged(_header(300), (_put(8, "c"),)), [Broken("over")]),
+    )
+    first, lost, second, over = await scripted.told()
+    assert isinstance(first, Group)
+    assert isinstance(second, Group)
+    assert (first.position, second.position) == (("7-0", 500), ("7-1", 300))
+    assert isinstance(lost, Lost)
+    assert "behind what was read" in lost.why
+    assert isinstance(over, Lost)
+
+
+async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(etcd: Etcd) -> None:
+    async with Client(etcd.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        for port in (80, 82, 81):
+            written(etcd, f"orders/10.0.0.1:{port}", b'{"Addr":"10.0.0.1:%d","Adsum":{"id":"o1"}}' % port)
+            await until(partial(_is_at, resolver, port))
+
+
+def _is_at(resolver: Resolver, port: int) -> bool:
+    return [each.port for each in resolver.view.endpoints] == [port]

@@ -63,11 +63,13 @@ def key(prefix: str, instance: Instance) -> bytes:
     return directory(prefix, instance.service) + instance.authority.encode()
 
 
-def write(instance: Instance, *, published: bool = False) -> bytes:
-    """The value of an instance. `published`: a registry says so, of what it lists."""
+def write(instance: Instance, *, published: bool = False, holder: str = "") -> bytes:
+    """The value of an instance. `published`: a registry says so, of what it lists; `holder`: who registered it."""
     ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
     if published:
         ours["by"] = REGISTRY
+    if holder:
+        ours["holder"] = holder
     if instance.zone:
         ours["zone"] = instance.zone
     if instance.tags:
@@ -80,9 +82,12 @@ def write(instance: Instance, *, published: bool = False) -> bytes:
 
 def published(value: bytes) -> bool:
     """Whether a registry wrote it, of what it lists."""
-    said = _said(value) if len(value) <= MAX_VALUE else None
-    ours = said.get(OURS.lower()) if said is not None else None
-    return isinstance(ours, Mapping) and ours.get("by") == REGISTRY
+    return _ours(value).get("by") == REGISTRY
+
+
+def holder(value: bytes) -> str:
+    """Who registered it; "" of what others wrote."""
+    return str(_ours(value).get("holder", ""))
 
 
 def read(service: str, value: bytes) -> Instance | None:
@@ -101,6 +106,13 @@ def read(service: str, value: bytes) -> Instance | None:
         with suppress(Invalid):
             return Instance(service, address=host, port=port, **fields)
     return None
+
+
+def _ours(value: bytes) -> Mapping[str, Any]:
+    """What only we write; nothing of what others wrote."""
+    said = _said(value) if len(value) <= MAX_VALUE else None
+    ours = said.get(OURS.lower()) if said is not None else None
+    return ours if isinstance(ours, Mapping) else {}
 
 
 def _said(value: bytes) -> dict[str, Any] | None:

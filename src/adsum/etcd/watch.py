@@ -56,7 +56,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Nothing happened that was not told; so said a member that had a leader then."""
+    """Nothing else happened up to `header`; so said a member that had a leader then.
+
+    It comes in no order with the changes: before etcd 3.4.25 and 3.5.8 it overtakes some of earlier revisions, which
+    are told next. So it moves no position.
+    """
 
     header: Header
 

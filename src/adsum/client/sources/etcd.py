@@ -10,23 +10,25 @@ import asyncio
 import math
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from adsum import wire
 from adsum.client.address import facing
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.backoff import Backoff
-from adsum.core.errors import AdsumError, Invalid, UnknownInstance
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
 from adsum.core.model import Endpoint, Instance, Key
 from adsum.etcd import naming
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import EtcdError, LeaseGone, Unreachable
+from adsum.etcd.history import History
 from adsum.etcd.place import Place
-from adsum.etcd.values import Delete, Header, KeyValue, Put
+from adsum.etcd.values import Delete, KeyValue, Put, Unchanged
 from adsum.etcd.watch import Broken, Fresh, Gone, watch
 from adsum.ports import Clock
 
@@ -36,8 +38,18 @@ SETTLE: Final = 1.0
 """Seconds that a drain waits after the key is gone: watchers hear of it within milliseconds, but don't say so."""
 FRESH_EVERY: Final = 3.0
 """Seconds between two words that a quiet service is as it was."""
+AT_ONCE: Final = 16
+"""Leases that are renewed at once."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Bounds of the pause before everything is read anew, in seconds."""
+
+
+_EPOCH: Final = "etcd"
+"""Of registrations, whose revisions say nothing: each is asked after by itself at each renewal."""
+_ANOTHER: Final = "etcd was wiped or restored; everything is read anew"
+_Reason = Literal["unknown", "superseded"]
+_Shown = tuple[int, Endpoint | None]
+"""What a key stands for, and the revision at which it was written."""
 
 
 @dataclass(slots=True)
@@ -63,15 +75,14 @@ class EtcdSource:
         self._clock = clock
         self._rng = rng
         self._listed: dict[Key, _Listed] = {}
-        self._cluster = 0
-        self._newest = 0
-        self._histories = 0
+        self._history = History()
 
     async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         """Follow a service for ever: read it whole, then every change; and whole again after each lost connection."""
-        del position  # Reading a service whole costs little, and heals whatever happened meanwhile.
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
+            if (known := position()) is not None:
+                self._history.known(*known)
             try:
                 async with aclosing(self._connection(service)) as groups:
                     async for group in groups:
@@ -84,37 +95,46 @@ class EtcdSource:
             await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
 
     async def _connection(self, service: str) -> AsyncGenerator[Group, None]:
-        """The groups of one connection. Raises `EtcdError`."""
+        """The groups of one connection, in one epoch. Raises `EtcdError`."""
         directory = naming.directory(self._place.prefix, service)
+        asked = self._history.asking()
         found = await self._etcd.everything(directory)
-        epoch, at = self._note(found.header), found.header.revision
-        keys = {each.key: self._endpoint(service, each) for each in found.found}
-        shown = _shown(keys)
+        epoch, at = self._history.answered(asked, found.header), found.header.revision
+        if epoch is None:
+            raise Unreachable(_ANOTHER)  # Meanwhile: whose answer this is can't be told.
+        keys = {each.key: self._shown(service, each) for each in found.found}
+        shown = _by_id(keys)
         yield Group(Position(epoch, at), whole=True, changed=shown)
         told_at = self._clock.now()
         async with aclosing(watch(self._etcd, directory, at + 1, self._clock, self._rng)) as told:
             async for each in told:
                 if isinstance(each, Broken | Gone):
                     raise Unreachable(each.why)
+                if epoch != self._history.epoch:
+                    raise Unreachable(_ANOTHER)
                 if isinstance(each, Fresh):
+                    if each.header.revision < found.header.revision:
+                        # It lags, or was restored after it was read: then it would leave things out.
+                        raise Unreachable("the member that is watched is behind what was read")
                     if self._clock.now() - told_at < FRESH_EVERY:
                         continue
-                    since, at = at, max(at, each.header.revision)
+                    since = at  # And there it stays: see `Fresh`.
                 else:
                     for event in each.events:
                         keys.pop(event.key, None)
                         if event.now is not None:
-                            keys[event.key] = self._endpoint(service, event.now)
+                            keys[event.key] = self._shown(service, event.now)
                     since, at = at, each.revision
+                    self._history.known(epoch, at)
                 told_at = self._clock.now()
-                before, shown = shown, _shown(keys)
+                before, shown = shown, _by_id(keys)
                 changed = {id: endpoint for id, endpoint in shown.items() if before.get(id) != endpoint}
                 gone = frozenset(before.keys() - shown.keys())
                 yield Group(Position(epoch, at), whole=False, changed=changed, gone=gone, since=since)
 
-    def _endpoint(self, service: str, found: KeyValue) -> Endpoint | None:
+    def _shown(self, service: str, found: KeyValue) -> _Shown:
         instance = naming.read(service, found.value)
-        return None if instance is None else Endpoint(instance)
+        return found.revision, None if instance is None else Endpoint(instance)
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
         """Raises `Invalid` for checks: there is nobody to run them."""
@@ -123,79 +143,108 @@ class EtcdSource:
         registration = body.to_registration(service, id, "")
         instance, key = registration.instance, Key(service, id)
         ttl = None if registration.ttl is None else max(SHORTEST_TTL, registration.ttl)
+        before = self._listed.get(key)
         try:
             lease = 0 if ttl is None else await self._etcd.grant(math.ceil(ttl))
-            before = self._listed.get(key)
-            moved = before is not None and before.instance.authority != instance.authority
-            gone = [Delete(self._key(before.instance))] if before is not None and moved else []
-            put = Put(self._key(instance), naming.write(instance), lease)
-            settled = await self._etcd.commit((), [*gone, put])
-            if before is not None and before.lease:
-                await self._etcd.revoke(before.lease)
+            # Noted before it is done: a put that is not answered may be done all the same.
+            self._listed[key] = _Listed(instance, registration.holder, lease)
+            value = naming.write(instance, holder=registration.holder)
+            await self._etcd.commit((), [Put(self._key(instance), value, lease)])
+            if before is not None and (before.lease or before.instance.authority != instance.authority):
+                with suppress(EtcdError):  # It ends by itself.
+                    await self._take_out(before)
         except EtcdError as error:
             raise _translated(error) from None
-        self._listed[key] = _Listed(instance, registration.holder, lease)
-        return wire.Written(self._note(settled.header), settled.header.revision, ttl)
+        return wire.Written(_EPOCH, 0, ttl)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
-        lost = []
-        header: Header | None = None
+        lost: list[wire.Lost] = []
         try:
             async with asyncio.timeout(max(1.0, 2 * patience)):
-                for lease in leases:
-                    listed = self._listed.get(Key(lease.service, lease.id))
-                    if listed is not None and listed.drained:
-                        continue
-                    found = None if listed is None else await self._renewed(listed)
-                    header = found or header
-                    if found is None:
-                        lost.append(wire.Lost(lease.service, lease.id, "unknown"))
+                for start in range(0, len(leases), AT_ONCE):
+                    some = leases[start : start + AT_ONCE]
+                    reasons = await asyncio.gather(*map(self._renewed, some))
+                    found = zip(some, reasons, strict=True)
+                    lost += [wire.Lost(lease.service, lease.id, reason) for lease, reason in found if reason]
         except EtcdError as error:
             raise _translated(error) from None
         except TimeoutError:
             raise RegistryUnavailable(f"{self._place} does not answer in time") from None
-        epoch = self._epoch if header is None else self._note(header)
-        return wire.Renewed(epoch, self._newest, len(leases) - len(lost), lost)
+        return wire.Renewed(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renewed(self, listed: _Listed) -> Header | None:
-        """What etcd said; None: the lease or its key is gone. Raises `EtcdError`."""
+    async def _renewed(self, lease: wire.LeaseBody) -> _Reason | None:
+        """Why it was not; None: it was, or need not be. Raises `EtcdError`."""
+        key = Key(lease.service, lease.id)
+        listed = self._listed.get(key)
+        if listed is None:
+            return "unknown"
+        if listed.holder != lease.holder:
+            return "superseded"
+        if listed.drained:
+            return None
+        reason = await self._asked_after(listed)
+        ended = listed.drained or self._listed.get(key) is not listed
+        return None if ended else reason
+
+    async def _asked_after(self, listed: _Listed) -> _Reason | None:
+        alive = True
         try:
             if listed.lease:
                 await self._etcd.keep_alive(listed.lease)
         except LeaseGone:
-            return None
-        found = await self._etcd.range(self._key(listed.instance))
-        return found.header if found.found else None
+            alive = False
+        found = await self._etcd.get(self._key(listed.instance))
+        if found is not None and naming.holder(found.value) != listed.holder:
+            return "superseded"
+        return None if found is not None and alive else "unknown"
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
-        """A drain takes the key away. Raises `Unacknowledged` after a drain that was to be waited for."""
+        """A drain takes the key away. Raises `Unacknowledged` after a drain that was to be waited for, `LeaseLost` if
+        it was registered anew in this process.
+        """
         if body.status != "draining":
             raise Invalid("status", f"{body.status} needs a registry; straight on etcd an instance can only be drained")
         listed = self._listed.get(Key(service, id))
         if listed is None:
             raise UnknownInstance(service, id)
-        written = await self._taken_out(listed)
-        listed.drained = True
+        if body.holder and body.holder != listed.holder:
+            raise LeaseLost(service, id)
+        listed.drained = True  # First: a renewal that is under way must not find it lost and register it again.
+        try:
+            await self._take_out(listed)
+        except EtcdError as error:
+            raise _translated(error) from None
         if body.wait:
             settle = min(SETTLE, body.wait)
             await self._clock.sleep(settle)
             raise Unacknowledged(f"etcd tells consumers, and none says when it has heard; {settle:g} s were waited for")
-        return written
+        return wire.Written(_EPOCH, 0)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:  # noqa: ARG002
-        listed = self._listed.pop(Key(service, id), None)
-        if listed is None or listed.drained:
-            return wire.Written(self._epoch, self._newest)
-        return await self._taken_out(listed)
-
-    async def _taken_out(self, listed: _Listed) -> wire.Written:
+        """What somebody else registered since stays. Raises `LeaseLost` if that was done in this process."""
+        key = Key(service, id)
+        listed = self._listed.get(key)
+        if listed is None:
+            return wire.Written(_EPOCH, 0)
+        if listed.holder != holder:
+            raise LeaseLost(service, id)
         try:
-            settled = await self._etcd.commit((), [Delete(self._key(listed.instance))])
-            if listed.lease:
-                await self._etcd.revoke(listed.lease)
+            await self._take_out(listed)
         except EtcdError as error:
             raise _translated(error) from None
-        return wire.Written(self._note(settled.header), settled.header.revision)
+        if self._listed.get(key) is listed:
+            del self._listed[key]
+        return wire.Written(_EPOCH, 0)
+
+    async def _take_out(self, listed: _Listed) -> None:
+        """Only what is ours: a key that somebody else took over hangs on another lease. Raises `EtcdError`."""
+        if listed.lease:
+            await self._etcd.revoke(listed.lease)
+            return
+        key = self._key(listed.instance)
+        found = await self._etcd.get(key)
+        if found is not None and naming.holder(found.value) == listed.holder:
+            await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
         """The address of this host on the way to etcd; 127.0.0.1 if that is on this host."""
@@ -215,23 +264,11 @@ class EtcdSource:
     def _key(self, instance: Instance) -> bytes:
         return naming.key(self._place.prefix, instance)
 
-    @property
-    def _epoch(self) -> str:
-        return f"{self._cluster:x}-{self._histories}"
 
-    def _note(self, header: Header) -> str:
-        """The epoch: another one when etcd's revisions went back, for then it was wiped or restored from a backup."""
-        if self._cluster and (header.cluster != self._cluster or header.revision < self._newest):
-            self._histories += 1
-            self._newest = 0
-        self._cluster = header.cluster
-        self._newest = max(self._newest, header.revision)
-        return self._epoch
-
-
-def _shown(keys: dict[bytes, Endpoint | None]) -> dict[str, Endpoint]:
-    """What is shown, by id; of two keys with one id the later."""
-    return {endpoint.id: endpoint for _, endpoint in sorted(keys.items()) if endpoint is not None}
+def _by_id(keys: dict[bytes, _Shown]) -> dict[str, Endpoint]:
+    """What is shown, by id; of two keys with one id the one that was written last."""
+    written = sorted(keys.values(), key=itemgetter(0))
+    return {endpoint.id: endpoint for _, endpoint in written if endpoint is not None}
 
 
 def _translated(error: EtcdError) -> AdsumError:
