@@ -16,7 +16,6 @@ import pytest
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
 from adsum.client.resolver import Resolver
-from adsum.client.standing import State
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
 from tests.consuls import Agent
@@ -98,17 +97,6 @@ async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old:
             assert ids(resolver) == {"o1"}, "an index that went back is a new history: nobody left"
             await until(lambda: resolver.view.epoch == "consul-1" and ids(resolver) == {"o1"})
     await agent.stop()
-
-
-async def test_a_later_registration_takes_over_and_the_earlier_one_leaves_it_alone(agent: Agent) -> None:
-    async with Client(agent.url, cache=False) as first, Client(agent.url, cache=False) as second:
-        earlier = first.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
-        await earlier.start(10.0)
-        async with second.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
-            await until(lambda: earlier.state is State.SUPERSEDED)
-            await earlier.stop()
-            assert "orders:o1" in agent.services
-        assert not agent.services
 
 
 async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: Agent) -> None:

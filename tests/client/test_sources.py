@@ -11,6 +11,7 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.resolver import Resolver
+from adsum.client.standing import State
 from adsum.config import ServeConfig
 from adsum.core.model import Instance, Status
 from tests.client.stub import until
@@ -174,6 +175,47 @@ async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: 
             await seen(resolver, "o1")
             async with client.register("orders", 8002, id="o1", ttl=TTL, drain_wait=0.0):
                 await until(lambda: [each.port for each in resolver.view.endpoints] == [8002])
+
+
+@pytest.mark.parametrize("ttl", [TTL, None])
+async def test_a_later_registration_takes_over_and_the_earlier_one_leaves_it_alone(
+    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", TTL)
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        resolver = second.resolver("orders")
+        earlier = first.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0)
+        quick = first.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0)
+        await earlier.start(10.0)
+        await quick.start(10.0)
+        shown: set[frozenset[str]] = set()
+        async with (
+            second.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0),
+            second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
+        ):
+            await seen(resolver, "o1", "o2")
+            resolver.follow(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
+            await quick.stop("before it could learn of it")
+            await until(lambda: earlier.state is State.SUPERSEDED)
+            await earlier.stop()
+            # Whoever registers now is told of after whatever those two did.
+            async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
+                await seen(resolver, "o1", "o2", "o3")
+            assert all({"o1", "o2"} <= each for each in shown)
+        await seen(resolver)
+
+
+async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        earlier = client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
+        await earlier.start(10.0)
+        async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as later:
+            await until(lambda: earlier.state is State.SUPERSEDED)
+            await earlier.stop()
+            await asyncio.sleep(TTL)
+            assert (later.state, ids(resolver)) == (State.REGISTERED, {"o1"})
+        await seen(resolver)
 
 
 async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: Place) -> None:

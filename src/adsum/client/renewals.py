@@ -12,6 +12,7 @@ from adsum.client.alarm import Alarm
 from adsum.client.ports import Source
 from adsum.core.backoff import RENEWALS, Backoff, renewal_delay
 from adsum.core.errors import AdsumError
+from adsum.core.model import Key
 from adsum.ports import Clock
 from adsum.wire import MAX_RENEWALS, LeaseBody, Renewed
 
@@ -44,7 +45,7 @@ class Leased(Protocol):
         ...
 
     def lost(self, reason: str) -> None:
-        """The lease is not there any more: `unknown` or `superseded`."""
+        """The lease is not there any more, `unknown` or `superseded`, and is not renewed from now on."""
         ...
 
 
@@ -62,7 +63,9 @@ class Renewals:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, leased: Leased) -> None:
-        """Renew that lease too, from an interval from now on."""
+        """Renew that lease too, from an interval from now on. Another one here with its id is superseded by it."""
+        for before in [one for one in self._leased if one is not leased and _key(one) == _key(leased)]:
+            before.lost("superseded")  # At once: a source speaks of ids, and would tell both the same.
         if leased not in self._leased:
             self._leased.append(leased)
         due = self._clock.now() + self._delay(leased)
@@ -113,9 +116,9 @@ class Renewals:
         shortest = min((one.ttl or LONGEST_TTL for one in leased), default=LONGEST_TTL)
         patience = min(LONGEST_PATIENCE, max(SHORTEST_PATIENCE, shortest / RENEWALS))
         renewed: Renewed = await self._source.renew([one.lease for one in leased], patience)
-        reasons = {(lost.service, lost.id): lost.reason for lost in renewed.lost}
+        reasons = {Key(lost.service, lost.id): lost.reason for lost in renewed.lost}
         for one in leased:
-            reason = reasons.get((one.lease.service, one.lease.id))
+            reason = reasons.get(_key(one))
             if reason is None and one.epoch == renewed.epoch:
                 continue
             if one in self._leased:
@@ -127,3 +130,7 @@ class Renewals:
 
     def _delay(self, leased: Leased) -> float:
         return renewal_delay(min(leased.ttl or LONGEST_TTL, LONGEST_TTL), self._rng)
+
+
+def _key(leased: Leased) -> Key:
+    return Key(leased.lease.service, leased.lease.id)
