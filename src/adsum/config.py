@@ -85,7 +85,11 @@ def default_actor() -> str:
 class ClientConfig:
     """How the registry is reached, and as whom."""
 
-    url: str = setting("Where the registry is; several nodes of one are separated by commas", default=URL)
+    url: str = setting(
+        "Where the registry is; several nodes of one are separated by commas. To run, register and resolve without "
+        "one: etcd://HOST:PORT,… or consul://HOST:PORT",
+        default=URL,
+    )
     zone: str = setting("The zone we are in", default="")
     actor: str = setting("Who we are, for the record of changes", default_factory=default_actor)
 

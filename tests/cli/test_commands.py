@@ -250,6 +250,14 @@ def test_a_registry_that_is_away_ends_with_69_in_one_sentence(
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("url", "who"), [("etcd://127.0.0.1:1", "etcd"), ("consul://127.0.0.1:1", "the Consul agent")])
+def test_who_takes_a_registrys_place_and_is_away_is_called_by_its_name(adsum: Adsum, url: str, who: str) -> None:
+    result = adsum("resolve", "a", "--url", url)
+    assert (result.code, result.out) == (69, "")
+    assert result.err.startswith(f"adsum: {who} does not answer: {url}: ")
+    assert "adsum serve" not in result.err
+
+
 def test_an_unexpected_error_is_one_sentence_unless_debugging(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("oh")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from adsum.cli.exits import Ended, Exit
 from adsum.cli.loading import Settings
@@ -15,6 +15,9 @@ from adsum.config import ClientConfig
 from adsum.core.errors import Invalid
 
 T = TypeVar("T")
+
+_OTHERS: Final = {"consul": "the Consul agent", "etcd": "etcd"}
+"""What answers in a registry's place, by the scheme of its address."""
 
 
 def client_of(settings: Settings) -> Client:
@@ -37,9 +40,12 @@ def ask(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
     try:
         return asyncio.run(go())
     except RegistryUnavailable as error:
-        raise unavailable(error) from None
+        raise _unavailable(error, settings.of(ClientConfig).url) from None
 
 
-def unavailable(error: RegistryUnavailable) -> Ended:
-    """No registry answered: say so, and what to do."""
-    return Ended(Exit.UNAVAILABLE, f"{error} (is `adsum serve` running there? --url or ADSUM_URL says where to look)")
+def _unavailable(error: RegistryUnavailable, url: str) -> Ended:
+    """Nobody answered: say so, and what to do."""
+    other = _OTHERS.get(url.partition(":")[0])
+    said = f"{other} does not answer: {error.why}" if other else str(error)
+    running = "it" if other else "`adsum serve`"
+    return Ended(Exit.UNAVAILABLE, f"{said} (is {running} running there? --url or ADSUM_URL says where to look)")
