@@ -77,7 +77,7 @@ class World:
 
 
 def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
-    return st.lists(st.tuples(st.sampled_from(names), st.integers(0, 9)), max_size=60)
+    return st.lists(st.tuples(st.sampled_from(names), st.integers(0, 9)), min_size=40, max_size=80)
 
 
 @given(steps("write", "ask", "answer", "take", "see"))
@@ -105,6 +105,12 @@ def test_who_reads_a_restored_etcd_notices(done: list[tuple[str, int]], less: in
     world.ask(0)
     world.take(-1)
     assert world.number == (1 if world.revision < newest else 0)
+
+
+def test_answers_that_arrive_in_the_other_order_are_of_one_history() -> None:
+    history = History()
+    first, second = history.asking(), history.asking()
+    assert history.answered(second, header(9)) == history.answered(first, header(5)) == "c1-0"
 
 
 def test_another_cluster_is_another_history_and_the_first_one_again_a_third() -> None:
