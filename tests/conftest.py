@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 # Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# Who starts the tests in the background may have had these ignored, which the programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _each in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_each) is signal.SIG_IGN:
+        signal.signal(_each, signal.SIG_DFL)
 
 # The machine may be busy with anything: how long an example takes says nothing.
 settings.register_profile("adsum", deadline=None, suppress_health_check=[HealthCheck.too_slow])

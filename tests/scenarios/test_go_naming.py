@@ -23,8 +23,8 @@ SOURCES = Path("/usr/share/gocode")
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
 WANTED = "apt-get install golang-go golang-etcd-server-dev golang-google-grpc-dev"
 
-pytestmark = pytest.mark.timeout(400)
-"""Seconds; the first test waits for Go to build."""
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("go")]
+"""Seconds; the first test waits for Go to build, once for all, in whatever process they share."""
 
 
 @pytest.fixture(scope="module")
