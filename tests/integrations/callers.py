@@ -48,7 +48,7 @@ class Caller(Protocol):
         ...
 
     @property
-    def library_error(self) -> type[Exception]:
+    def transport_error(self) -> type[Exception]:
         """What users of the library catch."""
         ...
 
@@ -94,7 +94,7 @@ def trusting() -> ssl.SSLContext:
 
 class AsyncHttpx:
     broken_body = httpx.RemoteProtocolError
-    library_error = httpx.TransportError
+    transport_error = httpx.TransportError
     timeout_error = httpx.TimeoutException
     unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
     nobody = our_httpx.Nobody
@@ -131,7 +131,7 @@ class AsyncHttpx:
 
 class Aiohttp:
     broken_body = aiohttp.ClientPayloadError
-    library_error = aiohttp.ClientError
+    transport_error = aiohttp.ClientError
     timeout_error = TimeoutError
     unreached, broken, timed_out = our_aiohttp.Unreached, our_aiohttp.Broken, our_aiohttp.TimedOut
     nobody = our_aiohttp.Nobody
@@ -174,7 +174,7 @@ class Aiohttp:
 
 class SyncHttpx:
     broken_body = httpx.RemoteProtocolError
-    library_error = httpx.TransportError
+    transport_error = httpx.TransportError
     timeout_error = httpx.TimeoutException
     unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
     nobody = our_httpx.Nobody
@@ -218,7 +218,7 @@ class SyncHttpx:
 
 class Requests:
     broken_body = requests.exceptions.ChunkedEncodingError
-    library_error = requests.ConnectionError
+    transport_error = requests.ConnectionError
     timeout_error = requests.Timeout
     unreached, broken, timed_out = our_requests.Unreached, our_requests.Broken, our_requests.TimedOut
     nobody = our_requests.Nobody

@@ -81,7 +81,7 @@ async def test_an_unsafe_request_that_was_sent_is_not_sent_again(make: Make, fle
     caller = make(*(instance(each.name, each.port) for each in servers))
     with pytest.raises(caller.broken, match="may have taken effect") as caught:
         await caller.call("POST", URL, b"pay")
-    assert isinstance(caught.value, caller.library_error)
+    assert isinstance(caught.value, caller.transport_error)
     assert isinstance(caught.value, CallFailed)
     assert caught.value.__cause__ is not None, "the library's own error is told, too"
     assert fleet.heard == 1
@@ -254,7 +254,7 @@ async def test_hosts_that_are_addresses_are_left_alone(make: Make, fleet: Fleet)
 
 async def test_a_url_with_a_port_means_a_machine(make: Make, fleet: Fleet) -> None:
     caller = make(endpoint("nobody"))
-    with pytest.raises(caller.library_error) as caught:
+    with pytest.raises(caller.transport_error) as caught:
         await caller.call("GET", "http://orders:8123/")
     assert not isinstance(caught.value, CallFailed | NoEndpoint)
 
@@ -263,7 +263,7 @@ async def test_services_can_be_named(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     caller = make(instance("a", server.port), services={"orders"})
     assert (await caller.call("GET", URL)).text == "a"
-    with pytest.raises(caller.library_error) as caught:
+    with pytest.raises(caller.transport_error) as caught:
         await caller.call("GET", "http://other-service-that-no-name-server-knows/")
     assert not isinstance(caught.value, CallFailed | NoEndpoint)
 
@@ -285,7 +285,7 @@ async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended
     for n, port in enumerate(ports):
         assert f"{HERE}:{port} (i{n}): " in words
     assert "at most 2 are made" in words
-    assert isinstance(caught.value, caller.library_error)
+    assert isinstance(caught.value, caller.transport_error)
     assert caught.value.service == "orders"
 
 
@@ -294,7 +294,7 @@ async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: M
     with pytest.raises(caller.nobody, match="none may be used \\(1 draining\\)") as caught:
         await caller.call("GET", URL)
     assert isinstance(caught.value, NoEndpoint)
-    assert isinstance(caught.value, caller.library_error)
+    assert isinstance(caught.value, caller.transport_error)
 
 
 async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> None:
