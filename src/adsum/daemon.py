@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import resource
 import signal
 import sys
@@ -34,6 +33,7 @@ from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
 from adsum.telemetry import Logs, Telemetry
+from adsum.telemetry.sink import Sink
 
 if TYPE_CHECKING:
     from adsum.dialects.etcd_naming import EtcdNaming
@@ -264,10 +264,11 @@ async def _run_beside(make: Callable[[str], Gateway], xds: str) -> None:
 
 
 def _say(text: str) -> None:
-    """On standard output; if nobody takes it (a pipe that ended, a full disk), the node goes on."""
+    """Write to standard output; a pipe that nobody reads, or that has ended, and a full disk don't hold the node up."""
     if sys.stdout is not None:
-        with contextlib.suppress(OSError):
-            os.write(sys.stdout.fileno(), text.encode())
+        sink = Sink(sys.stdout.fileno())
+        sink.put(text.encode())
+        sink.close(wait=0.0)
 
 
 @contextlib.contextmanager

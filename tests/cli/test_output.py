@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -85,3 +86,50 @@ def test_short_lengths_are_told_in_two_digits_or_milliseconds(length: float, wor
 def test_why_leaves_out_what_is_not_known() -> None:
     assert output.why("drained", "ann", "deploy") == "drained by ann: deploy"
     assert output.why("lease-lapsed", "", "") == "lease-lapsed"
+
+
+HOSTILE = "o1\x1b[2J\u202ekcab\u200b\u2066 end"
+SAFE = r"o1\x1b[2J\u202ekcab\u200b\u2066 end"
+
+
+def test_texts_of_others_are_printed_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say(HOSTILE)
+    output.line(HOSTILE, output.Coloured(HOSTILE, "passing"))
+    output.table(("ID", "STATUS"), [(HOSTILE, "passing")])
+    printed = capsys.readouterr()
+    assert printed.err == f"{SAFE}\n"
+    assert printed.out == f"{SAFE}{SAFE}\nID{' ' * (len(SAFE) - 2)}  STATUS\n{SAFE}  passing\n"
+
+
+def test_a_forced_colour_is_the_only_escape_sequence_of_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    output.line("a ", output.Coloured(HOSTILE, "passing"))
+    assert capsys.readouterr().out == f"a \x1b[32m{SAFE}\x1b[0m\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_says_everything_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    texts = [HOSTILE, "größe", "€", "\U0001f600", "\x9f", "\ufeff"]
+    output.json(texts)
+    text = written.getvalue().decode(encoding).removesuffix("\n")
+    assert json.loads(text) == texts
+    assert text.isprintable()
+
+
+def test_a_line_for_a_narrow_terminal_is_broken_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("COLUMNS", "40")
+    words = [f"word{n}" for n in range(20)]
+    output.line(" ".join(words))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2
+    assert " ".join(line.strip() for line in lines).split() == words

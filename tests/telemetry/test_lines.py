@@ -48,6 +48,11 @@ def test_no_text_can_look_like_another_field_or_line(field: str, reason: str) ->
     assert line.rstrip("\n").isprintable()
 
 
+def test_a_message_that_quotes_a_peer_stays_one_printable_line() -> None:
+    line = text_line(0.0, "warning", "a peer rejects: \x1b[2J\u202ekcab\nfake line", {}).decode()
+    assert line == "1970-01-01T00:00:00.000Z warning a peer rejects: \\x1b[2J\\u202ekcab\\nfake line\n"
+
+
 def test_what_the_process_logs_becomes_lines_until_it_is_closed(pipe: tuple[int, int]) -> None:
     before = logging.getLogger().level, list(logging.getLogger().handlers)
     logs = Logs("info", "json", pipe[1])

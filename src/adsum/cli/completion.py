@@ -7,7 +7,6 @@ from typing import Final, cast
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from adsum.cli import output
 from adsum.cli.group import root
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -24,4 +23,4 @@ def completion(shell: str) -> None:
     kind = cast("type[ShellComplete]", get_completion_class(shell))
     # Not `source()`: that starts a bash to ask for its version.
     made = kind(root, {}, "adsum", "_ADSUM_COMPLETE")
-    output.line(made.source_template % made.source_vars())
+    click.echo(made.source_template % made.source_vars())

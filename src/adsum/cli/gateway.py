@@ -47,7 +47,8 @@ def gateway(loaded: Settings) -> int:
 
     logs = Logs(config.log_level, config.log_format)
     try:
-        return asyncio.run(go())
+        with output.unblocked():
+            return asyncio.run(go())
     finally:
         logs.close()
 

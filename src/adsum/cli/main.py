@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Final
 
 import click
@@ -15,6 +17,7 @@ DEBUG_VARIABLE: Final = "ADSUM_DEBUG"
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run `args` (default: this process's); the exit code."""
+    _escape_what_streams_lack()
     try:
         code = root.main(args, prog_name="adsum", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -27,6 +30,13 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _ended(error)
     return code if isinstance(code, int) else 0
+
+
+def _escape_what_streams_lack() -> None:
+    """Have the standard streams escape characters that their encoding lacks: ASCII and Latin-1 terminals lack many."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _ended(error: Exception) -> int:

@@ -2,19 +2,33 @@
 
 Colour: `NO_COLOR` switches it off, else `FORCE_COLOR` or `CLICOLOR_FORCE` switches it on, else a terminal that is not
 dumb has it.
+
+Texts come from other people. What would not print as itself is escaped here, and nowhere else; what the encoding of a
+stream lacks is escaped too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import re
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import msgspec
+
+from adsum.core.rules import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from adsum.telemetry.sink import Sink
 
 COLOURS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -32,6 +46,9 @@ COLOURS: Final[Mapping[str, str]] = MappingProxyType(
 _ANSI: Final = MappingProxyType(
     {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "blue": 34, "bright_black": 90}
 )
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
+_sinks: dict[str, Sink] = {}
+"""Writers of standard output and standard error while `unblocked` is in force; else none."""
 
 
 def rich_wanted(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
@@ -50,24 +67,99 @@ def colour_wanted(stream: TextIO, environ: Mapping[str, str] | None = None) -> b
     return stream.isatty() and environ.get("TERM") != "dumb"
 
 
+@contextlib.contextmanager
+def unblocked() -> Iterator[None]:
+    """Within it, `say`, `line` and `Voice` never wait for a reader: lines that nobody reads are dropped and counted.
+
+    For commands that do something besides printing, such as keeping a lease.
+    """
+    from adsum.telemetry.sink import Sink
+
+    sinks = {"stdout": Sink(sys.stdout.fileno()), "stderr": Sink(sys.stderr.fileno())}
+    _sinks.update(sinks)
+    try:
+        yield
+    finally:
+        _sinks.clear()
+        for sink in sinks.values():
+            sink.close()
+
+
+class Voice(logging.Handler):
+    """A log handler that says each record on standard error, as `say` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
 def say(sentence: str) -> None:
-    """Tell the person, not the program."""
-    print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+    """Tell the person, not the program. A text of several lines stays so."""
+    _write("stderr", "\n".join(map(printable, sentence.split("\n"))))
 
 
-def line(text: str) -> None:
-    """One line for whoever reads us, at once."""
-    print(text, flush=True)  # noqa: T201
+class Coloured(NamedTuple):
+    """A part of a line in the colour of a status."""
+
+    text: str
+    status: str
+
+
+def line(*parts: str | Coloured) -> None:
+    """One line for whoever reads us, at once; coloured parts have their colour if standard output is to have any.
+
+    A line that is wider than the terminal is broken between words.
+    """
+    length = sum(len(part.text if isinstance(part, Coloured) else part) for part in parts)
+    if length > shutil.get_terminal_size().columns and rich_wanted(sys.stdout) and not _sinks:
+        _rich_line(parts)
+    else:
+        _write("stdout", "".join(_part(each) for each in parts))
+
+
+def _part(part: str | Coloured) -> str:
+    if isinstance(part, str):
+        return printable(part)
+    colour = _ANSI.get(COLOURS.get(part.status, ""))
+    text = printable(part.text)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and colour_wanted(sys.stdout) else text
 
 
 def json(value: object) -> None:
-    """One line of JSON: the value as the registry's API has it."""
-    line(msgspec.json.encode(value).decode())
+    """One line of JSON: the value as the registry's API has it.
+
+    Characters that don't print as themselves, or that standard output can't encode, are escaped as JSON does.
+    """
+    text = msgspec.json.encode(value).decode()
+    encoding = sys.stdout.encoding or "ascii"
+    _write("stdout", _NOT_ASCII.sub(lambda match: _json_escaped(match[0], encoding), text))
+
+
+def _json_escaped(text: str, encoding: str) -> str:
+    """The text as it may stand in JSON: as it is if it prints and can be encoded, else in UTF-16 units (RFC 8259)."""
+    with contextlib.suppress(UnicodeEncodeError):
+        text.encode(encoding)
+        if text.isprintable():
+            return text
+    units = text.encode("utf-16-be")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
+
+
+def _write(name: str, text: str) -> None:
+    """Write one line to the standard stream of that name."""
+    sink = _sinks.get(name)
+    stream = getattr(sys, name)
+    if sink is not None:
+        sink.put(f"{text}\n".encode(stream.encoding or "ascii", errors="backslashreplace"))
+    else:
+        print(text, file=stream, flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "STATUS") -> None:
     """A table; the column named `status` is coloured by what it says. Empty columns are left out."""
-    rows = list(rows)
+    rows = [[printable(cell) for cell in row] for row in rows]
     kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
     columns, rows = [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
     if rich_wanted(sys.stdout):
@@ -76,12 +168,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in [columns, *rows] if any(columns) else rows:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def coloured(text: str, status: str) -> str:
-    """`text` in the colour of a status, if standard output is to have colours."""
-    colour = _ANSI.get(COLOURS.get(status, ""))
-    return f"\x1b[{colour}m{text}\x1b[0m" if colour and colour_wanted(sys.stdout) else text
 
 
 def ago(at: float, now: float | None = None) -> str:
@@ -114,13 +200,30 @@ def why(cause: str, actor: str, reason: str) -> str:
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: str) -> None:
+def _rich_line(parts: Sequence[str | Coloured]) -> None:
+    from rich.text import Text
+
+    text = Text()
+    for part in parts:
+        if isinstance(part, Coloured):
+            text.append(printable(part.text), COLOURS.get(part.status))
+        else:
+            text.append(printable(part))
+    _console().print(text)
+
+
+def _console() -> Console:
     from rich.console import Console
+
+    no_color = not colour_wanted(sys.stdout)
+    return Console(force_terminal=True, no_color=no_color, color_system="standard", highlight=False)
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
     colour = colour_wanted(sys.stdout)
-    console = Console(force_terminal=True, no_color=not colour, color_system="standard", highlight=False)
     shown = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
     for column in columns:
         shown.add_column(column, overflow="fold")
@@ -130,4 +233,4 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
             for name, cell in zip(columns, row, strict=True)
         ]
         shown.add_row(*cells)
-    console.print(shown)
+    _console().print(shown)

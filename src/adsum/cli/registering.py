@@ -37,7 +37,8 @@ def register(loaded: Settings, service: str) -> None:
     if config.ttl is None:
         output.say(ask(loaded, lambda client: _once(client, loaded, service)))
     else:
-        ask(loaded, lambda client: _until_told(client, loaded, service))
+        with output.unblocked():  # A lease is kept whether anybody reads us or not.
+            ask(loaded, lambda client: _until_told(client, loaded, service))
 
 
 async def _once(client: Client, loaded: Settings, service: str) -> str:

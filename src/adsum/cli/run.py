@@ -49,7 +49,11 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     The exit code is the program's; 128+n if signal n killed it, 126 if it can't be executed, 127 if there is none, 124
     if it never answered.
     """
-    tell = _teller(quiet)
+    with output.unblocked():
+        return _run(loaded, _teller(quiet), argv)
+
+
+def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -> int:
     instance = loaded.of(InstanceConfig)
     if not instance.service:
         raise click.UsageError("--service must be given: the name under which the program is to be found.")
@@ -95,7 +99,7 @@ def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]
 
 def _teller(quiet: bool) -> Callable[[str], None]:
     """Have everything that matters told on standard error, each line marked as ours."""
-    telling = logging.StreamHandler()
+    telling = output.Voice()
     telling.setFormatter(logging.Formatter("adsum run: %(message)s"))
     telling.addFilter(_Sparing())
     log = logging.getLogger("adsum")

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from random import Random
 
 import click
-import msgspec
 
 from adsum.cli import output
 from adsum.cli.arguments import ServiceType
@@ -36,16 +35,23 @@ def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: b
     async def work(client: Client) -> None:
         async with aclosing(follow(client.api, services, Random(), output.say)) as seen:  # noqa: S311 - jitter
             async for each in seen:
-                if not (changes and each.first):
-                    output.line(msgspec.json.encode(each.told).decode() if as_json else _line(each))
+                if changes and each.first:
+                    continue
+                if as_json:
+                    output.json(each.told)
+                else:
+                    output.line(*_parts(each))
 
     ask(loaded, work)
 
 
-def _line(seen: Seen) -> str:
+def _parts(seen: Seen) -> tuple[str | output.Coloured, ...]:
+    """A change for people: short enough for a terminal of 80 columns unless names or reasons are long."""
     told = seen.told
     became = told.status if seen.first or not told.was else f"{told.was} → {told.status}"
     why = output.why(told.cause, told.actor, told.reason)
     return (
-        f"{output.clock(told.at)}  {told.service}/{told.id:<24} {output.coloured(f'{became:<22}', told.status)} {why}"
+        f"{output.clock(told.at)}  {told.service}/{told.id}  ",
+        output.Coloured(became, told.status),
+        f"  {why}",
     )

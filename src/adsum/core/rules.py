@@ -144,6 +144,17 @@ def public(url: str) -> str:
     return _LOGIN.sub("//", url)
 
 
+def printable(text: str) -> str:
+    r"""The text with every character that would not print as itself escaped, as in `\x1b` or `\u202e`.
+
+    Programs call this where a text leaves them for a terminal or a log: texts of others can hold characters that move
+    the cursor, hide or reorder what stands beside them, or end a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def shown(value: str) -> str:
     """The value as an error quotes it: escaped and cut, so that a hostile one can't flood a log."""
     return ascii(value if len(value) <= 40 else value[:40] + "…")

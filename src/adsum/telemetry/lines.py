@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from adsum.core.rules import printable
 from adsum.telemetry.sink import Sink
 
 _PLAIN: Final = re.compile(r"""[^\s"'=\\]*""")
@@ -28,10 +29,12 @@ def json_line(at: float, level: str, message: str, fields: Fields) -> bytes:
 
 
 def text_line(at: float, level: str, message: str, fields: Fields) -> bytes:
-    """Time, level, message, then the fields as name=value; a text that could be taken for more than one is quoted."""
+    """Time, level, message, then the fields as name=value; a text that could be taken for more than one is quoted.
+
+    A line is one line: whatever would end it or hide a part of it is escaped, since a message can quote a peer.
+    """
     words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
-    # A traceback is of several lines; nothing else can be: names and reasons are checked when they come in.
-    return f"{_instant(at)} {level:<7} {message}{words}\n".encode(errors="backslashreplace")
+    return f"{_instant(at)} {level:<7} {printable(message)}{words}\n".encode(errors="backslashreplace")
 
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType({"json": json_line, "text": text_line})

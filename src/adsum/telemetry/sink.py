@@ -14,7 +14,7 @@ MAX_WAITING: Final = 50_000
 GATHER: Final = 0.02
 """Seconds that the first waiting line waits for others, to be written with them."""
 LAST_WORDS: Final = 1.0
-"""Seconds that `close` waits for what is left to be written."""
+"""Seconds that `close` waits by default for what is left to be written."""
 
 
 class Sink:
@@ -38,11 +38,11 @@ class Sink:
         if not self._some.is_set():
             self._some.set()
 
-    def close(self) -> None:
-        """Write what is left, as far as that is possible within `LAST_WORDS`; idempotent."""
+    def close(self, wait: float = LAST_WORDS) -> None:
+        """Write what is left; return when that is done, at latest after `wait` seconds. Idempotent."""
         self._closed = True
         self._some.set()
-        self._thread.join(LAST_WORDS)
+        self._thread.join(wait)
 
     def _run(self) -> None:
         while not self._closed or self._lines:
