@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from adsum.core.errors import Invalid
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
-from adsum.core.rules import address, shown
+from adsum.core.rules import MAX_PORT, address, shown
 from adsum.etcd import naming
 from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
@@ -67,8 +67,13 @@ def setting(
 
 
 def default_store() -> str:
-    """The SQLite file in the XDG data folder."""
-    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    """The SQLite file in the XDG data folder. Raises `Invalid` for a user who has none."""
+    try:
+        home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    except RuntimeError:  # A container may run as a number that has no home.
+        raise Invalid(
+            "store", "must be given, since this user has no home: --store sqlite:////PATH, or set XDG_DATA_HOME"
+        ) from None
     return f"sqlite:///{Path(home) / 'adsum' / 'adsum.db'}"
 
 
@@ -221,7 +226,7 @@ class InstanceConfig:
     grace: float = setting("How long it stays listed as critical after that", length=True, default=DEFAULT_GRACE)
 
     def __post_init__(self) -> None:
-        within("port", self.port, 0, 65_535)
+        within("port", self.port, 0, MAX_PORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +337,9 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
 def place(field: str, value: str) -> None:
     """HOST:PORT, an IPv6 address in brackets."""
     match = _PLACE.fullmatch(value)
-    if match is None or int(match["port"]) > 65_535:
+    if match is not None and int(match["port"]) > MAX_PORT:
+        raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {match['port']}")
+    if match is None:
         raise Invalid(field, f"must be HOST:PORT, such as {LISTEN} or [::1]:23786, not {shown(value)}")
 
 

@@ -81,3 +81,9 @@ def test_without_click_one_sentence_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "adsum: the command line needs more than the library: pip install 'adsum[cli]'\n"
+
+
+def test_an_example_file_in_help_keeps_its_lines(adsum: Adsum) -> None:
+    shown = adsum("route", "apply", "--help").out
+    assert "\\b" not in shown
+    assert '  name = "shop"\n' in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_values_are_read_by_their_type(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ('[serve]\nlisten = "nowhere"', ("serve.listen", "HOST:PORT", "nowhere")),
-        ('[serve]\nlisten = "a:99999"', ("serve.listen", "HOST:PORT")),
+        ('[serve]\nlisten = "a:99999"', ("serve.listen", "a port from 0 to 65535, not 99999")),
         ("[serve]\nlisten = 5", ("serve.listen", "must be a text")),
         ("[serve]\nprobes = true", ("serve.probes", "a whole number")),
         ('[serve]\nlog_level = "loud"', ("serve.log_level", "debug, info, warning or error")),
@@ -68,7 +69,8 @@ def test_values_are_read_by_their_type(tmp_path: Path) -> None:
         ('[serve]\nprobe_deny = ["10.0.0.1/8"]', ("serve.probe_deny", "10.0.0.0/8")),
         ("[serve]\nlisen = 1", ("serve.lisen", "did you mean listen?")),
         ("[server]\n", ("server", "did you mean serve?")),
-        ("listen = 1", ("listen", "no such table")),
+        ("listen = 1", ("listen", "stands in no table; it belongs below [serve] or [gateway]")),
+        ("colour = 1", ("colour", "stands in no table; there are [client], [serve]")),
         ("[serve", ("not TOML",)),
     ],
 )
@@ -134,3 +136,46 @@ def test_every_setting_has_help_and_a_type_that_can_be_read(table: type) -> None
 def test_defaults_are_valid_without_a_home() -> None:
     for table in (ClientConfig, InstanceConfig, RunConfig):
         assert load([table], {}, {}).of(table) is not None
+
+
+def test_a_gateway_is_told_which_ports_there_are(adsum: Adsum) -> None:
+    assert (
+        "--listen: must have a port from 0 to 65535, not 99999" in adsum("gateway", "--listen", "127.0.0.1:99999").err
+    )
+
+
+def test_a_user_without_a_home_is_told_what_to_give(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", _nobody)
+    result = adsum("serve", "--listen", "127.0.0.1:0")
+    assert result.code == 78
+    assert result.err.startswith("adsum: --store: must be given, since this user has no home: --store sqlite:////PATH")
+
+
+def _nobody(uid: int) -> None:
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("foo://x", "--url: must begin with http://, https://, etcd:// or consul://, not with 'foo'"),
+        ("http://a:1,etcd://b:2", "--url: must be nodes of one registry, or one etcd:// or consul:// address alone"),
+    ],
+)
+def test_an_address_of_an_unknown_kind_is_told_apart_from_a_mixture(adsum: Adsum, url: str, words: str) -> None:
+    result = adsum("ls", "--url", url)
+    assert result.code == 78
+    assert words in result.err
+
+
+def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    text = page.read_text().split("```toml\n")[1].split("```")[0]
+    written = tomllib.loads(text)
+    assert {name: set(table) for name, table in written.items()} == {
+        name: set(fields(table)) for name, table in TABLES.items()
+    }
+    for table in TABLES.values():
+        load([table], {}, {}, _file(tmp_path, text))

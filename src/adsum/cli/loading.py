@@ -131,12 +131,22 @@ def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     for section, table in written.items():
-        if section not in TABLES or not isinstance(table, dict):
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {_homeless(section)}")
+        if section not in TABLES:
             raise ConfigError(f"{path}: {_unknown(section, TABLES, 'table')}")
         for name in table:
             if name not in fields(TABLES[section]):
                 raise ConfigError(f"{path}: {section}.{_unknown(name, fields(TABLES[section]), 'setting')}")
     return written
+
+
+def _homeless(name: str) -> str:
+    """What to say of a key that stands in no table."""
+    owners = [section for section, table in TABLES.items() if name in fields(table)]
+    tables = " or ".join(f"[{each}]" for each in owners)
+    hint = f"it belongs below {tables}" if owners else f"there are {', '.join(f'[{each}]' for each in TABLES)}"
+    return f"{name}: stands in no table; {hint}"
 
 
 def _unknown(name: str, known: Mapping[str, Any], what: str) -> str:

@@ -226,7 +226,7 @@ def _tell(verdict: wire.VerdictView) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @settings(ClientConfig)
 def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
-    r"""Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
+    """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
 
     \b
     [[route]]
@@ -239,7 +239,7 @@ def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
     policy = "least_request"
 
     All of it is applied, or, if anything is wrong, nothing.
-    """
+    """  # noqa: D301 - click takes the very character for a paragraph that is not filled
     body = read(file)
     wanted = body.to_bodies()
 

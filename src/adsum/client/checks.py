@@ -9,6 +9,7 @@ http:/health?interval=5s&timeout=1s&rise=2&fall=3&method=HEAD&expect=200-299,304
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -89,7 +90,9 @@ def _options(text: str, field: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _OPTIONS:
-            raise Invalid(f"{field}.{name}", f"is no option of a check; there are {', '.join(_OPTIONS)}")
+            near = difflib.get_close_matches(name, _OPTIONS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
+            raise Invalid(field, f"{shown(name)} is no option of a check; {hint}")
         values[name] = _OPTIONS[name](value, f"{field}.{name}")
     return values
 

@@ -64,6 +64,12 @@ def _url(text: str, field: str) -> str:
         complete = bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         complete = False
+    if complete and parts.scheme in ("consul", "etcd"):
+        raise Invalid(
+            field, f"must be nodes of one registry, or one etcd:// or consul:// address alone, not {shown(text)}"
+        )
+    if complete and parts.scheme not in ("http", "https"):
+        raise Invalid(field, f"must begin with http://, https://, etcd:// or consul://, not with {shown(parts.scheme)}")
     if not complete or parts.query or parts.fragment:
         raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {shown(text)}")
     return text.rstrip("/")

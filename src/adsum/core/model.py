@@ -119,7 +119,7 @@ class Instance:
         rules.service_name("service", self.service)
         rules.instance_id("id", self.id)
         rules.address("address", self.address)
-        rules.whole("port", self.port, 1, 65_535)
+        rules.whole("port", self.port, 1, rules.MAX_PORT)
         rules.scheme("scheme", self.scheme)
         rules.text("zone", self.zone)
         rules.whole("weight", self.weight, 0, MAX_WEIGHT)
@@ -176,7 +176,7 @@ class Check:
         rules.whole("rise", self.rise, 1, MAX_STREAK)
         rules.whole("fall", self.fall, 1, MAX_STREAK)
         if self.port is not None:
-            rules.whole("port", self.port, 1, 65_535)
+            rules.whole("port", self.port, 1, rules.MAX_PORT)
         rules.text("path", self.path, rules.VALUE_LENGTH)
         if not self.path.startswith("/") or not self.path.isascii() or " " in self.path:
             raise Invalid("path", "must start with / and be plain ASCII without spaces; percent-encode the rest")

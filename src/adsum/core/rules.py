@@ -22,6 +22,7 @@ TEXT_LENGTH: Final = 128
 """Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
 VALUE_LENGTH: Final = 1024
 """Bound of a metadata value, a reason and a check's path; a longer one is refused."""
+MAX_PORT: Final = 65_535
 FIRST_MULTICAST: Final = 224
 """The first octet from which on IPv4 addresses name groups (224/4) or nobody (240/4)."""
 

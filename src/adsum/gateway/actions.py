@@ -68,7 +68,7 @@ class Redirect:
             if self.host.startswith("*"):
                 raise Invalid("host", "must be one host")
         if self.port is not None:
-            rules.whole("port", self.port, 1, 65_535)
+            rules.whole("port", self.port, 1, rules.MAX_PORT)
         if self.path and self.prefix:
             raise Invalid("prefix", "can't be used together with path")
         for name, value in (("path", self.path), ("prefix", self.prefix)):

@@ -9,7 +9,7 @@ from typing import Any, Final, get_type_hints
 
 from adsum.core import rules
 from adsum.core.errors import Invalid
-from adsum.core.rules import shown
+from adsum.core.rules import MAX_PORT, shown
 
 MAX_LISTENERS: Final = 8
 MAX_HOPS: Final = 16
@@ -94,7 +94,9 @@ def _read(name: object, value: object) -> object:
 def split(field: str, address: str) -> tuple[str, int]:
     """IP and port of a listening address. Raises `Invalid`."""
     parts = _LISTEN.fullmatch(address)
-    if parts is None or int(parts["port"]) > 65_535:
+    if parts is not None and int(parts["port"]) > MAX_PORT:
+        raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
+    if parts is None:
         raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {shown(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
 

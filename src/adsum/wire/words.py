@@ -63,7 +63,7 @@ HEADERS: Final = {
 Text = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, extra_json_schema=LINE)]
 Reason = Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema=LINE)]
 Claim = Annotated[str, Meta(max_length=rules.TEXT_LENGTH, description="Must be the holder's name, if given")]
-Port = Annotated[int, Meta(ge=1, le=65_535)]
+Port = Annotated[int, Meta(ge=1, le=rules.MAX_PORT)]
 Code = Annotated[int, Meta(ge=100, le=599)]
 Streak = Annotated[int, Meta(ge=1, le=model.MAX_STREAK)]
 Wait = Annotated[float, Meta(ge=0, le=MAX_WAIT)]

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from adsum.client.ports import Source
-from adsum.core.errors import Invalid
 from adsum.ports import Clock
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(
@@ -24,10 +23,6 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def open_source(urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> Source:
-    """The source at `urls`, which are of one kind. Raises `Invalid`."""
-    places = {SOURCES.get(url.partition(":")[0]) for url in urls}
-    place = places.pop()
-    if place is None or places:
-        raise Invalid("url", f"must all be of one kind; there are {', '.join(SOURCES)}")
-    module, _, maker = place.partition(":")
+    """The source at `urls`, as `adsum.client.nodes.parse_urls` returns them: all of one kind."""
+    module, _, maker = SOURCES[urls[0].partition(":")[0]].partition(":")
     return cast("Source", getattr(import_module(module), maker)(urls, actor=actor, clock=clock, rng=rng))
