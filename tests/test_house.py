@@ -42,7 +42,7 @@ SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 
 SHARED = {
     "integrations": {"attendance", "exchange", "listening", "routing", "signals", "terms", "workers"},
-    "stores": {"feed", "file", "lock", "reading", "records", "schema"},
+    "stores": {"feed", "reading", "records"},
     "probes": {"dialing"},
 }
 """Files that a room of siblings shares."""

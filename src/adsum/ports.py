@@ -83,9 +83,9 @@ class Store(Protocol):
         ...
 
     def apart(self) -> float:
-        """Seconds for which this node could neither write nor keep, though it may hear what is new; 0.0 while it can.
+        """Seconds for which this node could not write, though it may hear what is new; 0.0 while it can.
 
-        Always 0.0 for a store inside this process: no other node could do better.
+        A node of several keeps nothing either while that lasts.
         """
         ...
 

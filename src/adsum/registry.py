@@ -117,7 +117,7 @@ class Registry:
         return self._store.age()
 
     def apart(self) -> float:
-        """Seconds for which this node could neither write nor keep."""
+        """Seconds for which this node could not write; one of several keeps nothing either while that lasts."""
         return self._store.apart()
 
     def unready(self) -> str:
@@ -130,7 +130,7 @@ class Registry:
             return f"the store was reached {self.age():.0f} s ago; reads go on, and say so"
         if self.apart() > STALE:
             trouble = self._store.condition().get("trouble", "")
-            return f"nothing can be written or kept here for {self.apart():.0f} s now: {trouble}"
+            return f"nothing can be written here for {self.apart():.0f} s now: {trouble}"
         return ""
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:

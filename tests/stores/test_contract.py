@@ -12,9 +12,10 @@ from adsum import stores
 from adsum.core.changes import HISTORY, Batch, Whole
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
-from adsum.stores import file, memory
+from adsum.stores import memory
 from adsum.stores.etcd import departures
 from adsum.stores.feed import MAX_BEHIND
+from adsum.stores.sqlite import file
 from tests.etcds import Etcd
 from tests.stores.places import PLACES, Place, change, following, listed, put, shown, withdraw
 

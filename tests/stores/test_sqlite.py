@@ -8,7 +8,7 @@ import random
 import resource
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -18,9 +18,8 @@ from adsum import stores
 from adsum.core.changes import HISTORY, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Cause, Key, Why
-from adsum.stores import file, schema
-from adsum.stores.file import TRIM, File
-from adsum.stores.sqlite import SqliteStore
+from adsum.stores.sqlite import SqliteStore, file, rows, schema
+from adsum.stores.sqlite.file import TRIM, File
 from tests.stores.places import change, following, listed, put, shown
 
 
@@ -78,8 +77,11 @@ async def made(path: Path) -> None:
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """No file of this process may grow past what the store's files have now: writing fails as on a full disk."""
-    size = max(each.stat().st_size for each in path.parent.iterdir())
+    """No file of this process may grow past the size of the largest of the store's, or of its log if that is the path:
+    writing fails as on a full disk.
+    """
+    files = [path] if path.name.endswith("-wal") else path.parent.iterdir()
+    size = max(each.stat().st_size for each in files)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -181,7 +183,7 @@ async def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path)
     overwrite(path, 0, os.urandom(10_000))
     said = await refusal(path)
     assert "file is not a database" in said
-    assert "restore it from a backup, or move it away" in said
+    assert "restore it from a backup (`adsum restore`), or move it away" in said
 
 
 async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
@@ -295,7 +297,8 @@ async def test_a_file_of_the_second_version_knows_the_services_that_its_history_
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await store.commit([change("o1", None)], 1)
-    edit(path, "DROP TABLE departures", "PRAGMA user_version = 2")
+    bare = [f"ALTER TABLE {table} DROP COLUMN checksum" for table in schema.CHECKED if table != "departures"]
+    edit(path, "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
     async with opened(path) as store:
         assert set((await shown(store)).services) == {"orders"}
 
@@ -326,9 +329,9 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
     transactions = []
     write = File._write
 
-    def counting(self: File, rows: file._Rows, revision: int) -> None:
+    def counting(self: File, written: rows.Rows, revision: int) -> None:
         transactions.append(revision)
-        write(self, rows, revision)
+        write(self, written, revision)
 
     monkeypatch.setattr(File, "_write", counting)
     async with opened(path) as store:
@@ -473,3 +476,256 @@ async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
         assert follower.wholes == 2
         assert await store.commit([change("o2")], 1) == 2
         assert len(listed(await follower.reach(2))) == 2
+
+
+def killed(path: Path, copy: Path) -> None:
+    """What a daemon that is killed now would leave, moved to another folder."""
+    copy.parent.mkdir()
+    for ending in ("", "-wal", ".lock"):
+        copy.with_name(copy.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
+
+
+def backup(path: Path, to: Path) -> None:
+    """As `sqlite3 adsum.db ".backup copy.db"` makes it."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+@pytest.fixture
+async def crashed(path: Path, tmp_path: Path) -> Path:
+    """A file with one instance more in its log than `backup.db` beside it has."""
+    crashed = tmp_path / "crashed" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        backup(path, tmp_path / "backup.db")
+        await store.commit([change("o2")], 1)
+        killed(path, crashed)
+    return crashed
+
+
+async def test_a_log_that_a_kill_left_is_read(crashed: Path) -> None:
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+
+
+@pytest.mark.parametrize("options", ["", "?epoch=new"])
+async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kept(
+    crashed: Path, tmp_path: Path, options: str
+) -> None:
+    saved = contents(tmp_path / "backup.db")
+    replace(crashed, saved)
+    with pytest.raises(StoreRefused, match="belongs to the file before"):
+        async with opened(crashed, options):
+            pass
+    assert contents(crashed) == saved
+    for ending in ("-wal", "-shm"):
+        crashed.with_name(crashed.name + ending).unlink(missing_ok=True)
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1"}
+
+
+async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path: Path, tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        # Another connection copies the log, as ours does, and the daemon dies before it notes how far the file came.
+        store._file._note(0, 1)
+        edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
+        killed(path, crashed)
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1"}
+
+
+async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await made(path)
+    old = contents(path)
+    async with opened(path) as store:
+        before = await shown(store)
+        await store.commit([change("o2")], 1)
+    replace(path, old)
+    async with opened(path) as store:
+        after = await shown(store)
+        await store.commit([change("o3")], 1)
+    assert after.epoch != before.epoch
+    assert "was restored from a copy" in caplog.text
+    replace(path, old)
+    async with opened(path) as store:
+        assert (await shown(store)).epoch not in (before.epoch, after.epoch)
+
+
+async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await made(path)
+    async with opened(path) as store:
+        before = await shown(store)
+    path.with_name("adsum.db.lock").unlink()
+    async with opened(path) as store:
+        assert (await shown(store)).epoch == before.epoch
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "it was removed"),
+        (lambda path: (path.rename(path.with_name("old.db")), path.touch()), "it was replaced"),
+        (lambda path: path.with_name("adsum.db.lock").unlink(), "adsum.db.lock was removed"),
+    ],
+)
+async def test_a_file_that_is_not_where_it_was_takes_no_write(
+    path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        damage(path)
+        with pytest.raises(StoreUnavailable, match=words):
+            await store.commit([change("o2")], 1)
+        assert words in store.condition()["trouble"]
+        assert set(listed(await shown(store))) == {Key("orders", "o1")}
+
+
+class Ticking:
+    """A clock whose sleepers wake when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self._turn = asyncio.Event()
+        self.asleep = asyncio.Event()
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> float:
+        return self.time
+
+    async def sleep(self, length: float) -> None:
+        self.asleep.set()
+        await self._turn.wait()
+        self._turn.clear()
+
+    async def tick(self, length: float) -> None:
+        """Let time pass, and return when the sleeper that woke sleeps again."""
+        await self.asleep.wait()
+        self.asleep.clear()
+        self.time += length
+        self._turn.set()
+        await self.asleep.wait()
+
+
+async def test_a_disk_that_takes_nothing_is_noticed_and_so_is_its_recovery(path: Path) -> None:
+    clock = Ticking()
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    await store.commit([change("o1")], 0)
+    with full_disk(path.with_name("adsum.db-wal")):
+        with pytest.raises(StoreUnavailable):
+            await store.commit(big(0), 1)
+        await clock.tick(20.0)
+        assert store.apart() == 20.0
+        assert str(path) in store.condition()["trouble"]
+    await clock.tick(2.0)
+    assert (store.apart(), store.condition()) == (0.0, {})
+    await store.close()
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
+    clock = Ticking()
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    removed(path)
+    await clock.tick(2.0)
+    await clock.tick(3.0)
+    assert store.apart() == 3.0
+    await store.close()
+
+
+async def test_what_another_program_wrote_is_read_before_anything_is_written(path: Path) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await store.commit([change("o1")], 0)
+        await follower.reach(1)
+        path.with_name("adsum.db.lock").rename(path.with_name("other.lock"))  # As if there had never been one.
+        async with opened(path) as other:
+            await other.commit([change("o2")], 1)
+        path.with_name("adsum.db.lock").unlink()
+        path.with_name("other.lock").rename(path.with_name("adsum.db.lock"))
+        with pytest.raises(StoreUnavailable, match="another program wrote"):
+            await store.commit([change("o3")], 1)
+        assert {key.id for key in listed(await follower.reach(2))} == {"o1", "o2"}
+        assert await store.commit([change("o3")], 2) == 3
+
+
+async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(20)], 0, [put("r1")])
+        await store.commit([change("o1", None)], 1)
+        right = await shown(store)
+        history = await store.history(None, None, 999)
+    whole, rng, same = contents(path), random.Random(11), 0
+    for _ in range(300):
+        at = rng.randrange(len(whole))
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+        path.with_name("adsum.db.lock").unlink(missing_ok=True)
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        replace(path, flipped)
+        with suppress(StoreRefused, StoreUnavailable):
+            async with opened(path) as store:
+                found = await shown(store)
+                assert (found.epoch, found.revision) == (right.epoch, right.revision)
+                assert listed(found) == listed(right)
+                assert found.documents.of == right.documents.of
+                assert set(found.services) == set(right.services)
+                assert await store.history(None, None, 999) == history
+                same += 1
+    assert same < 300
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET epoch = 5",
+        "UPDATE meta SET revision = 7",
+        "INSERT INTO meta VALUES ('x', 1, 2)",
+        "UPDATE listings SET body = replace(CAST(body AS TEXT), '127.0.0.1', '127.0.0.9')",
+        "UPDATE departures SET revision = 9",
+    ],
+)
+async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: str) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1"), change("o2")], 0)
+        await store.commit([change("o2", None)], 1)
+    edit(path, damage)
+    with pytest.raises(StoreRefused, match="adsum restore"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+@pytest.fixture
+def letter(path: Path, tmp_path: Path) -> Path:
+    """A file that is no database, behind a link at `path`."""
+    letter = tmp_path / "elsewhere" / "letter.txt"
+    letter.parent.mkdir()
+    letter.write_text("Dear reader, this is no database.")
+    path.symlink_to(letter)
+    return letter
+
+
+async def test_a_link_to_what_is_no_database_gets_no_lock_beside_its_target(path: Path, letter: Path) -> None:
+    assert "file is not a database" in await refusal(path)
+    assert [each.name for each in letter.parent.iterdir()] == ["letter.txt"]
+
+
+async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "LONG_LOG", 100_000)
+    async with opened(path) as store:
+        longest = 0
+        for n in range(40):
+            await store.commit(big(n)[:50], n)
+            longest = max(longest, path.with_name("adsum.db-wal").stat().st_size)
+        assert longest < 500_000
+        killed(path, path.parent / "crashed" / "adsum.db")
+    async with opened(path.parent / "crashed" / "adsum.db") as store:
+        assert len(listed(await shown(store))) == 40 * 50

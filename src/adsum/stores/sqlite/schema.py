@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 from adsum.core.errors import StoreRefused
+from adsum.stores.sqlite.rows import checksum
 
 APPLICATION: Final = 0x41445355
 """SQLite's `application_id` of our files ("ADSU"): another program's file is refused, never written."""
+
+CHECKED: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
+    {
+        "listings": ("service", "id", "revision", "body"),
+        "history": ("service", "id", "revision", "body"),
+        "documents": ("kind", "name", "revision", "body"),
+        "departures": ("service", "revision"),
+        "meta": ("epoch", "revision"),
+    }
+)
+"""Table → the columns that its rows' checksums cover, in their order."""
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     (
@@ -51,6 +64,19 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         )""",
         "INSERT INTO departures SELECT service, max(revision) FROM history GROUP BY service",
     ),
+    (
+        # The checksum of every row: see `rows`. SQLite calls that module's function.
+        "ALTER TABLE listings ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE history ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE documents ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE departures ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE meta ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
+        "UPDATE listings SET checksum = checksum(service, id, revision, body)",
+        "UPDATE history SET checksum = checksum(service, id, revision, body)",
+        "UPDATE documents SET checksum = checksum(kind, name, revision, body)",
+        "UPDATE departures SET checksum = checksum(service, revision)",
+        "UPDATE meta SET checksum = checksum(epoch, revision)",
+    ),
 )
 """What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
 
@@ -60,6 +86,7 @@ def migrate(db: sqlite3.Connection) -> None:
 
     Raises `StoreRefused` for a file of a later version or of another program, which are left as they are.
     """
+    db.create_function("checksum", -1, checksum, deterministic=True)
     application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
     empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     if application != APPLICATION and not (empty and application == version == 0):

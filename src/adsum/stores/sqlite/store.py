@@ -7,23 +7,32 @@ on one thread of their own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
+from adsum.clock import SystemClock
 from adsum.core.changes import Batch, Change, Recorded, Whole
 from adsum.core.documents import Edit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.shares import Alone
+from adsum.ports import Clock
 from adsum.stores.feed import Feeds
-from adsum.stores.file import File, Write
+from adsum.stores.sqlite.file import File
+from adsum.stores.sqlite.rows import Write
 
 T = TypeVar("T")
+
+LOOK: Final = 2.0
+"""Seconds between two looks whether the file can be written."""
+
+_log = logging.getLogger("adsum.store")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +55,13 @@ class _Commit:
 class SqliteStore:
     """Keeps batches in one file. See `ports.Store` for what each method promises."""
 
-    def __init__(self, path: Path, *, new_epoch: bool = False) -> None:
+    def __init__(self, path: Path, *, new_epoch: bool = False, clock: Clock | None = None) -> None:
         self._file = File(path, new_epoch=new_epoch)
+        self._clock: Clock = clock or SystemClock()
+        self._trouble = ""
+        """Why nothing can be written; "" while it can."""
+        self._troubled_since = 0.0
+        self._examining: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[_Commit] = []
         self._writing: asyncio.Task[None] | None = None
@@ -81,6 +95,7 @@ class SqliteStore:
             await self.close()
             raise
         self._told = self._file.revision
+        self._examining = asyncio.create_task(self._examine(), name="adsum-sqlite-examine")
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         if self._thread is None:
@@ -106,12 +121,34 @@ class SqliteStore:
                 results = await self._run(partial(self._file.write, [commit.write for commit in commits]))
             except Exception as error:
                 results = [error] * len(commits)
+                self._note(str(error))
+            else:
+                self._note("")
             for commit, result in zip(commits, results, strict=True):
                 if isinstance(result, int):
                     self._told = result
                     self._feeds.tell(Batch(result, commit.write.changes, commit.write.edits))
                 commit.settle(result)
             self._mind_the_file()
+
+    async def _examine(self) -> None:
+        """Look now and then whether the file can be written; in trouble, by writing, so that its end is noticed."""
+        while True:
+            await self._clock.sleep(LOOK)
+            try:
+                await self._run(partial(self._file.examine, write=bool(self._trouble)))
+                self._note("")
+            except StoreUnavailable as error:
+                self._note(str(error))
+            self._mind_the_file()
+
+    def _note(self, trouble: str) -> None:
+        if trouble and not self._trouble:
+            self._troubled_since = self._clock.now()
+            _log.error("nothing can be written: %s", trouble)
+        elif self._trouble and not trouble:
+            _log.warning("%s can be written again", self._file.path)
+        self._trouble = trouble
 
     def _mind_the_file(self) -> None:
         """A write that failed may be in the file nevertheless: then it is shown as what it holds."""
@@ -129,12 +166,15 @@ class SqliteStore:
         return 0.0
 
     def apart(self) -> float:
-        return 0.0
+        return self._clock.now() - self._troubled_since if self._trouble else 0.0
 
     def condition(self) -> Mapping[str, str]:
-        return {}
+        return {"trouble": self._trouble} if self._trouble else {}
 
     async def close(self) -> None:
+        if self._examining is not None:
+            self._examining.cancel()
+            await asyncio.gather(self._examining, return_exceptions=True)
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
         thread, self._thread = self._thread, None
@@ -148,5 +188,5 @@ class SqliteStore:
             raise StoreUnavailable("the store is closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise StoreUnavailable(f"{self._file.path}: {error}") from error

@@ -1,0 +1,72 @@
+"""Rows of the tables: what a transaction writes, and the checksum that each row carries.
+
+A checksum covers everything else in its row. SQLite checks none of that: a bit that a disk or a copy flips in a text
+reads back as another text.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adsum.core.changes import Change
+from adsum.core.documents import Edit, Title
+from adsum.core.model import Key
+from adsum.stores import records
+
+ListingRow = tuple[str, str, int, bytes, int]
+"""Service, id, revision, record, checksum. Rows of documents have kind and name in place of service and id."""
+
+
+def checksum(*values: object) -> int:
+    """The CRC-32 of a row's other values, in the order of the table's columns."""
+    parts = [value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass") for value in values]
+    return zlib.crc32(b"\0".join(parts))
+
+
+def checked(row: Sequence[object]) -> bool:
+    """Whether the last value of a row is the checksum of those before it."""
+    return row[-1] == checksum(*row[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A batch to be written if the file is still at `basis`."""
+
+    changes: Sequence[Change]
+    basis: int
+    edits: Sequence[Edit] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a transaction writes: the last row of all that it touches (None: it is gone), and all of its history."""
+
+    listings: dict[Key, ListingRow | None]
+    documents: dict[Title, ListingRow | None]
+    history: list[ListingRow]
+    left: dict[str, int]
+
+    def add(self, revision: int, write: Write) -> None:
+        """Add a batch, or nothing of it if something can't be encoded."""
+        listings = {each.key: _listing(revision, each) for each in write.changes}
+        documents = {each.title: _document(revision, each) for each in write.edits}
+        history = [_row(*each.key, revision, records.write_change(each)) for each in write.changes]
+        self.listings.update(listings)
+        self.documents.update(documents)
+        self.history.extend(history)
+        self.left.update((each.key.service, revision) for each in write.changes if each.listing is None)
+
+
+def _listing(revision: int, change: Change) -> ListingRow | None:
+    return _row(*change.key, revision, records.write_listing(change.listing)) if change.listing is not None else None
+
+
+def _document(revision: int, edit: Edit) -> ListingRow | None:
+    document = edit.document
+    return _row(*edit.title, revision, records.write_document(document)) if document is not None else None
+
+
+def _row(first: str, second: str, revision: int, body: bytes) -> ListingRow:
+    return (first, second, revision, body, checksum(first, second, revision, body))
