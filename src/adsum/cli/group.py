@@ -27,6 +27,8 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
         "The registry": {
             "serve": Entry("Run a registry node", "adsum.cli.serve:serve"),
             "status": Entry("Show how the registry fares", "adsum.cli.operating:status"),
+            "backup": Entry("Copy the registry's file, also while it is in use", "adsum.cli.backup:backup"),
+            "restore": Entry("Put a backup in place of the registry's file", "adsum.cli.backup:restore"),
         },
         "Providing": {
             "run": Entry("Wrap any program: list it while it answers", "adsum.cli.run:run"),

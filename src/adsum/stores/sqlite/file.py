@@ -98,10 +98,10 @@ class File:
             # For its owner only: checks may send secrets. SQLite gives its other files the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._opened = self.path.stat()
-            if self._log_size() and known is not None:
+            if self._log_size() and known is not None and known.highest != ANY:
                 self._must_own_its_log(known)
             elif known is not None:
-                # Until the file was read, a crash leaves a log that belongs to whatever it holds.
+                # A crash before the file was read leaves a log that belongs to it, whatever it holds.
                 lock.note(Mark(known.epoch, known.revision, 0, ANY), durable=True)
             self._database = sqlite3.connect(self.path, BUSY, isolation_level=None, check_same_thread=False)
             self._prepare(self._database, known if self._opened.st_size else None)
@@ -137,7 +137,7 @@ class File:
         if found != "ok":
             raise sqlite3.DatabaseError(f"it is damaged: {found}")
         self._look()
-        if known is not None and (self._epoch != known.epoch or self.revision < known.revision):
+        if known is not None and known.epoch and (self._epoch != known.epoch or self.revision < known.revision):
             _log.warning(
                 "%s is at revision %d of epoch %s and was at %d of %s: it was restored from a copy. A new epoch begins",
                 *(self.path, self.revision, self._epoch, known.revision, known.epoch),

@@ -84,6 +84,11 @@ class SqliteStore:
             raise Invalid("store", f"knows no option but ?epoch=new, not ?{options}")
         return cls(Path(path).expanduser(), new_epoch=bool(asked))
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
+
     def join(self, name: str) -> Alone:
         return Alone(name)
 

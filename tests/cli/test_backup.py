@@ -1,0 +1,45 @@
+"""The commands backup and restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Adsum
+from tests.stores.test_backup import ids, store
+from tests.stores.test_backup import path as path
+
+__all__ = ["path", "store"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_backup_is_made_of_a_registry_in_use(adsum: Adsum, path: Path, tmp_path: Path) -> None:
+    to = tmp_path / "backup.db"
+    result = adsum("backup", str(to), "--store", f"sqlite:///{path}")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == f"{to} holds 2 instances and 1 routes and upstreams, at revision 1, of {path}\n"
+    again = adsum("backup", str(to), "--store", f"sqlite:///{path}")
+    assert again.code == 1
+    assert again.err.startswith(f"adsum: no backup was made: {to} exists")
+    refused = adsum("restore", str(to), "--store", f"sqlite:///{path}")
+    assert refused.code == 1
+    assert "another registry has it" in refused.err
+
+
+async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp_path: Path) -> None:
+    to, new = tmp_path / "backup.db", tmp_path / "new" / "adsum.db"
+    assert adsum("backup", str(to), "--store", f"sqlite:///{path}").code == 0
+    result = adsum("restore", str(to), "--store", f"sqlite:///{new}")
+    assert result.code == 0
+    assert await ids(new) == {"o1", "o2"}
+
+
+@pytest.mark.parametrize(
+    ("url", "words"), [("memory:", "it keeps nothing"), ("etcd://localhost:2379", "use `etcdctl snapshot`")]
+)
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_other_stores_have_other_ways(adsum: Adsum, command: str, url: str, words: str, tmp_path: Path) -> None:
+    result = adsum(command, str(tmp_path / "x.db"), "--store", url)
+    assert result.code == 78
+    assert words in result.err
