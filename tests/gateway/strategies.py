@@ -137,6 +137,7 @@ def routes_to(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
         idle_timeout=draw(timeouts),
         mirror=draw(st.none() | st.builds(Mirror, selectors, shares)),
         max_body=draw(max_bodies),
+        retry_body=draw(max_bodies),
         rate_limit=draw(st.none() | rate_limits),
         hash=draw(st.none() | hashes),
         **said,

@@ -53,6 +53,7 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: Route("r", to=TO, timeout=0.0), "timeout"),
         (lambda: Route("r", to=TO, timeout=1.0, try_timeout=2.0), "try_timeout"),
         (lambda: Route("r", to=TO, max_body=0), "max_body"),
+        (lambda: Route("r", to=TO, retry_body=2**30), "retry_body"),
         (lambda: Route("r", to=TO, priority=5000), "priority"),
         (lambda: Route("r", redirect=Redirect(path="/x"), rewrite="/y"), "rewrite"),
         (lambda: Route("r", redirect=Redirect(path="/x"), rate_limit=RateLimit(1)), "rate_limit"),

@@ -152,10 +152,20 @@ def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn]) -
         _forward(entry.route, route, way, on)
     edit(route.request_headers, entry.request_headers_to_add, entry.request_headers_to_remove)
     edit(route.response_headers, entry.response_headers_to_add, entry.response_headers_to_remove)
+    if route.cors is not None:
+        _vary_by_origin(entry)
+    if route.retry_body is not None:
+        entry.request_body_buffer_limit.value = route.retry_body
     filters.count(entry, route)
     for name, config in filters.of_route(route):
         entry.typed_per_filter_config[name].CopyFrom(config)
     return entry
+
+
+def _vary_by_origin(entry: Any) -> None:
+    """Keep caches from giving one origin the answer that names another."""
+    option = entry.response_headers_to_add.add(append_action=_Add)
+    option.header.key, option.header.value = "vary", "Origin"
 
 
 def _redirect(action: Any, redirect: Redirect, way: _Way) -> None:

@@ -31,8 +31,8 @@ def _ipv6(name: str) -> bool:
 
 
 def bare(authority: str) -> str:
-    """The host of a request's authority: in lower case and without its port."""
-    return (authority if authority.endswith("]") else _PORT.sub("", authority)).lower()
+    """The host of a request's authority: in lower case, without its port and without the dot of the DNS root."""
+    return (authority if authority.endswith("]") else _PORT.sub("", authority)).lower().removesuffix(".")
 
 
 def covers(pattern: str, host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions, KeepaliveSettings
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, HttpProtocolOptions, KeepaliveSettings
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -12,7 +12,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.request_id.uuid.v3.uuid_pb2 import UuidRequestIdConfig
 
-from adsum.gateway import filters, messages, tls
+from adsum.gateway import filters, messages, sanitizing, tls
 from adsum.gateway.access_logs import access_logs
 from adsum.gateway.clusters import PING_INTERVAL, PING_TIMEOUT
 from adsum.gateway.replies import local_replies
@@ -30,6 +30,8 @@ HEADERS_TIMEOUT: Final = 10.0
 """Seconds that a caller may take to send its headers: one that trickles them holds no memory for longer."""
 BUFFER: Final = 1024 * 1024
 """Bytes held for one connection, and of a request's body that can still be retried."""
+DEFAULT_HOST: Final = "localhost"
+"""The host of HTTP/1.0 requests that name none."""
 
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"
 
@@ -56,7 +58,13 @@ def _manager(shape: Shape) -> Any:
         local_reply_config=local_replies(),
         # Services say themselves what they are.
         server_header_transformation=HttpConnectionManager.PASS_THROUGH,
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=messages.seconds(CONNECTION_IDLE)),
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=messages.seconds(CONNECTION_IDLE),
+            # WSGI and CGI programs can't tell x_user from x-user, and so would take the first for the second.
+            headers_with_underscores_action=HttpProtocolOptions.DROP_HEADER,
+        ),
+        http_protocol_options=Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10=DEFAULT_HOST),
+        strip_trailing_host_dot=True,
         stream_idle_timeout=messages.seconds(STREAM_IDLE),
         request_headers_timeout=messages.seconds(HEADERS_TIMEOUT),
         xff_num_trusted_hops=shape.trusted_hops,
@@ -64,6 +72,9 @@ def _manager(shape: Shape) -> Any:
         always_set_request_id_in_response=True,
     )
     manager.use_remote_address.value = True
+    manager.http_protocol_options.ignore_http_11_upgrade.add().safe_regex.regex = sanitizing.other_upgrades()
+    if not shape.trusted_hops:
+        manager.early_header_mutation_extensions.append(sanitizing.without_forwarding())
     # A path means the same to routes and to the services behind them.
     manager.normalize_path.value = True
     manager.rds.route_config_name = NAME

@@ -32,6 +32,8 @@ class _Reply(NamedTuple):
     title: str
     detail: str
     temporary: bool = False
+    reasoned: bool = True
+    """Whether Envoy's own reason is added. Of a failed connection it names what stands in certificates."""
 
 
 _REPLIES: Final = (
@@ -41,8 +43,18 @@ _REPLIES: Final = (
     _Reply(("UO",), "Too many requests", f"the gateway holds as many requests for {SERVICE} as it may", True),
     _Reply(("UT",), "Timed out", f"{SERVICE} did not answer within the route's time"),
     _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
-    _Reply(("UF", "URX"), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True),
-    _Reply(("UC", "UR", "UPE", "LR"), "Connection lost", f"an instance of {SERVICE} broke off before it answered"),
+    _Reply(
+        ("UPE",),
+        "Answer not understood",
+        f"an instance of {SERVICE} answered what is not HTTP, or with more headers than fit (100, of 60 KiB in all)",
+    ),
+    _Reply(
+        ("UF",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
+    ),
+    _Reply(("UC", "UR", "LR"), "Connection lost", f"an instance of {SERVICE} broke off before its answer was complete"),
+    _Reply(
+        ("URX",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
+    ),
     _Reply(413, "Body too large", "the route takes no body of that size"),
     _Reply(429, "Rate limited", "the route takes no more requests now", True),
 )
@@ -102,16 +114,14 @@ def _sentence(reply: _Reply) -> Any:
 
 def _document(reply: _Reply) -> Any:
     body = SubstitutionFormatString(content_type=CONTENT_TYPE, omit_empty_values=True)
-    body.json_format.update(
-        {
-            "type": "about:blank",
-            "title": reply.title,
-            "status": "%RESPONSE_CODE%",
-            "detail": reply.detail,
-            "service": SERVICE,
-            "route": "%ROUTE_NAME%",
-            "reason": "%RESPONSE_CODE_DETAILS%",
-            "request_id": "%REQ(X-REQUEST-ID)%",
-        }
-    )
+    fields = {
+        "type": "about:blank",
+        "title": reply.title,
+        "status": "%RESPONSE_CODE%",
+        "detail": reply.detail,
+        "service": SERVICE,
+        "route": "%ROUTE_NAME%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    body.json_format.update(fields | ({"reason": "%RESPONSE_CODE_DETAILS%"} if reply.reasoned else {}))
     return body

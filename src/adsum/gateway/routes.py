@@ -23,9 +23,11 @@ MAX_TARGETS: Final = 16
 MAX_PRIORITY: Final = 1_000
 MIN_TIMEOUT, MAX_TIMEOUT = 0.001, 86_400.0
 MAX_BODY: Final = 64 * 1024 * 1024
-"""Bytes to which a route may limit bodies: a body under a limit is held in the gateway's memory until it is whole."""
+"""Bytes of a body that a route may have held in the gateway's memory; a larger value of a setting is refused."""
 
-_FORWARDING: Final = ("rewrite", "timeout", "try_timeout", "idle_timeout", "mirror", "max_body", "rate_limit", "hash")
+_FORWARDING: Final = (
+    *("rewrite", "timeout", "try_timeout", "idle_timeout", "mirror", "max_body", "retry_body", "rate_limit", "hash"),
+)
 """What makes no sense of a redirect."""
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BACKSLASH: Final = re.compile(r"\\(.?)")
@@ -38,8 +40,9 @@ class Route:
     `rewrite` replaces what a prefix matched, else the whole path; with a regex, `\1` stands for its first group.
     Lengths are seconds. `timeout` is for the whole answer, with all its tries; None: none, streams take their time.
     `idle_timeout` ends a request on which nothing moves. With `max_body`, the gateway reads a request whole before it
-    sends it on, and refuses a larger one: not for streams. Of two routes, the higher `priority` is asked first (see
-    `adsum.gateway.precedence`).
+    sends it on, and refuses a larger one: not for streams. A request whose body is at most `retry_body` bytes can be
+    tried at another instance; the gateway holds so much of each body in its memory. None: 1 MiB. Of two routes, the
+    higher `priority` is asked first (see `adsum.gateway.precedence`).
     """
 
     name: str
@@ -60,6 +63,7 @@ class Route:
     response_headers: HeaderEdits = NO_EDITS
     cors: Cors | None = None
     max_body: int | None = None
+    retry_body: int | None = None
     rate_limit: RateLimit | None = None
     hash: HashOn | None = None
     priority: int = 0
@@ -75,8 +79,10 @@ class Route:
                 rules.seconds(name, length, MIN_TIMEOUT, MAX_TIMEOUT)
         if self.timeout is not None and self.try_timeout is not None and self.try_timeout > self.timeout:
             raise Invalid("try_timeout", "must not be longer than timeout")
-        if self.max_body is not None:
-            rules.whole("max_body", self.max_body, 1, MAX_BODY)
+        for name in ("max_body", "retry_body"):
+            size = getattr(self, name)
+            if size is not None:
+                rules.whole(name, size, 1, MAX_BODY)
         rules.whole("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
 
     def _check_conditions(self) -> None:

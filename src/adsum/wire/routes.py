@@ -48,6 +48,7 @@ class RouteBody(Request, frozen=True):
     response_headers: EditsBody | None = None
     cors: CorsBody | None = None
     max_body: Annotated[int, Meta(ge=1, le=routes.MAX_BODY)] | None = None
+    retry_body: Annotated[int, Meta(ge=1, le=routes.MAX_BODY)] | None = None
     rate_limit: RateLimitBody | None = None
     hash: HashBody | None = None
     priority: Annotated[int, Meta(ge=-routes.MAX_PRIORITY, le=routes.MAX_PRIORITY)] = 0
@@ -77,6 +78,7 @@ class RouteBody(Request, frozen=True):
             response_headers=_edits("response_headers", self.response_headers),
             cors=within("cors", self.cors.to_cors) if self.cors else None,
             max_body=self.max_body,
+            retry_body=self.retry_body,
             rate_limit=within("rate_limit", self.rate_limit.to_rate_limit) if self.rate_limit else None,
             hash=within("hash", self.hash.to_hash) if self.hash else None,
             priority=self.priority,
@@ -104,6 +106,7 @@ class RouteBody(Request, frozen=True):
             response_headers=EditsBody.of(route.response_headers) if route.response_headers != NO_EDITS else None,
             cors=CorsBody.of(route.cors) if route.cors else None,
             max_body=route.max_body,
+            retry_body=route.retry_body,
             rate_limit=RateLimitBody(limit.requests, limit.per, limit.burst) if limit else None,
             hash=HashBody(hash.header, hash.cookie, hash.ttl) if hash else None,
             priority=route.priority,
