@@ -21,6 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from adsum.core.errors import Invalid
+from adsum.core.fence import LOOPBACK, Fence, Network
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import MAX_PORT, address, shown
 from adsum.etcd import naming
@@ -152,6 +153,10 @@ class ServeConfig:
         metavar="CIDR",
         default=(),
     )
+    probe_excerpts: bool = setting(
+        "Whether a failed HTTP check shows the beginning of the answer's body, to whoever may read the registry",
+        default=False,
+    )
     guard_share: float = setting("Share of lapsed leases of a service past which expiries are held back", default=0.5)
     guard_hold: float = setting("How long one mass lapse is held back at most", length=True, default=3_600.0)
 
@@ -174,10 +179,24 @@ class ServeConfig:
         one_of("log_format", self.log_format, LOG_FORMATS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
         within("probes", self.probes, 1, MAX_PROBES)
-        networks("probe_deny", self.probe_deny)
-        networks("probe_allow", self.probe_allow)
+        self.fence()
         within("guard_share", self.guard_share, 0.0, 1.0)
         within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
+
+    def fence(self) -> Fence:
+        """Where instances and probes may be. Raises `Invalid`.
+
+        A registry that listens on a network denies its host's loopback, unless an allowed network holds it: whoever
+        may register would have it ask what only this host may ask.
+        """
+        allowed, denied = networks("probe_allow", self.probe_allow), networks("probe_deny", self.probe_deny)
+        if not is_loopback(self.listen):
+            denied += [
+                each
+                for each in LOOPBACK
+                if not any(each.overlaps(net) for net in allowed if net.version == each.version)
+            ]
+        return Fence(tuple(map(str, denied)), self.probe_allow)
 
     def naming_place(self) -> Place | None:
         """Where etcd naming is spoken; None: nowhere. Raises `Invalid`."""
@@ -366,10 +385,25 @@ def within(field: str, value: float, low: float, high: float) -> None:
         raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
 
 
-def networks(field: str, values: Sequence[str]) -> None:
-    """Ranges of addresses, such as 10.0.0.0/8 or fd00::/8."""
+def networks(field: str, values: Sequence[str]) -> list[Network]:
+    """Ranges of addresses, such as 10.0.0.0/8 or fd00::/8. Raises `Invalid`."""
+    found = []
     for value in values:
         try:
-            ipaddress.ip_network(value)
+            found.append(ipaddress.ip_network(value))
         except ValueError:
             raise Invalid(field, f"must be a network such as 10.0.0.0/8 or fd00::/8, not {shown(value)}") from None
+    return found
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this host reaches that HOST:PORT."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -22,7 +22,6 @@ from adsum.clock import SystemClock
 from adsum.config import ServeConfig
 from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
-from adsum.core.fence import Fence
 from adsum.core.guard import Guard
 from adsum.core.rules import public
 from adsum.core.tally import Tally
@@ -56,9 +55,9 @@ class Daemon:
         self._started = self._clock.wall(), self._clock.now()
         rng = Random()  # noqa: S311  # jitter
         self._telemetry = Telemetry(self._clock, logs)
-        fence = Fence(config.probe_deny, config.probe_allow)
+        fence = config.fence()
         self._refusal = lru_cache(ADDRESSES)(fence.refusal)
-        self._probes = Probes(fence)
+        self._probes = Probes(fence, excerpts=config.probe_excerpts)
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
         self._peers = Peers(self._shares, self._clock, rng)

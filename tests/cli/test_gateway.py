@@ -90,7 +90,18 @@ def test_settings_of_the_registry_in_the_environment_are_not_the_gateways(
 
 def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    argv = [sys.executable, "-m", "adsum", "gateway", "--tls-cert", str(cert), "--tls-key", str(key)]
+    argv = [
+        sys.executable,
+        "-m",
+        "adsum",
+        "gateway",
+        "--monitor",
+        "off",
+        "--tls-cert",
+        str(cert),
+        "--tls-key",
+        str(key),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"adsum: --tls-cert: {cert} can't be read: No such file or directory\n"

@@ -179,3 +179,27 @@ def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> 
     }
     for table in TABLES.values():
         load([table], {}, {}, _file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("listen", "allow", "refused"),
+    [
+        ("127.0.0.1:1", (), False),
+        ("localhost:1", (), False),
+        ("[::1]:1", (), False),
+        ("0.0.0.0:1", (), True),
+        ("[::]:1", (), True),
+        ("10.0.0.5:1", (), True),
+        ("registry.example:1", (), True),
+        ("10.0.0.5:1", ("10.0.0.0/8",), True),
+        ("10.0.0.5:1", ("127.0.0.1/32", "::1/128", "10.0.0.0/8"), False),
+        ("10.0.0.5:1", ("0.0.0.0/0", "::/0"), False),
+    ],
+)
+def test_a_registry_on_a_network_lets_nobody_have_it_ask_its_own_host(
+    listen: str, allow: tuple[str, ...], refused: bool
+) -> None:
+    fence = ServeConfig(listen=listen, probe_allow=allow).fence()
+    for ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert (fence.refusal(ip) is not None) is refused, ip
+    assert fence.refusal("10.0.0.9") is None

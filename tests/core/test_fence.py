@@ -26,6 +26,9 @@ FORMS = [
     "::{}",  # compatible
     "64:ff9b::{}",  # NAT64, well-known
     "64:ff9b:1::{}",  # NAT64, local
+    "::ffff:0:{}",  # SIIT
+    "2001:db8::5efe:{}",  # ISATAP
+    "2001:db8::200:5efe:{}",  # ISATAP of a public address
 ]
 
 

@@ -18,7 +18,8 @@ PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL
 
 
 async def probed(server: Server, scheme: str = "http", **more: Any) -> Outcome:
-    return await HttpProbe(Fence()).probe(instance(server.port, scheme=scheme), check(CheckKind.HTTP, **more))
+    probe = HttpProbe(Fence(), excerpts=True)
+    return await probe.probe(instance(server.port, scheme=scheme), check(CheckKind.HTTP, **more))
 
 
 async def outcome_of(talk: Talk, **more: Any) -> Outcome:
@@ -46,6 +47,12 @@ async def test_the_expected_statuses_are_those_of_the_check() -> None:
 async def test_an_unexpected_status_fails_with_the_beginning_of_the_body() -> None:
     outcome = await outcome_of(answering(response("503 No", b"no database\r\n\tat all\x00\x1b[31m")))
     assert (outcome.result, outcome.note) == (FAIL, "answered 503: no database at all [31m")
+
+
+async def test_the_note_quotes_nothing_unless_excerpts_are_wanted() -> None:
+    async with serving(answering(response("200 OK", b"secret"))) as server:
+        outcome = await HttpProbe(Fence()).probe(instance(server.port), check(CheckKind.HTTP, expect=((599, 599),)))
+    assert (outcome.result, outcome.note) == (FAIL, "answered 200")
 
 
 async def test_the_note_keeps_only_the_beginning_of_a_long_body() -> None:

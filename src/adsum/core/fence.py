@@ -3,7 +3,7 @@
 Anybody who may register an instance can make the registry connect to its address. So addresses that are never an
 instance are out of bounds, above all those under which a cloud hands out credentials. Private and loopback addresses
 are where instances live, and documentation ranges (RFC 5737, RFC 3849) lead nowhere: both are within bounds unless the
-operator's own ranges say otherwise.
+operator's own ranges say otherwise. A registry that listens on a network denies loopback (see `adsum.config`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ NEVER: Final[tuple[tuple[Network, str], ...]] = (
 
 _COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291, 2.5.5.1
 _NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")  # SIIT, RFC 2765
+_ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)  # RFC 5214, 6.1: the third quarter of the address
 _LOOPBACK: Final = IPv6Address("::1")
+LOOPBACK: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+"""Where the registry's own host is reached by itself alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ def _embedded(address: Address) -> list[IPv4Address]:
     if isinstance(address, IPv4Address):
         return []
     found = [each for each in (address.sixtofour, *(address.teredo or ())) if each is not None]
-    if (address in _COMPATIBLE and address != _LOOPBACK) or _within(address, _NAT64):
+    translated = _within(address, (*_NAT64, _TRANSLATED)) or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
+    if (address in _COMPATIBLE and address != _LOOPBACK) or translated:
         found.append(IPv4Address(int(address) & 0xFFFF_FFFF))
     return found
 

@@ -21,24 +21,25 @@ PROBES: Final[Mapping[CheckKind, str]] = MappingProxyType(
 """Kind → where its probe is, imported when chosen."""
 
 
-def load(kind: CheckKind, fence: Fence) -> Probe:
-    """The probe of that kind, which keeps within the fence."""
+def load(kind: CheckKind, fence: Fence, *, excerpts: bool = False) -> Probe:
+    """The probe of that kind, which keeps within the fence. `excerpts`: its notes may quote what instances answer."""
     module, _, maker = PROBES[kind].partition(":")
-    return cast("Probe", getattr(import_module(module), maker)(fence))
+    return cast("Probe", getattr(import_module(module), maker)(fence, excerpts=excerpts))
 
 
 class Probes:
     """Implements `ports.Probe` for checks of every kind; a kind that nobody checks is never imported."""
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
         self._fence = fence
+        self._excerpts = excerpts
         self._loaded: dict[CheckKind, Probe] = {}
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """See `ports.Probe`."""
         probe = self._loaded.get(check.kind)
         if probe is None:
-            probe = self._loaded[check.kind] = load(check.kind, self._fence)
+            probe = self._loaded[check.kind] = load(check.kind, self._fence, excerpts=self._excerpts)
         return await probe.probe(instance, check)
 
     async def close(self) -> None:

@@ -51,8 +51,9 @@ class GrpcProbe:
     SSL_CERT_FILE names), and for the instance's address.
     """
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
         self._fence = fence
+        self._excerpts = excerpts
         self._credentials: grpc.ChannelCredentials | None = None
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
@@ -70,7 +71,7 @@ class GrpcProbe:
                 return _judge(await self._ask(ip, where, check), service)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    return Result.FAIL, _refusal(error, service)
+                    return Result.FAIL, _refusal(error, service, excerpts=self._excerpts)
                 trouble = trouble or _unreachable(error, authority(ip, where.port))
         return Result.FAIL, trouble
 
@@ -106,13 +107,13 @@ def _named(service: str) -> str:
     return service or "the server"
 
 
-def _refusal(error: grpc.aio.AioRpcError, service: str) -> str:
+def _refusal(error: grpc.aio.AioRpcError, service: str, *, excerpts: bool) -> str:
     code = error.code()
     if code is grpc.StatusCode.NOT_FOUND:
         return f"the server doesn't know {service or 'its own health'}"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return "the server doesn't implement grpc.health.v1"
-    return f"answered {code.name}: {error.details()}"
+    return f"answered {code.name}: {error.details()}" if excerpts else f"answered {code.name}"
 
 
 def _unreachable(error: grpc.aio.AioRpcError, where: str) -> str:

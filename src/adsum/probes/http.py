@@ -18,7 +18,8 @@ from adsum.probes.dialing import Place, dial, in_words, judged, one_line, place
 MOST_READ: Final = 65_536
 """How many bytes of an answer are read, head and body. Past it the status is judged, if there is one by then."""
 EXCERPT: Final = 200
-"""How many characters of the body of an unexpected answer become part of the note."""
+"""How many characters of the body of an unexpected answer become part of the note, where excerpts are wanted. By
+default none do: whoever may register could otherwise read what only the registry's host may ask for."""
 TOO_MANY_REQUESTS: Final = 429
 """The instance lives but asks for less: a warning, unless the check expects this status (as in Consul)."""
 SWITCHING_PROTOCOLS: Final = 101
@@ -29,8 +30,9 @@ _DEFAULT_HEADERS: Final = {"User-Agent": f"adsum-check/{__version__}", "Accept":
 class HttpProbe:
     """Implements `ports.Probe`. Certificates of https are not verified (see `dialing`)."""
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
         self._fence = fence
+        self._excerpts = excerpts
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """See `ports.Probe`. An answer that doesn't end within the timeout is none."""
@@ -51,7 +53,7 @@ class HttpProbe:
         if status is None:
             return Result.FAIL, exchange.trouble
         if not any(low <= status <= high for low, high in check.expect):
-            return _unexpected(status, exchange.excerpt)
+            return _unexpected(status, exchange.excerpt if self._excerpts else b"")
         if exchange.trouble:
             return Result.FAIL, f"answered {status}, but {exchange.trouble}"
         return Result.PASS, f"answered {status}"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
 
-from adsum.core.model import Listing, Outcome, Override, Status
+from adsum.core.model import Listing, Outcome, Override, Status, frozen
 from adsum.wire.answers import Answer
 from adsum.wire.requests import CheckBody
 from adsum.wire.views import InstanceView
+
+HIDDEN: Final = "(hidden)"
+"""What stands in place of the value of a check's header."""
 
 
 class CheckView(Answer, frozen=True):
@@ -54,7 +59,9 @@ class InstanceDetail(Answer, frozen=True):
         checks = []
         for check in registration.checks:
             outcome = outcomes.get(check.name)
-            view = CheckView(CheckBody.of(check), listing.checks[check.name])
+            # Headers may hold what proves who asks, and is nobody else's to read.
+            hidden = replace(check, headers=frozen(dict.fromkeys(check.headers, HIDDEN)))
+            view = CheckView(CheckBody.of(hidden), listing.checks[check.name])
             if outcome is not None:
                 view = CheckView(view.check, view.status, outcome.result, outcome.note, round(outcome.took, 6))
             checks.append(view)
