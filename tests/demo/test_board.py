@@ -55,6 +55,11 @@ def test_the_picture_shows_instances_shares_and_what_happens() -> None:
         assert word in shown
 
 
+def test_counts_stay_apart_in_a_picture_that_loses_its_space() -> None:
+    board, _ = _board()
+    assert "0failed·0retriesunseen·registrydown" in "".join(_text(board).split())
+
+
 def _text(board: Board) -> str:
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:

@@ -115,14 +115,15 @@ def _note(note: Note) -> Text:
 
 
 def _counts(board: Board) -> Text:
+    """The last line. A mark stands between two counts, since a picture may lose space at a change of style."""
     failed = Text(f"{board.failed} failed", style="bold red" if board.failed else "bold green")
     registry = Text("registry up", style="green") if board.registry_up else Text("registry down", style="bold red")
-    return Text("  ").join(
-        [
-            Text(f" {board.rate():.0f} calls a second"),
-            Text(f"{board.sent} sent, {board.passed} through the gateway" if board.passed else f"{board.sent} sent"),
-            failed,
-            Text(f"{board.retried} retries unseen"),
-            registry,
-        ]
-    )
+    through = f", {board.passed} through the gateway" if board.passed else ""
+    counts = [
+        Text(f" {board.rate():.0f} calls a second"),
+        Text(f"{board.sent} sent{through}"),
+        failed,
+        Text(f"{board.retried} retries unseen"),
+        registry,
+    ]
+    return Text(" · ", style="bright_black").join(counts)

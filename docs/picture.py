@@ -1,0 +1,46 @@
+"""Draws docs/demo.svg from the real demo, at the moment when the registry is down: python docs/picture.py"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from adsum.demo.board import Board, Note
+from adsum.demo.performance import _perform
+from adsum.demo.screen import picture
+
+WIDTH, HEIGHT = 112, 24
+DOWN = 2.5
+"""Seconds that the registry is down when the picture is taken."""
+
+PATIENCE = 120.0
+"""Seconds until that moment, at most."""
+
+
+async def main() -> None:
+    down = asyncio.Event()
+
+    def tell(note: Note) -> None:
+        if note.text.startswith("kill -9 the registry"):
+            down.set()
+
+    board = Board(tell)
+    with tempfile.TemporaryDirectory(prefix="adsum-picture-", ignore_cleanup_errors=True) as folder:
+        performing = asyncio.create_task(_perform(Path(folder), board, stay=False, pace=1.0, live=False))
+        async with asyncio.timeout(PATIENCE):
+            await down.wait()
+        await asyncio.sleep(DOWN)
+        console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO())
+        console.print(picture(board, HEIGHT))
+        console.save_svg(str(Path(__file__).with_name("demo.svg")), title="adsum demo")
+        performing.cancel()
+        with suppress(asyncio.CancelledError):
+            await performing
+
+
+asyncio.run(main())
