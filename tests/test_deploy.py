@@ -1,0 +1,61 @@
+"""The files in deploy/: units, an image and a composition, as far as they can be checked without running them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adsum.client.registrar import DRAIN_WAIT
+from adsum.config import RunConfig
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+UNITS = sorted(each.name for each in DEPLOY.glob("*.service"))
+OLDER = "Failed to parse service type, ignoring: notify-reload"
+"""What a systemd before 253 says."""
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)")
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_understands_the_unit(name: str, tmp_path: Path) -> None:
+    unit = tmp_path / name
+    program = Path(sys.executable).with_name("adsum")
+    unit.write_text((DEPLOY / name).read_text().replace("/opt/adsum/bin/adsum", str(program)))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if name in line and OLDER not in line] == []
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_tells_only_the_program_that_drains(name: str) -> None:
+    assert "\nKillMode=mixed\n" in (DEPLOY / name).read_text()
+
+
+def test_stopping_a_wrapped_program_is_given_the_time_that_it_takes() -> None:
+    run = RunConfig()
+    needed = max(DRAIN_WAIT, run.drain_timeout) + run.stop_timeout
+    found = re.search(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "example.service").read_text(), re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) > needed
+    image = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["x-image"]
+    assert int(image["stop_grace_period"].removesuffix("s")) > needed
+
+
+def test_a_composition_publishes_the_gateway_alone_and_on_loopback() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert {name: each.get("ports") for name, each in services.items() if "ports" in each} == {
+        "gateway": ["127.0.0.1:8080:8080"]
+    }
+    for each in services.values():
+        assert each["build"]["dockerfile"] == "deploy/Containerfile"
+
+
+def test_the_image_runs_as_nobody_in_particular() -> None:
+    lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    assert "USER 10001" in lines
+    assert "VOLUME /data" in lines
+    assert not [line for line in lines if "0.0.0.0" in line], "the image listens on loopback until it is told otherwise"
