@@ -226,6 +226,7 @@ class Daemon:
         gauge, registry, leases = self._telemetry.gauge, self.registry, self._keeper.leases
         gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
         gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
+        gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent)
         gauge("adsum_leases", "Leases kept", lambda: len(leases))
         gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)
         gauge("adsum_checks", "Checks kept", lambda: self._keeper.checks)

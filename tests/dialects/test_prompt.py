@@ -85,3 +85,11 @@ def test_a_shelf_keeps_what_was_asked_for_last_within_its_bound() -> None:
     get("huge", 11)
     assert made[-2:] == ["huge", "huge"]
     assert len(shelf) == 2
+
+
+async def test_a_long_page_goes_the_long_way(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
+    await spoken.put("orders", "o1")
+    assert spoken.native.prompt(ORDERS, []) is not None
+    monkeypatch.setattr(prompt, "PIECE", 10)
+    await spoken.put("orders", "o2")
+    assert spoken.native.prompt(ORDERS, []) is None

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adsum.dialects.native.asgi import PIECE, Reply
 from adsum.ports import AT_ONCE, MORE_AT_ONCE
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
@@ -211,6 +212,30 @@ async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) 
                 await asyncio.sleep(0.05)
         writer.close()
     assert total == 20_000_000
+
+
+async def test_a_page_that_nobody_reads_waits_once_not_once_a_reader() -> None:
+    page, readers = Reply(200, b"x" * 30_000_000), 20
+
+    async def speak(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await page.speak(scope, receive, send)
+
+    async with _serving(speak) as (server, port):
+        mute = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
+        for each in mute:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            each.sendall(GET)
+        await _until(lambda: server.stalled == readers)
+        assert server.unsent() <= readers * 3 * PIECE
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"content-length: 30000000\r\n" in head
+            assert await reader.readexactly(len(page.body)) == page.body
+        writer.close()
+        for each in mute:
+            each.close()
 
 
 async def test_past_the_bound_a_connection_is_told_so_and_closed() -> None:

@@ -18,6 +18,11 @@ JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
 
+PIECE: Final = 64 * 1024
+"""Bytes of a body that are handed to the server at a time. A longer body follows piece by piece as the reader takes it,
+so that readers who don't read hold one piece each, not a copy of the page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A whole answer: status, body, and every header but the length."""
@@ -38,12 +43,15 @@ class Reply:
         return b"%b\r\n%b" % (lines, self.body)
 
     async def speak(self, scope: Scope, _: Receive, send: Send, /) -> None:
-        """Say it, in one write if the server can."""
-        at_once: AtOnce | None = scope.get("state", {}).get(AT_ONCE)
+        """Say it, in one write if the server can and the body is short."""
+        at_once: AtOnce | None = scope.get("state", {}).get(AT_ONCE) if len(self.body) <= PIECE else None
         if at_once is not None and at_once(self.status, self.text()):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
-        await send({"type": "http.response.body", "body": self.body})
+        body = memoryview(self.body)
+        for start in range(0, len(body), PIECE):
+            await send({"type": "http.response.body", "body": body[start : start + PIECE], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def header(scope: Scope, name: bytes) -> str | None:

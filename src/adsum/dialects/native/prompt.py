@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from adsum.core.catalog import Snapshot
-from adsum.dialects.native.asgi import Headers, Reply
+from adsum.dialects.native.asgi import PIECE, Headers, Reply
 from adsum.dialects.native.pages import Page, Pages, matches
 from adsum.dialects.native.routes import BASE
 from adsum.registry import Registry
@@ -36,7 +36,7 @@ class Ready:
 
 
 class Prompt:
-    """Answers that need no waiting: plain GETs of known services."""
+    """Answers that need no waiting: plain GETs of known services whose pages are short."""
 
     def __init__(self, registry: Registry, pages: Pages) -> None:
         self._registry = registry
@@ -62,7 +62,11 @@ class Prompt:
         name = target[len(_SERVICES) :].decode("latin-1")
         if name not in snapshot.services:
             return None
-        ready = self._ready[target] = _ready(self._pages.page(name, None))
+        page = self._pages.page(name, None)
+        if len(page.body) > PIECE:
+            self._ready.pop(target, None)
+            return None
+        ready = self._ready[target] = _ready(page)
         if len(self._ready) > len(snapshot.services) + SPARE:
             self._ready = {path: each for path, each in self._ready.items() if each.snapshot is snapshot}
         return ready

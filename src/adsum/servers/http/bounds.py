@@ -29,7 +29,10 @@ class Bounds:
     idle: int = 75
     """A connection on which nothing is asked for so long is closed."""
     stall: float = 30.0
-    """A peer that reads nothing of what is waiting for it for so long is cut off."""
+    """A peer that takes fewer than `least` bytes of what is waiting for it in so long is cut off."""
+    least: int = 32 * 1024
+    unsent: int = 256 * 1024 * 1024
+    """Bytes that wait for all peers together; past it those that have not read for the longest are cut off."""
     stop: int = 5
     """How long answers may take to finish once the server stops."""
 
@@ -83,6 +86,15 @@ class Sweeper:
         """It has taken most of it."""
         self._stalls.pop(connection, None)
 
+    def unsent(self) -> int:
+        """Bytes that wait for peers that don't take what they asked for."""
+        return sum(connection.unsent() for connection in self._stalls)
+
+    @property
+    def stalled(self) -> int:
+        """How many peers don't take what they asked for."""
+        return len(self._stalls)
+
     def forget(self, connection: Held) -> None:
         self.has_all(connection)
         self.moves(connection)
@@ -104,10 +116,16 @@ class Sweeper:
             if now - since < self.bounds.request:
                 break  # Kept in the order of `since`.
             connection.refuse(408, "the request did not arrive in time")
-        for connection, (since, unsent) in list(self._stalls.items()):
-            if now - since < self.bounds.stall:
-                continue
-            if connection.unsent() < unsent:
-                self.stalls(connection)
-            else:
+        total = 0
+        for connection, (since, unsent) in sorted(self._stalls.items(), key=lambda each: -each[1][0]):
+            left = connection.unsent()
+            total += left
+            if total > self.bounds.unsent:
+                total -= left
                 connection.cut()
+            elif now - since < self.bounds.stall:
+                continue
+            elif unsent - left < self.bounds.least:
+                connection.cut()
+            else:
+                self._stalls[connection] = now, left

@@ -73,6 +73,15 @@ class HttpServer:
         """How many are open."""
         return len(self._server.server_state.connections)
 
+    @property
+    def stalled(self) -> int:
+        """How many peers don't take what they asked for."""
+        return self._sweeper.stalled
+
+    def unsent(self) -> int:
+        """Bytes that wait for those."""
+        return self._sweeper.unsent()
+
 
 class _Server(uvicorn.Server):
     """Signals are the daemon's business."""
