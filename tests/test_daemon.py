@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -98,6 +99,54 @@ def test_it_goes_on_if_nobody_takes_what_it_says() -> None:
         logged = child.stderr.readline()
         try:
             assert httpx.get(f"{logged.split(' on ')[1].split()[0]}/readyz", timeout=PATIENCE).status_code == 200
+        finally:
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE) == 0
+
+
+async def test_settings_that_can_change_are_taken_over_and_others_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    daemon = Daemon(ServeConfig(listen="127.0.0.1:0", store="memory:", xds="off"))
+    await daemon.start()
+    try:
+        with caplog.at_level(logging.INFO, "adsum"):
+            await daemon.reload(
+                ServeConfig(
+                    listen="127.0.0.1:0", store="memory:", xds="off", node="x", probe_deny=("10.0.0.0/8",), probes=9
+                )
+            )
+        said = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
+        assert said == [
+            "the settings were read again; changed: probes, probe_deny",
+            "these settings change at the next restart only: node",
+        ]
+        body = {"address": "10.1.2.3", "port": 80}
+        async with httpx.AsyncClient() as http:
+            url = f"{daemon.urls[0]}/api/v1/services/orders/instances/o1"
+            assert (await http.put(url, json=body)).status_code == 422
+            await daemon.reload(ServeConfig(listen="127.0.0.1:0", store="memory:", xds="off"))
+            assert (await http.put(url, json=body)).status_code == 201
+    finally:
+        await daemon.stop()
+
+
+def test_a_registry_reads_its_file_again_on_sighup(tmp_path: Path) -> None:
+    file = tmp_path / "adsum.toml"
+    file.write_text('[serve]\nlisten = "127.0.0.1:0"\nxds = "off"\nstore = "memory:"\n')
+    command = [sys.executable, "-m", "adsum", "serve", "--config", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            child.stdout.readline()
+            for more, words in (
+                ("guard_share = 0.9\n", "changed: guard_share"),
+                ("guard_share = 7\n", "the settings stay as they were"),
+                ('guard_share = 0.9\nnode = "other"\n', "at the next restart only: node"),
+            ):
+                file.write_text(f'[serve]\nlisten = "127.0.0.1:0"\nxds = "off"\nstore = "memory:"\n{more}')
+                child.send_signal(signal.SIGHUP)
+                while words not in (line := child.stderr.readline()):
+                    assert line, f"it ended without {words!r}"
         finally:
             child.send_signal(signal.SIGTERM)
         assert child.wait(PATIENCE) == 0

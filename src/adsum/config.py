@@ -55,16 +55,23 @@ _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>
 
 
 def setting(
-    text: str, *, length: bool = False, metavar: str = "", bare: str = "", prefix: str = "", **options: Any
+    text: str,
+    *,
+    length: bool = False,
+    metavar: str = "",
+    bare: str = "",
+    prefix: str = "",
+    reloads: bool = False,
+    **options: Any,
 ) -> Any:
     """A field with its help.
 
     `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `bare`: what the flag means without a value.
-    `prefix`: what the environment has before the name, where another table has a setting of that name.
+    `prefix`: what the environment has before the name, where another table has a setting of that name. `reloads`: a
+    registry takes a new value on SIGHUP, without a restart.
     """
-    return field(
-        metadata={"help": text, "length": length, "metavar": metavar, "bare": bare, "prefix": prefix}, **options
-    )
+    described = {"help": text, "length": length, "metavar": metavar, "bare": bare, "prefix": prefix, "reloads": reloads}
+    return field(metadata=described, **options)
 
 
 def default_store() -> str:
@@ -139,26 +146,35 @@ class ServeConfig:
         default="",
     )
     node: str = setting("This node's name", default_factory=platform.node)
-    log_level: str = setting("debug, info, warning or error", default="info")
+    log_level: str = setting("debug, info, warning or error", default="info", reloads=True)
     log_format: str = setting("text or json", default="text")
-    max_connections: int = setting("Connections at a time; past it new ones are turned away with 503", default=20_000)
-    probes: int = setting("Checks that run at the same time", default=512)
+    max_connections: int = setting(
+        "Connections at a time; past it new ones are turned away with 503", default=20_000, reloads=True
+    )
+    probes: int = setting("Checks that run at the same time", default=512, reloads=True)
     probe_deny: tuple[str, ...] = setting(
         "A further network (CIDR) that instances and probes may not be in; may be given several times",
         metavar="CIDR",
         default=(),
+        reloads=True,
     )
     probe_allow: tuple[str, ...] = setting(
         "A network (CIDR) that instances and probes may be in, and in no other; may be given several times",
         metavar="CIDR",
         default=(),
+        reloads=True,
     )
     probe_excerpts: bool = setting(
         "Whether a failed HTTP check shows the beginning of the answer's body, to whoever may read the registry",
         default=False,
+        reloads=True,
     )
-    guard_share: float = setting("Share of lapsed leases of a service past which expiries are held back", default=0.5)
-    guard_hold: float = setting("How long one mass lapse is held back at most", length=True, default=3_600.0)
+    guard_share: float = setting(
+        "Share of lapsed leases of a service past which expiries are held back", default=0.5, reloads=True
+    )
+    guard_hold: float = setting(
+        "How long one mass lapse is held back at most", length=True, default=3_600.0, reloads=True
+    )
 
     def __post_init__(self) -> None:
         place("listen", self.listen)

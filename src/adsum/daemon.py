@@ -9,7 +9,8 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -55,8 +56,10 @@ class Daemon:
         self._started = self._clock.wall(), self._clock.now()
         rng = Random()  # noqa: S311  # jitter
         self._telemetry = Telemetry(self._clock, logs)
+        self._logs = logs
         fence = config.fence()
-        self._refusal = lru_cache(ADDRESSES)(fence.refusal)
+        self._judge = lru_cache(ADDRESSES)(fence.refusal)
+        self._guard = Guard(config.guard_share, config.guard_hold)
         self._probes = Probes(fence, excerpts=config.probe_excerpts)
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
@@ -69,7 +72,7 @@ class Daemon:
             self._telemetry,
             rng,
             shares=self._shares,
-            guard=Guard(config.guard_share, config.guard_hold),
+            guard=self._guard,
             max_probes=config.probes,
         )
         self._native = dialect("native")(
@@ -150,31 +153,76 @@ class Daemon:
         await self._peers.close()
         await self.registry.stop()
 
-    async def run(self, beside: Callable[[str], Gateway] | None = None) -> None:
+    async def run(
+        self, beside: Callable[[str], Gateway] | None = None, again: Callable[[], ServeConfig] | None = None
+    ) -> None:
         """Until SIGTERM or SIGINT; a second one ends the process at once. Raises what ended the registry, if it did.
 
         `beside` makes a gateway that is told what to do at the place that it is given; it runs as long as the node.
+        `again` reads the settings again, on SIGHUP.
         """
-        ended = asyncio.Event()
-        with _signals(ended):
+        ended, hung_up = asyncio.Event(), asyncio.Event()
+        gateways: list[Gateway] = []
+        with _signals(ended, hung_up):
             await self.start()
             _say(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}\n")
             failing = asyncio.create_task(self.registry.failed())
             ending = asyncio.create_task(ended.wait())
             tasks: list[asyncio.Task[Any]] = [failing, ending]
             if beside is not None:
-                tasks.append(asyncio.create_task(_run_beside(beside, self.xds)))
+                tasks.append(asyncio.create_task(_run_beside(beside, self.xds, gateways)))
+            reloading = asyncio.create_task(self._reload_whenever(hung_up, again, gateways))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             failed = failing.result() if failing.done() else None
-            for task in tasks:
+            for task in (*tasks, reloading):
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(reloading, return_exceptions=True)
             await self.stop()
             if failed is not None:
                 raise AdsumError(f"the registry can't go on: {failed}")
             for outcome in outcomes:
                 if isinstance(outcome, Exception):
                     raise outcome
+
+    async def _reload_whenever(
+        self, hung_up: asyncio.Event, again: Callable[[], ServeConfig] | None, gateways: Sequence[Gateway]
+    ) -> None:
+        """On each SIGHUP, read the settings again and take over what can change; a gateway does so, too."""
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            systemd.notify(systemd.reloading())
+            try:
+                if again is not None:
+                    await self.reload(again())
+            except AdsumError as error:
+                _log.error("the settings stay as they were: %s", error)
+            settled = asyncio.Event()
+            for gateway in gateways:
+                gateway.reload(settled.set)
+            if gateways:
+                await settled.wait()
+            systemd.notify(systemd.READY)
+
+    async def reload(self, config: ServeConfig) -> None:
+        """Take over the settings that can change while it runs; the log names those, and those that need a restart."""
+        changed = [each for each in fields(config) if getattr(config, each.name) != getattr(self._config, each.name)]
+        taken = [each.name for each in changed if each.metadata["reloads"]]
+        self._config = config = replace(self._config, **{name: getattr(config, name) for name in taken})
+        fence = config.fence()
+        self._judge = lru_cache(ADDRESSES)(fence.refusal)
+        await self._probes.adjust(fence, excerpts=config.probe_excerpts)
+        self._guard.adjust(config.guard_share, config.guard_hold)
+        self._keeper.limit(config.probes)
+        if self._server is not None:
+            self._server.adjust(config.max_connections)
+        if self._logs is not None:
+            self._logs.set_level(config.log_level)
+        _log.info("the settings were read again; changed: %s", ", ".join(taken) or "nothing")
+        left = [each.name for each in changed if not each.metadata["reloads"]]
+        if left:
+            _log.warning("these settings change at the next restart only: %s", ", ".join(left))
 
     @property
     def xds(self) -> str:
@@ -215,6 +263,9 @@ class Daemon:
             traffic=self._control.traffic(),
         )
 
+    def _refusal(self, ip: str) -> str | None:
+        return self._judge(ip)
+
     def _admit(self, address: str) -> None:
         """A registration's address must be one that probes may go to; names are judged when they are probed."""
         if ":" in address or address.replace(".", "").isdigit():
@@ -240,24 +291,31 @@ class Daemon:
         gauge("adsum_apart_seconds", "Seconds for which this node could neither write nor keep", registry.apart)
 
 
-def serve(config: ServeConfig, beside: Callable[[str], Gateway] | None = None) -> None:
-    """Run a node until it is told to end, with a gateway `beside` it. Raises `AdsumError` with a sentence."""
+def serve(
+    config: ServeConfig,
+    beside: Callable[[str], Gateway] | None = None,
+    again: Callable[[], ServeConfig] | None = None,
+) -> None:
+    """Run a node until it is told to end, with a gateway `beside` it. Raises `AdsumError` with a sentence.
+
+    `again` reads the settings again when SIGHUP comes.
+    """
     _allow_many_connections()
     _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
     try:
-        uvloop.run(Daemon(config, logs).run(beside))
+        uvloop.run(Daemon(config, logs).run(beside, again))
     finally:
         logs.close()
 
 
-async def _run_beside(make: Callable[[str], Gateway], xds: str) -> None:
-    """Until cancelled; then it is drained."""
+async def _run_beside(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:
+    """Until cancelled; then it is drained. Once it serves, it is in `running`."""
     gateway = make(xds)
     try:
         await gateway.start()
+        running.append(gateway)
         _say(f"adsum gateway listens on {' '.join(gateway.urls)}\n")
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.reload)
         await gateway.failed()
     finally:
         await gateway.stop()
@@ -272,7 +330,8 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals(ended: asyncio.Event) -> Iterator[None]:
+def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
+    """Set the events on SIGTERM or SIGINT and on SIGHUP, while within."""
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -283,11 +342,11 @@ def _signals(ended: asyncio.Event) -> Iterator[None]:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, end)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Logs go to standard error: there is nothing to reopen.
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _collect_rarely() -> None:

@@ -52,14 +52,15 @@ def _option(field: Field, kind: Any) -> Callable[[C], C]:
     if field.metadata["bare"]:
         options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
     metavar = field.metadata["metavar"] or ("LENGTH" if field.metadata["length"] else _METAVARS.get(kind, "TEXT"))
-    text = f"{field.metadata['help']}.  [env: {variable(field)}{_default(field)}]"
+    text = f"{field.metadata['help']}.  [env: {variable(field)}{_default(field)}{_reloads(field)}]"
     return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
 
 
 def _switch(field: Field) -> Callable[[C], C]:
     """One of two flags; what it says goes the way of all settings, as a text."""
     names = f"{flag(field.name)}/{flag(f'no_{field.name}')}"
-    text = f"{field.metadata['help']}.  [env: {variable(field)}; default: {str(field.default).lower()}]"
+    default = str(field.default).lower()
+    text = f"{field.metadata['help']}.  [env: {variable(field)}; default: {default}{_reloads(field)}]"
     return click.option(names, field.name, default=None, callback=_said, help=text)
 
 
@@ -68,6 +69,10 @@ def _said(_: click.Context, __: click.Parameter, value: bool | None) -> str | No
 
 
 _METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER"}
+
+
+def _reloads(field: Field) -> str:
+    return "; SIGHUP changes it" if field.metadata["reloads"] else ""
 
 
 def _default(field: Field) -> str:

@@ -32,6 +32,8 @@ def serve(loaded: Settings) -> None:
     It listens on this host only unless told otherwise: whoever reaches it may register and deregister. Logs go to
     standard error, the address to standard output.
 
+    On SIGHUP it reads its settings again. What can change while it runs is marked below; the log names the rest.
+
     With --gateway it also runs a gateway, as `adsum gateway` does, and ends with it: enough for one host.
     """
     from adsum import daemon, stores
@@ -41,7 +43,8 @@ def serve(loaded: Settings) -> None:
         stores.store(config.store)
         if config.gateway != OFF:
             _plan(loaded, config.xds)  # What is wrong is said before anything runs.
-        daemon.serve(config, None if config.gateway == OFF else lambda place: _gateway(loaded, place))
+        beside = None if config.gateway == OFF else lambda place: _gateway(loaded, place)
+        daemon.serve(config, beside, lambda: loaded.again().of(ServeConfig))
     except Invalid as error:
         raise loaded.blame(error) from None
 

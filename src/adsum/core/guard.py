@@ -49,6 +49,10 @@ class Guard:
         self._held: set[Key] = set()
         self._news: set[str] = set()
 
+    def adjust(self, share: float, hold: float | None) -> None:
+        """Judge by this share and hold back for so long from now on."""
+        self._share, self._hold = share, hold
+
     def joined(self, key: Key) -> None:
         """A held lease is there from now on."""
         ward = self._wards.get(key.service)

@@ -63,7 +63,8 @@ class CheckKeeper:
         self._probe = probe
         self._clock = clock
         self._observer = observer
-        self._max_probes = max_probes
+        self.max_probes = max_probes
+        """How many probes run at once; see `MAX_PROBES`."""
         self._schedule = Schedule(rng)
         self._cases: dict[Key, dict[str, _Case]] = {}
         self._probing: set[asyncio.Task[None]] = set()
@@ -92,7 +93,7 @@ class CheckKeeper:
     async def round(self) -> None:
         """Start what is due as far as there is room, tell the lag, and wait for the next turn."""
         now = self._clock.now()
-        for turn in self._schedule.due(now, self._max_probes - len(self._probing)):
+        for turn in self._schedule.due(now, self.max_probes - len(self._probing)):
             self._start(turn)
         if now >= self._tell_lag_at:
             self._tell_lag_at = now + LAG_EVERY
@@ -194,7 +195,7 @@ class CheckKeeper:
                 lag.seconds,
                 lag.overdue,
                 len(self._probing),
-                self._max_probes,
+                self.max_probes,
             )
         elif self._behind and not behind:
             _log.info("checks are on time again")

@@ -68,6 +68,10 @@ class Keeper:
         """How many checks are kept."""
         return len(self._checks)
 
+    def limit(self, max_probes: int) -> None:
+        """Run so many probes at once from now on."""
+        self._checks.max_probes = max_probes
+
     @property
     def leases(self) -> Leases:
         """To be read, not moved."""

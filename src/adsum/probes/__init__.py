@@ -42,6 +42,11 @@ class Probes:
             probe = self._loaded[check.kind] = load(check.kind, self._fence, excerpts=self._excerpts)
         return await probe.probe(instance, check)
 
+    async def adjust(self, fence: Fence, *, excerpts: bool) -> None:
+        """Probe within that fence from now on."""
+        self._fence, self._excerpts = fence, excerpts
+        await self.close()
+
     async def close(self) -> None:
         """See `ports.Probe`."""
         loaded, self._loaded = self._loaded, {}

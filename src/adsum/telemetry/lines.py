@@ -50,9 +50,13 @@ class Logs:
         self._level_before = self._root.level
         self._handler = _Handler(self)
         self._root.addHandler(self._handler)
-        self._root.setLevel(level.upper())
         # What garbage peers send is counted and answered; uvicorn would log each piece of it.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """Take lines of that level and above."""
+        self._root.setLevel(level.upper())
         self.tells_changes = self._root.isEnabledFor(logging.INFO)
         """Whether lines of level info are wanted."""
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -67,6 +68,10 @@ class HttpServer:
         await serving
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
+
+    def adjust(self, connections: int) -> None:
+        """Turn new connections away past so many from now on; those that are open stay."""
+        self._sweeper.bounds = replace(self._sweeper.bounds, connections=connections)
 
     @property
     def connections(self) -> int:
