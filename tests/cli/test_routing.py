@@ -121,3 +121,16 @@ def test_a_file_that_is_none_is_refused(adsum: Adsum, tmp_path: Path, text: str)
     file.write_text(text)
     done = adsum("route", "apply", str(file))
     assert (done.code, str(file) in done.err) == (78, True)
+
+
+def test_an_empty_file_withdraws_everything_only_if_that_is_said(adsum: Adsum, tmp_path: Path) -> None:
+    assert adsum("route", "add", "shop", "--to", "web").code == 0
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    refused = adsum("route", "apply", str(empty))
+    assert refused.code == 2
+    assert refused.err == f"adsum: {empty} names no route and no upstream; --prune withdraws everything\n"
+    assert "shop" in adsum("route", "ls").out
+    pruned = adsum("route", "apply", str(empty), "--prune")
+    assert (pruned.code, pruned.out) == (0, "- route shop\n")
+    assert "no route" in adsum("route", "ls").err

@@ -40,8 +40,9 @@ def test_what_was_declared_stands_with_its_author_and_cause() -> None:
     assert snapshot.documents.revision == 1
 
 
-def _replaced(says: dict[str, bytes]) -> Declaration:
-    return declarations.replaced({ROUTE}, {Title(ROUTE, name): body for name, body in says.items()}, ANN)
+def _replaced(says: dict[str, bytes], *, prune: bool = True) -> Declaration:
+    bodies = {Title(ROUTE, name): body for name, body in says.items()}
+    return declarations.replaced({ROUTE}, bodies, ANN, prune=prune)
 
 
 def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
@@ -102,3 +103,12 @@ def test_a_document_has_a_good_name_and_a_bounded_body() -> None:
         Document(Title(ROUTE, "a b"), b"1", ANN.why(Cause.DECLARED))
     with pytest.raises(Invalid, match="at most"):
         Document(Title(ROUTE, "a"), b"1" * (documents.MAX_BODY + 1), ANN.why(Cause.DECLARED))
+
+
+def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
+    snapshot = _after(_replaced({"a": b"1"}))
+    with pytest.raises(Invalid, match="1 would go") as refused:
+        _replaced({}, prune=False)(snapshot)
+    assert refused.value.field == "prune"
+    assert _says(_after(_replaced({}), start=snapshot)) == {}
+    assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"

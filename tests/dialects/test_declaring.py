@@ -108,3 +108,12 @@ async def test_a_check_tells_the_route_and_why_not_the_others(spoken: Spoken) ->
     assert (nobody.get("route"), nobody["status"]) == (None, 404)
     refused = await spoken.ask("POST", "/api/v1/check-route", {"url": "ftp://x/"})
     assert (refused.status, refused.json["field"]) == (422, "url")
+
+
+async def test_an_empty_intent_is_refused_unless_it_is_meant(spoken: Spoken) -> None:
+    await spoken.ask("PUT", "/api/v1/routes/shop", {"to": [{"service": "web"}]})
+    refused = await spoken.ask("PUT", "/api/v1/intent", {})
+    assert (refused.status, refused.json["field"]) == (422, "prune")
+    assert (await spoken.ask("GET", "/api/v1/routes/shop")).status == 200
+    assert (await spoken.ask("PUT", "/api/v1/intent?prune=true", {})).status == 200
+    assert (await spoken.ask("GET", "/api/v1/routes/shop")).status == 404

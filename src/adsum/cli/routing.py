@@ -21,6 +21,7 @@ from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.config import ClientConfig
 from adsum.core.documents import Title
+from adsum.core.errors import Invalid
 from adsum.gateway.actions import Target
 
 _TARGET: Final = re.compile(r"(?P<service>[^?@]+)(?:\?(?P<pairs>.+?))?(?:@(?P<weight>\d+))?")
@@ -224,8 +225,9 @@ def _tell(verdict: wire.VerdictView) -> None:
 @route.command(epilog="Example: adsum route apply gateway.toml --dry-run")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
 @settings(ClientConfig)
-def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
+def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool) -> None:
     """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
 
     \b
@@ -238,7 +240,8 @@ def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
     service = "web"
     policy = "least_request"
 
-    All of it is applied, or, if anything is wrong, nothing.
+    All of it is applied, or, if anything is wrong, nothing. A FILE that names nothing withdraws everything only with
+    --prune.
     """  # noqa: D301 - click takes the very character for a paragraph that is not filled
     body = read(file)
     wanted = body.to_bodies()
@@ -246,10 +249,15 @@ def apply(loaded: Settings, file: Path, dry_run: bool) -> None:
     async def work(client: Client) -> dict[Title, bytes]:
         routes, upstreams = (await client.api.routes()).routes, (await client.api.upstreams()).upstreams
         if not dry_run:
-            await client.api.replace_intent(body)
+            await client.api.replace_intent(body, prune=prune)
         return wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams]).to_bodies()
 
-    known = ask(loaded, work)
+    try:
+        known = ask(loaded, work)
+    except Invalid as error:
+        if error.field != "prune":
+            raise
+        raise Ended(Exit.USAGE, f"{file} names no route and no upstream; --prune withdraws everything") from None
     changes = [("~" if title in known else "+", title) for title, says in wanted.items() if known.get(title) != says]
     changes += [("-", title) for title in known if title not in wanted]
     for sign, title in changes:

@@ -123,9 +123,13 @@ class Api:
         params = [("reason", reason)] if reason else []
         return await self._ask("DELETE", f"/upstreams/{_part(service)}", wire.Written, params=params)
 
-    async def replace_intent(self, body: wire.IntentBody) -> wire.Written:
-        """All routes and upstreams at once; those that are not in it are withdrawn."""
-        return await self._ask("PUT", "/intent", wire.Written, body=body)
+    async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False) -> wire.Written:
+        """Declare all routes and upstreams at once; those that are not in it are withdrawn.
+
+        Raises `Invalid` for a body that names nothing, unless `prune` is true.
+        """
+        params = [("prune", "true")] if prune else []
+        return await self._ask("PUT", "/intent", wire.Written, body=body, params=params)
 
     async def status(self) -> wire.NodeStatus:
         """What the node that answers says of itself."""

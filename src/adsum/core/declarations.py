@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from adsum.core.decisions import Basis, Caller
 from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Edit, Title
-from adsum.core.errors import CatalogFull
+from adsum.core.errors import CatalogFull, Invalid
 from adsum.core.model import Cause
 
 Declaration = Callable[[Basis], list[Edit]]
@@ -32,8 +32,14 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
     return decide
 
 
-def replaced(kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller) -> Declaration:
-    """From now on these are all the documents of those kinds. Raises what `declared` raises."""
+def replaced(
+    kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller, *, prune: bool = False
+) -> Declaration:
+    """From now on these are all the documents of those kinds.
+
+    No documents at all withdraw everything only with `prune`: an empty list is more often a mistake. Raises `Invalid`
+    then, and what `declared` raises.
+    """
     documents = [Document(title, body, caller.why(Cause.DECLARED)) for title, body in bodies.items()]
 
     def decide(basis: Basis) -> list[Edit]:
@@ -42,6 +48,8 @@ def replaced(kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], cal
             for title in basis.documents.of
             if title.kind in kinds and title not in bodies
         ]
+        if left and not bodies and not prune:
+            raise Invalid("prune", f"must be true to withdraw everything: this names nothing, and {len(left)} would go")
         put = [edit for document in documents for edit in _edits(basis.documents, document)]
         return _bounded(basis.documents, left + put)
 

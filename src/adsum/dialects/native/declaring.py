@@ -31,7 +31,8 @@ class Declaring:
 
     async def replace_intent(self, asked: Asked) -> Reply:
         bodies = (await asked.body(wire.IntentBody)).to_bodies()
-        return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked)))
+        prune = asked.query.get("prune", False)
+        return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), prune=prune))
 
     async def read_route(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.RouteView.of(self._document(_ROUTE, asked.path["route"]))))

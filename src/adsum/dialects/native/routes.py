@@ -276,9 +276,11 @@ ROUTES: Final = (
         "Declare all routes and upstreams at once",
         {200: wire.Written},
         (422, 503, 507),
+        (Parameter("prune", bool, "Withdraw everything if the body names no route and no upstream"),),
         body=wire.IntentBody,
         max_body=MAX_INTENT_BODY,
-        text="Those that are not in the body are withdrawn. All of it is applied, or nothing.",
+        text="Those that are not in the body are withdrawn. All of it is applied, or nothing. A body that names "
+        "nothing is refused, unless `prune` is true.",
     ),
     Route("read_status", "GET", f"{BASE}/status", "This node", {200: wire.NodeStatus}, early=True),
     Route("openapi", "GET", f"{BASE}/openapi.json", "This document", {200: "application/json"}, early=True),
