@@ -41,6 +41,10 @@ class Intent:
         """Everything that some route sends requests to, by name."""
         return {selector.name: selector for route in self.routes for selector in _named(route)}
 
+    def services(self) -> set[str]:
+        """The services that some route sends requests to."""
+        return {selector.service for route in self.routes for selector in _named(route)}
+
     def policies(self) -> dict[str, Policy]:
         """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""
         hashed = {target.to.service for route in self.routes if route.hash is not None for target in route.to}
