@@ -14,6 +14,7 @@ from adsum.gateway import defaults, precedence
 from adsum.gateway.defaults import LOCAL
 from adsum.gateway.entries import entries
 from adsum.gateway.routes import Route
+from adsum.gateway.versions import ALL_HTTP1, Split, Splits
 
 NAME: Final = "routes"
 ANY: Final = "*"
@@ -23,9 +24,12 @@ SERVICES: Final = 16_384
 """How many services' default routes are kept ready: one more service comes while all the others stay."""
 
 
-def route_configuration(declared: Sequence[Route], services: Iterable[str], *, behind_proxy: bool) -> Any:
+def route_configuration(
+    declared: Sequence[Route], services: Iterable[str], splits: Splits, *, behind_proxy: bool
+) -> Any:
     """Everything that a gateway routes; `services` are those that default routes are for.
 
+    `splits`: how requests are shared between instances with other versions of HTTP, by the names of selectors.
     `behind_proxy`: what a proxy in front of the gateway says of the host that was asked for is believed.
     """
     known = sorted(services)
@@ -37,35 +41,35 @@ def route_configuration(declared: Sequence[Route], services: Iterable[str], *, b
     option.append_action = option.ADD_IF_ABSENT if behind_proxy else option.OVERWRITE_IF_EXISTS_OR_ADD
     patterns = sorted({pattern for route in declared for pattern in route.hosts})
     for pattern in patterns:
-        message.virtual_hosts.append(_host(pattern, precedence.ordered(declared, pattern)))
-    by_path = [entry for service in known for entry in _by_path(service)]
+        message.virtual_hosts.append(_host(pattern, precedence.ordered(declared, pattern), splits))
+    by_path = [entry for service in known for entry in _by_path(service, splits.get(service, ALL_HTTP1))]
     if known and LOCALS not in patterns:
-        local = [entry for service in known for entry in _by_host(service)]
-        message.virtual_hosts.append(_host(LOCALS, precedence.anywhere(declared), local))
-    message.virtual_hosts.append(_host(ANY, precedence.anywhere(declared), by_path))
+        local = [entry for service in known for entry in _by_host(service, splits.get(service, ALL_HTTP1))]
+        message.virtual_hosts.append(_host(LOCALS, precedence.anywhere(declared), splits, local))
+    message.virtual_hosts.append(_host(ANY, precedence.anywhere(declared), splits, by_path))
     return message
 
 
-def _host(pattern: str, routes: Sequence[Route], by_default: Iterable[Any] = ()) -> Any:
+def _host(pattern: str, routes: Sequence[Route], splits: Splits, by_default: Iterable[Any] = ()) -> Any:
     host = components.VirtualHost(name=pattern, domains=[pattern])
     for route in routes:
-        host.routes.extend(entries(route))
+        host.routes.extend(entries(route, splits))
     host.routes.extend(by_default)
     return host
 
 
 @lru_cache(maxsize=SERVICES)
-def _by_path(service: str) -> Sequence[Any]:
-    return tuple(entries(defaults.by_path(service)))
+def _by_path(service: str, split: Split) -> Sequence[Any]:
+    return tuple(entries(defaults.by_path(service), {service: split}))
 
 
 @lru_cache(maxsize=SERVICES)
-def _by_host(service: str) -> Sequence[Any]:
+def _by_host(service: str, split: Split) -> Sequence[Any]:
     """The service's default route by host, to stand with others in one virtual host.
 
     A virtual host for every service would have to repeat all the declared routes that take any host.
     """
-    made = tuple(entries(defaults.by_host(service)))
+    made = tuple(entries(defaults.by_host(service), {service: split}))
     for entry in made:
         authority = entry.match.headers.add(name=":authority")
         authority.string_match.safe_regex.regex = f"(?i:{re.escape(service + LOCAL)})(:[0-9]*)?"
