@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.json_format import MessageToDict
 
 from adsum.envoy.figures import stats_config
@@ -109,7 +110,8 @@ def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
     listener = _json(listeners.listener(shape.listen[0], shape))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
-    manager["route_config"] = _json(virtual_hosts.route_configuration((), [SERVICE], {}, behind_proxy=False))
+    routes = virtual_hosts.route_configuration((), [SERVICE], {}, virtual_hosts.Encoded(), behind_proxy=False)
+    manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
     nobody = Peers(named=False, ips=())
     cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Version.HTTP1, nobody, ""))

@@ -30,11 +30,12 @@ from adsum.gateway import (
 from adsum.gateway.assignments import Reader
 from adsum.gateway.intent import Intent
 from adsum.gateway.plan import NO_PLAN, Plan
-from adsum.gateway.resources import Kind, Resource, pack
+from adsum.gateway.resources import Kind, Resource, pack, packed
 from adsum.gateway.shape import Shape
 from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
 from adsum.gateway.versions import Split, Splits, Version, cluster_name
+from adsum.gateway.virtual_hosts import Encoded
 
 MAX_TABLES: Final = 256
 """Tables kept for gateways of different shape; past it, the one kept longest is compiled anew when asked for."""
@@ -55,12 +56,15 @@ _NO_ADDRESSES: Final[Mapping[str, str]] = MappingProxyType({})
 class Compiled:
     """What is told at one revision; it never changes. What nobody asked for yet is compiled when it is asked for."""
 
-    def __init__(self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], splits: Splits) -> None:
+    def __init__(
+        self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], splits: Splits, encoded: Encoded
+    ) -> None:
         self.revision = snapshot.revision
         self._snapshot = snapshot
         self._plan = plan
         self._addresses = addresses
         self._splits = splits
+        self._encoded = encoded
         self._tables: dict[_Variant, Table] = {}
         self._shapes: dict[Shape, Mapping[Kind, Table]] = {}
         self._calls: dict[tuple[Kind, str], Resource] = {}
@@ -96,7 +100,9 @@ class Compiled:
         plan = self._plan if intent is self._plan.intent else Plan(intent)
         touched = differences.between(self._snapshot, snapshot) | plan.differences(self._plan)
         touched |= differences.resolved(snapshot, self._addresses, addresses)
-        after = Compiled(snapshot, plan, addresses, self._followed_splits(snapshot, plan, addresses, touched))
+        splits = self._followed_splits(snapshot, plan, addresses, touched)
+        encoded = self._encoded if plan is self._plan else self._encoded.kept(intent.routes)
+        after = Compiled(snapshot, plan, addresses, splits, encoded)
         rerouted = plan is not self._plan or after._splits is not self._splits
         rerouted = rerouted or any(self._knows(name) is not after._knows(name) for name in touched)
         for variant, table in self._tables.items():
@@ -208,10 +214,10 @@ class Compiled:
     def _routes(self, shape: Shape) -> Resource:
         services = self._snapshot.services.keys() | self._plan.services if shape.default_routes else ()
         behind_proxy = shape.trusted_hops > 0
-        message = virtual_hosts.route_configuration(
-            self._plan.intent.routes, services, self._splits, behind_proxy=behind_proxy
+        content = virtual_hosts.route_configuration(
+            self._plan.intent.routes, services, self._splits, self._encoded, behind_proxy=behind_proxy
         )
-        return pack(Kind.ROUTES, virtual_hosts.NAME, message, self.revision)
+        return packed(Kind.ROUTES, virtual_hosts.NAME, content, self.revision)
 
     def _call(self, kind: Kind, name: str) -> Resource | None:
         if kind is Kind.LISTENER:
@@ -270,5 +276,5 @@ def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     kept[key] = value
 
 
-NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES, MappingProxyType({}))
+NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES, MappingProxyType({}), Encoded())
 """Before anything was loaded."""

@@ -110,8 +110,7 @@ def _methods(route: Route) -> Iterator[_Methods]:
 def _traffic(route: Route, splits: Splits) -> Iterator[_Traffic]:
     """All requests as one, unless gRPC's go to other instances than the rest."""
     calls, others = _Traffic(splits, calls=True), _Traffic(splits)
-    selectors = [target.to for target in route.to] + ([route.mirror.to] if route.mirror is not None else [])
-    if any(calls.shares(to) != others.shares(to) for to in selectors):
+    if any(calls.shares(to) != others.shares(to) for to in route.selectors):
         yield calls
     yield others
 

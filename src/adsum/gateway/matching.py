@@ -126,7 +126,7 @@ def _candidates(
     intent: Intent, services: Collection[str], reading: _Reading, *, default_routes: bool
 ) -> Iterator[Route]:
     host = reading.host
-    yield from precedence.ordered(intent.routes, host)
+    yield from precedence.Order(intent.routes).of(host)
     if default_routes and defaults.answer_on(host, intent.routes):
         known = set(services) | intent.services()
         name, local, _ = host.partition(defaults.LOCAL)

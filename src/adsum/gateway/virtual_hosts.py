@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, precedence
+from adsum.gateway import defaults, messages, precedence
 from adsum.gateway.defaults import LOCAL
 from adsum.gateway.entries import entries
 from adsum.gateway.routes import Route
@@ -24,10 +25,37 @@ SERVICES: Final = 16_384
 """How many services' default routes are kept ready: one more service comes while all the others stay."""
 
 
+class Encoded:
+    """Envoy's routes for declared ones, as bytes: made once while a route and what it depends on stay as they are."""
+
+    def __init__(self, known: Mapping[str, _Known] = MappingProxyType({})) -> None:
+        self._known = dict(known)
+
+    def kept(self, routes: Iterable[Route]) -> Encoded:
+        """Those of these routes alone."""
+        known = self._known
+        return Encoded({each.name: known[each.name] for each in routes if each.name in known})
+
+    def of(self, route: Route, splits: Splits) -> bytes:
+        """The routes of a virtual host."""
+        relevant = tuple(splits.get(to.name, ALL_HTTP1) for to in route.selectors) if splits else ()
+        known = self._known.get(route.name)
+        if known is None or known.route is not route or known.splits != relevant:
+            host = components.VirtualHost(routes=entries(route, splits))
+            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host))
+        return known.content
+
+
+class _Known(NamedTuple):
+    route: Route
+    splits: tuple[Split, ...]
+    content: bytes
+
+
 def route_configuration(
-    declared: Sequence[Route], services: Iterable[str], splits: Splits, *, behind_proxy: bool
-) -> Any:
-    """Everything that a gateway routes; `services` are those that default routes are for.
+    declared: Sequence[Route], services: Iterable[str], splits: Splits, encoded: Encoded, *, behind_proxy: bool
+) -> bytes:
+    """Everything that a gateway routes, as a RouteConfiguration; `services` are those that default routes are for.
 
     `splits`: how requests are shared between instances with other versions of HTTP, by the names of selectors.
     `behind_proxy`: what a proxy in front of the gateway says of the host that was asked for is believed.
@@ -39,32 +67,30 @@ def route_configuration(
     option = message.request_headers_to_add.add()
     option.header.key, option.header.value = FORWARDED_HOST, "%REQ(:AUTHORITY)%"
     option.append_action = option.ADD_IF_ABSENT if behind_proxy else option.OVERWRITE_IF_EXISTS_OR_ADD
-    patterns = sorted({pattern for route in declared for pattern in route.hosts})
-    for pattern in patterns:
-        message.virtual_hosts.append(_host(pattern, precedence.ordered(declared, pattern), splits))
-    by_path = [entry for service in known for entry in _by_path(service, splits.get(service, ALL_HTTP1))]
-    if known and LOCALS not in patterns:
-        local = [entry for service in known for entry in _by_host(service, splits.get(service, ALL_HTTP1))]
-        message.virtual_hosts.append(_host(LOCALS, precedence.anywhere(declared), splits, local))
-    message.virtual_hosts.append(_host(ANY, precedence.anywhere(declared), splits, by_path))
-    return message
+    order = precedence.Order(declared)
+    by_name = {route.name: encoded.of(route, splits) for route in declared}
+    anywhere = [by_name[route.name] for route in order.anywhere()]
+    parts = [messages.serialized(message)]
+    parts += [_host(pattern, [by_name[route.name] for route in order.of(pattern)]) for pattern in order.patterns]
+    if known and LOCALS not in order.patterns:
+        parts.append(_host(LOCALS, [*anywhere, *(_by_host(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    parts.append(_host(ANY, [*anywhere, *(_by_path(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    return b"".join(parts)
 
 
-def _host(pattern: str, routes: Sequence[Route], splits: Splits, by_default: Iterable[Any] = ()) -> Any:
-    host = components.VirtualHost(name=pattern, domains=[pattern])
-    for route in routes:
-        host.routes.extend(entries(route, splits))
-    host.routes.extend(by_default)
-    return host
-
-
-@lru_cache(maxsize=SERVICES)
-def _by_path(service: str, split: Split) -> Sequence[Any]:
-    return tuple(entries(defaults.by_path(service), {service: split}))
+def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
+    """The virtual host of that pattern, as a field of the configuration."""
+    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern]))
+    return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
 @lru_cache(maxsize=SERVICES)
-def _by_host(service: str, split: Split) -> Sequence[Any]:
+def _by_path(service: str, split: Split) -> bytes:
+    return messages.serialized(components.VirtualHost(routes=entries(defaults.by_path(service), {service: split})))
+
+
+@lru_cache(maxsize=SERVICES)
+def _by_host(service: str, split: Split) -> bytes:
     """The service's default route by host, to stand with others in one virtual host.
 
     A virtual host for every service would have to repeat all the declared routes that take any host.
@@ -73,4 +99,4 @@ def _by_host(service: str, split: Split) -> Sequence[Any]:
     for entry in made:
         authority = entry.match.headers.add(name=":authority")
         authority.string_match.safe_regex.regex = f"(?i:{re.escape(service + LOCAL)})(:[0-9]*)?"
-    return made
+    return messages.serialized(components.VirtualHost(routes=made))
