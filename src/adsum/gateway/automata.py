@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 BEYOND: Final = 128
@@ -81,11 +82,7 @@ class Automaton:
         """The state after which nothing may come: the end."""
         self._first = program.behind(program.start)
         self._behind = [program.behind(after) for _, after in program.states]
-        after = [_bits(step.state for step in steps) for steps in self._behind]
-        self._after = _Neighbours(after)
-        self._before = _Neighbours(
-            [_bits(state for state, later in enumerate(after) if later >> at & 1) for at in range(self._last + 1)]
-        )
+        self._after = _Neighbours([_bits(step.state for step in steps) for steps in self._behind])
         self._by_char: dict[str, int] = {}
 
     def matches(self, value: str) -> bool:
@@ -122,6 +119,15 @@ class Automaton:
             alive.append(states)
         alive.reverse()
         return alive
+
+    @cached_property
+    def _before(self) -> _Neighbours:
+        """The states behind which a state may come: for groups only, so that few expressions need it."""
+        before = [0] * (self._last + 1)
+        for state, steps in enumerate(self._behind):
+            for step in steps:
+                before[step.state] |= 1 << state
+        return _Neighbours(before)
 
     def _taking(self, char: str) -> int:
         """The states that take that character."""

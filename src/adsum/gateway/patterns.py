@@ -25,7 +25,7 @@ Envoy refuses programs of more than 100 steps, unless its bootstrap allows more:
 """
 MAX_DEPTH: Final = 20
 """How deep groups nest; deeper ones are refused."""
-MAX_READ: Final = 1_024
+MAX_READ: Final = 10_240
 """Expressions that are kept ready to match; past it, the one that was used longest ago is read anew."""
 
 _PUNCTUATION: Final = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -38,7 +38,7 @@ class Encoded:
 
     def of(self, route: Route, splits: Splits) -> bytes:
         """The routes of a virtual host."""
-        relevant = tuple(splits.get(to.name, ALL_HTTP1) for to in route.selectors) if splits else ()
+        relevant = tuple(splits.get(to.name, ALL_HTTP1) for to in route.selectors)
         known = self._known.get(route.name)
         if known is None or known.route is not route or known.splits != relevant:
             host = components.VirtualHost(routes=entries(route, splits))
