@@ -10,7 +10,7 @@ from adsum import wire
 from adsum.core import declarations
 from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
-from adsum.core.documents import Document, DocumentKind, Title
+from adsum.core.documents import Document, DocumentKind, Documents, Title
 from adsum.core.errors import Invalid, UnknownDocument
 from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import Reply
@@ -31,15 +31,16 @@ class Declaring:
         self._registry = registry
         self._clock = clock
         self._intents = wire.Intents()
-        self._apart = Apart()
+        """Read in the thread of `_questions` alone."""
+        self._questions = Apart()
+        self._lists = Apart()
 
     async def list_routes(self, _: Asked) -> Reply:
-        snapshot = self._registry.snapshot
-        return Reply(200, wire.encode(wire.RouteList.of(snapshot.epoch, snapshot.revision, snapshot.documents)))
+        return await self._listed(wire.RouteList.of)
 
     async def replace_intent(self, asked: Asked) -> Reply:
         body = await asked.body(wire.IntentBody)
-        bodies = await self._apart.run(partial(_read, body))
+        bodies = await self._lists.run(partial(_read, body))
         return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked)))
 
     async def read_route(self, asked: Asked) -> Reply:
@@ -55,23 +56,30 @@ class Declaring:
 
     async def check_route(self, asked: Asked) -> Reply:
         body = await asked.body(wire.CheckRouteBody)
-        intent, services = self._intents.of(self._registry.snapshot.documents), self._registry.snapshot.services
-        request, until = body.to_request(), self._clock.now() + EXPLAIN_TIME
+        snapshot = self._registry.snapshot
+        request = body.to_request()
 
         def answer(before_each: Callable[[], None]) -> bytes:
+            until = self._clock.now() + EXPLAIN_TIME
+
             def in_time() -> None:
                 before_each()
                 if self._clock.now() > until:
                     raise Invalid("url", f"takes over {EXPLAIN_TIME:g} s to compare with all routes: make it shorter")
 
-            verdict = explain(intent, services, request, default_routes=body.default_routes, before_each=in_time)
+            verdict = explain(
+                self._intents.of(snapshot.documents),
+                snapshot.services,
+                request,
+                default_routes=body.default_routes,
+                before_each=in_time,
+            )
             return wire.encode(wire.VerdictView.of(verdict))
 
-        return Reply(200, await self._apart.run(answer))
+        return Reply(200, await self._questions.run(answer))
 
     async def list_upstreams(self, _: Asked) -> Reply:
-        snapshot = self._registry.snapshot
-        return Reply(200, wire.encode(wire.UpstreamList.of(snapshot.epoch, snapshot.revision, snapshot.documents)))
+        return await self._listed(wire.UpstreamList.of)
 
     async def read_upstream(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.UpstreamView.of(self._document(_UPSTREAM, asked.path["service"]))))
@@ -83,6 +91,14 @@ class Declaring:
 
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
+
+    async def _listed(self, of: Callable[[str, int, Documents], object]) -> Reply:
+        snapshot = self._registry.snapshot
+
+        def answer(_: Callable[[], None]) -> bytes:
+            return wire.encode(of(snapshot.epoch, snapshot.revision, snapshot.documents))
+
+        return Reply(200, await self._lists.run(answer))
 
     def _document(self, kind: DocumentKind, name: str) -> Document:
         document = self._registry.snapshot.documents.of.get(Title(kind, name))
