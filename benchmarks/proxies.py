@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.json_format import MessageToDict
 
 from adsum.envoy.figures import stats_config
 from adsum.gateway import clusters, listeners, virtual_hosts
-from adsum.gateway.clusters import Traits
 from adsum.gateway.shape import Shape
+from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
+from adsum.gateway.versions import Version
 from benchmarks import target
 from benchmarks.peers import Node
 from benchmarks.processes import Child, Trouble, accepts, free_port
@@ -108,9 +110,11 @@ def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
     listener = _json(listeners.listener(shape.listen[0], shape))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
-    manager["route_config"] = _json(virtual_hosts.route_configuration((), [SERVICE], behind_proxy=False))
+    routes = virtual_hosts.route_configuration((), [SERVICE], {}, virtual_hosts.Encoded(), behind_proxy=False)
+    manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
-    cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Traits.of((), upstream.protocol), ""))
+    nobody = Peers(named=False, ips=())
+    cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Version.HTTP1, nobody, ""))
     del cluster["eds_cluster_config"]
     cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
     return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}

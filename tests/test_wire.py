@@ -276,3 +276,12 @@ def test_any_registration_is_invalid_or_arrives_the_same_again(body: object) -> 
     except Invalid:
         return
     assert arrived(wire.RegistrationBody.of(registration)).to_registration("s", "i", "192.0.2.1") == registration
+
+
+@pytest.mark.parametrize("piece", [" - at `$", " - at `$[", "unknown field `", "["])
+def test_an_error_is_worded_in_linear_time_whatever_was_sent(piece: str) -> None:
+    """A word that looked for each of these to the end of the message would take hours: that this ends is the test."""
+    body = wire.encode({piece * 200_000: 1})
+    with pytest.raises(Invalid) as refused:
+        wire.decode(body, wire.RegistrationBody)
+    assert len(str(refused.value)) < 1_000

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from adsum.dialects.native import declaring
+from adsum.dialects.native.apart import Apart
+from adsum.gateway.matching import explain
 from tests.dialects.speaking import JSON, Spoken
 
 ROUTES, UPSTREAMS = "/api/v1/routes", "/api/v1/upstreams"
+CHECK = "/api/v1/check-route"
 SHOP: dict[str, Any] = {"hosts": ["shop.example"], "path": {"prefix": "/orders"}, "to": [{"service": "orders"}]}
 
 
@@ -117,3 +124,47 @@ async def test_an_empty_intent_is_refused_unless_it_is_meant(spoken: Spoken) -> 
     assert (await spoken.ask("GET", "/api/v1/routes/shop")).status == 200
     assert (await spoken.ask("PUT", "/api/v1/intent?prune=true", {})).status == 200
     assert (await spoken.ask("GET", "/api/v1/routes/shop")).status == 404
+
+
+async def test_a_question_about_a_route_is_answered_apart_from_the_loop(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/slow", {"path": {"regex": "/(a+)+b"}, "to": [{"service": "orders"}]})
+    await spoken.ask("PUT", f"{ROUTES}/other", {"path": {"regex": "/(.*)*a{20}"}, "to": [{"service": "users"}]})
+    threads: list[int] = []
+
+    def explained(*args: Any, **more: Any) -> Any:
+        threads.append(threading.get_ident())
+        return explain(*args, **more)
+
+    monkeypatch.setattr(declaring, "explain", explained)
+    asked = [spoken.ask("POST", CHECK, {"url": "/" + "a" * 4_000 + "c"}) for _ in range(3)]
+    answers = [(each.status, each.json["status"]) for each in await asyncio.gather(*asked)]
+    assert answers == [(200, 404)] * 3
+    (thread,) = set(threads)
+    assert thread != threading.get_ident()
+
+
+async def test_a_question_that_takes_too_long_is_refused(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/shop", SHOP | {"hosts": []})
+    monkeypatch.setattr(declaring, "EXPLAIN_TIME", -1.0)
+    refused = await spoken.ask("POST", CHECK, {"url": "/orders"})
+    assert (refused.status, refused.json["field"]) == (422, "url")
+
+
+async def test_work_that_nobody_waits_for_ends() -> None:
+    apart, began, ended = Apart(), asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(go_on: Callable[[], None]) -> None:
+        loop.call_soon_threadsafe(began.set)
+        try:
+            while True:
+                go_on()
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+
+    task = asyncio.create_task(apart.run(work))
+    await began.wait()
+    task.cancel()
+    await ended.wait()

@@ -7,9 +7,6 @@ from envoy.config.core.v3 import health_check_pb2
 
 from adsum.core.model import Status
 from adsum.gateway.assignments import HEALTH, Reader, assignment
-from adsum.gateway.clusters import Traits
-from adsum.gateway.tls import Encryption
-from adsum.gateway.upstreams import Protocol
 from tests.gateway.providers import listing
 
 PASSING, WARNING, CRITICAL = Status.PASSING, Status.WARNING, Status.CRITICAL
@@ -104,26 +101,6 @@ def test_grpc_gets_the_degraded_as_healthy_of_a_lower_priority() -> None:
     assert told(message) == [(0, "", [("1", HEALTH[PASSING])]), (1, "", [("2", HEALTH[PASSING])])]
     alone = assignment("orders", listings[1:], {}, reader=Reader.GRPC)
     assert told(alone) == [(0, "", [("2", HEALTH[PASSING])])]
-
-
-@pytest.mark.parametrize(
-    ("schemes", "http2", "encryption"),
-    [
-        ((), False, Encryption.NONE),
-        (("http",), False, Encryption.NONE),
-        (("grpc", "h2c"), True, Encryption.NONE),
-        (("grpc", "http"), False, Encryption.NONE),
-        (("https",), False, Encryption.ALL),
-        (("https", "http"), False, Encryption.SOME),
-        (("grpcs",), True, Encryption.ALL),
-    ],
-)
-def test_schemes_say_how_a_service_is_spoken_to(schemes: tuple[str, ...], http2: bool, encryption: Encryption) -> None:
-    instances = [listing("orders", f"o{n}", scheme=scheme).instance for n, scheme in enumerate(schemes)]
-    traits = Traits.of(instances, Protocol.AUTO)
-    assert (traits.http2, traits.encryption) == (http2, encryption)
-    assert Traits.of(instances, Protocol.HTTP2).http2
-    assert not Traits.of(instances, Protocol.HTTP1).http2
 
 
 def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:

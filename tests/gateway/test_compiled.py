@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +20,10 @@ from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Cause, Listing, Status, Why
+from adsum.gateway import virtual_hosts
 from adsum.gateway.actions import HashOn, RateLimit, Target
 from adsum.gateway.compiled import NOTHING, Compiled
+from adsum.gateway.entries import entries
 from adsum.gateway.filters import DESCRIPTOR, RATE_LIMIT
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.messages import OWNER
@@ -30,6 +32,7 @@ from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Policy, Upstream
+from adsum.gateway.versions import Splits
 from tests import strategies as common
 from tests.gateway import strategies
 from tests.gateway.envoys import content, needs_envoy, refused
@@ -199,6 +202,32 @@ def test_whatever_is_named_is_told(intent: Intent) -> None:
         assert (counts is not None) is (RATE_LIMIT in entry.typed_per_filter_config)
         counted |= {counts} if counts else set()
     assert counted == set(buckets(one))
+
+
+def test_a_service_that_comes_has_no_declared_route_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(route: Route, splits: Splits) -> Iterator[Any]:
+        made.append(route.name)
+        return entries(route, splits)
+
+    monkeypatch.setattr(virtual_hosts, "entries", counted)
+    hosts = [Route(f"h{n}", hosts=(f"h{n}.example",), to=(Target(Selector("orders")),)) for n in range(5)]
+    anywhere = [Route(f"a{n}", to=(Target(Selector("users")),)) for n in range(5)]
+    intent = Intent((*hosts, *anywhere))
+    before = compiled(loaded(ORDERS), intent)
+    before.envoy(SHAPE)
+    declared = [each.name for each in intent.routes]
+    assert [name for name in made if not name.startswith("default:")] == declared
+    made.clear()
+    snapshot = changed(loaded(ORDERS), listing("fresh", "f1", 9))
+    later = before.follow(snapshot, intent, {})
+    later.envoy(SHAPE)
+    snapshot, wider = changed(snapshot, USERS), Intent((*intent.routes, Route("new", to=anywhere[0].to)))
+    more = later.follow(snapshot, wider, {})
+    more.envoy(SHAPE)
+    assert [name for name in made if not name.startswith("default:")] == ["new"]
+    assert said(more) == said(compiled(snapshot, wider))
 
 
 def test_another_epoch_forgets_what_it_does_not_know() -> None:

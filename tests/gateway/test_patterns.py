@@ -2,29 +2,31 @@ from __future__ import annotations
 
 import random
 import re
-import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import EMPTY
 from adsum.core.errors import Invalid
-from adsum.gateway import patterns
-from adsum.gateway.actions import Redirect
+from adsum.gateway import automata, patterns
+from adsum.gateway.actions import Redirect, Target
 from adsum.gateway.compiled import NOTHING
+from adsum.gateway.cors import Cors
 from adsum.gateway.intent import Intent
-from adsum.gateway.matches import HeaderMatch, MatchKind
+from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.matches import Path as Where
+from adsum.gateway.paths import rewritten
 from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
 from tests.gateway.envoys import Caller, free_port, needs_envoy, running
 
 PIECES = [
     *"abz09/.-_~^$|()[]{}*+?\\,:= ",
     *(r"\d", r"\w", r"\s", r"\D", r"\W", r"\S", r"\.", r"\\", r"\]", "(?:", "[a-z]", "[^/]", r"[\w.-]"),
-    *("{2}", "{2,}", "{0,3}", "a*", ".+", "(a|b)", "()"),
+    *("{2}", "{2,}", "{0,3}", "a*", ".+", "(a|b)", "()", "(a*)*", "(|b)", "*?", "+?", "??", "{0,2}?", "[^a]"),
 ]
 written = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join)
 
@@ -91,12 +93,79 @@ def test_what_is_no_common_ground_is_refused_with_the_place(expression: str, pro
         patterns.check("regex", expression)
 
 
-@given(written)
-def test_what_is_read_compiles_in_python_too(expression: str) -> None:
-    if readable(expression):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            re.compile(expression, re.ASCII)
+values = st.text(st.sampled_from("aabbz09/.-_~ \t\n\x0b\r\x0cé€"), max_size=6)
+
+
+@given(written, st.lists(values, max_size=4))
+@settings(max_examples=2_000)
+@example(r"(a*)*(b|)+?", ["", "a", "aab"])
+@example(r"((a|ab)(c|bcd)){0,2}?", ["abcd", "acabcd"])
+@example(r"[^a]\s", ["\n\n", "é\x0b"])
+def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -> None:
+    re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
+    if not readable(expression):
+        return
+    options = re2.Options()
+    options.log_errors = False
+    peer = re2.compile(expression, options)
+    for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
+        assert re2.compile(compiled, options).programsize <= 100
+    assert patterns.groups(expression) == peer.groups
+    for value in values:
+        found = peer.fullmatch(value)
+        assert patterns.matches(expression, value) is (found is not None), value
+        assert patterns.captured(expression, value) == (found.groups() if found else None), value
+
+
+HOSTILE = [
+    (r"/(a+)+b", "/" + "a" * 4_096),
+    (r"/u/([a-z]+-?)+/x", "/u/" + "a" * 4_096 + "/y"),
+    (r"(a|a)*b", "a" * 4_096),
+    (r"(.*)*x", "a" * 4_096),
+    (r"(a?){12}a{12}b", "a" * 4_096),
+    (r"[ab]*a[ab]{40}/", "".join(random.Random(7).choices("ab", k=4_096))),
+    (r"(\w+\s?)*;", "word " * 800),
+]
+
+
+@pytest.mark.parametrize(("expression", "value"), HOSTILE, ids=[expression for expression, _ in HOSTILE])
+def test_a_match_takes_one_step_a_character_whatever_the_expression(
+    expression: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, step = [], automata._Neighbours.of
+
+    def counted(neighbours: automata._Neighbours, states: int) -> int:
+        steps.append(states)
+        return step(neighbours, states)
+
+    monkeypatch.setattr(automata._Neighbours, "of", counted)
+    patterns.check("regex", expression)
+    assert not patterns.matches(expression, value)
+    assert len(steps) <= len(value)
+    assert patterns.captured(expression, value) is None
+    assert len(steps) <= 2 * len(value)
+    assert max(states.bit_length() for states in steps) <= patterns.MAX_SIZE + 1
+
+
+def test_an_automaton_remembers_no_more_than_its_bound() -> None:
+    expression, value = HOSTILE[5]
+    patterns.matches(expression, value)
+    automaton = patterns._read(expression).automaton
+    assert len(automaton._after._known) == automata.MAX_KNOWN
+
+
+@pytest.mark.parametrize("expression", [expression for expression, _ in HOSTILE])
+def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: str) -> None:
+    """Python's own backtracks for hours here: that this ends is the test."""
+    value = "/" + "a" * 60
+    assert not Where(MatchKind.REGEX, expression).takes(value)
+    assert not HeaderMatch("x-v", MatchKind.REGEX, expression).holds(value)
+    assert not QueryMatch("v", MatchKind.REGEX, expression).holds(value)
+    assert not Cors(("https://*.shop.example",)).allows("https://" + "a." * 2_000)
+    taken = Route(
+        "r", path=Where(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
+    )
+    assert rewritten(taken, value) == value + "/"
 
 
 @needs_envoy

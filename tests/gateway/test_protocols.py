@@ -11,11 +11,12 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -27,7 +28,7 @@ from adsum.core.model import Listing
 from adsum.gateway.compiled import NOTHING
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
-from adsum.gateway.upstreams import Tls, Upstream
+from adsum.gateway.upstreams import Outliers, Tls, Upstream
 from tests.gateway.envoys import PATIENCE, free_port, needs_envoy, running
 from tests.gateway.providers import listing, serving
 
@@ -36,11 +37,17 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="need
 
 
 @contextmanager
-def gateway(folder: Path, *listings: Listing, intent: Intent = NO_INTENT, **more: Any) -> Iterator[str]:
+def gateway(
+    folder: Path,
+    *listings: Listing,
+    intent: Intent = NO_INTENT,
+    addresses: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Iterator[str]:
     """A gateway to those instances; where it listens."""
     shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off", **more)
     snapshot = catalog.load(Whole("e", 1, [(1, each) for each in listings]))
-    with running(NOTHING.follow(snapshot, intent, {}), shape, folder):
+    with running(NOTHING.follow(snapshot, intent, addresses), shape, folder):
         yield shape.listen[0]
 
 
@@ -64,6 +71,18 @@ class _Raw(socketserver.StreamRequestHandler):
                 self.wfile.flush()
                 time.sleep(0.1)
             self.wfile.write(b"0\r\n\r\n")
+
+
+@contextmanager
+def grpc_server() -> Iterator[int]:
+    """A gRPC server that echoes, and speaks nothing but HTTP/2."""
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
 
 
 @contextmanager
@@ -131,6 +150,27 @@ def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
         server.stop(None).wait()
 
 
+def test_an_instance_with_http_1_leaves_those_with_grpc_as_they_are(tmp_path: Path) -> None:
+    with grpc_server() as one, grpc_server() as two, serving("web") as web:
+        listings = [listing("s", f"g{port}", port, scheme="grpc") for port in (one, two)]
+        with gateway(tmp_path, *listings, listing("s", "web", web)) as address:
+            with grpc.insecure_channel(address, [("grpc.default_authority", "s.localhost")]) as channel:
+                talk = channel.stream_stream("/test.Echo/Talk", None, None)
+                for _ in range(20):
+                    assert list(talk(iter([b"a"]), timeout=PATIENCE)) == [b"a"]
+            assert {_id(address, "/s/") for _ in range(10)} == {"web"}
+
+
+def test_instances_with_either_version_share_requests(tmp_path: Path) -> None:
+    with serving("one") as one, serving("two") as two, grpc_server() as other:
+        listings = listing("s", "one", one), listing("s", "two", two), listing("s", "h2", other, scheme="h2c")
+        with gateway(tmp_path, *listings) as address:
+            # A gRPC server resets the stream of a request that is no gRPC: that one was asked by HTTP/2.
+            answers = [_asked(address, "/s/") for _ in range(60)]
+            assert 5 <= sum(status == 503 for status, _ in answers) <= 40
+            assert {json.loads(body)["id"] for status, body in answers if status == 200} == {"one", "two"}
+
+
 def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Path) -> None:
     with (
         gateway(tmp_path, listing("greeter", "g1", free_port(), scheme="grpc")) as address,
@@ -144,13 +184,13 @@ def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Pat
         )
 
 
-def certificate(folder: Path, name: str, common: str) -> tuple[Path, Path]:
-    """A certificate that signed itself, for that name and this machine."""
+def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that signed itself, for that host name and others."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "2", "-subj", f"/CN={common}", "-addext", f"subjectAltName=DNS:{common},IP:127.0.0.1"),
+            *("-days", "2", "-subj", f"/CN={common}", "-addext", f"subjectAltName=DNS:{common},{names}"),
             *("-keyout", key, "-out", cert),
         ],
         check=True,
@@ -206,6 +246,37 @@ def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
         upstream = Upstream("orders", tls=Tls(ca=str(cert)))
         with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream})) as address:
             assert {_id(address, "/orders/") for _ in range(30)} == {"o1", "o2"}
+
+
+@needs_openssl
+def test_certificates_are_held_to_the_name_or_ip_of_each_instance(tmp_path: Path) -> None:
+    foreign = certificate(tmp_path, "foreign", "evil.test")
+    right = certificate(tmp_path, "right", "named.test", "DNS:other.test")
+    elsewhere = certificate(tmp_path, "elsewhere", "127.0.0.1", "IP:127.0.0.9")
+    placed = certificate(tmp_path, "placed", "placed.test")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text("".join(chain.read_text() for chain, _ in (foreign, right, elsewhere, placed)))
+    upstream = Upstream("orders", tls=Tls(ca=str(authorities)), outliers=Outliers(consecutive=0))
+    with (
+        serving("named-wrong", certificate=foreign) as a,
+        serving("named", certificate=right) as b,
+        serving("ip-wrong", certificate=elsewhere) as c,
+        serving("ip", certificate=placed) as d,
+        serving("plain") as e,
+    ):
+        listings = [
+            listing("orders", "named-wrong", a, scheme="https", address="orders.test"),
+            listing("orders", "named", b, scheme="https", address="named.test"),
+            listing("orders", "ip-wrong", c, scheme="https"),
+            listing("orders", "ip", d, scheme="https"),
+            listing("orders", "plain", e),
+        ]
+        addresses = dict.fromkeys(("orders.test", "named.test"), "127.0.0.1")
+        intent = Intent((), {"orders": upstream})
+        with gateway(tmp_path, *listings, intent=intent, addresses=addresses) as address:
+            answered = [_asked(address, "/orders/") for _ in range(60)]
+            ids = {json.loads(body)["id"] for status, body in answered if status == 200}
+            assert ids == {"named", "ip", "plain"}
 
 
 def _asked(address: str, path: str) -> tuple[int, bytes]:

@@ -25,6 +25,7 @@ from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Tls, Upstream
+from tests.gateway import strategies
 from tests.gateway.providers import listing
 
 TO = (Target(Selector("orders")),)
@@ -179,7 +180,7 @@ def test_the_more_specific_route_is_asked_first() -> None:
         Route("last", hosts=("a.shop.example",), path=Path(EXACT, "/a"), to=TO, priority=-1),
         Route("elsewhere", hosts=("b.example",), to=TO),
     ]
-    assert [route.name for route in precedence.ordered(reversed(routes), "a.shop.example")] == [
+    assert [route.name for route in precedence.Order(reversed(routes)).of("a.shop.example")] == [
         "urgent",
         "host-exact",
         "host-regex",
@@ -198,7 +199,7 @@ def test_the_more_specific_route_is_asked_first() -> None:
 
 @given(st.permutations([Route(name, to=TO) for name in "dbca"]))
 def test_routes_that_are_alike_are_asked_by_name(routes: list[Route]) -> None:
-    assert [route.name for route in precedence.anywhere(routes)] == ["a", "b", "c", "d"]
+    assert [route.name for route in precedence.Order(routes).anywhere()] == ["a", "b", "c", "d"]
 
 
 def test_what_was_not_sent_is_retried_always_and_failures_when_that_is_safe() -> None:
@@ -256,3 +257,10 @@ def test_origins_below_a_wildcard_may_call() -> None:
     assert not cors.allows("http://a.shop.example")
     assert not cors.allows("https://a.shop.example.evil")
     assert not cors.allows("https://evil/.shop.example")
+
+
+@given(strategies.route_sets(most=12), strategies.host_patterns | st.sampled_from(["x.shop.example", "*.x.example"]))
+def test_routes_are_found_by_host_as_if_each_was_asked(routes: tuple[Route, ...], host: str) -> None:
+    found = precedence.Order(routes).of(host)
+    assert {each.name for each in found} == {each.name for each in routes if hosts.rank(each.hosts, host) is not None}
+    assert found == precedence.Order(reversed(routes)).of(host)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -11,11 +11,11 @@ from envoy.config.core.v3.health_check_pb2 import DEGRADED, DRAINING, HEALTHY, U
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
-from adsum.core.model import Listing, Status
+from adsum.core.model import Instance, Listing, Status
 from adsum.core.selection import OVERPROVISIONING, USABLE
 from adsum.gateway import messages
 from adsum.gateway.messages import OWNER
-from adsum.gateway.tls import MATCH, TLS_SCHEMES, is_name
+from adsum.gateway.tls import MATCH, TLS_SCHEMES, is_name, transport
 
 HEALTH: Final = {
     Status.PASSING: HEALTHY,
@@ -55,16 +55,27 @@ class _Entry(NamedTuple):
     listing: Listing
 
 
+def _everybody(_: Instance) -> bool:
+    return True
+
+
 def assignment(
-    name: str, listings: Iterable[Listing], addresses: Mapping[str, str], zone: str = "", reader: Reader = Reader.ENVOY
+    name: str,
+    listings: Iterable[Listing],
+    addresses: Mapping[str, str],
+    zone: str = "",
+    reader: Reader = Reader.ENVOY,
+    *,
+    belongs: Callable[[Instance], bool] = _everybody,
 ) -> Any:
     """The endpoints of a cluster, for a reader in `zone` ("": anywhere), which are used before those elsewhere.
 
     An instance whose address is a name stands at its IP in `addresses`; without one it is left out. So is one that
-    speaks TLS, for gRPC.
+    speaks TLS, for gRPC. Of those that are left, the ones for which `belongs` is true are told.
     """
     reached = [each for each in listings if reader is Reader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
-    entries = _entries(_without_reserve(reached), addresses, zone, reader)
+    left = [each for each in without_reserve(reached) if belongs(each.instance)]
+    entries = _entries(left, addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
     priorities = sorted({entry.place.priority for entry in entries})  # Envoy wants them from 0 without gaps.
@@ -73,7 +84,7 @@ def assignment(
     return message
 
 
-def _without_reserve(listings: Sequence[Listing]) -> Sequence[Listing]:
+def without_reserve(listings: Sequence[Listing]) -> Sequence[Listing]:
     """A weight of 0 is a reserve: it is not there while anything with a weight is usable."""
     weighted = [each for each in listings if each.instance.weight]
     return weighted if any(each.status in USABLE for each in weighted) else listings
@@ -118,5 +129,5 @@ def _endpoint(entry: _Entry, reader: Reader) -> Any:
         endpoint.endpoint.hostname = instance.address if is_name(instance.address) else instance.id
         endpoint.metadata.filter_metadata[OWNER].update({"id": instance.id})
         if instance.scheme in TLS_SCHEMES:
-            endpoint.metadata.filter_metadata[MATCH].update({"tls": True})
+            endpoint.metadata.filter_metadata[MATCH].update(transport(instance.address))
     return endpoint

@@ -6,8 +6,6 @@ Envoy's own active checks would keep traffic on what has left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
@@ -17,12 +15,11 @@ from envoy.config.core.v3.protocol_pb2 import KeepaliveSettings
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from adsum.core.model import Instance
 from adsum.gateway import messages, tls
-from adsum.gateway.tls import Encryption
-from adsum.gateway.upstreams import Limits, Outliers, Policy, Protocol, Upstream
+from adsum.gateway.tls import Peers
+from adsum.gateway.upstreams import Limits, Outliers, Policy, Upstream
+from adsum.gateway.versions import Version
 
-HTTP2_SCHEMES: Final = frozenset({"grpc", "grpcs", "h2", "h2c"})
 PING_INTERVAL, PING_TIMEOUT = 30.0, 10.0
 """Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""
 PROBES, PROBE_TIME, PROBE_INTERVAL = 3, 30, 10
@@ -39,28 +36,12 @@ _PRIMES: Final = (1_031, 2_053, 4_099, 8_209, 16_411, 32_771, 65_537, 131_101, 2
 """Sizes of Maglev's table, which must be a prime: the next one from `hash_size`, at most 5,000,011."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What of a service's instances decides about its cluster."""
+def cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Any:
+    """The cluster of that name, of instances that speak that version of HTTP.
 
-    http2: bool
-    encryption: Encryption
-    named: bool
-    """Whether every instance has a host name for its address, which its certificate can be held against."""
-
-    @staticmethod
-    def of(instances: Iterable[Instance], protocol: Protocol) -> Traits:
-        schemes: set[str] = set()
-        named = True
-        for instance in instances:
-            schemes.add(instance.scheme)
-            named = named and tls.is_name(instance.address)
-        http2 = bool(schemes) and schemes <= HTTP2_SCHEMES if protocol is Protocol.AUTO else protocol is Protocol.HTTP2
-        return Traits(http2, Encryption.of(schemes), named and bool(schemes))
-
-
-def cluster(name: str, upstream: Upstream, policy: Policy, traits: Traits, roots: str) -> Any:
-    """The cluster of that name. `roots`: the file with the authorities that the gateway's system trusts."""
+    `peers`: those of them that speak TLS. `roots`: the file with the authorities that the gateway's system trusts.
+    """
+    http2 = version is Version.HTTP2
     message = Cluster(
         name=name,
         type=Cluster.EDS,
@@ -80,9 +61,9 @@ def cluster(name: str, upstream: Upstream, policy: Policy, traits: Traits, roots
     keepalive.keepalive_time.value = PROBE_TIME
     keepalive.keepalive_interval.value = PROBE_INTERVAL
     _balance(message, upstream, policy)
-    options = _protocol(upstream, http2=traits.http2)
+    options = _protocol(upstream, http2=http2)
     message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
-    tls.encrypt(message, upstream.tls, traits.encryption, named=traits.named, http2=traits.http2, roots=roots)
+    tls.encrypt(message, upstream.tls, peers, http2=http2, roots=roots)
     return message
 
 

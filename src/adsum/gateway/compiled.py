@@ -15,14 +15,27 @@ from typing import Final, TypeVar
 from adsum.core import catalog, rules
 from adsum.core.catalog import Snapshot
 from adsum.core.errors import Invalid
-from adsum.gateway import assignments, clusters, differences, filters, listeners, proxyless, tls, virtual_hosts
+from adsum.core.model import Instance
+from adsum.gateway import (
+    assignments,
+    clusters,
+    differences,
+    filters,
+    listeners,
+    proxyless,
+    tls,
+    versions,
+    virtual_hosts,
+)
 from adsum.gateway.assignments import Reader
-from adsum.gateway.clusters import Traits
 from adsum.gateway.intent import Intent
 from adsum.gateway.plan import NO_PLAN, Plan
-from adsum.gateway.resources import Kind, Resource, pack
+from adsum.gateway.resources import Kind, Resource, pack, packed
 from adsum.gateway.shape import Shape
+from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
+from adsum.gateway.versions import Split, Splits, Version, cluster_name
+from adsum.gateway.virtual_hosts import Encoded
 
 MAX_TABLES: Final = 256
 """Tables kept for gateways of different shape; past it, the one kept longest is compiled anew when asked for."""
@@ -43,11 +56,15 @@ _NO_ADDRESSES: Final[Mapping[str, str]] = MappingProxyType({})
 class Compiled:
     """What is told at one revision; it never changes. What nobody asked for yet is compiled when it is asked for."""
 
-    def __init__(self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], splits: Splits, encoded: Encoded
+    ) -> None:
         self.revision = snapshot.revision
         self._snapshot = snapshot
         self._plan = plan
         self._addresses = addresses
+        self._splits = splits
+        self._encoded = encoded
         self._tables: dict[_Variant, Table] = {}
         self._shapes: dict[Shape, Mapping[Kind, Table]] = {}
         self._calls: dict[tuple[Kind, str], Resource] = {}
@@ -81,14 +98,40 @@ class Compiled:
         whose name is not in there is left out.
         """
         plan = self._plan if intent is self._plan.intent else Plan(intent)
-        after = Compiled(snapshot, plan, addresses)
         touched = differences.between(self._snapshot, snapshot) | plan.differences(self._plan)
         touched |= differences.resolved(snapshot, self._addresses, addresses)
-        rerouted = plan is not self._plan or any(self._knows(name) is not after._knows(name) for name in touched)
+        splits = self._followed_splits(snapshot, plan, addresses, touched)
+        encoded = self._encoded if plan is self._plan else self._encoded.kept(intent.routes)
+        after = Compiled(snapshot, plan, addresses, splits, encoded)
+        rerouted = plan is not self._plan or after._splits is not self._splits
+        rerouted = rerouted or any(self._knows(name) is not after._knows(name) for name in touched)
         for variant, table in self._tables.items():
             after._tables[variant] = after._followed(variant, table, self._plan, touched, rerouted=rerouted)
         after._calls = {each: resource for each, resource in self._calls.items() if each[1] not in touched}
         return after
+
+    def _followed_splits(
+        self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], touched: Set[str]
+    ) -> Splits:
+        """The splits after those services changed; the same ones if nothing in them did."""
+        before = {
+            name: self._splits[name]
+            for service in touched
+            for name in self._plan.selectors(service)
+            if name in self._splits
+        }
+        now: dict[str, Split] = {}
+        for service in touched:
+            listings = snapshot.service(service).listings.values()
+            spoken = versions.versions((each.instance for each in listings), plan.upstream(service).protocol)
+            if spoken == [Version.HTTP1]:
+                continue
+            for name, selector in plan.selectors(service).items():
+                chosen = [each for each in listings if selector.whole or selector.chooses(each.instance)]
+                now[name] = versions.split(spoken, chosen, addresses)
+        if now == before:
+            return self._splits
+        return MappingProxyType({**{name: self._splits[name] for name in self._splits.keys() - before.keys()}, **now})
 
     def _knows(self, service: str) -> bool:
         return service in self._snapshot.services or service in self._plan.services
@@ -113,7 +156,8 @@ class Compiled:
         after = dict(table)
         for service in touched:
             for name in before.selectors(service):
-                after.pop(name, None)
+                for version in Version:
+                    after.pop(cluster_name(name, version), None)
         after.update(_settled(self._made(variant, {name for name in touched if self._knows(name)}), table))
         return MappingProxyType(after)
 
@@ -133,26 +177,47 @@ class Compiled:
         return {resource.name: resource for resource in made}
 
     def _clusters(self, service: str, roots: str) -> list[Resource]:
-        plan, known = self._plan, self._snapshot.service(service)
+        plan = self._plan
         upstream, policy = plan.upstream(service), plan.policy(service)
-        traits = Traits.of((each.instance for each in known.listings.values()), upstream.protocol)
-        names = plan.selectors(service)
-        return [_cluster(name, upstream, policy, traits, roots).at(self.revision) for name in names]
+        made = []
+        for version, instances in self._by_version(service).items():
+            peers = Peers.of(instances)
+            for name in plan.selectors(service):
+                cluster = _cluster(cluster_name(name, version), upstream, policy, version, peers, roots)
+                made.append(cluster.at(self.revision))
+        return made
 
     def _assignments(self, service: str, zone: str) -> list[Resource]:
-        listings = self._snapshot.service(service).listings.values()
+        listings, protocol = self._snapshot.service(service).listings.values(), self._plan.upstream(service).protocol
         made = []
-        for name, selector in self._plan.selectors(service).items():
-            chosen = [each for each in listings if selector.whole or selector.chooses(each.instance)]
-            message = assignments.assignment(name, chosen, self._addresses, zone)
-            made.append(pack(Kind.ASSIGNMENT, name, message, self.revision))
+        for version in self._by_version(service):
+
+            def speaks(instance: Instance, version: Version = version) -> bool:
+                return versions.version(instance, protocol) is version
+
+            for selected, selector in self._plan.selectors(service).items():
+                name = cluster_name(selected, version)
+                chosen = [each for each in listings if selector.whole or selector.chooses(each.instance)]
+                message = assignments.assignment(name, chosen, self._addresses, zone, belongs=speaks)
+                made.append(pack(Kind.ASSIGNMENT, name, message, self.revision))
         return made
+
+    def _by_version(self, service: str) -> dict[Version, list[Instance]]:
+        """The instances of each cluster that the service has."""
+        protocol = self._plan.upstream(service).protocol
+        instances = [each.instance for each in self._snapshot.service(service).listings.values()]
+        spoken: dict[Version, list[Instance]] = {each: [] for each in versions.versions(instances, protocol)}
+        for instance in instances:
+            spoken[versions.version(instance, protocol)].append(instance)
+        return spoken
 
     def _routes(self, shape: Shape) -> Resource:
         services = self._snapshot.services.keys() | self._plan.services if shape.default_routes else ()
         behind_proxy = shape.trusted_hops > 0
-        message = virtual_hosts.route_configuration(self._plan.intent.routes, services, behind_proxy=behind_proxy)
-        return pack(Kind.ROUTES, virtual_hosts.NAME, message, self.revision)
+        content = virtual_hosts.route_configuration(
+            self._plan.intent.routes, services, self._splits, self._encoded, behind_proxy=behind_proxy
+        )
+        return packed(Kind.ROUTES, virtual_hosts.NAME, content, self.revision)
 
     def _call(self, kind: Kind, name: str) -> Resource | None:
         if kind is Kind.LISTENER:
@@ -191,8 +256,8 @@ def _own(kind: Kind, shape: Shape) -> list[Resource]:
 
 
 @lru_cache(maxsize=MAX_CLUSTERS)
-def _cluster(name: str, upstream: Upstream, policy: Policy, traits: Traits, roots: str) -> Resource:
-    return pack(Kind.CLUSTER, name, clusters.cluster(name, upstream, policy, traits, roots), 0)
+def _cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Resource:
+    return pack(Kind.CLUSTER, name, clusters.cluster(name, upstream, policy, version, peers, roots), 0)
 
 
 def _settled(made: dict[str, Resource], before: Table) -> dict[str, Resource]:
@@ -211,5 +276,5 @@ def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     kept[key] = value
 
 
-NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES)
+NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES, MappingProxyType({}), Encoded())
 """Before anything was loaded."""

@@ -9,6 +9,7 @@ from typing import Final
 from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.core.rules import shown
+from adsum.gateway import patterns
 
 ANY: Final = "*"
 MAX_ORIGINS: Final = 32
@@ -60,7 +61,7 @@ class Cors:
 def _below(pattern: str, origin: str) -> bool:
     """Whether the origin is one of those that a pattern with a wildcard means."""
     scheme, wildcard, rest = pattern.partition("*.")
-    return bool(wildcard) and re.fullmatch(below(scheme, rest), origin, re.ASCII) is not None
+    return bool(wildcard) and patterns.matches(below(scheme, rest), origin)
 
 
 def below(scheme: str, rest: str) -> str:

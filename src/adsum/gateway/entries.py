@@ -11,9 +11,11 @@ from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 
 from adsum.gateway import defaults, filters, messages
-from adsum.gateway.actions import IDEMPOTENT, HashOn, HeaderEdits, Mirror, Redirect, RetryOn
+from adsum.gateway.actions import IDEMPOTENT, HashOn, HeaderEdits, Redirect, RetryOn
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+from adsum.gateway.versions import ALL_HTTP1, Shares, Splits, clusters
 
 SAME_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
 PICKS: Final = 10
@@ -21,6 +23,8 @@ PICKS: Final = 10
 BACK_OFF, MAX_BACK_OFF = 0.01, 0.1
 """Seconds before a retry: another instance is there at once, and all of them seldom for long."""
 MILLION: Final = 1_000_000
+SCALE: Final = 10_000
+"""By this a target's weight is multiplied where it is shared between clusters: so fine is their share."""
 
 _OTHER_HOST: Final = components.RetryPolicy.RetryHostPredicate(
     name=SAME_HOST, typed_config=messages.typed(PreviousHostsPredicate())
@@ -50,14 +54,30 @@ class _Methods(NamedTuple):
     on: Sequence[RetryOn]
 
 
-def entries(route: Route) -> Iterator[Any]:
-    """Envoy's routes for a route, in the order in which they must stand."""
+class _Traffic(NamedTuple):
+    """Requests that are shared alike: gRPC's `calls` alone, or all that are left."""
+
+    splits: Splits
+    calls: bool = False
+
+    def shares(self, to: Selector) -> Shares:
+        """How they are shared between those instances."""
+        split = self.splits.get(to.name, ALL_HTTP1)
+        return split.calls if self.calls else split.requests
+
+
+def entries(route: Route, splits: Splits) -> Iterator[Any]:
+    """Envoy's routes for a route, in the order in which they must stand.
+
+    `splits` tells of selectors by name how requests are shared; what is missing there speaks HTTP/1.1.
+    """
     replacement = route.redirect.prefix if route.redirect is not None else route.rewrite or ""
     for way in _ways(route, replacement):
         for methods in _methods(route):
-            yield _entry(route, way, _conditions(route.headers, methods.methods), methods.on)
+            for traffic in _traffic(route, splits):
+                yield _entry(route, way, _conditions(route.headers, methods.methods), methods.on, traffic)
         if route.cors is not None:
-            yield _entry(route, way, _preflight(route), ())
+            yield _entry(route, way, _preflight(route), (), _Traffic(splits))
 
 
 def _ways(route: Route, replacement: str) -> Iterator[_Way]:
@@ -85,6 +105,14 @@ def _methods(route: Route) -> Iterator[_Methods]:
         yield _Methods(safe, failed)
         if others or not route.methods:
             yield _Methods(others, always)
+
+
+def _traffic(route: Route, splits: Splits) -> Iterator[_Traffic]:
+    """All requests as one, unless gRPC's go to other instances than the rest."""
+    calls, others = _Traffic(splits, calls=True), _Traffic(splits)
+    if any(calls.shares(to) != others.shares(to) for to in route.selectors):
+        yield calls
+    yield others
 
 
 def _conditions(headers: Iterable[HeaderMatch], methods: Sequence[str]) -> list[Any]:
@@ -140,8 +168,10 @@ def _compare(matcher: Any, kind: MatchKind, value: str) -> None:
         matcher.exact = value
 
 
-def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn]) -> Any:
+def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn], traffic: _Traffic) -> Any:
     match = components.RouteMatch(headers=headers, query_parameters=map(_parameter, route.query), **way.condition)
+    if traffic.calls:
+        match.grpc.SetInParent()
     entry = components.Route(name=route.name, match=match)
     if not defaults.is_default(route):
         # A default route's figures are those of its service's cluster: its own would cost a request 4 % more.
@@ -149,7 +179,7 @@ def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn]) -
     if route.redirect is not None:
         _redirect(entry.redirect, route.redirect, way)
     else:
-        _forward(entry.route, route, way, on)
+        _forward(entry.route, route, way, on, traffic)
     edit(route.request_headers, entry.request_headers_to_add, entry.request_headers_to_remove)
     edit(route.response_headers, entry.response_headers_to_add, entry.response_headers_to_remove)
     if route.cors is not None:
@@ -180,8 +210,8 @@ def _redirect(action: Any, redirect: Redirect, way: _Way) -> None:
         action.prefix_rewrite = way.rewrite
 
 
-def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn]) -> None:
-    _target(action, route)
+def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn], traffic: _Traffic) -> None:
+    _target(action, route, traffic)
     if way.rewrite and route.path.kind is MatchKind.REGEX:
         action.regex_rewrite.pattern.regex = f"^(?:{route.path.value})$"
         action.regex_rewrite.substitution = way.rewrite
@@ -195,18 +225,25 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn]) -> Non
         action.idle_timeout.CopyFrom(messages.seconds(route.idle_timeout))
     _retry(action, route, on)
     if route.mirror is not None and route.mirror.share:
-        _mirror(action.request_mirror_policies.add(), route.mirror)
+        for cluster, part in clusters(route.mirror.to.name, traffic.shares(route.mirror.to)):
+            _mirror(action.request_mirror_policies.add(), cluster, route.mirror.share * part)
     if route.hash is not None:
         _hash(action.hash_policy.add(), route.hash)
 
 
-def _target(action: Any, route: Route) -> None:
-    weighted = [target for target in route.to if target.weight]
+def _target(action: Any, route: Route, traffic: _Traffic) -> None:
+    shared = [(target, traffic.shares(target.to)) for target in route.to if target.weight]
+    scale = SCALE if any(all(shares) for _, shares in shared) else 1
+    weighted = [
+        (cluster, max(1, round(target.weight * scale * part)))
+        for target, shares in shared
+        for cluster, part in clusters(target.to.name, shares)
+    ]
     if len(weighted) == 1:
-        action.cluster = weighted[0].to.name
+        ((action.cluster, _),) = weighted
         return
-    for target in weighted:
-        action.weighted_clusters.clusters.add(name=target.to.name).weight.value = target.weight
+    for cluster, weight in weighted:
+        action.weighted_clusters.clusters.add(name=cluster).weight.value = weight
     if route.hash is not None:
         # Who is alike stays on the same side of a split, too.
         action.weighted_clusters.use_hash_policy.value = True
@@ -226,10 +263,10 @@ def _retry(action: Any, route: Route, on: Sequence[RetryOn]) -> None:
         policy.per_try_timeout.CopyFrom(messages.seconds(route.try_timeout))
 
 
-def _mirror(policy: Any, mirror: Mirror) -> None:
-    policy.cluster = mirror.to.name
+def _mirror(policy: Any, cluster: str, share: float) -> None:
+    policy.cluster = cluster
     policy.disable_shadow_host_suffix_append = True
-    policy.runtime_fraction.default_value.numerator = round(mirror.share * MILLION)
+    policy.runtime_fraction.default_value.numerator = round(share * MILLION)
     policy.runtime_fraction.default_value.denominator = policy.runtime_fraction.default_value.MILLION
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from adsum.core.errors import Invalid
@@ -40,6 +40,16 @@ def covers(pattern: str, host: str) -> bool:
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and host != pattern[1:]
     return pattern == host
+
+
+def covering(host: str) -> Iterator[str]:
+    """Every pattern that takes that host, or all that a host pattern takes."""
+    yield host
+    at = host.find(".")
+    while at >= 0:
+        if at and (wider := "*" + host[at:]) != host:
+            yield wider
+        at = host.find(".", at + 1)
 
 
 def rank(patterns: Iterable[str], host: str) -> tuple[int, int] | None:

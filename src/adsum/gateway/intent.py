@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -12,11 +13,19 @@ from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import HASHING, Policy, Upstream
 
+DEFAULTS: Final = 16_384
+"""Services whose default settings are kept ready: they are asked for with every change."""
+
 _NO_UPSTREAMS: Final[Mapping[str, Upstream]] = MappingProxyType({})
 
 
 def _no_upstreams() -> Mapping[str, Upstream]:
     return _NO_UPSTREAMS
+
+
+@lru_cache(maxsize=DEFAULTS)
+def _default(service: str) -> Upstream:
+    return Upstream(service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +44,21 @@ class Intent:
 
     def upstream(self, service: str) -> Upstream:
         """The service's settings, or the defaults."""
-        return self.upstreams.get(service) or Upstream(service)
+        return self.upstreams.get(service) or _default(service)
 
     def selectors(self) -> dict[str, Selector]:
         """Everything that some route sends requests to, by name."""
-        return {selector.name: selector for route in self.routes for selector in _named(route)}
+        return {selector.name: selector for route in self.routes for selector in route.selectors}
+
+    def services(self) -> set[str]:
+        """The services that some route sends requests to."""
+        return {selector.service for route in self.routes for selector in route.selectors}
 
     def policies(self) -> dict[str, Policy]:
         """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""
         hashed = {target.to.service for route in self.routes if route.hash is not None for target in route.to}
         policies = {service: self.upstream(service).policy for service in hashed}
         return {service: each if each in HASHING else Policy.RING_HASH for service, each in policies.items()}
-
-
-def _named(route: Route) -> Iterator[Selector]:
-    yield from (target.to for target in route.to)
-    if route.mirror is not None:
-        yield route.mirror.to
 
 
 NO_INTENT: Final = Intent()

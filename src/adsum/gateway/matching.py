@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adsum.gateway import defaults, hosts, paths, precedence
 from adsum.gateway.actions import Redirect
@@ -27,28 +28,34 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     scheme: str = "http"
 
-    def header(self, name: str) -> str | None:
-        """The values of all headers of that name, joined by commas."""
-        values = [value for key, value in self.headers if key.lower() == name]
-        return ",".join(values) if values else None
 
-    @property
-    def target(self) -> str:
-        """The path without its query, as a gateway reads it."""
-        return paths.normal(self.path.partition("?")[0])
+class _Reading(NamedTuple):
+    """A request as a gateway reads it, worked out once for all routes.
 
-    @property
-    def query(self) -> str:
-        """The query with its question mark; "" without one."""
-        return "".join(self.path.partition("?")[1:])
+    `target` is the path without its query, `query` has its question mark. `headers` has the values of all headers of
+    a name, joined by commas, `parameters` the first parameter of a name as it was sent.
+    """
 
-    def parameter(self, name: str) -> str | None:
-        """The first parameter of that name in the query, as it was sent."""
-        for pair in self.query[1:].split("&"):
-            key, _, value = pair.partition("=")
-            if key == name:
-                return value
-        return None
+    request: Request
+    host: str
+    target: str
+    query: str
+    headers: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    @staticmethod
+    def of(request: Request) -> _Reading:
+        path, mark, query = request.path.partition("?")
+        headers: dict[str, list[str]] = {}
+        for name, value in request.headers:
+            headers.setdefault(name.lower(), []).append(value)
+        parameters: dict[str, str] = {}
+        for pair in query.split("&"):
+            name, _, value = pair.partition("=")
+            parameters.setdefault(name, value)
+        joined = {name: ",".join(values) for name, values in headers.items()}
+        host = hosts.bare(request.host)
+        return _Reading(request, host, paths.normal(path), mark + query, joined, parameters if mark else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +94,43 @@ class Verdict:
     passed: tuple[Passed, ...] = ()
 
 
-def explain(intent: Intent, services: Collection[str], request: Request, *, default_routes: bool = True) -> Verdict:
-    """Which route takes the request, when those services are known."""
-    host = hosts.bare(request.host)
+def _nothing() -> None:
+    return None
+
+
+def explain(
+    intent: Intent,
+    services: Collection[str],
+    request: Request,
+    *,
+    default_routes: bool = True,
+    before_each: Callable[[], None] = _nothing,
+) -> Verdict:
+    """Which route takes the request, when those services are known.
+
+    It takes time in proportion to the routes and to the length of the request. `before_each` is called before each
+    route is asked: what it raises ends the question.
+    """
+    reading = _Reading.of(request)
     asked: list[Passed] = []
-    for route in _candidates(intent, services, request, host, default_routes=default_routes):
-        failed = _failed(route, request)
+    for route in _candidates(intent, services, reading, default_routes=default_routes):
+        before_each()
+        failed = _failed(route, reading)
         if failed is None:
-            return _verdict(route, request, (*asked, *_elsewhere(intent, host)))
+            return _verdict(route, reading, (*asked, *_elsewhere(intent, reading.host)))
         asked.append(Passed(route.name, failed))
-    return Verdict(status=NO_ROUTE, passed=(*asked, *_elsewhere(intent, host)))
+    return Verdict(status=NO_ROUTE, passed=(*asked, *_elsewhere(intent, reading.host)))
 
 
 def _candidates(
-    intent: Intent, services: Collection[str], request: Request, host: str, *, default_routes: bool
+    intent: Intent, services: Collection[str], reading: _Reading, *, default_routes: bool
 ) -> Iterator[Route]:
-    yield from precedence.ordered(intent.routes, host)
+    host = reading.host
+    yield from precedence.Order(intent.routes).of(host)
     if default_routes and defaults.answer_on(host, intent.routes):
-        known = set(services) | {each.service for each in intent.selectors().values()}
+        known = set(services) | intent.services()
         name, local, _ = host.partition(defaults.LOCAL)
-        first = request.target.split("/")[1]
+        first = reading.target.split("/")[1]
         if local and host == name + local:
             yield from [defaults.by_host(name)] if name in known else []
         elif first in known:
@@ -119,40 +143,40 @@ def _elsewhere(intent: Intent, host: str) -> Iterator[Passed]:
             yield Passed(route.name, f"host {' or '.join(route.hosts)}")
 
 
-def _failed(route: Route, request: Request) -> str | None:
+def _failed(route: Route, reading: _Reading) -> str | None:
     """The first condition of the route that does not hold; None: it takes the request."""
-    if not route.path.takes(request.target):
+    if not route.path.takes(reading.target):
         return f"path {route.path}"
-    preflight = _preflight(route, request)
-    if route.methods and request.method not in route.methods and not preflight:
+    preflight = _preflight(route, reading)
+    if route.methods and reading.request.method not in route.methods and not preflight:
         return f"method {' or '.join(route.methods)}"
     for header in route.headers:
-        if not header.holds(request.header(header.name)) and not preflight:
+        if not header.holds(reading.headers.get(header.name)) and not preflight:
             return str(header)
     for parameter in route.query:
-        if not parameter.holds(request.parameter(parameter.name)):
+        if not parameter.holds(reading.parameters.get(parameter.name)):
             return str(parameter)
     return None
 
 
-def _preflight(route: Route, request: Request) -> bool:
+def _preflight(route: Route, reading: _Reading) -> bool:
     """Whether it is a browser's question if the route may be called: it has neither its method nor its headers yet."""
-    if route.cors is None or request.method != "OPTIONS" or request.header(_ORIGIN) is None:
+    if route.cors is None or reading.request.method != "OPTIONS" or _ORIGIN not in reading.headers:
         return False
-    asked = request.header(_ASKED_METHOD)
+    asked = reading.headers.get(_ASKED_METHOD)
     return asked is not None and (not route.methods or asked in route.methods)
 
 
-def _verdict(route: Route, request: Request, passed: tuple[Passed, ...]) -> Verdict:
+def _verdict(route: Route, reading: _Reading, passed: tuple[Passed, ...]) -> Verdict:
     because, default = tuple(_conditions(route)), defaults.is_default(route)
-    if route.cors is not None and _preflight(route, request) and route.cors.allows(request.header(_ORIGIN) or ""):
+    if route.cors is not None and _preflight(route, reading) and route.cors.allows(reading.headers.get(_ORIGIN, "")):
         return Verdict(route, default, preflight=True, because=because, passed=passed)
     if route.redirect is not None:
-        location = _location(route, route.redirect, request)
+        location = _location(route, route.redirect, reading)
         return Verdict(route, default, (), "", route.redirect.status, location, because=because, passed=passed)
     whole = sum(target.weight for target in route.to)
     to = tuple(Destination(target.to, target.weight / whole) for target in route.to if target.weight)
-    path = paths.rewritten(route, request.target) + request.query
+    path = paths.rewritten(route, reading.target) + reading.query
     return Verdict(route, default, to, path, because=because, passed=passed)
 
 
@@ -167,16 +191,17 @@ def _conditions(route: Route) -> Iterator[str]:
     yield from map(str, route.query)
 
 
-def _location(route: Route, redirect: Redirect, request: Request) -> str:
+def _location(route: Route, redirect: Redirect, reading: _Reading) -> str:
+    request = reading.request
     scheme = redirect.scheme or request.scheme
     host = redirect.host or _kept(request, scheme, redirect.port)
     port = f":{redirect.port}" if redirect.port else ""
-    path = request.target
+    path = reading.target
     if redirect.path:
         path = redirect.path
     elif redirect.prefix:
         path = paths.replaced(route.path.stem, redirect.prefix, path)
-    return f"{scheme}://{host}{port}{path}{request.query}"
+    return f"{scheme}://{host}{port}{path}{reading.query}"
 
 
 def _kept(request: Request, scheme: str, port: int | None) -> str:

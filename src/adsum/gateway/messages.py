@@ -12,11 +12,27 @@ from google.protobuf.message import Message
 
 OWNER: Final = "adsum"
 """The namespace of our metadata in Envoy's messages."""
+_LENGTH_DELIMITED: Final = 2
+"""How protobuf encodes messages (protobuf.dev, "Encoding")."""
 
 
 def serialized(message: Message) -> bytes:
     """The bytes of a message: the same for the same content, also where it has maps."""
     return message.SerializeToString(deterministic=True)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A message's bytes as a field of another: what is made of such needs no copies of messages."""
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def seconds(length: float) -> Duration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from adsum.gateway import patterns
 from adsum.gateway.matches import MatchKind
 from adsum.gateway.routes import Route
 
@@ -44,8 +45,7 @@ def rewritten(route: Route, path: str) -> str:
     if route.path.kind is MatchKind.PREFIX:
         return replaced(route.path.stem, route.rewrite, path)
     if route.path.kind is MatchKind.REGEX:
-        found = re.fullmatch(route.path.value, path, re.ASCII)
-        groups = found.groups() if found else ()
+        groups = patterns.captured(route.path.value, path) or ()
         return _GROUP.sub(lambda group: groups[int(group[1]) - 1] or "", route.rewrite)
     return route.rewrite
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
-from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.intent import DEFAULTS, NO_INTENT, Intent
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import Policy, Upstream
+
+
+@lru_cache(maxsize=DEFAULTS)
+def _whole(service: str) -> Mapping[str, Selector]:
+    return MappingProxyType({service: Selector(service)})
 
 
 class Plan:
@@ -23,9 +31,9 @@ class Plan:
         self.services = frozenset(self._selectors)
         """The services that routes lead to; known or not, there is an answer for them."""
 
-    def selectors(self, service: str) -> dict[str, Selector]:
+    def selectors(self, service: str) -> Mapping[str, Selector]:
         """By name, what gateways reach of the service: all of it, and what routes select."""
-        return self._selectors.get(service) or {service: Selector(service)}
+        return self._selectors.get(service) or _whole(service)
 
     def upstream(self, service: str) -> Upstream:
         return self.intent.upstream(service)

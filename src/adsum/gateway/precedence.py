@@ -7,6 +7,7 @@ regex comes before prefixes, as in Envoy Gateway: behind them, a catch-all would
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,22 +17,44 @@ from adsum.gateway.routes import Route
 
 _PATHS: Final = {MatchKind.EXACT: 0, MatchKind.REGEX: 1, MatchKind.PREFIX: 2}
 
+ANYWHERE: Final = (2, 0)
+"""The rank of a route without hosts: after all that have some."""
+
 _Key = tuple[int, tuple[int, int], tuple[int, int], bool, int, int, str]
 
 
-def ordered(routes: Iterable[Route], host: str) -> list[Route]:
-    """The routes that take that host, or all that a host pattern takes, in the order in which they are asked."""
-    keyed: list[tuple[_Key, Route]] = []
-    for route in routes:
-        rank = hosts.rank(route.hosts, host)
-        if rank is not None:
-            keyed.append((_key(route, rank), route))
-    return [route for _, route in sorted(keyed, key=lambda each: each[0])]
+class Order:
+    """Routes, found by host in the order in which they are asked: what that costs grows with those that are found."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._anywhere: list[tuple[_Key, Route]] = []
+        self._by_pattern: defaultdict[str, list[Route]] = defaultdict(list)
+        for route in routes:
+            if not route.hosts:
+                self._anywhere.append((_key(route, ANYWHERE), route))
+            for pattern in route.hosts:
+                self._by_pattern[pattern].append(route)
+        self._anywhere.sort(key=_keyed)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Every host pattern of a route, in order."""
+        return sorted(self._by_pattern)
+
+    def of(self, host: str) -> list[Route]:
+        """The routes that take that host, or all that a host pattern takes."""
+        found = {route.name: route for pattern in hosts.covering(host) for route in self._by_pattern.get(pattern, ())}
+        ranked = ((hosts.rank(route.hosts, host), route) for route in found.values())
+        keyed = [(_key(route, rank), route) for rank, route in ranked if rank is not None]
+        return [route for _, route in sorted((*self._anywhere, *keyed), key=_keyed)]
+
+    def anywhere(self) -> list[Route]:
+        """The routes that take every host."""
+        return [route for _, route in self._anywhere]
 
 
-def anywhere(routes: Iterable[Route]) -> list[Route]:
-    """The routes that take every host, in the order in which they are asked."""
-    return ordered((route for route in routes if not route.hosts), "")
+def _keyed(each: tuple[_Key, Route]) -> _Key:
+    return each[0]
 
 
 def _key(route: Route, rank: tuple[int, int]) -> _Key:

@@ -52,7 +52,11 @@ class Resource:
 
 def pack(kind: Kind, name: str, message: Any, revision: int) -> Resource:
     """Encode a resource; equal content always has equal bytes."""
-    content = messages.serialized(message)
+    return packed(kind, name, messages.serialized(message), revision)
+
+
+def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
+    """A resource whose content is encoded already."""
     version = blake2b(content, digest_size=VERSION_BYTES).hexdigest()
     delta = DeltaDiscoveryResponse()
     resource = delta.resources.add(name=name, version=version)

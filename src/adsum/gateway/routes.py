@@ -12,6 +12,7 @@ from adsum.gateway import hosts, patterns
 from adsum.gateway.actions import NO_EDITS, RETRIES, HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, Target
 from adsum.gateway.cors import Cors
 from adsum.gateway.matches import ANYWHERE, HeaderMatch, MatchKind, Path, QueryMatch, plain_path
+from adsum.gateway.selectors import Selector
 
 MAX_HOSTS: Final = 32
 MAX_METHODS: Final = 16
@@ -67,6 +68,11 @@ class Route:
     rate_limit: RateLimit | None = None
     hash: HashOn | None = None
     priority: int = 0
+
+    @property
+    def selectors(self) -> list[Selector]:
+        """Everything that it sends requests to."""
+        return [target.to for target in self.to] + ([self.mirror.to] if self.mirror is not None else [])
 
     def __post_init__(self) -> None:
         rules.instance_id("name", self.name)

@@ -42,7 +42,7 @@ HASHING: Final = frozenset({Policy.RING_HASH, Policy.MAGLEV})
 
 
 class Protocol(StrEnum):
-    """What instances are spoken to. `auto` goes by their schemes: HTTP/2 when all of them say grpc, grpcs or h2c."""
+    """What instances are spoken to. `auto` goes by the scheme of each: HTTP/2 if it is grpc, grpcs, h2 or h2c."""
 
     AUTO = "auto"
     HTTP1 = "http1"
@@ -103,7 +103,8 @@ class Tls:
     """How the certificates of https instances are verified.
 
     `ca` is a file at the gateway; "": what the gateway's system trusts. `name` is the name that is asked for and that
-    must stand in the certificate; "": the instance's own address, if that is a name.
+    must stand in the certificate; "": the instance's own address, a host name or an IP. No name is asked for then if
+    it is an IP.
     """
 
     verify: bool = True

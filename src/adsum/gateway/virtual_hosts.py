@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, precedence
+from adsum.gateway import defaults, messages, precedence
 from adsum.gateway.defaults import LOCAL
 from adsum.gateway.entries import entries
 from adsum.gateway.routes import Route
+from adsum.gateway.versions import ALL_HTTP1, Split, Splits
 
 NAME: Final = "routes"
 ANY: Final = "*"
@@ -23,9 +25,39 @@ SERVICES: Final = 16_384
 """How many services' default routes are kept ready: one more service comes while all the others stay."""
 
 
-def route_configuration(declared: Sequence[Route], services: Iterable[str], *, behind_proxy: bool) -> Any:
-    """Everything that a gateway routes; `services` are those that default routes are for.
+class Encoded:
+    """Envoy's routes for declared ones, as bytes: made once while a route and what it depends on stay as they are."""
 
+    def __init__(self, known: Mapping[str, _Known] = MappingProxyType({})) -> None:
+        self._known = dict(known)
+
+    def kept(self, routes: Iterable[Route]) -> Encoded:
+        """Those of these routes alone."""
+        known = self._known
+        return Encoded({each.name: known[each.name] for each in routes if each.name in known})
+
+    def of(self, route: Route, splits: Splits) -> bytes:
+        """The routes of a virtual host."""
+        relevant = tuple(splits.get(to.name, ALL_HTTP1) for to in route.selectors)
+        known = self._known.get(route.name)
+        if known is None or known.route is not route or known.splits != relevant:
+            host = components.VirtualHost(routes=entries(route, splits))
+            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host))
+        return known.content
+
+
+class _Known(NamedTuple):
+    route: Route
+    splits: tuple[Split, ...]
+    content: bytes
+
+
+def route_configuration(
+    declared: Sequence[Route], services: Iterable[str], splits: Splits, encoded: Encoded, *, behind_proxy: bool
+) -> bytes:
+    """Everything that a gateway routes, as a RouteConfiguration; `services` are those that default routes are for.
+
+    `splits`: how requests are shared between instances with other versions of HTTP, by the names of selectors.
     `behind_proxy`: what a proxy in front of the gateway says of the host that was asked for is believed.
     """
     known = sorted(services)
@@ -35,38 +67,36 @@ def route_configuration(declared: Sequence[Route], services: Iterable[str], *, b
     option = message.request_headers_to_add.add()
     option.header.key, option.header.value = FORWARDED_HOST, "%REQ(:AUTHORITY)%"
     option.append_action = option.ADD_IF_ABSENT if behind_proxy else option.OVERWRITE_IF_EXISTS_OR_ADD
-    patterns = sorted({pattern for route in declared for pattern in route.hosts})
-    for pattern in patterns:
-        message.virtual_hosts.append(_host(pattern, precedence.ordered(declared, pattern)))
-    by_path = [entry for service in known for entry in _by_path(service)]
-    if known and LOCALS not in patterns:
-        local = [entry for service in known for entry in _by_host(service)]
-        message.virtual_hosts.append(_host(LOCALS, precedence.anywhere(declared), local))
-    message.virtual_hosts.append(_host(ANY, precedence.anywhere(declared), by_path))
-    return message
+    order = precedence.Order(declared)
+    by_name = {route.name: encoded.of(route, splits) for route in declared}
+    anywhere = [by_name[route.name] for route in order.anywhere()]
+    parts = [messages.serialized(message)]
+    parts += [_host(pattern, [by_name[route.name] for route in order.of(pattern)]) for pattern in order.patterns]
+    if known and LOCALS not in order.patterns:
+        parts.append(_host(LOCALS, [*anywhere, *(_by_host(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    parts.append(_host(ANY, [*anywhere, *(_by_path(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    return b"".join(parts)
 
 
-def _host(pattern: str, routes: Sequence[Route], by_default: Iterable[Any] = ()) -> Any:
-    host = components.VirtualHost(name=pattern, domains=[pattern])
-    for route in routes:
-        host.routes.extend(entries(route))
-    host.routes.extend(by_default)
-    return host
-
-
-@lru_cache(maxsize=SERVICES)
-def _by_path(service: str) -> Sequence[Any]:
-    return tuple(entries(defaults.by_path(service)))
+def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
+    """The virtual host of that pattern, as a field of the configuration."""
+    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern]))
+    return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
 @lru_cache(maxsize=SERVICES)
-def _by_host(service: str) -> Sequence[Any]:
+def _by_path(service: str, split: Split) -> bytes:
+    return messages.serialized(components.VirtualHost(routes=entries(defaults.by_path(service), {service: split})))
+
+
+@lru_cache(maxsize=SERVICES)
+def _by_host(service: str, split: Split) -> bytes:
     """The service's default route by host, to stand with others in one virtual host.
 
     A virtual host for every service would have to repeat all the declared routes that take any host.
     """
-    made = tuple(entries(defaults.by_host(service)))
+    made = tuple(entries(defaults.by_host(service), {service: split}))
     for entry in made:
         authority = entry.match.headers.add(name=":authority")
         authority.string_match.safe_regex.regex = f"(?i:{re.escape(service + LOCAL)})(:[0-9]*)?"
-    return made
+    return messages.serialized(components.VirtualHost(routes=made))

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         RouteView,
         UpstreamList,
         UpstreamView,
+        meaning,
         written_route,
         written_upstream,
     )
@@ -69,6 +70,7 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
         "DestinationView": "verdict",
         "IntentBody": "declared",
         "Intents": "declared",
+        "meaning": "declared",
         "PassedView": "verdict",
         "RouteBody": "routes",
         "RouteList": "declared",
@@ -153,6 +155,7 @@ __all__ = [
     "Written",
     "decode",
     "encode",
+    "meaning",
     "written_route",
     "written_upstream",
 ]

@@ -16,7 +16,8 @@ T = TypeVar("T")
 MAX_TOLD: Final = 200
 """How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
 
-_AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_AT: Final = " - at `$"
+"""Stands before the path, at the end of the library's message. What was sent may stand before that, with more of it."""
 _MENTIONED = re.compile(r"(?P<how>unknown|required) field `(?P<name>[^`]*)`")
 
 
@@ -39,8 +40,8 @@ def decode(body: bytes | str, kind: type[T]) -> T:
 
 def _invalid(message: str, kind: object) -> Invalid:
     """What must be, with the path as a field, from the library's "Expected `int` <= 65535 - at `$.port`"."""
-    at = _AT.search(message)
-    problem, path = (message[: at.start()], at["path"]) if at else (message, "")
+    problem, at, path = message.rpartition(_AT)
+    problem, path = (problem, path.removesuffix("`").removeprefix(".")) if at else (message, "")
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         name = mentioned["name"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -19,6 +19,9 @@ from adsum.wire.lengths import within
 from adsum.wire.requests import Request
 from adsum.wire.routes import RouteBody
 from adsum.wire.upstreams import UpstreamBody
+
+MAX_READ: Final = 2 * MAX_DOCUMENTS
+"""Documents whose meaning is remembered; past it, the one that was asked for longest ago is read anew."""
 
 
 class IntentBody(Request, frozen=True):
@@ -105,36 +108,39 @@ def written_upstream(service: str, body: UpstreamBody) -> bytes:
     return encode(UpstreamBody.of(body.to_upstream(service)))
 
 
+@lru_cache(maxsize=MAX_READ)
+def meaning(title: Title, body: bytes) -> Route | Upstream | str:
+    """What a document says; a text tells why it can't be read."""
+    try:
+        if title.kind is DocumentKind.ROUTE:
+            return decode(body, RouteBody).to_route(title.name)
+        return decode(body, UpstreamBody).to_upstream(title.name)
+    except AdsumError as error:
+        return str(error)
+
+
 class Intents:
-    """What all documents together want of gateways, read once an edit."""
+    """What all documents together want of gateways. A document is read once, however often others change."""
 
     def __init__(self) -> None:
-        self._read: tuple[Documents | None, Intent] = (None, NO_INTENT)
+        self._latest: tuple[Documents | None, Intent] = (None, NO_INTENT)
         self.unreadable: dict[str, str] = {}
         """Documents that a later version wrote, and what is strange about them: they are left out."""
 
     def of(self, documents: Documents) -> Intent:
-        known, intent = self._read
+        known, intent = self._latest
         if known is not documents:
+            routes: list[Route] = []
+            upstreams: dict[str, Upstream] = {}
             self.unreadable = {}
-            intent = Intent(tuple(self._routes(documents)), MappingProxyType(self._upstreams(documents)))
-            self._read = documents, intent
+            for document in (*documents.kind(DocumentKind.ROUTE), *documents.kind(DocumentKind.UPSTREAM)):
+                read = meaning(document.title, document.body)
+                if isinstance(read, Route):
+                    routes.append(read)
+                elif isinstance(read, Upstream):
+                    upstreams[read.service] = read
+                else:
+                    self.unreadable[str(document.title)] = read
+            intent = Intent(tuple(routes), MappingProxyType(upstreams))
+            self._latest = documents, intent
         return intent
-
-    def _routes(self, documents: Documents) -> list[Route]:
-        routes = []
-        for document in documents.kind(DocumentKind.ROUTE):
-            try:
-                routes.append(decode(document.body, RouteBody).to_route(document.title.name))
-            except AdsumError as error:
-                self.unreadable[str(document.title)] = str(error)
-        return routes
-
-    def _upstreams(self, documents: Documents) -> dict[str, Upstream]:
-        upstreams = {}
-        for document in documents.kind(DocumentKind.UPSTREAM):
-            try:
-                upstreams[document.title.name] = decode(document.body, UpstreamBody).to_upstream(document.title.name)
-            except AdsumError as error:
-                self.unreadable[str(document.title)] = str(error)
-        return upstreams

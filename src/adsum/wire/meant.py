@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from msgspec import inspect
 
-_STEP = re.compile(r"\[[^]]*\]|[^.\[\]]+")
+_STEP = re.compile(r"\[[^\[\]]*\]|[^.\[\]]+")
 
 
 def meant(kind: object, path: str, name: str) -> str | None:

@@ -14,6 +14,7 @@ from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE
 from adsum.dialects.xds.refusals import Refused
 from adsum.dialects.xds.session import Session
 from adsum.gateway.resources import Kind
+from adsum.gateway.versions import Version
 from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, FakeClient, content, resource, resources
 
 ONE: Contents = {CDS: {"a": 1}, EDS: {"a": 1}, LDS: {"main": 1}, RDS: {"main": 1}}
@@ -458,3 +459,7 @@ def test_a_large_answer_comes_in_parts() -> None:
     assert len(said) > 1
     assert all(sum(map(len, each.resources.values())) <= MAX_RESPONSE for each in said)
     assert set(world.client.has[CDS]) == set(names)
+
+
+def test_a_gateway_may_name_a_cluster_of_each_version_for_ten_thousand_services_and_as_many_choices() -> None:
+    assert len(Version) * 20_000 <= MAX_NAMES

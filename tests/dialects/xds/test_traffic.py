@@ -89,6 +89,13 @@ async def test_counts_are_what_was_said_last_and_a_services_clusters_count_toget
     assert world.traffic.counts() == [("gw", "", 9, 9), ("gw", "orders", 10, 2)]
 
 
+async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
+    world = World(gw=("calls?h2", "calls?tag=canary&h2"))
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("calls?h2", _2xx=5), **_cluster("calls?tag=canary&h2", _2xx=1)))
+    assert world.traffic.by_service() == {"calls": Summary(6)}
+
+
 async def test_gateways_count_together_and_one_that_left_counts_no_more() -> None:
     world = World(a=("orders",), b=("orders",))
     one, other = world.stream(), world.stream()

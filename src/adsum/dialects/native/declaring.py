@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
 from adsum import wire
 from adsum.core import declarations
 from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
-from adsum.core.documents import Document, DocumentKind, Title
-from adsum.core.errors import UnknownDocument
+from adsum.core.documents import Document, DocumentKind, Documents, Title
+from adsum.core.errors import Invalid, UnknownDocument
+from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.gateway.matching import explain
 from adsum.ports import Clock
 from adsum.registry import Registry
 
+EXPLAIN_TIME: Final = 4.0
+"""Seconds to find out which route takes a request; a question that takes longer is refused."""
 _ROUTE, _UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
@@ -24,13 +31,16 @@ class Declaring:
         self._registry = registry
         self._clock = clock
         self._intents = wire.Intents()
+        """Read in the thread of `_questions` alone."""
+        self._questions = Apart()
+        self._lists = Apart()
 
     async def list_routes(self, _: Asked) -> Reply:
-        snapshot = self._registry.snapshot
-        return Reply(200, wire.encode(wire.RouteList.of(snapshot.epoch, snapshot.revision, snapshot.documents)))
+        return await self._listed(wire.RouteList.of)
 
     async def replace_intent(self, asked: Asked) -> Reply:
-        bodies = (await asked.body(wire.IntentBody)).to_bodies()
+        body = await asked.body(wire.IntentBody)
+        bodies = await self._lists.run(partial(_read, body))
         prune = asked.query.get("prune", False)
         return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), prune=prune))
 
@@ -47,13 +57,30 @@ class Declaring:
 
     async def check_route(self, asked: Asked) -> Reply:
         body = await asked.body(wire.CheckRouteBody)
-        intent, services = self._intents.of(self._registry.snapshot.documents), self._registry.snapshot.services
-        verdict = explain(intent, services, body.to_request(), default_routes=body.default_routes)
-        return Reply(200, wire.encode(wire.VerdictView.of(verdict)))
+        snapshot = self._registry.snapshot
+        request = body.to_request()
+
+        def answer(before_each: Callable[[], None]) -> bytes:
+            until = self._clock.now() + EXPLAIN_TIME
+
+            def in_time() -> None:
+                before_each()
+                if self._clock.now() > until:
+                    raise Invalid("url", f"takes over {EXPLAIN_TIME:g} s to compare with all routes: make it shorter")
+
+            verdict = explain(
+                self._intents.of(snapshot.documents),
+                snapshot.services,
+                request,
+                default_routes=body.default_routes,
+                before_each=in_time,
+            )
+            return wire.encode(wire.VerdictView.of(verdict))
+
+        return Reply(200, await self._questions.run(answer))
 
     async def list_upstreams(self, _: Asked) -> Reply:
-        snapshot = self._registry.snapshot
-        return Reply(200, wire.encode(wire.UpstreamList.of(snapshot.epoch, snapshot.revision, snapshot.documents)))
+        return await self._listed(wire.UpstreamList.of)
 
     async def read_upstream(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.UpstreamView.of(self._document(_UPSTREAM, asked.path["service"]))))
@@ -65,6 +92,14 @@ class Declaring:
 
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
+
+    async def _listed(self, of: Callable[[str, int, Documents], object]) -> Reply:
+        snapshot = self._registry.snapshot
+
+        def answer(_: Callable[[], None]) -> bytes:
+            return wire.encode(of(snapshot.epoch, snapshot.revision, snapshot.documents))
+
+        return Reply(200, await self._lists.run(answer))
 
     def _document(self, kind: DocumentKind, name: str) -> Document:
         document = self._registry.snapshot.documents.of.get(Title(kind, name))
@@ -81,3 +116,12 @@ class Declaring:
 
     def _caller(self, asked: Asked) -> Caller:
         return Caller(asked.actor, self._clock.wall())
+
+
+def _read(body: wire.IntentBody, before_each: Callable[[], None]) -> Mapping[Title, bytes]:
+    """What the documents say. Their meaning is found out here, too, so that it is known when they are in force."""
+    bodies = body.to_bodies()
+    for title, said in bodies.items():
+        before_each()
+        wire.meaning(title, said)
+    return bodies

@@ -19,6 +19,7 @@ from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refused, malformed
 from adsum.dialects.xds.stream import Call
 from adsum.gateway.resources import Kind
+from adsum.gateway.versions import Version, cluster_name
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0
@@ -201,4 +202,5 @@ def _service(cluster: str) -> str:
 
 
 def _is_told(cluster: str, told: Gateways) -> bool:
-    return told.find(Kind.CLUSTER, _service(cluster)) is not None
+    names = (cluster_name(_service(cluster), version) for version in Version)
+    return any(told.find(Kind.CLUSTER, name) is not None for name in names)
