@@ -38,8 +38,8 @@ class Intent:
         return self.upstreams.get(service) or Upstream(service)
 
     def selectors(self) -> dict[str, Selector]:
-        """Everything that some route sends requests to, by name."""
-        return {selector.name: selector for route in self.routes for selector in _named(route)}
+        """Everything that some route sends requests to, by the name of its cluster."""
+        return {selector.cluster: selector for route in self.routes for selector in _named(route)}
 
     def policies(self) -> dict[str, Policy]:
         """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -94,9 +95,17 @@ def _read(name: object, value: object) -> object:
 def split(field: str, address: str) -> tuple[str, int]:
     """IP and port of a listening address. Raises `Invalid`."""
     parts = _LISTEN.fullmatch(address)
-    if parts is None or int(parts["port"]) > 65_535:
+    if parts is None or int(parts["port"]) > 65_535 or not _is_ip(parts["ipv6"] or parts["ipv4"]):
         raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {shown(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 _KINDS: Final[Mapping[str, type]] = {
