@@ -35,7 +35,7 @@ class Reporting:
     async def write(self, message: bytes) -> None:
         self.heard.append(message)
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.refused = f"{code}: {words}"
 
     def cut(self, words: str) -> None:

@@ -52,7 +52,7 @@ class FakeCall:
         await self.free.wait()
         self.heard.append(decode(message, delta=True))
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.ended = f"{code}: {words}"
 
     def cut(self, words: str) -> None:

@@ -32,7 +32,7 @@ class Saying:
     async def write(self, message: bytes) -> None:
         raise AssertionError
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.refused = f"{code}: {words}"
 
     def cut(self, words: str) -> None:

@@ -78,7 +78,7 @@ class Loads:
                 self._take(said)
                 await self._clock.sleep(pace.pause(self._clock.now()))
         except Refused as refusal:
-            await call.refuse(refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
         except ConnectionError:
             pass
 

@@ -47,8 +47,8 @@ class Call(Protocol):
         """
         ...
 
-    async def refuse(self, code: str, words: str) -> None:
-        """End the call with that status."""
+    def refuse(self, code: str, words: str) -> None:
+        """Have the call end with that status, once what is being written is taken."""
         ...
 
     def cut(self, words: str) -> None:
@@ -111,7 +111,7 @@ class Stream:
             await self._read()
         except AdsumError as refusal:
             code = refusal.code if isinstance(refusal, Refused) else "RESOURCE_EXHAUSTED"
-            await self.call.refuse(code, str(refusal))
+            self.call.refuse(code, str(refusal))
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)

@@ -58,7 +58,7 @@ class Streams:
     async def speak(self, call: Call, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
         if len(self._all) >= MAX_STREAMS:
-            await call.refuse("RESOURCE_EXHAUSTED", "this node has as many streams as it can hold")
+            call.refuse("RESOURCE_EXHAUSTED", "this node has as many streams as it can hold")
             return
         stream = Stream(self, call, variant)
         self._all[stream] = None

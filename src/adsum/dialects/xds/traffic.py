@@ -104,7 +104,7 @@ class Traffic:
                 self._take(node, call, said)
                 await self._clock.sleep(pace.pause(self._clock.now()))
         except Refused as refusal:
-            await call.refuse(refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
         except ConnectionError:
             pass
         finally:
