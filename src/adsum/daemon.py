@@ -213,6 +213,7 @@ class Daemon:
             condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
+            refused=self._control.refused(),
             traffic=self._control.traffic(),
         )
 

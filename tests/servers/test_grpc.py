@@ -101,7 +101,6 @@ class Talk:
         finally:
             self.gone.set()
 
-
     def _end(self, call: Call, writing: asyncio.Task[None], *, refused: bool) -> None:
         if refused:
             call.refuse("INVALID_ARGUMENT", "no such word")

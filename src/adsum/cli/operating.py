@@ -140,6 +140,9 @@ def status(loaded: Settings, as_json: bool) -> None:
         if node.gateways:
             output.line("")
             output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "REJECTS"), _gateways(node))
+        if node.refused:
+            output.line("")
+            output.table(("REFUSED", "FROM", "LAST", "TIMES", "WHY"), _refused(node))
         if node.traffic:
             output.line("")
             output.table(("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MOST]])
@@ -189,6 +192,14 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
             "; ".join(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())),
         )
         for each in node.gateways
+    ]
+
+
+def _refused(node: wire.NodeStatus) -> list[tuple[str, ...]]:
+    """Clients whose streams the node ended of late."""
+    return [
+        (each.node or "(unnamed)", each.peer, output.ago(each.at), str(each.count), f"{each.code}: {each.reason}")
+        for each in node.refused
     ]
 
 

@@ -15,7 +15,7 @@ from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
 from adsum.dialects.xds.knowledge import KindStatus, Rejections, StreamStatus
 from adsum.dialects.xds.pauses import Pauses
 from adsum.dialects.xds.publisher import Publisher
-from adsum.dialects.xds.refusals import malformed
+from adsum.dialects.xds.refusals import Refusals, exhausted, malformed
 from adsum.dialects.xds.session import Session
 from adsum.dialects.xds.stream import Call, Joined, Stream
 from adsum.gateway.resources import Kind
@@ -43,6 +43,7 @@ class Streams:
         self._waiting: deque[Stream] = deque()
         self._turn: asyncio.Handle | None = None
         self.rejections = Rejections()
+        self.refusals = Refusals(clock)
         self._pushes = 0
         self.shed = 0
         """How many were cut off because they did not read."""
@@ -58,7 +59,9 @@ class Streams:
     async def speak(self, call: Call, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
         if len(self._all) >= MAX_STREAMS:
-            call.refuse("RESOURCE_EXHAUSTED", "this node has as many streams as it can hold")
+            refusal = exhausted(f"this node has {MAX_STREAMS} streams, as many as it can hold")
+            self.refusals.add("", call.peer, refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
             return
         stream = Stream(self, call, variant)
         self._all[stream] = None
@@ -114,6 +117,10 @@ class Streams:
         """See `Desk`."""
         self.rejections.add(kind, node.id, words)
 
+    def refused(self, stream: Stream, code: str, reason: str) -> None:
+        """See `Desk`."""
+        self.refusals.add(stream.node, stream.call.peer, code, reason)
+
     def tell(self, sessions: Iterable[Session]) -> None:
         """Tell these what is new: some at once, of many the rest after others had their turn."""
         self._waiting.extend(self._of[session] for session in sessions if session in self._of)
@@ -140,7 +147,7 @@ class Streams:
                 break
             unsent -= stream.unsent
             self.shed += 1
-            _log.warning("%s does not read what it is told, and is cut off", stream.call.peer)
+            self.refused(stream, "UNAVAILABLE", "it does not read what is sent to it")
             stream.call.cut("what was said was not read")
         self.tell([session for session in self._of if session.held])
 

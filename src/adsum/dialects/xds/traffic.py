@@ -16,12 +16,14 @@ from adsum.dialects.xds.bounds import MAX_FIGURES, MAX_NODE
 from adsum.dialects.xds.figures import ALL, Answers, Running, Times, figures, parsed
 from adsum.dialects.xds.latencies import Latencies, quantile
 from adsum.dialects.xds.pace import Pace
-from adsum.dialects.xds.refusals import Refused, malformed
+from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
 from adsum.gateway.resources import Kind
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0
+_ELSEWHERE: Final = "UNAVAILABLE"
+"""The status that sends a gateway to the node that hears it; it is no fault of anybody."""
 
 
 class Summary(NamedTuple):
@@ -61,10 +63,11 @@ class _Gateway:
 class Traffic:
     """Keeps what gateways say while they say it."""
 
-    def __init__(self, clock: Clock, told: Callable[[str], Gateways | None]) -> None:
+    def __init__(self, clock: Clock, told: Callable[[str], Gateways | None], refusals: Refusals) -> None:
         """`told` is what a gateway of that id is told here; None: it is not."""
         self._clock = clock
         self._told = told
+        self._refusals = refusals
         self._of: dict[str, _Gateway] = {}
         self._count = 0
 
@@ -104,6 +107,8 @@ class Traffic:
                 self._take(node, call, said)
                 await self._clock.sleep(pace.pause(self._clock.now()))
         except Refused as refusal:
+            if refusal.code != _ELSEWHERE:
+                self._refusals.add(node, call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
         except ConnectionError:
             pass
@@ -128,7 +133,7 @@ class Traffic:
     def _take(self, node: str, call: Call, said: Any) -> None:
         told = self._told(node)
         if told is None:
-            raise Refused("UNAVAILABLE", "figures are heard by the node that tells the gateway what to do")
+            raise Refused(_ELSEWHERE, "figures are heard by the node that tells the gateway what to do")
         gateway = self._of.setdefault(node, _Gateway(call))
         if gateway.call is not call:
             return

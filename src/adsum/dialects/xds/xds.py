@@ -47,8 +47,8 @@ class Xds:
         self._watch: Watch | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
-        self.loads = Loads(clock, lambda service: service in registry.snapshot.services)
-        self.traffic = Traffic(clock, self.streams.told)
+        self.loads = Loads(clock, lambda service: service in registry.snapshot.services, self.streams.refusals)
+        self.traffic = Traffic(clock, self.streams.told, self.streams.refusals)
         self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
             {
                 f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),

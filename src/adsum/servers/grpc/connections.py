@@ -6,10 +6,11 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-_DESCRIPTORS: Final = "/dev/fd"
+_DESCRIPTORS: Final = Path("/dev/fd")
 """Lists the descriptors of this process, on Linux, macOS and the BSDs."""
 
 
@@ -19,9 +20,9 @@ def close(peer: str) -> bool:
     Looks at every descriptor of the process: call it in a thread.
     """
     found = False
-    for name in os.listdir(_DESCRIPTORS):
+    for each in list(_DESCRIPTORS.iterdir()):
         with suppress(OSError, ValueError):
-            number = int(name)
+            number = int(each.name)
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 found = _shut_if(number, unquote(peer)) or found
     return found
