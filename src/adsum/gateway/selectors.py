@@ -82,6 +82,11 @@ class Selector:
         )
 
 
+def service_of(cluster: str) -> str:
+    """The service that a cluster of that name is of."""
+    return cluster.partition("?")[0]
+
+
 def _pairs(sign: str, tags: Iterable[str], metadata: Mapping[str, str]) -> Iterator[str]:
     for tag in sorted(tags):
         yield f"tag{sign}{quote(tag, safe='')}"

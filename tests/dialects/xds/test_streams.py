@@ -16,7 +16,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from adsum.core import decisions
 from adsum.core.catalog import Snapshot
 from adsum.core.decisions import Caller
-from adsum.core.model import Instance, Registration
+from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.dialects.xds import Xds, addresses
 from adsum.dialects.xds.bounds import BURST, MAX_NAME, PACE, SAFE, SETTLING, STALL
 from adsum.dialects.xds.pace import Pace
@@ -32,6 +32,10 @@ CALLER = Caller("tester", 0.0)
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 LONG = 30.0
 LONG_NAME = f"a name or version may have at most {MAX_NAME} characters"
+
+
+def _drain(service: str, id: str) -> decisions.Decision:
+    return decisions.overridden(Key(service, id), Override(Status.DRAINING, "tester"), "", CALLER)
 
 
 class FakeCall:
@@ -346,6 +350,31 @@ async def test_what_has_not_come_back_after_a_while_is_taken_away(world: World) 
         (EDS, ["orders"], []),
         (CDS, [], ["orders"]),
     ]
+
+
+async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves_is_heard_of(world: World) -> None:
+    await world.registry.start()
+    for id in ("a", "bb"):
+        await world.register(id)
+        await world.register(id, "users")
+    call = world.call()
+    await call.connect()
+    await call.ask(EDS, "users")
+    await call.ack()
+    before = len(call.heard)
+    world.store.wipe("e2")
+    await world.register("a")
+    await world.register("a", "users")
+    assert call.heard[before:] == []
+    await asyncio.sleep(2 * SAFE)
+    revision = await world.write(_drain("users", "a"))
+    assert [(said.kind, list(said.resources)) for said in call.heard[before:]] == [(EDS, ["users"])]
+    assert await world.registry.watches.settled("users", revision, 0.0) == 1
+    await call.ack()
+    await asyncio.sleep(2 * SAFE)
+    assert await world.registry.watches.settled("users", revision, 0.0) == 0
+    await world.clock.advance(SETTLING + 2.0)
+    assert list(call.heard[-1].resources) == ["orders"]
 
 
 async def test_a_name_is_told_once_it_is_resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

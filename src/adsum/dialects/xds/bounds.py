@@ -37,8 +37,8 @@ MAX_UNSENT: Final = 256 * 1024 * 1024
 HOLD: Final = 5.0
 """Seconds for which listeners and routes wait for what they name to be acknowledged; then they are sent anyway."""
 SETTLING: Final = 30.0
-"""Seconds after a start with an empty catalog in which nothing is taken from clients that bring along what they know:
-instances come back by themselves, and registrars ask after themselves about every 10 s."""
+"""Seconds after a start with an empty catalog, or after another epoch began, in which nothing is taken from clients
+that know something: instances come back by themselves, and registrars ask after themselves about every 10 s."""
 SAFE: Final = 0.1
 """Seconds from a client's ACK until it counts as routing by what it acknowledged: an ACK says that the configuration
 was taken, and its workers take theirs a moment later (measured: requests arrive for up to 3 ms more)."""

@@ -20,6 +20,7 @@ from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_NODE, MAX_PLACES
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
+from adsum.gateway.selectors import service_of
 from adsum.ports import Clock
 
 _ASKED: Final[bytes] = LoadStatsResponse(
@@ -87,7 +88,7 @@ class Loads:
     def _take(self, said: Any) -> None:
         for cluster in said.cluster_stats:
             # The clusters of a service, chosen by tag or metadata, count together.
-            service = cluster.cluster_name.partition("?")[0]
+            service = service_of(cluster.cluster_name)
             for part in cluster.upstream_locality_stats:
                 for endpoint in part.upstream_endpoint_stats:
                     self._take_place(service, endpoint)

@@ -19,6 +19,7 @@ from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
 from adsum.gateway.resources import Kind
+from adsum.gateway.selectors import service_of
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0
@@ -164,7 +165,7 @@ class Traffic:
                     del gateway.by_cluster[cluster]
                     self._count -= 1
                 else:
-                    yield node, _service(cluster), kept
+                    yield node, service_of(cluster), kept
 
     def _summary(self, parts: Iterable[_Kept]) -> Summary:
         requests = errors = 0
@@ -200,10 +201,5 @@ def _note(kept: _Kept, figure: Answers | Times, now: float) -> None:
     kept.latencies.add(figure.counts, now)
 
 
-def _service(cluster: str) -> str:
-    """The clusters of a service, chosen by tag or metadata, count together."""
-    return cluster.partition("?")[0]
-
-
 def _is_told(cluster: str, told: Gateways) -> bool:
-    return told.find(Kind.CLUSTER, _service(cluster)) is not None
+    return told.find(Kind.CLUSTER, service_of(cluster)) is not None

@@ -99,7 +99,10 @@ class Xds:
             self._publish()
 
     def _publish(self) -> None:
+        before = self._publisher.epoch
         told = self._publisher.publish(self._registry.snapshot, self._addresses.known, self._clock.now())
+        if before and self._publisher.epoch != before:
+            self.streams.recall()
         if told is None:
             self.streams.tell_all()
         else:
