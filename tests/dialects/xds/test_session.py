@@ -469,7 +469,7 @@ def test_who_leaves_is_left_out_at_once_whoever_has_not_come_back(world: World) 
     world.publish(SOME)
     assert _is_current(client), "nobody who left is in what it keeps"
     world.audience.departed = {"a"}
-    world.publish({**SOME, EDS: {"a": 0}})
+    world.publish({**SOME, EDS: {"a": 2}})
     assert not _is_current(client)
     said = client.hear()
     assert said is not None
@@ -478,6 +478,18 @@ def test_who_leaves_is_left_out_at_once_whoever_has_not_come_back(world: World) 
     client.ack(EDS)
     assert _is_current(client)
     assert client.hear() is None, "the other one is still kept as it was"
+
+
+def test_nobody_is_left_without_an_instance_because_one_left_before_the_others_came_back(world: World) -> None:
+    client = _comes_back(world)
+    world.publish(SOME)
+    world.audience.departed = {"a"}
+    world.publish({**SOME, EDS: {"a": 0}})
+    assert client.hear() is None
+    assert not _is_current(client), "it may go on calling the one that left, and has not said that it does not"
+    world.publish({**SOME, EDS: {"a": 2}})
+    client.settle()
+    assert _is_current(client)
 
 
 def test_an_assignment_of_a_selector_is_its_services(world: World) -> None:

@@ -366,13 +366,9 @@ async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves
     await world.register("a")
     await world.register("a", "users")
     assert call.heard[before:] == []
-    await asyncio.sleep(2 * SAFE)
-    revision = await world.write(_drain("users", "a"))
+    await world.write(_drain("users", "a"))
     assert [(said.kind, list(said.resources)) for said in call.heard[before:]] == [(EDS, ["users"])]
-    assert await world.registry.watches.settled("users", revision, 0.0) == 1
     await call.ack()
-    await asyncio.sleep(2 * SAFE)
-    assert await world.registry.watches.settled("users", revision, 0.0) == 0
     await world.clock.advance(SETTLING + 2.0)
     assert list(call.heard[-1].resources) == ["orders"]
 

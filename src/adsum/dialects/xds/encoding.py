@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from envoy.config.core.v3.health_check_pb2 import DRAINING, UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
@@ -14,6 +15,8 @@ from adsum.gateway.resources import Kind, Resource, pack
 
 _HEADS: Final = 1_024
 """How many heads are remembered: all streams that are told one thing at one publication share theirs."""
+_IDLE: Final = frozenset({UNHEALTHY, DRAINING})
+"""The health of endpoints that get no calls."""
 _EMPTY: Final = 32_768
 """Names whose empty assignments are remembered: after a restart every client is asked about all that it has."""
 
@@ -46,6 +49,14 @@ def _sotw_head(kind: Kind, nonce: str, revision: int) -> bytes:
 def nobody(name: str) -> Resource:
     """An assignment without endpoints, for one that is gone: clients ignore that an assignment was removed."""
     return pack(Kind.ASSIGNMENT, name, ClusterLoadAssignment(cluster_name=name), 0)
+
+
+@lru_cache(_HEADS)
+def is_deserted(assignment: bytes) -> bool:
+    """Whether nobody in an assignment, encoded for delta, takes calls: it is empty, or they are yet to start."""
+    said = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
+    localities = ClusterLoadAssignment.FromString(said.value).endpoints
+    return all(each.health_status in _IDLE for locality in localities for each in locality.lb_endpoints)
 
 
 @lru_cache(_EMPTY)

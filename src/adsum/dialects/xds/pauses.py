@@ -23,10 +23,6 @@ class Pauses:
         if self._timer is None:
             self._timer = loop.call_later(SAFE, self._over)
 
-    def clear(self) -> None:
-        """Forget what waits: it is of an epoch that is over."""
-        self._waiting.clear()
-
     def close(self) -> None:
         """Acknowledge nothing more; idempotent."""
         self._waiting.clear()

@@ -167,22 +167,30 @@ class Session:
         return self._current
 
     def _is_current(self) -> bool:
-        """See `is_current`. What is withheld counts as acknowledged: nobody in it has left, as far as is known."""
         if not self._place.number:
             return False
         assignments = self._subscriptions.get(Kind.ASSIGNMENT)
         if self._withholds_all():
-            if assignments is None or assignments.flight is not None or assignments.owed - self._withheld():
-                return False
-            return not (assignments.rejected or self._awaited)
-        for subscription in self._subscriptions.values():
-            owed = subscription.owed - self._withheld() if subscription is assignments else subscription.owed
-            if subscription.flight is not None or owed or subscription.unanswered:
-                return False
+            return assignments is not None and self._is_acknowledged(assignments) and not self._awaited
+        if not all(map(self._is_acknowledged, self._subscriptions.values())):
+            return False
         if assignments is None:
             clusters = self._subscriptions.get(Kind.CLUSTER)
             return not self.returning or (clusters is not None and not clusters.has)
-        return not (assignments.rejected or self._awaited)
+        return not self._awaited
+
+    def _is_acknowledged(self, subscription: Subscription) -> bool:
+        """Whether the client has taken all there is to say of a kind.
+
+        An assignment that is withheld counts as taken while nobody in it has left, as far as is known. Kinds other than
+        assignments may be rejected.
+        """
+        if subscription.flight is not None or subscription.unanswered:
+            return False
+        if subscription.kind is not Kind.ASSIGNMENT:
+            return not subscription.owed
+        kept = {name for name in self._withheld() if not self._place.has_departures(name)}
+        return not (subscription.rejected or subscription.owed - kept)
 
     def _say(self, kind: Kind, *, removing: bool = False) -> bytes | None:
         subscription = self._subscriptions.get(kind)
@@ -251,7 +259,8 @@ class Session:
         """Assignments that the client keeps as it has them: ours may lack instances that have not come back yet.
 
         Until the epoch has settled. One is said before that if it says what the client has, or if an instance of its
-        service leaves: that must be heard at once, even though those that have not come back are then missing.
+        service leaves: that must be heard at once, even though those that have not come back are then missing; unless
+        nobody else is there to take the calls.
         """
         if not (self._brought and self._place.settling):
             return _NONE
@@ -262,7 +271,9 @@ class Session:
         subscription, place = self._subscriptions.get(Kind.ASSIGNMENT), self._place
         if subscription is not None and not subscription.covers(name):
             return False
-        if place.has_departures(name) or version in encoding.empty(name):
+        if version in encoding.empty(name):
             return False
         assignment = place.find(Kind.ASSIGNMENT, name)
-        return assignment is None or assignment.version != version
+        if assignment is None or not place.has_departures(name):
+            return assignment is None or assignment.version != version
+        return encoding.is_deserted(assignment.delta)

@@ -132,12 +132,9 @@ class Streams:
         self.tell(list(self._of))
 
     def recall(self) -> None:
-        """Another epoch begins; before anybody is told what is in it. Nobody routes by one of its revisions yet."""
-        self._pauses.clear()
-        for session, stream in self._of.items():
+        """Another epoch begins; before anybody is told what is in it."""
+        for session in self._of:
             session.recall()
-            if stream.joined is not None:
-                stream.joined.watch.applied = 0
 
     def settle(self) -> None:
         """A publication is out: who has nothing to be told of it has applied it already."""
