@@ -79,6 +79,10 @@ class Admin:
                 running[figure] += value
         return Traffic(running["downstream_rq_active"], running["downstream_cx_active"])
 
+    async def set_runtime(self, key: str, value: int) -> None:
+        """Change a value that its routes depend on; a new Envoy begins without it."""
+        await self._post(f"/runtime_modify?{key}={value}")
+
     async def let_go(self) -> None:
         """Answer `/readyz` with 503, and end every connection with the answer to its next request."""
         await self._post("/healthcheck/fail")

@@ -19,7 +19,7 @@ KEEPALIVE: Final = 30.0
 """Seconds of silence after which a peer is asked whether it is still there."""
 KEEPALIVE_TIMEOUT: Final = 10.0
 """Seconds that it may take to answer; then its connection is closed."""
-PING_INTERVAL: Final = 5.0
+PING_INTERVAL: Final = 2.0
 """Seconds that peers leave between their own such questions; who asks more often is turned away."""
 HANDSHAKE: Final = 10.0
 """Seconds in which a connection must say that it speaks HTTP/2; then it is closed."""
