@@ -19,17 +19,24 @@ WORDS = "a name or version may have at most 512 characters"
 
 def test_a_registry_is_lost_after_a_while_and_heard_again_at_once() -> None:
     hearing = Hearing(100.0)
-    assert not hearing.look(100.0 + LOST_AFTER - 0.1, connected=False, refused_at=NEVER)
-    assert not hearing.is_lost
-    assert hearing.look(100.0 + LOST_AFTER, connected=False, refused_at=NEVER)
-    assert hearing.look(121.0, connected=True, refused_at=NEVER)
-    assert not hearing.look(122.0, connected=True, refused_at=NEVER)
+    assert not hearing.look(100.0 + LOST_AFTER - 0.1, connected=False, received=0, refused_at=NEVER)
+    assert hearing.look(100.0 + LOST_AFTER, connected=False, received=0, refused_at=NEVER)
+    assert hearing.look(121.0, connected=True, received=5, refused_at=NEVER)
+    assert not hearing.look(122.0, connected=True, received=9, refused_at=NEVER)
+
+
+def test_a_registry_that_hangs_is_lost_although_its_connection_stands() -> None:
+    hearing = Hearing(0.0)
+    assert not hearing.look(1.0, connected=True, received=9, refused_at=NEVER)
+    assert not hearing.look(LOST_AFTER, connected=True, received=9, refused_at=NEVER)
+    assert hearing.look(1.0 + LOST_AFTER, connected=True, received=9, refused_at=NEVER)
+    assert hearing.is_lost
 
 
 def test_a_registry_that_ends_every_stream_is_not_heard() -> None:
     hearing = Hearing(0.0)
     for second in range(1, math.ceil(LOST_AFTER) + 1):
-        hearing.look(float(second), connected=True, refused_at=second - 0.5)
+        hearing.look(float(second), connected=True, received=second, refused_at=second - 0.5)
     assert hearing.is_lost
 
 

@@ -13,12 +13,23 @@ Declaration = Callable[[Basis], list[Edit]]
 """A request about documents, waiting for the freshest basis to be decided on."""
 
 
-def declared(title: Title, body: bytes, caller: Caller) -> Declaration:
-    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be."""
+Admit = Callable[[Documents], None]
+"""Raises `Invalid` for documents that can't stand together."""
+
+
+def anything(documents: Documents) -> None:
+    """Admits all documents."""
+
+
+def declared(title: Title, body: bytes, caller: Caller, admit: Admit = anything) -> Declaration:
+    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be.
+
+    `admit` judges the documents that there are then.
+    """
     document = Document(title, body, caller.why(Cause.DECLARED))
 
     def decide(basis: Basis) -> list[Edit]:
-        return _bounded(basis.documents, _edits(basis.documents, document))
+        return _bounded(basis.documents, _edits(basis.documents, document), admit)
 
     return decide
 
@@ -32,7 +43,9 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
     return decide
 
 
-def replaced(kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller) -> Declaration:
+def replaced(
+    kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller, admit: Admit = anything
+) -> Declaration:
     """From now on these are all the documents of those kinds. Raises what `declared` raises."""
     documents = [Document(title, body, caller.why(Cause.DECLARED)) for title, body in bodies.items()]
 
@@ -43,7 +56,7 @@ def replaced(kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], cal
             if title.kind in kinds and title not in bodies
         ]
         put = [edit for document in documents for edit in _edits(basis.documents, document)]
-        return _bounded(basis.documents, left + put)
+        return _bounded(basis.documents, left + put, admit)
 
     return decide
 
@@ -55,9 +68,11 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
     return [Edit(document.title, document, document.why)]
 
 
-def _bounded(known: Documents, edits: list[Edit]) -> list[Edit]:
+def _bounded(known: Documents, edits: list[Edit], admit: Admit) -> list[Edit]:
     new = sum(edit.document is not None and edit.title not in known.of for edit in edits)
     gone = sum(edit.document is None for edit in edits)
     if new and len(known.of) + new - gone > MAX_DOCUMENTS:
         raise CatalogFull(f"there are already {len(known.of)} documents, and at most {MAX_DOCUMENTS}")
+    if edits:
+        admit(known.with_edits(known.revision, edits))
     return edits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
+from adsum.envoy.figures import RECEIVED
 
 ANSWER: Final = 5.0
 """Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""
@@ -69,6 +71,10 @@ class Admin:
     async def connected(self) -> bool:
         """Whether a registry node talks to it."""
         return (await self._figures("^control_plane.connected_state$")).get("control_plane.connected_state", 0) == 1
+
+    async def received(self) -> int:
+        """How many bytes came from registry nodes so far."""
+        return (await self._figures(f"^{re.escape(RECEIVED)}$")).get(RECEIVED, 0)
 
     async def traffic(self) -> Traffic:
         """The requests that run and the connections that are open."""

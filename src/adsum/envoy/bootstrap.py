@@ -11,15 +11,13 @@ from typing import Any, Final
 
 from adsum.core.heartbeats import HEARTBEAT
 from adsum.envoy import certificate, monitor
-from adsum.envoy.figures import stats_config
+from adsum.envoy.figures import REGISTRY, stats_config
 from adsum.envoy.keepsake import Told
 from adsum.envoy.plan import Place, Plan
 from adsum.gateway.shape import Shape
 
 CLUSTER: Final = "adsum-gateway"
 """What all gateways are together, in Envoy's words."""
-REGISTRY: Final = "adsum-registry"
-"""The cluster that leads to the registry."""
 SECRET_NAME: Final = "gateway"
 """What the registry calls a gateway's own certificate."""
 SECRETS: Final = "secrets.json"

@@ -247,8 +247,9 @@ class Gateway:
             if current is None or not current.process.running or self._replacing.locked():
                 continue
             with suppress(NoAnswer):
-                connected = await current.admin.connected()
-                if state.look(loop.time(), connected=connected, refused_at=current.process.refused_at):
+                connected, received = await current.admin.connected(), await current.admin.received()
+                refused_at = current.process.refused_at
+                if state.look(loop.time(), connected=connected, received=received, refused_at=refused_at):
                     _tell_hearing(current, lost=state.is_lost)
                 if shown != (current, state.is_lost):
                     await current.admin.set_runtime(monitor.LOST, monitor.ALWAYS if state.is_lost else 0)

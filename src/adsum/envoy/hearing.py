@@ -18,16 +18,19 @@ class Hearing:
 
     def __init__(self, now: float) -> None:
         self._heard_at = now
+        self._received = 0
         self.is_lost = False
         """Whether no registry has been heard for `LOST_AFTER`."""
 
-    def look(self, now: float, *, connected: bool, refused_at: float) -> bool:
+    def look(self, now: float, *, connected: bool, received: int, refused_at: float) -> bool:
         """Take what is so now; whether `is_lost` has changed.
 
-        `connected`: whether Envoy has a stream of a registry node. `refused_at`: when the registry last ended one with
-        a reason: Envoy opens streams again and again then, and none of them says anything.
+        `connected`: whether Envoy has a stream of a registry node. `received`: how many bytes came from registry nodes;
+        one that hangs sends none, while a live one answers pings. `refused_at`: when the registry last ended a stream
+        with a reason: Envoy opens streams again and again then, and none of them says anything.
         """
-        if connected and now - refused_at >= LOST_AFTER:
+        spoke, self._received = received != self._received, received
+        if connected and spoke and now - refused_at >= LOST_AFTER:
             self._heard_at = now
         before, self.is_lost = self.is_lost, now - self._heard_at >= LOST_AFTER
         return self.is_lost is not before

@@ -15,15 +15,19 @@ from hypothesis import strategies as st
 from adsum.config import GatewayConfig
 from adsum.core import catalog, model, rules
 from adsum.core.changes import Whole
+from adsum.core.decisions import MAX_SERVICES
 from adsum.core.errors import Invalid
 from adsum.core.model import Listing
-from adsum.dialects.xds import asked
+from adsum.dialects.xds import asked, delta
+from adsum.dialects.xds.audience import Gateways
+from adsum.dialects.xds.bounds import MAX_REQUEST
+from adsum.dialects.xds.session import Session
 from adsum.envoy.plan import default_node
 from adsum.gateway.actions import Target
 from adsum.gateway.compiled import NOTHING
-from adsum.gateway.intent import Intent
+from adsum.gateway.intent import MAX_SELECTED, Intent
 from adsum.gateway.matches import MatchKind, Path
-from adsum.gateway.resources import Kind, Resource
+from adsum.gateway.resources import VERSION_BYTES, Kind, Resource
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import CLUSTER_NAME, MAX_PICKED, Selector
 from adsum.gateway.shape import PATH_LENGTH, Shape
@@ -140,6 +144,23 @@ def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: Shape) ->
     node = asked.sotw(request.SerializeToString()).node()
     assert node is not None
     assert Shape.of(node.metadata) == shape
+
+
+def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
+    names = [f"{n:0{rules.NAME_LENGTH}}" for n in range(MAX_SERVICES)]
+    names += [f"{n:0{CLUSTER_NAME}}" for n in range(MAX_SELECTED)]
+    request = DeltaDiscoveryRequest(
+        type_url=Kind.ASSIGNMENT.value,
+        resource_names_subscribe=names,
+        initial_resource_versions=dict.fromkeys(names, "f" * 2 * VERSION_BYTES),
+    )
+    request.node.id = "x" * rules.NODE_LENGTH
+    said = request.SerializeToString()
+    assert len(said) + PATH_LENGTH * 8 < MAX_REQUEST
+    heard = asked.delta(said).asked
+    assert heard is not None
+    audience = Gateways()
+    assert Session(delta, audience).hear(heard) == ""
 
 
 def _node(id: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from adsum import wire
 from adsum.core import declarations
 from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
-from adsum.core.documents import Document, DocumentKind, Title
+from adsum.core.documents import Document, DocumentKind, Documents, Title
 from adsum.core.errors import UnknownDocument
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
@@ -31,7 +33,9 @@ class Declaring:
 
     async def replace_intent(self, asked: Asked) -> Reply:
         bodies = (await asked.body(wire.IntentBody)).to_bodies()
-        return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked)))
+        return await self._write(
+            declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), self._fits("routes"))
+        )
 
     async def read_route(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.RouteView.of(self._document(_ROUTE, asked.path["route"]))))
@@ -39,7 +43,9 @@ class Declaring:
     async def put_route(self, asked: Asked) -> Reply:
         name = asked.path["route"]
         says = wire.written_route(name, await asked.body(wire.RouteBody))
-        return await self._write(declarations.declared(Title(_ROUTE, name), says, self._caller(asked)))
+        return await self._write(
+            declarations.declared(Title(_ROUTE, name), says, self._caller(asked), self._fits("to"))
+        )
 
     async def remove_route(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_ROUTE, asked.path["route"]))
@@ -70,6 +76,10 @@ class Declaring:
         if document is None:
             raise UnknownDocument(kind.value, name)
         return document
+
+    def _fits(self, field: str) -> Callable[[Documents], None]:
+        """Judges whether gateways can be told all documents; what can't be is blamed on the field."""
+        return lambda documents: self._intents.of(documents).must_fit(field)
 
     async def _withdraw(self, asked: Asked, title: Title) -> Reply:
         return await self._write(declarations.withdrawn(title, asked.query.get("reason", ""), self._caller(asked)))

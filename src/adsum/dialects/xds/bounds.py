@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from adsum.core import rules
+from adsum.core.decisions import MAX_SERVICES
+from adsum.gateway.intent import MAX_SELECTED
 
 MAX_STREAMS: Final = 10_000
 """Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
-MAX_NAMES: Final = 20_000
-"""Names that a subscription, or what a client brings along, may have; a stream with more is ended."""
+MAX_NAMES: Final = MAX_SERVICES + MAX_SELECTED
+"""Names that a subscription, or what a client brings along, may have: as many clusters as a gateway may be told of. A
+stream with more is ended."""
 MAX_GRPC_NAMES: Final = 2_000
 """Names that a gRPC client's subscription may have; a stream with more is ended."""
 MAX_GRPC_RESOURCES: Final = 200_000
@@ -22,8 +25,9 @@ MAX_SHAPES: Final = 256
 """Different shapes of gateways at a time; past it a gateway of yet another one is refused."""
 MAX_WORDS: Final = 1_024
 """Characters that are kept of why a client rejects something; the rest is cut."""
-MAX_REQUEST: Final = 8 * 1024 * 1024
-"""Bytes of a request; a stream that sends a longer one is ended."""
+MAX_REQUEST: Final = 16 * 1024 * 1024
+"""Bytes of a request: a gateway that comes back with `MAX_NAMES` assignments names each of them twice, and its version.
+A stream that sends a longer one is ended."""
 MAX_RESPONSE: Final = 2 * 1024 * 1024
 """Bytes of a delta response; what is left is said in the next one, once this one is acknowledged."""
 PACE: Final = 1_000
