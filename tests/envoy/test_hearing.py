@@ -48,6 +48,7 @@ def test_the_reason_of_a_refusal_is_read_from_what_envoy_says() -> None:
     lines = Lines(lambda: 7.0)
     stream = "[warning][config] DeltaAggregatedResources gRPC config stream to adsum-registry closed"
     lines.feed(f"{stream}: 14, upstream connect error or disconnect/reset before headers\n".encode())
+    lines.feed(f"{stream}: 13, upstream_reset_after_response_started{{connection_termination}}\n".encode())
     before = lines.refusal
     lines.feed(f"{stream}: 3, {WORDS}\n".encode())
     assert (before, lines.refusal, lines.refused_at) == ("", WORDS, 7.0)

@@ -250,7 +250,7 @@ class Gateway:
                 connected, received = await current.admin.connected(), await current.admin.received()
                 refused_at = current.process.refused_at
                 if state.look(loop.time(), connected=connected, received=received, refused_at=refused_at):
-                    _tell_hearing(current, lost=state.is_lost)
+                    _tell_hearing(current, loop.time(), lost=state.is_lost)
                 if shown != (current, state.is_lost):
                     await current.admin.set_runtime(monitor.LOST, monitor.ALWAYS if state.is_lost else 0)
                     shown = current, state.is_lost
@@ -299,10 +299,11 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
             await task
 
 
-def _tell_hearing(current: Incarnation, *, lost: bool) -> None:
+def _tell_hearing(current: Incarnation, now: float, *, lost: bool) -> None:
     if not lost:
         _log.info("a registry is heard again")
         return
-    refused = current.process.refusal
-    why = f"; the registry refuses this gateway: {refused}" if refused else ""
+    process, why = current.process, ""
+    if now - process.refused_at < hearing.LOST_AFTER:
+        why = f"; the registry refuses this gateway: {process.refusal}"
     _log.warning("no registry has been heard for %g s; it goes on with what it knows%s", hearing.LOST_AFTER, why)

@@ -44,8 +44,9 @@ OUTAGE: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats) gRPC c
 """What is said at every attempt to reach the registry, once or twice a second: told once an outage, then at debug."""
 REFUSED: Final = re.compile(r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<why>.*)")
 """What is said when the stream of resources ends, with its gRPC status."""
-UNAVAILABLE: Final = "14"
-"""The status, as Envoy writes it, of a stream that was cut off; any other is the registry's own answer."""
+REFUSALS: Final = frozenset({"3", "7", "8", "12", "16"})
+"""The statuses, as Envoy writes them, that are a registry's own answer: INVALID_ARGUMENT, PERMISSION_DENIED,
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAUTHENTICATED. Others are also what Envoy calls a connection that broke."""
 OVER: Final = 15.0
 """Seconds without an attempt that failed after which an outage is over; they come every second or two."""
 
@@ -97,7 +98,7 @@ class Lines:
 
     def _note_refusal(self, message: str) -> None:
         refused = REFUSED.match(message)
-        if refused is not None and refused["code"] != UNAVAILABLE:
+        if refused is not None and refused["code"] in REFUSALS:
             self.refusal, self.refused_at = refused["why"], self._now()
 
     def _is_old_news(self, message: str) -> bool:

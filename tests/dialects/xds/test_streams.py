@@ -19,6 +19,7 @@ from adsum.core.decisions import Caller
 from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.dialects.xds import Xds, addresses
 from adsum.dialects.xds.bounds import BURST, MAX_NAME, PACE, SAFE, SETTLING, STALL
+from adsum.dialects.xds.knowledge import DEPARTED_SHOWN
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import LOG_AGAIN, MAX_LOGGED, MAX_SHOWN, SHOWN, Refusals
 from adsum.gateway.intent import NO_INTENT, Intent
@@ -240,6 +241,29 @@ async def test_each_rejection_is_counted_and_every_other_one_logged(
     ]
     assert world.xds.streams.rejections.count == {"listeners": 3}
     assert world.xds.streams.programs() == {"envoy": 3}
+
+
+async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world: World) -> None:
+    def departed() -> list[tuple[str, float, int]]:
+        return [(each.node, away, each.revision) for away, each in world.xds.streams.departed()]
+
+    await world.registry.start()
+    await world.register("a")
+    one, other = world.call(), world.call()
+    for call in (one, other):
+        await call.connect()
+    await asyncio.sleep(2 * SAFE)
+    await one.close()
+    assert departed() == [], "the Envoy that follows it is there"
+    await other.close()
+    world.clock.jump(5.0)
+    assert departed() == [("gw1", 5.0, 1)]
+    again = world.call()
+    await again.connect()
+    assert departed() == []
+    await again.close()
+    world.clock.jump(DEPARTED_SHOWN + 1.0)
+    assert departed() == []
 
 
 async def test_a_stream_that_is_refused_is_logged_counted_shown_and_forgotten_in_the_end(

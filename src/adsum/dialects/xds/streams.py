@@ -12,7 +12,7 @@ from adsum.core.errors import Invalid
 from adsum.dialects.xds.asked import Node
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
-from adsum.dialects.xds.knowledge import KindStatus, Rejections, StreamStatus
+from adsum.dialects.xds.knowledge import Departures, KindStatus, Rejections, StreamStatus
 from adsum.dialects.xds.pauses import Pauses
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.refusals import Refusals, exhausted, malformed
@@ -44,6 +44,7 @@ class Streams:
         self._turn: asyncio.Handle | None = None
         self.rejections = Rejections()
         self.refusals = Refusals(clock)
+        self._departures = Departures()
         self._pushes = 0
         self.shed = 0
         """How many were cut off because they did not read."""
@@ -72,6 +73,7 @@ class Streams:
             self._pushes += stream.pushes
             if stream.joined is not None:
                 self._leave(stream.joined)
+                self._note_departure(stream, stream.joined)
 
     def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
         """See `Desk`."""
@@ -88,6 +90,7 @@ class Streams:
         self._of[session] = stream
         if isinstance(audience, Gateways):
             self._told.setdefault(node.id, []).append(audience)
+            self._departures.discard(node.id)
         return Joined(node, audience, session, watch)
 
     def _leave(self, joined: Joined) -> None:
@@ -100,6 +103,10 @@ class Streams:
                 del self._told[joined.node.id]
         self._publisher.leave(joined.audience)
         self._watches.leave(joined.watch)
+
+    def _note_departure(self, stream: Stream, joined: Joined) -> None:
+        if joined.node.is_envoy and joined.node.id not in self._told:
+            self._departures.add(_status(stream, joined), self.clock.now())
 
     def told(self, node: str) -> Gateways | None:
         """What the gateway of that id is told, by the stream that it opened last; None: it has none here."""
@@ -174,6 +181,10 @@ class Streams:
         """What is known of every client that said who it is, by node."""
         known = [_status(stream, stream.joined) for stream in self._of.values() if stream.joined is not None]
         return sorted(known, key=lambda each: (each.node, each.since))
+
+    def departed(self) -> list[tuple[float, StreamStatus]]:
+        """For how many seconds each gateway has had no stream here any more, and how it stood; the latest first."""
+        return self._departures.recent(self.clock.now())
 
     def _tell_some(self) -> None:
         self._turn = None
