@@ -50,10 +50,15 @@ class Resource:
         return replace(self, revision=revision)
 
 
+def version_of(content: bytes) -> str:
+    """The version of a resource that is encoded like this."""
+    return blake2b(content, digest_size=VERSION_BYTES).hexdigest()
+
+
 def pack(kind: Kind, name: str, message: Any, revision: int) -> Resource:
     """Encode a resource; equal content always has equal bytes."""
     content = messages.serialized(message)
-    version = blake2b(content, digest_size=VERSION_BYTES).hexdigest()
+    version = version_of(content)
     delta = DeltaDiscoveryResponse()
     resource = delta.resources.add(name=name, version=version)
     resource.resource.type_url = kind.value

@@ -18,16 +18,17 @@ from adsum.core.changes import Whole
 from adsum.core.decisions import MAX_SERVICES
 from adsum.core.errors import Invalid
 from adsum.core.model import Listing
-from adsum.dialects.xds import asked, delta
+from adsum.dialects.xds import asked, delta, encoding
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import MAX_REQUEST
 from adsum.dialects.xds.session import Session
 from adsum.envoy.plan import default_node
+from adsum.gateway import assignments
 from adsum.gateway.actions import Target
 from adsum.gateway.compiled import NOTHING
 from adsum.gateway.intent import MAX_SELECTED, Intent
 from adsum.gateway.matches import MatchKind, Path
-from adsum.gateway.resources import VERSION_BYTES, Kind, Resource
+from adsum.gateway.resources import VERSION_BYTES, Kind, Resource, pack
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import CLUSTER_NAME, MAX_PICKED, Selector
 from adsum.gateway.shape import PATH_LENGTH, Shape
@@ -161,6 +162,12 @@ def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
     assert heard is not None
     audience = Gateways()
     assert Session(delta, audience).hear(heard) == ""
+
+
+@pytest.mark.parametrize("name", ["v", "v" * 127, "v" * 128])
+def test_an_assignment_without_instances_is_told_by_its_version(name: str) -> None:
+    known = pack(Kind.ASSIGNMENT, name, assignments.assignment(name, (), {}), 1)
+    assert encoding.empty(name) == (known.version, encoding.nobody(name).version)
 
 
 def _node(id: str) -> str:

@@ -485,7 +485,7 @@ def test_nobody_is_left_without_an_instance_because_one_left_before_the_others_c
     world.publish(SOME)
     world.audience.departed = {"a"}
     world.publish({**SOME, EDS: {"a": 0}})
-    assert client.hear() is None
+    assert client.hear() is None, "nobody is back who could take the calls"
     assert not _is_current(client), "it may go on calling the one that left, and has not said that it does not"
     world.publish({**SOME, EDS: {"a": 2}})
     client.settle()

@@ -69,6 +69,7 @@ class Session:
     __slots__ = (
         "_awaited",
         "_brought",
+        "_checked",
         "_current",
         "_held_since",
         "_place",
@@ -85,6 +86,8 @@ class Session:
         """Clusters that the client was told of and whose assignment it has not asked for yet."""
         self._brought: dict[str, str] = {}
         """Assignments that it had when it came, or when an epoch began, by version; "" if that is not known."""
+        self._checked = -1
+        """The publication at which that was looked through last: what may be said by then is no longer in there."""
         self._held_since: float | None = None
         self._current = False
         """Whether it was found to be current, and nothing has happened since."""
@@ -108,6 +111,7 @@ class Session:
             self.returning = True
             if kind is Kind.ASSIGNMENT:
                 self._brought = dict(asked.brought) if asked.brought else dict.fromkeys(asked.names, "")
+                self._checked = -1
         place.unsubscribe(self, kind, heard.dropped)
         place.subscribe(self, kind, heard.added)
         if subscription.wildcard is not wildcard:
@@ -146,7 +150,7 @@ class Session:
         """Another epoch begins: what the client has now may be missing there only because it has not come back yet."""
         assignments = self._subscriptions.get(Kind.ASSIGNMENT)
         if assignments is not None and assignments.has:
-            self._brought, self.returning = dict(assignments.has), True
+            self._brought, self._checked, self.returning = dict(assignments.has), -1, True
 
     def leave(self) -> None:
         """The stream ended."""
@@ -264,16 +268,18 @@ class Session:
         """
         if not (self._brought and self._place.settling):
             return _NONE
-        self._brought = {name: version for name, version in self._brought.items() if self._may_lack(name, version)}
+        if self._checked != self._place.number:
+            self._checked = self._place.number
+            self._brought = {name: version for name, version in self._brought.items() if self._may_lack(name, version)}
         return self._brought.keys()
 
     def _may_lack(self, name: str, version: str) -> bool:
         subscription, place = self._subscriptions.get(Kind.ASSIGNMENT), self._place
         if subscription is not None and not subscription.covers(name):
             return False
+        assignment = place.find(Kind.ASSIGNMENT, name)
+        if assignment is not None and assignment.version == version:
+            return False
         if version in encoding.empty(name):
             return False
-        assignment = place.find(Kind.ASSIGNMENT, name)
-        if assignment is None or not place.has_departures(name):
-            return assignment is None or assignment.version != version
-        return encoding.is_deserted(assignment.delta)
+        return assignment is None or not place.has_departures(name) or encoding.is_deserted(assignment.delta)
