@@ -19,7 +19,7 @@ from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registra
 
 MAX_INSTANCES: Final = 1_000_000
 """How many instances one catalog lists; past it new ones are refused, listed ones may still change."""
-MAX_SERVICES: Final = 50_000
+MAX_SERVICES: Final = 25_000
 """How many services one catalog knows, those without an instance too; past it instances of others are refused. Gateways
 name all of them when they connect, so that `dialects.xds.bounds.MAX_NAMES` depends on it."""
 

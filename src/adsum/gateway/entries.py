@@ -193,10 +193,10 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn]) -> Non
 def _target(action: Any, route: Route) -> None:
     weighted = [target for target in route.to if target.weight]
     if len(weighted) == 1:
-        action.cluster = weighted[0].to.cluster
+        action.cluster = weighted[0].to.name
         return
     for target in weighted:
-        action.weighted_clusters.clusters.add(name=target.to.cluster).weight.value = target.weight
+        action.weighted_clusters.clusters.add(name=target.to.name).weight.value = target.weight
     if route.hash is not None:
         # Who is alike stays on the same side of a split, too.
         action.weighted_clusters.use_hash_policy.value = True
@@ -217,7 +217,7 @@ def _retry(action: Any, route: Route, on: Sequence[RetryOn]) -> None:
 
 
 def _mirror(policy: Any, mirror: Mirror) -> None:
-    policy.cluster = mirror.to.cluster
+    policy.cluster = mirror.to.name
     policy.disable_shadow_host_suffix_append = True
     policy.runtime_fraction.default_value.numerator = round(mirror.share * MILLION)
     policy.runtime_fraction.default_value.denominator = policy.runtime_fraction.default_value.MILLION

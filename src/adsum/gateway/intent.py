@@ -42,8 +42,8 @@ class Intent:
         return self.upstreams.get(service) or Upstream(service)
 
     def selectors(self) -> dict[str, Selector]:
-        """Everything that some route sends requests to, by the name of its cluster."""
-        return {selector.cluster: selector for route in self.routes for selector in _named(route)}
+        """Everything that some route sends requests to, by name."""
+        return {selector.name: selector for route in self.routes for selector in _named(route)}
 
     def must_fit(self, field: str) -> None:
         """Gateways can be told all of it. Raises `Invalid`, naming `field`."""

@@ -24,7 +24,7 @@ class Plan:
         """The services that routes lead to; known or not, there is an answer for them."""
 
     def selectors(self, service: str) -> dict[str, Selector]:
-        """By the name of its cluster, what gateways reach of the service: all of it, and what routes select."""
+        """By name, what gateways reach of the service: all of it, and what routes select."""
         return self._selectors.get(service) or {service: Selector(service)}
 
     def upstream(self, service: str) -> Upstream:

@@ -15,12 +15,12 @@ from adsum.core.model import Instance
 MAX_PICKED: Final = 8
 """Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
 
-CLUSTER_NAME: Final = 128
-"""Characters of a cluster's name; the rest of a longer one is replaced by a hash of the whole."""
+NAME_LENGTH: Final = 128
+"""Characters of a selector's name; the rest of a longer text is replaced by a hash of the whole."""
 
 _HASH_BYTES: Final = 16
 _HASH_MARK: Final = "#"
-"""Stands before the hash. No name that is not shortened contains it, so that none can pass for a shortened one."""
+"""Stands before the hash. No text contains it, so that none can pass for a shortened one."""
 _METADATA_KEYS: Final = {"tag": "%74ag"}
 """A key that would read as a tag is written so that it can't."""
 
@@ -52,24 +52,24 @@ class Selector:
         return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
-    def name(self) -> str:
-        """What people call it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal names."""
+    def text(self) -> str:
+        """As people write it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal texts."""
         if self.whole:
             return self.service
         pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
         return f"{self.service}?{'&'.join(pairs)}"
 
     @property
-    def cluster(self) -> str:
-        """The name of its cluster and assignment, ASCII of at most `CLUSTER_NAME` characters.
+    def name(self) -> str:
+        """What names it at gateways, as its cluster and its assignment: ASCII of at most `NAME_LENGTH` characters.
 
-        That is `name`, shortened if need be to its beginning and a hash. Different selectors have different clusters.
+        That is its text, if need be its beginning and a hash of the whole. Different selectors have different names.
         """
-        name = self.name
-        if len(name) <= CLUSTER_NAME:
-            return name
-        digest = _HASH_MARK + blake2b(name.encode(), digest_size=_HASH_BYTES).hexdigest()
-        return name[: CLUSTER_NAME - len(digest)] + digest
+        text = self.text
+        if len(text) <= NAME_LENGTH:
+            return text
+        digest = _HASH_MARK + blake2b(text.encode(), digest_size=_HASH_BYTES).hexdigest()
+        return text[: NAME_LENGTH - len(digest)] + digest
 
     def chooses(self, instance: Instance) -> bool:
         """Whether it means that instance of its service."""

@@ -30,7 +30,7 @@ from adsum.gateway.intent import MAX_SELECTED, Intent
 from adsum.gateway.matches import MatchKind, Path
 from adsum.gateway.resources import VERSION_BYTES, Kind, Resource, pack
 from adsum.gateway.routes import Route
-from adsum.gateway.selectors import CLUSTER_NAME, MAX_PICKED, Selector
+from adsum.gateway.selectors import MAX_PICKED, NAME_LENGTH, Selector
 from adsum.gateway.shape import PATH_LENGTH, Shape
 from tests import strategies as common
 from tests.gateway import strategies
@@ -107,7 +107,7 @@ def test_every_name_and_version_that_is_told_is_taken_back(
     compiled = NOTHING.follow(snapshot, intent, {})
     for kind, table in compiled.envoy(shape).items():
         _taken_back(kind, table.values())
-        assert all(len(name) <= CLUSTER_NAME and name.isascii() for name in table)
+        assert all(name.isascii() for name in table)
     for service in snapshot.services:
         for kind in Kind:
             found = compiled.grpc(kind, service)
@@ -119,21 +119,21 @@ def test_a_long_selector_is_told_under_a_short_name_that_begins_like_it() -> Non
     route = Route("chosen", path=Path(MatchKind.PREFIX, "/chosen"), to=(Target(selector),))
     snapshot = catalog.load(Whole("e", 1, [(1, listing("v", "a", tags=LONG_TAGS)), (1, listing("v", "b"))]))
     tables = NOTHING.follow(snapshot, Intent((route,)), {}).envoy(Shape(("127.0.0.1:8080",)))
-    assert set(tables[Kind.CLUSTER]) == set(tables[Kind.ASSIGNMENT]) == {"v", selector.cluster}
-    assert len(selector.cluster) == CLUSTER_NAME
-    assert selector.cluster.startswith("v?tag=aaaa")
-    assert selector.cluster.encode() in tables[Kind.ROUTES]["routes"].delta
+    assert set(tables[Kind.CLUSTER]) == set(tables[Kind.ASSIGNMENT]) == {"v", selector.name}
+    assert len(selector.name) == NAME_LENGTH
+    assert selector.name.startswith("v?tag=aaaa")
+    assert selector.name.encode() in tables[Kind.ROUTES]["routes"].delta
 
 
 @given(long_selectors(), long_selectors())
-def test_different_selectors_have_different_clusters(one: Selector, other: Selector) -> None:
-    assert (one.cluster == other.cluster) is (one.name == other.name)
+def test_different_selectors_have_different_names(one: Selector, other: Selector) -> None:
+    assert (one.name == other.name) is (one.text == other.text)
 
 
 def test_no_selector_can_be_made_to_pass_for_a_shortened_one() -> None:
     long = Selector("v", tags=LONG_TAGS)
-    pretender = Selector("v", tags=(long.cluster.removeprefix("v?tag="),))
-    assert pretender.cluster != long.cluster
+    pretender = Selector("v", tags=(long.name.removeprefix("v?tag="),))
+    assert pretender.name != long.name
 
 
 @given(shapes)
@@ -149,7 +149,8 @@ def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: Shape) ->
 
 def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
     names = [f"{n:0{rules.NAME_LENGTH}}" for n in range(MAX_SERVICES)]
-    names += [f"{n:0{CLUSTER_NAME}}" for n in range(MAX_SELECTED)]
+    names += [f"{n:0{NAME_LENGTH}}" for n in range(MAX_SELECTED)]
+    names += [f"{name}&h2" for name in names]  # Those of its instances that speak HTTP/2.
     request = DeltaDiscoveryRequest(
         type_url=Kind.ASSIGNMENT.value,
         resource_names_subscribe=names,

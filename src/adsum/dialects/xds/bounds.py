@@ -10,9 +10,12 @@ from adsum.gateway.intent import MAX_SELECTED
 
 MAX_STREAMS: Final = 10_000
 """Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
-MAX_NAMES: Final = MAX_SERVICES + MAX_SELECTED
-"""Names that a subscription, or what a client brings along, may have: as many clusters as a gateway may be told of. A
-stream with more is ended."""
+MAX_NAMES: Final = 2 * (MAX_SERVICES + MAX_SELECTED)
+"""Names that a subscription, or what a client brings along, may have; a stream with more is ended.
+
+As many clusters as a gateway may be told of: a service, and each choice of its instances that a route makes, may have a
+cluster of each version of HTTP.
+"""
 MAX_GRPC_NAMES: Final = 2_000
 """Names that a gRPC client's subscription may have; a stream with more is ended."""
 MAX_GRPC_RESOURCES: Final = 200_000
