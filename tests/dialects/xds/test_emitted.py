@@ -98,7 +98,7 @@ def _taken_back(kind: Kind, resources: Iterable[Resource], nonce: str = "1.1") -
     assert asked.sotw(whole.SerializeToString()).asked is not None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(long_intents(), st.lists(common.listings(), max_size=3, unique_by=lambda each: each.key), shapes)
 def test_every_name_and_version_that_is_told_is_taken_back(
     intent: Intent, listings: list[Listing], shape: Shape
@@ -125,6 +125,7 @@ def test_a_long_selector_is_told_under_a_short_name_that_begins_like_it() -> Non
     assert selector.name.encode() in tables[Kind.ROUTES]["routes"].delta
 
 
+@settings(max_examples=40, deadline=None)
 @given(long_selectors(), long_selectors())
 def test_different_selectors_have_different_names(one: Selector, other: Selector) -> None:
     assert (one.name == other.name) is (one.text == other.text)
@@ -136,6 +137,7 @@ def test_no_selector_can_be_made_to_pass_for_a_shortened_one() -> None:
     assert pretender.name != long.name
 
 
+@settings(max_examples=40, deadline=None)
 @given(shapes)
 def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: Shape) -> None:
     request = DiscoveryRequest(type_url=Kind.CLUSTER.value)

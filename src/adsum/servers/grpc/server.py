@@ -52,13 +52,11 @@ class Call:
         if self._status is not None:
             raise ConnectionError(self._status[1])
         # A task of its own: a writer that is cancelled leaves the message on its way, and `end` has to wait for it.
-        self._writing = asyncio.ensure_future(self._context.write(message))
-        try:
-            await asyncio.shield(self._writing)
-        except asyncio.CancelledError:
-            self._writing.add_done_callback(_ignore)
-            raise
-        except Exception as error:  # grpc has no word for it: several of its internal errors mean that the peer left.
+        self._writing = writing = asyncio.ensure_future(self._context.write(message))
+        writing.add_done_callback(_take_note)
+        await asyncio.wait([writing])
+        error = asyncio.CancelledError("the call has ended") if writing.cancelled() else writing.exception()
+        if error is not None:  # grpc has no word for it: several of its internal errors mean that the peer left.
             raise ConnectionError(str(error)) from error
 
     def refuse(self, code: str, words: str) -> None:
@@ -95,8 +93,8 @@ class Call:
         return bool(done)
 
 
-def _ignore(writing: asyncio.Future[None]) -> None:
-    """Take note of how a write ended that nobody waits for, so that asyncio does not log it."""
+def _take_note(writing: asyncio.Future[None]) -> None:
+    """Look at how a write ended: asyncio logs failures of tasks that nobody has looked at."""
     if not writing.cancelled():
         writing.exception()
 
