@@ -139,7 +139,11 @@ class Streams:
         self.tell(list(self._of))
 
     def recall(self) -> None:
-        """Another epoch begins; before anybody is told what is in it."""
+        """Another epoch begins; before anybody is told what is in it.
+
+        Acknowledgements that wait are of the epoch before, and say nothing any more.
+        """
+        self._pauses.clear()
         for session in self._of:
             session.recall()
 
