@@ -103,6 +103,11 @@ class FakeStore:
         self._stream.put_nowait(Batch(self.revision, changes, edits))
         return self.revision
 
+    def wipe(self, epoch: str) -> None:
+        """Begin another epoch with nothing in it."""
+        self.revision, self._listings = 0, {}
+        self._stream.put_nowait(Whole(epoch, 0, []))
+
     async def confirm(self, basis: int) -> None:
         if self.away:
             raise StoreUnavailable("the store is away")

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.core.fence import LOOPBACK, Fence, Network
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
@@ -86,12 +87,12 @@ def default_store() -> str:
 
 
 def default_actor() -> str:
-    """Who asks, for the record: user@host."""
+    """Who asks, for the record: user@host, cut to what a registry takes."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # A container may run as a number that has no name.
         user = f"uid-{os.getuid()}"
-    return f"{user}@{platform.node()}"
+    return f"{user}@{platform.node()}"[: rules.TEXT_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +334,8 @@ class GatewayConfig:
         for name, each in (*(("listen", each) for each in self.listen), ("monitor", self.monitor)):
             if each != OFF and split(name, each)[1] == 0:
                 raise Invalid(name, "must say a port; a gateway's is to be known")
+        if self.node:
+            rules.node("node", self.node)
         within("concurrency", self.concurrency, 0, MAX_THREADS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
         within("drain_timeout", self.drain_timeout, 0.0, LONGEST)

@@ -94,6 +94,21 @@ class Control:
         known = sorted(statuses, key=lambda each: not each.rejections)[:MOST_SHOWN]
         return [_view(each, xds, speaks=newest[each.node] is each) for each in known]
 
+    def departed(self) -> list[wire.DepartedView]:
+        """Gateways that are not connected here any more, the latest first."""
+        known = [] if self._xds is None else self._xds.streams.departed()
+        return [
+            wire.DepartedView(each.node, each.client, each.peer, round(away, 3), each.revision) for away, each in known
+        ]
+
+    def refused(self) -> list[wire.RefusedView]:
+        """Clients whose streams were ended of late, the latest first."""
+        known = [] if self._xds is None else self._xds.streams.refusals.recent()
+        return [
+            wire.RefusedView(each.node, each.peer, each.code, each.reason, round(each.at, 3), each.count)
+            for each in known
+        ]
+
     def traffic(self) -> list[wire.TrafficView]:
         """What gateways answered by service; at most `MOST_SERVICES`, those with the most errors first."""
         known = [] if self._xds is None else list(self._xds.traffic.by_service().items())

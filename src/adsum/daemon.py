@@ -260,6 +260,8 @@ class Daemon:
             condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
+            departed=self._control.departed(),
+            refused=self._control.refused(),
             traffic=self._control.traffic(),
         )
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.shell_completion import ShellComplete
 
-from adsum.cli import arguments, main
+from adsum import wire
+from adsum.cli import arguments, main, operating
 from adsum.cli.group import root
 from adsum.client.ports import Position
 from adsum.client.shelf import Shelf, Shelved, default_folder
@@ -84,6 +85,23 @@ def test_json_has_the_shape_of_the_api(orders: RunningDaemon, adsum: Adsum) -> N
     status = json.loads(adsum("status", "--json").out)
     assert status["instances"] == 2
     assert status["ready"] is True
+
+
+def test_status_shows_who_was_refused_and_who_is_not_connected_any_more(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = wire.NodeStatus(
+        *("n1", "1.0", True, "e1", 7, "memory:", 0.0, 60.0),
+        departed=[wire.DepartedView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
+        refused=[wire.RefusedView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
+    )
+    monkeypatch.setattr(operating, "ask", lambda *_: status)
+    lines = [line.split() for line in adsum("status").out.splitlines()]
+    departed = lines.index(["DEPARTED", "CLIENT", "FROM", "AWAY", "FOR", "REVISION"])
+    assert lines[departed + 1] == ["gw1", "envoy", "1.40.0", "10.0.0.1:5", "65", "s", "6"]
+    refused = lines.index(["REFUSED", "FROM", "LAST", "TIMES", "WHY"])
+    row = lines[refused + 1]
+    assert (row[:2], row[-6:]) == (["gw2", "10.0.0.2:5"], ["INVALID_ARGUMENT:", "a", "name", "is", "too", "long"])
 
 
 def test_a_service_that_nobody_provides_ends_with_3_and_a_guess(orders: RunningDaemon, adsum: Adsum) -> None:

@@ -341,6 +341,19 @@ def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: 
     assert _stands(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
 
 
+def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def registered(service: str, id: str) -> Decision:
+        return decisions.register(Registration(Instance(service, id, "127.0.0.1", 8000)), NOW)
+
+    monkeypatch.setattr(decisions, "MAX_SERVICES", 2)
+    draft = Draft(_after(registered("orders", "o1")))
+    draft.add(registered("users", "u1")(draft))
+    with pytest.raises(CatalogFull, match="2 services"):
+        registered("web", "w1")(draft)
+    assert registered("orders", "o2")(draft)
+    assert registered("users", "u2")(draft)
+
+
 def test_a_decision_changes_no_listing_that_is_out_already() -> None:
     before = _stands(_after(decisions.register(_registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)

@@ -89,6 +89,22 @@ def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
     assert last(alone) == []
 
 
+def test_documents_that_can_not_stand_together_are_refused_and_change_nothing() -> None:
+    def lonely(documents: documents.Documents) -> None:
+        if len(documents.of) > 1:
+            raise Invalid("to", "is one too many")
+
+    snapshot = _after(declarations.declared(Title(ROUTE, "a"), b"1", ANN, lonely))
+    for declaration in (
+        declarations.declared(Title(ROUTE, "b"), b"1", ANN, lonely),
+        declarations.replaced([ROUTE], {Title(ROUTE, "b"): b"1", Title(ROUTE, "c"): b"1"}, ANN, lonely),
+    ):
+        with pytest.raises(Invalid):
+            declaration(snapshot)
+    assert declarations.declared(Title(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
+    assert declarations.replaced([ROUTE], {Title(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
+
+
 def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declarations, "MAX_DOCUMENTS", 1)
     snapshot = _after(_declared("a", b"1"))

@@ -11,6 +11,7 @@ import pytest
 
 from adsum.dialects.native import declaring
 from adsum.dialects.native.apart import Apart
+from adsum.gateway import intent
 from adsum.gateway.matching import explain
 from tests.dialects.speaking import JSON, Spoken
 
@@ -63,6 +64,21 @@ async def test_a_wrong_route_is_refused_by_its_field_and_changes_nothing(
     assert (refused.status, refused.json["field"]) == (422, field)
     assert (await spoken.ask("GET", f"{ROUTES}/shop")).json["route"].items() >= SHOP.items()
     assert spoken.registry.snapshot.revision == 1
+
+
+async def test_routes_to_more_choices_than_gateways_can_be_told_of_are_refused_by_their_field(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intent, "MAX_SELECTED", 2)
+    chosen = [{"service": "orders", "tags": ["a"]}, {"service": "orders", "tags": ["b"]}]
+    assert (await spoken.ask("PUT", f"{ROUTES}/shop", SHOP | {"to": chosen})).status == 200
+    refused = await spoken.ask("PUT", f"{ROUTES}/more", SHOP | {"to": [{"service": "orders", "tags": ["c"]}]})
+    assert (refused.status, refused.json["field"]) == (422, "to")
+    body = {"routes": [{"name": "all", **SHOP, "to": [*chosen, {"service": "orders"}]}]}
+    refused = await spoken.ask("PUT", "/api/v1/intent", body)
+    assert (refused.status, refused.json["field"]) == (422, "routes")
+    assert await names(spoken) == ["shop"]
+    assert (await spoken.ask("PUT", f"{ROUTES}/more", SHOP | {"to": chosen[:1]})).status == 200
 
 
 async def test_what_was_never_declared_is_404_and_withdrawing_it_is_harmless(spoken: Spoken) -> None:

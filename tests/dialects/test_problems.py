@@ -168,7 +168,7 @@ async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says
     spoken.store.trouble = "etcd refuses: permission denied"
     for attribute, said in (
         ("years", "reads go on"),
-        ("alone", "kept here for 16 s now: etcd refuses: permission den"),
+        ("alone", "nothing can be written here for 16 s now: etcd refuses: permission den"),
     ):
         setattr(spoken.store, attribute, STALE + 0.9)
         heard = await spoken.ask("GET", "/readyz")

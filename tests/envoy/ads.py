@@ -42,6 +42,8 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
         """What gateways said of themselves, in the order of their coming."""
         self.silent = False
         """Whether it tells gateways nothing, although it answers."""
+        self.refusal = ""
+        """Why it ends every stream of an Envoy; "" if it does not."""
         self.open()
 
     def open(self) -> None:
@@ -53,12 +55,14 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def close(self) -> None:
         self._server.stop(0).wait(10)
 
-    def DeltaAggregatedResources(self, requests: Iterator[Any], _: Any) -> Iterator[Any]:
+    def DeltaAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         shape: Shape | None = None
         told: set[tuple[str, str]] = set()
         for request in requests:
             if request.node.id and request.node.user_agent_name != "envoy":
                 yield discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="nothing")
+            elif request.node.id and self.refusal:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
             elif request.node.id:
                 shape = Shape.of(json_format.MessageToDict(request.node.metadata))
                 self.shapes.append(shape)

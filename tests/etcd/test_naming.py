@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.core import rules
 from adsum.core.errors import Invalid
-from adsum.core.model import Instance, frozen
+from adsum.core.model import MAX_METADATA, MAX_TAGS, Instance, frozen
 from adsum.etcd import naming
 from tests import strategies
 
@@ -24,6 +25,22 @@ def test_what_is_written_is_read(instance: Instance) -> None:
     assert key.startswith(naming.directory("/p/", instance.service))
     assert key.endswith(instance.authority.encode())
     assert naming.service("/p/", key) == instance.service
+
+
+def test_the_largest_instance_that_there_can_be_is_read() -> None:
+    widest = "\U0001f600"
+    instance = Instance(
+        "s" * rules.NAME_LENGTH,
+        "i" * rules.ID_LENGTH,
+        "h." * 100,
+        65_535,
+        zone=widest * rules.TEXT_LENGTH,
+        tags=tuple(f"{n:04}{widest * (rules.TEXT_LENGTH - 4)}" for n in range(MAX_TAGS)),
+        metadata=frozen({f"{n:0{rules.TEXT_LENGTH}}": widest * rules.VALUE_LENGTH for n in range(MAX_METADATA)}),
+    )
+    value = naming.write(instance, published=True, holder="h" * rules.TEXT_LENGTH)
+    assert naming.read(instance.service, value) == instance
+    assert naming.published(value)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +65,7 @@ def test_what_is_written_is_read(instance: Instance) -> None:
         (b"h:99999", None),
         (b'{"Addr":7}', None),
         (b"\xff:80", None),
-        (b'{"Addr":"h:1","x":"' + b"x" * 70_000 + b'"}', None),
+        (b'{"Addr":"h:1","x":"' + b"x" * naming.MAX_VALUE + b'"}', None),
         (b"{" * 50_000, None),
     ],
 )

@@ -67,7 +67,7 @@ async def test_servers_come_and_go_by_drain_and_no_call_fails(names: Names, kind
 @pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
 async def test_calls_go_on_while_the_registry_is_killed_and_comes_back(names: Names, store: str) -> None:
     node = await names.registry(store)
-    names.program("serve", "a")
+    a = names.program("serve", "a")
     async with Asking(names.place.url) as asking:
         await _passing(asking, "a")
         caller = names.program("call", "names")
@@ -78,6 +78,9 @@ async def test_calls_go_on_while_the_registry_is_killed_and_comes_back(names: Na
         await names.registry(store)
         await _passing(asking, "a")
         names.program("serve", "b")
+        await _passing(asking, "a", "b")
+        # It follows again: one leaves, which is heard of at once, and the other one is called.
+        assert await a.end() == 0, a.errors
         await until(lambda: _answers(caller)["b"], lambda: caller.out[-1000:] + caller.errors)
         assert _failures(caller) == []
 

@@ -12,11 +12,13 @@ import grpc
 import pytest
 
 from adsum.servers.grpc import GrpcServer, ListenRefused
+from adsum.servers.grpc import server as server_module
 from adsum.servers.grpc.bounds import STOP
 from adsum.servers.grpc.server import Call
 
 LONG = 30.0
 METHOD = "/test.Talk/Talk"
+PAGE = b"x" * 100_000
 
 
 class Peer:
@@ -75,7 +77,18 @@ class Talk:
         try:
             while (message := await call.read()) is not None:
                 if message == b"refuse":
-                    await call.refuse("INVALID_ARGUMENT", "no such word")
+                    call.refuse("INVALID_ARGUMENT", "no such word")
+                    return
+                if message.endswith(b"behind a page"):
+                    writing = asyncio.create_task(call.write(PAGE))
+                    await asyncio.sleep(0)
+                    self._end(call, writing, refused=message.startswith(b"refuse"))
+                    return
+                if message.endswith(b"behind all that is taken"):
+                    writing = asyncio.create_task(call.write(PAGE))
+                    while (await asyncio.wait([writing], timeout=0.3))[0]:
+                        writing = asyncio.create_task(call.write(PAGE))
+                    self._end(call, writing, refused=message.startswith(b"refuse"))
                     return
                 if message == b"fail":
                     raise ValueError("our own mistake")
@@ -88,11 +101,18 @@ class Talk:
         finally:
             self.gone.set()
 
+    def _end(self, call: Call, writing: asyncio.Task[None], *, refused: bool) -> None:
+        if refused:
+            call.refuse("INVALID_ARGUMENT", "no such word")
+        writing.cancel()
+
 
 @asynccontextmanager
-async def _serving(talk: Talk, max_message: int = 1_000_000) -> AsyncIterator[tuple[GrpcServer, str]]:
+async def _serving(
+    talk: Talk, max_message: int = 1_000_000, address: str = "127.0.0.1:0"
+) -> AsyncIterator[tuple[GrpcServer, str]]:
     server = GrpcServer({METHOD: talk.speak}, max_message)
-    place = await server.start("127.0.0.1:0")
+    place = await server.start(address)
     try:
         yield server, place
     finally:
@@ -161,6 +181,44 @@ async def test_a_peer_that_does_not_read_holds_up_its_own_writer_only_and_can_be
         assert await idle.ended() == ("UNAVAILABLE", "it did not read")
         idle.close()
         other.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [(b"refuse behind a page", ("INVALID_ARGUMENT", "no such word")), (b"leave behind a page", ("OK", ""))],
+)
+async def test_the_status_follows_the_message_that_is_being_written(
+    said: bytes, status: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    talk = Talk()
+    async with _serving(talk) as (_, place):
+        peers = [Peer(place, said, reads=False) for _ in range(8)]
+        await _until(lambda: len(talk.calls) == 8)
+        await asyncio.wait_for(talk.gone.wait(), LONG)
+        assert [await peer.ended() for peer in peers] == [status] * 8
+        assert [peer.heard for peer in peers] == [[PAGE]] * 8
+        for peer in peers:
+            peer.close()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
+@pytest.mark.parametrize("said", [b"refuse behind all that is taken", b"leave behind all that is taken"])
+async def test_the_connection_of_a_peer_that_never_reads_is_closed_and_no_other(
+    said: bytes, address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LAST_WORDS", 0.1)
+    talk = Talk()
+    async with _serving(talk, address=address) as (_, place):
+        other = Peer(place, b"hello")
+        idle = Peer(place, said, reads=False)
+        await _until(lambda: any("does not read what was sent" in each.getMessage() for each in caplog.records))
+        assert (await idle.ended())[0] == "UNAVAILABLE"
+        other.over.set()
+        assert await other.ended() == ("OK", "")
+        idle.close()
+        other.close()
+    assert [each.levelname for each in caplog.records] == ["WARNING"], "and no traceback"
 
 
 async def test_writing_to_a_peer_that_left_is_a_connection_error_and_no_more() -> None:

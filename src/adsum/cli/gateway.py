@@ -33,7 +33,8 @@ def gateway(loaded: Settings) -> int:
     one that does goes on, and the log says why.
 
     Access logs and the line that says that it is ready go to standard output, everything else to standard error.
-    --monitor has /metrics for Prometheus, /healthz and /readyz (503 while it finishes what runs).
+    --monitor has /metrics for Prometheus, /healthz and /readyz (503 while it finishes what runs; its
+    body says when no registry has been heard for 7.5 s).
     """
     from adsum.envoy.gateway import Gateway
     from adsum.envoy.running import Running

@@ -127,6 +127,10 @@ def status(loaded: Settings, as_json: bool) -> None:
     began: a request counts once, however often it was tried. P50 and P99 are how long those of the
     last minute or two took, to within a bucket of Envoy's histogram.
 
+    DEPARTED are gateways whose stream to this node ended within ten minutes: they ended, or talk to another node, or
+    hear none and go on with what they know (--monitor of the gateway has /readyz, which says so). REFUSED are clients
+    whose stream this node ended, and why.
+
     Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
     """
     node = ask(loaded, lambda client: client.api.status())
@@ -140,6 +144,12 @@ def status(loaded: Settings, as_json: bool) -> None:
         if node.gateways:
             output.line("")
             output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "REJECTS"), _gateways(node))
+        if node.departed:
+            output.line("")
+            output.table(("DEPARTED", "CLIENT", "FROM", "AWAY FOR", "REVISION"), _departed(node))
+        if node.refused:
+            output.line("")
+            output.table(("REFUSED", "FROM", "LAST", "TIMES", "WHY"), _refused(node))
         if node.traffic:
             output.line("")
             output.table(("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MOST]])
@@ -189,6 +199,19 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
             "; ".join(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())),
         )
         for each in node.gateways
+    ]
+
+
+def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:
+    """Gateways that the node does not keep informed any more."""
+    return [(each.node, each.client, each.peer, output.lasted(each.away), str(each.revision)) for each in node.departed]
+
+
+def _refused(node: wire.NodeStatus) -> list[tuple[str, ...]]:
+    """Clients whose streams the node ended of late."""
+    return [
+        (each.node or "(unnamed)", each.peer, output.ago(each.at), str(each.count), f"{each.code}: {each.reason}")
+        for each in node.refused
     ]
 
 

@@ -155,7 +155,7 @@ def _row(view: wire.RouteView) -> tuple[str, ...]:
 
 
 def _goes(targets: Sequence[Target]) -> str:
-    return ", ".join(f"{each.to.name}@{each.weight}" if len(targets) > 1 else each.to.name for each in targets)
+    return ", ".join(f"{each.to.text}@{each.weight}" if len(targets) > 1 else each.to.text for each in targets)
 
 
 @route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")

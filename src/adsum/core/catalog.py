@@ -123,6 +123,10 @@ class Snapshot:
         known = self.services.get(name)
         return known if known is not None else ServiceSnapshot(name, self.floor, _NO_LISTINGS, horizon=self.floor)
 
+    def services_with(self, service: str) -> int:
+        """How many services are known once this is one of them."""
+        return len(self.services) + (service not in self.services)
+
     def find(self, key: Key) -> Listing | None:
         service = self.services.get(key.service)
         return service.listings.get(key.id) if service is not None else None

@@ -19,6 +19,9 @@ from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registra
 
 MAX_INSTANCES: Final = 1_000_000
 """How many instances one catalog lists; past it new ones are refused, listed ones may still change."""
+MAX_SERVICES: Final = 25_000
+"""How many services one catalog knows, those without an instance too; past it instances of others are refused. Gateways
+name all of them when they connect, so that `dialects.xds.bounds.MAX_NAMES` depends on it."""
 
 
 class Basis(Protocol):
@@ -28,6 +31,10 @@ class Basis(Protocol):
     def count(self) -> int: ...
 
     def find(self, key: Key) -> Listing | None: ...
+
+    def services_with(self, service: str) -> int:
+        """How many services are known once this is one of them."""
+        ...
 
     @property
     def documents(self) -> Documents: ...
@@ -43,11 +50,15 @@ class Draft:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._ahead: dict[Key, Listing | None] = {}
+        self._new_services: set[str] = set()
         self._edits: list[Edit] = []
         self.count = snapshot.count
 
     def find(self, key: Key) -> Listing | None:
         return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
+
+    def services_with(self, service: str) -> int:
+        return self._snapshot.services_with(service) + len(self._new_services - {service})
 
     @property
     def documents(self) -> Documents:
@@ -61,6 +72,8 @@ class Draft:
             else:
                 self.count += (fact.listing is not None) - (self.find(fact.key) is not None)
                 self._ahead[fact.key] = fact.listing
+                if fact.key.service not in self._snapshot.services:
+                    self._new_services.add(fact.key.service)
 
 
 REGISTRY: Final = "registry"
@@ -95,14 +108,21 @@ def register(registration: Registration, caller: Caller) -> Decision:
     def decide(basis: Basis) -> list[Change]:
         before = basis.find(registration.key)
         if before is None:
-            if basis.count >= MAX_INSTANCES:
-                raise CatalogFull(f"the catalog lists its most, {MAX_INSTANCES} instances")
+            _must_have_room(basis, registration.key.service)
             return [_list_anew(registration, caller)]
         if before.registration == registration:
             return _hold_again(before, caller)
         return [_list_again(before, registration, caller)]
 
     return decide
+
+
+def _must_have_room(basis: Basis, service: str) -> None:
+    """There is room for one more instance of that service. Raises `CatalogFull`."""
+    if basis.count >= MAX_INSTANCES:
+        raise CatalogFull(f"the catalog lists its most, {MAX_INSTANCES} instances")
+    if basis.services_with(service) > MAX_SERVICES:
+        raise CatalogFull(f"the catalog knows its most, {MAX_SERVICES} services")
 
 
 def _list_anew(registration: Registration, caller: Caller) -> Change:

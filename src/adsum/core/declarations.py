@@ -13,12 +13,23 @@ Declaration = Callable[[Basis], list[Edit]]
 """A request about documents, waiting for the freshest basis to be decided on."""
 
 
-def declared(title: Title, body: bytes, caller: Caller) -> Declaration:
-    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be."""
+Admit = Callable[[Documents], None]
+"""Raises `Invalid` for documents that can't stand together."""
+
+
+def anything(documents: Documents) -> None:
+    """Admits all documents."""
+
+
+def declared(title: Title, body: bytes, caller: Caller, admit: Admit = anything) -> Declaration:
+    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be.
+
+    `admit` judges the documents that there are then.
+    """
     document = Document(title, body, caller.why(Cause.DECLARED))
 
     def decide(basis: Basis) -> list[Edit]:
-        return _bounded(basis.documents, _edits(basis.documents, document))
+        return _bounded(basis.documents, _edits(basis.documents, document), admit)
 
     return decide
 
@@ -33,7 +44,12 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
 
 
 def replaced(
-    kinds: Collection[DocumentKind], bodies: Mapping[Title, bytes], caller: Caller, *, prune: bool = False
+    kinds: Collection[DocumentKind],
+    bodies: Mapping[Title, bytes],
+    caller: Caller,
+    admit: Admit = anything,
+    *,
+    prune: bool = False,
 ) -> Declaration:
     """From now on these are all the documents of those kinds.
 
@@ -51,7 +67,7 @@ def replaced(
         if left and not bodies and not prune:
             raise Invalid("prune", f"must be true to withdraw everything: this names nothing, and {len(left)} would go")
         put = [edit for document in documents for edit in _edits(basis.documents, document)]
-        return _bounded(basis.documents, left + put)
+        return _bounded(basis.documents, left + put, admit)
 
     return decide
 
@@ -63,9 +79,11 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
     return [Edit(document.title, document, document.why)]
 
 
-def _bounded(known: Documents, edits: list[Edit]) -> list[Edit]:
+def _bounded(known: Documents, edits: list[Edit], admit: Admit) -> list[Edit]:
     new = sum(edit.document is not None and edit.title not in known.of for edit in edits)
     gone = sum(edit.document is None for edit in edits)
     if new and len(known.of) + new - gone > MAX_DOCUMENTS:
         raise CatalogFull(f"there are already {len(known.of)} documents, and at most {MAX_DOCUMENTS}")
+    if edits:
+        admit(known.with_edits(known.revision, edits))
     return edits

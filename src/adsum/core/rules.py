@@ -17,6 +17,9 @@ from adsum.core.errors import Invalid
 NAME_LENGTH: Final = 63
 """A service's name is one DNS label (RFC 1123): it works as a host name in every dialect."""
 ID_LENGTH: Final = 128
+NODE_LENGTH: Final = 320
+"""Bound of the id of a gateway or another xDS client: a host name, and what tells the clients on one host apart; a
+longer one is refused."""
 ADDRESS_LENGTH: Final = 253
 TEXT_LENGTH: Final = 128
 """Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
@@ -49,6 +52,12 @@ def instance_id(field: str, value: str) -> None:
     """1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
     if not _ID.fullmatch(value):
         raise Invalid(field, f"must be 1 to {ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit")
+
+
+def node(field: str, value: str) -> None:
+    """The id of an xDS client: 1 to 320 printable characters on one line."""
+    if not (0 < len(value) <= NODE_LENGTH and value.isprintable()):
+        raise Invalid(field, f"must be 1 to {NODE_LENGTH} printable characters on one line, not {shown(value)}")
 
 
 def address(field: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
+from adsum.envoy.figures import RECEIVED
 
 ANSWER: Final = 5.0
 """Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""
@@ -70,6 +72,10 @@ class Admin:
         """Whether a registry node talks to it."""
         return (await self._figures("^control_plane.connected_state$")).get("control_plane.connected_state", 0) == 1
 
+    async def received(self) -> int:
+        """How many bytes came from registry nodes so far."""
+        return (await self._figures(f"^{re.escape(RECEIVED)}$")).get(RECEIVED, 0)
+
     async def traffic(self) -> Traffic:
         """The requests that run and the connections that are open."""
         running = {"downstream_rq_active": 0, "downstream_cx_active": 0}
@@ -78,6 +84,10 @@ class Admin:
             if listener not in OURS:
                 running[figure] += value
         return Traffic(running["downstream_rq_active"], running["downstream_cx_active"])
+
+    async def set_runtime(self, key: str, value: int) -> None:
+        """Change a value that its routes depend on; a new Envoy begins without it."""
+        await self._post(f"/runtime_modify?{key}={value}")
 
     async def let_go(self) -> None:
         """Answer `/readyz` with 503, and end every connection with the answer to its next request."""

@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from adsum.core.heartbeats import HEARTBEAT
 from adsum.envoy import certificate, monitor
-from adsum.envoy.figures import stats_config
+from adsum.envoy.figures import REGISTRY, stats_config
 from adsum.envoy.keepsake import Told
 from adsum.envoy.plan import Place, Plan
 from adsum.gateway.shape import Shape
 
 CLUSTER: Final = "adsum-gateway"
 """What all gateways are together, in Envoy's words."""
-REGISTRY: Final = "adsum-registry"
-"""The cluster that leads to the registry."""
 SECRET_NAME: Final = "gateway"
 """What the registry calls a gateway's own certificate."""
 SECRETS: Final = "secrets.json"
@@ -29,8 +28,9 @@ CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a registry node has to accept a connection; then the next one is tried."""
 BACKOFF: Final = (0.1, 1.0)
 """Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
-KEEPALIVE: Final = (10.0, 5.0)
-"""Seconds between two pings of the registry, and within which each is answered; else another node is tried."""
+KEEPALIVE: Final = (HEARTBEAT, HEARTBEAT)
+"""Seconds between two pings of the registry, and within which each is answered; else another node is tried. Silence is
+noticed as soon as by other consumers (`heartbeats.staleness`)."""
 SUMMED_UP: Final = 5.0
 """Seconds between two times that Envoy sums up its figures."""
 FIGURES: Final = 1_000
@@ -112,7 +112,7 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(SUMMED_UP),
         "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
-        "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}]},
+        "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}, {"name": "admin", "admin_layer": {}}]},
     }
 
 

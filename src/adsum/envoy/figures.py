@@ -9,6 +9,7 @@ refuses to do both.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 LATENCIES: Final = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
@@ -40,13 +41,17 @@ PLACES: Final = (
     r"^listener\.(?:[^.]+|[0-9a-f._\[\]]+)\.(?:downstream_cx_(?:total|active|overflow|overload_reject)|downstream_global_cx_overflow"
     r"|ssl\.(?:connection_error|handshake|fail_verify_error)|ssl\.certificate\..*)$"
 )
+REGISTRY: Final = "adsum-registry"
+"""The cluster that leads to the registry."""
+RECEIVED: Final = f"cluster.{REGISTRY}.upstream_cx_rx_bytes_total"
+"""Bytes that came from the registry, answers to pings among them: they show whether it is still there."""
 LIMITED: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
 CACHED: Final = r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
 
 
 def stats_config() -> dict[str, Any]:
     """Of Envoy's bootstrap."""
-    patterns = (WHOLE, SERVICE, ROUTE, LISTENER, PLACES, LIMITED, CACHED)
+    patterns = (WHOLE, SERVICE, ROUTE, LISTENER, PLACES, LIMITED, CACHED, f"^{re.escape(RECEIVED)}$")
     return {
         "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in patterns]}},
         "histogram_bucket_settings": [{"match": {"suffix": "_time"}, "buckets": list(LATENCIES)}],

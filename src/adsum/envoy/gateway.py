@@ -11,7 +11,7 @@ from typing import Final
 
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
-from adsum.envoy import certificate
+from adsum.envoy import certificate, hearing, monitor
 from adsum.envoy.admin import NoAnswer
 from adsum.envoy.draining import KILL_AFTER, drain
 from adsum.envoy.incarnation import Incarnation
@@ -76,7 +76,7 @@ class Gateway:
         except BaseException:
             await self._envoys.close()
             raise
-        keeping = (self._keep(self._current), self._remember(), self._renew())
+        keeping = (self._keep(self._current), self._remember(), self._renew(), self._hear())
         self._tasks = [asyncio.create_task(each) for each in keeping]
 
     def reload(self, settled: Callable[[], None] = lambda: None) -> None:
@@ -236,6 +236,25 @@ class Gateway:
             raise CannotServe(f"no registry answers, so that a new Envoy would have nothing to serve: {why}")
         return told if why else None
 
+    async def _hear(self) -> None:
+        """Say at /readyz and in the log when no registry is heard any more, and when one is heard again."""
+        loop = asyncio.get_running_loop()
+        state = hearing.Hearing(loop.time())
+        shown: tuple[Incarnation | None, bool] = (None, False)
+        while True:
+            await asyncio.sleep(jittered(hearing.LOOK, self._rng))
+            current = self._current
+            if current is None or not current.process.running or self._replacing.locked():
+                continue
+            with suppress(NoAnswer):
+                connected, received = await current.admin.connected(), await current.admin.received()
+                refused_at = current.process.refused_at
+                if state.look(loop.time(), connected=connected, received=received, refused_at=refused_at):
+                    _tell_hearing(current, loop.time(), lost=state.is_lost)
+                if shown != (current, state.is_lost):
+                    await current.admin.set_runtime(monitor.LOST, monitor.ALWAYS if state.is_lost else 0)
+                    shown = current, state.is_lost
+
     async def _renew(self) -> None:
         """Show another certificate soon after there is one."""
         while True:
@@ -278,3 +297,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def _tell_hearing(current: Incarnation, now: float, *, lost: bool) -> None:
+    if not lost:
+        _log.info("a registry is heard again")
+        return
+    process, why = current.process, ""
+    if now - process.refused_at < hearing.LOST_AFTER:
+        why = f"; the registry refuses this gateway: {process.refusal}"
+    _log.warning("no registry has been heard for %g s; it goes on with what it knows%s", hearing.LOST_AFTER, why)

@@ -85,12 +85,16 @@ class Incarnation:
 
     async def _what_for(self) -> str:
         places = ", ".join(f"{host}:{port}" for host, port in self.plan.registry)
+        if self.process.refusal:
+            return f"the registry at {places} refuses this gateway: {self.process.refusal}"
         try:
             if await self.admin.connected():
                 return f"the registry at {places} has not told it anything"
         except NoAnswer as error:
             return str(error)
         why = await trouble(self.plan.registry)
+        if not why:
+            return f"a registry answers at {places}, and has not told it anything"
         return f"no registry answers at {places} (is `adsum serve` running there? --xds says where to look): {why}"
 
 

@@ -42,6 +42,11 @@ EXPECTED: Final = (
 """Warnings about what we make it do: told at level debug."""
 OUTAGE: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats) gRPC config stream.* closed")
 """What is said at every attempt to reach the registry, once or twice a second: told once an outage, then at debug."""
+REFUSED: Final = re.compile(r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<why>.*)")
+"""What is said when the stream of resources ends, with its gRPC status."""
+REFUSALS: Final = frozenset({"3", "7", "8", "12", "16"})
+"""The statuses, as Envoy writes them, that are a registry's own answer: INVALID_ARGUMENT, PERMISSION_DENIED,
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAUTHENTICATED. Others are also what Envoy calls a connection that broke."""
 OVER: Final = 15.0
 """Seconds without an attempt that failed after which an outage is over; they come every second or two."""
 
@@ -60,6 +65,10 @@ class Lines:
         self._level = logging.WARNING
         self.errors: deque[str] = deque(maxlen=LAST_WORDS)
         """Its latest errors."""
+        self.refusal = ""
+        """Why the registry ended the stream of resources last; "" if it never did."""
+        self.refused_at = -math.inf
+        """When it did, by our clock."""
         self.ending = False
         """Whether it was told to end: what it then complains of is no trouble."""
 
@@ -79,12 +88,18 @@ class Lines:
             _log.log(self._level, "%s", line)
             return
         component, message = parts["component"], parts["message"]
+        self._note_refusal(message)
         self._level = LEVELS.get(parts["level"], logging.WARNING)
         if self._level >= logging.ERROR:
             self.errors.append(message)
         if self.ending or message.startswith(EXPECTED) or self._is_old_news(message):
             self._level = logging.DEBUG
         _log.log(self._level, "%s: %s", component, message)
+
+    def _note_refusal(self, message: str) -> None:
+        refused = REFUSED.match(message)
+        if refused is not None and refused["code"] in REFUSALS:
+            self.refusal, self.refused_at = refused["why"], self._now()
 
     def _is_old_news(self, message: str) -> bool:
         if OUTAGE.match(message) is None:

@@ -8,9 +8,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from adsum.envoy.admin import MONITOR
+from adsum.envoy.hearing import LOST_AFTER
 
 ADMIN: Final = "adsum-admin"
 """The cluster that leads to the admin socket."""
+LOST: Final = "adsum.registry_lost"
+"""The key of Envoy's runtime that is `ALWAYS` while no registry is heard."""
+ALWAYS: Final = 100
+"""Per cent of the answers at /readyz that say so."""
+READY: Final = "ready\n"
+READY_BUT_LOST: Final = f"ready, but no registry has been heard for {LOST_AFTER:g} s: it goes on with what it knows\n"
 METRICS: Final = "/stats/prometheus?usedonly"
 """Without the figures of what has never been used."""
 
@@ -19,7 +26,11 @@ _GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|
 
 
 def listener(place: tuple[str, int]) -> dict[str, Any]:
-    """Answers /metrics, /healthz (it runs) and /readyz (it takes requests; 503 once it is told to end)."""
+    """Answers /metrics, /healthz (it runs) and /readyz (it takes requests; 503 once it is told to end).
+
+    While no registry is heard, /readyz says so in its body. The status stays 200: every gateway of a registry that is
+    away would be taken out of its load balancer at once, although all of them serve.
+    """
     address, port = place
     manager = {
         "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -64,7 +75,7 @@ def cluster(socket: str) -> dict[str, Any]:
 
 _READY: Final = {
     "@type": f"{_HTTP}.http.health_check.v3.HealthCheck",
-    "pass_through_mode": False,
+    "pass_through_mode": True,  # It answers by itself once it is told to end; else the routes below do.
     "headers": [{"name": ":path", "string_match": {"exact": "/readyz"}}],
 }
 _ANY_HOST: Final = {
@@ -78,6 +89,18 @@ _ANY_HOST: Final = {
         {
             "match": {"path": "/healthz", "headers": [_GET]},
             "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
+        },
+        {
+            "match": {
+                "path": "/readyz",
+                "headers": [_GET],
+                "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": LOST},
+            },
+            "direct_response": {"status": 200, "body": {"inline_string": READY_BUT_LOST}},
+        },
+        {
+            "match": {"path": "/readyz", "headers": [_GET]},
+            "direct_response": {"status": 200, "body": {"inline_string": READY}},
         },
         {
             "match": {"prefix": "/"},

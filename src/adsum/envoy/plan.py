@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from adsum.client.nodes import parse_urls
 from adsum.config import OFF, XDS_PORT, GatewayConfig
+from adsum.core import rules
 from adsum.envoy.finding import Binary, find
 from adsum.gateway.shape import Shape, split
 
@@ -63,7 +64,7 @@ def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Pl
     shape = config.shape(zone, system_roots())
     return Plan(
         binary=find(config.envoy),
-        node=config.node or f"{platform.node() or 'gateway'}-{split('listen', shape.listen[0])[1]}",
+        node=config.node or default_node(shape),
         shape=shape,
         registry=tuple(registry),
         monitor=split("monitor", config.monitor) if config.monitor != OFF else None,
@@ -72,6 +73,12 @@ def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Pl
         drain_timeout=config.drain_timeout,
         log_level=config.log_level,
     )
+
+
+def default_node(shape: Shape) -> str:
+    """The host and the first port, within what a registry takes (`rules.node`), whatever the host is called."""
+    host = "".join(filter(str.isprintable, platform.node()))[: rules.ADDRESS_LENGTH]
+    return f"{host or 'gateway'}-{split('listen', shape.listen[0])[1]}"
 
 
 def registry_places(xds: str, url: str) -> tuple[Place, ...]:

@@ -43,6 +43,16 @@ class Process:
     def running(self) -> bool:
         return not self.ended.done()
 
+    @property
+    def refusal(self) -> str:
+        """Why the registry ended its stream of resources last; "" if it never did."""
+        return self._lines.refusal
+
+    @property
+    def refused_at(self) -> float:
+        """When it did, on the monotonic clock."""
+        return self._lines.refused_at
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens once it has ended."""
         self._lines.ending = True  # We send none that it outlives.

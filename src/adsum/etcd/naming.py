@@ -25,8 +25,8 @@ from adsum.core.rules import ID_LENGTH, service_name
 OURS: Final = "Adsum"
 """The field that holds what only we write."""
 REGISTRY: Final = "registry"
-MAX_VALUE: Final = 64 * 1024
-"""Bytes of a value; a longer one is none of an instance."""
+MAX_VALUE: Final = 512 * 1024
+"""Bytes of a value; a longer one is none of an instance. The largest instance that the model takes has some 300 KiB."""
 
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
@@ -77,7 +77,7 @@ def write(instance: Instance, *, published: bool = False, holder: str = "") -> b
     if instance.metadata:
         ours["metadata"] = dict(instance.metadata)
     said = {"Op": 0, "Addr": instance.authority, "Metadata": None, OURS: ours}
-    return json.dumps(said, separators=(",", ":")).encode()
+    return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def published(value: bytes) -> bool:

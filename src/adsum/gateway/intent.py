@@ -15,6 +15,9 @@ from adsum.gateway.upstreams import HASHING, Policy, Upstream
 
 DEFAULTS: Final = 16_384
 """Services whose default settings are kept ready: they are asked for with every change."""
+MAX_SELECTED: Final = 10_000
+"""How many choices of instances all routes together send requests to; past it a route that adds one is refused. Each
+has a cluster, and gateways name all of them when they connect: `dialects.xds.bounds.MAX_NAMES` depends on it."""
 
 _NO_UPSTREAMS: Final[Mapping[str, Upstream]] = MappingProxyType({})
 
@@ -53,6 +56,18 @@ class Intent:
     def services(self) -> set[str]:
         """The services that some route sends requests to."""
         return {selector.service for route in self.routes for selector in route.selectors}
+
+    def must_fit(self, field: str) -> None:
+        """Gateways can be told all of it. Raises `Invalid`, naming `field`."""
+        if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTED:
+            return  # So few routes can't lead to more, and their clusters need not be named to know that.
+        count = len(self.selectors())
+        if count > MAX_SELECTED:
+            raise Invalid(
+                field,
+                f"with it, all routes lead to {count} different choices of instances, and they may lead to "
+                f"{MAX_SELECTED}: use fewer different tags and metadata",
+            )
 
     def policies(self) -> dict[str, Policy]:
         """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""

@@ -50,6 +50,11 @@ class Resource:
         return replace(self, revision=revision)
 
 
+def version_of(content: bytes) -> str:
+    """The version of a resource that is encoded like this."""
+    return blake2b(content, digest_size=VERSION_BYTES).hexdigest()
+
+
 def pack(kind: Kind, name: str, message: Any, revision: int) -> Resource:
     """Encode a resource; equal content always has equal bytes."""
     return packed(kind, name, messages.serialized(message), revision)
@@ -57,7 +62,7 @@ def pack(kind: Kind, name: str, message: Any, revision: int) -> Resource:
 
 def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
     """A resource whose content is encoded already."""
-    version = blake2b(content, digest_size=VERSION_BYTES).hexdigest()
+    version = version_of(content)
     delta = DeltaDiscoveryResponse()
     resource = delta.resources.add(name=name, version=version)
     resource.resource.type_url = kind.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote
 
@@ -14,6 +15,12 @@ from adsum.core.model import Instance
 MAX_PICKED: Final = 8
 """Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
 
+NAME_LENGTH: Final = 128
+"""Characters of a selector's name; the rest of a longer text is replaced by a hash of the whole."""
+
+_HASH_BYTES: Final = 16
+_HASH_MARK: Final = "#"
+"""Stands before the hash. No text contains it, so that none can pass for a shortened one."""
 _METADATA_KEYS: Final = {"tag": "%74ag"}
 """A key that would read as a tag is written so that it can't."""
 
@@ -45,12 +52,24 @@ class Selector:
         return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
-    def name(self) -> str:
-        """What names it everywhere: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal names."""
+    def text(self) -> str:
+        """As people write it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal texts."""
         if self.whole:
             return self.service
         pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
         return f"{self.service}?{'&'.join(pairs)}"
+
+    @property
+    def name(self) -> str:
+        """What names it at gateways, as its cluster and its assignment: ASCII of at most `NAME_LENGTH` characters.
+
+        That is its text, if need be its beginning and a hash of the whole. Different selectors have different names.
+        """
+        text = self.text
+        if len(text) <= NAME_LENGTH:
+            return text
+        digest = _HASH_MARK + blake2b(text.encode(), digest_size=_HASH_BYTES).hexdigest()
+        return text[: NAME_LENGTH - len(digest)] + digest
 
     def chooses(self, instance: Instance) -> bool:
         """Whether it means that instance of its service."""
@@ -61,6 +80,11 @@ class Selector:
             and not any(tag in instance.tags for tag in self.without_tags)
             and not any(has(key) == value for key, value in self.without_metadata.items())
         )
+
+
+def service_of(cluster: str) -> str:
+    """The service that a cluster of that name is of."""
+    return cluster.partition("?")[0]
 
 
 def _pairs(sign: str, tags: Iterable[str], metadata: Mapping[str, str]) -> Iterator[str]:

@@ -22,6 +22,10 @@ def metrics(xds: Xds) -> Iterable[Metric]:
     for kind, count in sorted(streams.rejections.count.items()):
         rejections.add_metric([kind], count)
     yield rejections
+    refusals = CounterMetricFamily("adsum_xds_refused", "Streams that this node refused or ended", labels=["code"])
+    for code, count in sorted(streams.refusals.count.items()):
+        refusals.add_metric([code], count)
+    yield refusals
     yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.pushes)
     yield CounterMetricFamily("adsum_xds_shed", "Streams cut off because they did not read", value=streams.shed)
     yield from _answered(xds)

@@ -125,6 +125,35 @@ class GatewayView(Answer, frozen=True):
     p99: float = 0.0
 
 
+class DepartedView(Answer, frozen=True):
+    """A gateway that a node does not keep informed any more: its last stream ended within ten minutes.
+
+    It ended, or another node keeps it informed, or it hears no node and goes on with what it knows: `revision` is what
+    it routed by. `away` is how many seconds it has been so.
+    """
+
+    node: str
+    client: str
+    peer: str
+    away: float
+    revision: int
+
+
+class RefusedView(Answer, frozen=True):
+    """A gateway or gRPC client whose streams a node ended for one reason, the last one within ten minutes.
+
+    `node` is the id that it gave, "" if it gave none; `peer` is where the last stream came from. `code` is the gRPC
+    status that it was sent, `at` the last time on the wall clock, `count` how many streams there were.
+    """
+
+    node: str
+    peer: str
+    code: str
+    reason: str
+    at: float
+    count: int
+
+
 class TrafficView(Answer, frozen=True):
     """What the gateways that are connected here answered for a service since each began.
 
@@ -176,6 +205,10 @@ class NodeStatus(Answer, frozen=True):
     """Services whose guard holds back expiries, and how many."""
     gateways: list[GatewayView] = []
     """Gateways and gRPC clients; of many, some, and first those that reject something."""
+    departed: list[DepartedView] = []
+    """Gateways that are not connected here any more, the latest first."""
+    refused: list[RefusedView] = []
+    """Gateways and gRPC clients whose streams were ended, the latest first."""
     traffic: list[TrafficView] = []
     """What gateways answered by service; of many, some, and first those with the most errors."""
 

@@ -68,7 +68,12 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
             assert gateway.get("/orders/1") == (200, "a")
             assert gateway.get("/users/1") == (200, "b")
             await _register(asking, "orders", "c", there["c"].port)
-            await asyncio.to_thread(gateway.answers, "/orders/1", "c")
+            await asyncio.sleep(0.5)
+            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "a")}, "it may come back yet"
+            await _register(asking, "orders", "a", there["a"].port)
+            answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
+            assert "unaware" not in answer
+            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "c")}, "who leaves is heard of at once"
             assert gateway.get("/users/1") == (200, "b"), "it has not come back yet, and nothing is taken from it"
 
 

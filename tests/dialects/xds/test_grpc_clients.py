@@ -47,15 +47,19 @@ class Client:
 async def _server(registry: Registry, asking: Asking, name: str) -> Child:
     server = registry.place.run(name, *PEER, "serve", name)
     await until(lambda: "\n" in server.out)
+    await _register(asking, name, server)
+    return server
+
+
+async def _register(asking: Asking, name: str, server: Child) -> None:
     port = int(server.out.splitlines()[0])
     await asking.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
-    return server
 
 
 async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(registry: Registry) -> None:
     node = await registry.start()
     async with Asking(registry.place.url) as asking:
-        await _server(registry, asking, "a")
+        a = await _server(registry, asking, "a")
         client = Client(registry, "orders")
         await client.answered_by("a")
         b = await _server(registry, asking, "b")
@@ -75,7 +79,12 @@ async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(re
         await asyncio.sleep(0.5)  # Now it could be told that there is nothing any more.
         assert await client.next(20) == {"a"}
         await _server(registry, asking, "c")
-        await client.answered_by("c")
+        await asyncio.sleep(0.5)
+        assert await client.next(50) == {"a"}, "it may come back yet"
+        await _register(asking, "a", a)
+        body = {"status": "draining", "reason": "test", "wait": 20.0}
+        assert "unaware" not in await asking.put("/services/orders/instances/a/override", **body)
+        assert await client.next(50) == {"c"}, "who leaves is heard of at once"
 
 
 async def test_an_unknown_service_fails_at_once(registry: Registry) -> None:

@@ -14,6 +14,7 @@ from adsum.core.decisions import Caller
 from adsum.core.model import Instance, Key, Registration
 from adsum.dialects.xds import loads
 from adsum.dialects.xds.loads import Load, Loads
+from adsum.dialects.xds.refusals import Refusals
 from tests.fakes import FakeClock
 
 CALLER = Caller("tester", 0.0)
@@ -35,7 +36,7 @@ class Reporting:
     async def write(self, message: bytes) -> None:
         self.heard.append(message)
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.refused = f"{code}: {words}"
 
     def cut(self, words: str) -> None:
@@ -68,7 +69,7 @@ def _known(service: str) -> bool:
 
 
 async def test_tries_are_counted_by_instance() -> None:
-    told, snapshot = Loads(FakeClock(), _known), _catalog("a", "b")
+    told, snapshot = Loads(FakeClock(), _known, Refusals(FakeClock())), _catalog("a", "b")
     first = _report("orders", ("127.0.0.1", 8000, 5, 1), ("127.0.0.1", 8001, 2, 0))
     call = Reporting(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
     await told.speak(call)
@@ -80,7 +81,7 @@ async def test_tries_are_counted_by_instance() -> None:
 
 
 async def test_an_instance_with_a_host_name_is_found_by_the_address_that_clients_were_told() -> None:
-    told, snapshot = Loads(FakeClock(), _known), EMPTY
+    told, snapshot = Loads(FakeClock(), _known, Refusals(FakeClock())), EMPTY
     named = Registration(Instance("orders", "a", "app.example", 8000))
     snapshot = snapshot.apply(Batch(1, decisions.register(named, CALLER)(snapshot)))
     await told.speak(Reporting(_report("orders", ("192.0.2.7", 8000, 4, 0))))
@@ -89,7 +90,7 @@ async def test_an_instance_with_a_host_name_is_found_by_the_address_that_clients
 
 async def test_instances_that_left_are_forgotten_and_strangers_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "MAX_PLACES", 2)
-    told = Loads(FakeClock(), _known)
+    told = Loads(FakeClock(), _known, Refusals(FakeClock()))
     places = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
     await told.speak(Reporting(_report("orders", *places), _report("adsum-registry", ("127.0.0.1", 1, 1, 0))))
     assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]

@@ -17,6 +17,7 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 
 from adsum.config import ServeConfig
 from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_NAME, MAX_NODE
+from adsum.gateway.resources import Kind
 from adsum.gateway.shape import Shape
 from tests.dialects.xds.fakes import CDS, EDS, said
 from tests.running import RunningDaemon
@@ -201,6 +202,17 @@ def test_one_that_breaks_the_rules_is_told_so_and_alone(world: World, rude: str)
     code, details = world.peer(method).say(message).status()
     assert code == "INVALID_ARGUMENT"
     assert words in details
+    world.check()
+    [refused] = httpx.get(f"{world.daemon.url}/api/v1/status").json()["refused"]
+    assert (refused["code"], refused["reason"], refused["count"]) == (code, details, 1)
+    assert 'adsum_xds_refused_total{code="INVALID_ARGUMENT"} 1.0' in world.metrics()
+
+
+def test_a_refusal_reaches_peers_that_are_being_sent_something(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    greedy = asked(Kind.LISTENER, *(f"s{n}" for n in range(1_500)), node="x", agent="grpc", metadata={})
+    peers = [world.peer().say(greedy, b"\xff\xff\xff") for _ in range(8)]
+    assert [peer.status() for peer in peers] == [("INVALID_ARGUMENT", "this is no discovery request")] * 8
+    assert not any(record.exc_info for record in caplog.records)
     world.check()
 
 

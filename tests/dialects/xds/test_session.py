@@ -9,13 +9,24 @@ from typing import Any
 import pytest
 
 from adsum.dialects.xds import delta, sotw
-from adsum.dialects.xds.audience import Gateways
+from adsum.dialects.xds.audience import Gateways, GrpcClients
 from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE
 from adsum.dialects.xds.refusals import Refused
 from adsum.dialects.xds.session import Session
 from adsum.gateway.resources import Kind
 from adsum.gateway.versions import Version
-from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, FakeClient, content, resource, resources
+from tests.dialects.xds.fakes import (
+    CDS,
+    EDS,
+    LDS,
+    RDS,
+    Contents,
+    FakeClient,
+    FakeCompiled,
+    content,
+    resource,
+    resources,
+)
 
 ONE: Contents = {CDS: {"a": 1}, EDS: {"a": 1}, LDS: {"main": 1}, RDS: {"main": 1}}
 TWO: Contents = {CDS: {"a": 1, "b": 1}, EDS: {"a": 1, "b": 2}, LDS: {"main": 1}, RDS: {"main": 2}}
@@ -412,22 +423,134 @@ def _brought(client: FakeClient, contents: Contents, kind: Kind) -> Mapping[str,
     return {"initial_resource_versions": _versions(contents, kind)} if client.is_delta else {"version_info": "7"}
 
 
-def test_a_registry_that_began_with_nothing_takes_nothing_away(world: World) -> None:
+SOME: Contents = {CDS: {"a": 1}, EDS: {"a": 1}, LDS: {"main": 1}, RDS: {"main": 1}}
+"""Of `MANY`, those that are back first."""
+MANY: Contents = {CDS: {"a": 1, "b": 1}, EDS: {"a": 3, "b": 2}, LDS: {"main": 1}, RDS: {"main": 2}}
+
+
+def _is_current(client: FakeClient) -> bool:
+    return client.session.is_current
+
+
+def _comes_back(world: World) -> FakeClient:
+    """A client that knew `MANY` comes to a registry that has begun with nothing."""
+    client = world.client
     world.audience.settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
+    client.ask(CDS, **_brought(client, MANY, CDS))
+    assert client.hear() is None
+    client.ask(EDS, "a", "b", **_brought(client, MANY, EDS))
+    client.ask(LDS, **_brought(client, MANY, LDS))
+    return client
+
+
+def test_a_registry_that_began_with_nothing_narrows_nobody_to_those_that_are_back_first(world: World) -> None:
+    client = _comes_back(world)
+    assert client.hear() is None
+    world.publish(SOME)
+    assert client.hear() is None, "one of three is back, and the client keeps the three"
+    world.audience.settling = False
+    client.settle()
+    assert client.has[EDS]["a"] == content(resources(SOME)[EDS]["a"]), "the others did not come back"
+
+
+def test_all_is_said_again_once_everything_is_back() -> None:
+    world = World(delta)
+    client = _comes_back(world)
+    world.publish(SOME)
+    assert client.settle() == []
+    world.publish(MANY)
+    assert [said.resources for said in client.settle() if said.kind is EDS] == [], "it has them already"
+    world.publish({**MANY, EDS: {"a": 4, "b": 2}})
+    assert [list(said.resources) for said in client.settle()] == [["a"]]
+
+
+def test_who_leaves_is_left_out_at_once_whoever_has_not_come_back(world: World) -> None:
+    client = _comes_back(world)
+    world.publish(SOME)
+    assert _is_current(client), "nobody who left is in what it keeps"
+    world.audience.departed = {"a"}
+    world.publish({**SOME, EDS: {"a": 2}})
+    assert not _is_current(client)
+    said = client.hear()
+    assert said is not None
+    assert (said.kind, list(said.resources)) == (EDS, ["a"])
+    assert not _is_current(client)
+    client.ack(EDS)
+    assert _is_current(client)
+    assert client.hear() is None, "the other one is still kept as it was"
+
+
+def test_nobody_is_left_without_an_instance_because_one_left_before_the_others_came_back(world: World) -> None:
+    client = _comes_back(world)
+    world.publish(SOME)
+    world.audience.departed = {"a"}
+    world.publish({**SOME, EDS: {"a": 0}})
+    assert client.hear() is None, "nobody is back who could take the calls"
+    assert not _is_current(client), "it may go on calling the one that left, and has not said that it does not"
+    world.publish({**SOME, EDS: {"a": 2}})
+    client.settle()
+    assert _is_current(client)
+
+
+def test_an_assignment_of_a_selector_is_its_services(world: World) -> None:
+    world.audience.departed = {"a"}
+    assert world.audience.has_departures("a?tag=x")
+    assert not world.audience.has_departures("ab")
+
+
+def test_an_assignment_that_was_empty_keeps_nobody_waiting() -> None:
+    world = World(delta)
+    world.audience.settling = True
+    world.publish(SOME)
     client = world.client
-    client.ask(CDS, **_brought(client, TWO, CDS))
-    assert client.hear() is None
-    client.ask(EDS, "a", "b", **_brought(client, TWO, EDS))
-    client.ask(LDS, **_brought(client, TWO, LDS))
-    assert client.hear() is None
-    assert not client.session.is_current
-    world.publish({CDS: {"a": 1}, EDS: {"a": 3}, LDS: {"main": 1}, RDS: {"main": 1}})
-    said = client.settle()
-    assert [(each.kind, list(each.resources)) for each in said] == [(EDS, ["a"])], "who is back is told of at once"
-    world.publish(TWO)
-    assert {each.kind for each in client.settle()} >= {CDS}, "everybody is back"
-    assert client.session.is_current
+    versions = {"a": resources({EDS: {"a": 0}})[EDS]["a"].version}
+    client.ask(CDS, initial_resource_versions=_versions(SOME, CDS))
+    client.ask(EDS, "a", initial_resource_versions=versions)
+    assert [list(said.resources) for said in client.settle() if said.kind is EDS] == [["a"]]
+
+
+def test_a_name_that_a_client_asks_for_anew_is_answered_while_others_are_kept(world: World) -> None:
+    client = _comes_back(world)
+    world.publish(SOME)
+    client.ask(EDS, *(() if client.is_delta else ("a", "b")), "new")
+    said = client.hear()
+    assert said is not None
+    assert list(said.resources) == ["new"]
+
+
+def test_another_epoch_takes_nothing_from_those_that_are_connected(world: World) -> None:
+    world.publish(MANY)
+    world.connect()
+    before = len(world.client.log)
+    world.audience.settling = True
+    world.client.session.recall()
+    world.publish(SOME)
+    assert world.client.settle() == []
+    world.publish(MANY)
+    world.client.settle()
+    assert EDS not in _kinds(world.client, before)
+    world.audience.settling = False
+    world.sees(MANY)
+
+
+def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> None:
+    clients = GrpcClients()
+    known = resources({kind: {"a": 1, "new": 1} for kind in (CDS, EDS, LDS, RDS)})
+    compiled = FakeCompiled(known)
+    clients.settling = True
+    clients.move(compiled, None, 1, 1)
+    client = FakeClient(sotw, Session(sotw, clients))
+    for kind in (LDS, RDS, CDS, EDS):
+        client.ask(kind, "a", version_info="7")
+    assert [said.kind for said in client.settle()] == [CDS, LDS, RDS]
+    for kind in (LDS, RDS, CDS, EDS):
+        client.ask(kind, "a", "new", nonce=client.nonces.get(kind, ""))
+    client.settle()
+    assert list(client.has[EDS]) == ["new"]
+    clients.settling = False
+    client.settle()
+    assert set(client.has[EDS]) == {"a", "new"}
 
 
 def test_what_does_not_come_back_is_taken_away_in_the_end(world: World) -> None:

@@ -16,10 +16,12 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from adsum.core import decisions
 from adsum.core.catalog import Snapshot
 from adsum.core.decisions import Caller
-from adsum.core.model import Instance, Registration
+from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.dialects.xds import Xds, addresses
-from adsum.dialects.xds.bounds import BURST, PACE, SAFE, SETTLING, STALL
+from adsum.dialects.xds.bounds import BURST, MAX_NAME, PACE, SAFE, SETTLING, STALL
+from adsum.dialects.xds.knowledge import DEPARTED_SHOWN
 from adsum.dialects.xds.pace import Pace
+from adsum.dialects.xds.refusals import LOG_AGAIN, MAX_LOGGED, MAX_SHOWN, SHOWN, Refusals
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
 from adsum.registry import Registry
@@ -30,6 +32,11 @@ from tests.observers import Recorder
 CALLER = Caller("tester", 0.0)
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 LONG = 30.0
+LONG_NAME = f"a name or version may have at most {MAX_NAME} characters"
+
+
+def _drain(service: str, id: str) -> decisions.Decision:
+    return decisions.overridden(Key(service, id), Override(Status.DRAINING, "tester"), "", CALLER)
 
 
 class FakeCall:
@@ -52,7 +59,7 @@ class FakeCall:
         await self.free.wait()
         self.heard.append(decode(message, delta=True))
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.ended = f"{code}: {words}"
 
     def cut(self, words: str) -> None:
@@ -64,6 +71,9 @@ class FakeCall:
         with suppress(asyncio.CancelledError):
             await self._task
 
+    def send(self, request: Any) -> None:
+        self._said.put_nowait(request.SerializeToString())
+
     async def ask(self, kind: Any, *names: str, node: str = "", error: str = "", **more: Any) -> None:
         request = DeltaDiscoveryRequest(type_url=kind.value, resource_names_subscribe=names, **more)
         if node:
@@ -71,7 +81,7 @@ class FakeCall:
             request.node.metadata.update(Shape(listen=("127.0.0.1:8080",)).metadata())
         if error:
             request.error_detail.message = error
-        self._said.put_nowait(request.SerializeToString())
+        self.send(request)
         await settle()
 
     async def ack(self, error: str = "") -> None:
@@ -233,6 +243,77 @@ async def test_each_rejection_is_counted_and_every_other_one_logged(
     assert world.xds.streams.programs() == {"envoy": 3}
 
 
+async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world: World) -> None:
+    def departed() -> list[tuple[str, float, int]]:
+        return [(each.node, away, each.revision) for away, each in world.xds.streams.departed()]
+
+    await world.registry.start()
+    await world.register("a")
+    one, other = world.call(), world.call()
+    for call in (one, other):
+        await call.connect()
+    await asyncio.sleep(2 * SAFE)
+    await one.close()
+    assert departed() == [], "the Envoy that follows it is there"
+    await other.close()
+    world.clock.jump(5.0)
+    assert departed() == [("gw1", 5.0, 1)]
+    again = world.call()
+    await again.connect()
+    assert departed() == []
+    await again.close()
+    world.clock.jump(DEPARTED_SHOWN + 1.0)
+    assert departed() == []
+
+
+async def test_a_stream_that_is_refused_is_logged_counted_shown_and_forgotten_in_the_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.registry.start()
+    with caplog.at_level(logging.WARNING, "adsum.xds"):
+        for _ in range(3):
+            call = world.call()
+            await call.connect()
+            await call.ask(EDS, "x" * (MAX_NAME + 1))
+            assert call.ended == f"INVALID_ARGUMENT: {LONG_NAME}"
+    assert [record.getMessage() for record in caplog.records] == [f"the stream of gw1 is refused: {LONG_NAME}"]
+    refusals = world.xds.streams.refusals
+    assert refusals.count == {"INVALID_ARGUMENT": 3}
+    assert [(each.node, each.peer, each.count, each.reason) for each in refusals.recent()] == [
+        ("gw1", FakeCall.peer, 3, LONG_NAME)
+    ]
+    assert world.applied() == {}, "it has left"
+    await world.clock.advance(SHOWN + 1.0)
+    assert refusals.recent() == []
+
+
+async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_named(world: World) -> None:
+    await world.registry.start()
+    call = world.call()
+    request = DeltaDiscoveryRequest(type_url=CDS.value)
+    request.node.id, request.node.user_agent_name = "stranger", "envoy"
+    call.send(request)
+    await settle()
+    assert [(each.node, each.code) for each in world.xds.streams.refusals.recent()] == [
+        ("stranger", "INVALID_ARGUMENT")
+    ]
+
+
+def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    refusals = Refusals(clock)
+    with caplog.at_level(logging.WARNING, "adsum.xds"):
+        for n in range(10 * MAX_SHOWN):
+            refusals.add(f"gw{n}", "192.0.2.1:1", "INVALID_ARGUMENT", "no")
+        assert len(caplog.records) == MAX_LOGGED
+        assert [each.node for each in refusals.recent()][:1] == [f"gw{10 * MAX_SHOWN - 1}"]
+        assert len(refusals.recent()) == MAX_SHOWN
+        clock.jump(LOG_AGAIN)
+        refusals.add(f"gw{10 * MAX_SHOWN - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
+    assert caplog.records[-1].getMessage().endswith("is refused (2 times by now): no")
+    assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_SHOWN + 1}
+
+
 async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_off_in_the_end(world: World) -> None:
     await world.registry.start()
     await world.register("a")
@@ -293,6 +374,27 @@ async def test_what_has_not_come_back_after_a_while_is_taken_away(world: World) 
         (EDS, ["orders"], []),
         (CDS, [], ["orders"]),
     ]
+
+
+async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves_is_heard_of(world: World) -> None:
+    await world.registry.start()
+    for id in ("a", "bb"):
+        await world.register(id)
+        await world.register(id, "users")
+    call = world.call()
+    await call.connect()
+    await call.ask(EDS, "users")
+    await call.ack()
+    before = len(call.heard)
+    world.store.wipe("e2")
+    await world.register("a")
+    await world.register("a", "users")
+    assert call.heard[before:] == []
+    await world.write(_drain("users", "a"))
+    assert [(said.kind, list(said.resources)) for said in call.heard[before:]] == [(EDS, ["users"])]
+    await call.ack()
+    await world.clock.advance(SETTLING + 2.0)
+    assert list(call.heard[-1].resources) == ["orders"]
 
 
 async def test_a_name_is_told_once_it_is_resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from adsum.dialects.xds import traffic
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import MAX_BUCKETS
 from adsum.dialects.xds.latencies import WINDOW, Latencies, quantile
+from adsum.dialects.xds.refusals import Refusals
 from adsum.dialects.xds.traffic import Summary, Traffic
 from tests.dialects.xds.fakes import CDS, resource, said
 from tests.fakes import FakeClock
@@ -32,7 +33,7 @@ class Saying:
     async def write(self, message: bytes) -> None:
         raise AssertionError
 
-    async def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, words: str) -> None:
         self.refused = f"{code}: {words}"
 
     def cut(self, words: str) -> None:
@@ -58,7 +59,7 @@ class World:
     def __init__(self, **clusters: tuple[str, ...]) -> None:
         self.told = Told(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
         self.clock = FakeClock()
-        self.traffic = Traffic(self.clock, self.told.here.get)
+        self.traffic = Traffic(self.clock, self.told.here.get, Refusals(self.clock))
         self._tasks: list[asyncio.Task[None]] = []
 
     def stream(self) -> Saying:

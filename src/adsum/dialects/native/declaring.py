@@ -32,6 +32,8 @@ class Declaring:
         self._clock = clock
         self._intents = wire.Intents()
         """Read in the thread of `_questions` alone."""
+        self._wanted = wire.Intents()
+        """Read in the loop's thread alone."""
         self._questions = Apart()
         self._lists = Apart()
 
@@ -41,8 +43,10 @@ class Declaring:
     async def replace_intent(self, asked: Asked) -> Reply:
         body = await asked.body(wire.IntentBody)
         bodies = await self._lists.run(partial(_read, body))
-        prune = asked.query.get("prune", False)
-        return await self._write(declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), prune=prune))
+        fits, prune = self._fits("routes"), asked.query.get("prune", False)
+        return await self._write(
+            declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), fits, prune=prune)
+        )
 
     async def read_route(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.RouteView.of(self._document(_ROUTE, asked.path["route"]))))
@@ -50,7 +54,9 @@ class Declaring:
     async def put_route(self, asked: Asked) -> Reply:
         name = asked.path["route"]
         says = wire.written_route(name, await asked.body(wire.RouteBody))
-        return await self._write(declarations.declared(Title(_ROUTE, name), says, self._caller(asked)))
+        return await self._write(
+            declarations.declared(Title(_ROUTE, name), says, self._caller(asked), self._fits("to"))
+        )
 
     async def remove_route(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_ROUTE, asked.path["route"]))
@@ -106,6 +112,10 @@ class Declaring:
         if document is None:
             raise UnknownDocument(kind.value, name)
         return document
+
+    def _fits(self, field: str) -> Callable[[Documents], None]:
+        """Judges whether gateways can be told all documents; what can't be is blamed on the field."""
+        return lambda documents: self._wanted.of(documents).must_fit(field)
 
     async def _withdraw(self, asked: Asked, title: Title) -> Reply:
         return await self._write(declarations.withdrawn(title, asked.query.get("reason", ""), self._caller(asked)))

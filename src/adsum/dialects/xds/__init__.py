@@ -4,7 +4,8 @@
 
 from adsum.dialects.xds.knowledge import StreamStatus
 from adsum.dialects.xds.loads import Load
+from adsum.dialects.xds.refusals import RefusedClient
 from adsum.dialects.xds.traffic import Summary
 from adsum.dialects.xds.xds import Xds
 
-__all__ = ["Load", "StreamStatus", "Summary", "Xds"]
+__all__ = ["Load", "RefusedClient", "StreamStatus", "Summary", "Xds"]

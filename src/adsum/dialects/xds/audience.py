@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_NAMES
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
+from adsum.gateway import selectors
 from adsum.gateway.resources import ORDER, Kind, Resource
 
 Resources = Mapping[Kind, Mapping[str, Resource]]
@@ -29,15 +30,23 @@ class Compiled(Protocol):
 class _Audience:
     """Who subscribed to what."""
 
+    forgets = False
+    """Whether all its kinds lack what a new epoch does not know yet; else only assignments do."""
+
     def __init__(self, most_names: int) -> None:
         self.most_names = most_names
         self.number = 0
         self.revision = 0
         self.settling = False
+        self.departed: Set[str] = frozenset()
+        """Services of which an instance leaves or left while the epoch settles."""
         self.sessions = 0
         """How many have joined and not left."""
         self._by_name: dict[tuple[Kind, str], set[Session]] = {}
         self._by_kind: dict[Kind, set[Session]] = {}
+
+    def has_departures(self, assignment: str) -> bool:
+        return selectors.service_of(assignment) in self.departed
 
     def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         for name in names:
@@ -73,6 +82,8 @@ class _Audience:
 
 class Gateways(_Audience):
     """Gateways of one shape."""
+
+    forgets = True
 
     def __init__(self) -> None:
         super().__init__(MAX_NAMES)

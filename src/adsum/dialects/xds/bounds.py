@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from adsum.core import rules
+from adsum.core.decisions import MAX_SERVICES
+from adsum.gateway.intent import MAX_SELECTED
+
 MAX_STREAMS: Final = 10_000
 """Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
-MAX_NAMES: Final = 40_000
+MAX_NAMES: Final = 2 * (MAX_SERVICES + MAX_SELECTED)
 """Names that a subscription, or what a client brings along, may have; a stream with more is ended.
 
-A service, and each choice of its instances that a route makes, may have a cluster of each version of HTTP.
+As many clusters as a gateway may be told of: a service, and each choice of its instances that a route makes, may have a
+cluster of each version of HTTP.
 """
 MAX_GRPC_NAMES: Final = 2_000
 """Names that a gRPC client's subscription may have; a stream with more is ended."""
@@ -17,14 +22,15 @@ MAX_GRPC_RESOURCES: Final = 200_000
 """Different resources that gRPC clients name at a time; past it a stream that names yet another one is ended."""
 MAX_NAME: Final = 512
 """Characters of a name, of a version and of a nonce; a stream that says longer ones is ended."""
-MAX_NODE: Final = 256
+MAX_NODE: Final = rules.NODE_LENGTH
 """Characters of a node's id and of what it calls itself; a stream with longer ones is ended."""
 MAX_SHAPES: Final = 256
 """Different shapes of gateways at a time; past it a gateway of yet another one is refused."""
 MAX_WORDS: Final = 1_024
 """Characters that are kept of why a client rejects something; the rest is cut."""
-MAX_REQUEST: Final = 8 * 1024 * 1024
-"""Bytes of a request; a stream that sends a longer one is ended."""
+MAX_REQUEST: Final = 16 * 1024 * 1024
+"""Bytes of a request: a gateway that comes back with `MAX_NAMES` assignments names each of them twice, and its version.
+A stream that sends a longer one is ended."""
 MAX_RESPONSE: Final = 2 * 1024 * 1024
 """Bytes of a delta response; what is left is said in the next one, once this one is acknowledged."""
 PACE: Final = 1_000
@@ -38,8 +44,8 @@ MAX_UNSENT: Final = 256 * 1024 * 1024
 HOLD: Final = 5.0
 """Seconds for which listeners and routes wait for what they name to be acknowledged; then they are sent anyway."""
 SETTLING: Final = 30.0
-"""Seconds after a start with an empty catalog in which nothing is taken from clients that bring along what they know:
-instances come back by themselves, and registrars ask after themselves about every 10 s."""
+"""Seconds after a start with an empty catalog, or after another epoch began, in which nothing is taken from clients
+that know something: instances come back by themselves, and registrars ask after themselves about every 10 s."""
 SAFE: Final = 0.1
 """Seconds from a client's ACK until it counts as routing by what it acknowledged: an ACK says that the configuration
 was taken, and its workers take theirs a moment later (measured: requests arrive for up to 3 ms more)."""

@@ -10,12 +10,15 @@ from envoy.config.core.v3.health_check_pb2 import DRAINING, UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
-from adsum.gateway.resources import Kind, Resource, pack
+from adsum.gateway import assignments, messages
+from adsum.gateway.resources import Kind, Resource, pack, version_of
 
 _HEADS: Final = 1_024
 """How many heads are remembered: all streams that are told one thing at one publication share theirs."""
 _IDLE: Final = frozenset({UNHEALTHY, DRAINING})
 """The health of endpoints that get no calls."""
+_KNOWN: Final = messages.serialized(assignments.assignment("", (), {}))
+"""What an assignment of a known service has beside its name when it has no endpoints."""
 
 
 def delta(kind: Kind, nonce: str, revision: int, resources: Sequence[Resource], gone: Sequence[str]) -> bytes:
@@ -54,3 +57,12 @@ def is_deserted(assignment: bytes) -> bool:
     said = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
     localities = ClusterLoadAssignment.FromString(said.value).endpoints
     return all(each.health_status in _IDLE for locality in localities for each in locality.lb_endpoints)
+
+
+def empty(name: str) -> tuple[str, str]:
+    """The versions of an assignment of that name without endpoints: of a service that is known, and of one that is not.
+
+    After a restart every client is asked about all that it has, so this must be quick.
+    """
+    content = messages.serialized(ClusterLoadAssignment(cluster_name=name))
+    return version_of(content + _KNOWN), version_of(content)

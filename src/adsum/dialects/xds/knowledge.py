@@ -10,6 +10,10 @@ from typing import Final
 
 from adsum.gateway.resources import Kind
 
+DEPARTED_SHOWN: Final = 600.0
+"""Seconds for which a gateway is shown after its last stream ended; then it is forgotten."""
+MAX_DEPARTED: Final = 64
+"""Gateways without a stream that are shown; past it the one whose stream ended first is forgotten."""
 MAX_REMEMBERED: Final = 1_024
 """Different rejections that are remembered, to be logged once; the one not heard for longest is forgotten."""
 
@@ -40,6 +44,33 @@ class StreamStatus:
     def rejections(self) -> dict[str, str]:
         """What it rejects, by kind, in its own words."""
         return {word(kind): each.rejection for kind, each in self.kinds.items() if each.rejection}
+
+
+class Departures:
+    """Gateways whose last stream ended: they ended, or talk to another node, or hear none and go on as they were told.
+
+    This node can't know which. Time is monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._departed: OrderedDict[str, tuple[float, StreamStatus]] = OrderedDict()
+
+    def add(self, status: StreamStatus, now: float) -> None:
+        """The last stream of a gateway ended."""
+        self._departed.pop(status.node, None)
+        self._departed[status.node] = now, status
+        if len(self._departed) > MAX_DEPARTED:
+            self._departed.popitem(last=False)
+
+    def discard(self, node: str) -> None:
+        """The gateway has a stream again."""
+        self._departed.pop(node, None)
+
+    def recent(self, now: float) -> list[tuple[float, StreamStatus]]:
+        """For how many seconds each has been away, and how it stood; the latest first."""
+        while self._departed and now - next(iter(self._departed.values()))[0] > DEPARTED_SHOWN:
+            self._departed.popitem(last=False)
+        return [(now - since, status) for since, status in reversed(self._departed.values())]
 
 
 class Rejections:

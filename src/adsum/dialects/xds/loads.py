@@ -18,8 +18,9 @@ from adsum.core.model import Key, Listing
 from adsum.core.rules import shown
 from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_NODE, MAX_PLACES
 from adsum.dialects.xds.pace import Pace
-from adsum.dialects.xds.refusals import Refused, malformed
+from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
+from adsum.gateway.selectors import service_of
 from adsum.ports import Clock
 
 _ASKED: Final[bytes] = LoadStatsResponse(
@@ -40,10 +41,11 @@ class Load:
 class Loads:
     """Sums up what clients report."""
 
-    def __init__(self, clock: Clock, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, clock: Clock, is_known: Callable[[str], bool], refusals: Refusals) -> None:
         """`is_known` says whether a service is one: clients have clusters of their own, too."""
         self._clock = clock
         self._is_known = is_known
+        self._refusals = refusals
         self._places: dict[str, dict[tuple[str, int], Load]] = {}
         self._count = 0
 
@@ -78,14 +80,15 @@ class Loads:
                 self._take(said)
                 await self._clock.sleep(pace.pause(self._clock.now()))
         except Refused as refusal:
-            await call.refuse(refusal.code, str(refusal))
+            self._refusals.add("", call.peer, refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
         except ConnectionError:
             pass
 
     def _take(self, said: Any) -> None:
         for cluster in said.cluster_stats:
             # The clusters of a service, chosen by tag or metadata, count together.
-            service = cluster.cluster_name.partition("?")[0]
+            service = service_of(cluster.cluster_name)
             for part in cluster.upstream_locality_stats:
                 for endpoint in part.upstream_endpoint_stats:
                     self._take_place(service, endpoint)

@@ -23,9 +23,13 @@ class Pauses:
         if self._timer is None:
             self._timer = loop.call_later(SAFE, self._over)
 
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
     def close(self) -> None:
         """Acknowledge nothing more; idempotent."""
-        self._waiting.clear()
+        self.clear()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple, Protocol
 
 from adsum.core import catalog
-from adsum.core.catalog import Snapshot
+from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.core.model import Status
 from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
 from adsum.dialects.xds.bounds import MAX_SHAPES, SETTLING
 from adsum.dialects.xds.refusals import exhausted
@@ -62,6 +63,8 @@ class Publisher:
         self._grpc = GrpcClients()
         self._source = _Source(catalog.EMPTY, NO_INTENT, {})
         self._settled_at: float | None = None
+        self._departed: set[str] = set()
+        """Services of which an instance leaves or left while the epoch settles."""
         self.number = 0
         """Of the last publication; 0: nothing was published yet."""
         self.revision = 0
@@ -72,6 +75,11 @@ class Publisher:
     def attended(self) -> bool:
         """Whether anybody is told; while nobody is, snapshots need not be compiled."""
         return bool(self._gateways or self._grpc.sessions)
+
+    @property
+    def epoch(self) -> str:
+        """Of the catalog at the last publication; "" before the first."""
+        return self._source.snapshot.epoch
 
     def behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
         """Whether this is another than what was published last."""
@@ -87,7 +95,7 @@ class Publisher:
             if self.number:
                 audience.move(self._compiled.envoy(shape), self.number, self.revision)
             self._gateways[shape] = audience
-            audience.settling = self._settled_at is not None
+            audience.settling, audience.departed = self._settled_at is not None, self._departed
         audience.sessions += 1
         return audience
 
@@ -104,7 +112,9 @@ class Publisher:
                 del self._gateways[shape]
 
     def publish(self, snapshot: Snapshot, addresses: Mapping[str, str], now: float) -> set[Session] | None:
-        """Have every audience see this snapshot; whom to tell. None stands for all: nothing was to be seen before.
+        """Have every audience see this snapshot; whom to tell.
+
+        None stands for all: nothing was to be seen before, or something that was withheld from some is to be told.
 
         If it can't be compiled, everybody goes on with what was seen last, and the log says why.
         """
@@ -119,13 +129,23 @@ class Publisher:
                 _log.exception("revision %d can't be told to gateways; they keep what they have", revision)
             self._troubled = True
             return set()
+        begins = not snapshot.count if not self.number else snapshot.epoch != self.epoch
+        touched = source.since(self._source)
         self._compiled, self._source = compiled, source
         for audience, resources in seen:
             told |= audience.move(resources, number, revision)
         first, self.number, self.revision, self._troubled = not self.number, number, revision, False
-        if first:
-            self._settle(now + SETTLING if not snapshot.count else None)
-        return None if first else told
+        if begins:
+            self._settle(now + SETTLING)
+        released = self._settled_at is not None and self._note_departures(snapshot, touched)
+        return None if first or released else told
+
+    def _note_departures(self, snapshot: Snapshot, touched: Set[str] | None) -> bool:
+        """Whether there is a service more of which an instance leaves: what was withheld of it can be told."""
+        before = len(self._departed)
+        changed = snapshot.services if touched is None else touched
+        self._departed.update(name for name in changed if _departs(snapshot.service(name)))
+        return len(self._departed) > before
 
     def settle(self, now: float) -> bool:
         """Whether the settling time has ended since the last call: what was withheld can be told."""
@@ -135,9 +155,17 @@ class Publisher:
         return True
 
     def _settle(self, at: float | None) -> None:
-        self._settled_at = at
+        self._settled_at, self._departed = at, set()
         for audience in self._audiences():
-            audience.settling = at is not None
+            audience.settling, audience.departed = at is not None, self._departed
 
     def _audiences(self) -> Iterable[Gateways | GrpcClients]:
         return (*self._gateways.values(), self._grpc)
+
+
+def _departs(service: ServiceSnapshot) -> bool:
+    """Whether an instance is about to leave, or left as far as is remembered."""
+    leaving = (Status.DRAINING, Status.MAINTENANCE)
+    return any(each.status in leaving for each in service.listings.values()) or any(
+        step.change.listing is None for step in service.trail
+    )

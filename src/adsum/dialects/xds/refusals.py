@@ -1,8 +1,26 @@
-"""How a stream is turned away."""
+"""How a stream is turned away, and what is known of those that were: for people, metrics and logs."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, replace
+from typing import Final
+
 from adsum.core.errors import AdsumError
+from adsum.ports import Clock
+
+SHOWN: Final = 600.0
+"""Seconds for which a refused stream is shown after the last time; then it is forgotten."""
+MAX_SHOWN: Final = 64
+"""Refused streams that are shown, those of one client for one reason counted together; past it the one refused longest
+ago is forgotten."""
+LOG_AGAIN: Final = 60.0
+"""Seconds after which a client that is still refused for the same reason is logged again."""
+MAX_LOGGED: Final = 20
+"""Lines that are logged within `LOG_AGAIN`, whoever is refused; further refusals are only counted and shown."""
+
+_log = logging.getLogger("adsum.xds")
 
 
 class Refused(AdsumError):
@@ -21,3 +39,69 @@ def malformed(words: str) -> Refused:
 def exhausted(words: str) -> Refused:
     """There is no room for more."""
     return Refused("RESOURCE_EXHAUSTED", words)
+
+
+def code(refusal: AdsumError) -> str:
+    """The gRPC status, by its name, with which that error ends a stream."""
+    return refusal.code if isinstance(refusal, Refused) else "RESOURCE_EXHAUSTED"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedClient:
+    """A client whose streams this node ended for one reason.
+
+    `node` is the id that the client gave, "" if none was read; `peer` is where the last stream came from. `at` is when
+    that one was ended, on the wall clock; `count` is how many there were.
+    """
+
+    node: str
+    peer: str
+    code: str
+    reason: str
+    at: float
+    count: int
+
+
+class Refusals:
+    """Counts refused streams by status, keeps the latest, and logs them at a bounded rate."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._clients: OrderedDict[tuple[str, str], tuple[float, RefusedClient]] = OrderedDict()
+        """By who and why, with the monotonic time of the last refusal; the latest last."""
+        self._logged: dict[tuple[str, str], float] = {}
+        self._lines: deque[float] = deque(maxlen=MAX_LOGGED)
+        self.count: Counter[str] = Counter()
+        """How many streams were refused, by status."""
+
+    def add(self, node: str, peer: str, code: str, reason: str) -> None:
+        """A stream is refused. `node`: the id that the client gave, "" if it gave none."""
+        now = self._clock.now()
+        self.count[code] += 1
+        key = (node or peer.rpartition(":")[0], reason)
+        _, before = self._clients.pop(key, (0.0, RefusedClient(node, peer, code, reason, 0.0, 0)))
+        client = replace(before, peer=peer, code=code, at=self._clock.wall(), count=before.count + 1)
+        self._clients[key] = now, client
+        if len(self._clients) > MAX_SHOWN:
+            oldest, _ = self._clients.popitem(last=False)
+            self._logged.pop(oldest, None)
+        if self._may_log(key, now):
+            times = f" ({client.count} times by now)" if client.count > 1 else ""
+            _log.warning("the stream of %s is refused%s: %s", node or peer, times, reason)
+
+    def recent(self) -> list[RefusedClient]:
+        """Those refused within `SHOWN`, the latest first."""
+        now = self._clock.now()
+        for key in [key for key, (at, _) in self._clients.items() if now - at > SHOWN]:
+            del self._clients[key]
+            self._logged.pop(key, None)
+        return [client for _, client in reversed(self._clients.values())]
+
+    def _may_log(self, key: tuple[str, str], now: float) -> bool:
+        if now - self._logged.get(key, -LOG_AGAIN) < LOG_AGAIN:
+            return False
+        if len(self._lines) == MAX_LOGGED and now - self._lines[0] < LOG_AGAIN:
+            return False
+        self._lines.append(now)
+        self._logged[key] = now
+        return True

@@ -8,7 +8,7 @@ Of each kind at most one response is on its way: whoever is slow is told less of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import ModuleType
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from adsum.gateway.resources import ORDER, Kind, Resource
 
 NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER})
 """Kinds that listeners and routes name, and so wait for."""
+_NONE: Final = frozenset[str]()
 
 
 class Place(Sight, Protocol):
@@ -37,7 +38,16 @@ class Place(Sight, Protocol):
 
     @property
     def settling(self) -> bool:
-        """Whether what is missing may only have not come back yet."""
+        """Whether an epoch has only begun: what is missing in it may only have not come back yet."""
+        ...
+
+    @property
+    def forgets(self) -> bool:
+        """Whether clusters, listeners and routes, too, lack what an epoch that has only begun does not know yet."""
+        ...
+
+    def has_departures(self, assignment: str) -> bool:
+        """Whether the epoch that has only begun says of an instance of that service that it leaves or left."""
         ...
 
     def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
@@ -59,6 +69,7 @@ class Session:
     __slots__ = (
         "_awaited",
         "_brought",
+        "_checked",
         "_current",
         "_held_since",
         "_place",
@@ -73,8 +84,10 @@ class Session:
         self._subscriptions: dict[Kind, Subscription] = {}
         self._awaited: set[str] = set()
         """Clusters that the client was told of and whose assignment it has not asked for yet."""
-        self._brought: set[str] = set()
-        """Assignments that it had when it came."""
+        self._brought: dict[str, str] = {}
+        """Assignments that it had when it came, or when an epoch began, by version; "" if that is not known."""
+        self._checked = -1
+        """The publication at which that was looked through last: what may be said by then is no longer in there."""
         self._held_since: float | None = None
         self._current = False
         """Whether it was found to be current, and nothing has happened since."""
@@ -97,7 +110,8 @@ class Session:
         if first and asked.returning:
             self.returning = True
             if kind is Kind.ASSIGNMENT:
-                self._brought = set(asked.brought or asked.names)
+                self._brought = dict(asked.brought) if asked.brought else dict.fromkeys(asked.names, "")
+                self._checked = -1
         place.unsubscribe(self, kind, heard.dropped)
         place.subscribe(self, kind, heard.added)
         if subscription.wildcard is not wildcard:
@@ -119,14 +133,24 @@ class Session:
         """The next response, if one is to be sent now. To be asked for until there is none."""
         if not self._place.number:
             return None
-        if self._withholds():
-            return self._say_who_is_there()
+        response = self._say(Kind.ASSIGNMENT) if self._withholds_all() else self._next(now)
+        if response is not None:
+            self._current = False
+        return response
+
+    def _next(self, now: float) -> bytes | None:
         for kind in ORDER:
             if kind in NAMED or self._may_name(kind, now):
                 response = self._say(kind)
                 if response is not None:
                     return response
         return self._removal(now)
+
+    def recall(self) -> None:
+        """Another epoch begins: what the client has now may be missing there only because it has not come back yet."""
+        assignments = self._subscriptions.get(Kind.ASSIGNMENT)
+        if assignments is not None and assignments.has:
+            self._brought, self._checked, self.returning = dict(assignments.has), -1, True
 
     def leave(self) -> None:
         """The stream ended."""
@@ -147,23 +171,40 @@ class Session:
         return self._current
 
     def _is_current(self) -> bool:
-        if not self._place.number or self._withholds():
+        if not self._place.number:
             return False
-        for subscription in self._subscriptions.values():
-            if subscription.flight is not None or subscription.owed or subscription.unanswered:
-                return False
         assignments = self._subscriptions.get(Kind.ASSIGNMENT)
+        if self._withholds_all():
+            return assignments is not None and self._is_acknowledged(assignments) and not self._awaited
+        if not all(map(self._is_acknowledged, self._subscriptions.values())):
+            return False
         if assignments is None:
             clusters = self._subscriptions.get(Kind.CLUSTER)
             return not self.returning or (clusters is not None and not clusters.has)
-        return not (assignments.rejected or self._awaited)
+        return not self._awaited
+
+    def _is_acknowledged(self, subscription: Subscription) -> bool:
+        """Whether the client has taken all there is to say of a kind.
+
+        An assignment that is withheld counts as taken while nobody in it has left, as far as is known. Kinds other than
+        assignments may be rejected.
+        """
+        if subscription.flight is not None or subscription.unanswered:
+            return False
+        if subscription.kind is not Kind.ASSIGNMENT:
+            return not subscription.owed
+        kept = {name for name in self._withheld() if not self._place.has_departures(name)}
+        return not (subscription.rejected or subscription.owed - kept)
 
     def _say(self, kind: Kind, *, removing: bool = False) -> bytes | None:
         subscription = self._subscriptions.get(kind)
         if subscription is None or subscription.flight is not None:
             return None
+        withheld = subscription.owed & self._withheld() if kind is Kind.ASSIGNMENT else _NONE
+        subscription.owed -= withheld
         place = self._place
         response: bytes | None = self._variant.say(subscription, place, place.number, place.revision, removing=removing)
+        subscription.owed |= withheld
         if response is not None and kind is Kind.CLUSTER and not removing:
             self._follow_up(subscription.news)
         return response
@@ -212,26 +253,33 @@ class Session:
                 return response
         return None
 
-    def _withholds(self) -> bool:
-        """Whether the client knows more than we do, who have only just begun: nothing is taken from it then."""
-        if not (self.returning and self._place.settling):
+    def _withholds_all(self) -> bool:
+        """Whether only assignments may be said: the other kinds would lack what has not come back yet."""
+        if not (self.returning and self._place.settling and self._place.forgets):
             return False
-        if Kind.ASSIGNMENT not in self._subscriptions:
-            return True
-        self._brought = {name for name in self._brought if self._is_deserted(name)}
-        return bool(self._brought)
+        return Kind.ASSIGNMENT not in self._subscriptions or bool(self._withheld())
 
-    def _say_who_is_there(self) -> bytes | None:
-        """Say assignments with somebody in them who takes calls, and nothing else."""
-        subscription = self._subscriptions.get(Kind.ASSIGNMENT)
-        if subscription is None:
-            return None
-        withheld = {name for name in subscription.owed if self._is_deserted(name)}
-        subscription.owed -= withheld
-        response = self._say(Kind.ASSIGNMENT)
-        subscription.owed |= withheld
-        return response
+    def _withheld(self) -> Set[str]:
+        """Assignments that the client keeps as it has them: ours may lack instances that have not come back yet.
 
-    def _is_deserted(self, name: str) -> bool:
-        assignment = self._place.find(Kind.ASSIGNMENT, name)
-        return assignment is None or encoding.is_deserted(assignment.delta)
+        Until the epoch has settled. One is said before that if it says what the client has, or if an instance of its
+        service leaves: that must be heard at once, even though those that have not come back are then missing; unless
+        nobody else is there to take the calls.
+        """
+        if not (self._brought and self._place.settling):
+            return _NONE
+        if self._checked != self._place.number:
+            self._checked = self._place.number
+            self._brought = {name: version for name, version in self._brought.items() if self._may_lack(name, version)}
+        return self._brought.keys()
+
+    def _may_lack(self, name: str, version: str) -> bool:
+        subscription, place = self._subscriptions.get(Kind.ASSIGNMENT), self._place
+        if subscription is not None and not subscription.covers(name):
+            return False
+        assignment = place.find(Kind.ASSIGNMENT, name)
+        if assignment is not None and assignment.version == version:
+            return False
+        if version in encoding.empty(name):
+            return False
+        return assignment is None or not place.has_departures(name) or encoding.is_deserted(assignment.delta)

@@ -17,7 +17,7 @@ from adsum.dialects.xds.asked import sotw as parse_sotw
 from adsum.dialects.xds.audience import Gateways, GrpcClients
 from adsum.dialects.xds.bounds import SAFE
 from adsum.dialects.xds.pace import Pace
-from adsum.dialects.xds.refusals import Refused, malformed
+from adsum.dialects.xds.refusals import code, malformed
 from adsum.dialects.xds.session import Session
 from adsum.gateway.resources import Kind
 from adsum.ports import Clock
@@ -47,8 +47,8 @@ class Call(Protocol):
         """
         ...
 
-    async def refuse(self, code: str, words: str) -> None:
-        """End the call with that status."""
+    def refuse(self, code: str, words: str) -> None:
+        """Have the call end with that status, once what is being written is taken."""
         ...
 
     def cut(self, words: str) -> None:
@@ -84,6 +84,10 @@ class Desk(Protocol):
         """The client rejects the last response of that kind."""
         ...
 
+    def refused(self, stream: Stream, code: str, reason: str) -> None:
+        """The stream is about to be ended with that status."""
+        ...
+
 
 class Stream:
     """Reads and writes one call until it ends."""
@@ -96,6 +100,8 @@ class Stream:
         self.unsent = 0
         """Bytes of that message."""
         self.pushes = 0
+        self.node = ""
+        """The id that the client gave; "" until it did."""
         self.joined: Joined | None = None
         """Who it is, once it has said so."""
         self._desk = desk
@@ -110,8 +116,8 @@ class Stream:
         try:
             await self._read()
         except AdsumError as refusal:
-            code = refusal.code if isinstance(refusal, Refused) else "RESOURCE_EXHAUSTED"
-            await self.call.refuse(code, str(refusal))
+            self._desk.refused(self, code(refusal), str(refusal))
+            self.call.refuse(code(refusal), str(refusal))
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -151,6 +157,7 @@ class Stream:
             node = heard.node()
             if node is None:
                 raise malformed("the first request must say which node asks")
+            self.node = node.id
             self.joined = self._desk.join(self, node, self._variant)
         if asked is None:
             return  # Nobody here knows that kind; the client goes on without.

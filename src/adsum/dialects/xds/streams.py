@@ -12,10 +12,10 @@ from adsum.core.errors import Invalid
 from adsum.dialects.xds.asked import Node
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
-from adsum.dialects.xds.knowledge import KindStatus, Rejections, StreamStatus
+from adsum.dialects.xds.knowledge import Departures, KindStatus, Rejections, StreamStatus
 from adsum.dialects.xds.pauses import Pauses
 from adsum.dialects.xds.publisher import Publisher
-from adsum.dialects.xds.refusals import malformed
+from adsum.dialects.xds.refusals import Refusals, exhausted, malformed
 from adsum.dialects.xds.session import Session
 from adsum.dialects.xds.stream import Call, Joined, Stream
 from adsum.gateway.resources import Kind
@@ -43,6 +43,8 @@ class Streams:
         self._waiting: deque[Stream] = deque()
         self._turn: asyncio.Handle | None = None
         self.rejections = Rejections()
+        self.refusals = Refusals(clock)
+        self._departures = Departures()
         self._pushes = 0
         self.shed = 0
         """How many were cut off because they did not read."""
@@ -58,7 +60,9 @@ class Streams:
     async def speak(self, call: Call, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
         if len(self._all) >= MAX_STREAMS:
-            await call.refuse("RESOURCE_EXHAUSTED", "this node has as many streams as it can hold")
+            refusal = exhausted(f"this node has {MAX_STREAMS} streams, as many as it can hold")
+            self.refusals.add("", call.peer, refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
             return
         stream = Stream(self, call, variant)
         self._all[stream] = None
@@ -69,6 +73,7 @@ class Streams:
             self._pushes += stream.pushes
             if stream.joined is not None:
                 self._leave(stream.joined)
+                self._note_departure(stream, stream.joined)
 
     def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
         """See `Desk`."""
@@ -85,6 +90,7 @@ class Streams:
         self._of[session] = stream
         if isinstance(audience, Gateways):
             self._told.setdefault(node.id, []).append(audience)
+            self._departures.discard(node.id)
         return Joined(node, audience, session, watch)
 
     def _leave(self, joined: Joined) -> None:
@@ -97,6 +103,10 @@ class Streams:
                 del self._told[joined.node.id]
         self._publisher.leave(joined.audience)
         self._watches.leave(joined.watch)
+
+    def _note_departure(self, stream: Stream, joined: Joined) -> None:
+        if joined.node.is_envoy and joined.node.id not in self._told:
+            self._departures.add(_status(stream, joined), self.clock.now())
 
     def told(self, node: str) -> Gateways | None:
         """What the gateway of that id is told, by the stream that it opened last; None: it has none here."""
@@ -114,6 +124,10 @@ class Streams:
         """See `Desk`."""
         self.rejections.add(kind, node.id, words)
 
+    def refused(self, stream: Stream, code: str, reason: str) -> None:
+        """See `Desk`."""
+        self.refusals.add(stream.node, stream.call.peer, code, reason)
+
     def tell(self, sessions: Iterable[Session]) -> None:
         """Tell these what is new: some at once, of many the rest after others had their turn."""
         self._waiting.extend(self._of[session] for session in sessions if session in self._of)
@@ -123,6 +137,15 @@ class Streams:
     def tell_all(self) -> None:
         """Tell everybody."""
         self.tell(list(self._of))
+
+    def recall(self) -> None:
+        """Another epoch begins; before anybody is told what is in it.
+
+        Acknowledgements that wait are of the epoch before, and say nothing any more.
+        """
+        self._pauses.clear()
+        for session in self._of:
+            session.recall()
 
     def settle(self) -> None:
         """A publication is out: who has nothing to be told of it has applied it already."""
@@ -140,7 +163,7 @@ class Streams:
                 break
             unsent -= stream.unsent
             self.shed += 1
-            _log.warning("%s does not read what it is told, and is cut off", stream.call.peer)
+            self.refused(stream, "UNAVAILABLE", "it does not read what is sent to it")
             stream.call.cut("what was said was not read")
         self.tell([session for session in self._of if session.held])
 
@@ -162,6 +185,10 @@ class Streams:
         """What is known of every client that said who it is, by node."""
         known = [_status(stream, stream.joined) for stream in self._of.values() if stream.joined is not None]
         return sorted(known, key=lambda each: (each.node, each.since))
+
+    def departed(self) -> list[tuple[float, StreamStatus]]:
+        """For how many seconds each gateway has had no stream here any more, and how it stood; the latest first."""
+        return self._departures.recent(self.clock.now())
 
     def _tell_some(self) -> None:
         self._turn = None

@@ -16,13 +16,16 @@ from adsum.dialects.xds.bounds import MAX_FIGURES, MAX_NODE
 from adsum.dialects.xds.figures import ALL, Answers, Running, Times, figures, parsed
 from adsum.dialects.xds.latencies import Latencies, quantile
 from adsum.dialects.xds.pace import Pace
-from adsum.dialects.xds.refusals import Refused, malformed
+from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
 from adsum.gateway.resources import Kind
+from adsum.gateway.selectors import service_of
 from adsum.gateway.versions import Version, cluster_name
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0
+_ELSEWHERE: Final = "UNAVAILABLE"
+"""The status that sends a gateway to the node that hears it; it is no fault of anybody."""
 
 
 class Summary(NamedTuple):
@@ -62,10 +65,11 @@ class _Gateway:
 class Traffic:
     """Keeps what gateways say while they say it."""
 
-    def __init__(self, clock: Clock, told: Callable[[str], Gateways | None]) -> None:
+    def __init__(self, clock: Clock, told: Callable[[str], Gateways | None], refusals: Refusals) -> None:
         """`told` is what a gateway of that id is told here; None: it is not."""
         self._clock = clock
         self._told = told
+        self._refusals = refusals
         self._of: dict[str, _Gateway] = {}
         self._count = 0
 
@@ -105,7 +109,9 @@ class Traffic:
                 self._take(node, call, said)
                 await self._clock.sleep(pace.pause(self._clock.now()))
         except Refused as refusal:
-            await call.refuse(refusal.code, str(refusal))
+            if refusal.code != _ELSEWHERE:
+                self._refusals.add(node, call.peer, refusal.code, str(refusal))
+            call.refuse(refusal.code, str(refusal))
         except ConnectionError:
             pass
         finally:
@@ -129,7 +135,7 @@ class Traffic:
     def _take(self, node: str, call: Call, said: Any) -> None:
         told = self._told(node)
         if told is None:
-            raise Refused("UNAVAILABLE", "figures are heard by the node that tells the gateway what to do")
+            raise Refused(_ELSEWHERE, "figures are heard by the node that tells the gateway what to do")
         gateway = self._of.setdefault(node, _Gateway(call))
         if gateway.call is not call:
             return
@@ -160,7 +166,7 @@ class Traffic:
                     del gateway.by_cluster[cluster]
                     self._count -= 1
                 else:
-                    yield node, _service(cluster), kept
+                    yield node, service_of(cluster), kept
 
     def _summary(self, parts: Iterable[_Kept]) -> Summary:
         requests = errors = 0
@@ -196,11 +202,6 @@ def _note(kept: _Kept, figure: Answers | Times, now: float) -> None:
     kept.latencies.add(figure.counts, now)
 
 
-def _service(cluster: str) -> str:
-    """The clusters of a service, chosen by tag or metadata, count together."""
-    return cluster.partition("?")[0]
-
-
 def _is_told(cluster: str, told: Gateways) -> bool:
-    names = (cluster_name(_service(cluster), version) for version in Version)
+    names = (cluster_name(service_of(cluster), version) for version in Version)
     return any(told.find(Kind.CLUSTER, name) is not None for name in names)

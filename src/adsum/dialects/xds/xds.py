@@ -47,8 +47,8 @@ class Xds:
         self._watch: Watch | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
-        self.loads = Loads(clock, lambda service: service in registry.snapshot.services)
-        self.traffic = Traffic(clock, self.streams.told)
+        self.loads = Loads(clock, lambda service: service in registry.snapshot.services, self.streams.refusals)
+        self.traffic = Traffic(clock, self.streams.told, self.streams.refusals)
         self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
             {
                 f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),
@@ -99,7 +99,10 @@ class Xds:
             self._publish()
 
     def _publish(self) -> None:
+        before = self._publisher.epoch
         told = self._publisher.publish(self._registry.snapshot, self._addresses.known, self._clock.now())
+        if before and self._publisher.epoch != before:
+            self.streams.recall()
         if told is None:
             self.streams.tell_all()
         else:

@@ -19,12 +19,12 @@ KEEPALIVE: Final = 30.0
 """Seconds of silence after which a peer is asked whether it is still there."""
 KEEPALIVE_TIMEOUT: Final = 10.0
 """Seconds that it may take to answer; then its connection is closed."""
-PING_INTERVAL: Final = 5.0
+PING_INTERVAL: Final = 2.0
 """Seconds that peers leave between their own such questions; who asks more often is turned away."""
 HANDSHAKE: Final = 10.0
 """Seconds in which a connection must say that it speaks HTTP/2; then it is closed."""
-LAST_WORDS: Final = 0.2
-"""Seconds that a peer that is cut off may take to be told why."""
+LAST_WORDS: Final = 5.0
+"""Seconds that a peer whose call is ended has to read what was sent before; then its connection is closed."""
 STOP: Final = 1.0
 """Seconds that calls may take to end once the server stops."""
 

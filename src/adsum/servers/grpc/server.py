@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from adsum.core.errors import AdsumError
+from adsum.servers.grpc import connections
 from adsum.servers.grpc.bounds import LAST_WORDS, MAX_CALLS, STOP, options
 
 _log = logging.getLogger("adsum.grpc")
@@ -24,14 +25,22 @@ class ListenRefused(AdsumError):
 
 
 class Call:
-    """One call in progress: bytes in, bytes out."""
+    """One call in progress: bytes in, bytes out.
+
+    grpc can't end a call while it writes a message: `refuse` and `cut` only settle the status with which `end` ends it.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
         self._task = asyncio.current_task()
-        self.is_cut = ""
-        """Why it was cut off; "" if it was not."""
+        self._writing: asyncio.Future[None] | None = None
+        self._status: tuple[grpc.StatusCode, str] | None = None
         self.peer: str = context.peer().partition(":")[2]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is to end with a status other than OK."""
+        return self._status is not None
 
     async def read(self) -> bytes | None:
         """The next message; None once the peer has said its last."""
@@ -40,23 +49,54 @@ class Call:
 
     async def write(self, message: bytes) -> None:
         """Return when the transport has taken the message. Raises `ConnectionError` if the call has ended."""
-        try:
-            await self._context.write(message)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # grpc has no word for it: several of its internal errors mean that the peer left.
+        if self._status is not None:
+            raise ConnectionError(self._status[1])
+        # A task of its own: a writer that is cancelled leaves the message on its way, and `end` has to wait for it.
+        self._writing = writing = asyncio.ensure_future(self._context.write(message))
+        writing.add_done_callback(_take_note)
+        await asyncio.wait([writing])
+        error = asyncio.CancelledError("the call has ended") if writing.cancelled() else writing.exception()
+        if error is not None:  # grpc has no word for it: several of its internal errors mean that the peer left.
             raise ConnectionError(str(error)) from error
 
-    async def refuse(self, code: str, words: str) -> None:
-        """End the call with that status."""
-        with contextlib.suppress(grpc.aio.AbortError):
-            await self._context.abort(grpc.StatusCode[code], words)
+    def refuse(self, code: str, words: str) -> None:
+        """Have the call end with that status; nothing more is written. The first status counts."""
+        self._status = self._status or (grpc.StatusCode[code], words)
 
     def cut(self, words: str) -> None:
-        """End the call for that reason, although the peer may not read it."""
-        self.is_cut = words
+        """End the call now for that reason, although the peer may not read it."""
+        self.refuse("UNAVAILABLE", words)
         if self._task is not None:
             self._task.cancel()
+
+    async def end(self) -> None:
+        """Return when the call can end: the message that is being written is taken, and the status, if any, is sent.
+
+        The connection of a peer that takes neither within `LAST_WORDS` is closed: it would hold the message for ever.
+        """
+        if not await self._written():
+            _log.warning("the connection of %s is closed: it does not read what was sent to it", self.peer)
+            await asyncio.to_thread(connections.close, self.peer)
+            if not await self._written():
+                raise asyncio.CancelledError  # There is nothing that could still be said over this call.
+        if self._status is not None:
+            code, words = self._status
+            # An `AbortError` is how grpc ends the call; anything else means that the peer has left.
+            with contextlib.suppress(Exception):
+                await self._context.abort(code, words)
+
+    async def _written(self) -> bool:
+        """Whether no message is being written any more; waits for `LAST_WORDS`."""
+        if self._writing is None or self._writing.done():
+            return True
+        done, _ = await asyncio.wait([self._writing], timeout=LAST_WORDS)
+        return bool(done)
+
+
+def _take_note(writing: asyncio.Future[None]) -> None:
+    """Look at how a write ended: asyncio logs failures of tasks that nobody has looked at."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 Speak = Callable[[Call], Awaitable[None]]
@@ -121,12 +161,9 @@ async def _spoken(speak: Speak, _: object, context: Any) -> None:
     try:
         await speak(call)
     except asyncio.CancelledError:
-        if not call.is_cut:
+        if not call.is_refused:
             raise
-        # One that does not read can not be told; grpc keeps the words for when it does.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                await context.abort(grpc.StatusCode.UNAVAILABLE, call.is_cut)
     except Exception:
         _log.exception("a call of %s failed", call.peer)
-        await context.abort(grpc.StatusCode.INTERNAL, "the registry failed at this")
+        call.refuse("INTERNAL", "the registry failed at this")
+    await call.end()
