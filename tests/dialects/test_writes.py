@@ -91,7 +91,7 @@ async def test_one_lease_is_renewed_without_a_write(spoken: Spoken) -> None:
 
 async def test_many_leases_are_renewed_and_the_lost_are_named(spoken: Spoken) -> None:
     await spoken.put("orders", "o1")
-    await spoken.put("orders", "o2", holder="new")
+    await spoken.put("orders", "o2", holder="new", port=8001)
     leases = [
         {"service": "orders", "id": "o1"},
         {"service": "orders", "id": "o2", "holder": "old"},

@@ -6,6 +6,11 @@ sentence. Nothing in here knows HTTP.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adsum.core.model import Key, Listing
+
 
 class AdsumError(Exception):
     """The base of every error that Adsum raises on purpose."""
@@ -52,6 +57,25 @@ class LeaseLost(AdsumError):
         super().__init__(f"the lease of {service!r} instance {id!r} is held by a later registration")
         self.service = service
         self.id = id
+
+
+class Taken(AdsumError):
+    """A live process has the id or the place that a registration asks for. `holder` is the instance that has it.
+
+    `probe` is its listing if a probe of its place may still show that nobody lives there.
+    """
+
+    def __init__(self, asked: Key, place: str, holder: Key, holder_place: str, probe: Listing | None = None) -> None:
+        if asked == holder and place != holder_place:
+            problem = (
+                f"the id {asked} belongs to a living process at {holder_place}, and {place} may not take it over; "
+                "register under another id, or stop that process"
+            )
+        else:
+            problem = f"another living process is listed at {holder_place}, as {holder}; stop it, or use another place"
+        super().__init__(f"{problem}, or take over by force (takeover=force; --take-over of adsum run and register)")
+        self.holder = holder
+        self.probe = probe
 
 
 class CatalogFull(AdsumError):

@@ -12,8 +12,9 @@ from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.guard import Guard
 from adsum.core.leases import Leases
-from adsum.core.model import Key, Outcome
+from adsum.core.model import Key, Listing, Outcome
 from adsum.core.shares import Alone, shard_of
+from adsum.keeper.answering import Answering
 from adsum.keeper.checks import MAX_PROBES, CheckKeeper
 from adsum.keeper.leases import LeaseKeeper
 from adsum.keeper.overrides import OverrideKeeper
@@ -61,6 +62,7 @@ class Keeper:
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
         self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
         self._overrides = OverrideKeeper(self._proposals, clock)
+        self._answering = Answering(probe)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -95,6 +97,7 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._checks.stop()
+        await self._answering.stop()
 
     def keeps(self, service: str) -> bool:
         """Whether the leases of the service are kept here. Not for certain until we have taken up what became ours."""
@@ -108,6 +111,10 @@ class Keeper:
         `holder` is given and is not the lease's: either way it must register again.
         """
         self._leases.renew(key, holder)
+
+    async def answers(self, listing: Listing) -> bool:
+        """Whether somebody answers at the place of the instance, by one probe at once. Raises `Overloaded`."""
+        return await self._answering.answers(listing)
 
     def outcomes(self, key: Key) -> Mapping[str, Outcome]:
         """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""
@@ -132,6 +139,8 @@ class Keeper:
         """What changed among the instances that are ours, and what is ours no more, or now: it gets a fresh ttl."""
         ours = self._kept
         for instance in touched(before, after):
+            if instance.renewed and instance.listing is not None:
+                self._leases.newcomer(instance.listing, after)
             if shard_of(instance.key.service) in ours & kept:
                 yield instance
         if kept != ours:
