@@ -115,16 +115,20 @@ class Client:
         ttl: float | None = DEFAULT_TTL,
         grace: float = DEFAULT_GRACE,
         drain_wait: float = DRAIN_WAIT,
+        holder: str = "",
+        take_over: bool = False,
     ) -> Registrar:
         """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
 
-        `id` is `<host>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this host that
-        faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`). On exit
-        it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. Raises `Invalid`.
+        `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
+        host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`).
+        On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. `holder` names the process
+        (default: a new name); processes that serve one socket together give the same one. `take_over` takes the id even
+        from a process that lives elsewhere. Raises `Invalid`.
         """
         instance = Instance(
             service=service,
-            id=default_id(port) if id is None else id,
+            id=default_id(port, address or "") if id is None else id,
             address=address or LOOPBACK,
             port=port,
             scheme=scheme,
@@ -134,7 +138,7 @@ class Client:
             metadata=frozen(metadata),
         )
         one = [parse(check) if isinstance(check, str) else check] if check is not None else []
-        registration = Registration(instance, ttl, grace, parse_all([*one, *parse_all(checks)]))
+        registration = Registration(instance, ttl, grace, parse_all([*one, *parse_all(checks)]), holder)
         source = self.source
         self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
         self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
@@ -146,6 +150,7 @@ class Client:
             drain_wait=drain_wait,
             clock=self._clock,
             rng=self._rng,
+            take_over=take_over,
         )
         self._registrars.append(registrar)
         return registrar

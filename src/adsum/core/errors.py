@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adsum.core.model import Key, Listing
+    from adsum.core.model import Listing
 
 
 class AdsumError(Exception):
@@ -60,21 +60,13 @@ class LeaseLost(AdsumError):
 
 
 class Taken(AdsumError):
-    """A live process has the id or the place that a registration asks for. `holder` is the instance that has it.
+    """A live process has the id or the place that a registration asks for.
 
     `probe` is its listing if a probe of its place may still show that nobody lives there.
     """
 
-    def __init__(self, asked: Key, place: str, holder: Key, holder_place: str, probe: Listing | None = None) -> None:
-        if asked == holder and place != holder_place:
-            problem = (
-                f"the id {asked} belongs to a living process at {holder_place}, and {place} may not take it over; "
-                "register under another id, or stop that process"
-            )
-        else:
-            problem = f"another living process is listed at {holder_place}, as {holder}; stop it, or use another place"
-        super().__init__(f"{problem}, or take over by force (takeover=force; --take-over of adsum run and register)")
-        self.holder = holder
+    def __init__(self, problem: str, probe: Listing | None = None) -> None:
+        super().__init__(problem)
         self.probe = probe
 
 

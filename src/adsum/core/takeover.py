@@ -9,8 +9,8 @@ from collections.abc import Set
 from enum import Enum, StrEnum
 
 from adsum.core.errors import Taken
-from adsum.core.identity import Process
-from adsum.core.model import LeaseState, Listing, Registration
+from adsum.core.identity import Place, Process
+from adsum.core.model import Key, LeaseState, Listing, Registration
 
 
 class Takeover(StrEnum):
@@ -58,13 +58,20 @@ def must_be_free(listed: Listing, registration: Registration, takeover: Takeover
     process = listed.registration.process
     if found is Claim.NONE or (found is Claim.IF_IT_ANSWERS and process in silent):
         return
-    raise Taken(
-        registration.key,
-        str(registration.instance.place),
-        listed.key,
-        str(process.place),
-        probe=listed if found is Claim.IF_IT_ANSWERS else None,
-    )
+    problem = refusal(listed.key, process.place, registration)
+    raise Taken(problem, listed if found is Claim.IF_IT_ANSWERS else None)
+
+
+def refusal(listed: Key, place: Place, registration: Registration) -> str:
+    """Why a live process, which is listed at `place`, keeps the registration out, and what to do about it."""
+    asked, wanted = registration.key, registration.instance.place
+    if listed == asked and place != wanted:
+        problem = f"the id {asked} belongs to a living process at {place}, which {wanted} may not take it from"
+        remedy = "stop that process or register under another id"
+    else:
+        problem = f"{asked} may not be listed at {wanted}, where another living process is listed as {listed}"
+        remedy = "stop that process or use another place"
+    return f"{problem}; {remedy}, or take over by force (takeover=force, on the command line --take-over)"
 
 
 def gives_way(listed: Listing, registration: Registration) -> bool:
