@@ -361,6 +361,11 @@ class Endpoint:
         return self.instance.id
 
     @property
+    def identity(self) -> Process:
+        """The process that is there, by its digest: what a consumer counts belongs to it."""
+        return Process(self.process, self.instance.place)
+
+    @property
     def service(self) -> str:
         return self.instance.service
 
