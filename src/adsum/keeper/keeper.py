@@ -134,13 +134,19 @@ class Keeper:
             self._take(instance)
             if number % AT_A_STRETCH == 0:
                 await self._clock.sleep(0)
+        if before.epoch == after.epoch:
+            self._note_newcomers(before, after)
+
+    def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
+        """Those of services that others keep, too: they may be at the place of an instance that is ours."""
+        for instance in touched(before, after):
+            if instance.renewed and instance.listing is not None:
+                self._leases.newcomer(instance.listing, after)
 
     def _touched(self, before: Snapshot, after: Snapshot, kept: Set[int]) -> Iterator[Touched]:
         """What changed among the instances that are ours, and what is ours no more, or now: it gets a fresh ttl."""
         ours = self._kept
         for instance in touched(before, after):
-            if instance.renewed and instance.listing is not None:
-                self._leases.newcomer(instance.listing, after)
             if shard_of(instance.key.service) in ours & kept:
                 yield instance
         if kept != ours:
