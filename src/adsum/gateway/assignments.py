@@ -12,7 +12,7 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, Localit
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from adsum.core.model import Listing, Status
-from adsum.core.selection import OVERPROVISIONING, USABLE
+from adsum.core.selection import DECLARED, OVERPROVISIONING, USABLE
 from adsum.gateway import messages
 from adsum.gateway.messages import OWNER
 from adsum.gateway.tls import MATCH, TLS_SCHEMES, is_name
@@ -64,13 +64,23 @@ def assignment(
     speaks TLS, for gRPC.
     """
     reached = [each for each in listings if reader is Reader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
-    entries = _entries(_without_reserve(reached), addresses, zone, reader)
+    entries = _entries(_without_reserve(_without_starting(reached)), addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
     priorities = sorted({entry.place.priority for entry in entries})  # Envoy wants them from 0 without gaps.
     for place, group in groupby(entries, key=lambda entry: entry.place):
         message.endpoints.append(_locality(place.zone, priorities.index(place.priority), list(group), reader))
     return message
+
+
+def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
+    """Starting instances are not there while others may be called: nobody has seen them well, so they are no reason to panic.
+
+    A process that takes over an address is starting first. Readers that know addresses alone thus lose the process
+    before, with what they counted against it, and begin anew with this one.
+    """
+    known = [each for each in listings if each.status is not Status.STARTING]
+    return known if any(each.status not in DECLARED for each in known) else listings
 
 
 def _without_reserve(listings: Sequence[Listing]) -> Sequence[Listing]:
