@@ -74,7 +74,7 @@ def assignment(
 
 
 def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
-    """Starting instances are not there while others may be called: nobody has seen them well, so they are no reason to panic.
+    """Starting instances are not there while others may be called: they are no reason to panic.
 
     A process that takes over an address is starting first. Readers that know addresses alone thus lose the process
     before, with what they counted against it, and begin anew with this one.
