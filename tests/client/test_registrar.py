@@ -12,6 +12,7 @@ from adsum.client.registrar import Registrar
 from adsum.client.renewals import LONGEST_TTL
 from adsum.client.standing import MOVES, Event, State
 from adsum.core.errors import Invalid, Taken
+from adsum.core.identity import process_of
 from adsum.core.takeover import Takeover
 from tests.client.fakes import ScriptedSource
 from tests.fakes import FakeClock, settle
@@ -182,11 +183,12 @@ async def test_a_lease_that_was_forgotten_takes_nothing_from_a_live_process(prov
     assert providing.takeover() is Takeover.NEVER
 
 
-async def test_a_program_takes_its_own_id_from_itself(providing: Providing) -> None:
+async def test_a_program_is_one_process_and_takes_its_own_id_from_itself(providing: Providing) -> None:
     earlier, later = providing.register(), providing.register(port=8001, id="o8000")
     await earlier.start()
+    process = process_of(providing.source.listed["orders", "o8000"].holder)
     await later.start()
-    assert providing.takeover() is Takeover.FORCE
+    assert process_of(providing.source.listed["orders", "o8000"].holder) == process
     assert (earlier.state, later.state) == (State.SUPERSEDED, State.REGISTERED)
     providing.asked()
     await providing.clock.advance(60.0)
@@ -312,7 +314,7 @@ async def test_each_registrar_holds_its_own_lease(providing: Providing) -> None:
     await providing.register(8001).start()
     holders = {body.holder for body in providing.source.listed.values()}
     assert len(holders) == 2
-    assert all(holders)
+    assert len({process_of(holder) for holder in holders} - {""}) == 1, "they are one process"
 
 
 async def test_an_error_that_nobody_foresaw_ends_no_renewal(

@@ -176,6 +176,7 @@ def test_within_a_service_a_later_registration_supersedes_whom_was_at_its_place(
         at("o1", holder="h1", port=81),
         at("o1", holder="h1", scheme="https"),
         at("o1", holder="h2"),
+        at("o1", holder="h2~~1"),
     ],
 )
 def test_other_services_places_and_entries_of_the_same_process_stay(neighbour: Registration) -> None:
@@ -299,4 +300,5 @@ def test_following_a_change_copies_a_small_share_of_the_index() -> None:
 def test_a_digest_tells_holders_apart_and_gives_none_away() -> None:
     assert digest("") == ""
     assert digest("h1") != digest("h2")
+    assert digest("h1~~1") == digest("h1~~2") == digest("h1"), "parts of one process"
     assert "h1" not in digest("h1")

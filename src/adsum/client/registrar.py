@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -66,7 +65,7 @@ class Registrar:
         self.state = State.IDLE
         self.drain_wait = drain_wait
         self.epoch = ""
-        self._registration = replace(registration, holder=registration.holder or secrets.token_hex(8))
+        self._registration = registration
         self._address = address or os.environ.get(ADDRESS_VARIABLE) or None
         self._instance: Instance | None = None
         self._source = source
@@ -266,10 +265,10 @@ class Registrar:
 
     async def _register_once(self) -> None:
         registration = await self._addressed()
-        takeover = Takeover.FORCE if self._renewals.has_another(self) else self._takeover
+        body = RegistrationBody.of(registration, self._takeover)
         self._answered.clear()
         try:
-            written = await self._source.register(self.service, self.id, RegistrationBody.of(registration, takeover))
+            written = await self._source.register(self.service, self.id, body)
         finally:
             self._answered.set()
         self.epoch, self._refusal, self._kept_out = written.epoch, None, ""

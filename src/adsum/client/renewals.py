@@ -79,10 +79,6 @@ class Renewals:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="adsum-renew")
 
-    def has_another(self, leased: Leased) -> bool:
-        """Whether another registrar of this program lists the same id."""
-        return any(one is not leased and _key(one) == _key(leased) for one in self._leased)
-
     def remove(self, leased: Leased) -> None:
         """Renew it no more; harmless if it was not."""
         with suppress(ValueError):

@@ -18,6 +18,10 @@ REMEMBERED: Final = 65_536
 DIALECTS: Final = frozenset({"etcd-naming"})
 """Holders under which a dialect lists what its own system registered: they name no process, as an empty one does."""
 
+PART: Final = "~~"
+"""What comes after it in a holder names a part of the process, such as one of its registrars: a part holds its own
+lease, and evidence belongs to the process."""
+
 
 class Place(NamedTuple):
     """Where an instance is reached. Made by `place_of`, so that one place is written in one way."""
@@ -40,7 +44,12 @@ class Process(NamedTuple):
     @staticmethod
     def of(holder: str, place: Place) -> Process:
         """The process that a registration names."""
-        return Process("" if holder in DIALECTS else holder, place)
+        return Process(process_of(holder), place)
+
+
+def process_of(holder: str) -> str:
+    """The process that a holder names; "" if it names none."""
+    return "" if holder in DIALECTS else holder.partition(PART)[0]
 
 
 def place_of(address: str, port: int, scheme: str) -> Place:
@@ -50,8 +59,9 @@ def place_of(address: str, port: int, scheme: str) -> Place:
 
 @lru_cache(REMEMBERED)
 def digest(holder: str) -> str:
-    """What consumers see of a holder; "" of none."""
-    return blake2b(holder.encode(), digest_size=DIGEST).hexdigest() if holder else ""
+    """What consumers see of a holder: its process, which nobody can learn from it; "" if it names none."""
+    process = process_of(holder)
+    return blake2b(process.encode(), digest_size=DIGEST).hexdigest() if process else ""
 
 
 @lru_cache(REMEMBERED)

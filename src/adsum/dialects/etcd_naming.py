@@ -183,7 +183,7 @@ class EtcdNaming:
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
             if listing.status in USABLE and not _is_foreign(listing) and key not in self._foreign:
-                process = digest(listing.registration.process.holder)
+                process = digest(listing.registration.holder)
                 yield key, naming.write(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:

@@ -50,7 +50,7 @@ class InstanceView(Answer, frozen=True):
             cause=why.cause,
             actor=why.actor,
             reason=why.reason,
-            process=digest(listing.registration.process.holder),
+            process=digest(listing.registration.holder),
         )
 
     def to_endpoint(self, service: str) -> Endpoint:

@@ -23,6 +23,7 @@ from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowle
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.identity import process_of
 from adsum.core.model import Cause, Endpoint, Instance, Key, Listing, Registration, Status, Why
 from adsum.core.takeover import Claim, Takeover, claim, refusal
 from adsum.etcd import naming
@@ -183,13 +184,16 @@ class EtcdSource:
 
         A key under a lease is a process that renews; etcd takes it away when that lapses.
         """
-        other = naming.read(registration.instance.service, found.value)
+        instance = registration.instance
+        other = naming.read(instance.service, found.value)
         holder = naming.holder(found.value)
-        if other is None or not holder or holder == registration.holder:
+        if other is None or not holder or (holder == registration.holder and other.id == instance.id):
             return False
-        if found.key == self._key(registration.instance):
-            other = replace(other, scheme=registration.instance.scheme)  # A key has room for one process.
-        elif other.id != registration.instance.id:
+        if found.key == self._key(instance):
+            other = replace(other, scheme=instance.scheme)  # A key has room for one instance.
+            if process_of(holder) == registration.process.holder and takeover is Takeover.NEVER:
+                raise Taken(refusal(other.key, other.place, registration))
+        elif other.id != instance.id:
             return False
         listed = Listing(Registration(other, holder=holder), Why(Cause.REGISTERED, ""))
         how = claim(listed, registration, takeover)
@@ -234,7 +238,7 @@ class EtcdSource:
         except LeaseGone:
             alive = False
         found = await self._etcd.get(self._key(listed.instance))
-        if found is not None and naming.holder(found.value) != listed.holder:
+        if found is not None and not _is_of(found, listed):
             return "superseded"
         return None if found is not None and alive else "unknown"
 
@@ -283,7 +287,7 @@ class EtcdSource:
             return
         key = self._key(listed.instance)
         found = await self._etcd.get(key)
-        if found is not None and naming.holder(found.value) == listed.holder:
+        if found is not None and _is_of(found, listed):
             await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
@@ -303,6 +307,12 @@ class EtcdSource:
 
     def _key(self, instance: Instance) -> bytes:
         return naming.key(self._place.prefix, instance)
+
+
+def _is_of(found: KeyValue, listed: _Listed) -> bool:
+    """Whether a key says of its place what was registered here."""
+    shown = naming.read(listed.instance.service, found.value)
+    return naming.holder(found.value) == listed.holder and shown is not None and shown.id == listed.instance.id
 
 
 def _by_id(keys: dict[bytes, _Shown]) -> dict[str, Endpoint]:
