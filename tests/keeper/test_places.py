@@ -89,6 +89,9 @@ async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() ->
         world.probe.results["o1"] = Result.FAIL
         await world.clock.advance(1.0)
         assert world.status(key) is Status.STARTING
+        world.probe.results["o1"] = Result.PASS
+        await world.clock.advance(20.0)
+        assert world.status(key) is Status.PASSING, "by its own first pass"
 
 
 async def test_the_same_process_that_registers_again_is_not_checked_anew() -> None:
