@@ -71,6 +71,7 @@ class Agent:
         app.router.add_put("/v1/agent/check/pass/{id}", self._pass)
         app.router.add_get("/v1/agent/service/{id}", self._service)
         app.router.add_get("/v1/agent/self", self._self)
+        app.router.add_get("/v1/agent/checks", self._checks)
         app.router.add_get("/v1/health/service/{name}", self._health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -184,6 +185,10 @@ class Agent:
 
     async def _self(self, _: web.Request) -> web.Response:
         return web.json_response({"Config": {"NodeName": "n1"}, "Member": {"Name": "n1", "Addr": "127.0.0.9"}})
+
+    async def _checks(self, _: web.Request) -> web.Response:
+        checks = [check for listed in self.services.values() for check in listed.checks.values()]
+        return web.json_response({check.id: {"CheckID": check.id, "Status": check.status} for check in checks})
 
     async def _health(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -109,7 +109,7 @@ async def registry(store: ScriptedStore, clock: FakeClock) -> AsyncIterator[Regi
 
 
 def _registration(id: str, holder: str = "") -> Registration:
-    return Registration(Instance("orders", id, "127.0.0.1", 8000), holder=holder)
+    return Registration(Instance("orders", id, "127.0.0.1", 8000 + sum(id.encode())), holder=holder)
 
 
 def _register(id: str, holder: str = "") -> decisions.Decision:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from adsum import wire
 from adsum.core import model
 from adsum.core.errors import Invalid
+from adsum.core.identity import digest
 from adsum.core.model import Check, CheckKind, Endpoint, Listing, Registration
 from tests import strategies
 
@@ -65,7 +66,9 @@ def test_a_registration_arrives_as_it_was_made(registration: Registration) -> No
 @settings(max_examples=60)
 def test_a_consumer_sees_the_instance_as_it_was_declared(listing: Listing) -> None:
     view = wire.decode(wire.encode(wire.InstanceView.of(listing)), wire.InstanceView)
-    assert view.to_endpoint(listing.key.service) == Endpoint(listing.instance, listing.status)
+    assert view.to_endpoint(listing.key.service) == Endpoint(
+        listing.instance, listing.status, digest(listing.registration.holder)
+    )
     assert (view.cause, view.actor, view.reason) == (listing.why.cause, listing.why.actor, listing.why.reason)
 
 

@@ -239,7 +239,7 @@ class InstanceConfig:
 
     service: str = setting("The name under which it is found", default="")
     port: int = setting("The port it listens on", default=0)
-    id: str = setting("What tells it from other instances (default: <host>-<port>)", default="")
+    id: str = setting("What tells it from other instances (default: <host>-<address>-<port>)", default="")
     address: str = setting("The address it is called at (default: this host's on the way to the registry)", default="")
     scheme: str = setting("How it is spoken to: http, https, grpc …", default="http")
     weight: int = setting("Its share of the calls, compared with the others'; 0 is a reserve", default=1)
@@ -260,6 +260,7 @@ class InstanceConfig:
         default=DEFAULT_TTL,
     )
     grace: float = setting("How long it stays listed as critical after that", length=True, default=DEFAULT_GRACE)
+    take_over: bool = setting("Whether to take the id even from a process that lives at another place", default=False)
 
     def __post_init__(self) -> None:
         within("port", self.port, 0, MAX_PORT)
@@ -279,6 +280,9 @@ class RunConfig:
     )
     stop_timeout: float = setting(
         "How long the program may take to end after the signal before it is killed", length=True, default=10.0
+    )
+    shared_port: bool = setting(
+        "Whether other programs may listen on the port already, and answer as well as this one", default=False
     )
 
     def __post_init__(self) -> None:
@@ -303,7 +307,7 @@ class GatewayConfig:
         metavar="HOST:PORT",
         default="",
     )
-    node: str = _of_gateway("What tells it from other gateways (default: <host>-<port>)", default="")
+    node: str = _of_gateway("What tells it from other gateways (default: <host>-<address>-<port>)", default="")
     tls_cert: str = _of_gateway("Speak TLS with this certificate (PEM, the whole chain)", metavar="FILE", default="")
     tls_key: str = _of_gateway("Its private key (PEM)", metavar="FILE", default="")
     default_routes: bool = _of_gateway(

@@ -351,6 +351,28 @@ def test_watch_prints_how_things_stand_and_then_each_change(
     assert watching.wait(20) == 130
 
 
+def test_the_id_of_a_living_process_is_taken_over_on_demand_alone(
+    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with socket.socket() as living:
+        living.bind(("127.0.0.1", 0))
+        living.listen()
+        port = str(living.getsockname()[1])
+        holding = started("register", "cache", "--port", port, "--id", "c")
+        assert holding.stderr is not None
+        assert "is listed at" in holding.stderr.readline()
+        wanted = ("register", "cache", "--port", "6379", "--id", "c", "--address", "127.0.0.2")
+        refused = adsum(*wanted, "--ttl", "none")
+        assert refused.code == 1
+        for words in (f"http://127.0.0.1:{port}", "http://127.0.0.2:6379", "--take-over"):
+            assert words in refused.err
+        waiting = started(*wanted)
+        assert waiting.stderr is not None
+        assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
+        assert adsum(*wanted, "--ttl", "none", "--take-over").code == 0
+        assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
+
+
 def test_register_keeps_an_instance_listed_until_it_is_told_to_end(
     registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
 ) -> None:

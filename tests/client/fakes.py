@@ -14,8 +14,10 @@ from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Writt
 from adsum.wire import Lost as LostLease
 
 
-def endpoint(id: str, status: Status = Status.PASSING, *, port: int = 80, zone: str = "", weight: int = 1) -> Endpoint:
-    return Endpoint(Instance("orders", id, "10.0.0.1", port, zone=zone, weight=weight), status)
+def endpoint(
+    id: str, status: Status = Status.PASSING, *, port: int = 80, zone: str = "", weight: int = 1, process: str = ""
+) -> Endpoint:
+    return Endpoint(Instance("orders", id, "10.0.0.1", port, zone=zone, weight=weight), status, process)
 
 
 def whole(revision: int, *endpoints: Endpoint, epoch: str = "e1", age: float = 0.0) -> Group:

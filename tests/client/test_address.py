@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from adsum.client.address import default_id, facing
+from adsum.client.address import default_id, facing, own_address
 from adsum.core.rules import instance_id
 
 
@@ -21,12 +21,32 @@ def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:
     assert not ipaddress.ip_address(found).is_unspecified
 
 
-@pytest.mark.parametrize(("host", "id"), [("web-1", "web-1-80"), ("a b/ü", "a-b-80"), ("", "host-80"), ("_x", "x-80")])
-def test_an_id_is_made_of_host_and_port(host: str, id: str) -> None:
-    assert default_id(80, host) == id
+@pytest.mark.parametrize(
+    ("host", "id"),
+    [
+        ("web-1", "web-1-10.0.0.1-80"),
+        ("a b/ü", "a-b-10.0.0.1-80"),
+        ("", "host-10.0.0.1-80"),
+        ("_x", "x-10.0.0.1-80"),
+    ],
+)
+def test_an_id_is_made_of_host_address_and_port(host: str, id: str) -> None:
+    assert default_id(80, "10.0.0.1", host) == id
 
 
-def test_an_id_is_bounded_however_long_the_host_is_named() -> None:
-    id = default_id(65535, "h" * 500)
+def test_two_hosts_of_one_name_have_two_ids() -> None:
+    assert default_id(80, "10.0.0.1", "web") != default_id(80, "10.0.0.2", "web")
+    assert default_id(80, "2001:db8::1", "web") == "web-2001-db8-1-80"
+
+
+def test_without_an_address_an_id_is_made_of_this_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADSUM_ADDRESS", raising=False)
+    assert default_id(80) == default_id(80, own_address())
+    monkeypatch.setenv("ADSUM_ADDRESS", "10.0.0.7")
+    assert default_id(80, host="web") == "web-10.0.0.7-80"
+
+
+def test_an_id_is_bounded_however_long_host_and_address_are() -> None:
+    id = default_id(65535, "a" * 250, "h" * 500)
     instance_id("id", id)
     assert id.endswith("-65535")

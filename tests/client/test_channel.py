@@ -12,10 +12,11 @@ from adsum.balance.policies import UnknownPolicy
 from adsum.balance.slow_start import SlowStart
 from adsum.client.channel import Channel
 from adsum.client.options import ChannelOptions
+from adsum.client.pick import Pick
 from adsum.client.ports import Lost
 from adsum.client.resolver import Resolver
 from adsum.core.errors import Invalid
-from adsum.core.model import Status
+from adsum.core.model import Endpoint, Status
 from tests.client.fakes import ScriptedSource, delta, endpoint, whole
 from tests.fakes import FakeClock, settle
 
@@ -195,3 +196,43 @@ async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: Calling) -
 async def test_options_out_of_bounds_are_refused(calling: Calling) -> None:
     with pytest.raises(Invalid, match="panic_threshold"):
         Channel(calling.resolver, ChannelOptions(panic_threshold=2.0), clock=calling.clock, rng=Random(1))
+
+
+@pytest.mark.parametrize("another", [endpoint("a", process="p2"), endpoint("a", port=81, process="p1")])
+async def test_nothing_is_held_against_another_process_that_has_the_id(calling: Calling, another: Endpoint) -> None:
+    await calling.hear(whole(1, endpoint("a", process="p1"), endpoint("b")))
+    late = next(pick for pick in iter(calling.channel.pick, None) if pick.endpoint.id == "a")
+    for _ in range(6):
+        pick = calling.channel.pick()
+        pick.done(ok=pick.endpoint.id != "a", latency=3.0 if pick.endpoint.id == "a" else 0.01)
+    await settle()
+    assert set(calling.picked()) == {"b"}
+    await calling.hear(delta(1, 2, another))
+    assert set(calling.picked()) == {"a", "b"}
+    load = calling.channel._loads.of("a")
+    assert (load.in_flight, load.latency < 1.0) == (0, True)
+    for _ in range(3):
+        late.done(ok=False)
+        late = Pick(calling.channel, late.endpoint, calling.channel._loads.start("a"), 0.0)
+    await settle()
+    assert set(calling.picked()) == {"a", "b"}, "calls of the process before say nothing of this one"
+
+
+async def test_the_same_process_that_registers_again_keeps_what_is_held_against_it(calling: Calling) -> None:
+    await calling.hear(whole(1, endpoint("a", process="p1"), endpoint("b")))
+    for _ in range(6):
+        pick = calling.channel.pick()
+        pick.done(ok=pick.endpoint.id != "a")
+    await calling.hear(delta(1, 2, endpoint("a", process="p1", weight=2)))
+    assert set(calling.picked()) == {"b"}
+
+
+async def test_another_process_under_the_same_id_starts_slowly() -> None:
+    it = Calling(ChannelOptions(policy="round_robin", slow_start=SlowStart(window=100.0)))
+    await it.hear(whole(1, endpoint("a", process="p1"), endpoint("b", process="q")))
+    assert it.picked(100) == {"a": 50, "b": 50}
+    await it.hear(delta(1, 2, endpoint("a", process="p2")))
+    assert it.picked(110)["a"] <= 15
+    await it.clock.advance(101.0)
+    assert it.picked(100) == {"a": 50, "b": 50}
+    await it.close()

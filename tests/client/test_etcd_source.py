@@ -20,6 +20,7 @@ from adsum.client.fold import Fold
 from adsum.client.ports import Group, Lost
 from adsum.client.resolver import Resolver
 from adsum.client.sources import etcd as etcd_source
+from adsum.client.standing import State
 from adsum.client.sync import SyncClient
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid
@@ -301,3 +302,18 @@ async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(et
 
 def _is_at(resolver: Resolver, port: int) -> bool:
     return [each.port for each in resolver.view.endpoints] == [port]
+
+
+async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd) -> None:
+    """A key is an address: it has room for one of them."""
+    async with Client(etcd.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        first = client.register("orders", 8001, id="a", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
+        second = client.register("orders", 8001, id="b", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
+        await first.start(10.0)
+        await second.start(10.0)
+        await until(lambda: first.state is State.WAITING and bool(first.kept_out))
+        await until(lambda: {each.id for each in resolver.view.endpoints} == {"b"})
+        await second.stop()
+        await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
+        await first.stop()

@@ -11,7 +11,9 @@ from adsum.client.errors import RegistryRefused
 from adsum.client.registrar import Registrar
 from adsum.client.renewals import LONGEST_TTL
 from adsum.client.standing import MOVES, Event, State
-from adsum.core.errors import Invalid
+from adsum.core.errors import Invalid, Taken
+from adsum.core.identity import process_of
+from adsum.core.takeover import Takeover
 from tests.client.fakes import ScriptedSource
 from tests.fakes import FakeClock, settle
 
@@ -26,6 +28,10 @@ class Providing:
 
     def register(self, port: int = 8000, **options: Any) -> Registrar:
         return self.client.register("orders", port, **{"id": f"o{port}", **options})
+
+    def takeover(self) -> Takeover:
+        """What the latest registration was allowed to take."""
+        return self.source.listed["orders", "o8000"].takeover
 
     def asked(self) -> list[str]:
         """What was asked since the last time, without looking the address up."""
@@ -132,17 +138,63 @@ async def test_a_new_epoch_is_registered_in_even_if_the_lease_seems_to_be_there(
     assert providing.asked() == ["renew o8000"]
 
 
-async def test_who_was_superseded_stops_and_leaves_the_successor_alone(
+async def test_who_was_superseded_asks_for_what_is_free_only_and_is_listed_again_when_it_is(
     providing: Providing, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with providing.register() as registrar:
+        assert providing.takeover() is Takeover.USUAL
         providing.source.superseded.add("o8000")
+        providing.source.refuse = Taken("the id orders/o8000 belongs to a living process at http://10.0.0.9:80")
         await providing.clock.advance(6.0)
-        assert registrar.state is State.SUPERSEDED
+        assert registrar.state is State.WAITING
+        assert "http://10.0.0.9:80" in registrar.kept_out
         providing.asked()
-        await providing.clock.advance(100.0)
-    assert providing.asked() == []
-    assert "took this id over" in caplog.text
+        await providing.clock.advance(60.0)
+        assert 60 / 5 - 2 <= len(providing.asked()) <= 60 / 0.25
+        assert caplog.text.count("asking again until it is free") == 1
+        providing.source.superseded.clear()
+        providing.source.refuse = None
+        await providing.clock.advance(5.0)
+        assert (registrar.state, registrar.kept_out) == (State.REGISTERED, "")
+        assert providing.takeover() is Takeover.NEVER
+    assert ("orders", "o8000") not in providing.source.listed
+
+
+async def test_an_id_that_a_live_process_has_is_no_error_and_is_asked_for_within_seconds(
+    providing: Providing, caplog: pytest.LogCaptureFixture
+) -> None:
+    providing.source.refuse = Taken("the id orders/o8000 belongs to a living process at http://10.0.0.9:80")
+    registrar = providing.register()
+    await registrar.start()
+    assert registrar.state is State.WAITING
+    assert "http://10.0.0.9:80" in caplog.text
+    await providing.clock.advance(20.0)
+    providing.source.refuse = None
+    await providing.clock.advance(5.0)
+    assert registrar.registered
+    assert providing.takeover() is Takeover.USUAL, "it has never been listed"
+
+
+async def test_a_lease_that_was_forgotten_takes_nothing_from_a_live_process(providing: Providing) -> None:
+    await providing.register(take_over=True).start()
+    assert providing.takeover() is Takeover.FORCE
+    providing.source.listed.clear()
+    await providing.clock.advance(6.0)
+    assert providing.takeover() is Takeover.NEVER
+
+
+async def test_a_program_is_one_process_and_takes_its_own_id_from_itself(providing: Providing) -> None:
+    earlier, later = providing.register(), providing.register(port=8001, id="o8000")
+    await earlier.start()
+    process = process_of(providing.source.listed["orders", "o8000"].holder)
+    await later.start()
+    assert process_of(providing.source.listed["orders", "o8000"].holder) == process
+    assert (earlier.state, later.state) == (State.SUPERSEDED, State.REGISTERED)
+    providing.asked()
+    await providing.clock.advance(60.0)
+    assert not [call for call in providing.asked() if call.startswith("register")]
+    await earlier.stop()
+    assert ("orders", "o8000") in providing.source.listed
 
 
 async def test_renewals_go_on_after_the_registry_came_back(providing: Providing) -> None:
@@ -262,7 +314,7 @@ async def test_each_registrar_holds_its_own_lease(providing: Providing) -> None:
     await providing.register(8001).start()
     holders = {body.holder for body in providing.source.listed.values()}
     assert len(holders) == 2
-    assert all(holders)
+    assert len({process_of(holder) for holder in holders} - {""}) == 1, "they are one process"
 
 
 async def test_an_error_that_nobody_foresaw_ends_no_renewal(

@@ -12,7 +12,7 @@ from adsum.client.errors import RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.sources.registry import LONGEST_PAUSE, RegistrySource
 from adsum.clock import SystemClock
-from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
+from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Status
 from tests.client.stub import HEAD, StubNode, reply, said, stub_node, synced, until
 
@@ -192,8 +192,7 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
 @pytest.mark.parametrize(
     ("problem", "error"),
     [
-        (wire.Problem("Not Found", 404, "no"), UnknownInstance),
-        (wire.Problem("Conflict", 409, "no"), LeaseLost),
+        (wire.Problem("Conflict", 409, "a living process has it"), Taken),
         (wire.Problem("Unprocessable", 422, "must be a port", field="port"), Invalid),
         (wire.Problem("Insufficient Storage", 507, "the catalog is full"), RegistryRefused),
     ],
@@ -205,6 +204,20 @@ async def test_what_the_registry_refuses_is_said_in_the_words_of_the_rules(
     source = source_of(node.url)
     with pytest.raises(error):
         await source.register("orders", "a", wire.RegistrationBody(80))
+    await source.close()
+
+
+@pytest.mark.parametrize(
+    ("problem", "error"),
+    [(wire.Problem("Not Found", 404, "no"), UnknownInstance), (wire.Problem("Conflict", 409, "no"), LeaseLost)],
+)
+async def test_a_lease_that_is_not_ours_any_more_is_told_as_that(
+    node: StubNode, problem: wire.Problem, error: type[Exception]
+) -> None:
+    node.answer = reply(problem.status, wire.encode(problem))
+    source = source_of(node.url)
+    with pytest.raises(error):
+        await source.override("orders", "a", wire.OverrideBody("draining", holder="h"))
     await source.close()
 
 

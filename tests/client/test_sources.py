@@ -13,7 +13,7 @@ from adsum.client.client import Client
 from adsum.client.resolver import Resolver
 from adsum.client.standing import State
 from adsum.config import ServeConfig
-from adsum.core.model import Instance, Status
+from adsum.core.model import Endpoint, Instance, Status
 from tests.client.stub import until
 from tests.consuls import Agent
 from tests.etcds import Etcd
@@ -178,7 +178,7 @@ async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: 
 
 
 @pytest.mark.parametrize("ttl", [TTL, None])
-async def test_a_later_registration_takes_over_and_the_earlier_one_leaves_it_alone(
+async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
     place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", TTL)
@@ -196,13 +196,78 @@ async def test_a_later_registration_takes_over_and_the_earlier_one_leaves_it_alo
             await seen(resolver, "o1", "o2")
             resolver.follow(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
             await quick.stop("before it could learn of it")
-            await until(lambda: earlier.state is State.SUPERSEDED)
+            await until(lambda: earlier.state is State.WAITING)
             await earlier.stop()
             # Whoever registers now is told of after whatever those two did.
             async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
                 await seen(resolver, "o1", "o2", "o3")
             assert all({"o1", "o2"} <= each for each in shown)
         await seen(resolver)
+
+
+@pytest.mark.parametrize("ttl", [TTL, None])
+async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_when_it_is_free(
+    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", TTL)
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        resolver = second.resolver("orders")
+        earlier = first.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0)
+        await earlier.start(10.0)
+        await seen(resolver, "o1")
+        processes: list[str] = []
+        resolver.follow(lambda view: processes.extend(each.process for each in view.endpoints))
+        async with second.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0) as later:
+            await until(lambda: earlier.state is State.WAITING and bool(earlier.kept_out))
+            assert "http://127.0.0.1:8001" in earlier.kept_out
+            await asyncio.sleep(2 * TTL)  # It asks several times.
+            assert later.registered
+            assert len(set(processes)) <= 2, "the earlier process, then the later one"
+        await until(lambda: earlier.registered)
+        await seen(resolver, "o1")
+        await earlier.stop()
+
+
+async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: Place) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=60.0, drain_wait=0.0)
+        await living.start(10.0)
+        resolver = second.resolver("orders")
+        other = second.register("orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        await other.start(10.0)
+        assert other.state is State.WAITING
+        assert f"http://127.0.0.1:{port}" in other.kept_out
+        assert "http://127.0.0.1:1 " in other.kept_out
+        assert "takeover=force" in other.kept_out
+        assert [each.port for each in resolver.view.endpoints or await _first(resolver)] == [port]
+        listening.close()
+        await listening.wait_closed()
+        await until(lambda: other.registered)
+        await until(lambda: [each.port for each in resolver.view.endpoints] == [1])
+        await other.stop()
+
+
+async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: Place) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        await living.start(10.0)
+        async with second.register(
+            "orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True
+        ) as other:
+            await until(lambda: living.state is State.WAITING)
+            assert other.registered
+        await until(lambda: living.registered)
+        await living.stop()
+    listening.close()
+
+
+async def _first(resolver: Resolver) -> tuple[Endpoint, ...]:
+    await seen(resolver, "o1")
+    return resolver.view.endpoints
 
 
 async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: Place) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 
 from adsum.consul import services
 from adsum.core.errors import Invalid
+from adsum.core.identity import digest
 from adsum.core.model import Check, CheckKind, Endpoint, Instance, Registration, Status, frozen
 from tests.strategies import instances
 
@@ -58,7 +59,7 @@ def test_what_we_register_is_read_as_it_was(instance: Instance) -> None:
     except Invalid as error:
         assert error.field.startswith("metadata")  # noqa: PT017 - that is what Consul can't list
         return
-    assert services.read(instance.service, entries(text)) == {instance.id: Endpoint(instance)}
+    assert services.read(instance.service, entries(text)) == {instance.id: Endpoint(instance, process=digest("h"))}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from adsum.core.model import (
     Status,
     Why,
 )
+from adsum.core.takeover import Takeover
 from tests import strategies
 
 KEY = Key("orders", "o1")
@@ -65,10 +66,10 @@ def requests(draw: st.DrawFn) -> Decision:
     status = draw(st.sampled_from([Status.PASSING, Status.WARNING, Status.CRITICAL]))
     asked: list[Decision] = [
         decisions.register(registration, caller),
-        decisions.register(registration, caller),
+        decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
         decisions.deregister(key, holder, "bye", caller),
         decisions.renewed(key, caller),
-        decisions.lapsed(key, "late", caller),
+        decisions.lapsed(key, "late", caller, deserted=draw(st.booleans())),
         decisions.expired(key, "too late", caller),
         decisions.checked(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
         decisions.overridden(key, override, holder, caller),
@@ -145,7 +146,7 @@ def test_every_change_has_a_cause_and_an_actor_and_explains_what_is_listed(asked
             assert after != before
             if after is None:
                 assert before is not None
-                assert change.why.cause in (Cause.DEREGISTERED, Cause.LEASE_EXPIRED)
+                assert change.why.cause in (Cause.DEREGISTERED, Cause.LEASE_EXPIRED, Cause.SUPERSEDED)
             else:
                 assert after.key == change.key
                 assert after.why == change.why
@@ -187,7 +188,7 @@ def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_sa
         decisions.register(_registration(WEB, DB), NOW),
         decisions.checked(KEY, "web", Status.PASSING, "200", NOW),
         decisions.checked(KEY, "db", Status.PASSING, "", NOW),
-        decisions.register(_registration(WEB, replace(DB, interval=1.0), holder="h2"), LATER),
+        decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
     )
     assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
     assert _stands(snapshot).why == Why(Cause.REREGISTERED, "tester", at=LATER.at)
@@ -217,7 +218,7 @@ def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str
     snapshot = _after(
         decisions.register(_registration(holder="h1"), NOW),
         decisions.overridden(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
-        decisions.register(_registration(holder=holder, port=9000), LATER),
+        decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
     )
     assert _stands(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
     assert _stands(snapshot).since == (NOW.at if stays else LATER.at)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from adsum.core.errors import CatalogFull, Overloaded, StoreUnavailable
-from adsum.core.model import Key
+from adsum.core.model import Key, Listing
 from tests.dialects.speaking import JSON, Spoken
 from tests.fakes import FakeShares, settle
 
 O1 = "/api/v1/services/orders/instances/o1"
+O2 = "/api/v1/services/orders/instances/o2"
 
 
 async def test_the_first_registration_creates_and_the_same_again_changes_nothing(spoken: Spoken) -> None:
@@ -91,7 +93,7 @@ async def test_one_lease_is_renewed_without_a_write(spoken: Spoken) -> None:
 
 async def test_many_leases_are_renewed_and_the_lost_are_named(spoken: Spoken) -> None:
     await spoken.put("orders", "o1")
-    await spoken.put("orders", "o2", holder="new")
+    await spoken.put("orders", "o2", holder="new", port=8001)
     leases = [
         {"service": "orders", "id": "o1"},
         {"service": "orders", "id": "o2", "holder": "old"},
@@ -197,3 +199,71 @@ async def test_a_write_that_the_store_refuses_is_answered_with_what_to_do(
     assert heard.status == status
     assert heard.headers["content-type"] == "application/problem+json"
     assert ("retry-after" in heard.headers) == (status == 503)
+
+
+def _answering(spoken: Spoken, monkeypatch: pytest.MonkeyPatch, answers: bool) -> list[str]:
+    """Have every place answer a probe, or none; the places that are probed."""
+    probed = []
+
+    async def probe(listing: Listing) -> bool:
+        probed.append(str(listing.instance.place))
+        return answers
+
+    monkeypatch.setattr(spoken.keeper, "answers", probe)
+    return probed
+
+
+async def test_the_id_of_a_live_process_is_refused_with_both_places_and_the_way_to_force_it(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = _answering(spoken, monkeypatch, answers=True)
+    await spoken.put("orders", "o1", address="10.0.0.1", holder="h1")
+    wanted = {"port": 8000, "address": "10.0.0.2", "holder": "h2"}
+    heard = await spoken.ask("PUT", O1, wanted)
+    assert (heard.status, heard.json["title"]) == (409, "Conflict")
+    for words in ("orders/o1", "http://10.0.0.1:8000", "http://10.0.0.2:8000", "takeover=force"):
+        assert words in heard.json["detail"]
+    assert probed == ["http://10.0.0.1:8000"]
+    heard = await spoken.ask("PUT", O1, {**wanted, "takeover": "force"})
+    assert (heard.status, heard.json["revision"]) == (200, 2)
+    (lost,) = (await spoken.ask("POST", "/api/v1/renew", {"leases": [_lease("h1")]})).json["lost"]
+    assert lost["reason"] == "superseded"
+
+
+async def test_the_id_of_a_process_that_does_not_answer_is_taken_over_at_once(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = _answering(spoken, monkeypatch, answers=False)
+    await spoken.put("orders", "o1", address="10.0.0.1", holder="h1")
+    await spoken.put("orders", "o1", address="10.0.0.2", holder="h2")
+    assert probed == ["http://10.0.0.1:8000"]
+    assert (await spoken.ask("GET", O1)).json["instance"]["address"] == "10.0.0.2"
+    heard = await spoken.ask("PUT", O1, {"port": 8000, "address": "10.0.0.1", "holder": "h1", "takeover": "never"})
+    assert (heard.status, len(probed)) == (409, 1), "who was listed before takes nothing, so nobody is probed"
+
+
+async def test_a_put_without_a_holder_takes_no_id_and_no_place_from_a_live_process(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answering(spoken, monkeypatch, answers=True)
+    await spoken.put("orders", "o1", address="10.0.0.1", holder="h1")
+    for path, body in ((O1, {"address": "10.6.6.6"}), (O1, {"weight": 9}), (O2, {})):
+        heard = await spoken.ask("PUT", path, {"port": 8000, "address": "10.0.0.1", **body})
+        assert heard.status == 409
+    await spoken.delete("orders", "o1")
+    await spoken.put("orders", "o1", address="10.0.0.1", holder="h1", takeover="never")
+
+
+async def test_a_new_process_is_seen_as_another_one_and_its_holder_is_not(spoken: Spoken) -> None:
+    seen = []
+    for holder in ("h1", "h1", "h2", ""):
+        await spoken.put("orders", "o1", holder=holder, takeover="force")
+        page = (await spoken.ask("GET", "/api/v1/services/orders")).body.decode()
+        assert holder == "" or holder not in page
+        seen.append(json.loads(page)["instances"][0].get("process"))
+    assert seen[0] == seen[1] != seen[2]
+    assert seen[3] is None
+
+
+def _lease(holder: str) -> dict[str, str]:
+    return {"service": "orders", "id": "o1", "holder": holder}

@@ -110,3 +110,10 @@ def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:
     ]
     assert ports(assignment("orders", listings, {}, reader=Reader.GRPC)) == ["2"]
     assert ports(assignment("orders", listings, {})) == ["1"]
+
+
+def test_a_starting_instance_is_not_there_while_others_may_be_called() -> None:
+    starting, passing = listing("orders", "a", 1, status=Status.STARTING), listing("orders", "b", 2)
+    leaving = listing("orders", "c", 3, status=Status.DRAINING)
+    assert ports(assignment("orders", [starting, passing, leaving], {})) == ["2", "3"]
+    assert ports(assignment("orders", [starting, leaving], {})) == ["1", "3"], "somebody has to be tried"

@@ -45,4 +45,4 @@ def simple(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
 
 def make_simple() -> wsgi.WSGIApp:
     """For servers that load the app as they start."""
-    return wsgi.registered(simple, "orders")
+    return wsgi.registered(simple, "orders", ttl=3.0)

@@ -7,7 +7,7 @@ import pytest
 
 from adsum.core.errors import Invalid
 from adsum.integrations import listening
-from adsum.integrations.listening import own_ports, until_listening
+from adsum.integrations.listening import own_ports, own_socket, until_listening
 
 
 def listener() -> socket.socket:
@@ -26,6 +26,18 @@ async def test_the_port_that_this_process_listens_on_is_found(monkeypatch: pytes
         assert await until_listening(port) == port
     monkeypatch.undo()
     assert port not in (own_ports() or ())
+
+
+def test_a_socket_is_known_by_a_name_of_its_own() -> None:
+    with listener() as one:
+        port = one.getsockname()[1]
+        name = own_socket(port)
+        assert name
+        with one.dup():
+            assert own_socket(port) == name
+    assert own_socket(port) == ""
+    with listener() as another:
+        assert own_socket(another.getsockname()[1]) not in ("", name)
 
 
 async def test_a_port_is_waited_for() -> None:

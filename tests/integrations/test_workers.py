@@ -77,3 +77,33 @@ def test_without_a_folder_every_worker_is_alone(tmp_path: Path, caplog: pytest.L
     workers.leave()
     assert not workers.anybody_serves()
     workers.close()
+
+
+def test_workers_that_serve_together_share_a_holder_whoever_has_the_turn(tmp_path: Path) -> None:
+    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    ours.join()
+    assert ours.take_turn()
+    holder = ours.holder()
+    assert holder
+    other.ask("join")
+    ours.leave()
+    ours.close()
+    assert other.ask("take_turn")
+    assert other.ask(f"holder().__eq__('{holder}').__bool__")
+    other.kill()
+    next_server = Workers("orders", 8000, tmp_path)
+    next_server.join()
+    assert next_server.take_turn()
+    assert next_server.holder() not in ("", holder), "nobody served when it began"
+    next_server.close()
+
+
+def test_the_workers_of_one_socket_share_a_holder_even_one_after_the_other(tmp_path: Path) -> None:
+    holders = []
+    for socket in ("boot:7", "boot:7", "boot:8"):
+        worker = Workers("orders", 8000, tmp_path)
+        worker.join(socket)
+        assert worker.take_turn()
+        holders.append(worker.holder())
+        worker.close()
+    assert holders[0] == holders[1] != holders[2]

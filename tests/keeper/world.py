@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from zlib import crc32
 
 from adsum.core import decisions
 from adsum.core.decisions import Caller
@@ -92,8 +93,12 @@ class World:
         checks: tuple[Check, ...] = (),
         holder: str = "",
         port: int = 8000,
+        address: str = "",
     ) -> Key:
-        registration = Registration(Instance(service, id, "127.0.0.1", port), ttl, grace, checks, holder)
+        """Without an address, at one that is this instance's alone."""
+        number = crc32(f"{service}/{id}".encode())
+        address = address or f"127.{number & 255}.{number >> 8 & 255}.{number >> 16 & 255}"
+        registration = Registration(Instance(service, id, address, port), ttl, grace, checks, holder)
         await self.registry.write(decisions.register(registration, CALLER))
         return registration.key
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from adsum.client.checks import parse
-from adsum.run.port import claim_free_port, taken
+from adsum.run.port import answering, claim_free_port, listening_addresses
 from adsum.run.ready import answers
 
 
@@ -49,9 +49,20 @@ async def test_a_check_is_asked_as_the_registry_would(server: int, check: str, p
 
 async def test_nobody_answers_at_a_port_that_is_free() -> None:
     claim = claim_free_port(Random())
-    assert not taken(claim.port)
+    assert answering(claim.port, ["127.0.0.1", "::1"]) == ""
+    assert listening_addresses(claim.port) == []
     assert not await answers(parse("tcp"), "127.0.0.1", claim.port)
     claim.release()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.5", "0.0.0.0", "::1"])
+async def test_where_somebody_listens_on_a_port_is_known(address: str) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), address, 0)
+    port = listening.sockets[0].getsockname()[1]
+    assert listening_addresses(port) == [address]
+    looked_at = "127.0.0.1" if address == "0.0.0.0" else address
+    assert answering(port, ["127.0.0.9", looked_at] if address != "0.0.0.0" else [looked_at]) == looked_at
+    listening.close()
 
 
 def test_two_wrappers_never_choose_the_same_port() -> None:

@@ -218,14 +218,34 @@ def test_what_the_program_leaves_behind_is_reaped_and_ended(wrap: Wrap, port: in
     eventually("the long one to end", lambda: all(gone(pid) for pid in children))
 
 
-def test_a_port_that_is_taken_is_told(wrap: Wrap, port: int) -> None:
+def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, port: int) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
         wrapped = wrap(NOBODY, "--port", str(port))
-        assert wrapped.code() == 1
-    assert f"something listens on port {port} already" in wrapped.said
+        assert wrapped.code() == 75
+        assert f"another program answers at 127.0.0.1, port {port}" in wrapped.said
+        assert "--shared-port" in wrapped.said
+        shared = wrap(NOBODY, "--port", str(port), "--shared-port", program=_python("raise SystemExit(7)"))
+        assert shared.code() == 7
+
+
+def test_a_program_at_another_address_of_the_same_port_is_none_of_ours(wrap: Wrap, port: int) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        wrapped = wrap(NOBODY, "--port", str(port), "--address", "127.0.0.1")
+        wrapped.says("up")
+        wrapped.signal(signal.SIGTERM)
+        wrapped.code()
+
+
+def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, port: int) -> None:
+    program = _python(SERVER.replace('"127.0.0.1"', '"127.0.0.5"'))
+    wrapped = wrap(NOBODY, "--port", str(port), "--ready-timeout", "2s", program=program)
+    assert wrapped.code() == 124
+    assert "on that port of 127.0.0.5: --address says where it is" in wrapped.said
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class Cause(StrEnum):
     CALM = "calm"
     SERVED = "served"
     SHARE_SHRANK = "share-shrank"
+    REPLACED = "replaced"
+    """Another process has its id now."""
 
 
 MOVES: Final[Mapping[tuple[Place, Cause], tuple[Place, int]]] = MappingProxyType(
@@ -38,12 +40,13 @@ MOVES: Final[Mapping[tuple[Place, Cause], tuple[Place, int]]] = MappingProxyType
         (Place.IN, Cause.CALM): (Place.IN, -1),
         (Place.OUT, Cause.SERVED): (Place.IN, 0),
         (Place.OUT, Cause.SHARE_SHRANK): (Place.IN, 0),
+        (Place.OUT, Cause.REPLACED): (Place.IN, 0),
     }
 )
 """Where each cause leads, and what it adds to the ejections counted.
 
 A pair that is missing can't happen: calls that end while their endpoint is out are not counted, and only who is out can
-serve its time.
+serve its time or be replaced there.
 """
 
 

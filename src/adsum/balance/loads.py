@@ -6,7 +6,7 @@ several threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from math import exp
 from threading import Lock
 from typing import Final
@@ -73,11 +73,13 @@ class Loads:
             load.in_flight += 1
         return load
 
-    def keep(self, ids: Iterable[str]) -> None:
-        """Forget every endpoint that is not among `ids` and has no call in flight."""
+    def keep(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
+        """Forget every endpoint that is not among `ids` and has no call in flight, and what was counted of `replaced`:
+        these are other processes now, and calls that are in flight end at the ones before.
+        """
         kept = set(ids)
         for id, load in list(self._loads.items()):
-            if id not in kept and not load.in_flight:
+            if id in replaced or (id not in kept and not load.in_flight):
                 self._loads.pop(id, None)
 
     def __len__(self) -> int:

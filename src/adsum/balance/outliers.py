@@ -8,7 +8,7 @@ forgives one. Never more than a bounded share is out: the rest is the panic thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from math import sqrt
 from typing import Final
 
@@ -66,17 +66,20 @@ class Outliers:
         self._records: dict[str, Record] = {}
         self._sweep_at: float | None = None
 
-    def view(self, ids: Iterable[str]) -> list[Event]:
+    def view(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> list[Event]:
         """The endpoints there are from now on, usable or not; the others are forgotten.
 
-        If fewer than before may be out, those whose time would be over first come back.
+        Those in `replaced` are other processes than before: nothing is held against them. If fewer than before may be
+        out, those whose time would be over first come back.
         """
-        self._records = {id: self._records.get(id) or Record(id) for id in ids}
+        events = [self._move(self._records[id], Cause.REPLACED) for id in self.ejected & replaced]
+        before = {id: record for id, record in self._records.items() if id not in replaced}
+        self._records = {id: before.get(id) or Record(id) for id in ids}
         self.ejected = frozenset(id for id in self.ejected if id in self._records)
         surplus = len(self.ejected) - self.limits.most_out(len(self._records))
         if surplus <= 0:
-            return []
-        return [self._move(record, Cause.SHARE_SHRANK) for record in self._out()[:surplus]]
+            return events
+        return events + [self._move(record, Cause.SHARE_SHRANK) for record in self._out()[:surplus]]
 
     def record(self, id: str, ok: bool, now: float) -> Event | None:
         """A call to the endpoint ended. Calls to endpoints that are out or unknown are not counted."""

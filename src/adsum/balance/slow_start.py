@@ -5,7 +5,7 @@ The factor is Envoy's (envoyproxy.io, "Slow start mode"): max(least, (max(age, 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -53,8 +53,8 @@ class Ramps:
         self._ramping: set[str] = set()
         self._stepped = -inf
 
-    def view(self, usable: Iterable[str], now: float) -> None:
-        """The ids that are usable from now on.
+    def view(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
+        """The ids that are usable from now on. Those in `replaced` are other processes than before, and start anew.
 
         Those of the first view of all count as warm: nobody knows for how long they have been usable. Who stops being
         usable starts anew when it is again.
@@ -64,7 +64,7 @@ class Ramps:
         if self._since is None:
             self._since = dict.fromkeys(usable, -inf)
             return
-        before = self._since
+        before = {id: since for id, since in self._since.items() if id not in replaced}
         self._since = {id: before.get(id, now) for id in usable}
         self._ramping = {id for id in self._ramping if id in self._since} | (self._since.keys() - before.keys())
 

@@ -22,7 +22,7 @@ def registration_of(loaded: Settings, service: str, port: int, address: str = ""
     try:
         instance = Instance(
             service=service,
-            id=config.id or default_id(port),
+            id=config.id or default_id(port, address or config.address),
             address=address or config.address or LOOPBACK,
             port=port,
             scheme=config.scheme,

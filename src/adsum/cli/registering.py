@@ -18,6 +18,7 @@ from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.client.registrar import DRAIN_WAIT
 from adsum.config import ClientConfig, InstanceConfig
+from adsum.core.takeover import Takeover
 from adsum.run.listing import registrar_of
 
 
@@ -46,14 +47,15 @@ async def _once(client: Client, loaded: Settings, service: str) -> str:
     address = config.address or await client.source.local_address()
     registration = registration_of(loaded, service, config.port, address)
     instance = registration.instance
-    await client.api.register(service, instance.id, wire.RegistrationBody.of(registration))
+    takeover = Takeover.FORCE if config.take_over else Takeover.USUAL
+    await client.api.register(service, instance.id, wire.RegistrationBody.of(registration, takeover))
     return f"{instance.key} is listed at {instance.authority} until it is deregistered"
 
 
 async def _until_told(client: Client, loaded: Settings, service: str) -> None:
     config = loaded.of(InstanceConfig)
     registration = registration_of(loaded, service, config.port)
-    registrar = registrar_of(client, registration, config.address, DRAIN_WAIT)
+    registrar = registrar_of(client, registration, config.address, DRAIN_WAIT, take_over=config.take_over)
     key = registration.key
     told, loop = asyncio.Event(), asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -62,7 +64,8 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
     if registrar.registered and registrar.instance is not None:
         output.say(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
     else:
-        output.say(f"{key} is not listed yet: no registry answers; trying on, Ctrl-C ends that")
+        why = registrar.kept_out or "no registry answers"
+        output.say(f"{key} is not listed yet: {why}; trying on, Ctrl-C ends that")
     await told.wait()
     drained = await registrar.drain(reason="adsum register was told to end")
     await registrar.stop("adsum register was told to end")

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from adsum.cli import output
+from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
@@ -20,7 +21,7 @@ from adsum.config import ClientConfig, InstanceConfig, RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration
 from adsum.run.child import CannotStart
-from adsum.run.port import Claim, claim_free_port, taken
+from adsum.run.port import Claim, answering, claim_free_port
 from adsum.run.supervisor import Plan, Supervisor
 
 REPEAT: Final = 60.0
@@ -43,11 +44,14 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     and Ctrl-C it drains first: callers let go and say so, so that no request is lost; then the program gets the signal,
     and is killed if it has not ended in time. A second signal is quicker. Other signals go straight through.
 
+    It is not started if another program answers on its port already, unless --shared-port says that both serve it. An
+    id that a process at another place has, and keeps, is asked for until that one leaves or does not answer.
+
     A registry that is down delays nothing: the program runs, and is listed as soon as one answers. If the program ends
     by itself it leaves the catalog at once, with how it ended as the reason.
 
     The exit code is the program's; 128+n if signal n killed it, 126 if it can't be executed, 127 if there is none, 124
-    if it never answered.
+    if it never answered, 75 if another program answers in its place.
     """
     with output.unblocked():
         return _run(loaded, _teller(quiet), argv)
@@ -64,8 +68,6 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
         parse_urls(client.url)  # Before anything runs.
     except Invalid as error:
         raise loaded.blame(error) from None
-    if taken(claim.port):
-        output.say(f"adsum run: something listens on port {claim.port} already, and may answer in the program's place")
     plan = Plan(
         argv=argv,
         environ=_environ(registration, client),
@@ -73,14 +75,28 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
         address=instance.address,
         client=client,
         patience=loaded.of(RunConfig),
+        take_over=instance.take_over,
     )
     try:
+        _must_be_ours(plan)
         return asyncio.run(Supervisor(plan, tell).run())
     except CannotStart as error:
         output.say(f"adsum run: {error}")
         return error.code
     finally:
         claim.release()
+
+
+def _must_be_ours(plan: Plan) -> None:
+    """Raises `Ended` if another program answers already where this one will: it would be listed in its place."""
+    port = plan.registration.instance.port
+    host = "" if plan.patience.shared_port else answering(port, plan.hosts)
+    if host:
+        raise Ended(
+            Exit.TRY_AGAIN,
+            f"another program answers at {host}, port {port}, and would be listed in the place of this one, which was "
+            "not started; stop that program, choose another --port or --address, or say --shared-port if both serve it",
+        )
 
 
 def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
+from contextlib import suppress
 from typing import Any, Final
 
 from adsum.core.rules import ID_LENGTH
 
+ADDRESS_VARIABLE: Final = "ADSUM_ADDRESS"
 LOOPBACK: Final = "127.0.0.1"
+MOST_ADDRESS: Final = 64
+"""Characters of an address that a default id holds; a longer one is cut."""
+
+_ELSEWHERE: Final = ("192.0.2.1", "2001:db8::1")
+"""Addresses of nobody (RFC 5737, RFC 3849): the way to them is the way to the rest of the world."""
 
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -29,8 +37,25 @@ def facing(peer: tuple[Any, ...]) -> str:
         return str(probe.getsockname()[0]).partition("%")[0]
 
 
-def default_id(port: int, host: str | None = None) -> str:
-    """`<host>-<port>`: the same after a restart, so that an instance that comes back takes its own place again."""
+def own_address() -> str:
+    """The address of this host that packets to the rest of the world leave from; 127.0.0.1 if there is no way.
+
+    `ADSUM_ADDRESS`, where it is set, is the operator's word for it.
+    """
+    set_by_hand = os.environ.get(ADDRESS_VARIABLE)
+    if set_by_hand:
+        return set_by_hand
+    for elsewhere in _ELSEWHERE:
+        with suppress(OSError):
+            return facing((elsewhere, 9))
+    return LOOPBACK
+
+
+def default_id(port: int, address: str = "", host: str | None = None) -> str:
+    """`<host>-<address>-<port>`: the same after a restart, so that an instance that comes back takes its own entry
+    again, and another one on another host of the same name. `address` "": the one of `own_address`.
+    """
     name = _NOT_IN_AN_ID.sub("-", host if host is not None else socket.gethostname()).strip("-._")
-    ending = f"-{port}"
+    place = _NOT_IN_AN_ID.sub("-", address or own_address()).strip("-._")[:MOST_ADDRESS]
+    ending = f"-{place}-{port}"
     return f"{name[: ID_LENGTH - len(ending)] or 'host'}{ending}"

@@ -15,7 +15,7 @@ from adsum import wire
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unreachable
 from adsum.client.nodes import Nodes
 from adsum.client.transport import Reply, Transport
-from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 
 TIMEOUT: Final = 5.0
 """Seconds that one node has to answer; then the next one is asked."""
@@ -67,7 +67,8 @@ class Api:
         return await self._ask("GET", _instance(service, id), wire.InstanceDetail, about=(service, id))
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
-        return await self._ask("PUT", _instance(service, id), wire.Written, body=body, about=(service, id))
+        """Raises `Taken` if a live process has the id or the place."""
+        return await self._ask("PUT", _instance(service, id), wire.Written, body=body)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = TIMEOUT) -> wire.Renewed:
         """`timeout`: seconds that one node has to answer; then the next one is asked."""
@@ -199,6 +200,8 @@ def _refusal(reply: Reply, about: tuple[str, str]) -> AdsumError:
         return UnknownInstance(*about)
     if any(about) and reply.status == 409:
         return LeaseLost(*about)
+    if reply.status == 409:
+        return Taken(problem.detail)
     if problem.field:
         return Invalid(problem.field, problem.detail.removeprefix(f"{problem.field}: "))
     return RegistryRefused(reply.status, problem.detail)

@@ -27,6 +27,7 @@ from adsum.client.options import CallOptions, ChannelOptions
 from adsum.client.pick import Pick
 from adsum.client.resolver import Resolver
 from adsum.client.view import Origin, View
+from adsum.core.identity import Process
 from adsum.core.selection import USABLE, Selection, usable
 from adsum.ports import Clock
 
@@ -54,6 +55,8 @@ class Channel:
         self._now = clock.now
         self.rng = rng
         self._loads = Loads()
+        self._processes: dict[str, Process] = {}
+        """Which process has each id: what is counted belongs to it."""
         self._outliers = Outliers(options.outliers) if options.outliers is not None else None
         self._ramps = None if self._policy.keyed else Ramps(options.slow_start)
         self._budget = Budget(options.retry_ratio, options.retry_floor)
@@ -107,10 +110,11 @@ class Channel:
         """A pick ended: tell loads and outliers. Called by `Pick`, once, from any thread."""
         now = self._now()
         load.finish(ok, now - pick.started_at if latency is None else latency, now)
-        if self._outliers is None:
-            return
+        endpoint = pick.endpoint
+        if self._outliers is None or self._processes.get(endpoint.id, endpoint.identity) != endpoint.identity:
+            return  # Another process has the id by now.
         with self._lock:
-            event = self._outliers.record(pick.endpoint.id, ok, now)
+            event = self._outliers.record(endpoint.id, ok, now)
         if event is not None:
             self._tell([event])
             self._from_any_thread(self._rebuild_soon)
@@ -160,13 +164,16 @@ class Channel:
     def _view_changed(self, view: View) -> None:
         now = self._now()
         ids = [endpoint.id for endpoint in view.endpoints]
-        self._loads.keep(ids)
+        before, self._processes = self._processes, {each.id: each.identity for each in view.endpoints}
+        replaced = {id for id, process in self._processes.items() if before.get(id, process) != process}
+        self._loads.keep(ids, replaced)
         if self._outliers is not None:
             with self._lock:
-                events = self._outliers.view(ids)
+                events = self._outliers.view(ids, replaced)
             self._tell(events)
         if self._ramps is not None and view.source is not Origin.NONE:
-            self._ramps.view((endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE), now)
+            usable = (endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE)
+            self._ramps.view(usable, now, replaced)
         # At once: asking the source for more says that we route by this view.
         self._rebuild()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -25,6 +27,7 @@ from adsum.client.shelf import Shelf, default_folder
 from adsum.client.sources import open_source
 from adsum.client.standing import State
 from adsum.clock import SystemClock
+from adsum.core.identity import PART
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
 from adsum.core.rules import public
 from adsum.ports import Clock
@@ -63,6 +66,9 @@ class Client:
         self.urls = parse_urls(chosen, "urls" if urls else URL_VARIABLE)
         self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
         self._actor = actor
+        self._process = secrets.token_hex(8)
+        """What the holders of all that is registered here begin with: to the registry we are one process."""
+        self._holders = count(1)
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - for balance and jitter
         self._shelf = _shelf(cache, self.urls)
@@ -115,16 +121,20 @@ class Client:
         ttl: float | None = DEFAULT_TTL,
         grace: float = DEFAULT_GRACE,
         drain_wait: float = DRAIN_WAIT,
+        holder: str = "",
+        take_over: bool = False,
     ) -> Registrar:
         """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
 
-        `id` is `<host>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this host that
-        faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`). On exit
-        it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. Raises `Invalid`.
+        `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
+        host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`).
+        On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. `holder` names the process
+        (default: the client's own); processes that serve one socket together give the same one. `take_over` takes
+        the id even from a process that lives elsewhere. Raises `Invalid`.
         """
         instance = Instance(
             service=service,
-            id=default_id(port) if id is None else id,
+            id=default_id(port, address or "") if id is None else id,
             address=address or LOOPBACK,
             port=port,
             scheme=scheme,
@@ -134,7 +144,13 @@ class Client:
             metadata=frozen(metadata),
         )
         one = [parse(check) if isinstance(check, str) else check] if check is not None else []
-        registration = Registration(instance, ttl, grace, parse_all([*one, *parse_all(checks)]))
+        registration = Registration(
+            instance,
+            ttl,
+            grace,
+            parse_all([*one, *parse_all(checks)]),
+            holder or f"{self._process}{PART}{next(self._holders)}",
+        )
         source = self.source
         self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
         self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
@@ -146,6 +162,7 @@ class Client:
             drain_wait=drain_wait,
             clock=self._clock,
             rng=self._rng,
+            take_over=take_over,
         )
         self._registrars.append(registrar)
         return registrar

@@ -55,7 +55,9 @@ class Source(Protocol):
         """
         ...
 
-    async def register(self, service: str, id: str, body: RegistrationBody) -> Written: ...
+    async def register(self, service: str, id: str, body: RegistrationBody) -> Written:
+        """Raises `Taken` if a live process has the id or the place, and `body.takeover` does not take it."""
+        ...
 
     async def renew(self, leases: Sequence[LeaseBody], patience: float) -> Renewed:
         """Who does not answer within `patience` seconds is left for the next that may."""

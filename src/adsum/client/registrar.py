@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from types import TracebackType
 from typing import Final, Self
 
+from adsum.client.address import ADDRESS_VARIABLE
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
 from adsum.client.renewals import Renewals
 from adsum.client.standing import MOVES, Drained, Event, State
 from adsum.core.backoff import Backoff
-from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Instance, Registration
+from adsum.core.takeover import Takeover
 from adsum.ports import Clock
 from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody
 
-ADDRESS_VARIABLE: Final = "ADSUM_ADDRESS"
 START_WAIT: Final = 2.0
 """Seconds that `start` waits for the first registration; then it goes on in the background."""
 DRAIN_WAIT: Final = 5.0
@@ -56,12 +56,16 @@ class Registrar:
         drain_wait: float,
         clock: Clock,
         rng: Random,
+        take_over: bool = False,
     ) -> None:
-        """`registration`'s address counts only if `address` is given; without, it is found when registering."""
+        """`registration`'s address counts only if `address` is given; without, it is found when registering.
+
+        `take_over`: the first registration takes the id from any process.
+        """
         self.state = State.IDLE
         self.drain_wait = drain_wait
         self.epoch = ""
-        self._registration = replace(registration, holder=registration.holder or secrets.token_hex(8))
+        self._registration = registration
         self._address = address or os.environ.get(ADDRESS_VARIABLE) or None
         self._instance: Instance | None = None
         self._source = source
@@ -76,6 +80,10 @@ class Registrar:
         self._refusal: AdsumError | None = None
         self._draining: str | None = None
         self._ttl = registration.ttl
+        self._takeover = Takeover.FORCE if take_over else Takeover.USUAL
+        """What the next registration may take. Once we were listed, nothing: so two processes never alternate."""
+        self._kept_out = ""
+        """Which process keeps us out, in the registry's words; "" if none does."""
 
     @property
     def id(self) -> str:
@@ -98,6 +106,11 @@ class Registrar:
         return self.registered
 
     @property
+    def kept_out(self) -> str:
+        """Which live process has our id or place, in a sentence; "" if none does."""
+        return self._kept_out
+
+    @property
     def instance(self) -> Instance | None:
         """The instance as it was declared; None before its address is known."""
         return self._instance
@@ -115,7 +128,8 @@ class Registrar:
     async def start(self, wait: float = START_WAIT) -> None:
         """Register. Returns once that is done, at latest after `wait` seconds; then it goes on in the background.
 
-        Raises `Invalid` or `RegistryRefused` if the registry refuses within that time; then it is not tried again.
+        So it does if a live process has our id: we are listed once it lapses, leaves or does not answer. Raises
+        `Invalid` or `RegistryRefused` if the registry refuses within that time; then it is not tried again.
         """
         if not self._move(Event.STARTED):
             return
@@ -137,7 +151,7 @@ class Registrar:
         """
         wait = min(self.drain_wait if wait is None else wait, MAX_WAIT)
         self._draining = reason or "the provider is stopping"
-        if self.state in (State.IDLE, State.SUPERSEDED, State.STOPPED):
+        if self.state not in (State.REGISTERING, State.REGISTERED):
             return Drained(done=True, why=f"it is {self.state}, so nobody is sent here by us")
         try:
             async with asyncio.timeout(wait + ANSWER_LATE):
@@ -153,7 +167,7 @@ class Registrar:
 
     async def stop(self, reason: str = "") -> None:
         """Deregister, within `STOP_WAIT` seconds. Idempotent; never raises for a registry that is down."""
-        attempted = self.state in (State.REGISTERING, State.REGISTERED)
+        attempted = self.state in (State.REGISTERING, State.REGISTERED, State.WAITING)
         self._renewals.remove(self)
         await self._end_registering()
         self._move(Event.STOPPED)
@@ -165,7 +179,7 @@ class Registrar:
                     self.service, self.id, reason or "the provider stopped", self._registration.holder
                 )
         except LeaseLost:
-            _log.info("%s: already taken over by another registration", self._name)
+            _log.info("%s: another process is listed, and stays", self._name)
         except Exception as error:
             reason = str(error) or "no answer in time"
             _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, reason)
@@ -181,11 +195,12 @@ class Registrar:
     def lost(self, reason: str) -> None:
         """The registry does not hold our lease any more. Called by `Renewals`."""
         self._renewals.remove(self)
-        if reason == Event.SUPERSEDED:
+        if reason == "replaced":
             if self._move(Event.SUPERSEDED):
-                _log.error("%s: another registration took this id over; not registering again", self._name)
-        elif self._move(Event.UNKNOWN):
-            _log.warning("%s: the registry does not know us any more; registering again", self._name)
+                _log.info("%s: a later registration of this program takes its place", self._name)
+        elif self._move(Event.TAKEN if reason == "superseded" else Event.UNKNOWN):
+            if self.state is State.REGISTERING:
+                _log.warning("%s: the registry does not know us any more; registering again", self._name)
             self._register_soon()
 
     async def __aenter__(self) -> Self:
@@ -222,11 +237,13 @@ class Registrar:
     async def _register(self) -> None:
         """Until it is done, however long that takes."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        while self.state is State.REGISTERING:
+        while self.state in (State.REGISTERING, State.WAITING):
             pause = backoff.next(self._rng)
             try:
                 await self._register_once()
                 return
+            except Taken as error:
+                self._wait_for(error)
             except (Invalid, RegistryRefused, LeaseLost, UnknownInstance) as error:
                 _log.error("%s: the registration is refused: %s", self._name, error)
                 self._refusal, pause = error, REFUSED_PAUSE
@@ -238,14 +255,24 @@ class Registrar:
                 _log.exception("%s: not registered yet", self._name)
             await self._clock.sleep(self._rng.uniform(pause / 2, pause))
 
+    def _wait_for(self, taken: Taken) -> None:
+        """Somebody else is listed. Say so once, and go on asking."""
+        self._move(Event.TAKEN)
+        self._tried.set()
+        if not self._kept_out:
+            _log.warning("%s: not listed: %s; asking again until it is free", self._name, taken)
+        self._kept_out = str(taken)
+
     async def _register_once(self) -> None:
         registration = await self._addressed()
+        body = RegistrationBody.of(registration, self._takeover)
         self._answered.clear()
         try:
-            written = await self._source.register(self.service, self.id, RegistrationBody.of(registration))
+            written = await self._source.register(self.service, self.id, body)
         finally:
             self._answered.set()
-        self.epoch, self._refusal = written.epoch, None
+        self.epoch, self._refusal, self._kept_out = written.epoch, None, ""
+        self._takeover = Takeover.NEVER
         self._ttl = written.ttl if written.ttl is not None else registration.ttl
         if not self._move(Event.ACCEPTED):
             return
@@ -268,7 +295,7 @@ class Registrar:
         except UnknownInstance:
             # The registry lost its state, and consumers still show what it knew before: they must hear that we drain.
             registration = await self._addressed()
-            await self._source.register(self.service, self.id, RegistrationBody.of(registration))
+            await self._source.register(self.service, self.id, RegistrationBody.of(registration, Takeover.NEVER))
             unaware = await self._declare(wait)
         if unaware:
             return Drained(False, unaware, f"{unaware} consumers had not acknowledged it in time")

@@ -45,7 +45,11 @@ class Leased(Protocol):
         ...
 
     def lost(self, reason: str) -> None:
-        """The lease is not there any more, `unknown` or `superseded`, and is not renewed from now on."""
+        """The lease is not there any more, and is not renewed from now on.
+
+        `unknown`: the registry does not list us; `superseded`: it lists another process; `replaced`: another registrar
+        of this program.
+        """
         ...
 
 
@@ -65,7 +69,7 @@ class Renewals:
     def add(self, leased: Leased) -> None:
         """Renew that lease too, from an interval from now on. Another one here with its id is superseded by it."""
         for before in [one for one in self._leased if one is not leased and _key(one) == _key(leased)]:
-            before.lost("superseded")  # At once: a source speaks of ids, and would tell both the same.
+            before.lost("replaced")  # At once: a source speaks of ids, and would tell both the same.
         if leased not in self._leased:
             self._leased.append(leased)
         due = self._clock.now() + self._delay(leased)

@@ -131,4 +131,5 @@ def _view(endpoint: Endpoint) -> InstanceView:
         weight=instance.weight,
         tags=instance.tags,
         metadata=dict(instance.metadata),
+        process=endpoint.process,
     )

@@ -15,8 +15,10 @@ class State(StrEnum):
     IDLE = "idle"
     REGISTERING = "registering"
     REGISTERED = "registered"
+    WAITING = "waiting"
+    """A live process has our id or our place. We ask again until it is free."""
     SUPERSEDED = "superseded"
-    """Somebody else registered the same id since: it is theirs."""
+    """A later registrar of this program lists the id: it is that one's."""
     STOPPED = "stopped"
 
 
@@ -26,6 +28,8 @@ class Event(StrEnum):
     STARTED = "started"
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
+    TAKEN = "taken"
+    """The registry refused us, or lists another process under our id."""
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
 
@@ -34,8 +38,11 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
     {
         (State.IDLE, Event.STARTED): State.REGISTERING,
         (State.REGISTERING, Event.ACCEPTED): State.REGISTERED,
+        (State.REGISTERING, Event.TAKEN): State.WAITING,
         (State.REGISTERED, Event.UNKNOWN): State.REGISTERING,
+        (State.REGISTERED, Event.TAKEN): State.WAITING,
         (State.REGISTERED, Event.SUPERSEDED): State.SUPERSEDED,
+        (State.WAITING, Event.ACCEPTED): State.REGISTERED,
         **{(state, Event.STOPPED): State.STOPPED for state in State},
     }
 )

@@ -235,6 +235,11 @@ class SyncRegistrar:
         return self._registrar.registered
 
     @property
+    def kept_out(self) -> str:
+        """As `Registrar.kept_out`."""
+        return self._registrar.kept_out
+
+    @property
     def instance(self) -> Instance | None:
         return self._registrar.instance
 

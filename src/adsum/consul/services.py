@@ -15,7 +15,19 @@ import msgspec
 from msgspec import Struct
 
 from adsum.core.errors import Invalid
-from adsum.core.model import Check, CheckKind, Endpoint, Instance, Registration, Status, frozen
+from adsum.core.identity import digest
+from adsum.core.model import (
+    Cause,
+    Check,
+    CheckKind,
+    Endpoint,
+    Instance,
+    Listing,
+    Registration,
+    Status,
+    Why,
+    frozen,
+)
 from adsum.core.rules import ID_LENGTH
 
 MARK: Final = "adsum-"
@@ -126,8 +138,18 @@ def read(service: str, entries: Sequence[Entry]) -> dict[str, Endpoint]:
         status = _status(entry.checks or ())
         instance = _instance(service, entry, status)
         if instance is not None:
-            found[instance.id] = Endpoint(instance, status)
+            process = digest((entry.service.meta or {}).get(HOLDER, ""))
+            found[instance.id] = Endpoint(instance, status, process)
     return found
+
+
+def listed(service: str, found: Service) -> Listing | None:
+    """What an agent lists under an id that is ours; None if it can't be called."""
+    instance = _instance(service, Entry(Node(""), found), Status.PASSING)
+    if instance is None:
+        return None
+    holder = (found.meta or {}).get(HOLDER, "")
+    return Listing(Registration(instance, holder=holder), Why(Cause.REGISTERED, ""))
 
 
 def _instance(service: str, entry: Entry, status: Status) -> Instance | None:

@@ -5,14 +5,16 @@ A snapshot costs what changed: services that a batch does not touch are shared w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from adsum.core.changes import MAX_LEFT, Batch, Change, Whole
 from adsum.core.documents import NO_DOCUMENTS, Documents
+from adsum.core.identity import Place
 from adsum.core.model import Key, Listing
+from adsum.core.occupancy import NOBODY, Occupancy
 
 TRAIL: Final = 256
 """How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
@@ -117,6 +119,8 @@ class Snapshot:
     """The revision that a service unknown here is at: it has not changed since."""
     documents: Documents = NO_DOCUMENTS
     """What was declared beside the services."""
+    occupancy: Occupancy = NOBODY
+    """Which instances are listed at which place."""
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -130,6 +134,10 @@ class Snapshot:
     def find(self, key: Key) -> Listing | None:
         service = self.services.get(key.service)
         return service.listings.get(key.id) if service is not None else None
+
+    def at(self, place: Place) -> list[Listing]:
+        """Whatever is listed at the place, of any service."""
+        return [listing for key in self.occupancy.at(place) if (listing := self.find(key)) is not None]
 
     def apply(self, batch: Batch) -> Snapshot:
         """The snapshot after `batch`. One at or before this revision changes nothing."""
@@ -148,7 +156,22 @@ class Snapshot:
         if len(services) > MAX_EMPTY and any(not services[name].listings for name in touched):
             floor = max(floor, _forget_empty(services))
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
-        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents)
+        occupancy = self.occupancy.with_moves(self._moves(batch.changes))
+        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy)
+
+    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
+        """From where to where each instance went that changed its place, came or left."""
+        places: dict[Key, Place | None] = {}
+        for change in changes:
+            key, after = change.key, change.listing
+            if key not in places:
+                before = self.find(key)
+                if before is not None and after is not None and before.instance == after.instance:
+                    continue
+                places[key] = before.instance.place if before is not None else None
+            now = after.instance.place if after is not None else None
+            yield key, places[key], now
+            places[key] = now
 
 
 def _forget_empty(services: dict[str, ServiceSnapshot]) -> int:
@@ -178,4 +201,8 @@ def load(whole: Whole) -> Snapshot:
     }
     _forget_empty(services)
     documents = Documents(whole.revision, MappingProxyType({each.title: each for _, each in whole.documents}))
-    return Snapshot(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents)
+    arrivals = ((listing.key, None, listing.instance.place) for each in listings.values() for listing in each.values())
+    occupancy = NOBODY.with_moves(arrivals)
+    return Snapshot(
+        whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy
+    )

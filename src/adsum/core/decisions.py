@@ -6,16 +6,19 @@ the registry does (see `adsum.registry`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from adsum.core import takeover as takeovers
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Change, Fact
 from adsum.core.documents import Documents, Edit
 from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
+from adsum.core.identity import Place, Process
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
+from adsum.core.takeover import Takeover
 
 MAX_INSTANCES: Final = 1_000_000
 """How many instances one catalog lists; past it new ones are refused, listed ones may still change."""
@@ -36,6 +39,10 @@ class Basis(Protocol):
         """How many services are known once this is one of them."""
         ...
 
+    def at(self, place: Place) -> Sequence[Listing]:
+        """Whatever is listed at the place, of any service."""
+        ...
+
     @property
     def documents(self) -> Documents: ...
 
@@ -51,6 +58,8 @@ class Draft:
         self._snapshot = snapshot
         self._ahead: dict[Key, Listing | None] = {}
         self._new_services: set[str] = set()
+        self._ahead_at: dict[Place, dict[Key, None]] = {}
+        """Who came to each place by changes that are not committed yet."""
         self._edits: list[Edit] = []
         self.count = snapshot.count
 
@@ -59,6 +68,11 @@ class Draft:
 
     def services_with(self, service: str) -> int:
         return self._snapshot.services_with(service) + len(self._new_services - {service})
+
+    def at(self, place: Place) -> list[Listing]:
+        keys = dict.fromkeys((*self._snapshot.occupancy.at(place), *self._ahead_at.get(place, ())))
+        found = (self.find(key) for key in keys)
+        return [listing for listing in found if listing is not None and listing.instance.place == place]
 
     @property
     def documents(self) -> Documents:
@@ -74,6 +88,8 @@ class Draft:
                 self._ahead[fact.key] = fact.listing
                 if fact.key.service not in self._snapshot.services:
                     self._new_services.add(fact.key.service)
+                if fact.listing is not None:
+                    self._ahead_at.setdefault(fact.listing.instance.place, {})[fact.key] = None
 
 
 REGISTRY: Final = "registry"
@@ -99,20 +115,32 @@ class Caller:
         return Why(cause, self.actor, reason, self.at)
 
 
-def register(registration: Registration, caller: Caller) -> Decision:
+def register(
+    registration: Registration,
+    caller: Caller,
+    takeover: Takeover = Takeover.USUAL,
+    silent: Set[Process] = frozenset(),
+) -> Decision:
     """List the instance. The same registration again changes nothing but a lapsed lease, and never resets health.
 
-    Raises `CatalogFull`.
+    `takeover` says what may be taken from other processes, and `silent` whose place did not answer a probe. Instances
+    of other processes that were at its place before leave. Raises `CatalogFull` and `Taken`.
     """
 
     def decide(basis: Basis) -> list[Change]:
         before = basis.find(registration.key)
+        if before is not None:
+            if before.registration == registration:
+                return _hold_again(before, caller)
+            takeovers.must_be_free(before, registration, takeover, silent)
+        leaving = [each for each in basis.at(registration.instance.place) if takeovers.gives_way(each, registration)]
+        for each in leaving:
+            takeovers.must_be_free(each, registration, takeover, silent)
         if before is None:
             _must_have_room(basis, registration.key.service)
-            return [_list_anew(registration, caller)]
-        if before.registration == registration:
-            return _hold_again(before, caller)
-        return [_list_again(before, registration, caller)]
+        superseded = [_superseded(each, registration, caller) for each in leaving]
+        listed = _list_again(before, registration, caller) if before else _list_anew(registration, caller)
+        return [*superseded, listed]
 
     return decide
 
@@ -126,21 +154,17 @@ def _must_have_room(basis: Basis, service: str) -> None:
 
 
 def _list_anew(registration: Registration, caller: Caller) -> Change:
-    checks = {check.name: Status.STARTING for check in registration.checks}
     why = caller.why(Cause.REGISTERED)
-    return _changed(Listing(registration, why, checks=standings(checks), since=caller.at))
+    return _changed(Listing(registration, why, checks=standings(_starting(registration)), since=caller.at))
 
 
 def _list_again(before: Listing, registration: Registration, caller: Caller) -> Change:
-    """Evidence is kept where it still speaks of the same thing: the same check of the same address and port."""
+    """Evidence is kept where it still speaks of the same thing: the same check of the same process."""
     old = before.registration
-    known = {check.name: check for check in old.checks} if _same_place(old, registration) else {}
-    checks = {
-        check.name: before.checks.get(check.name, Status.STARTING)
-        if known.get(check.name) == check
-        else Status.STARTING
-        for check in registration.checks
-    }
+    checks = _starting(registration)
+    if old.process == registration.process:
+        kept = {check.name: before.checks[check.name] for check in old.checks if check in registration.checks}
+        checks.update(kept)
     override = before.override
     if override is not None and override.holder is not None and override.holder != registration.holder:
         override = None
@@ -151,11 +175,25 @@ def _list_again(before: Listing, registration: Registration, caller: Caller) -> 
         checks=standings(checks),
         override=override,
     )
-    return _changed(_explained(before, after, caller.why(Cause.REREGISTERED)))
+    return _changed(_explained(before, after, caller.why(Cause.REREGISTERED, _taken_over(old, registration))))
 
 
-def _same_place(a: Registration, b: Registration) -> bool:
-    return a.instance.address == b.instance.address and a.instance.port == b.instance.port
+def _starting(registration: Registration) -> dict[str, Status]:
+    return {check.name: Status.STARTING for check in registration.checks}
+
+
+def _taken_over(old: Registration, new: Registration) -> str:
+    """How the process changed, for the history; "" if it did not."""
+    before, after = old.process, new.process
+    moved = f"at {after.place} instead of {before.place}"
+    if before.holder != after.holder:
+        return f"by another process, {moved}" if before.place != after.place else f"by another process at {after.place}"
+    return moved if before.place != after.place else ""
+
+
+def _superseded(listing: Listing, winner: Registration, caller: Caller) -> Change:
+    reason = f"another process registered at {listing.instance.place}, as {winner.key}"
+    return Change(listing.key, None, caller.why(Cause.SUPERSEDED, reason))
 
 
 def deregister(key: Key, holder: str, reason: str, caller: Caller) -> Decision:
@@ -190,13 +228,19 @@ def _hold_again(before: Listing, caller: Caller) -> list[Change]:
     return [_changed(_explained(before, after, caller.why(Cause.LEASE_RENEWED)))]
 
 
-def lapsed(key: Key, reason: str, caller: Caller) -> Decision:
-    """The lease's deadline passed: listed as critical from now on."""
+def lapsed(key: Key, reason: str, caller: Caller, *, deserted: bool = False) -> Decision:
+    """The lease's deadline passed: listed as critical from now on.
+
+    `deserted`: it was not renewed since another instance came to its place. If that one still holds its lease, there is
+    nobody to come back, and the instance leaves at once.
+    """
 
     def decide(basis: Basis) -> list[Change]:
         before = basis.find(key)
         if before is None or before.lease is LeaseState.LAPSED:
             return []
+        if deserted and (successor := successor_of(before, basis)) is not None:
+            return [_left_to(successor, before, caller)]
         after = replace(before, lease=LeaseState.LAPSED)
         return [_changed(_explained(before, after, caller.why(Cause.LEASE_LAPSED, reason)))]
 
@@ -210,17 +254,45 @@ def expired(key: Key, reason: str, caller: Caller) -> Decision:
         before = basis.find(key)
         if before is None or before.lease is LeaseState.HELD:
             return []
+        if (successor := successor_of(before, basis)) is not None:
+            return [_left_to(successor, before, caller)]
         return [Change(key, None, caller.why(Cause.LEASE_EXPIRED, reason))]
 
     return decide
 
 
-def checked(key: Key, check: str, status: Status, note: str, caller: Caller) -> Decision:
-    """A check stands differently now. A check that the instance no longer has says nothing."""
+def successor_of(listing: Listing, basis: Basis) -> Listing | None:
+    """Another process that holds its lease at the place of the instance; None: there is none.
+
+    A listing without a lease proves nothing: nobody renews it.
+    """
+    for each in basis.at(listing.instance.place):
+        other = each.registration
+        if each.key == listing.key or each.lease is LeaseState.LAPSED or other.ttl is None:
+            continue
+        if takeovers.is_another(each, listing.registration):
+            return each
+    return None
+
+
+def _left_to(successor: Listing, listing: Listing, caller: Caller) -> Change:
+    reason = f"its lease lapsed, and {successor.key} is at {listing.instance.place} now"
+    return Change(listing.key, None, caller.why(Cause.SUPERSEDED, reason))
+
+
+def checked(
+    key: Key, check: str, status: Status, note: str, caller: Caller, process: Process | None = None
+) -> Decision:
+    """A check stands differently now. A check that the instance no longer has says nothing.
+
+    `process` is the one that was probed: of another one at its id it says nothing either. None: whoever is listed.
+    """
 
     def decide(basis: Basis) -> list[Change]:
         before = basis.find(key)
         if before is None or check not in before.checks or before.checks[check] is status:
+            return []
+        if process is not None and before.registration.process != process:
             return []
         after = replace(before, checks=standings({**before.checks, check: status}))
         reason = f"{check}: {note}" if note else check

@@ -6,6 +6,11 @@ sentence. Nothing in here knows HTTP.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adsum.core.model import Listing
+
 
 class AdsumError(Exception):
     """The base of every error that Adsum raises on purpose."""
@@ -52,6 +57,17 @@ class LeaseLost(AdsumError):
         super().__init__(f"the lease of {service!r} instance {id!r} is held by a later registration")
         self.service = service
         self.id = id
+
+
+class Taken(AdsumError):
+    """A live process has the id or the place that a registration asks for.
+
+    `probe` is its listing if a probe of its place may still show that nobody lives there.
+    """
+
+    def __init__(self, problem: str, probe: Listing | None = None) -> None:
+        super().__init__(problem)
+        self.probe = probe
 
 
 class CatalogFull(AdsumError):

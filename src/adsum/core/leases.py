@@ -10,7 +10,7 @@ instant; an entry that comes up too early is put back to where it belongs by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from heapq import heapify, heappop, heappush
@@ -84,6 +84,11 @@ class _Lease:
         self.phase = phase
         self.due = inf
         """The instant under which the heap knows it; an entry with another one is stale."""
+
+
+def _nobody(key: Key) -> bool:  # noqa: ARG001
+    """No instance's place has another process."""
+    return False
 
 
 class Leases:
@@ -166,11 +171,12 @@ class Leases:
         """The instant at which `tick` may have something to do; None if there is no lease."""
         return self._heap[0][0] if self._heap else None
 
-    def tick(self, now: float, limit: int) -> list[Moved]:
+    def tick(self, now: float, limit: int, replaced: Callable[[Key], bool] = _nobody) -> list[Moved]:
         """What moved because time passed; looks at no more than `limit` leases.
 
-        There is more to do now if `next_deadline` isn't past `now` afterwards. A lease never lapses and expires in
-        the same tick.
+        `replaced` says of an instance whose grace is over whether another process lives at its place: then the guard
+        does not hold it back. There is more to do now if `next_deadline` isn't past `now` afterwards. A lease never
+        lapses and expires in the same tick.
         """
         if self._looked is not None and now - self._looked > PULSE + PAUSE:
             self._resumed = now
@@ -181,11 +187,11 @@ class Leases:
                 break
             due, key = heappop(self._heap)
             lease = self._leases.get(key)
-            if lease is not None and lease.due == due and (move := self._look(key, lease, now)) is not None:
+            if lease is not None and lease.due == due and (move := self._look(key, lease, now, replaced)) is not None:
                 moved.append(move)
         return moved
 
-    def _look(self, key: Key, lease: _Lease, now: float) -> Moved | None:
+    def _look(self, key: Key, lease: _Lease, now: float, replaced: Callable[[Key], bool]) -> Moved | None:
         """Its instant came up: move it, or put it back to where it belongs by now."""
         deadline = self._deadline(lease)
         ripe = deadline if lease.phase is Phase.HELD else deadline + lease.grace
@@ -195,7 +201,7 @@ class Leases:
         if lease.phase is Phase.HELD:
             return self._lapse(key, lease, deadline, now)
         if lease.phase is Phase.LAPSED:
-            return self._expire(key, lease, deadline, now)
+            return self._expire(key, lease, deadline, now, replaced)
         return None
 
     def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> Moved:
@@ -204,8 +210,10 @@ class Leases:
         self._await(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
         return _moved(key, lease, Event.DEADLINE, now - deadline)
 
-    def _expire(self, key: Key, lease: _Lease, deadline: float, now: float) -> Moved | None:
-        if not self._guard.may_expire(key, now):
+    def _expire(
+        self, key: Key, lease: _Lease, deadline: float, now: float, replaced: Callable[[Key], bool]
+    ) -> Moved | None:
+        if not replaced(key) and not self._guard.may_expire(key, now):
             self._await(key, lease, now + lease.ttl)
             return None
         lease.due = inf

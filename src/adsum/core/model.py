@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from adsum.core import rules
 from adsum.core.errors import Invalid
+from adsum.core.identity import Place, Process, place_of
 
 MAX_WEIGHT: Final = 1000
 MAX_TAGS: Final = 64
@@ -133,6 +134,11 @@ class Instance:
         return Key(self.service, self.id)
 
     @property
+    def place(self) -> Place:
+        """Where it is reached."""
+        return place_of(self.address, self.port, self.scheme)
+
+    @property
     def authority(self) -> str:
         """`host:port`, an IPv6 address in brackets."""
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -221,6 +227,11 @@ class Registration:
     def key(self) -> Key:
         return self.instance.key
 
+    @property
+    def process(self) -> Process:
+        """Who holds it, and where: evidence belongs to that."""
+        return Process.of(self.holder, self.instance.place)
+
 
 @dataclass(frozen=True, slots=True)
 class Override:
@@ -265,6 +276,8 @@ class Cause(StrEnum):
     OVERRIDE_EXPIRED = "override-expired"
     DECLARED = "declared"
     WITHDRAWN = "withdrawn"
+    SUPERSEDED = "superseded"
+    """Another process is registered at the instance's place; the reason names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,14 +346,24 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An instance as a consumer sees it."""
+    """An instance as a consumer sees it.
+
+    `process` is a digest of the instance's holder: it changes when another process takes the id. "" if nothing is known
+    of the holder.
+    """
 
     instance: Instance
     status: Status = Status.PASSING
+    process: str = ""
 
     @property
     def id(self) -> str:
         return self.instance.id
+
+    @property
+    def identity(self) -> Process:
+        """The process that is there, by its digest: what a consumer counts belongs to it."""
+        return Process(self.process, self.instance.place)
 
     @property
     def service(self) -> str:

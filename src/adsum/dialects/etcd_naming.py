@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Set
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
 from typing import Final, cast
@@ -18,10 +18,12 @@ from typing import Final, cast
 from adsum.core import decisions
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import ServiceSnapshot, Snapshot
-from adsum.core.decisions import Caller
-from adsum.core.errors import AdsumError, Invalid
+from adsum.core.decisions import Caller, Decision
+from adsum.core.errors import AdsumError, Invalid, Taken
+from adsum.core.identity import digest
 from adsum.core.model import Instance, Key, Listing, Registration, Status, frozen
 from adsum.core.shares import shard_of
+from adsum.core.takeover import Takeover
 from adsum.etcd import naming
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import EtcdError, Unreachable
@@ -181,7 +183,8 @@ class EtcdNaming:
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
             if listing.status in USABLE and not _is_foreign(listing) and key not in self._foreign:
-                yield key, naming.write(listing.instance, published=True)
+                process = digest(listing.registration.holder)
+                yield key, naming.write(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:
         """List what others registered of the service, and take out what they deregistered.
@@ -197,13 +200,18 @@ class EtcdNaming:
             listing = service.listings.get(id)
             registration = Registration(_marked(instance), None, holder=HOLDER)
             if listing is None or (_is_foreign(listing) and listing.registration != registration):
-                writes.append(decisions.register(registration, caller))
+                writes.append(decisions.register(registration, caller, Takeover.NEVER))
         for id, listing in service.listings.items():
             if _is_foreign(listing) and id not in wanted:
                 here = any(each.id == id for each in found)
                 reason = "it registered here as well" if here else "no key in etcd names it any more"
                 writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, caller))
-        await asyncio.gather(*(self._registry.write(write) for write in writes))
+        await asyncio.gather(*map(self._write, writes))
+
+    async def _write(self, write: Decision) -> None:
+        """What a process has registered with us meanwhile stays: the next look leaves its key out."""
+        with suppress(Taken):
+            await self._registry.write(write)
 
     async def _listen(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)

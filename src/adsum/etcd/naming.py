@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from adsum.core.errors import Invalid
+from adsum.core.identity import digest
 from adsum.core.model import Instance, frozen
 from adsum.core.rules import ID_LENGTH, service_name
 
@@ -63,13 +64,18 @@ def key(prefix: str, instance: Instance) -> bytes:
     return directory(prefix, instance.service) + instance.authority.encode()
 
 
-def write(instance: Instance, *, published: bool = False, holder: str = "") -> bytes:
-    """The value of an instance. `published`: a registry says so, of what it lists; `holder`: who registered it."""
+def write(instance: Instance, *, published: bool = False, holder: str = "", process: str = "") -> bytes:
+    """The value of an instance. `published`: a registry says so, of what it lists; `holder`: who registered it.
+
+    `process` is the digest of a holder that the registry keeps to itself.
+    """
     ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
     if published:
         ours["by"] = REGISTRY
     if holder:
         ours["holder"] = holder
+    if process:
+        ours["process"] = process
     if instance.zone:
         ours["zone"] = instance.zone
     if instance.tags:
@@ -88,6 +94,11 @@ def published(value: bytes) -> bool:
 def holder(value: bytes) -> str:
     """Who registered it; "" of what others wrote."""
     return str(_ours(value).get("holder", ""))
+
+
+def process(value: bytes) -> str:
+    """What tells the process that is listed from the next one with its id; "" of what others wrote."""
+    return digest(holder(value)) or str(_ours(value).get("process", ""))
 
 
 def read(service: str, value: bytes) -> Instance | None:

@@ -12,7 +12,7 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, Localit
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from adsum.core.model import Instance, Listing, Status
-from adsum.core.selection import OVERPROVISIONING, USABLE
+from adsum.core.selection import DECLARED, OVERPROVISIONING, USABLE
 from adsum.gateway import messages
 from adsum.gateway.messages import OWNER
 from adsum.gateway.tls import MATCH, TLS_SCHEMES, is_name, transport
@@ -74,7 +74,7 @@ def assignment(
     speaks TLS, for gRPC. Of those that are left, the ones for which `belongs` is true are told.
     """
     reached = [each for each in listings if reader is Reader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
-    left = [each for each in without_reserve(reached) if belongs(each.instance)]
+    left = [each for each in without_reserve(_without_starting(reached)) if belongs(each.instance)]
     entries = _entries(left, addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
@@ -82,6 +82,16 @@ def assignment(
     for place, group in groupby(entries, key=lambda entry: entry.place):
         message.endpoints.append(_locality(place.zone, priorities.index(place.priority), list(group), reader))
     return message
+
+
+def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
+    """Starting instances are not there while others may be called: they are no reason to panic.
+
+    A process that takes over an address is starting first. Readers that know addresses alone thus lose the process
+    before, with what they counted against it, and begin anew with this one.
+    """
+    known = [each for each in listings if each.status is not Status.STARTING]
+    return known if any(each.status not in DECLARED for each in known) else listings
 
 
 def without_reserve(listings: Sequence[Listing]) -> Sequence[Listing]:

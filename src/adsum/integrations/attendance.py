@@ -12,7 +12,7 @@ from typing import Any, Final
 from adsum.client.client import Client
 from adsum.client.registrar import ANSWER_LATE, DRAIN_WAIT, Registrar
 from adsum.core.errors import AdsumError
-from adsum.integrations.listening import until_listening
+from adsum.integrations.listening import own_socket, until_listening
 from adsum.integrations.workers import Workers
 
 TURN_PAUSE: Final = 0.5
@@ -94,10 +94,11 @@ class Attendance:
         try:
             port = self._port if self._listening and self._port else await until_listening(self._port)
             self._workers = workers = Workers(self.service, port)
-            workers.join()
+            workers.join(own_socket(port))
             while not workers.take_turn():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
                 await asyncio.sleep(self._rng.uniform(TURN_PAUSE / 2, TURN_PAUSE))
-            self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **self._options)
+            options = {"holder": workers.holder(), **self._options}
+            self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **options)
             await self._registrar.start()
         except AdsumError as error:
             _log.error("%s: not listed: %s", self.service, error)

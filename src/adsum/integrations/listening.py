@@ -10,23 +10,43 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from adsum.client.address import LOOPBACK
+from adsum.client.answering import answers
 from adsum.core.errors import Invalid
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks."""
 SOMEBODY_ELSE: Final = 5.0
 """Seconds after which it counts, too, that another process answers on the port: a proxy in front of us."""
-CONNECT_TIMEOUT: Final = 1.0
 VARIABLES: Final = ("PORT", "UVICORN_PORT")
 """Where the environment names the port."""
 _LISTEN: Final = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _FDS: Final = Path("/proc/self/fd")
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_ports() -> set[int] | None:
     """The TCP ports on which this process listens, be the sockets its own or inherited; None: the system won't say."""
+    sockets = _own_sockets()
+    return None if sockets is None else set(sockets.values())
+
+
+def own_socket(port: int) -> str:
+    """The name of the socket on which this process listens on the port, the same for all that inherited it.
+
+    Another socket has another name, after a restart of the host too. "": the system won't say.
+    """
+    inodes = sorted(inode for inode, number in (_own_sockets() or {}).items() if number == port)
+    try:
+        return f"{_BOOT.read_text().strip()}:{','.join(inodes)}" if inodes else ""
+    except OSError:
+        return ""
+
+
+def _own_sockets() -> dict[str, int] | None:
+    """The listening sockets of this process: inode → port; None: the system won't say."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -37,7 +57,7 @@ def own_ports() -> set[int] | None:
     for each in held:
         with suppress(OSError):  # It was closed meanwhile.
             sockets.add(str(each.readlink()))
-    return {port for port, inode in _listening() if f"socket:[{inode}]" in sockets}
+    return {inode: port for port, inode in _listening() if f"socket:[{inode}]" in sockets}
 
 
 async def until_listening(port: int | None) -> int:
@@ -60,7 +80,7 @@ async def _found(port: int | None, waited: float) -> int | None:
         return _the_one(ours) if ours else None
     if ours is not None and port in ours:
         return port
-    return port if (ours is None or waited >= SOMEBODY_ELSE) and await _answers(port) else None
+    return port if (ours is None or waited >= SOMEBODY_ELSE) and await answers(LOOPBACK, port) else None
 
 
 def _the_one(ports: set[int]) -> int:
@@ -88,15 +108,3 @@ def _listening() -> Iterator[tuple[int, str]]:
                 columns = line.split()
                 if columns[3] == _LISTEN:
                     yield int(columns[1].rpartition(":")[2], 16), columns[9]
-
-
-async def _answers(port: int) -> bool:
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-    return True

@@ -1,5 +1,6 @@
 """The processes that serve one listening socket: one of them has the turn and registers, the others wait for it.
 
+To the registry they are one process, so they share a holder: when the turn goes on, nothing changes in the catalog.
 They meet at three bytes of a file, by locks that the system lets go of when a process ends, however it ends, and that
 are not inherited by its children (POSIX record locks).
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,8 @@ from adsum.core.errors import AdsumError
 
 _TURN, _SERVING, _SHOWN = range(3)
 """The bytes: who has the turn; everybody who serves; held until what the turn's holder shows is taken back."""
+MAX_RECORD: Final = 512
+"""Bytes of the file that are read; it holds the holder and the name of its socket."""
 _NETWORK: Final = Path("/proc/self/ns/net")
 
 _log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ class Workers:
         """Raises `AdsumError` if this process has registered the service on that port already."""
         self._fd: int | None = None
         self._held: set[int] = set()
+        self._socket = ""
+        self._joined_others = False
         try:
             self._path = _folder(folder) / f"{_network()}-{service}-{port}.lock"
             self._claim = (os.getpid(), self._path)
@@ -42,8 +48,10 @@ class Workers:
         except OSError as error:
             _log.warning("%s: every worker of this server registers for itself: %s", service, error)
 
-    def join(self) -> None:
-        """From now on we serve."""
+    def join(self, socket: str = "") -> None:
+        """From now on we serve. `socket` names the one that we listen on, where the system tells; "": it does not."""
+        self._socket = socket
+        self._joined_others = self.anybody_serves()
         self._lock(_SERVING, fcntl.LOCK_SH)
 
     def leave(self) -> None:
@@ -54,8 +62,24 @@ class Workers:
         """Whether it is our turn now; then it stays ours until `close` or our end."""
         return self._lock(_TURN, fcntl.LOCK_EX) and self._lock(_SHOWN, fcntl.LOCK_EX)
 
+    def holder(self) -> str:
+        """The holder of what is registered, having the turn: the one of the turn before if others served when we
+        joined, or if the socket is the same; else a new one. "" if this process is alone.
+        """
+        if self._fd is None:
+            return ""
+        with suppress(OSError, UnicodeDecodeError):
+            holder, _, socket = os.pread(self._fd, MAX_RECORD, 0).decode().strip().partition(" ")
+            if holder and (self._joined_others or (self._socket and socket == self._socket)):
+                return holder
+        holder = secrets.token_hex(8)
+        with suppress(OSError):  # Then the next turn begins with a new holder.
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{holder} {self._socket}".encode(), 0)
+        return holder
+
     def anybody_serves(self) -> bool:
-        """Whether any other serves, of those who have not left. Ask after we have left."""
+        """Whether any other serves, of those who have not left. Ask before we join or after we have left."""
         if not self._lock(_SERVING, fcntl.LOCK_EX):
             return True
         self._unlock(_SERVING)

@@ -14,6 +14,7 @@ from adsum.core.changes import Change
 from adsum.core.decisions import REGISTRY, Basis, Caller
 from adsum.core.errors import ProbeUnable
 from adsum.core.health import Standing
+from adsum.core.identity import Process
 from adsum.core.model import Check, Instance, Key, Listing, Outcome, Status
 from adsum.core.schedule import Schedule, Turn
 from adsum.keeper.proposals import Proposals
@@ -38,9 +39,10 @@ _log = logging.getLogger("adsum.keeper")
 
 @dataclass(slots=True)
 class _Case:
-    """One check of one instance."""
+    """One check of one instance, of the process that was listed when it was opened."""
 
     instance: Instance
+    process: Process
     turn: Turn
     standing: Standing
     outcome: Outcome | None = None
@@ -117,8 +119,7 @@ class CheckKeeper:
 
     def _speaks_of_another(self, case: _Case, listing: Listing, check: Check, status: Status) -> bool:
         """Whether what was found out is no longer about what is listed. The catalog is right, unless we are ahead."""
-        instance = listing.instance
-        if case.turn.check != check or case.instance.authority != instance.authority:
+        if case.turn.check != check or case.process != listing.registration.process:
             return True
         return case.standing.status is not status and not self._proposals.has(_subject(listing.key, check.name))
 
@@ -126,7 +127,8 @@ class CheckKeeper:
         key = listing.key
         self._cancel(self._cases.get(key, {}).get(check.name))
         turn = self._schedule.add(key, check, self._clock.now(), soon=status is Status.STARTING)
-        self._cases.setdefault(key, {})[check.name] = _Case(listing.instance, turn, Standing(check, status))
+        process = listing.registration.process
+        self._cases.setdefault(key, {})[check.name] = _Case(listing.instance, process, turn, Standing(check, status))
 
     def _close(self, key: Key, name: str) -> None:
         self._schedule.remove(key, name)
@@ -170,7 +172,7 @@ class CheckKeeper:
 
     def _propose(self, case: _Case, status: Status, note: str) -> None:
         key, name = case.turn.key, case.turn.check.name
-        checked = decisions.checked(key, name, status, note, Caller(REGISTRY, self._clock.wall()))
+        checked = decisions.checked(key, name, status, note, Caller(REGISTRY, self._clock.wall()), case.process)
 
         def decide(basis: Basis) -> list[Change]:
             """Whoever keeps the instance by then may know better."""

@@ -12,8 +12,9 @@ from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.guard import Guard
 from adsum.core.leases import Leases
-from adsum.core.model import Key, Outcome
+from adsum.core.model import Key, Listing, Outcome
 from adsum.core.shares import Alone, shard_of
+from adsum.keeper.answering import Answering
 from adsum.keeper.checks import MAX_PROBES, CheckKeeper
 from adsum.keeper.leases import LeaseKeeper
 from adsum.keeper.overrides import OverrideKeeper
@@ -61,6 +62,7 @@ class Keeper:
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
         self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
         self._overrides = OverrideKeeper(self._proposals, clock)
+        self._answering = Answering(probe)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -99,6 +101,7 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._checks.stop()
+        await self._answering.stop()
 
     def keeps(self, service: str) -> bool:
         """Whether the leases of the service are kept here. Not for certain until we have taken up what became ours."""
@@ -112,6 +115,10 @@ class Keeper:
         `holder` is given and is not the lease's: either way it must register again.
         """
         self._leases.renew(key, holder)
+
+    async def answers(self, listing: Listing) -> bool:
+        """Whether somebody answers at the place of the instance, by one probe at once. Raises `Overloaded`."""
+        return await self._answering.answers(listing)
 
     def outcomes(self, key: Key) -> Mapping[str, Outcome]:
         """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""
@@ -131,6 +138,14 @@ class Keeper:
             self._take(instance)
             if number % AT_A_STRETCH == 0:
                 await self._clock.sleep(0)
+        if before.epoch == after.epoch:
+            self._note_newcomers(before, after)
+
+    def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
+        """Those of services that others keep, too: they may be at the place of an instance that is ours."""
+        for instance in touched(before, after):
+            if instance.renewed and instance.listing is not None:
+                self._leases.newcomer(instance.listing, after)
 
     def _touched(self, before: Snapshot, after: Snapshot, kept: Set[int]) -> Iterator[Touched]:
         """What changed among the instances that are ours, and what is ours no more, or now: it gets a fresh ttl."""

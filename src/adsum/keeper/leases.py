@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from adsum.core import decisions
+from adsum.core.catalog import Snapshot
 from adsum.core.changes import Change
 from adsum.core.decisions import REGISTRY, Basis, Caller
 from adsum.core.errors import LeaseLost, UnknownInstance
@@ -36,6 +37,15 @@ class LeaseKeeper:
         self._clock = clock
         self._observer = observer
         self.leases = Leases(guard)
+        self._deserted: dict[Key, float] = {}
+        """The deadline that a lease had when another instance came to its place. A later one shows that both live."""
+
+    def newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
+        """An instance, of any service, was listed anew: whoever of ours is at its place may be gone."""
+        for other in snapshot.at(listing.instance.place):
+            deadline = self.leases.deadline(other.key)
+            if deadline is not None and other.key != listing.key:
+                self._deserted[other.key] = deadline
 
     def follow(self, touched: Touched) -> None:
         """An instance changed. One seen for the first time gets a fresh full ttl: late is better than wrong."""
@@ -43,6 +53,7 @@ class LeaseKeeper:
         ttl = listing.registration.ttl if listing is not None else None
         if listing is None or ttl is None:
             self.leases.end(key)
+            self._deserted.pop(key, None)
         elif (phase := self.leases.phase(key)) is None:
             self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
         elif touched.renewed and listing.lease is LeaseState.HELD:
@@ -69,7 +80,7 @@ class LeaseKeeper:
     async def round(self) -> None:
         """Move what is due, tell what moved, and wait for the next deadline."""
         now = self._clock.now()
-        for moved in self.leases.tick(now, MOST_A_ROUND):
+        for moved in self.leases.tick(now, MOST_A_ROUND, self._is_replaced):
             self._propose(moved.key, moved.guarded)
         for service, holding in self._guard.news().items():
             self._observer.guarded(service, holding)
@@ -92,13 +103,20 @@ class LeaseKeeper:
         phase, listing = self.leases.phase(key), basis.find(key)
         if listing is None or phase is None:
             return []
+        deserted = self._deserted.get(key) == self.leases.deadline(key)
         if phase is Phase.HELD:
             return decisions.renewed(key, caller)(basis)
         if phase is Phase.EXPIRED and listing.lease is LeaseState.LAPSED:
             return decisions.expired(key, self._expiry(listing, guarded), caller)(basis)
         # A lapsed lease is critical before it is gone, even if its lapse could not be written in time.
         self.leases.put_off(key, self._clock.now())
-        return decisions.lapsed(key, f"not renewed within its ttl of {listing.registration.ttl:g} s", caller)(basis)
+        reason = f"not renewed within its ttl of {listing.registration.ttl:g} s"
+        return decisions.lapsed(key, reason, caller, deserted=deserted)(basis)
+
+    def _is_replaced(self, key: Key) -> bool:
+        snapshot = self._registry.snapshot
+        listing = snapshot.find(key)
+        return listing is not None and decisions.successor_of(listing, snapshot) is not None
 
     def _put_off(self, key: Key) -> None:
         self.leases.put_off(key, self._clock.now() + PUT_OFF)

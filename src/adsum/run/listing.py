@@ -16,8 +16,13 @@ LATE: Final = 0.5
 """Seconds by which the answer to a drain may be later than asked for; then the program is stopped all the same."""
 
 
-def registrar_of(client: Client, registration: Registration, address: str, drain_wait: float) -> Registrar:
-    """Who lists it and keeps it listed, at `address`; "" finds one when registering."""
+def registrar_of(
+    client: Client, registration: Registration, address: str, drain_wait: float, *, take_over: bool
+) -> Registrar:
+    """Who lists it and keeps it listed, at `address`; "" finds one when registering.
+
+    `take_over` takes the id even from a process that lives elsewhere.
+    """
     instance = registration.instance
     return client.register(
         instance.service,
@@ -33,6 +38,7 @@ def registrar_of(client: Client, registration: Registration, address: str, drain
         ttl=registration.ttl,
         grace=registration.grace,
         drain_wait=drain_wait,
+        take_over=take_over,
     )
 
 
@@ -40,10 +46,17 @@ class Listing:
     """One instance in the catalog, from `begin` to `end`. The registry being away delays nobody."""
 
     def __init__(
-        self, client: Client, registration: Registration, address: str, drain_wait: float, say: Callable[[str], None]
+        self,
+        client: Client,
+        registration: Registration,
+        address: str,
+        drain_wait: float,
+        say: Callable[[str], None],
+        *,
+        take_over: bool = False,
     ) -> None:
         self._client = client
-        self._registrar = registrar_of(client, registration, address, drain_wait)
+        self._registrar = registrar_of(client, registration, address, drain_wait, take_over=take_over)
         self._drain_wait = drain_wait
         self._say = say
         self._starting: asyncio.Task[None] | None = None

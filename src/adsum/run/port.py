@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -19,6 +22,14 @@ between our choice and the program's start."""
 ATTEMPTS: Final = 200
 """How many ports are looked at; then none is free."""
 
+PATIENCE: Final = 1.0
+"""Seconds that a port has to take a connection; then nobody answers there."""
+ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
+"""The addresses of a program that listens on every one."""
+
+_TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
+_LISTEN: Final = "0A"
+"""The state of a listening socket in them."""
 _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -53,9 +64,31 @@ def claim_free_port(rng: Random) -> Claim:
     raise NoFreePort(f"none of {ATTEMPTS} ports between {start} and {end} is free; give one by --port")
 
 
-def taken(port: int) -> bool:
-    """Whether somebody listens on it already, on loopback or on every address."""
-    return not _free(port)
+def answering(port: int, hosts: Sequence[str]) -> str:
+    """The first of `hosts` where a program takes connections on the port; "" if none does."""
+    for host in hosts:
+        with suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
+            return host
+    return ""
+
+
+def listening_addresses(port: int) -> list[str]:
+    """The addresses on which programs of this host listen on the port, as far as the system tells."""
+    found = []
+    for table in _TABLES:
+        with suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                address, _, number = local.partition(":")
+                if state == _LISTEN and int(number, 16) == port:
+                    found.append(_readable(address))
+    return found
+
+
+def _readable(address: str) -> str:
+    """An address as /proc/net/tcp has it: words of 32 bits, each in the byte order of the machine."""
+    words = [int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)]
+    return str(ipaddress.ip_address(b"".join(words)))
 
 
 def _first_ephemeral() -> int:

@@ -16,6 +16,7 @@ from adsum.config import ClientConfig, RunConfig
 from adsum.core.model import Registration
 from adsum.run.child import Child, Ending, signal_name
 from adsum.run.phases import MOVES, Event, Phase
+from adsum.run.port import ANY, listening_addresses
 from adsum.run.ready import until_answers
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Plan:
     address: str
     client: ClientConfig
     patience: RunConfig
+    take_over: bool = False
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where the program is looked for."""
+        return [self.address] if self.address else ["127.0.0.1", "::1"]
 
 
 class Supervisor:
@@ -84,7 +91,14 @@ class Supervisor:
 
         config, plan = self._plan.client, self._plan
         client = Client(config.url, zone=config.zone, actor=config.actor, cache=False)
-        return Listing(client, plan.registration, plan.address, plan.patience.drain_timeout, self._say)
+        return Listing(
+            client,
+            plan.registration,
+            plan.address,
+            plan.patience.drain_timeout,
+            self._say,
+            take_over=plan.take_over,
+        )
 
     def _hear(self, number: signal.Signals) -> None:
         if number in ENDING:
@@ -114,19 +128,24 @@ class Supervisor:
     async def _wait_for_answer(self) -> None:
         patience, registration = self._plan.patience, self._plan.registration
         if patience.ready_timeout > 0:
-            hosts = [self._plan.address] if self._plan.address else ["127.0.0.1", "::1"]
             try:
                 async with asyncio.timeout(patience.ready_timeout):
-                    await until_answers(registration, hosts)
+                    await until_answers(registration, self._plan.hosts)
             except TimeoutError:
-                port = registration.instance.port
                 self._say(
-                    f"nothing answers at port {port} after {patience.ready_timeout:g} s, so it is stopped; does the "
-                    "program listen there (it is told by PORT)? --ready-timeout gives it longer"
+                    f"nothing answers at port {registration.instance.port} of {' or '.join(self._plan.hosts)} after "
+                    f"{patience.ready_timeout:g} s, so it is stopped; {self._advice()}"
                 )
                 self._on(Event.LATE)
                 return
         self._on(Event.ANSWERED)
+
+    def _advice(self) -> str:
+        """What a program that did not answer may need."""
+        elsewhere = [each for each in listening_addresses(self._plan.registration.instance.port) if each not in ANY]
+        if elsewhere and not set(elsewhere) & set(self._plan.hosts):
+            return f"somebody listens on that port of {' and '.join(elsewhere)}: --address says where it is"
+        return "does the program listen there (it is told by PORT)? --ready-timeout gives it longer"
 
     async def _drain(self) -> None:
         await self._listing.drain(f"{signal_name(self._signal)} came")

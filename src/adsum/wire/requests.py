@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from adsum.core import model, rules
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind, Instance, Registration
+from adsum.core.takeover import Takeover
 from adsum.wire import sharing
 from adsum.wire.codec import decode, encode
 from adsum.wire.words import (
@@ -94,7 +95,8 @@ class CheckBody(Request, frozen=True):
 class RegistrationBody(Request, frozen=True):
     """An instance and how it proves that it is alive; its service and id stand in the path.
 
-    Without `address`, the address that the request came from is listed. `ttl` null: no lease.
+    Without `address`, the address that the request came from is listed. `ttl` null: no lease. `takeover`: `never` takes
+    no id and no place from a living process, `force` any.
     """
 
     port: Port
@@ -108,6 +110,7 @@ class RegistrationBody(Request, frozen=True):
     grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
     checks: Annotated[list[CheckBody], Meta(max_length=model.MAX_CHECKS)] = []
     holder: Text = ""
+    takeover: Takeover = Takeover.USUAL
 
     def to_registration(self, service: str, id: str, peer: str) -> Registration:
         """The registration of that instance; `peer` is listed if no address was given. Raises `Invalid`."""
@@ -127,7 +130,7 @@ class RegistrationBody(Request, frozen=True):
         return Registration(instance, ttl, sharing.length(self.grace), checks, self.holder)
 
     @staticmethod
-    def of(registration: Registration) -> RegistrationBody:
+    def of(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
         instance = registration.instance
         return RegistrationBody(
             port=instance.port,
@@ -141,6 +144,7 @@ class RegistrationBody(Request, frozen=True):
             grace=registration.grace,
             checks=[CheckBody.of(check) for check in registration.checks],
             holder=registration.holder,
+            takeover=takeover,
         )
 
 

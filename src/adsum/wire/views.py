@@ -6,13 +6,17 @@ from sys import intern
 
 from adsum.core.catalog import Diff, ServiceSnapshot
 from adsum.core.changes import Change
+from adsum.core.identity import digest
 from adsum.core.model import Endpoint, Instance, Listing, Status
 from adsum.wire import sharing
 from adsum.wire.answers import Answer
 
 
 class InstanceView(Answer, frozen=True):
-    """An instance as consumers see it, and why it stands as it does."""
+    """An instance as consumers see it, and why it stands as it does.
+
+    `process` changes when another process takes the id: a digest of the holder, left out if there is none.
+    """
 
     id: str
     address: str
@@ -27,6 +31,7 @@ class InstanceView(Answer, frozen=True):
     cause: str = ""
     actor: str = ""
     reason: str = ""
+    process: str = ""
 
     @staticmethod
     def of(listing: Listing) -> InstanceView:
@@ -45,6 +50,7 @@ class InstanceView(Answer, frozen=True):
             cause=why.cause,
             actor=why.actor,
             reason=why.reason,
+            process=digest(listing.registration.holder),
         )
 
     def to_endpoint(self, service: str) -> Endpoint:
@@ -60,7 +66,7 @@ class InstanceView(Answer, frozen=True):
             tags=sharing.texts(self.tags),
             metadata=sharing.pairs(self.metadata),
         )
-        return Endpoint(instance, self.status)
+        return Endpoint(instance, self.status, self.process)
 
 
 class ServiceView(Answer, frozen=True):

@@ -18,6 +18,7 @@ import msgspec
 
 from adsum import wire
 from adsum.client.address import LOOPBACK, facing
+from adsum.client.answering import answers
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.transport import Params, Reply, Transport
@@ -25,8 +26,9 @@ from adsum.consul import services
 from adsum.consul.blocking import Answered, Pace, Query
 from adsum.consul.place import Place
 from adsum.core.backoff import Backoff
-from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
+from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Endpoint, Key, Registration
+from adsum.core.takeover import Claim, Takeover, claim, refusal
 from adsum.ports import Clock
 
 T = TypeVar("T")
@@ -108,9 +110,10 @@ class ConsulSource:
         return came, services.read(service, _decoded(reply, list[services.Entry])), age
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
-        """Raises `Invalid` for what Consul can't list or check."""
+        """Raises `Invalid` for what Consul can't list or check, and `Taken`."""
         registration = body.to_registration(service, id, "")
         said = services.written(registration)
+        await self._must_be_free(registration, body.takeover)
         await self._told("/agent/service/register", said, [("replace-existing-checks", "true")])
         self._listed[registration.key] = registration
         return wire.Written(_EPOCH, 0, registration.ttl)
@@ -146,14 +149,39 @@ class ConsulSource:
             return "superseded"
         return None if listed.ttl is None else "unknown"
 
+    async def _must_be_free(self, registration: Registration, takeover: Takeover) -> None:
+        """Raises `Taken` if another process has registered the id at this agent, and lives."""
+        found = await self._found(registration.key)
+        listed = services.listed(registration.instance.service, found) if found is not None else None
+        if listed is None or (how := claim(listed, registration, takeover)) is Claim.NONE:
+            return
+        if await self._lapsed(listed.registration):
+            return
+        other = listed.instance
+        if how is Claim.HELD or await answers(other.address, other.port):
+            raise Taken(refusal(other.key, other.place, registration))
+
+    async def _lapsed(self, registration: Registration) -> bool:
+        """Whether the agent says that the process has stopped renewing."""
+        reply = await self._answer("GET", "/agent/checks")
+        if reply.status != 200:
+            raise _refusal(reply)
+        check = _decoded(reply, dict[str, services.CheckState]).get(services.ttl_check(registration))
+        return check is not None and check.status == "critical"
+
     async def _holder(self, key: Key) -> str | None:
         """Who registered the instance at this agent last; None: it is not there."""
+        found = await self._found(key)
+        return (found.meta or {}).get(services.HOLDER, "") if found is not None else None
+
+    async def _found(self, key: Key) -> services.Service | None:
+        """The instance as this agent lists it; None: it does not."""
         reply = await self._answer("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise _refusal(reply)
-        return (_decoded(reply, services.Service).meta or {}).get(services.HOLDER, "")
+        return _decoded(reply, services.Service)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
         """Raises `Unacknowledged` after a drain that was to be waited for."""

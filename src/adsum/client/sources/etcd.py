@@ -11,18 +11,21 @@ import math
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from random import Random
 from typing import Final, Literal
 
 from adsum import wire
 from adsum.client.address import facing
+from adsum.client.answering import answers
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.backoff import Backoff
-from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
-from adsum.core.model import Endpoint, Instance, Key
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.identity import process_of
+from adsum.core.model import Cause, Endpoint, Instance, Key, Listing, Registration, Status, Why
+from adsum.core.takeover import Claim, Takeover, claim, refusal
 from adsum.etcd import naming
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import EtcdError, LeaseGone, Unreachable
@@ -40,6 +43,8 @@ FRESH_EVERY: Final = 3.0
 """Seconds between two words that a quiet service is as it was."""
 AT_ONCE: Final = 16
 """Leases that are renewed at once."""
+TRIES: Final = 3
+"""How often a registration is tried while others change the same keys; then it is tried again later."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Bounds of the pause before everything is read anew, in seconds."""
 
@@ -134,10 +139,12 @@ class EtcdSource:
 
     def _shown(self, service: str, found: KeyValue) -> _Shown:
         instance = naming.read(service, found.value)
-        return found.revision, None if instance is None else Endpoint(instance)
+        if instance is None:
+            return found.revision, None
+        return found.revision, Endpoint(instance, Status.PASSING, naming.process(found.value))
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
-        """Raises `Invalid` for checks: there is nobody to run them."""
+        """Raises `Invalid` for checks: there is nobody to run them; and `Taken`."""
         if body.checks:
             raise Invalid("checks", "can't be run without a registry; leave them out, or register with one")
         registration = body.to_registration(service, id, "")
@@ -146,16 +153,53 @@ class EtcdSource:
         before = self._listed.get(key)
         try:
             lease = 0 if ttl is None else await self._etcd.grant(math.ceil(ttl))
-            # Noted before it is done: a put that is not answered may be done all the same.
-            self._listed[key] = _Listed(instance, registration.holder, lease)
-            value = naming.write(instance, holder=registration.holder)
-            await self._etcd.commit((), [Put(self._key(instance), value, lease)])
+            await self._put(registration, lease, body.takeover)
             if before is not None and (before.lease or before.instance.authority != instance.authority):
                 with suppress(EtcdError):  # It ends by itself.
                     await self._take_out(before)
         except EtcdError as error:
             raise _translated(error) from None
         return wire.Written(_EPOCH, 0, ttl)
+
+    async def _put(self, registration: Registration, lease: int, takeover: Takeover) -> None:
+        """Put its key, and delete those of processes that give way. Raises `EtcdError` and `Taken`."""
+        instance = registration.instance
+        mine = self._key(instance)
+        value = naming.write(instance, holder=registration.holder)
+        for _ in range(TRIES):
+            found = (await self._etcd.everything(naming.directory(self._place.prefix, instance.service))).found
+            rivals = [each for each in found if await self._gives_way(each, registration, takeover)]
+            # Noted before it is done: a put that is not answered may be done all the same.
+            self._listed[registration.key] = _Listed(instance, registration.holder, lease)
+            conditions = [Unchanged(each.key, each.revision) for each in rivals]
+            if takeover is Takeover.NEVER and all(each.key != mine for each in found):
+                conditions.append(Unchanged(mine, 0))
+            removals = [Delete(each.key) for each in rivals if each.key != mine]
+            if (await self._etcd.commit(conditions, [*removals, Put(mine, value, lease)])).succeeded:
+                return
+        raise Unreachable("other processes keep registering at the same place")
+
+    async def _gives_way(self, found: KeyValue, registration: Registration, takeover: Takeover) -> bool:
+        """Whether a key is another process's that gives way. False: it has nothing to do with us. Raises `Taken`.
+
+        A key under a lease is a process that renews; etcd takes it away when that lapses.
+        """
+        instance = registration.instance
+        other = naming.read(instance.service, found.value)
+        holder = naming.holder(found.value)
+        if other is None or not holder or (holder == registration.holder and other.id == instance.id):
+            return False
+        if found.key == self._key(instance):
+            other = replace(other, scheme=instance.scheme)  # A key has room for one instance.
+            if process_of(holder) == registration.process.holder and takeover is Takeover.NEVER:
+                raise Taken(refusal(other.key, other.place, registration))
+        elif other.id != instance.id:
+            return False
+        listed = Listing(Registration(other, holder=holder), Why(Cause.REGISTERED, ""))
+        how = claim(listed, registration, takeover)
+        if how is Claim.HELD or (how is Claim.IF_IT_ANSWERS and await answers(other.address, other.port)):
+            raise Taken(refusal(other.key, other.place, registration))
+        return True
 
     async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
         lost: list[wire.Lost] = []
@@ -194,7 +238,7 @@ class EtcdSource:
         except LeaseGone:
             alive = False
         found = await self._etcd.get(self._key(listed.instance))
-        if found is not None and naming.holder(found.value) != listed.holder:
+        if found is not None and not _is_of(found, listed):
             return "superseded"
         return None if found is not None and alive else "unknown"
 
@@ -243,7 +287,7 @@ class EtcdSource:
             return
         key = self._key(listed.instance)
         found = await self._etcd.get(key)
-        if found is not None and naming.holder(found.value) == listed.holder:
+        if found is not None and _is_of(found, listed):
             await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
@@ -263,6 +307,12 @@ class EtcdSource:
 
     def _key(self, instance: Instance) -> bytes:
         return naming.key(self._place.prefix, instance)
+
+
+def _is_of(found: KeyValue, listed: _Listed) -> bool:
+    """Whether a key says of its place what was registered here."""
+    shown = naming.read(listed.instance.service, found.value)
+    return naming.holder(found.value) == listed.holder and shown is not None and shown.id == listed.instance.id
 
 
 def _by_id(keys: dict[bytes, _Shown]) -> dict[str, Endpoint]:

@@ -16,6 +16,7 @@ from adsum.core.errors import (
     LeaseLost,
     Overloaded,
     StoreUnavailable,
+    Taken,
     UnknownDocument,
     UnknownInstance,
 )
@@ -75,6 +76,7 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         UnknownPath: HTTPStatus.NOT_FOUND,
         WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
         LeaseLost: HTTPStatus.CONFLICT,
+        Taken: HTTPStatus.CONFLICT,
         TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         NoJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         Misdirected: HTTPStatus.MISDIRECTED_REQUEST,

@@ -88,9 +88,11 @@ ROUTES: Final = (
         _INSTANCE,
         "Register an instance",
         {201: wire.Written, 200: wire.Written},
-        (422, 503, 507),
+        (409, 422, 503, 507),
         body=wire.RegistrationBody,
-        text="Idempotent; also renews. Without an address, the caller's is listed.",
+        text="Idempotent; also renews. Without an address, the caller's is listed. The id of a process that lives at "
+        "another place (its lease is held, and the place answers a probe) is refused with 409, unless `takeover` is "
+        "`force`. Other processes of the service that were listed at the same place leave: they are superseded.",
     ),
     Route(
         "read_instance",

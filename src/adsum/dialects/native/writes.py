@@ -11,9 +11,10 @@ from adsum import wire
 from adsum.core import decisions
 from adsum.core.changes import Change
 from adsum.core.decisions import Basis, Caller, Decision
-from adsum.core.errors import KeeperUnavailable, LeaseLost, UnknownInstance
-from adsum.core.model import Key, Override, Status
+from adsum.core.errors import KeeperUnavailable, LeaseLost, Taken, UnknownInstance
+from adsum.core.model import Key, Listing, Override, Registration, Status
 from adsum.core.shares import Peer
+from adsum.core.takeover import Takeover
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.problems import Misdirected
@@ -35,6 +36,10 @@ class Renews(Protocol):
 
     def renew(self, key: Key, holder: str = "") -> None:
         """Keep the lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
+        ...
+
+    async def answers(self, listing: Listing) -> bool:
+        """Whether somebody answers at the place of the instance, by one probe at once. Raises `Overloaded`."""
         ...
 
 
@@ -91,12 +96,26 @@ class Writes:
         body = await asked.body(wire.RegistrationBody)
         registration = body.to_registration(*asked.key, asked.peer)
         self._admit(registration.instance.address)
-        write = _Noting(decisions.register(registration, self._caller(asked)))
-        revision = await self._registry.write(write)
+        write, revision = await self._list(registration, body.takeover, self._caller(asked))
         if not write.changed:
             # Somebody may have taken it out, or over, since: the caller's next renewal says so.
             await self._renewed([wire.LeaseBody(*registration.key, registration.holder)])
         return self._written(revision, 201 if write.listed_anew else 200, ttl=registration.ttl)
+
+    async def _list(self, registration: Registration, takeover: Takeover, caller: Caller) -> tuple[_Noting, int]:
+        """Have it listed; the place of a process that would keep it out is probed first, once.
+
+        Raises `Taken`, and what the registry raises.
+        """
+        write = _Noting(decisions.register(registration, caller, takeover))
+        try:
+            return write, await self._registry.write(write)
+        except Taken as taken:
+            if taken.probe is None or await self._keeper.answers(taken.probe):
+                raise
+            silent = {taken.probe.registration.process}
+        write = _Noting(decisions.register(registration, caller, takeover, silent))
+        return write, await self._registry.write(write)
 
     async def deregister(self, asked: Asked) -> Reply:
         reason, holder = asked.query.get("reason", ""), asked.query.get("holder", "")
@@ -220,5 +239,5 @@ class _Noting:
     def __call__(self, basis: Basis) -> list[Change]:
         changes = self._decision(basis)
         self.changed = bool(changes)
-        self.listed_anew = any(basis.find(change.key) is None for change in changes)
+        self.listed_anew = any(change.listing is not None and basis.find(change.key) is None for change in changes)
         return changes

@@ -1,0 +1,73 @@
+"""What tells instances apart: the place where one is reached, and the process that is there.
+
+An id names an entry of the catalog. Evidence of checks, slow start and outliers belong to a process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+DIGEST: Final = 6
+"""Bytes of a holder's digest: consumers tell processes apart by it, and nobody can renew or deregister by it."""
+REMEMBERED: Final = 65_536
+"""How many addresses and digests are remembered; past it those used longest ago are computed again."""
+
+DIALECTS: Final = frozenset({"etcd-naming"})
+"""Holders under which a dialect lists what its own system registered: they name no process, as an empty one does."""
+
+PART: Final = "~~"
+"""What comes after it in a holder names a part of the process, such as one of its registrars: a part holds its own
+lease, and evidence belongs to the process."""
+
+
+class Place(NamedTuple):
+    """Where an instance is reached. Made by `place_of`, so that one place is written in one way."""
+
+    address: str
+    port: int
+    scheme: str
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+class Process(NamedTuple):
+    """A holder at a place. A holder of "" names no process: only the place tells it apart."""
+
+    holder: str
+    place: Place
+
+    @staticmethod
+    def of(holder: str, place: Place) -> Process:
+        """The process that a registration names."""
+        return Process(process_of(holder), place)
+
+
+def process_of(holder: str) -> str:
+    """The process that a holder names; "" if it names none."""
+    return "" if holder in DIALECTS else holder.partition(PART)[0]
+
+
+def place_of(address: str, port: int, scheme: str) -> Place:
+    """The place, with its address in the one form that all ways of writing it share."""
+    return Place(_canonical(address), port, scheme)
+
+
+@lru_cache(REMEMBERED)
+def digest(holder: str) -> str:
+    """What consumers see of a holder: its process, which nobody can learn from it; "" if it names none."""
+    process = process_of(holder)
+    return blake2b(process.encode(), digest_size=DIGEST).hexdigest() if process else ""
+
+
+@lru_cache(REMEMBERED)
+def _canonical(address: str) -> str:
+    if ":" not in address:
+        return address.rstrip(".").lower()
+    ip = ipaddress.ip_address(address)
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return str(mapped or ip)

@@ -1,0 +1,77 @@
+"""Who is listed at which place: an index that never changes, and costs what changed to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from adsum.core.identity import Place
+from adsum.core.model import Key
+
+FEWEST_SHARDS, MOST_SHARDS = 16, 4_096
+"""Bounds of the number of shards. A change copies one shard, so it costs its share of the index."""
+FULL: Final = 64
+"""Places a shard holds on average; past it the index is spread over more shards, at most `MOST_SHARDS`."""
+
+_Shard = Mapping[Place, tuple[Key, ...]]
+
+
+class Occupancy:
+    """The keys that are listed at each place."""
+
+    __slots__ = ("_shards", "_size")
+
+    def __init__(self, shards: tuple[_Shard, ...] = ({},) * FEWEST_SHARDS, size: int = 0) -> None:
+        self._shards = shards
+        self._size = size
+        """How many keys there are."""
+
+    def at(self, place: Place) -> tuple[Key, ...]:
+        """Who is listed there, in the order of arrival."""
+        return self._shards[hash(place) % len(self._shards)].get(place, ())
+
+    def with_moves(self, moves: Iterable[tuple[Key, Place | None, Place | None]]) -> Occupancy:
+        """The index after each key went from one place to another; None: it is not listed before or after."""
+        shards = list[_Shard]()
+        copied = dict[int, dict[Place, tuple[Key, ...]]]()
+        size = self._size
+        for key, before, after in moves:
+            if before == after:
+                continue
+            shards = shards or list(self._shards)
+            for place, is_there in ((before, False), (after, True)):
+                if place is None:
+                    continue
+                size += 1 if is_there else -1
+                number = hash(place) % len(shards)
+                shard = copied.get(number)
+                if shard is None:
+                    shard = copied[number] = dict(shards[number])
+                    shards[number] = shard
+                _move(shard, place, key, is_there=is_there)
+        if not shards:
+            return self
+        if size > FULL * len(shards) and len(shards) < MOST_SHARDS:
+            shards = _spread(shards, min(MOST_SHARDS, 4 * size // FULL))
+        return Occupancy(tuple(shards), size)
+
+
+def _move(shard: dict[Place, tuple[Key, ...]], place: Place, key: Key, *, is_there: bool) -> None:
+    others = tuple(each for each in shard.get(place, ()) if each != key)
+    keys = (*others, key) if is_there else others
+    if keys:
+        shard[place] = keys
+    else:
+        shard.pop(place, None)
+
+
+def _spread(shards: Iterable[_Shard], number: int) -> list[_Shard]:
+    spread: list[dict[Place, tuple[Key, ...]]] = [{} for _ in range(number)]
+    for shard in shards:
+        for place, keys in shard.items():
+            spread[hash(place) % number][place] = keys
+    return list(spread)
+
+
+NOBODY: Final = Occupancy()
+"""The index of an empty catalog."""

@@ -1,0 +1,93 @@
+"""Who may take an id or a place that is another process's. Pure.
+
+A process is *live* while its lease is held and, if somebody elsewhere wants its id, its place answers a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from enum import Enum, StrEnum
+
+from adsum.core.errors import Taken
+from adsum.core.identity import Place, Process
+from adsum.core.model import Key, LeaseState, Listing, Registration
+
+
+class Takeover(StrEnum):
+    """What a registration may take from other processes."""
+
+    USUAL = "usual"
+    """An id whose holder is not live, and the place where it says that it is: it has just begun to listen there."""
+    NEVER = "never"
+    """Nothing that a live process has. Of a process that has been listed before: so two of them never alternate."""
+    FORCE = "force"
+    """Anything."""
+
+
+class Claim(Enum):
+    """How strong the claim of the process is that is listed."""
+
+    NONE = "none"
+    """It must give way."""
+    IF_IT_ANSWERS = "if it answers"
+    """It stays if its place answers a probe."""
+    HELD = "held"
+    """It stays."""
+
+
+def claim(listed: Listing, registration: Registration, takeover: Takeover) -> Claim:
+    """How strongly the process in `listed` holds the id or the place that `registration` asks for.
+
+    An empty holder names no process, so it never keeps another one out of its own place.
+    """
+    mine, theirs = registration.process, listed.registration.process
+    if takeover is Takeover.FORCE or listed.lease is LeaseState.LAPSED or mine.holder == theirs.holder:
+        return Claim.NONE
+    if mine.place == theirs.place:
+        # Whoever asks answers there too, so a probe would prove nothing: the lease decides.
+        keeps = theirs.holder and (not mine.holder or takeover is Takeover.NEVER)
+        return Claim.HELD if keeps else Claim.NONE
+    if takeover is Takeover.NEVER:
+        return Claim.HELD if theirs.holder else Claim.IF_IT_ANSWERS
+    return Claim.IF_IT_ANSWERS if theirs.holder else Claim.NONE
+
+
+def must_be_free(listed: Listing, registration: Registration, takeover: Takeover, silent: Set[Process]) -> None:
+    """Raises `Taken` unless the process in `listed` gives way. `silent` are those whose place did not answer."""
+    found = claim(listed, registration, takeover)
+    process = listed.registration.process
+    if found is Claim.NONE or (found is Claim.IF_IT_ANSWERS and process in silent):
+        return
+    problem = refusal(listed.key, process.place, registration)
+    raise Taken(problem, listed if found is Claim.IF_IT_ANSWERS else None)
+
+
+def refusal(listed: Key, place: Place, registration: Registration) -> str:
+    """Why a live process, which is listed at `place`, keeps the registration out, and what to do about it."""
+    asked, wanted = registration.key, registration.instance.place
+    if listed == asked and place != wanted:
+        problem = f"the id {asked} belongs to a living process at {place}, which {wanted} may not take it from"
+        remedy = "stop that process or register under another id"
+    else:
+        problem = f"{asked} may not be listed at {wanted}, where another living process is listed as {listed}"
+        remedy = "stop that process or use another place"
+    return f"{problem}; {remedy}, or take over by force (takeover=force, on the command line --take-over)"
+
+
+def gives_way(listed: Listing, registration: Registration) -> bool:
+    """Whether an instance at the place of `registration` leaves when that is listed.
+
+    Of the same service it is another process that was there before. Of another service it may share the place, unless
+    it has stopped renewing.
+    """
+    if listed.key == registration.key:
+        return False
+    if listed.key.service != registration.instance.service:
+        return listed.lease is LeaseState.LAPSED and is_another(listed, registration)
+    return listed.registration.process.holder != registration.process.holder
+
+
+def is_another(listed: Listing, registration: Registration) -> bool:
+    """Whether they are of two processes. Empty holders name none: then of two services, which seldom share a place."""
+    one, other = listed.registration.process.holder, registration.process.holder
+    return one != other or (not one and listed.key.service != registration.instance.service)

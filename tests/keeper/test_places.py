@@ -1,0 +1,141 @@
+"""Leases and checks of instances at a place where another process lives by now."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adsum.core.errors import Overloaded, ProbeUnable
+from adsum.core.model import Cause, Check, CheckKind, Result, Status
+from adsum.keeper import answering
+from tests.fakes import settle
+from tests.keeper.world import World
+
+HERE = "127.0.0.1"
+CHECK = Check("web", CheckKind.TCP, interval=5.0, rise=1)
+
+
+async def test_an_instance_whose_place_another_service_has_leaves_as_it_lapses() -> None:
+    async with World() as world:
+        dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
+        await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+        await world.clock.advance(14.0)
+        assert world.status(dead) is Status.PASSING
+        await world.clock.advance(2.0)
+        assert world.find(dead) is None
+        assert world.causes(dead)[-1] is Cause.SUPERSEDED
+        assert "users/u1" in world.reason(dead)
+
+
+async def test_no_guard_holds_back_instances_whose_places_others_have() -> None:
+    async with World() as world:
+        dead = [await world.register(f"o{n}", holder=f"o{n}", ttl=2.0, grace=2.0, port=n, address="h") for n in (1, 2)]
+        for n in (1, 2):
+            await world.register(f"u{n}", "users", holder=f"u{n}", ttl=60.0, port=n, address="h")
+        await world.clock.advance(6.0)
+        assert [world.find(key) for key in dead] == [None, None]
+
+
+async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_grace() -> None:
+    async with World() as world:
+        one = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
+        two = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+        await world.clock.advance(2.0)
+        world.keeper.renew(one)
+        await world.clock.advance(6.0)
+        assert world.status(one) is Status.CRITICAL, "it may come back: both have lived there"
+        world.keeper.renew(two)
+        await world.clock.advance(31.0)
+        assert world.find(one) is None
+        assert world.causes(one)[-1] is Cause.SUPERSEDED
+
+
+async def test_after_the_grace_no_guard_holds_back_whose_place_another_has() -> None:
+    async with World() as world:
+        keys = [await world.register(f"o{n}", holder=f"o{n}", ttl=5.0, grace=10.0, port=n, address="h") for n in (1, 2)]
+        others = [await world.register(f"u{n}", "users", holder=f"u{n}", port=n, address="h") for n in (1, 2)]
+        await world.clock.advance(1.0)
+        for key in keys:
+            world.keeper.renew(key)
+        for _ in range(4):
+            await world.clock.advance(5.0)
+            for key in others:
+                world.keeper.renew(key)
+        assert [world.find(key) for key in keys] == [None, None]
+
+
+async def test_a_new_holder_is_starting_and_checked_at_once() -> None:
+    async with World() as world:
+        key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
+        await world.clock.advance(6.0)
+        assert world.status(key) is Status.PASSING
+        world.probe.results["o1"] = Result.FAIL
+        await world.register("o1", holder="h2", checks=(CHECK,), address=HERE)
+        await world.clock.advance(1.0)
+        assert world.status(key) is Status.STARTING
+        world.probe.results["o1"] = Result.PASS
+        await world.clock.advance(5.5)
+        assert world.status(key) is Status.PASSING
+
+
+async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() -> None:
+    async with World() as world:
+        world.probe.took = 3.0
+        key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
+        await world.clock.advance(2.9)
+        assert world.probe.running == 1
+        await world.register("o1", holder="h2", checks=(CHECK,), address=HERE)
+        await world.clock.advance(1.0)
+        assert world.status(key) is Status.STARTING
+        await world.clock.advance(20.0)
+        assert world.status(key) is Status.PASSING, "by its own first pass"
+
+
+async def test_the_same_process_that_registers_again_is_not_checked_anew() -> None:
+    async with World() as world:
+        key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
+        await world.clock.advance(6.0)
+        world.probe.results["o1"] = Result.FAIL
+        for ttl in (20.0, 25.0, 30.0):
+            await world.register("o1", holder="h1", checks=(CHECK,), ttl=ttl, address=HERE)
+            await world.clock.advance(0.5)
+            assert world.status(key) is Status.PASSING
+
+
+async def test_who_wants_an_id_at_the_same_time_shares_one_probe() -> None:
+    async with World() as world:
+        world.probe.took = 0.5
+        listing = world.find(await world.register("o1", holder="h1"))
+        assert listing is not None
+        for result, answers in ((Result.FAIL, False), (Result.PASS, True)):
+            world.probe.results["o1"] = result
+            asked = [asyncio.create_task(world.keeper.answers(listing)) for _ in range(5)]
+            await settle()
+            before = len(world.probe.starts)
+            await world.clock.advance(0.6)
+            assert [await each for each in asked] == [answers] * 5
+            assert (len(world.probe.starts), world.probe.most) == (before, 1)
+
+
+async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
+    async with World() as world:
+        world.probe.shortage = ProbeUnable("no sockets left")
+        listing = world.find(await world.register("o1", holder="h1"))
+        assert listing is not None
+        assert await world.keeper.answers(listing)
+
+
+async def test_places_are_probed_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "MOST_AT_ONCE", 1)
+    async with World() as world:
+        world.probe.took = 60.0
+        one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
+        assert one is not None
+        assert two is not None
+        asked = asyncio.create_task(world.keeper.answers(one))
+        await settle()
+        with pytest.raises(Overloaded):
+            await world.keeper.answers(two)
+        await world.clock.advance(61.0)
+        assert await asked
