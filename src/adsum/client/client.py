@@ -115,12 +115,15 @@ class Client:
         ttl: float | None = DEFAULT_TTL,
         grace: float = DEFAULT_GRACE,
         drain_wait: float = DRAIN_WAIT,
+        signals: bool = True,
     ) -> Registrar:
         """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
 
         `id` is `<host>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this host that
         faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`). On exit
-        it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. Raises `Invalid`.
+        it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters; in the main thread SIGTERM and
+        SIGINT do so first, before they end the block (see `adsum.client.termination`), unless `signals` is False.
+        Raises `Invalid`.
         """
         instance = Instance(
             service=service,
@@ -144,6 +147,7 @@ class Client:
             self._renewals,
             address=address,
             drain_wait=drain_wait,
+            signals=signals,
             clock=self._clock,
             rng=self._rng,
         )

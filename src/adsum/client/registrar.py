@@ -20,6 +20,7 @@ from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
 from adsum.client.renewals import Renewals
 from adsum.client.standing import MOVES, Drained, Event, State
+from adsum.client.termination import Block, task_block
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
 from adsum.core.model import Instance, Registration
@@ -54,12 +55,14 @@ class Registrar:
         *,
         address: str | None,
         drain_wait: float,
+        signals: bool,
         clock: Clock,
         rng: Random,
     ) -> None:
         """`registration`'s address counts only if `address` is given; without, it is found when registering."""
         self.state = State.IDLE
         self.drain_wait = drain_wait
+        self.signals = signals
         self.epoch = ""
         self._registration = replace(registration, holder=registration.holder or secrets.token_hex(8))
         self._address = address or os.environ.get(ADDRESS_VARIABLE) or None
@@ -76,6 +79,8 @@ class Registrar:
         self._refusal: AdsumError | None = None
         self._draining: str | None = None
         self._ttl = registration.ttl
+        self._finishing: asyncio.Task[None] | None = None
+        self._block: Block | None = None
 
     @property
     def id(self) -> str:
@@ -188,13 +193,47 @@ class Registrar:
             _log.warning("%s: the registry does not know us any more; registering again", self._name)
             self._register_soon()
 
+    async def finish(self, *, hurried: bool = False) -> None:
+        """Drain, if we are listed, and stop, once for all callers. `hurried` ends a drain that is under way."""
+        if self._finishing is None:
+            self._finishing = asyncio.create_task(self._finish(), name=f"adsum-finish-{self._name}")
+        elif hurried:
+            self._finishing.cancel()
+            await asyncio.gather(self._finishing, return_exceptions=True)
+            await self.stop()
+            return
+        await self._finishing
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which `finish` is over."""
+        return 2 * self.drain_wait + ANSWER_LATE + STOP_WAIT
+
     async def __aenter__(self) -> Self:
-        await self.start()
+        if self.signals:
+            self._block = task_block(self.finish, self.patience)
+            self._block.enter()
+        try:
+            await self.start()
+        except BaseException as error:
+            self._leave(error)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            await self.finish(hurried=self._block is not None and self._block.hurried(error))
+        finally:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.leave(error)
+
+    async def _finish(self) -> None:
         if self.drain_wait > 0 and await self.listed(self.drain_wait):
             await self.drain()
         await self.stop()
