@@ -16,15 +16,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
-import grpc.aio
-import uvicorn
-import uvloop
-
 import adsum
-from adsum.integrations.grpc import serving, sync_serving
 
-DRAIN = {"drain_wait": 2.0}
+# Each program imports for itself what the others need not wait for.
+
+DRAIN: dict[str, Any] = {"drain_wait": 2.0}
 
 
 def say(line: str) -> None:
@@ -38,7 +34,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"here"})
 
 
-def own_server(port: int) -> uvicorn.Server:
+def own_server(port: int) -> Any:
+    import uvicorn
+
     return uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
 
 
@@ -126,6 +124,10 @@ async def several(port: int) -> None:
 
 
 async def grpc_serves(port: int) -> None:
+    import grpc.aio
+
+    from adsum.integrations.grpc import serving
+
     server = grpc.aio.server()
     server.add_insecure_port(f"127.0.0.1:{port}")
     async with adsum.Client(cache=False) as client, serving(client, server, "orders", port, id="o1", **DRAIN):
@@ -137,6 +139,10 @@ async def grpc_serves(port: int) -> None:
 
 
 def sync_grpc_serves(port: int) -> None:
+    import grpc
+
+    from adsum.integrations.grpc import sync_serving
+
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_insecure_port(f"127.0.0.1:{port}")
     with adsum.SyncClient(cache=False) as client, sync_serving(client, server, "orders", port, id="o1", **DRAIN):
@@ -167,16 +173,17 @@ def waits(_: int) -> None:
 def has_a_handler(port: int) -> None:
     """The program's own handler, which was there before."""
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: (say("heard"), ended.set()))
+
+    def hear(*_: object) -> None:
+        say("heard")
+        ended.set()
+
+    signal.signal(signal.SIGTERM, hear)
     before = signal.getsignal(signal.SIGTERM)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     synchronous(lambda _: ended.wait(), port)
     say(f"restored: {signal.getsignal(signal.SIGTERM) is before}")
-
-
-def blocks_its_loop(_: int) -> None:
-    time.sleep(3600)
 
 
 ASYNCHRONOUS: dict[str, Callable[[int], Any]] = {
@@ -204,6 +211,8 @@ SYNCHRONOUS: dict[str, Callable[[int], None]] = {
 if __name__ == "__main__":
     kind, port = sys.argv[1], int(sys.argv[2])
     if kind.startswith("uvloop-"):
+        import uvloop
+
         uvloop.run(ASYNCHRONOUS[kind.removeprefix("uvloop-")](port))
     elif kind in ASYNCHRONOUS:
         asyncio.run(ASYNCHRONOUS[kind](port))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -81,6 +82,8 @@ class Registrar:
         self._ttl = registration.ttl
         self._finishing: asyncio.Task[None] | None = None
         self._block: Block | None = None
+        self._last: Callable[[], Awaitable[None]] | None = None
+        self._last_patience = 0.0
 
     @property
     def id(self) -> str:
@@ -204,10 +207,14 @@ class Registrar:
             return
         await self._finishing
 
+    def finish_with(self, last: Callable[[], Awaitable[None]], patience: float) -> None:
+        """Have `finish` await `last()` once we are deregistered, for at most `patience` seconds: to stop a server."""
+        self._last, self._last_patience = last, patience
+
     @property
     def patience(self) -> float:
         """Seconds within which `finish` is over."""
-        return 2 * self.drain_wait + ANSWER_LATE + STOP_WAIT
+        return 2 * self.drain_wait + ANSWER_LATE + STOP_WAIT + self._last_patience
 
     async def __aenter__(self) -> Self:
         if self.signals:
@@ -237,6 +244,8 @@ class Registrar:
         if self.drain_wait > 0 and await self.listed(self.drain_wait):
             await self.drain()
         await self.stop()
+        if self._last is not None:
+            await self._last()
 
     @property
     def _name(self) -> str:

@@ -56,19 +56,27 @@ async def serving(
     """Start a server, its health service with it, and keep it listed until the block ends.
 
     Then it is drained (nobody who follows the registry calls it any more), deregistered, says that it is not serving,
-    and stops: calls that run have `grace` seconds. `registration` is what `Client.register` takes; its check is `grpc`
-    and its scheme `grpc` unless told otherwise. Raises what `Client.register` raises.
+    and stops: calls that run have `grace` seconds. So it is on SIGTERM and SIGINT, before they end the block.
+    `registration` is what `Client.register` takes; its check is `grpc` and its scheme `grpc` unless told otherwise.
+    Raises what `Client.register` raises.
     """
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its types know nothing of asyncio
     add_HealthServicer_to_server(servicer, server)
     await servicer.set("", HealthCheckResponse.SERVING)
     await server.start()
-    try:
-        async with client.register(service, port, **_registration(registration)) as registrar:
-            yield registrar
-    finally:
+
+    async def stop() -> None:
         await servicer.enter_graceful_shutdown()
         await server.stop(grace)
+
+    try:
+        registrar = client.register(service, port, **_registration(registration))
+        # Before a signal ends the body: when wait_for_termination is cancelled, grpc does not wait for calls any more.
+        registrar.finish_with(stop, 2 * grace)
+        async with registrar:
+            yield registrar
+    finally:
+        await stop()
 
 
 @contextmanager
