@@ -233,7 +233,7 @@ class Termination:
         if os.getpid() != self._pid or self.stage is not Stage.FINISHED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            return
+            os._exit(128 + number)  # The first process of a container is not killed by signals of its own.
         self.stage = Stage.ENDING
         staying = [block for block in self._blocks if not block.leaving]
         if not staying:
