@@ -214,3 +214,38 @@ def test_ignored_signals_stay_ignored(daemon: RunningDaemon) -> None:
     environ = {"ADSUM_URL": daemon.url, "PATH": ""}
     done = subprocess.run([sys.executable, "-c", IGNORED], env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+HANGING = """
+import os, signal, time
+from concurrent.futures import Future
+from adsum.client.termination import Block
+Block(Future, None, patience=0.2).enter()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_a_block_that_is_not_finished_in_time_holds_up_no_signal() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
+    assert done.returncode == KILLED, done.stderr
+
+
+FORKING = """
+import os, signal, time, adsum
+with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
+    running, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(said, b"!")
+        time.sleep(60)
+    os.read(running, 1)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+"""
+
+
+def test_a_forked_child_is_killed_as_ever(daemon: RunningDaemon) -> None:
+    environ = {"ADSUM_URL": daemon.url, "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
