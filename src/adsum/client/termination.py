@@ -84,7 +84,8 @@ class Block:
     def hurried(self, error: BaseException | None) -> bool:
         """Whether a second signal ended the body, before the first one's drain was over. Call it as the body ends."""
         self.leaving = True
-        return isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and _termination.stage is Stage.FINISHING
+        interrupted = self._entered and isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+        return interrupted and _termination.stage is Stage.FINISHING
 
     def leave(self, error: BaseException | None) -> None:
         """Hear no more signals; `error` ended the body. Raises `Terminated` if SIGTERM is to end the process."""
@@ -199,10 +200,12 @@ class Termination:
         if self.stage is not Stage.RUNNING:
             resume()
             return
+        if not self._blocks:  # The last one is just left: the signal is owed.
+            return
         self.stage, self._resume = Stage.FINISHING, resume
         blocks = list(self._blocks)
         self._unfinished = len(blocks)
-        self._timer = threading.Timer(max((block.patience for block in blocks), default=0.0), self._overdue)
+        self._timer = threading.Timer(max(block.patience for block in blocks), self._overdue)
         self._timer.daemon = True
         self._timer.start()
         for block in blocks:
