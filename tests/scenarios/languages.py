@@ -93,8 +93,6 @@ def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Others that need it wait until it is built.
         if not folder.exists():
-            for older in CACHE.glob(f"{name}-*"):
-                shutil.rmtree(older)
             with tempfile.TemporaryDirectory(dir=CACHE) as made:
                 copy = Path(made) / "copy"
                 shutil.copytree(sources, copy)
