@@ -41,7 +41,7 @@ SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
 SHARED = {
-    "integrations": {"attendance", "exchange", "listening", "routing", "signals", "terms", "workers"},
+    "integrations": {"attendance", "bootstrap", "exchange", "listening", "routing", "terms", "workers"},
     "stores": {"feed", "reading", "records"},
     "probes": {"dialing"},
 }

@@ -45,6 +45,11 @@ class Process:
     def ended(self) -> bool:
         return self._running.poll() is not None
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._running.poll()
+
     def signal(self, number: int) -> None:
         self._running.send_signal(number)
 

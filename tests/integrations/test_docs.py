@@ -1,4 +1,4 @@
-"""Every example of docs/integrations.md is run as it stands there."""
+"""Every example of docs/integrations.md is run as it stands there, and so are those of docs/ that list a program."""
 
 from __future__ import annotations
 
@@ -7,19 +7,53 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import adsum
+from adsum.run.port import claim_free_port
 from tests.integrations.servers import Fleet
-from tests.integrations.serving import Process, listed, passing, starting, until
+from tests.integrations.serving import ROOT, Process, listed, passing, starting, until
 from tests.running import RunningDaemon
+from tests.scenarios.processes import Asking
 
-DOCS = Path(__file__).parents[2] / "docs" / "integrations.md"
-EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL))
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", (DOCS / "integrations.md").read_text(), re.DOTALL))
+SERVED = f"""
+import http.server, sys
+sys.path.insert(0, {str(ROOT)!r})
+from tests.client.ending import Silent, serves
+server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Silent)
+"""
+"""What the examples of docs/client.md leave to their reader: a server that answers HTTP, with and without a loop."""
+LOOPED = """
+import asyncio
+async def serve():
+    server.server_close()
+    await serves(PORT)
+async def main():
+    async with adsum.Client() as client:
+{body}
+asyncio.run(main())
+"""
 Start = Callable[..., Process]
+
+
+def _listing(page: str, port: int) -> list[str]:
+    """The programs of a page that list themselves, and end when they are told to."""
+    found = re.findall(r"```python\n([^`]*(?:client\.register|serving)\([^`]*)```", (DOCS / page).read_text())
+    if page == "grpc.md":
+        return found
+    here = [text.replace("8000", str(port)) for text in found if "etcd://" not in text and "consul://" not in text]
+    looped = [LOOPED.format(body=textwrap.indent(text, " " * 8)) if "async with" in text else text for text in here]
+    return [f"import adsum\nPORT = {port}\n{SERVED}\n{text}" for text in looped]
+
+
+LISTING = [("client.md", 0), ("client.md", 1), ("grpc.md", 0), ("grpc.md", 1)]
 
 
 @pytest.fixture
@@ -62,3 +96,29 @@ async def test_an_example_of_being_called_is_listed_until_it_is_told_to_end(
     server.signal(signal.SIGTERM)
     await server.end()
     assert listed(daemon) == {}, server.log
+
+
+@pytest.mark.parametrize("page", ["client.md", "grpc.md"])
+def test_each_example_of_listing_a_program_is_run(page: str) -> None:
+    assert len(_listing(page, 1)) == len([each for each in LISTING if each[0] == page])
+
+
+@pytest.mark.parametrize(("page", "number"), LISTING)
+async def test_an_example_of_listing_a_program_is_drained_by_sigterm(
+    page: str, number: int, daemon: RunningDaemon, start: Start, tmp_path: Path
+) -> None:
+    claim = claim_free_port(Random())
+    try:
+        (tmp_path / "example.py").write_text(_listing(page, claim.port)[number])
+        server = start("example", cwd=tmp_path)
+        await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+        (id,) = listed(daemon)
+        server.signal(signal.SIGTERM)
+        await server.end()
+    finally:
+        claim.release()
+    assert listed(daemon) == {}, server.log
+    async with Asking(daemon.url) as asking:
+        causes = [change["cause"] for change in (await asking.get("/changes", service="orders", id=id))["changes"]]
+    assert causes[:2] == ["deregistered", "drained"], causes
+    assert server.code == 143, server.log

@@ -118,12 +118,23 @@ async def test_a_service_that_nobody_registered_fails_at_once_with_its_name(name
     assert "nobody" in first.partition(": ")[2]
 
 
-async def test_the_bootstrap_for_other_languages_names_the_registry(names: Names) -> None:
-    printed = names.place.adsum("grpc-bootstrap", "--xds", "10.0.0.1:23787,10.0.0.2:23787")
+async def test_the_bootstrap_for_other_languages_names_each_node_of_the_registry(names: Names) -> None:
+    nodes = ("10.0.0.1:23787", "10.0.0.2:23787")
+    printed = names.place.adsum("grpc-bootstrap", "--xds", ",".join(nodes))
     assert await printed.ended() == 0
-    (server,) = json.loads(printed.out)["xds_servers"]
-    assert server["server_uri"] == "ipv4:10.0.0.1:23787,10.0.0.2:23787"
-    assert server["channel_creds"] == [{"type": "insecure"}]
+    servers = json.loads(printed.out)["xds_servers"]
+    assert [server["server_uri"] for server in servers] == list(nodes)
+    assert all(server["channel_creds"] == [{"type": "insecure"}] for server in servers)
     wrong = names.place.adsum("grpc-bootstrap", "--xds", "nowhere")
     assert await wrong.ended() == 78
     assert "HOST:PORT" in wrong.errors
+
+
+async def test_the_nodes_are_joined_only_where_all_are_ip_addresses_of_one_family(names: Names) -> None:
+    printed = names.place.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,10.0.0.2:23787")
+    assert await printed.ended() == 0
+    (server,) = json.loads(printed.out)["xds_servers"]
+    assert server["server_uri"] == "ipv4:10.0.0.1:23787,10.0.0.2:23787"
+    wrong = names.place.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,n2:23787")
+    assert await wrong.ended() == 78
+    assert "--joined needs IP addresses of one family" in wrong.errors

@@ -7,6 +7,7 @@ import encodings.idna  # noqa: F401 - or the first look-up of an address imports
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -34,12 +35,16 @@ class Background:
         if self.here:
             coroutine.close()
             raise RuntimeError("the synchronous client can't wait inside its own loop")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        future = self.submit(coroutine)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run it there, without waiting for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def hold(self) -> None:
         """Have the loop rest until `go_on`, between two of its turns.

@@ -121,6 +121,7 @@ class Client:
         ttl: float | None = DEFAULT_TTL,
         grace: float = DEFAULT_GRACE,
         drain_wait: float = DRAIN_WAIT,
+        signals: bool = True,
         holder: str = "",
         take_over: bool = False,
     ) -> Registrar:
@@ -128,9 +129,10 @@ class Client:
 
         `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
         host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`).
-        On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters. `holder` names the process
-        (default: the client's own); processes that serve one socket together give the same one. `take_over` takes
-        the id even from a process that lives elsewhere. Raises `Invalid`.
+        On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters; in the main thread SIGTERM
+        and SIGINT do so first, before they end the block (see `adsum.client.termination`), unless `signals` is False.
+        `holder` names the process (default: the client's own); processes that serve one socket together give the same
+        one. `take_over` takes the id even from a process that lives elsewhere. Raises `Invalid`.
         """
         instance = Instance(
             service=service,
@@ -160,6 +162,7 @@ class Client:
             self._renewals,
             address=address,
             drain_wait=drain_wait,
+            signals=signals,
             clock=self._clock,
             rng=self._rng,
             take_over=take_over,

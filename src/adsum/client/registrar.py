@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -20,6 +21,7 @@ from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
 from adsum.client.renewals import Renewals
 from adsum.client.standing import MOVES, Drained, Event, State
+from adsum.client.termination import Block, task_block
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Instance, Registration
@@ -54,6 +56,7 @@ class Registrar:
         *,
         address: str | None,
         drain_wait: float,
+        signals: bool,
         clock: Clock,
         rng: Random,
         take_over: bool = False,
@@ -64,6 +67,7 @@ class Registrar:
         """
         self.state = State.IDLE
         self.drain_wait = drain_wait
+        self.signals = signals
         self.epoch = ""
         self._registration = registration
         self._address = address or os.environ.get(ADDRESS_VARIABLE) or None
@@ -84,6 +88,10 @@ class Registrar:
         """What the next registration may take. Once we were listed, nothing: so two processes never alternate."""
         self._kept_out = ""
         """Which process keeps us out, in the registry's words; "" if none does."""
+        self._finishing: asyncio.Task[None] | None = None
+        self._block: Block | None = None
+        self._last: Callable[[], Awaitable[None]] | None = None
+        self._last_patience = 0.0
 
     @property
     def id(self) -> str:
@@ -203,16 +211,56 @@ class Registrar:
                 _log.warning("%s: the registry does not know us any more; registering again", self._name)
             self._register_soon()
 
+    async def finish(self, *, hurried: bool = False) -> None:
+        """Drain, if we are listed, and stop, once for all callers. `hurried` ends a drain that is under way."""
+        if self._finishing is None:
+            self._finishing = asyncio.create_task(self._finish(), name=f"adsum-finish-{self._name}")
+        elif hurried:
+            self._finishing.cancel()
+            await asyncio.gather(self._finishing, return_exceptions=True)
+            await self.stop()
+            return
+        await self._finishing
+
+    def finish_with(self, last: Callable[[], Awaitable[None]], patience: float) -> None:
+        """Have `finish` await `last()` once we are deregistered, for at most `patience` seconds: to stop a server."""
+        self._last, self._last_patience = last, patience
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which `finish` is over."""
+        return 2 * self.drain_wait + ANSWER_LATE + STOP_WAIT + self._last_patience
+
     async def __aenter__(self) -> Self:
-        await self.start()
+        if self.signals:
+            self._block = task_block(self.finish, self.patience)
+            self._block.enter()
+        try:
+            await self.start()
+        except BaseException as error:
+            self._leave(error)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            await self.finish(hurried=self._block is not None and self._block.hurried(error))
+        finally:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.leave(error)
+
+    async def _finish(self) -> None:
         if self.drain_wait > 0 and await self.listed(self.drain_wait):
             await self.drain()
         await self.stop()
+        if self._last is not None:
+            await self._last()
 
     @property
     def _name(self) -> str:

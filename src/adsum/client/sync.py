@@ -12,6 +12,7 @@ import logging
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Set
+from concurrent.futures import Future
 from contextlib import suppress
 from threading import RLock
 from types import TracebackType
@@ -27,6 +28,7 @@ from adsum.client.pick import Pick
 from adsum.client.registrar import START_WAIT, Registrar
 from adsum.client.resolver import Resolver
 from adsum.client.standing import Drained, State
+from adsum.client.termination import Block, thread_block
 from adsum.client.view import View
 from adsum.core.errors import AdsumError
 from adsum.core.model import Instance
@@ -87,6 +89,15 @@ class SyncClient:
             return await work(client)
 
         return loop.run(go())
+
+    def submit(self, work: Callable[[Client], Awaitable[T]]) -> Future[T]:
+        """Begin `await work(client)` on the background loop, without waiting for it."""
+        loop, client = self._start()
+
+        async def go() -> T:
+            return await work(client)
+
+        return loop.submit(go())
 
     def close(self) -> None:
         """Deregister what is registered, without a drain, and let go of everything. Idempotent."""
@@ -217,6 +228,7 @@ class SyncRegistrar:
         self._client = client
         self._registrar = registrar
         self._pid = os.getpid()
+        self._block: Block | None = None
 
     @property
     def id(self) -> str:
@@ -260,14 +272,33 @@ class SyncRegistrar:
             self._client.run(lambda _: self._registrar.stop(reason))
 
     def __enter__(self) -> Self:
-        self.start()
+        if self._registrar.signals:
+            self._block = thread_block(self._submit_finish, self._registrar.patience)
+            self._block.enter()
+        try:
+            self.start()
+        except BaseException as error:
+            self._leave(error)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ours("stop"):
-            self._client.run(lambda _: self._registrar.__aexit__(kind, error, trace))
+        hurried = self._block is not None and self._block.hurried(error)
+        try:
+            if self._ours("stop"):
+                self._client.run(lambda _: self._registrar.finish(hurried=hurried))
+        finally:
+            self._leave(error)
+
+    def _submit_finish(self) -> Future[None]:
+        return self._client.submit(lambda _: self._registrar.finish())
+
+    def _leave(self, error: BaseException | None) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.leave(error)
 
     def _ours(self, what: str) -> bool:
         ours = os.getpid() == self._pid

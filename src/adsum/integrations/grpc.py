@@ -6,14 +6,11 @@ drains.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
-import platform
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
@@ -22,35 +19,20 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from adsum.client.client import Client
-from adsum.client.nodes import DEFAULT_URL, parse_urls
 from adsum.client.registrar import Registrar
 from adsum.client.sync import SyncClient, SyncRegistrar
 from adsum.core import rules
-from adsum.core.errors import Invalid
+from adsum.integrations.bootstrap import bootstrap
 
-XDS_PORT: Final = 23787
-"""Where a registry node tells gRPC clients what it knows, unless told otherwise."""
 XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
-"""HOST:PORT of the registry's nodes, separated by commas; without it, `XDS_PORT` at the hosts of ADSUM_URL."""
+"""HOST:PORT of the registry's nodes, separated by commas; without it, port 23787 at the hosts of ADSUM_URL."""
 BOOTSTRAP_FILE: Final = "GRPC_XDS_BOOTSTRAP"
-BOOTSTRAP: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
+BOOTSTRAP_JSON: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 """Where grpc looks for its bootstrap: a file, or the JSON itself. If one is set already, it is left as it is."""
 GRACE: Final = 10.0
 """Seconds that calls may go on after a server was told to stop; then they are cut off."""
 
 Options = Sequence[tuple[str, Any]]
-
-
-def bootstrap(xds: str = "", url: str = "") -> dict[str, Any]:
-    """What a gRPC client of any language has to be told to find the registry (gRFC A27, "bootstrap file").
-
-    `xds`: HOST:PORT of the nodes, separated by commas; else `XDS_PORT` at the hosts of `url`. Raises `Invalid`.
-    """
-    places = [_place(each.strip()) for each in xds.split(",") if each.strip()] or _usual(url or DEFAULT_URL)
-    # All of several addresses are tried; of names only the first can be.
-    target = f"{_family(places)}{','.join(places)}" if _family(places) else f"dns:///{places[0]}"
-    server = {"server_uri": target, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
-    return {"xds_servers": [server], "node": {"id": f"{platform.node()}-{os.getpid()}"}}
 
 
 def channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.aio.Channel:
@@ -74,19 +56,27 @@ async def serving(
     """Start a server, its health service with it, and keep it listed until the block ends.
 
     Then it is drained (nobody who follows the registry calls it any more), deregistered, says that it is not serving,
-    and stops: calls that run have `grace` seconds. `registration` is what `Client.register` takes; its check is `grpc`
-    and its scheme `grpc` unless told otherwise. Raises what `Client.register` raises.
+    and stops: calls that run have `grace` seconds. So it is on SIGTERM and SIGINT, before they end the block.
+    `registration` is what `Client.register` takes; its check is `grpc` and its scheme `grpc` unless told otherwise.
+    Raises what `Client.register` raises.
     """
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its types know nothing of asyncio
     add_HealthServicer_to_server(servicer, server)
     await servicer.set("", HealthCheckResponse.SERVING)
     await server.start()
-    try:
-        async with client.register(service, port, **_registration(registration)) as registrar:
-            yield registrar
-    finally:
+
+    async def stop() -> None:
         await servicer.enter_graceful_shutdown()
         await server.stop(grace)
+
+    try:
+        registrar = client.register(service, port, **_registration(registration))
+        # Before a signal ends the body: when wait_for_termination is cancelled, grpc does not wait for calls any more.
+        registrar.finish_with(stop, 2 * grace)
+        async with registrar:
+            yield registrar
+    finally:
+        await stop()
 
 
 @contextmanager
@@ -113,30 +103,7 @@ def _registration(given: dict[str, Any]) -> dict[str, Any]:
 
 def _target(service: str, xds: str) -> str:
     rules.service_name("service", service)
-    if not (os.environ.get(BOOTSTRAP_FILE) or os.environ.get(BOOTSTRAP)):
-        found = bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""))
-        os.environ[BOOTSTRAP] = json.dumps(found)
+    if not (os.environ.get(BOOTSTRAP_FILE) or os.environ.get(BOOTSTRAP_JSON)):
+        found = bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
+        os.environ[BOOTSTRAP_JSON] = json.dumps(found)
     return f"xds:///{service}"
-
-
-def _place(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535):
-        raise Invalid("xds", f"must be HOST:PORT, several separated by commas, not {rules.shown(text)}")
-    return text
-
-
-def _usual(url: str) -> list[str]:
-    hosts = dict.fromkeys(urlsplit(each).hostname or "" for each in parse_urls(url))
-    return [f"[{host}]:{XDS_PORT}" if ":" in host else f"{host}:{XDS_PORT}" for host in hosts]
-
-
-def _family(places: Sequence[str]) -> str:
-    """The scheme under which grpc takes several addresses; "" if they are not all of one kind."""
-    versions = set()
-    for place in places:
-        try:
-            versions.add(ipaddress.ip_address(place.rpartition(":")[0].strip("[]")).version)
-        except ValueError:
-            return ""
-    return f"ipv{versions.pop()}:" if len(versions) == 1 else ""

@@ -159,7 +159,7 @@ class Supervisor:
     async def _finish(self, ending: Ending) -> None:
         """Tell the registry how it ended, and let nothing of it stay behind."""
         reason = f"the program {ending}" + (f" after {signal_name(self._signal)}" if self._told else "")
-        if self._told and ending.status in (0, -self._signal):
+        if self._told and ending.status in (0, -self._signal, 128 + self._signal):
             reason = f"stopped by {signal_name(self._signal)}"
         self._say(reason)
         await asyncio.gather(self._listing.end(reason), self._clear())

@@ -43,6 +43,16 @@ class Before:
                 if signal.getsignal(number) == self._hear:
                     signal.signal(number, previous)
 
+    @property
+    def handler(self) -> Callable[[int, FrameType | None], None]:
+        """What is called when a signal comes."""
+        return self._hear
+
+    @property
+    def owed(self) -> set[int]:
+        """Signals that came and have not had their effect yet."""
+        return self._told - self._passed_on
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous[number]
         if os.getpid() == self._pid and number not in self._told:

@@ -1,0 +1,25 @@
+"""What the callers in other languages do, in Python: `python -m tests.scenarios.grpc_caller xds:///names`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import grpc
+
+
+def main(target: str) -> None:
+    channel = grpc.insecure_channel(target)
+    ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
+    while True:
+        try:
+            line = ask(b"", timeout=20.0).decode()
+        except grpc.RpcError as error:
+            line = f"failed: {error}"
+        print(line, flush=True)  # noqa: T201 - the test reads it
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

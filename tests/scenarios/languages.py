@@ -1,0 +1,126 @@
+"""gRPC clients in Go, Node.js and Java: built once a machine, in the user's cache folder, if the toolchain is there.
+
+Each calls a target again and again and prints the name of who answered, or `failed: …`. What can't be built for want of
+a toolchain or of its packages skips the test that needs it, and says what is missing; a program of ours that does not
+compile fails it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+HERE: Final = Path(__file__).parent
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"
+DOWNLOAD: Final = 180.0
+"""Seconds within which packages must have come; then they count as missing."""
+BUILD: Final = 600.0
+"""Seconds that a build may take; Go's takes a minute of processor time the first time."""
+
+
+def python() -> tuple[str, ...]:
+    """Python's own gRPC, which is the C++ one."""
+    return (sys.executable, "-m", "tests.scenarios.grpc_caller")
+
+
+def go() -> tuple[str, ...]:
+    sources = HERE / "go" / "xds"
+    wanted = _number(r"^go (\d+)\.(\d+)", (sources / "go.mod").read_text())
+    tool = _tool("go", "/usr/local/go/bin/go", f"Go {wanted[0]}.{wanted[1]}")
+    # No other toolchain is downloaded, and nothing of the surroundings counts.
+    environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GO111MODULE": "on"}
+    there = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
+    if there < wanted:
+        pytest.skip(f"Go {there[0]}.{there[1]} is too old for today's grpc-go, which needs {wanted[0]}.{wanted[1]}")
+
+    def build(folder: Path) -> None:
+        _fetch("Go modules of gRPC", [tool, "mod", "download"], folder, environ)
+        _run([tool, "build", "-o", "caller", "."], folder, environ)
+
+    return (str(_built("go", sources, str(there), build) / "caller"),)
+
+
+def node() -> tuple[str, ...]:
+    tool, npm = _tool("node", "", "Node.js"), _tool("npm", "", "npm")
+    install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--fetch-retries=0"]
+
+    def build(folder: Path) -> None:
+        _fetch("npm packages of gRPC", [npm, *install], folder, dict(os.environ))
+
+    return (tool, str(_built("node", HERE / "node", _output([tool, "--version"]), build) / "caller.js"))
+
+
+def java() -> tuple[str, ...]:
+    tool, javac, maven = _tool("java", "", "Java"), _tool("javac", "", "a JDK"), _tool("mvn", "", "Maven")
+    copy = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
+
+    def build(folder: Path) -> None:
+        _fetch("Maven artifacts of gRPC", [maven, *copy], folder, dict(os.environ))
+        _run([javac, "-cp", "lib/*", "Caller.java"], folder, dict(os.environ))
+
+    folder = _built("java", HERE / "java", _output([javac, "-version"]), build)
+    return (tool, "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", f"{folder}:{folder}/lib/*", "Caller")
+
+
+CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "go": go, "node": node, "java": java}
+
+
+def _tool(name: str, place: str, what: str) -> str:
+    found = shutil.which(name) or (place if place and os.access(place, os.X_OK) else None)
+    if found is None:
+        pytest.skip(f"{what} is not installed: there is no `{name}`")
+    return found
+
+
+def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
+    """The folder with the program, built from a copy of its sources unless it is there already."""
+    digest = hashlib.sha256(version.encode())
+    for file in sorted(path for path in sources.iterdir() if path.is_file()):
+        digest.update(file.name.encode() + file.read_bytes())
+    folder = CACHE / f"{name}-{digest.hexdigest()[:16]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Others that need it wait until it is built.
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as made:
+                copy = Path(made) / "copy"
+                shutil.copytree(sources, copy)
+                build(copy)
+                copy.rename(folder)
+    return folder
+
+
+def _fetch(what: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
+    """Bring packages; skips the test if they can't be had."""
+    try:
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"the {what} did not come within {DOWNLOAD:g} s")
+    if done.returncode != 0:
+        pytest.skip(f"the {what} can't be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+def _run(command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=BUILD)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _output(command: Sequence[str], environ: dict[str, str] | None = None) -> str:
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def _number(pattern: str, text: str) -> tuple[int, int]:
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found is not None, text
+    return int(found[1]), int(found[2])
