@@ -33,7 +33,11 @@ def delta(
 class ScriptedSource:
     """Implements `ports.Source`: says what it is told to say, and remembers what it was asked."""
 
+    patience = 1.0
+
     def __init__(self) -> None:
+        self.left: list[Sequence[str]] = []
+        """The services of each good-bye."""
         self.positions: list[Position | None] = []
         """What the consumer knew each time a watch began."""
         self.applied: list[Position] = []
@@ -104,6 +108,9 @@ class ScriptedSource:
     async def local_address(self) -> str:
         self._ask("address")
         return "10.1.2.3"
+
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        self.left.append(services)
 
     async def close(self) -> None:
         self.closed = True

@@ -83,7 +83,7 @@ async def test_two_nodes_of_which_one_dies_leave_the_watch_alive(daemon: Running
     async with Client([dead, daemon.url], cache=False) as client, client.register("orders", 8000, id="o1"):
         channel = client.channel("orders")
         await channel.ready(timeout=20.0)
-        assert client.api.nodes.current == daemon.url
+        assert client.api.nodes.order(0.0) == [daemon.url, dead]
 
 
 async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:

@@ -8,6 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, cast
 
+from adsum.client.consumer import Consumer
 from adsum.client.ports import Source
 from adsum.core.errors import Invalid
 from adsum.ports import Clock
@@ -20,14 +21,16 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "https": "adsum.client.sources.registry:RegistrySource",
     }
 )
-"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, clock, rng)."""
+"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, consumer, clock, rng)."""
 
 
-def open_source(urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> Source:
-    """The source at `urls`, which are of one kind. Raises `Invalid`."""
+def open_source(urls: Sequence[str], *, actor: str, consumer: Consumer | None, clock: Clock, rng: Random) -> Source:
+    """The source at `urls`, which are of one kind. Without a `consumer` it looks on. Raises `Invalid`."""
     places = {SOURCES.get(url.partition(":")[0]) for url in urls}
     place = places.pop()
     if place is None or places:
         raise Invalid("url", f"must all be of one kind; there are {', '.join(SOURCES)}")
     module, _, maker = place.partition(":")
-    return cast("Source", getattr(import_module(module), maker)(urls, actor=actor, clock=clock, rng=rng))
+    return cast(
+        "Source", getattr(import_module(module), maker)(urls, actor=actor, consumer=consumer, clock=clock, rng=rng)
+    )
