@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from random import Random
 
 import pytest
 
 from adsum import wire
-from adsum.client.api import ANSWER_LATE, GOODBYE_WAIT
+from adsum.client.api import ANSWER_LATE, GOODBYE_WAIT, Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import AnswerOverdue, RegistryRefused, RegistryUnavailable
 from adsum.client.hedging import SILENCE
@@ -199,13 +199,14 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
 async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_second(node: StubNode) -> None:
     node.answer = reply(200, wire.encode(wire.Written("e1", 3, 15.0)))
     async with hung_node() as hung:
-        for call in (
+        calls: list[Callable[[Api], Awaitable[wire.Written]]] = [
             lambda api: api.register("orders", "a", wire.RegistrationBody(80)),
             lambda api: api.deregister("orders", "a", holder="h"),
             lambda api: api.override("orders", "a", wire.OverrideBody("draining", wait=5.0)),
             lambda api: api.override("orders", "a", wire.OverrideBody("maintenance")),
             lambda api: api.remove_route("shop"),
-        ):
+        ]
+        for call in calls:
             source = source_of(hung, node.url)
             async with asyncio.timeout(SILENCE + 2.0):
                 assert (await call(source.api)).revision == 3

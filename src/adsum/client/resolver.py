@@ -152,6 +152,14 @@ class Resolver:
             self._watchers.discard(woken)
 
     async def _run(self) -> None:
+        try:
+            await self._follow()
+        except asyncio.CancelledError:
+            if not self._closed:  # The loop ends, and the client was not closed.
+                await self._source.leave([self.service])
+            raise
+
+    async def _follow(self) -> None:
         backoff = Backoff(FIRST_REST, LONGEST_REST)
         while True:
             try:
