@@ -129,6 +129,35 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
     assert "using what was known 90 s ago" in result.err
 
 
+def keep(url: str, id: str, age: float = 90.0) -> None:
+    """Have this host know one instance of orders from earlier."""
+    endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
+    Shelf(default_folder(), [url]).save("orders", Shelved(Position("e", 7), (endpoint,), time.time() - age))
+
+
+def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        keep(url, "a", age=7200.0)
+        monkeypatch.setenv("ADSUM_URL", url)
+        begun = time.monotonic()
+        result = adsum("resolve", "orders")
+        assert time.monotonic() - begun < 3.0
+    assert (result.code, result.out) == (0, "10.0.0.1:80\n")
+    assert "using what was known 2 h ago" in result.err
+    assert "past the bound of 60 min (cache_max_age)" in result.err
+
+
+def test_resolve_waits_although_this_host_knew_an_instance(registry: RunningDaemon, adsum: Adsum) -> None:
+    keep(registry.url, "gone")
+    begun = time.monotonic()
+    result = adsum("resolve", "orders", "--wait", "1s")
+    assert result.code == 3
+    assert time.monotonic() - begun > 0.9
+
+
 def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
     watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
     watching.request("GET", "/api/v1/watch?service=orders&acks=true")

@@ -235,6 +235,25 @@ async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keep
     assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
 
 
+async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept_of_the_one_before(
+    keeping: Following,
+) -> None:
+    await keeping.hear(whole(2, endpoint("new"), epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+
+
+async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf.save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
+    it = Following(shelf)
+    it.resolver.start()
+    await it.hear(whole(1, epoch="e2"))
+    assert it.ids == ["kept"]
+    await it.clock.advance(SETTLING + 1.0)
+    assert it.ids == []
+    await it.resolver.close()
+
+
 async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
     keeping: Following, caplog: pytest.LogCaptureFixture
 ) -> None:

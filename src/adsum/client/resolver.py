@@ -10,7 +10,7 @@ from random import Random
 from typing import Final
 
 from adsum.client.durations import spoken
-from adsum.client.fold import Fold, Gap, Taken
+from adsum.client.fold import SETTLING, Fold, Gap, Taken
 from adsum.client.keeping import Keeping
 from adsum.client.ports import Group, Lost, Position, Source
 from adsum.client.shelf import Shelf, Shelved
@@ -187,6 +187,10 @@ class Resolver:
             await self._clock.sleep(pause)
 
     def _take(self, group: Group) -> None:
+        kept = self._kept
+        another = kept is not None and kept.position.epoch != group.position.epoch
+        if kept is not None and another and self._clock.wall() - kept.fresh_at > SETTLING:
+            self._fold = Fold()  # It is too long ago for instances of that epoch to be on their way into the new one.
         taken = self._fold.take(group, self._clock.now())
         if not self.connected:
             _log.info("%s: following at revision %d of epoch %s", self.service, *reversed(group.position))
