@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -16,7 +17,7 @@ from adsum.client.errors import Unreachable
 from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.stream import FIRST_GROUP
-from adsum.client.watch import PAUSE_MAX, STAY, TOO_OLD, Registry, Watch
+from adsum.client.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, Registry, Watch
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, lost_after, staleness
 from adsum.core.model import Status
 from tests.client.fakes import FakeStream, FakeTransport
@@ -193,6 +194,25 @@ async def test_a_connection_that_breaks_is_replaced_within_the_longest_first_pau
     await watching.clock.advance(FIRST_PAUSE_MAX)
     assert [stream.node for stream in watching.open] == [B]
     assert len(watching.groups) == 2
+
+
+async def test_pauses_are_short_while_drains_wait_for_the_consumer_and_grow_then(watching: Watching) -> None:
+    watching.net.refusing |= {A, B}
+    watching.open[0].say(Unreachable("connection reset"))
+    begun = watching.clock.now()
+    tries: list[float] = []
+    for _ in range(3000):
+        before = len(watching.net.streams)
+        await watching.clock.advance(0.05)
+        if len(watching.net.streams) > before:
+            tries.append(watching.clock.now() - begun)
+    pauses = list(pairwise([0.0, *tries]))
+    awaited = [later - earlier for earlier, later in pauses if earlier < lost_after(HEARTBEAT)]
+    after = [later - earlier for earlier, later in pauses if earlier >= lost_after(HEARTBEAT)]
+    assert tries[0] <= FIRST_PAUSE_MAX + 0.05
+    assert max(awaited) <= AWAITED_PAUSE_MAX + 0.1
+    assert AWAITED_PAUSE_MAX < max(after) <= PAUSE_MAX + 0.1
+    assert min(after) < 1.0, "a pause is any part of its bound"
 
 
 async def test_every_node_was_asked_before_the_registry_counts_as_lost() -> None:

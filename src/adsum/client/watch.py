@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from math import inf
 from random import Random
 from typing import Final
 
@@ -20,7 +21,7 @@ from adsum.client.hedging import Heard, first_answer
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.stream import Request, Stream, open_stream
 from adsum.core.backoff import Backoff
-from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, HEARTBEAT_MIN, staleness
+from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, HEARTBEAT_MIN, lost_after, staleness
 from adsum.ports import Clock
 
 TOO_OLD: Final = 10.0
@@ -30,6 +31,8 @@ STAY: Final = 60.0
 PAUSE_MAX: Final = 5.0
 """Seconds; the longest pause between two attempts to connect. A pause is any part of its bound: all clients of a node
 that dies notice at once, and must not arrive at the next one together."""
+AWAITED_PAUSE_MAX: Final = 1.5
+"""Seconds; the longest such pause for as long as drains wait for us to come back (`heartbeats.lost_after`)."""
 
 HELD_UP: Final = 0.5
 """Seconds by which a sleep ends too late that show that this program was held up, and not its node."""
@@ -63,6 +66,8 @@ class Watch:
         self._backoff = Backoff(FIRST_PAUSE_MAX / 2, PAUSE_MAX)
         self._current: Stream | None = None
         self._suspect = False
+        self._heard_at = -inf
+        """The instant of the latest group."""
         self._connecting: asyncio.Task[Stream] | None = None
         self._connect_at: float | None = registry.clock.now()
         """The instant of the next attempt; None: there is no need, or one is under way."""
@@ -80,6 +85,7 @@ class Watch:
                 if stream is None or group is None:
                     await self._sleep(self._deadline())
                     continue
+                self._heard_at = self._clock.now()
                 yield group
                 stream.applied(group)
                 self._judge(stream, group)
@@ -101,7 +107,7 @@ class Watch:
         try:
             stream = task.result()
         except RegistryUnavailable as error:
-            self._connect_in(self._backoff.next(self._registry.rng))
+            self._connect_in(self._pause_max())
             return Lost(error.why)
         old, self._current, self._suspect = self._current, stream, False
         self._backoff.reset()
@@ -155,6 +161,12 @@ class Watch:
         registry.stays_until = now + STAY
         registry.api.nodes.failed(stream.node)
         self._connect_in(FIRST_PAUSE_MAX)
+
+    def _pause_max(self) -> float:
+        """The bound of the pause after an attempt that failed."""
+        pause = self._backoff.next(self._registry.rng)
+        awaited = self._clock.now() - self._heard_at < lost_after(self._registry.heartbeat)
+        return min(pause, AWAITED_PAUSE_MAX) if awaited else pause
 
     def _connect_in(self, longest: float) -> None:
         """Have the next attempt begin within `longest` seconds, unless one is under way."""
