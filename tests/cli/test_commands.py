@@ -150,6 +150,25 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
     assert "past the bound of 60 min (cache_max_age)" in result.err
 
 
+def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon, adsum: Adsum) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        urls = f"http://127.0.0.1:{hung.getsockname()[1]},{registry.url}"
+        for _ in range(6):  # Whichever node a command asks first.
+            begun = time.monotonic()
+            assert adsum("ls", "--url", urls).code == 0
+            assert adsum("drain", "orders/nobody", "--url", urls).code == 3
+            assert time.monotonic() - begun < 3.0
+
+
+def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        begun = time.monotonic()
+        result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
+    assert (result.code, time.monotonic() - begun < 3.0) == (124, True)
+    assert "has not answered within 0.2 s" in result.err
+
+
 def test_resolve_waits_although_this_host_knew_an_instance(registry: RunningDaemon, adsum: Adsum) -> None:
     keep(registry.url, "gone")
     begun = time.monotonic()

@@ -17,7 +17,7 @@ from adsum.client.errors import Unreachable
 from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.stream import FIRST_GROUP
-from adsum.client.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, Registry, Watch
+from adsum.client.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, RegistryAccess, Watch
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, lost_after, staleness
 from adsum.core.model import Status
 from tests.client.fakes import FakeStream, FakeTransport
@@ -46,7 +46,7 @@ class Watching:
         self.api.nodes._urls = list(urls or (A, B))
         self.heard: list[Group | Lost] = []
         self.position: Position | None = None
-        registry = Registry(self.api, consumer or Consumer("test"), self.clock, Random(1))
+        registry = RegistryAccess(self.api, consumer or Consumer("test"), self.clock, Random(1))
         self._watch = Watch(registry, "orders", lambda: self.position)
         self._task = asyncio.create_task(self._run())
 
@@ -177,7 +177,7 @@ async def test_an_onlooker_acknowledges_nothing_and_has_no_id() -> None:
     net.greeting = opened() + SERVICE + BEAT
     api = Api([A], clock=clock, rng=Random(1))
     api.transport = net  # type: ignore[assignment]
-    async with aclosing(Watch(Registry(api, None, clock, Random(1)), "orders", lambda: None).groups()) as groups:
+    async with aclosing(Watch(RegistryAccess(api, None, clock, Random(1)), "orders", lambda: None).groups()) as groups:
         await anext(groups)
         reading = asyncio.ensure_future(anext(groups))
         await settle()

@@ -40,7 +40,7 @@ CATCH_UP: Final = 0.1
 """Seconds to read what came while this program was held up, before the node is judged by its silence."""
 
 
-class Registry:
+class RegistryAccess:
     """What the watches of one client share: the nodes, and what they said of themselves."""
 
     def __init__(self, api: Api, consumer: Consumer | None, clock: Clock, rng: Random) -> None:
@@ -57,7 +57,7 @@ class Registry:
 class Watch:
     """One service, followed for as long as `groups` is iterated."""
 
-    def __init__(self, registry: Registry, service: str, position: Callable[[], Position | None]) -> None:
+    def __init__(self, registry: RegistryAccess, service: str, position: Callable[[], Position | None]) -> None:
         self._registry = registry
         self._service = service
         self._position = position

@@ -19,7 +19,7 @@ from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.watch import Registry, Watch
+from adsum.client.watch import RegistryAccess, Watch
 from adsum.ports import Clock
 
 
@@ -32,7 +32,7 @@ class RegistrySource:
         self.api = Api(urls, actor=actor, clock=clock, rng=rng)
         self.patience = SILENCE * len(urls)
         self._clock = clock
-        self._registry = Registry(self.api, consumer, clock, rng)
+        self._registry = RegistryAccess(self.api, consumer, clock, rng)
 
     def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         """Follow a service over connections that break, going over to the next node when one fails or hangs."""
