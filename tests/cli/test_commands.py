@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -27,6 +28,8 @@ from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests import running
 from tests.cli.conftest import Adsum
+from tests.client import stub
+from tests.client.stub import stub_node
 from tests.etcds import Etcd
 
 if TYPE_CHECKING:
@@ -148,6 +151,18 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using what was known 2 h ago" in result.err
     assert "past the bound of 60 min (cache_max_age)" in result.err
+
+
+async def test_resolve_waits_on_when_a_registry_lists_nobody_though_its_watch_fails(adsum: Adsum) -> None:
+    async with stub_node() as node:
+        # An empty service, and an empty list of services.
+        empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
+        node.answer = stub.reply(200, empty)
+        keep(node.url, "gone")
+        begun = time.monotonic()
+        result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
+    assert result.code == 3
+    assert time.monotonic() - begun > 0.9
 
 
 def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon, adsum: Adsum) -> None:

@@ -37,7 +37,7 @@ def opened(*, heartbeat: float = 3.0, watch: str = "w1") -> bytes:
 class Watching:
     """A consumer that watches orders at two nodes, of which it asks A first."""
 
-    def __init__(self, *urls: str, consumer: Consumer | None = None, heartbeat: float = 3.0) -> None:
+    def __init__(self, *urls: str, heartbeat: float = 3.0, seed: int = 1) -> None:
         self.clock = FakeClock()
         self.net = FakeTransport()
         self.net.greeting = opened(heartbeat=heartbeat) + SERVICE + BEAT
@@ -46,7 +46,7 @@ class Watching:
         self.api.nodes._urls = list(urls or (A, B))
         self.heard: list[Group | Lost] = []
         self.position: Position | None = None
-        registry = RegistryAccess(self.api, consumer or Consumer("test"), self.clock, Random(1))
+        registry = RegistryAccess(self.api, Consumer("test"), self.clock, Random(seed))
         self._watch = Watch(registry, "orders", lambda: self.position)
         self._task = asyncio.create_task(self._run())
 
@@ -196,20 +196,25 @@ async def test_a_connection_that_breaks_is_replaced_within_the_longest_first_pau
     assert len(watching.groups) == 2
 
 
-async def test_pauses_are_short_while_drains_wait_for_the_consumer_and_grow_then(watching: Watching) -> None:
-    watching.net.refusing |= {A, B}
-    watching.open[0].say(Unreachable("connection reset"))
-    begun = watching.clock.now()
-    tries: list[float] = []
-    for _ in range(3000):
-        before = len(watching.net.streams)
-        await watching.clock.advance(0.05)
-        if len(watching.net.streams) > before:
-            tries.append(watching.clock.now() - begun)
-    pauses = list(pairwise([0.0, *tries]))
-    awaited = [later - earlier for earlier, later in pauses if earlier < lost_after(HEARTBEAT)]
-    after = [later - earlier for earlier, later in pauses if earlier >= lost_after(HEARTBEAT)]
-    assert tries[0] <= FIRST_PAUSE_MAX + 0.05
+async def test_pauses_are_short_while_drains_wait_for_the_consumer_and_grow_then() -> None:
+    firsts, awaited, after = list[float](), list[float](), list[float]()
+    for seed in range(10):
+        it = Watching(seed=seed)
+        await settle()
+        it.net.refusing |= {A, B}
+        it.open[0].say(Unreachable("connection reset"))
+        begun = it.clock.now()
+        tries = [0.0]
+        for _ in range(600):
+            before = len(it.net.streams)
+            await it.clock.advance(0.05)
+            if len(it.net.streams) > before:
+                tries.append(it.clock.now() - begun)
+        firsts.append(tries[1])
+        for earlier, later in pairwise(tries):
+            (awaited if earlier < lost_after(HEARTBEAT) else after).append(later - earlier)
+        await it.close()
+    assert max(firsts) <= FIRST_PAUSE_MAX + 0.05
     assert max(awaited) <= AWAITED_PAUSE_MAX + 0.1
     assert AWAITED_PAUSE_MAX < max(after) <= PAUSE_MAX + 0.1
     assert min(after) < 1.0, "a pause is any part of its bound"
@@ -244,6 +249,8 @@ async def test_a_node_that_lost_its_store_is_left_for_another_that_stands(watchi
 
 async def test_a_program_that_was_suspended_reads_what_came_before_it_judges_its_node(watching: Watching) -> None:
     watching.clock.jump(3600.0)
+    for _ in range(20):  # What came is read in a few turns of the loop.
+        await asyncio.sleep(0)
     watching.open[0].say(BEAT)
     await watching.clock.advance(2.0)
     assert len(watching.net.streams) == 1

@@ -213,6 +213,7 @@ async def _view(client: Client, service: str) -> wire.ServiceView:
     listing, falling = asyncio.ensure_future(_listed(client, service)), asyncio.ensure_future(_fallen_back(resolver))
     try:
         await asyncio.wait((listing, falling), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((listing,), timeout=client.source.patience)  # A watch may fail where a look-up works.
         if not listing.done() and resolver.view.endpoints:
             raise RegistryUnavailable(resolver.trouble)
         return await listing
@@ -226,6 +227,7 @@ async def _view(client: Client, service: str) -> wire.ServiceView:
     finally:
         listing.cancel()
         falling.cancel()
+        await asyncio.gather(listing, falling, return_exceptions=True)
 
 
 async def _fallen_back(resolver: Resolver) -> None:
