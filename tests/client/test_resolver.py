@@ -242,6 +242,22 @@ async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept
     assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
 
 
+async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: Following) -> None:
+    await keeping.clock.advance(keeping.source.patience + 0.1)
+    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
+    await keeping.hear(whole(2, epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
+
+
+async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_away_at_once(
+    keeping: Following,
+) -> None:
+    await keeping.hear(Lost("connection refused"), whole(2, epoch="e2"))
+    assert keeping.ids == ["kept"]
+    await keeping.clock.advance(SETTLING + 1.0)
+    assert keeping.ids == []
+
+
 async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, ["http://a:1"])
     shelf.save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))

@@ -69,8 +69,10 @@ class Resolver:
         self._view = View(service)
         self._kept = shelf.load(service) if shelf is not None else None
         """A view of earlier, which is shown only if no registry answers."""
+        self._kept_at: float | None = None
+        """When that was fresh, on the wall clock; None once the registry answered or was lost."""
         if self._kept is not None:
-            self._fold = Fold(self._kept.position, self._kept.endpoints)
+            self._fold, self._kept_at = Fold(self._kept.position, self._kept.endpoints), self._kept.fresh_at
 
     @property
     def view(self) -> View:
@@ -187,10 +189,8 @@ class Resolver:
             await self._clock.sleep(pause)
 
     def _take(self, group: Group) -> None:
-        kept = self._kept
-        another = kept is not None and kept.position.epoch != group.position.epoch
-        if kept is not None and another and self._clock.wall() - kept.fresh_at > SETTLING:
-            self._fold = Fold()  # It is too long ago for instances of that epoch to be on their way into the new one.
+        if self._is_outlived_by(group):
+            self._fold = Fold()
         taken = self._fold.take(group, self._clock.now())
         if not self.connected:
             _log.info("%s: following at revision %d of epoch %s", self.service, *reversed(group.position))
@@ -201,6 +201,17 @@ class Resolver:
             return
         self._kept = None
         self._show(taken is Taken.CHANGED, self._clock.now() - group.age)
+
+    def _is_outlived_by(self, group: Group) -> bool:
+        """Whether what is known was kept on disk in another epoch, so long ago that its instances are not on their way.
+
+        Not if the registry was lost meanwhile: it may have come back empty just now.
+        """
+        kept_at, self._kept_at = self._kept_at, None
+        position = self._fold.position
+        if kept_at is None or position is None or position.epoch == group.position.epoch:
+            return False
+        return self._clock.wall() - kept_at > SETTLING
 
     def _show(self, changed: bool, fresh_at: float) -> None:
         before, position = self._view, self._fold.position
@@ -255,7 +266,7 @@ class Resolver:
     def _lost(self, why: str) -> None:
         if self.connected or not self.trouble:
             _log.warning("%s: the view ages from now on: %s", self.service, why)
-        self.connected, self.trouble = False, why
+        self.connected, self.trouble, self._kept_at = False, why, None
         self.fall_back()
 
     async def _wait_for_answer(self) -> None:
