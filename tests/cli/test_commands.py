@@ -180,7 +180,7 @@ def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"
         begun = time.monotonic()
         result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
-    assert (result.code, time.monotonic() - begun < 3.0) == (124, True)
+    assert (result.code, time.monotonic() - begun < 5.0) == (124, True)
     assert "has not answered within 0.2 s" in result.err
 
 

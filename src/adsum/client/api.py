@@ -27,9 +27,9 @@ from adsum.ports import Clock
 
 TIMEOUT: Final = 5.0
 """Seconds that one node has to answer; then that call fails there."""
-ANSWER_LATE: Final = 1.0
-"""Seconds by which the answer to a call that waits may be later than what was asked for; then it raises
-`AnswerOverdue`."""
+ANSWER_LATE: Final = 2.0
+"""Seconds by which the answer to a call that waits may be later than what was asked for, since it writes first; then
+the call raises `AnswerOverdue`."""
 GOODBYE_WAIT: Final = 1.0
 """Seconds that good-byes may take; nodes that have not answered by then find out by themselves."""
 BASE: Final = "/api/v1"
