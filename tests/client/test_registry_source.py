@@ -250,6 +250,22 @@ async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailabl
         await source.close()
 
 
+async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode) -> None:
+    node.answer = reply(200, wire.encode(wire.Written("e1", 3)))
+    for urls, least, most in (((node.url,), 5.0, 5.0), ((DEAD, node.url), 4.0, 5.0)):
+        source = source_of(*urls)
+        await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
+        sent = wire.decode(node.bodies[-1], wire.OverrideBody)
+        assert isinstance(sent.wait, float)
+        assert least <= sent.wait <= most
+        await source.close()
+    async with hung_node() as hung:
+        source = source_of(hung, node.url)
+        await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
+        assert wire.decode(node.bodies[-1], wire.OverrideBody).wait <= 5.0 - SILENCE
+        await source.close()
+
+
 async def test_a_consumer_says_goodbye_to_every_node_within_a_bounded_time(node: StubNode) -> None:
     async with hung_node() as hung, stub_node() as other:
         source = source_of(hung, node.url, DEAD, other.url)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from random import Random
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -238,8 +239,9 @@ class Api:
 
         async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - a wait is silent
             left = ends - self._clock.now() if wait else 0.0
-            if left < 0:
+            if wait and left <= 0:
                 raise AnswerOverdue(wait)
+            left = min(wait, ceil(left * 100) / 100)  # People read it in the node's log.
             body, params = encoded(left)
             late = ANSWER_LATE if wait else TIMEOUT
             try:
