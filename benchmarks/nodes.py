@@ -174,7 +174,7 @@ async def _failed_over(setting: Setting, nodes: Sequence[Node]) -> list[Row]:
     clients: list[Client] = []
     while len(clients) < setting.so_many(FOLLOWERS, 10):
         client = Client(urls, cache=False, rng=rng)
-        if client.api.nodes.current == urls[0]:
+        if client.api.nodes.current(0.0) == urls[0]:
             clients.append(client)
     try:
         resolvers = [client.resolver("orders") for client in clients]

@@ -104,6 +104,8 @@ def _best(setting: Setting, picks: Callable[[], object]) -> float:
 class _Fixed:
     """A source that shows one view and then is quiet."""
 
+    patience = 1.0
+
     def __init__(self, size: int) -> None:
         self._endpoints = {each.id: each for each in map(workload.endpoint, range(size))}
 
@@ -125,6 +127,9 @@ class _Fixed:
 
     async def local_address(self) -> str:
         raise NotImplementedError
+
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        """Nobody waits for a benchmark."""
 
     async def close(self) -> None:
         """Nothing is held."""

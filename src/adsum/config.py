@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.core.fence import LOOPBACK, Fence, Network
@@ -106,6 +107,15 @@ class ClientConfig:
     )
     zone: str = setting("The zone we are in", default="")
     actor: str = setting("Who we are, for the record of changes", default_factory=default_actor)
+    cache_max_age: float = setting(
+        "How old the view kept on this host may be; one that is older is used, while no registry answers, with a word "
+        "in each error",
+        length=True,
+        default=KEPT_MAX_AGE,
+    )
+
+    def __post_init__(self) -> None:
+        within("cache_max_age", self.cache_max_age, 0.0, KEPT_MAX_AGE_MAX)
 
 
 @dataclass(frozen=True, slots=True)

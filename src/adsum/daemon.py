@@ -260,7 +260,7 @@ class Daemon:
             condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
-            departed=self._control.departed(),
+            gateways_away=self._control.departed(),
             refused=self._control.refused(),
             traffic=self._control.traffic(),
         )

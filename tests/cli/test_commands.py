@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -28,6 +29,8 @@ from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests import running
 from tests.cli.conftest import Adsum
+from tests.client import stub
+from tests.client.stub import stub_node
 from tests.etcds import Etcd
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ def test_status_shows_who_was_refused_and_who_is_not_connected_any_more(
 ) -> None:
     status = wire.NodeStatus(
         *("n1", "1.0", True, "e1", 7, "memory:", 0.0, 60.0),
-        departed=[wire.DepartedView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
+        gateways_away=[wire.DepartedView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
         refused=[wire.RefusedView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
     )
     monkeypatch.setattr(operating, "ask", lambda *_: status)
@@ -145,6 +148,66 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert result.err.startswith("no registry is available")
     assert "using what was known 90 s ago" in result.err
+
+
+def keep(url: str, id: str, age: float = 90.0) -> None:
+    """Have this host know one instance of orders from earlier."""
+    endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
+    Shelf(default_folder(), [url]).save("orders", Shelved(Position("e", 7), (endpoint,), time.time() - age))
+
+
+def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        keep(url, "a", age=7200.0)
+        monkeypatch.setenv("ADSUM_URL", url)
+        begun = time.monotonic()
+        result = adsum("resolve", "orders")
+        assert time.monotonic() - begun < 3.0
+    assert (result.code, result.out) == (0, "10.0.0.1:80\n")
+    assert "using what was known 2 h ago" in result.err
+    assert "past the bound of 60 min (cache_max_age)" in result.err
+
+
+async def test_resolve_waits_on_when_a_registry_lists_nobody_though_its_watch_fails(adsum: Adsum) -> None:
+    async with stub_node() as node:
+        # An empty service, and an empty list of services.
+        empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
+        node.answer = stub.reply(200, empty)
+        keep(node.url, "gone")
+        begun = time.monotonic()
+        result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
+    assert result.code == 3
+    assert time.monotonic() - begun > 0.9
+
+
+def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon, adsum: Adsum) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        urls = f"http://127.0.0.1:{hung.getsockname()[1]},{registry.url}"
+        for _ in range(6):  # Whichever node a command asks first.
+            begun = time.monotonic()
+            assert adsum("ls", "--url", urls).code == 0
+            assert adsum("drain", "orders/nobody", "--url", urls).code == 3
+            assert time.monotonic() - begun < 3.0
+
+
+def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        begun = time.monotonic()
+        result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
+    assert (result.code, time.monotonic() - begun < 5.0) == (124, True)
+    assert "has not answered within 0.2 s" in result.err
+
+
+def test_resolve_waits_although_this_host_knew_an_instance(registry: RunningDaemon, adsum: Adsum) -> None:
+    keep(registry.url, "gone")
+    begun = time.monotonic()
+    result = adsum("resolve", "orders", "--wait", "1s")
+    assert result.code == 3
+    assert time.monotonic() - begun > 0.9
 
 
 def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:

@@ -1,16 +1,18 @@
-"""A source under the test's control, and short ways to make what it says."""
+"""A source and a transport under the test's control, and short ways to make what they say."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-from adsum.client.errors import RegistryUnavailable
+from adsum.client.errors import RegistryUnavailable, Unreachable
 from adsum.client.ports import Group, Lost, Position
+from adsum.client.transport import Params, Reply
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
+from adsum.wire import ConsumerView, LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
 from adsum.wire import Lost as LostLease
 
 
@@ -35,7 +37,11 @@ def delta(
 class ScriptedSource:
     """Implements `ports.Source`: says what it is told to say, and remembers what it was asked."""
 
+    patience = 1.0
+
     def __init__(self) -> None:
+        self.left: list[Sequence[str]] = []
+        """The services of each good-bye."""
         self.positions: list[Position | None] = []
         """What the consumer knew each time a watch began."""
         self.applied: list[Position] = []
@@ -49,6 +55,8 @@ class ScriptedSource:
         self.superseded: set[str] = set()
         self.refuse: Exception | None = None
         self.unaware = 0
+        self.waiting: list[ConsumerView] = []
+        self.lost: list[ConsumerView] = []
         self.closed = False
         self.answering = asyncio.Event()
         """Clear: what is registered is in the catalog, and its answer on the way."""
@@ -96,7 +104,7 @@ class ScriptedSource:
         if (service, id) not in self.listed:
             raise UnknownInstance(service, id)
         self.overrides.append(body)
-        return Written(self.epoch, 2, unaware=self.unaware)
+        return Written(self.epoch, 2, unaware=self.unaware, waiting=self.waiting, lost=self.lost)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> Written:
         self._ask(f"deregister {id}")
@@ -107,6 +115,9 @@ class ScriptedSource:
         self._ask("address")
         return "10.1.2.3"
 
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        self.left.append(services)
+
     async def close(self) -> None:
         self.closed = True
 
@@ -114,3 +125,83 @@ class ScriptedSource:
         self.calls.append(call)
         if self.down:
             raise RegistryUnavailable("it is down")
+
+
+class FakeStream:
+    """A watch at a fake node: the test says what comes over it, and when it ends."""
+
+    def __init__(self, node: str, params: Params, headers: Mapping[str, str]) -> None:
+        self.node = node
+        self.params = dict(params)
+        self.since = headers.get("Last-Event-ID")
+        self.closed = False
+        self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+
+    def say(self, *chunks: bytes | Exception | None) -> None:
+        """An exception breaks the stream, None ends it."""
+        for chunk in chunks:
+            self._chunks.put_nowait(chunk)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while (chunk := await self._chunks.get()) is not None:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+
+class FakeTransport:
+    """Stands for `transport.Transport`: nodes that answer, refuse, or hang."""
+
+    def __init__(self) -> None:
+        self.hanging: set[str] = set()
+        """Nodes that accept connections and never answer."""
+        self.refusing: set[str] = set()
+        self.greeting = b""
+        """What a node says first on every watch."""
+        self.streams: list[FakeStream] = []
+        self.requests: list[tuple[str, str]] = []
+        """Method and URL, without a query."""
+        self.bodies: list[bytes | None] = []
+        self.answer = Reply(200, {}, b"")
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: float,
+        body: bytes | None = None,
+        params: Params = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        self.requests.append((method, url))
+        self.bodies.append(body)
+        await self._reach(url)
+        return self.answer
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        *,
+        idle: float,
+        params: Params,
+        headers: Mapping[str, str],
+    ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
+        stream = FakeStream(url.partition("/api/")[0], params, headers)
+        self.streams.append(stream)
+        try:
+            await self._reach(url)
+            stream.say(self.greeting)
+            yield Reply(200, {}, b""), stream.chunks()
+        finally:
+            stream.closed = True
+
+    async def _reach(self, url: str) -> None:
+        if any(url.startswith(node) for node in self.refusing):
+            raise Unreachable("connection refused")
+        if any(url.startswith(node) for node in self.hanging):
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -41,6 +42,8 @@ class StubNode:
         self.bodies: list[bytes] = []
         self.watches: list[tuple[bytes, bool]] = []
         self.answer = reply(204, b"")
+        self.delay = 0.0
+        """Seconds before it answers anything but a watch and /healthz."""
         self.asked = asyncio.Event()
         self.open = 0
 
@@ -63,6 +66,8 @@ class StubNode:
         self.requests.append(lines[0].removesuffix(" HTTP/1.1") + (f" since {resumes}" if resumes else ""))
         self.asked.set()
         if "/api/v1/watch?" not in lines[0]:
+            if "/healthz" not in lines[0]:
+                await asyncio.sleep(self.delay)
             writer.write(self.answer)
             await writer.drain()
             return
@@ -84,3 +89,10 @@ async def stub_node() -> AsyncIterator[StubNode]:
     finally:
         server.close()
         await until(lambda: not node.open)
+
+
+@asynccontextmanager
+async def hung_node() -> AsyncIterator[str]:
+    """The address of a node that accepts connections and never answers, as a stopped process does."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"

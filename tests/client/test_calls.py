@@ -34,6 +34,11 @@ class Switch:
         self.ends: list[tuple[str, bool, float]] = []
         self.deposits = 0
         self.budget = budget or Budget()
+        self.remark = ""
+
+    @property
+    def caveat(self) -> str:
+        return self.remark
 
     @property
     def choices(self) -> int:

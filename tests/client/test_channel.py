@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,10 +12,12 @@ from adsum.balance.picker import NoEndpoint
 from adsum.balance.policies import UnknownPolicy
 from adsum.balance.slow_start import SlowStart
 from adsum.client.channel import Channel
-from adsum.client.options import ChannelOptions
+from adsum.client.failures import CallFailed, Kind
+from adsum.client.options import CallOptions, ChannelOptions
 from adsum.client.pick import Pick
-from adsum.client.ports import Lost
+from adsum.client.ports import Lost, Position
 from adsum.client.resolver import Resolver
+from adsum.client.shelf import Shelf, Shelved
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint, Status
 from tests.client.fakes import ScriptedSource, delta, endpoint, whole
@@ -236,3 +239,25 @@ async def test_another_process_under_the_same_id_starts_slowly() -> None:
     await it.clock.advance(101.0)
     assert it.picked(100) == {"a": 50, "b": 50}
     await it.close()
+
+
+async def test_what_is_wrong_with_a_view_past_its_bound_is_said_in_each_error(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, ["http://a:1"])
+    clock, source = FakeClock(), ScriptedSource()
+    shelf.save("orders", Shelved(Position("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))
+    resolver = Resolver("orders", source, shelf=shelf, clock=clock, rng=Random(1))
+    channel = Channel(resolver, ChannelOptions(), clock=clock, rng=Random(1))
+    resolver.start()
+    source.say(Lost("it is down"))
+    await channel.ready()
+    caveat = "the view was kept on this host 2 h ago, which is past the bound of 60 min (cache_max_age)"
+    with pytest.raises(NoEndpoint) as nobody:
+        channel.pick(exclude={"a"})
+    assert caveat in str(nobody.value)
+    call = channel.call(idempotent=True, options=CallOptions(tries=1))
+    call.next_try().failed(Kind.CONNECT, "connection refused")
+    with pytest.raises(CallFailed) as failed:
+        call.next_try()
+    assert caveat in str(failed.value)
+    await channel.close()
+    await resolver.close()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,35 @@ async def test_where_the_registry_is_comes_from_the_argument_then_the_variable(m
         Client()
 
 
+@pytest.mark.parametrize("age", [-1.0, inf, nan])
+async def test_a_bound_that_is_none_is_refused(age: float) -> None:
+    with pytest.raises(Invalid, match="cache_max_age"):
+        Client(cache_max_age=age)
+
+
 @pytest.mark.parametrize("urls", ["ftp://a:1", "http://a:1,carrier-pigeon://b:1"])
 async def test_a_kind_of_registry_that_nobody_knows_is_refused(urls: str) -> None:
     async with Client(urls, cache=False) as client:
         with pytest.raises(Invalid, match="http, https"):
             client.channel("orders")
+
+
+async def test_closing_says_goodbye_once_for_all_services() -> None:
+    source = ScriptedSource()
+    async with Client(cache=False, source=source) as client:
+        client.channel("orders")
+        client.channel("users")
+        await client.resolver("users").close()
+        assert client.resolver("users") is not client.channel("orders").resolver
+        assert not client.resolver("users").closed, "asked for again, it is followed again"
+    assert source.left == [["users"], ()]
+
+
+async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:
+    source = ScriptedSource()
+    async with Client(cache=False, source=source) as client:
+        await client.register("orders", 8000).start()
+    assert source.left == []
 
 
 async def test_closing_leaves_no_task_behind(tmp_path: Path) -> None:

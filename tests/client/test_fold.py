@@ -38,6 +38,13 @@ def test_a_heartbeat_keeps_the_view_fresh_and_changes_nothing() -> None:
     assert fold.position == ("e1", 9)
 
 
+def test_a_heartbeat_at_the_current_revision_keeps_the_view_fresh() -> None:
+    fold = Fold()
+    fold.take(whole(5, endpoint("a")), 0.0)
+    assert fold.take(delta(5, 5), 1.0) is Taken.FRESH
+    assert fold.position == ("e1", 5)
+
+
 def test_being_told_the_same_again_is_no_change() -> None:
     fold = Fold()
     fold.take(whole(5, endpoint("a")), 0.0)

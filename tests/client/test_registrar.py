@@ -12,8 +12,10 @@ from adsum.client.registrar import Registrar
 from adsum.client.renewals import LONGEST_TTL
 from adsum.client.standing import MOVES, Event, State
 from adsum.core.errors import Invalid, Taken
+from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.core.identity import process_of
 from adsum.core.takeover import Takeover
+from adsum.wire import ConsumerView
 from tests.client.fakes import ScriptedSource
 from tests.fakes import FakeClock, settle
 
@@ -58,7 +60,7 @@ async def test_an_instance_is_registered_renewed_drained_and_deregistered(provid
         assert providing.asked() == ["renew o8000"]
     assert providing.asked() == ["override o8000", "deregister o8000"]
     (override,) = providing.source.overrides
-    assert (override.status, override.wait, override.holder) == ("draining", 5.0, body.holder)
+    assert (override.status, override.wait, override.holder) == ("draining", DRAIN_WAIT, body.holder)
     assert registrar.state is State.STOPPED
 
 
@@ -236,12 +238,29 @@ async def test_a_drain_says_whether_everybody_knows(providing: Providing) -> Non
     assert providing.source.overrides[-1].wait == 10.0
     assert providing.source.overrides[-1].reason == "deploy"
     providing.source.unaware = 2
+    providing.source.waiting = [ConsumerView("checkout[7]@web1", "10.0.0.7:4711", "n1", "it has not acknowledged")]
     drained = await registrar.drain()
     assert (drained.done, drained.unaware) == (False, 2)
+    assert str(drained) == (
+        "2 consumers have not confirmed in time: checkout[7]@web1 at 10.0.0.7:4711 (it has not acknowledged), "
+        "and 1 more"
+    )
     providing.source.down = True
     drained = await registrar.drain()
     assert (drained.done, drained.unaware) == (False, 0)
     assert "down" in drained.why
+
+
+async def test_a_drain_names_the_consumers_that_were_lost(
+    providing: Providing, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    registrar = providing.register()
+    await registrar.start()
+    providing.source.lost = [ConsumerView("laptop", "10.0.0.9:5", why="nothing was heard of it for 8 s")]
+    drained = await registrar.drain()
+    assert (drained.done, drained.lost_count, [each.name for each in drained.lost]) == (True, 1, ["laptop"])
+    assert "1 lost consumer was not waited for: laptop at 10.0.0.9:5 (nothing was heard of it for 8 s)" in caplog.text
 
 
 async def test_who_leaves_while_it_is_being_registered_is_drained_all_the_same(providing: Providing) -> None:

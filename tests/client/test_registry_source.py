@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from random import Random
 
 import pytest
 
 from adsum import wire
-from adsum.client.errors import RegistryRefused, RegistryUnavailable
+from adsum.client.api import ANSWER_LATE, GOODBYE_WAIT, Api
+from adsum.client.consumer import Consumer
+from adsum.client.errors import AnswerOverdue, RegistryRefused, RegistryUnavailable
+from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.sources.registry import LONGEST_PAUSE, RegistrySource
+from adsum.client.sources.registry import RegistrySource
+from adsum.client.transport import Reply
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Status
-from tests.client.stub import HEAD, StubNode, reply, said, stub_node, synced, until
+from tests.client.fakes import FakeTransport
+from tests.client.stub import HEAD, StubNode, hung_node, reply, said, stub_node, synced, until
+from tests.fakes import FakeClock
 
 DEAD = "http://127.0.0.1:9"
 """Nobody listens there."""
@@ -23,15 +30,11 @@ RESUMED = said("open", wire.Opened("e1", 7, False, "w2"))
 SERVICE = said("service", wire.ServiceView("e1", "orders", 5, [wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)]))
 
 
-class Hasty(SystemClock):
-    """Waits are remembered and not waited."""
+class Hasty(Random):
+    """Draws the shortest pause."""
 
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-
-    async def sleep(self, length: float) -> None:
-        self.waits.append(length)
-        await asyncio.sleep(0)
+    def uniform(self, a: float, b: float) -> float:
+        return a
 
 
 @pytest.fixture
@@ -61,8 +64,11 @@ async def hear(source: RegistrySource, count: int, known: Position_ | None = Non
     return heard
 
 
-def source_of(*urls: str, clock: Hasty | None = None, stale_after: float = 30.0) -> RegistrySource:
-    return RegistrySource(urls, actor="tester", clock=clock or Hasty(), rng=Random(1), stale_after=stale_after)
+def source_of(*urls: str) -> RegistrySource:
+    """A source that asks the nodes in this order."""
+    source = RegistrySource(urls, actor="tester", consumer=Consumer("test"), clock=SystemClock(), rng=Hasty(1))
+    source.api.nodes._urls = list(urls)
+    return source
 
 
 async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) -> None:
@@ -75,11 +81,9 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
     assert "ended the watch" in lost.why
     assert isinstance(second, Group)
     assert (second.whole, second.since, second.position) == (False, 5, ("e1", 7))
-    watches = [request for request in node.requests if request.startswith("GET")]
-    assert watches == [
-        "GET /api/v1/watch?service=orders&acks=true",
-        "GET /api/v1/watch?service=orders&acks=true since e1:5",
-    ]
+    first_request, second_request = [request for request in node.requests if request.startswith("GET")]
+    assert re.fullmatch(r"GET /api/v1/watch\?service=orders&acks=true&consumer=[0-9a-f]{32}&name=test", first_request)
+    assert second_request == f"{first_request} since e1:5"
     await source.close()
 
 
@@ -113,38 +117,17 @@ async def test_whoever_does_not_speak_the_protocol_is_lost_with_a_word(node: Stu
     await source.close()
 
 
-async def test_a_connection_without_a_word_counts_as_dead(node: StubNode) -> None:
-    node.watches = [(HEAD + OPEN + SERVICE + synced(5), True)]
-    source = source_of(node.url, stale_after=0.05)
-    group, lost = await hear(source, 2)
-    assert isinstance(group, Group)
-    assert isinstance(lost, Lost)
-    assert "in time" in lost.why
-    await source.close()
-
-
 async def test_the_next_node_takes_over_and_is_stayed_with(node: StubNode) -> None:
     node.watches = [(HEAD + OPEN + SERVICE + synced(5), False), (HEAD + RESUMED + synced(7), True)]
     async with stub_node() as other:
         other.watches = [(HEAD + OPEN + synced(5), False)]
-        clock = Hasty()
-        source = source_of(node.url, other.url, DEAD, clock=clock)
-        source.api.nodes._urls = [DEAD, node.url, other.url]
-        lost, group, *_ = await hear(source, 4)
+        source = source_of(DEAD, node.url, other.url)
+        group, lost, again, _ = await hear(source, 4)
+        assert isinstance(group, Group), "a node that refuses costs no pause"
         assert isinstance(lost, Lost)
-        assert isinstance(group, Group)
+        assert isinstance(again, Group)
         assert "e1:5" in other.requests[0]
-        assert all(0.0 <= wait <= LONGEST_PAUSE for wait in clock.waits)
         await source.close()
-
-
-async def test_pauses_between_connections_are_of_any_length_up_to_a_bound() -> None:
-    clock = Hasty()
-    source = source_of(DEAD, clock=clock)
-    await hear(source, 60)
-    assert all(0.0 <= wait <= LONGEST_PAUSE for wait in clock.waits)
-    assert min(clock.waits[10:]) < 1.0 < max(clock.waits)
-    await source.close()
 
 
 async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNode) -> None:
@@ -157,7 +140,7 @@ async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNod
     async with aclosing(source.watch("orders", lambda: None)) as events:
         await anext(events)
         await asyncio.sleep(0.05)
-        assert node.requests == ["GET /api/v1/watch?service=orders&acks=true"]
+        assert len(node.requests) == 1, "the watch alone"
         for _ in range(3):
             await anext(events)
         await until(lambda: wire.encode(wire.AppliedBody(6)) in node.bodies)
@@ -179,9 +162,8 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
     async with stub_node() as ill:
         ill.answer = reply(503, wire.encode(wire.Problem("Unavailable", 503, "the store is away")))
         source = source_of(DEAD, ill.url, node.url)
-        source.api.nodes._urls = [DEAD, ill.url, node.url]
         assert (await source.deregister("orders", "a", "because", "h")).revision == 3
-        assert source.api.nodes.current == node.url
+        assert source.api.nodes.current(0.0) == node.url
         assert node.requests == ["DELETE /api/v1/services/orders/instances/a?reason=because&holder=h"]
         source.api.nodes._urls = [DEAD, ill.url]
         with pytest.raises(RegistryUnavailable, match="the store is away"):
@@ -227,6 +209,85 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
         source = source_of(node.url)
         with pytest.raises(RegistryUnavailable, match="an answer that is none"):
             await source.register("orders", "a", wire.RegistrationBody(80))
+        await source.close()
+
+
+async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_second(node: StubNode) -> None:
+    node.answer = reply(200, wire.encode(wire.Written("e1", 3, 15.0)))
+    async with hung_node() as hung:
+        calls: list[Callable[[Api], Awaitable[wire.Written]]] = [
+            lambda api: api.register("orders", "a", wire.RegistrationBody(80)),
+            lambda api: api.deregister("orders", "a", holder="h"),
+            lambda api: api.override("orders", "a", wire.OverrideBody("draining", wait=5.0)),
+            lambda api: api.override("orders", "a", wire.OverrideBody("maintenance")),
+            lambda api: api.remove_route("shop"),
+        ]
+        for call in calls:
+            source = source_of(hung, node.url)
+            async with asyncio.timeout(SILENCE + 2.0):
+                assert (await call(source.api)).revision == 3
+            assert source.api.nodes.order(source._clock.now()) == [node.url, hung]
+            await source.close()
+
+
+async def test_a_lease_of_the_shortest_ttl_does_not_lapse_because_a_node_hangs() -> None:
+    clock, net = FakeClock(), FakeTransport()
+    net.answer = Reply(200, {}, wire.encode(wire.Renewed("e1", 3, 1)))
+    net.hanging.add("http://a:1")
+    api = Api(["http://a:1", "http://b:1"], clock=clock, rng=Random(1))
+    api.transport = net  # type: ignore[assignment]
+    api.nodes._urls = ["http://a:1", "http://b:1"]
+    renewing = asyncio.create_task(api.renew([wire.LeaseBody("orders", "a")], timeout=0.5))
+    await clock.advance(0.26)
+    assert renewing.done()
+    assert (await renewing).renewed == 1
+
+
+async def test_what_is_not_harmless_twice_reaches_one_node_only(node: StubNode) -> None:
+    node.answer = reply(200, wire.encode(wire.Written("e1", 3)))
+    async with stub_node() as slow:
+        slow.answer, slow.delay = node.answer, SILENCE + 0.2
+        source = source_of(slow.url, node.url)
+        await source.api.put_route("shop", wire.RouteBody())
+        assert [slow.requests, node.requests] == [["GET /healthz", "PUT /api/v1/routes/shop"], []]
+        await source.close()
+
+
+async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailable(node: StubNode) -> None:
+    async with hung_node() as hung:
+        source = source_of(hung)
+        begun = source._clock.now()
+        with pytest.raises(AnswerOverdue, match="not known who confirmed"):
+            await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
+        assert source._clock.now() - begun < 0.2 + ANSWER_LATE + 0.5
+        await source.close()
+
+
+async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode) -> None:
+    node.answer = reply(200, wire.encode(wire.Written("e1", 3)))
+    for urls, least, most in (((node.url,), 5.0, 5.0), ((DEAD, node.url), 4.0, 5.0)):
+        source = source_of(*urls)
+        await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
+        sent = wire.decode(node.bodies[-1], wire.OverrideBody)
+        assert isinstance(sent.wait, float)
+        assert least <= sent.wait <= most
+        await source.close()
+    async with hung_node() as hung:
+        source = source_of(hung, node.url)
+        await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
+        assert wire.decode(node.bodies[-1], wire.OverrideBody).wait <= 5.0 - SILENCE
+        await source.close()
+
+
+async def test_a_consumer_says_goodbye_to_every_node_within_a_bounded_time(node: StubNode) -> None:
+    async with hung_node() as hung, stub_node() as other:
+        source = source_of(hung, node.url, DEAD, other.url)
+        begun = source._clock.now()
+        await source.leave(["orders"])
+        assert source._clock.now() - begun < GOODBYE_WAIT + 0.5
+        for each in (node, other):
+            (request,) = each.requests
+            assert re.fullmatch(r"DELETE /api/v1/consumers/[0-9a-f]{32}\?service=orders", request)
         await source.close()
 
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from adsum.client.fold import SETTLING
-from adsum.client.keeping import COALESCE, REFRESH
+from adsum.client.keeping import COALESCE, FIRST, REFRESH
 from adsum.client.ports import Lost, Position
 from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, Shelved
@@ -22,10 +22,10 @@ from tests.fakes import FakeClock, settle
 class Following:
     """A resolver of "orders" over a scripted source."""
 
-    def __init__(self, shelf: Shelf | None = None) -> None:
+    def __init__(self, shelf: Shelf | None = None, **options: float) -> None:
         self.clock = FakeClock()
         self.source = ScriptedSource()
-        self.resolver = Resolver("orders", self.source, shelf=shelf, clock=self.clock, rng=Random(1))
+        self.resolver = Resolver("orders", self.source, shelf=shelf, clock=self.clock, rng=Random(1), **options)
 
     @property
     def ids(self) -> list[str]:
@@ -204,19 +204,122 @@ def test_a_name_that_is_none_is_refused() -> None:
 KEPT = Shelved(Position("e1", 4), (endpoint("kept"),), 1_700_000_000.0 - 90.0)
 
 
-async def test_a_kept_view_is_shown_until_the_registry_speaks(tmp_path: Path) -> None:
+@pytest.fixture
+async def keeping(tmp_path: Path) -> AsyncIterator[Following]:
+    """A resolver that has a kept view and has just begun to ask."""
     shelf = Shelf(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
     it = Following(shelf)
-    assert it.ids == ["kept"]
-    assert (it.resolver.view.source, it.resolver.view.revision) == ("disk", 4)
-    assert it.resolver.view.age() == pytest.approx(90.0)
     it.resolver.start()
     await settle()
-    assert it.source.positions == [("e1", 4)], "what is known need not be told again"
-    await it.hear(delta(4, 5))
-    assert (it.ids, it.resolver.view.source, it.resolver.view.age()) == (["kept"], "live", 0.0)
+    yield it
     await it.resolver.close()
+
+
+async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: Following) -> None:
+    await keeping.clock.advance(keeping.source.patience - 0.1)
+    assert (keeping.ids, keeping.resolver.view.source) == ([], "none")
+    await keeping.hear(whole(9, endpoint("new")))
+    await keeping.clock.advance(10.0)
+    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+
+
+async def test_what_was_kept_need_not_be_told_again(keeping: Following) -> None:
+    assert keeping.source.positions == [("e1", 4)]
+    await keeping.hear(delta(4, 5))
+    assert (keeping.ids, keeping.resolver.view.source, keeping.resolver.view.age()) == (["kept"], "live", 0.0)
+
+
+async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keeping: Following) -> None:
+    await keeping.hear(delta(4, 6, gone=["kept"]))
+    assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
+
+
+async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept_of_the_one_before(
+    keeping: Following,
+) -> None:
+    await keeping.hear(whole(2, endpoint("new"), epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+
+
+async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: Following) -> None:
+    await keeping.clock.advance(keeping.source.patience + 0.1)
+    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
+    await keeping.hear(whole(2, epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
+
+
+async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_away_at_once(
+    keeping: Following,
+) -> None:
+    await keeping.hear(Lost("connection refused"), whole(2, epoch="e2"))
+    assert keeping.ids == ["kept"]
+    await keeping.clock.advance(SETTLING + 1.0)
+    assert keeping.ids == []
+
+
+async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf.save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
+    it = Following(shelf)
+    it.resolver.start()
+    await it.hear(whole(1, epoch="e2"))
+    assert it.ids == ["kept"]
+    await it.clock.advance(SETTLING + 1.0)
+    assert it.ids == []
+    await it.resolver.close()
+
+
+async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
+    keeping: Following, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keeping.hear(Lost("http://a:1: connection refused"))
+    assert (keeping.ids, keeping.resolver.view.source, keeping.resolver.view.revision) == (["kept"], "disk", 4)
+    assert keeping.resolver.view.age() == pytest.approx(90.0)
+    assert "using the view that was kept on this host 90 s ago" in caplog.text
+    assert "connection refused" in caplog.text
+    await keeping.hear(whole(9, endpoint("new")))
+    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+
+
+async def test_a_kept_view_is_shown_when_the_registry_is_silent(keeping: Following) -> None:
+    await keeping.clock.advance(keeping.source.patience + 0.1)
+    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
+    assert keeping.resolver.trouble == "no answer within 1 s"
+
+
+async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_same(keeping: Following) -> None:
+    keeping.clock.jump(30.0)
+    await settle()
+    assert keeping.resolver.view.source == "none"
+    await keeping.hear(whole(9, endpoint("new")))
+    assert keeping.ids == ["new"]
+
+
+async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keeping: Following) -> None:
+    await keeping.hear(whole(3, endpoint("older")))
+    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
+    assert "behind" in keeping.resolver.trouble
+
+
+async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf.save("orders", KEPT)
+    for bound, caveat in ((80.0, "past the bound of 80 s (cache_max_age)"), (100.0, "")):
+        it = Following(shelf, kept_max_age=bound)
+        assert it.resolver.caveat == ""
+        it.resolver.start()
+        await it.hear(Lost("it is down"))
+        assert it.ids == ["kept"]
+        assert caveat in it.resolver.caveat
+        assert bool(it.resolver.caveat) is bool(caveat)
+        await it.resolver.close()
+
+
+async def test_closing_a_resolver_says_goodbye_for_its_service_once(following: Following) -> None:
+    await following.resolver.close()
+    await following.resolver.close()
+    assert following.source.left == [["orders"]]
 
 
 class CountingShelf(Shelf):
@@ -242,17 +345,21 @@ async def test_changes_are_written_together_and_heartbeats_now_and_then() -> Non
     shelf = CountingShelf()
     it = Following(shelf)
     it.resolver.start()
-    await it.hear(whole(1, endpoint("a")), delta(1, 2, endpoint("b")), delta(2, 3, endpoint("c")))
-    await it.clock.advance(COALESCE - 0.1)
-    assert shelf.saved == []
-    await it.clock.advance(0.2)
+    await it.hear(whole(1, endpoint("a")))
+    await it.clock.advance(FIRST)
     await at_least(shelf, 1)
-    assert [kept.position.revision for kept in shelf.saved] == [3]
+    assert [kept.position.revision for kept in shelf.saved] == [1], "soon: the program may live for a second only"
+    await it.hear(delta(1, 2, endpoint("b")), delta(2, 3, endpoint("c")))
+    await it.clock.advance(COALESCE - 0.1)
+    assert len(shelf.saved) == 1
+    await it.clock.advance(0.2)
+    await at_least(shelf, 2)
+    assert [kept.position.revision for kept in shelf.saved] == [1, 3]
     await it.hear(delta(3, 4))
     await it.clock.advance(REFRESH / 2)
-    assert len(shelf.saved) == 1
+    assert len(shelf.saved) == 2
     await it.clock.advance(REFRESH)
-    await at_least(shelf, 2)
+    await at_least(shelf, 3)
     assert shelf.saved[-1].position.revision == 4
     await it.hear(delta(4, 5, gone=["a"]))
     await it.resolver.close()

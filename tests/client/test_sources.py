@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +11,13 @@ from typing import Protocol
 import pytest
 
 from adsum.client.client import Client
+from adsum.client.ports import Position
 from adsum.client.resolver import Resolver
+from adsum.client.shelf import Shelf, Shelved
 from adsum.client.standing import State
 from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance, Status
+from tests.client.fakes import endpoint
 from tests.client.stub import until
 from tests.consuls import Agent
 from tests.etcds import Etcd
@@ -322,3 +326,27 @@ async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_
 async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Place) -> None:
     async with Client(place.url, cache=False) as client:
         await seen(client.resolver("nobody"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9",
+        "http://127.0.0.1:9,http://127.0.0.1:7",
+        "etcd://127.0.0.1:9",
+        "etcd://127.0.0.1:9,127.0.0.1:7",
+        "consul://127.0.0.1:9",
+    ],
+)
+async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(url: str, tmp_path: Path) -> None:
+    client = Client(url, cache=tmp_path)
+    Shelf(tmp_path, client.urls).save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), time.time()))
+    async with client, asyncio.timeout(client.source.patience + 2.0):
+        channel = client.channel("orders")
+        await channel.ready()
+        assert (channel.pick().endpoint.id, channel.resolver.view.source) == ("kept", "disk")
+
+
+async def test_half_a_second_is_waited_for_each_node() -> None:
+    for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
+        assert Client(url, cache=False).source.patience == patience

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from adsum import wire
 from adsum.balance.picker import NoEndpoint
 from adsum.client.sync import SyncClient
 from adsum.core.errors import Invalid, UnknownInstance
+from adsum.core.model import Status
+from tests.client.stub import HEAD, said, stub_node, synced
 from tests.running import RunningDaemon
 
 
@@ -174,3 +178,35 @@ def test_a_child_can_import_what_our_thread_was_importing_at_the_fork(daemon: Ru
     python = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", IMPORTING]
     done = subprocess.run([*python, daemon.url, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+EXITING = """
+import sys, adsum
+client = adsum.SyncClient(sys.argv[1], cache=False, name="exiting")
+client.channel("orders").ready()
+"""
+UNCLOSED = """
+import asyncio, sys, adsum
+
+async def main():
+    await adsum.Client(sys.argv[1], cache=False, name="exiting").channel("orders").ready()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("program", [EXITING, UNCLOSED])
+async def test_a_program_that_ends_without_closing_its_client_says_goodbye(program: str) -> None:
+    opened = said("open", wire.Opened("e1", 5, True, "w1"))
+    one = wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)
+    service = said("service", wire.ServiceView("e1", "orders", 5, [one]))
+    async with stub_node() as node:
+        node.watches = [(HEAD + opened + service + synced(5), True)]
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, node.url)
+        async with asyncio.timeout(30.0):
+            assert await child.wait() == 0
+        (watch,) = [request for request in node.requests if "/watch?" in request]
+        id = watch.partition("consumer=")[2].partition("&")[0]
+        assert [request.partition("?")[0] for request in node.requests if request.startswith("DELETE")] == [
+            f"DELETE /api/v1/consumers/{id}"
+        ]

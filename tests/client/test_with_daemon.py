@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,7 +15,7 @@ from adsum.config import ServeConfig
 from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
 from adsum.core.model import Key
 from adsum.wire import LeaseBody
-from tests.client.stub import until
+from tests.client.stub import hung_node, until
 from tests.running import RunningDaemon
 
 
@@ -83,7 +85,7 @@ async def test_two_nodes_of_which_one_dies_leave_the_watch_alive(daemon: Running
     async with Client([dead, daemon.url], cache=False) as client, client.register("orders", 8000, id="o1"):
         channel = client.channel("orders")
         await channel.ready(timeout=20.0)
-        assert client.api.nodes.current == daemon.url
+        assert client.api.nodes.order(0.0) == [daemon.url, dead]
 
 
 async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
@@ -112,3 +114,56 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         await asyncio.to_thread(daemon.stop)
         with pytest.raises(RegistryUnavailable):
             await api.services()
+
+
+NEWCOMER = """
+import asyncio, sys, adsum
+
+async def main():
+    async with adsum.Client(sys.argv[1], cache=sys.argv[2]) as client:
+        channel = client.channel("orders")
+        await channel.ready()
+        print(channel.pick().endpoint.id, channel.resolver.view.source)
+
+asyncio.run(main())
+"""
+
+
+async def newcomer(url: str, cache: Path) -> str:
+    """What a program sees that starts, picks once, and ends."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", NEWCOMER, url, str(cache), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60.0):
+        out, _ = await child.communicate()
+    return out.decode().strip()
+
+
+async def test_programs_that_live_for_a_moment_see_what_is_registered_now(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    async with Client(daemon.url, cache=False) as client:
+        for number in range(3):
+            async with client.register("orders", 8000 + number, id=f"o{number}", drain_wait=0.0):
+                assert await newcomer(daemon.url, tmp_path) == f"o{number} live"
+        await client.register("orders", 8009, id="last").start()
+        assert await newcomer(daemon.url, tmp_path) == "last live"
+    await asyncio.to_thread(daemon.stop)
+    assert await newcomer(daemon.url, tmp_path) == "last disk", "the last one left a fresh view behind"
+
+
+async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_within_a_second_or_so(
+    daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    async with (
+        Client(daemon.url, cache=False) as provider,
+        provider.register("orders", 8000, id="o1"),
+        hung_node() as hung,
+    ):
+        for seed in range(6):  # Either node is the first for some.
+            async with Client([hung, daemon.url], cache=tmp_path, rng=Random(seed)) as client:
+                async with asyncio.timeout(1.5):
+                    await client.channel("orders").ready()
+                    async with client.register("users", 8001, id="u1", drain_wait=0.0) as registrar:
+                        assert registrar.registered
+                assert client.resolver("orders").view.source == "live"

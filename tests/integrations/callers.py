@@ -104,7 +104,7 @@ class AsyncHttpx:
         self._options = options.get("channel")
         if options.pop("trust", False):
             options["verify"] = trusting()
-        self._client = Client(source=source, cache=False)
+        self._client = Client(source=source, cache=options.pop("cache", False))
         self._http = our_httpx.AsyncClient(self._client, **{"follow_redirects": True, **options})
 
     async def call(
@@ -141,7 +141,7 @@ class Aiohttp:
         self._options = options.get("channel")
         if options.pop("trust", False):
             options["connector"] = aiohttp.TCPConnector(ssl=trusting())
-        self._client = Client(source=source, cache=False)
+        self._client = Client(source=source, cache=options.pop("cache", False))
         self._http = our_aiohttp.session(self._client, **options)
 
     async def call(
@@ -184,7 +184,7 @@ class SyncHttpx:
         self._options = options.get("channel")
         if options.pop("trust", False):
             options["verify"] = trusting()
-        self._client = SyncClient(source=source, cache=False)
+        self._client = SyncClient(source=source, cache=options.pop("cache", False))
         self._http = our_httpx.Client(self._client, **{"follow_redirects": True, **options})
 
     async def call(
@@ -227,7 +227,7 @@ class Requests:
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
         self._verify = str(CERTIFICATE) if options.pop("trust", False) else True
         self._options = options.get("channel")
-        self._client = SyncClient(source=source, cache=False)
+        self._client = SyncClient(source=source, cache=options.pop("cache", False))
         self._http = our_requests.Session(self._client, **options)
 
     async def call(

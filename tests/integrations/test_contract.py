@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from pathlib import Path
 
 import pytest
 
 from adsum.balance.picker import NoEndpoint
+from adsum.client.client import Client
 from adsum.client.failures import CallFailed
 from adsum.client.options import CallOptions, ChannelOptions
+from adsum.client.ports import Lost, Position
+from adsum.client.shelf import Shelf, Shelved
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
 from adsum.integrations.terms import calling
-from tests.client.fakes import ScriptedSource, endpoint
+from tests.client.fakes import ScriptedSource, endpoint, whole
+from tests.client.stub import until
 from tests.integrations.callers import in_flight, options
 from tests.integrations.conftest import Make, instance
 from tests.integrations.servers import HERE, Fleet, Manner, served
@@ -301,6 +306,34 @@ async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> No
     caller = make(source=ScriptedSource(), ready=0.05)
     with pytest.raises(caller.nobody, match="nothing is known of it yet"):
         await caller.call("GET", URL)
+
+
+async def test_the_first_call_asks_the_registry_before_it_believes_the_disk(
+    make: Make, fleet: Fleet, tmp_path: Path
+) -> None:
+    drained, there = fleet.add("drained"), fleet.add("there")
+    kept = Shelved(Position("e1", 4), (instance("drained", drained.port),), time.time() - 5.0)
+    Shelf(tmp_path, Client(cache=False).urls).save("orders", kept)
+    source = ScriptedSource()
+    caller = make(source=source, cache=tmp_path)
+    calling_ = asyncio.create_task(caller.call("POST", URL, b"once"))
+    await until(lambda: source.watching == 1)
+    source.say(whole(9, instance("there", there.port)))
+    assert (await calling_).text == "there"
+    assert drained.heard == []
+
+
+async def test_the_first_call_uses_the_disk_when_no_registry_can_be_reached(
+    make: Make, fleet: Fleet, tmp_path: Path
+) -> None:
+    server = fleet.add("kept")
+    kept = Shelved(Position("e1", 4), (instance("kept", server.port),), time.time() - 5.0)
+    Shelf(tmp_path, Client(cache=False).urls).save("orders", kept)
+    source = ScriptedSource()
+    source.say(Lost("connection refused"))
+    assert (await make(source=source, cache=tmp_path).call("GET", URL)).text == "kept"
+    silent = make(source=ScriptedSource(), cache=tmp_path)
+    assert (await silent.call("GET", URL)).text == "kept"
 
 
 async def test_terms_that_are_none_are_refused(make: Make) -> None:

@@ -22,6 +22,7 @@ from adsum.cli.flags import settings
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry, RegistryUnavailable
+from adsum.client.resolver import Resolver
 from adsum.client.view import Origin, View
 from adsum.config import ClientConfig
 from adsum.core.model import Endpoint, Status
@@ -187,8 +188,19 @@ async def _wait(client: Client, service: str, options: Options, length: float) -
     with suppress(TimeoutError):
         async with asyncio.timeout(length), aclosing(client.resolver(service).watch()) as views:
             async for view in views:
-                if _trusted(usable(view.endpoints, options)):
-                    return
+                if not _trusted(usable(view.endpoints, options)):
+                    continue
+                if view.source is Origin.LIVE or not await _answers(client, service):
+                    return  # While no registry answers, what was known last is the best that there is.
+
+
+async def _answers(client: Client, service: str) -> bool:
+    """Whether a registry answers after all."""
+    try:
+        await client.api.service(service)
+    except (NeedsRegistry, RegistryUnavailable):
+        return False
+    return True
 
 
 def _trusted(selection: Selection) -> bool:
@@ -196,15 +208,35 @@ def _trusted(selection: Selection) -> bool:
 
 
 async def _view(client: Client, service: str) -> wire.ServiceView:
-    """The service as it is listed; if nobody answers, as a program on this host knew it last."""
+    """The service as it is listed; if nobody answers, or not soon, as a program on this host knew it last."""
+    resolver = client.resolver(service)
+    listing, falling = asyncio.ensure_future(_listed(client, service)), asyncio.ensure_future(_fallen_back(resolver))
     try:
-        return await _listed(client, service)
+        await asyncio.wait((listing, falling), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((listing,), timeout=client.source.patience)  # A watch may fail where a look-up works.
+        if not listing.done() and resolver.view.endpoints:
+            raise RegistryUnavailable(resolver.trouble)
+        return await listing
     except RegistryUnavailable as error:
-        kept = client.resolver(service).view
-        if kept.source is Origin.NONE or not kept.endpoints:
+        resolver.fall_back()
+        if not resolver.view.endpoints:
             raise
-        output.say(f"{error}; using what was known {output.lasted(kept.age())} ago")
-        return _as_view(kept)
+        bound = f" ({resolver.caveat})" if resolver.caveat else ""
+        output.say(f"{error}; using what was known {output.lasted(resolver.view.age())} ago{bound}")
+        return _as_view(resolver.view)
+    finally:
+        listing.cancel()
+        falling.cancel()
+        await asyncio.gather(listing, falling, return_exceptions=True)
+
+
+async def _fallen_back(resolver: Resolver) -> None:
+    """Return when the kept view is shown, because no registry answers."""
+    async with aclosing(resolver.watch()) as views:
+        async for view in views:
+            if view.source is Origin.DISK:
+                return
+    await asyncio.Event().wait()
 
 
 async def _listed(client: Client, service: str) -> wire.ServiceView:

@@ -13,13 +13,12 @@ import msgspec
 
 from adsum import wire
 from adsum.client.api import BASE, Api
-from adsum.client.errors import Unreachable
+from adsum.client.errors import RegistryUnavailable, Unreachable
 from adsum.client.sse import Event, Parser
 from adsum.core.backoff import Backoff
+from adsum.core.heartbeats import HEARTBEAT, HEARTBEAT_MIN, staleness
 
 GONE: Final = "gone"
-STALE_AFTER: Final = 40.0
-"""Seconds without a word (heartbeats come every 15) after which a connection counts as dead."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Bounds of the pause before connecting again."""
 
@@ -54,6 +53,8 @@ class Following:
     def __init__(self) -> None:
         self.position = ""
         """EPOCH:REVISION up to which everything was seen."""
+        self.heartbeat = HEARTBEAT
+        """Seconds between two heartbeats, as the registry states them."""
         self._epoch = ""
         self._first = True
         self._whole = False
@@ -65,6 +66,7 @@ class Following:
         if event.name == "open":
             opened = wire.decode(event.data, wire.Opened)
             self._epoch, self._whole = opened.epoch, opened.whole
+            self.heartbeat = max(HEARTBEAT_MIN, opened.heartbeat or HEARTBEAT)
             self._missing = set(self._known) if opened.whole else set()
         elif event.name == "service":
             yield from self._replace(wire.decode(event.data, wire.ServiceView))
@@ -143,9 +145,10 @@ async def follow(
     await api.status()  # Says well who is not there; the watch itself would go on trying.
     following, backoff, lost = Following(), Backoff(FIRST_PAUSE, LONGEST_PAUSE), False
     while True:
-        node = api.nodes.current
+        node = "the registry"
         try:
-            async for event in _events(api, node, services, following.position):
+            node = await api.look()
+            async for event in _events(api, node, services, following):
                 if lost:
                     say(f"{node} is back")
                 lost = False
@@ -153,23 +156,26 @@ async def follow(
                 for seen in following.take(event):
                     yield seen
             why = "it ended the watch"
+            api.nodes.failed(node)
         except Unreachable as error:
             why = str(error)
-        api.nodes.failed(node)
+            api.nodes.failed(node)
+        except RegistryUnavailable as error:
+            why = error.why
         if not lost:
             say(f"lost {node}: {why}; trying again")
         lost = True
         await asyncio.sleep(rng.uniform(0.0, backoff.next(rng)))
 
 
-async def _events(api: Api, node: str, services: Sequence[str], position: str) -> AsyncGenerator[Event, None]:
-    """The events of one connection. Raises `Unreachable`."""
+async def _events(api: Api, node: str, services: Sequence[str], following: Following) -> AsyncGenerator[Event, None]:
+    """The events of one connection. It looks on: no drain waits for it. Raises `Unreachable`."""
     headers = {**api.headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
-    if position:
-        headers["Last-Event-ID"] = position
-    params = [("service", service) for service in services]
+    if following.position:
+        headers["Last-Event-ID"] = following.position
+    params, idle = [("service", service) for service in services], staleness(following.heartbeat)
     parser = Parser()
-    async with api.transport.stream(f"{node}{BASE}/watch", idle=STALE_AFTER, params=params, headers=headers) as (
+    async with api.transport.stream(f"{node}{BASE}/watch", idle=idle, params=params, headers=headers) as (
         reply,
         chunks,
     ):

@@ -144,7 +144,7 @@ def status(loaded: Settings, as_json: bool) -> None:
         if node.gateways:
             output.line("")
             output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "REJECTS"), _gateways(node))
-        if node.departed:
+        if node.gateways_away:
             output.line("")
             output.table(("DEPARTED", "CLIENT", "FROM", "AWAY FOR", "REVISION"), _departed(node))
         if node.refused:
@@ -204,7 +204,9 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
 
 def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:
     """Gateways that the node does not keep informed any more."""
-    return [(each.node, each.client, each.peer, output.lasted(each.away), str(each.revision)) for each in node.departed]
+    return [
+        (each.node, each.client, each.peer, output.lasted(each.away), str(each.revision)) for each in node.gateways_away
+    ]
 
 
 def _refused(node: wire.NodeStatus) -> list[tuple[str, ...]]:

@@ -71,7 +71,7 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
     await registrar.stop("adsum register was told to end")
     if drained.unaware:
         raise Ended(Exit.TIMEOUT, f"{key} is deregistered, but {drained.why}")
-    output.say(f"{key} is deregistered")
+    output.say(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
 
 
 @click.command(epilog="Example: adsum deregister orders/web1-8000 --reason 'the machine is gone'")

@@ -1,26 +1,38 @@
 """Every call of the native HTTP API, typed, against whichever registry node answers.
 
-Bodies and answers are those of `adsum.wire`. Every call is idempotent, so the next node may be asked when one fails.
+Bodies and answers are those of `adsum.wire`. Every call may be sent to the next node when one fails. Reads, and writes
+that a second, late copy can't harm, are sent to the next node as soon as one is silent (`adsum.client.hedging`). All
+other calls, and those that wait at the registry and so are silent by right, first look for a node that answers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from random import Random
 from typing import Final, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from adsum import wire
-from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unreachable
+from adsum.client.errors import AnswerOverdue, Garbled, RegistryRefused, Unreachable
+from adsum.client.hedging import SILENCE, Heard, first_answer
 from adsum.client.nodes import Nodes
 from adsum.client.transport import Reply, Transport
+from adsum.clock import SystemClock
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.ports import Clock
 
 TIMEOUT: Final = 5.0
-"""Seconds that one node has to answer; then the next one is asked."""
-ANSWER_LATE: Final = 5.0
-"""Seconds by which the answer to a call that waits may be later than what was asked for."""
+"""Seconds that one node has to answer; then that call fails there."""
+ANSWER_LATE: Final = 2.0
+"""Seconds by which the answer to a call that waits may be later than what was asked for, since it writes first; then
+the call raises `AnswerOverdue`."""
+GOODBYE_WAIT: Final = 1.0
+"""Seconds that good-byes may take; nodes that have not answered by then find out by themselves."""
 BASE: Final = "/api/v1"
 
 _PASSING_TROUBLE: Final = frozenset({429, 500, 502, 503, 504})
@@ -32,9 +44,10 @@ T = TypeVar("T")
 class Api:
     """The native API of one registry."""
 
-    def __init__(self, urls: Sequence[str], *, actor: str = "", rng: Random) -> None:
+    def __init__(self, urls: Sequence[str], *, actor: str = "", clock: Clock | None = None, rng: Random) -> None:
         """`actor` is recorded as the author of writes; without one the registry records our address."""
         self.nodes = Nodes(urls, rng)
+        self._clock = clock or SystemClock()
         secure = any(url.startswith("https:") for url in urls)
         self.transport = Transport(ssl.create_default_context() if secure else None)
         self.headers: dict[str, str] = {wire.ACTOR_HEADER: actor} if actor else {}
@@ -71,30 +84,58 @@ class Api:
         return await self._ask("PUT", _instance(service, id), wire.Written, body=body)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = TIMEOUT) -> wire.Renewed:
-        """`timeout`: seconds that one node has to answer; then the next one is asked."""
-        return await self._ask("POST", "/renew", wire.Renewed, body=wire.RenewBody(list(leases)), timeout=timeout)
+        """`timeout`: seconds that one node has to answer; the next one is asked within half of it."""
+        body, silence = wire.RenewBody(list(leases)), min(SILENCE, timeout / 2)
+        return await self._ask("POST", "/renew", wire.Renewed, body=body, timeout=timeout, silence=silence)
 
     async def deregister(self, service: str, id: str, *, reason: str = "", holder: str = "") -> wire.Written:
         """Raises `LeaseLost` if `holder` is given and no longer holds the lease."""
         params = [(name, value) for name, value in (("reason", reason), ("holder", holder)) if value]
-        return await self._ask("DELETE", _instance(service, id), wire.Written, params=params, about=(service, id))
+        silence = SILENCE if holder else None  # Without a holder, a late copy might take out who registers next.
+        path, about = _instance(service, id), (service, id)
+        return await self._ask("DELETE", path, wire.Written, params=params, about=about, silence=silence)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
-        """Raises `UnknownInstance` and `LeaseLost`. Answers after `body.wait` seconds at latest."""
-        path, timeout = f"{_instance(service, id)}/override", TIMEOUT + body.wait
-        return await self._ask("PUT", path, wire.Written, body=body, about=(service, id), timeout=timeout)
+        """Answers within `body.wait` seconds and `ANSWER_LATE` more.
 
-    async def unaware(self, service: str, revision: int, wait: float) -> wire.Unaware:
-        """How many consumers of the node that answers don't route by that revision after `wait` seconds."""
-        params = [("revision", str(revision)), ("wait", f"{wait:.3f}")]
-        path, timeout = f"/services/{_part(service)}/unaware", TIMEOUT + wait
-        return await self._ask("GET", path, wire.Unaware, params=params, timeout=timeout)
+        Raises `UnknownInstance` and `LeaseLost`, and `AnswerOverdue` if the instance may have the override, but no
+        answer came in time.
+        """
+
+        def encoded(wait: float) -> tuple[bytes, list[tuple[str, str]]]:
+            return wire.encode(msgspec.structs.replace(body, wait=wait)), []
+
+        path = f"{_instance(service, id)}/override"
+        return await self._wait("PUT", path, wire.Written, encoded, body.wait, about=(service, id))
+
+    async def unaware(
+        self,
+        service: str,
+        revision: int,
+        wait: float,
+        *,
+        about: Sequence[str] = (),
+        acknowledged: Sequence[str] = (),
+        gone: Sequence[str] = (),
+    ) -> wire.Unaware:
+        """Which consumers of the node that answers don't route by that revision after `wait` seconds.
+
+        `about`: consumers to look for there; `acknowledged`, `gone`: those that other nodes know to have acknowledged,
+        or to have said good-bye.
+        """
+        known = [*(("consumer", id) for id in about), *(("acknowledged", id) for id in acknowledged)]
+        known += (("gone", id) for id in gone)
+
+        def encoded(wait: float) -> tuple[None, list[tuple[str, str]]]:
+            return None, [("revision", str(revision)), ("wait", f"{wait:.3f}"), *known]
+
+        return await self._wait("GET", f"/services/{_part(service)}/unaware", wire.Unaware, encoded, wait)
 
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.Written:
         """Let evidence speak again. Raises `UnknownInstance`."""
         params = [("reason", reason)] if reason else []
         path = f"{_instance(service, id)}/override"
-        return await self._ask("DELETE", path, wire.Written, params=params, about=(service, id))
+        return await self._ask("DELETE", path, wire.Written, params=params, about=(service, id), silence=None)
 
     async def changes(self, service: str = "", id: str = "", limit: int = 100) -> wire.ChangeList:
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
@@ -105,11 +146,11 @@ class Api:
         return await self._ask("GET", "/routes", wire.RouteList)
 
     async def put_route(self, name: str, body: wire.RouteBody) -> wire.Written:
-        return await self._ask("PUT", f"/routes/{_part(name)}", wire.Written, body=body)
+        return await self._ask("PUT", f"/routes/{_part(name)}", wire.Written, body=body, silence=None)
 
     async def remove_route(self, name: str, *, reason: str = "") -> wire.Written:
         params = [("reason", reason)] if reason else []
-        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=params)
+        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=params, silence=None)
 
     async def check_route(self, body: wire.CheckRouteBody) -> wire.VerdictView:
         return await self._ask("POST", "/check-route", wire.VerdictView, body=body)
@@ -118,11 +159,11 @@ class Api:
         return await self._ask("GET", "/upstreams", wire.UpstreamList)
 
     async def put_upstream(self, service: str, body: wire.UpstreamBody) -> wire.Written:
-        return await self._ask("PUT", f"/upstreams/{_part(service)}", wire.Written, body=body)
+        return await self._ask("PUT", f"/upstreams/{_part(service)}", wire.Written, body=body, silence=None)
 
     async def remove_upstream(self, service: str, *, reason: str = "") -> wire.Written:
         params = [("reason", reason)] if reason else []
-        return await self._ask("DELETE", f"/upstreams/{_part(service)}", wire.Written, params=params)
+        return await self._ask("DELETE", f"/upstreams/{_part(service)}", wire.Written, params=params, silence=None)
 
     async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False) -> wire.Written:
         """Declare all routes and upstreams at once; those that are not in it are withdrawn.
@@ -130,7 +171,7 @@ class Api:
         Raises `Invalid` for a body that names nothing, unless `prune` is true.
         """
         params = [("prune", "true")] if prune else []
-        return await self._ask("PUT", "/intent", wire.Written, body=body, params=params)
+        return await self._ask("PUT", "/intent", wire.Written, body=body, params=params, silence=None)
 
     async def status(self) -> wire.NodeStatus:
         """What the node that answers says of itself."""
@@ -142,6 +183,24 @@ class Api:
         body = wire.encode(wire.AppliedBody(revision))
         await self._once(node, "POST", path, body, [], TIMEOUT)
 
+    async def goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
+        """Tell every node that the consumer calls nobody of these services (none: of any service) any more.
+
+        Best effort, at most `GOODBYE_WAIT` seconds; never raises for a node that does not answer.
+        """
+        path, params = f"{BASE}/consumers/{_part(consumer)}", [("service", service) for service in services]
+        told = (self._once(node, "DELETE", path, None, params, GOODBYE_WAIT) for node in self.nodes.urls)
+        await asyncio.gather(*told, return_exceptions=True)
+
+    async def look(self) -> str:
+        """A node that answers; it is the first in the order from now on. Raises `RegistryUnavailable`."""
+
+        async def ask(node: str, heard: Heard) -> str:  # noqa: ARG001 - an answer is one piece
+            await self._once(node, "GET", "/healthz", None, [], TIMEOUT)
+            return node
+
+        return await first_answer(self.nodes, ask, self._clock)
+
     async def _ask(
         self,
         method: str,
@@ -152,20 +211,71 @@ class Api:
         params: list[tuple[str, str]] | None = None,
         about: tuple[str, str] = ("", ""),
         timeout: float = TIMEOUT,
+        silence: float | None = SILENCE,
     ) -> T:
+        """`silence`: seconds of silence after which the next node is asked, too; None for a call that is not harmless
+        twice: it goes to a node that has just answered.
+        """
         encoded = wire.encode(body) if body is not None else None
-        troubles = []
-        for node in self.nodes:
+
+        async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - an answer is one piece
+            return await self._answer(node, method, path, kind, encoded, params or [], about, timeout)
+
+        if silence is None and len(self.nodes) > 1:
+            await self.look()
+        return await first_answer(self.nodes, ask, self._clock, silence=silence)
+
+    async def _wait(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        encoded: Callable[[float], tuple[bytes | None, list[tuple[str, str]]]],
+        wait: float,
+        *,
+        about: tuple[str, str] = ("", ""),
+    ) -> T:
+        """A call that waits at the registry for up to `wait` seconds; `encoded` gives its body and parameters for what
+        is left of that. Raises `AnswerOverdue`.
+        """
+        ends = self._clock.now() + wait
+        if len(self.nodes) > 1:
+            await self.look()
+
+        async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - a wait is silent
+            left = ends - self._clock.now() if wait else 0.0
+            if wait and left <= 0:
+                raise AnswerOverdue(wait)
+            left = min(wait, ceil(left * 100) / 100)  # People read it in the node's log.
+            body, params = encoded(left)
+            late = ANSWER_LATE if wait else TIMEOUT
             try:
-                reply = await self._once(node, method, BASE + path, encoded, params or [], timeout)
-                if reply.status not in _PASSING_TROUBLE:
-                    return _read(reply, kind, about)
-                trouble = _problem(reply).detail
-            except (Unreachable, Garbled) as error:
-                trouble = str(error)
-            self.nodes.failed(node)
-            troubles.append(f"{node}: {trouble}")
-        raise RegistryUnavailable("; ".join(troubles))
+                return await self._answer(node, method, path, kind, body, params, about, left + late)
+            except Unreachable:
+                if wait and self._clock.now() >= ends:
+                    raise AnswerOverdue(wait) from None
+                raise
+
+        return await first_answer(self.nodes, ask, self._clock, silence=None)
+
+    async def _answer(
+        self,
+        node: str,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: bytes | None,
+        params: list[tuple[str, str]],
+        about: tuple[str, str],
+        timeout: float,
+    ) -> T:
+        """The answer of one node. Raises `Unreachable` and `Garbled` if another node may do better, or what the answer
+        means.
+        """
+        reply = await self._once(node, method, BASE + path, body, params, timeout)
+        if reply.status in _PASSING_TROUBLE:
+            raise Unreachable(_problem(reply).detail)
+        return _read(reply, kind, about)
 
     async def _once(
         self, node: str, method: str, path: str, body: bytes | None, params: list[tuple[str, str]], timeout: float

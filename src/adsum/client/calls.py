@@ -43,6 +43,11 @@ class Picks(Protocol):
         """How many endpoints may be picked now."""
         ...
 
+    @property
+    def caveat(self) -> str:
+        """What every error must say about the view, in a clause; "" if nothing."""
+        ...
+
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick: ...
 
     def begin_call(self) -> None: ...
@@ -222,4 +227,5 @@ class Call:
 
     def _failure(self, why: str) -> CallFailed:
         self._why = why
-        return CallFailed(self._channel.service, tuple(self.tried), why)
+        caveat = self._channel.caveat
+        return CallFailed(self._channel.service, tuple(self.tried), f"{why}; {caveat}" if caveat else why)

@@ -32,7 +32,7 @@ from adsum.core.selection import USABLE, Selection, usable
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
-"""Seconds that `ready` waits by default."""
+"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (`adsum.client.hedging`)."""
 
 TROUBLE_PAUSE: Final = 1.0
 """Seconds before time is kept again after an error that nobody foresaw."""
@@ -141,13 +141,19 @@ class Channel:
         """How many endpoints may be picked now."""
         return len(self._picker.choices)
 
+    @property
+    def caveat(self) -> str:
+        """What every error must say about the view, in a clause; "" if nothing."""
+        return self.resolver.caveat
+
     def why_nobody(self, exclude: Set[str]) -> str:
         """Why nobody can be picked, in a sentence for the log of a program that calls."""
         view, picked = self.resolver.view, self.choices
         registry = f"the registry is {'' if self.resolver.connected else 'not '}connected{self._trouble()}"
         if view.source is Origin.NONE:
             return f"no endpoint of {self.service}: nothing is known of it yet; {registry}"
-        known = f"the view is {spoken(view.age())} old; {registry}"
+        known = self.resolver.caveat or f"the view is {spoken(view.age())} old"
+        known = f"{known}; {registry}"
         if not view.endpoints:
             return f"no endpoint of {self.service}: none is registered; {known}"
         if picked:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from adsum.client.address import LOOPBACK, default_id
 from adsum.client.channel import Channel
 from adsum.client.checks import parse, parse_all
+from adsum.client.consumer import Consumer
 from adsum.client.errors import NeedsRegistry
 from adsum.client.nodes import DEFAULT_URL, parse_urls
 from adsum.client.options import ChannelOptions
@@ -26,10 +27,11 @@ from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, default_folder
 from adsum.client.sources import open_source
 from adsum.client.standing import State
+from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.clock import SystemClock
 from adsum.core.identity import PART
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
-from adsum.core.rules import public
+from adsum.core.rules import public, seconds
 from adsum.ports import Clock
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ class Client:
 
     `urls` are the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
     `zone` is our own (default: `ADSUM_ZONE`). `cache` is the folder for the last good views: None is
-    `$XDG_CACHE_HOME/adsum/views`, False keeps none. `actor` is recorded as the author of what we change.
-    Raises `Invalid`.
+    `$XDG_CACHE_HOME/adsum/views`, False keeps none. They are used only while no registry answers; one that is older
+    than `cache_max_age` seconds is used with a word in each error. `actor` is recorded as the author of what we change.
+    `name` is how a drain that waits for this program calls it (default: program, process and host). With `routes` False
+    nothing is called by what is resolved here, so that no drain waits for this client. Raises `Invalid`.
     """
 
     def __init__(
@@ -57,7 +61,10 @@ class Client:
         *,
         zone: str | None = None,
         cache: str | Path | bool | None = None,
+        cache_max_age: float = KEPT_MAX_AGE,
         actor: str = "",
+        name: str = "",
+        routes: bool = True,
         clock: Clock | None = None,
         rng: Random | None = None,
         source: Source | None = None,
@@ -69,6 +76,9 @@ class Client:
         self._process = secrets.token_hex(8)
         """What the holders of all that is registered here begin with: to the registry we are one process."""
         self._holders = count(1)
+        seconds("cache_max_age", cache_max_age, 0.0, KEPT_MAX_AGE_MAX)
+        self._cache_max_age = cache_max_age
+        self._consumer = Consumer(name) if routes else None
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or Random()  # noqa: S311 - for balance and jitter
         self._shelf = _shelf(cache, self.urls)
@@ -90,7 +100,7 @@ class Client:
         elif fields:
             raise TypeError("give either options or their fields")
         channel = self._channels.get((service, options))
-        if channel is None:
+        if channel is None or channel.resolver.closed:
             channel = Channel(self.resolver(service), options, clock=self._clock, rng=self._rng)
             self._channels[service, options] = channel
         return channel
@@ -98,8 +108,15 @@ class Client:
     def resolver(self, service: str) -> Resolver:
         """The resolver of a service, the same one each time. Raises `Invalid`. Needs a running loop."""
         resolver = self._resolvers.get(service)
-        if resolver is None:
-            resolver = Resolver(service, self.source, shelf=self._shelf, clock=self._clock, rng=self._rng)
+        if resolver is None or resolver.closed:
+            resolver = Resolver(
+                service,
+                self.source,
+                shelf=self._shelf,
+                kept_max_age=self._cache_max_age,
+                clock=self._clock,
+                rng=self._rng,
+            )
             self._resolvers[service] = resolver
             resolver.start()
         return resolver
@@ -176,7 +193,9 @@ class Client:
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._source is None:
-            self._source = open_source(self.urls, actor=self._actor, clock=self._clock, rng=self._rng)
+            self._source = open_source(
+                self.urls, actor=self._actor, consumer=self._consumer, clock=self._clock, rng=self._rng
+            )
         return self._source
 
     @property
@@ -189,7 +208,7 @@ class Client:
         return self.source.api
 
     async def close(self) -> None:
-        """Deregister what is registered (without a drain), and let go of everything. Idempotent."""
+        """Deregister what is registered (without a drain), say good-bye, and let go of everything. Idempotent."""
         if self._closed:
             return
         await asyncio.gather(*(registrar.stop() for registrar in self._registrars))
@@ -197,8 +216,10 @@ class Client:
         if self._renewals is not None:
             await self._renewals.close()
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
-        await asyncio.gather(*(resolver.close() for resolver in self._resolvers.values()))
+        await asyncio.gather(*(resolver.close(goodbye=False) for resolver in self._resolvers.values()))
         if self._source is not None:
+            if self._resolvers:
+                await self._source.leave()
             await self._source.close()
 
     async def __aenter__(self) -> Self:

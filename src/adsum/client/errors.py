@@ -30,6 +30,14 @@ class Unacknowledged(AdsumError):
     """Consumers were told, and none of them says when it has heard."""
 
 
+class AnswerOverdue(AdsumError):
+    """A registry node took a request that waits, and did not answer when `wait` seconds were over."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(f"the registry has not answered within {wait:g} s, so it is not known who confirmed")
+        self.wait = wait
+
+
 class Unreachable(AdsumError):
     """One registry node could not be spoken with; others may."""
 

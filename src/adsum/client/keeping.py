@@ -9,6 +9,8 @@ from adsum.client.alarm import Alarm
 from adsum.client.shelf import Shelf, Shelved
 from adsum.ports import Clock
 
+FIRST: Final = 0.1
+"""Seconds from the first view to its write, so that a program that lives for a second leaves a fresh one behind."""
 COALESCE: Final = 1.0
 """Seconds from a change to its write; changes in between are written with it."""
 REFRESH: Final = 60.0
@@ -26,11 +28,12 @@ class Keeping:
         self._latest: Shelved | None = None
         self._due: float | None = None
         self._written_at = clock.now()
+        self._pause = FIRST
 
     def offer(self, shelved: Shelved, *, changed: bool) -> None:
         """Let this be the latest view from now on."""
         now = self._clock.now()
-        due = now + COALESCE if changed else self._written_at + REFRESH
+        due = now + self._pause if changed else self._written_at + REFRESH
         self._latest = shelved
         if self._due is None or due < self._due:
             self._due = due
@@ -49,7 +52,7 @@ class Keeping:
                 self._shelf.save(self._service, self._latest)
 
     async def _write(self) -> None:
-        latest, self._latest, self._due = self._latest, None, None
+        latest, self._latest, self._due, self._pause = self._latest, None, None, COALESCE
         if latest is not None:
             self._written_at = self._clock.now()
             await asyncio.to_thread(self._shelf.save, self._service, latest)

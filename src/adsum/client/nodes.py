@@ -1,8 +1,8 @@
-"""Which registry node is asked: one that works for as long as it works, then the next."""
+"""Which registry node is asked first: one that answers, then those that failed, last those that hang."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,27 +14,46 @@ from adsum.etcd import place as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
 """Where `adsum serve` listens unless told otherwise."""
+HUNG_FOR: Final = 30.0
+"""Seconds for which a node that hung is asked after all others; then it ranks like a node that failed."""
 
 
 class Nodes:
-    """The nodes of one registry, in an order of this client's own, so that clients spread over them."""
+    """The nodes of one registry, in an order of this client's own, so that clients spread over them.
+
+    `now` is always the monotonic instant of the call.
+    """
 
     def __init__(self, urls: Sequence[str], rng: Random) -> None:
         self._urls = rng.sample(list(urls), len(urls))
+        self._hung_until: dict[str, float] = {}
 
     @property
-    def current(self) -> str:
-        """The one to ask: it worked the last time, or the ones before it did not."""
-        return self._urls[0]
+    def urls(self) -> list[str]:
+        """Every node, in no particular order."""
+        return list(self._urls)
+
+    def order(self, now: float) -> list[str]:
+        """Every node once, in the order in which they are to be asked."""
+        return sorted(self._urls, key=lambda url: self._hung_until.get(url, now) > now)
+
+    def current(self, now: float) -> str:
+        """The node to ask first."""
+        return self.order(now)[0]
+
+    def answered(self, url: str) -> None:
+        """The node answered, so it does not hang."""
+        self._hung_until.pop(url, None)
 
     def failed(self, url: str) -> None:
-        """That one did not answer: it is asked last from now on. Nothing changes if it is not the current one."""
-        if url == self.current:
-            self._urls.append(self._urls.pop(0))
+        """The node refused or failed: it is asked after the others from now on."""
+        self._urls.remove(url)
+        self._urls.append(url)
 
-    def __iter__(self) -> Iterator[str]:
-        """Each once, the current one first."""
-        return iter(list(self._urls))
+    def hung(self, url: str, now: float) -> None:
+        """The node was silent for too long: it is asked last for `HUNG_FOR` seconds."""
+        self.failed(url)
+        self._hung_until[url] = now + HUNG_FOR
 
     def __len__(self) -> int:
         return len(self._urls)

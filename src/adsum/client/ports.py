@@ -47,6 +47,11 @@ class Source(Protocol):
     `RegistryRefused`).
     """
 
+    @property
+    def patience(self) -> float:
+        """Seconds without an answer after which a view kept on disk may be used, about half a second a node."""
+        ...
+
     def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         """Follow a service for ever, over connections that break. Close it with `aclose`.
 
@@ -69,6 +74,13 @@ class Source(Protocol):
 
     async def local_address(self) -> str:
         """The address of this host that faces the source."""
+        ...
+
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        """Say good-bye: nobody here calls these services (none: any service) any more, so drains need not wait for us.
+
+        Best effort, bounded in time, never raises.
+        """
         ...
 
     async def close(self) -> None:

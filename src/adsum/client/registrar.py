@@ -24,17 +24,16 @@ from adsum.client.standing import MOVES, Drained, Event, State
 from adsum.client.termination import Block, task_block
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.heartbeats import DRAIN_WAIT as DRAIN_WAIT
 from adsum.core.model import Instance, Registration
 from adsum.core.takeover import Takeover
 from adsum.ports import Clock
-from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody
+from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody, Written
 
 START_WAIT: Final = 2.0
 """Seconds that `start` waits for the first registration; then it goes on in the background."""
-DRAIN_WAIT: Final = 5.0
-"""Seconds that a drain waits at most for consumers to stop calling."""
-ANSWER_LATE: Final = 5.0
-"""Seconds by which the registry may answer a drain later than that; then the drain ends unconfirmed."""
+ANSWER_LATE: Final = 1.0
+"""Seconds by which the registry may answer a drain later than it was to wait; then the drain ends unconfirmed."""
 STOP_WAIT: Final = 3.0
 """Seconds that deregistering may take; then the instance leaves by expiry."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
@@ -167,10 +166,10 @@ class Registrar:
         except LeaseLost as error:
             drained = Drained(done=True, why=str(error))
         except TimeoutError:
-            drained = Drained(done=False, why="no registry answered in time")
+            drained = Drained(done=False, why="the registry has not answered in time")
         except AdsumError as error:
             drained = Drained(done=False, why=str(error))
-        _log.info("%s: draining: %s", self._name, drained.why or "no consumer calls any more")
+        _log.info("%s: draining: %s", self._name, drained)
         return drained
 
     async def stop(self, reason: str = "") -> None:
@@ -339,17 +338,17 @@ class Registrar:
 
     async def _override(self, wait: float) -> Drained:
         try:
-            unaware = await self._declare(wait)
+            written = await self._declare(wait)
         except UnknownInstance:
             # The registry lost its state, and consumers still show what it knew before: they must hear that we drain.
             registration = await self._addressed()
             await self._source.register(self.service, self.id, RegistrationBody.of(registration, Takeover.NEVER))
-            unaware = await self._declare(wait)
-        if unaware:
-            return Drained(False, unaware, f"{unaware} consumers had not acknowledged it in time")
-        return Drained(done=wait > 0, why="" if wait > 0 else "nobody was waited for")
+            written = await self._declare(wait)
+        if wait <= 0:
+            return Drained(done=False, why="nobody was waited for")
+        return Drained.of(written)
 
-    async def _declare(self, wait: float) -> int:
-        """Be listed as draining; how many consumers had not heard after `wait` seconds."""
+    async def _declare(self, wait: float) -> Written:
+        """Be listed as draining; the answer names the consumers that had not heard after `wait` seconds."""
         body = OverrideBody("draining", self._draining or "", holder=self._registration.holder, wait=wait)
-        return (await self._source.override(self.service, self.id, body)).unaware
+        return await self._source.override(self.service, self.id, body)

@@ -9,11 +9,12 @@ from contextlib import aclosing
 from random import Random
 from typing import Final
 
-from adsum.client.fold import Fold, Gap, Taken
+from adsum.client.durations import spoken
+from adsum.client.fold import SETTLING, Fold, Gap, Taken
 from adsum.client.keeping import Keeping
 from adsum.client.ports import Group, Lost, Position, Source
 from adsum.client.shelf import Shelf, Shelved
-from adsum.client.view import Origin, View
+from adsum.client.view import KEPT_MAX_AGE, Origin, View
 from adsum.core.backoff import Backoff
 from adsum.core.rules import service_name
 from adsum.ports import Clock
@@ -25,6 +26,8 @@ LONGEST_PACE: Final = 1.0
 """Seconds of that pause at most."""
 FIRST_REST, LONGEST_REST = 0.5, 10.0
 """Bounds of the pause after an error that nobody foresaw; then the watch begins anew."""
+HELD_UP: Final = 0.5
+"""Seconds by which a sleep ends too late that show that this program was held up, and not the registry."""
 
 Follower = Callable[[View], None]
 
@@ -34,8 +37,19 @@ _log = logging.getLogger(__name__)
 class Resolver:
     """Follows one service from `start` to `close`. Made by `Client.resolver`."""
 
-    def __init__(self, service: str, source: Source, *, shelf: Shelf | None, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self,
+        service: str,
+        source: Source,
+        *,
+        shelf: Shelf | None,
+        kept_max_age: float = KEPT_MAX_AGE,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        """`kept_max_age`: seconds; a kept view that is older is used with a word in each error. Raises `Invalid`."""
         service_name("service", service)
+        self._kept_max_age = kept_max_age
         self.service = service
         self.connected = False
         """Whether the registry tells us of changes now."""
@@ -53,13 +67,26 @@ class Resolver:
         self._next_at = clock.now()
         self._keeping = Keeping(service, shelf, clock) if shelf is not None else None
         self._view = View(service)
-        if shelf is not None:
-            self._begin_with(shelf.load(service))
+        self._kept = shelf.load(service) if shelf is not None else None
+        """A view of earlier, which is shown only if no registry answers."""
+        self._kept_at: float | None = None
+        """When that was fresh, on the wall clock; None once the registry answered or was lost."""
+        if self._kept is not None:
+            self._fold, self._kept_at = Fold(self._kept.position, self._kept.endpoints), self._kept.fresh_at
 
     @property
     def view(self) -> View:
         """The latest view; its age goes on while the registry is out of reach."""
         return self._view
+
+    @property
+    def caveat(self) -> str:
+        """A clause for errors if the view is from the disk and older than it may be; else ""."""
+        view = self._view
+        if view.source is not Origin.DISK or view.age() <= self._kept_max_age:
+            return ""
+        age, bound = spoken(view.age()), spoken(self._kept_max_age)
+        return f"the view was kept on this host {age} ago, which is past the bound of {bound} (cache_max_age)"
 
     def start(self) -> None:
         """Begin to follow; idempotent."""
@@ -68,15 +95,41 @@ class Resolver:
         self._tasks.append(asyncio.create_task(self._run(), name=f"adsum-resolve-{self.service}"))
         if self._keeping is not None:
             self._tasks.append(asyncio.create_task(self._keeping.run(), name=f"adsum-keep-{self.service}"))
+        if self._kept is not None:
+            self._tasks.append(asyncio.create_task(self._wait_for_answer(), name=f"adsum-kept-{self.service}"))
 
-    async def close(self) -> None:
-        """Follow no more: watchers end, the view stays as it is. Idempotent."""
-        self._closed, self.connected = True, False
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def fall_back(self) -> None:
+        """Show the view that was kept on disk, since no registry answers. Nothing happens if there is none."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        now, age = self._clock.now(), max(0.0, self._clock.wall() - kept.fresh_at)
+        self._view = View(self.service, self._fold.endpoints, *kept.position, Origin.DISK, now - age, self._clock.now)
+        _log.warning(
+            "%s: using the view that was kept on this host %s ago, since no registry tells a newer one: %s%s",
+            self.service,
+            spoken(age),
+            self.trouble,
+            f"; {self.caveat}" if self.caveat else "",
+        )
+        self._publish()
+
+    async def close(self, *, goodbye: bool = True) -> None:
+        """Follow no more: watchers end, the view stays as it is, and the registry learns that drains of this service
+        need not wait for us (not without `goodbye`: then the caller says so). Idempotent.
+        """
+        followed, self._closed, self.connected = bool(self._tasks) and not self._closed, True, False
         tasks = [*self._tasks, *([self._settling] if self._settling else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._wake()
+        if followed and goodbye:
+            await self._source.leave([self.service])
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Call `follower` with the view there is, and at once with each new one; returns how to stop that."""
@@ -101,6 +154,14 @@ class Resolver:
             self._watchers.discard(woken)
 
     async def _run(self) -> None:
+        try:
+            await self._follow()
+        except asyncio.CancelledError:
+            if not self._closed:  # The loop ends, and the client was not closed.
+                await self._source.leave([self.service])
+            raise
+
+    async def _follow(self) -> None:
         backoff = Backoff(FIRST_REST, LONGEST_REST)
         while True:
             try:
@@ -128,14 +189,29 @@ class Resolver:
             await self._clock.sleep(pause)
 
     def _take(self, group: Group) -> None:
+        if self._is_outlived_by(group):
+            self._fold = Fold()
         taken = self._fold.take(group, self._clock.now())
         if not self.connected:
             _log.info("%s: following at revision %d of epoch %s", self.service, *reversed(group.position))
         self.connected, self.trouble = True, ""
         if taken is Taken.BEHIND:
             self.trouble = f"the registry node is behind, at revision {group.position.revision}"
+            self.fall_back()
             return
+        self._kept = None
         self._show(taken is Taken.CHANGED, self._clock.now() - group.age)
+
+    def _is_outlived_by(self, group: Group) -> bool:
+        """Whether what is known was kept on disk in another epoch, so long ago that its instances are not on their way.
+
+        Not if the registry was lost meanwhile: it may have come back empty just now.
+        """
+        kept_at, self._kept_at = self._kept_at, None
+        position = self._fold.position
+        if kept_at is None or position is None or position.epoch == group.position.epoch:
+            return False
+        return self._clock.wall() - kept_at > SETTLING
 
     def _show(self, changed: bool, fresh_at: float) -> None:
         before, position = self._view, self._fold.position
@@ -190,16 +266,17 @@ class Resolver:
     def _lost(self, why: str) -> None:
         if self.connected or not self.trouble:
             _log.warning("%s: the view ages from now on: %s", self.service, why)
-        self.connected, self.trouble = False, why
+        self.connected, self.trouble, self._kept_at = False, why, None
+        self.fall_back()
 
-    def _begin_with(self, shelved: Shelved | None) -> None:
-        if shelved is None:
-            return
-        self._fold = Fold(shelved.position, shelved.endpoints)
-        now, age = self._clock.now(), max(0.0, self._clock.wall() - shelved.fresh_at)
-        self._view = View(
-            self.service, self._fold.endpoints, *shelved.position, Origin.DISK, now - age, self._clock.now
-        )
+    async def _wait_for_answer(self) -> None:
+        """Show the kept view if the source is silent for as long as it may be."""
+        while self._kept is not None:
+            due = self._clock.now() + self._source.patience
+            await self._clock.sleep(self._source.patience)
+            if self._clock.now() - due <= HELD_UP:  # Else this program was held up, and no answer could be read.
+                self.trouble = self.trouble or f"no answer within {self._source.patience:g} s"
+                self.fall_back()
 
     def _shelved(self, position: Position) -> Shelved:
         return Shelved(position, self._view.endpoints, self._clock.wall() - self._view.age())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+
+from adsum.wire import ConsumerView, Written
+
+NAMED_MAX: Final = 10
+"""Consumers that a sentence names; it only counts the others."""
 
 
 class State(StrEnum):
@@ -53,10 +58,47 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
 class Drained:
     """How a drain ended. `done`: no cooperating consumer starts a new call; otherwise `why` not, in a clause.
 
-    That speaks of the consumers that the registry is connected with: one that lost it goes on by its last view.
-    `unaware` counts cooperating consumers that had not said in time that they route around us.
+    `unaware` counts the cooperating consumers that had not confirmed in time, and `waiting` names some of them. `lost`
+    names some of the consumers that were not waited for, since they had been silent for too long; `lost_count` counts
+    them. They may still call, by the last view that they have.
     """
 
     done: bool
     unaware: int = 0
     why: str = ""
+    waiting: tuple[ConsumerView, ...] = ()
+    lost: tuple[ConsumerView, ...] = ()
+    lost_count: int = 0
+
+    @classmethod
+    def of(cls, written: Written) -> Drained:
+        """What the answer to a drain that was waited for means."""
+        waiting, lost = tuple(written.waiting), tuple(written.lost)
+        why = ""
+        if written.unaware:
+            consumers = "1 consumer has" if written.unaware == 1 else f"{written.unaware} consumers have"
+            why = f"{consumers} not confirmed in time{_named(waiting, written.unaware)}"
+        return cls(not written.unaware, written.unaware, why, waiting, lost, max(written.lost_count, len(lost)))
+
+    def __str__(self) -> str:
+        """A clause for a log, which names who has not confirmed and who was lost."""
+        clause = self.why or "no cooperating consumer calls any more"
+        if not self.lost_count:
+            return clause
+        consumers = "1 lost consumer was" if self.lost_count == 1 else f"{self.lost_count} lost consumers were"
+        return f"{clause}; {consumers} not waited for{_named(self.lost, self.lost_count)}"
+
+
+def _named(consumers: Sequence[ConsumerView], count: int) -> str:
+    """`: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" if nobody is named."""
+    if not consumers:
+        return ""
+    names = [_name(consumer) for consumer in consumers[:NAMED_MAX]]
+    more = [f"and {count - len(names)} more"] if count > len(names) else []
+    return f": {', '.join([*names, *more])}"
+
+
+def _name(consumer: ConsumerView) -> str:
+    name = consumer.name or consumer.id or "a consumer without a name"
+    at = f" at {consumer.address}" if consumer.address else ""
+    return f"{name}{at} ({consumer.why})" if consumer.why else f"{name}{at}"

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
+from typing import Final
 
 from adsum.core.model import Endpoint
+
+KEPT_MAX_AGE: Final = 3600.0
+"""Seconds; a kept view that is older is still used while no registry answers, and each error says so."""
+KEPT_MAX_AGE_MAX: Final = 315_360_000.0
+"""Seconds, ten years; a longer bound is refused as a slip."""
 
 
 class Origin(StrEnum):

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from adsum.client.client import Client
 from adsum.client.registrar import Registrar
 from adsum.core.errors import AdsumError
 from adsum.core.model import Registration
-
-LATE: Final = 0.5
-"""Seconds by which the answer to a drain may be later than asked for; then the program is stopped all the same."""
 
 
 def registrar_of(
@@ -67,13 +63,8 @@ class Listing:
 
     async def drain(self, reason: str) -> None:
         """Return when nobody calls it any more, at latest after the drain's time."""
-        if self._drain_wait <= 0 or not await self._registrar.listed(self._drain_wait):
-            return
-        try:
-            async with asyncio.timeout(self._drain_wait + LATE):
-                await self._registrar.drain(self._drain_wait, reason)  # It logs how that ended.
-        except TimeoutError:
-            self._say("the registry did not confirm the drain in time")
+        if self._drain_wait > 0 and await self._registrar.listed(self._drain_wait):
+            await self._registrar.drain(self._drain_wait, reason)  # It logs how that ended, and by whom it was held up.
 
     async def end(self, reason: str) -> None:
         """Take it out, with the reason."""

@@ -8,6 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, cast
 
+from adsum.client.consumer import Consumer
 from adsum.client.ports import Source
 from adsum.ports import Clock
 
@@ -19,10 +20,15 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "https": "adsum.client.sources.registry:RegistrySource",
     }
 )
-"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, clock, rng)."""
+"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, consumer, clock, rng)."""
 
 
-def open_source(urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> Source:
-    """The source at `urls`, as `adsum.client.nodes.parse_urls` returns them: all of one kind."""
+def open_source(urls: Sequence[str], *, actor: str, consumer: Consumer | None, clock: Clock, rng: Random) -> Source:
+    """The source at `urls`, as `adsum.client.nodes.parse_urls` returns them: all of one kind.
+
+    Without a `consumer` it looks on.
+    """
     module, _, maker = SOURCES[urls[0].partition(":")[0]].partition(":")
-    return cast("Source", getattr(import_module(module), maker)(urls, actor=actor, clock=clock, rng=rng))
+    return cast(
+        "Source", getattr(import_module(module), maker)(urls, actor=actor, consumer=consumer, clock=clock, rng=rng)
+    )

@@ -19,7 +19,9 @@ import msgspec
 from adsum import wire
 from adsum.client.address import LOOPBACK, facing
 from adsum.client.answering import answers
+from adsum.client.consumer import Consumer
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
+from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.transport import Params, Reply, Transport
 from adsum.consul import services
@@ -57,7 +59,17 @@ class _Self(msgspec.Struct, frozen=True, rename="pascal"):
 class ConsulSource:
     """Implements `ports.Source`."""
 
-    def __init__(self, urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> None:  # noqa: ARG002
+    patience = SILENCE
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        actor: str,  # noqa: ARG002
+        consumer: Consumer | None = None,  # noqa: ARG002
+        clock: Clock,
+        rng: Random,
+    ) -> None:
         """Nobody is recorded as the author of a service."""
         if len(urls) != 1:
             raise Invalid("url", "must be one agent: consul://127.0.0.1:8500")
@@ -227,6 +239,9 @@ class ConsulSource:
         if reply.status != 200:
             return LOOPBACK
         return str(_decoded(reply, _Self).member.get("Addr") or LOOPBACK)
+
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        """Nobody here waits for consumers."""
 
     async def close(self) -> None:
         await self._transport.close()

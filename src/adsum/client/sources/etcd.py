@@ -19,7 +19,9 @@ from typing import Final, Literal
 from adsum import wire
 from adsum.client.address import facing
 from adsum.client.answering import answers
+from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
+from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
@@ -71,11 +73,20 @@ class _Listed:
 class EtcdSource:
     """Implements `ports.Source`."""
 
-    def __init__(self, urls: Sequence[str], *, actor: str, clock: Clock, rng: Random) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        actor: str,  # noqa: ARG002
+        consumer: Consumer | None = None,  # noqa: ARG002
+        clock: Clock,
+        rng: Random,
+    ) -> None:
         """Nobody is recorded as the author of a key."""
         if len(urls) != 1:
             raise Invalid("url", "must be one address that names every member: etcd://h1:2379,h2:2379")
         self._place = Place.parse(urls[0])
+        self.patience = SILENCE * len(self._place.hosts)
         self._etcd = Etcd(self._place, rng)
         self._clock = clock
         self._rng = rng
@@ -301,6 +312,9 @@ class EtcdSource:
             return facing(found[0][4])
         except (OSError, TimeoutError) as error:
             raise RegistryUnavailable(f"there is no way to {host}: {error}") from None
+
+    async def leave(self, services: Sequence[str] = ()) -> None:
+        """Nobody here waits for consumers."""
 
     async def close(self) -> None:
         await self._etcd.close()

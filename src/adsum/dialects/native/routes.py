@@ -206,7 +206,9 @@ ROUTES: Final = (
         (
             Parameter("service", wire.Name, "A service to watch; may be repeated; all, if none is given", many=True),
             Parameter("since", Position, "EPOCH:REVISION to resume from; the header Last-Event-ID outranks it"),
-            Parameter("acks", bool, "A cooperating consumer: it says what it has applied"),
+            Parameter("acks", bool, "A cooperating consumer: it says what it has applied, and drains wait for it"),
+            Parameter("consumer", wire.Id, "Its id, the same over all its connections and for its whole life"),
+            Parameter("name", wire.Text, "Its name, for people"),
         ),
         text="Server-Sent Events: open, then groups of service and change, each ended by synced; see the guide.",
     ),
