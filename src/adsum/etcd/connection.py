@@ -46,6 +46,10 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
 )
+_DESCENDING: Final = 2
+"""`RangeRequest.SortOrder`"""
+_MODIFIED: Final = 3
+"""`RangeRequest.SortTarget.MOD`"""
 _Metadata = tuple[tuple[str, str], ...]
 
 
@@ -75,15 +79,19 @@ class Etcd:
         limit: int = 0,
         keys_only: bool = False,
         backwards: bool = False,
+        latest: bool = False,
     ) -> Ranged:
-        """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first."""
+        """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first, or those
+        that were changed last first.
+        """
         fields = {
             "key": key,
             "range_end": end or b"",
             "revision": revision,
             "limit": limit,
             "keys_only": keys_only,
-            "sort_order": 2 if backwards else 0,
+            "sort_order": _DESCENDING if backwards or latest else 0,
+            "sort_target": _MODIFIED if latest else 0,
         }
         answer = await self._call("KV/Range", fields)
         return Ranged(

@@ -39,8 +39,14 @@ class Session:
         self._until = 0.0
         self.lease = 0
         """The lease that is held or was held last; 0: there was none yet."""
-        self.trouble = ""
+        self._failure = ""
+        """Why the latest attempt failed; "" if it did not."""
+        self._complained = False
+
+    @property
+    def trouble(self) -> str:
         """Why no lease is held; "" while one is."""
+        return "" if self.held else self._failure
 
     @property
     def held(self) -> bool:
@@ -118,12 +124,13 @@ class Session:
     def _end(self) -> None:
         self._until = min(self._until, self._clock.now())
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, failure: str) -> None:
         """Tell the operator when there is no session any more, and when there is one again."""
-        if trouble and self.held:
+        self._failure = failure
+        if failure and self.held:
             return  # The next sign of life may come in time.
-        if trouble and not self.trouble:
-            _log.error("there is no session with etcd: %s", trouble)
-        elif self.trouble and not trouble:
+        if failure and not self._complained:
+            _log.error("there is no session with etcd: %s", failure)
+        elif self._complained and not failure:
             _log.warning("there is a session with etcd again")
-        self.trouble = trouble
+        self._complained = bool(failure)

@@ -17,7 +17,7 @@ from adsum.core.changes import Batch
 from adsum.core.errors import StoreRefused
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError
-from adsum.etcd.values import Put, Unchanged
+from adsum.etcd.values import Put, Unchanged, end_of
 from adsum.etcd.watch import Broken, Fresh, Gone, Seen, watch
 from adsum.ports import Clock
 from adsum.stores.etcd.layout import Head, Layout
@@ -56,6 +56,8 @@ class Following:
         self._parts_since = 0.0
         self._fresh_at: float | None = None
         self._doubtful = False
+        self._since = 1
+        """The revision from which on nothing was told yet."""
         self.standing: Standing | None = None
         """How far the catalog is; None before it was read."""
         self.trouble = ""
@@ -77,7 +79,8 @@ class Following:
 
     async def begin(self) -> None:
         """Read where the catalog is; it is founded if there is none. Raises `EtcdError` and `StoreRefused`."""
-        self._settle(await self._founded())
+        standing, self._since = await self._founded()
+        self._settle(standing)
         self._fresh_at = self._clock.now()
 
     def wrote(self, standing: Standing) -> None:
@@ -100,29 +103,37 @@ class Following:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def _founded(self) -> Standing:
-        """Where the catalog is now. Of several nodes that found it at once, one succeeds."""
+    async def _founded(self) -> tuple[Standing, int]:
+        """Where the catalog is now, and the revision to watch from: the one after that of etcd, which may have moved
+        on, and compacted what was before, since the catalog changed. Of several nodes that found it at once, one
+        succeeds.
+        """
+        catalog = self._layout.catalog
         while True:
+            latest = await self._etcd.range(catalog, end_of(catalog), limit=1, keys_only=True, latest=True)
+            at = latest.header.revision
             found = await self._etcd.get(self._layout.head)
+            if found is not None and found.revision <= at:
+                return Standing(latest.found[0].revision, found.revision, head(found)), at + 1
             if found is not None:
-                return Standing(found.revision, found.revision, head(found))
+                continue  # It was written meanwhile.
             said = Head(secrets.token_hex(16), secrets.token_hex(8))
             put = Put(self._layout.head, msgspec.json.encode(said))
             await self._etcd.commit([Unchanged(self._layout.head, 0)], [put])
 
     async def _run(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        since = self.standing.revision + 1 if self.standing is not None else 1
         while True:
             try:
-                async with aclosing(watch(self._etcd, self._layout.catalog, since, self._clock, self._rng)) as told:
+                catalog = self._layout.catalog
+                async with aclosing(watch(self._etcd, catalog, self._since, self._clock, self._rng)) as told:
                     async for each in told:
                         if isinstance(each, Gone) or not await self._take(each):
                             break
                         if isinstance(each, Seen):
-                            since = each.revision + 1  # From there, if taking the next one fails.
+                            self._since = each.revision + 1  # From there, if taking the next one fails.
                         backoff.reset()
-                since = await self._anew()
+                await self._anew()
             except (EtcdError, StoreRefused) as error:
                 self._note(str(error))
             except Exception as error:
@@ -205,25 +216,24 @@ class Following:
             raise
         return bool(found) and head(found[0]).batch == known.said.batch
 
-    async def _anew(self) -> int:
+    async def _anew(self) -> None:
         """What we knew can't be followed on: have everything shown anew, in a new epoch if it is another history.
 
-        Returns the revision to watch from. Raises `EtcdError`.
+        Raises `EtcdError`.
         """
         known = self.standing
         same = known is not None and await self._is_the_same_history()
-        standing = await self._founded()
+        standing, self._since = await self._founded()
         if not same and known is not None and standing.said.epoch == known.said.epoch:
-            standing = await self._new_epoch(standing)
+            standing, self._since = await self._new_epoch(standing)
         _log.warning(
             "the catalog in etcd is read anew%s", "" if same else ", as another history: it was not as we left it"
         )
         self._parts.clear()
         self._settle(standing)
         self._start_over()
-        return standing.revision + 1
 
-    async def _new_epoch(self, standing: Standing) -> Standing:
+    async def _new_epoch(self, standing: Standing) -> tuple[Standing, int]:
         """Revisions of before must not be compared with those of now. Whoever notices first says so to all."""
         said = Head(secrets.token_hex(16), secrets.token_hex(8))
         put = Put(self._layout.head, msgspec.json.encode(said))
