@@ -15,10 +15,12 @@ import pytest
 
 from adsum.config import ServeConfig
 from adsum.core.errors import Invalid
+from adsum.dialects.etcd_naming import TTL
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.place import Place
 from adsum.etcd.values import Delete, Operation, Put
 from tests.etcds import Etcd
+from tests.fake_etcd import FakeEtcd
 from tests.running import RunningDaemon
 
 
@@ -46,7 +48,7 @@ def commit(etcd: Etcd, *operations: Operation) -> None:
     asyncio.run(work())
 
 
-def kept(etcd: Etcd, prefix: str) -> dict[str, Any]:
+def kept(etcd: Etcd | FakeEtcd, prefix: str) -> dict[str, Any]:
     """Every key below a prefix, with what its value says."""
 
     async def work() -> dict[str, Any]:
@@ -173,6 +175,31 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
     daemon = serve("/svc/", store)  # What changed while it was away is made good.
     try:
         until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.5:80"})
+    finally:
+        daemon.stop()
+
+
+def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: Etcd | FakeEtcd) -> None:
+    etcd = each_etcd
+    daemon = serve(etcd.url)
+    try:
+        url = f"{daemon.url}/api/v1/services/orders/instances"
+        httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80}).raise_for_status()
+        until(lambda: kept(etcd, "orders/"))
+        etcd.kill()
+        etcd.save()
+        etcd.start()
+        etcd.wait()
+        httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80}).raise_for_status()
+        until(lambda: len(kept(etcd, "orders/")) == 2)
+        for lose in (etcd.restore, etcd.wipe):
+            etcd.kill()
+            lose()
+            etcd.start()
+            etcd.wait()
+            lost = time.monotonic()
+            until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
+            assert time.monotonic() - lost < TTL / 6, "before its session would have been renewed"
     finally:
         daemon.stop()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing
 from dataclasses import replace
 from random import Random
@@ -224,6 +224,8 @@ class EtcdNaming:
         self._complaints &= {each.key for each in found.found}
         for kept in found.found:
             self._take(kept.key, kept)
+        self._forget_what_etcd_lost(found.found)
+        self._session.verify()
         self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
         if not self._known:
             # What was listed before a restart may have gone meanwhile.
@@ -237,6 +239,16 @@ class EtcdNaming:
                 if not isinstance(each, Fresh):
                     for event in each.events:
                         self._take(event.key, event.now)
+
+    def _forget_what_etcd_lost(self, found: Sequence[KeyValue]) -> None:
+        """Have services published anew whose keys are not in etcd as we left them: it may have been wiped or restored
+        from a backup.
+        """
+        there = {each.key: each.value for each in found}
+        for service, published in list(self._published.items()):
+            if any(there.get(key) != value for key, value in published.items()):
+                del self._published[service]
+                self._dirty.add(service)
 
     def _take(self, key: bytes, now: KeyValue | None) -> None:
         if not self._prefix and key.startswith(b"/"):

@@ -42,6 +42,7 @@ class Session:
         self._failure = ""
         """Why the latest attempt failed; "" if it did not."""
         self._complained = False
+        self._doubt = asyncio.Event()
 
     @property
     def trouble(self) -> str:
@@ -56,6 +57,10 @@ class Session:
     def missed(self) -> float:
         """Seconds for which no lease was certainly ours; 0.0 while one is."""
         return max(0.0, self._clock.now() - self._until)
+
+    def verify(self) -> None:
+        """Have etcd say at once whether it still knows the lease: it may have lost everything."""
+        self._doubt.set()
 
     def start(self) -> None:
         self._until = self._clock.now()
@@ -119,7 +124,17 @@ class Session:
                 self._until = asked + self._ttl
                 self._note("")
                 backoff.reset()
-                await self._clock.sleep(self._ttl / 3)
+                await self._rest(self._ttl / 3)
+
+    async def _rest(self, length: float) -> None:
+        """Sleep for so many seconds, or until the lease is to be verified."""
+        waiting = [asyncio.ensure_future(self._clock.sleep(length)), asyncio.ensure_future(self._doubt.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+            self._doubt.clear()
 
     def _end(self) -> None:
         self._until = min(self._until, self._clock.now())
