@@ -15,6 +15,7 @@ import pytest
 
 from adsum.config import ServeConfig
 from adsum.core.errors import Invalid
+from adsum.core.model import MAX_METADATA
 from adsum.dialects.etcd_naming import TTL
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.place import Place
@@ -179,6 +180,17 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
         daemon.stop()
 
 
+def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: Etcd | FakeEtcd) -> None:
+    daemon = serve(each_etcd.url)
+    try:
+        each_etcd.put(b"orders/10.0.0.1:80", b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"version":"v2","weight":3}}')
+        until(lambda: listed(daemon, "orders"))
+        metadata = listed(daemon, "orders")["10.0.0.1:80"]["metadata"]
+        assert metadata == {"version": "v2", "weight": "3", "origin": "etcd-naming"}
+    finally:
+        daemon.stop()
+
+
 def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: Etcd | FakeEtcd) -> None:
     etcd = each_etcd
     daemon = serve(etcd.url)
@@ -223,12 +235,14 @@ def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
 
 def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc")
+    full = {"Addr": "10.0.0.9:80", "Adsum": {"metadata": {f"k{number}": "" for number in range(MAX_METADATA)}}}
     try:
         for _ in range(2):
             commit(
                 etcd,
                 Put(b"/svc/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}'),
                 Put(b"/svc/Not A Name/x", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/orders/full", json.dumps(full).encode()),
                 Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
                 Put(b"/svc/orders/nowhere", b'{"Addr":"nowhere"}'),
                 Put(b"/svcorders/10.0.0.1:80", b"of somebody else"),
@@ -242,6 +256,7 @@ def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFi
         assert [each.partition(" in etcd is not listed: ")[0] for each in told] == [
             "'/svc/10.0.0.1:80'",
             "'/svc/Not A Name/x'",
+            "'/svc/orders/full'",
             "'/svc/orders/meta'",
             "'/svc/orders/nowhere'",
         ]

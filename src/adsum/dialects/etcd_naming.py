@@ -195,7 +195,7 @@ class EtcdNaming:
         writes = []
         for id, instance in wanted.items():
             listing = service.listings.get(id)
-            registration = Registration(_marked(instance), None, holder=HOLDER)
+            registration = Registration(instance, None, holder=HOLDER)
             if listing is None or (_is_foreign(listing) and listing.registration != registration):
                 writes.append(decisions.register(registration, caller))
         for id, listing in service.listings.items():
@@ -269,7 +269,7 @@ class EtcdNaming:
         if instance is None:
             raise Invalid("value", 'must be {"Addr":"HOST:PORT"}')
         self._admit(instance.address)
-        return service, instance
+        return service, _marked(instance)
 
     def _complain(self, key: bytes, error: Invalid) -> None:
         if key not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
@@ -290,4 +290,5 @@ def _is_foreign(listing: Listing) -> bool:
 
 
 def _marked(instance: Instance) -> Instance:
+    """The instance with its origin. Raises `Invalid` if it has as much metadata as it may have already."""
     return replace(instance, metadata=frozen({**instance.metadata, ORIGIN: HOLDER}))
