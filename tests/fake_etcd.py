@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -81,6 +82,8 @@ class FakeEtcd:
         self.state = State()
         self.lag = 0
         """How many revisions watches are behind, as those of a member that is behind the others."""
+        self.delay = 0.0
+        """Seconds that it takes to answer a call."""
         self._saved = State()
         self._lock = threading.RLock()
         self._going = threading.Event()
@@ -175,6 +178,7 @@ class FakeEtcd:
 
     def _locked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            time.sleep(self.delay)
             self._going.wait()
             with self._lock:
                 return call(request, context)

@@ -10,8 +10,10 @@ from random import Random
 import pytest
 
 from adsum.clock import SystemClock
+from adsum.etcd import connection as connection_of
 from adsum.etcd import watch
 from adsum.etcd.connection import Etcd as Connection
+from adsum.etcd.errors import Unreachable
 from adsum.etcd.place import Place
 from adsum.etcd.watch import Broken, Fresh, Gone, Seen, Told
 from tests.fake_etcd import FakeEtcd
@@ -100,3 +102,67 @@ async def test_a_member_that_lags_is_not_fresh_and_not_taken_for_a_wiped_etcd(et
         assert "revision 4, behind 5" in behind.why
         etcd.lag = 0
         assert isinstance(await anext(told), Fresh)
+
+
+@pytest.fixture
+def hung(etcd: FakeEtcd) -> Iterator[FakeEtcd]:
+    """Another member of the same cluster, which answers nothing."""
+    with FakeEtcd() as member:
+        member.state = etcd.state
+        member.pause()
+        yield member
+
+
+@asynccontextmanager
+async def asking_first(hung: FakeEtcd, other: FakeEtcd) -> AsyncIterator[Connection]:
+    connection = Connection(Place.parse(f"etcd://{hung.place},{other.place}"), Random())
+    if connection.host != hung.place:
+        connection.failed(connection.host)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+SOON = 2.5
+"""Seconds; a member that hangs costs one, and the machine may be busy."""
+
+
+async def test_a_member_that_hangs_costs_a_read_about_a_second_once(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(hung, etcd) as connection:
+        async with asyncio.timeout(connection_of.FIRST_TRY + SOON):
+            assert await connection.get(b"p/key") is not None
+        assert connection.host == etcd.place, "it is asked last from now on"
+
+
+async def test_a_member_that_hangs_costs_a_watch_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(hung, etcd) as connection, aclosing(_told(connection)) as told:
+        async with asyncio.timeout(watch.SHORT_SILENCE + SOON):
+            assert isinstance(await anext(told), Broken)
+            assert isinstance(await anext(told), Fresh)
+
+
+async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(etcd, hung) as connection:
+        lease = await connection.grant(5)
+        connection.failed(etcd.place)
+        assert connection.host == hung.place
+        async with asyncio.timeout(connection_of.WRITE_TRY + SOON):
+            with pytest.raises(Unreachable):
+                await connection.keep_alive(lease)
+            await connection.keep_alive(lease)
+
+
+async def test_members_that_are_all_slow_are_given_more_time(
+    hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_of, "FIRST_TRY", 0.01)
+    for member in (hung, etcd):
+        member.go_on()
+        member.delay = 0.15
+    async with asking_first(hung, etcd) as connection:
+        assert await connection.get(b"p/key") is not None
+
+
+def _told(connection: Connection) -> AsyncGenerator[Told, None]:
+    return watch.watch(connection, b"p/", 5, SystemClock(), Random())

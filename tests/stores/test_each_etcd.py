@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from adsum.etcd import watch
+from adsum.etcd import connection, watch
 from adsum.stores.etcd import EtcdStore
 from tests.cutting import Wire
 from tests.etcds import Etcd
@@ -173,6 +173,19 @@ async def test_an_etcd_that_was_restored_and_moved_on_past_what_was_known_begins
             each_etcd.put(b"/elsewhere", b"%d" % number)
         await until(lambda: follower.snapshot.epoch != before.epoch)
         assert ids(follower) == {"o1"}
+
+
+async def test_a_member_that_hangs_costs_a_write_about_a_second() -> None:
+    with FakeEtcd() as one, FakeEtcd() as other:
+        other.state = one.state
+        async with followed(f"{one.url},{other.place}") as (store, follower):
+            await written(store, follower, "o1")
+            asked = store.__dict__["_etcd"].host
+            (one if one.place == asked else other).pause()
+            async with asyncio.timeout(connection.WRITE_TRY + 2.5):  # The machine may be busy.
+                await store.commit([change("o2")], follower.snapshot.revision)
+            await until(lambda: ids(follower) == {"o1", "o2"})
+            await well(store)
 
 
 @pytest.mark.parametrize("each_etcd", ["fake"], indirect=True)
