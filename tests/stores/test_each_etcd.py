@@ -105,8 +105,8 @@ async def test_a_catalog_that_is_older_than_what_etcd_keeps_is_followed_on(each_
         await until(lambda: troubled(store))
         each_etcd.start()
         each_etcd.wait()
-        for number in range(3):
-            each_etcd.put(b"/elsewhere", b"%d" % number)
+        for key in (b"/elsewhere", b"/adsum/catalog/not-ours", b"/elsewhere"):
+            each_etcd.put(key, b"")
         each_etcd.compact(before.revision + 3)
         await well(store)
         await written(store, follower, "o2")

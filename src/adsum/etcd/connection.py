@@ -51,10 +51,6 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
 )
-_DESCENDING: Final = 2
-"""`RangeRequest.SortOrder`"""
-_MODIFIED: Final = 3
-"""`RangeRequest.SortTarget.MOD`"""
 _Metadata = tuple[tuple[str, str], ...]
 
 
@@ -89,33 +85,30 @@ class Etcd:
         limit: int = 0,
         keys_only: bool = False,
         backwards: bool = False,
-        latest: bool = False,
     ) -> Ranged:
-        """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first, or those
-        that were changed last first.
-        """
+        """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first."""
         fields = {
             "key": key,
             "range_end": end or b"",
             "revision": revision,
             "limit": limit,
             "keys_only": keys_only,
-            "sort_order": _DESCENDING if backwards or latest else 0,
-            "sort_target": _MODIFIED if latest else 0,
+            "sort_order": 2 if backwards else 0,
         }
         answer = await self._call("KV/Range", fields)
         return Ranged(
             translation.header(answer.header), tuple(map(translation.key_value, answer.kvs)), answer.more, answer.count
         )
 
-    async def pages(self, prefix: bytes) -> AsyncGenerator[Ranged, None]:
+    async def pages(self, prefix: bytes, *, keys_only: bool = False) -> AsyncGenerator[Ranged, None]:
         """Every key that begins so, some at a time, all of one revision."""
-        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE)
+        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE, keys_only=keys_only)
         revision = page.header.revision
         yield page
         while page.more:
             # The next key after one is that key and a zero.
-            page = await self.range(page.found[-1].key + b"\0", end_of(prefix), revision=revision, limit=PAGE)
+            start = page.found[-1].key + b"\0"
+            page = await self.range(start, end_of(prefix), revision=revision, limit=PAGE, keys_only=keys_only)
             yield page
 
     async def everything(self, prefix: bytes) -> Ranged:

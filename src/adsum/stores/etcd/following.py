@@ -17,7 +17,7 @@ from adsum.core.changes import Batch
 from adsum.core.errors import StoreRefused
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError
-from adsum.etcd.values import Put, Unchanged, end_of
+from adsum.etcd.values import Put, Unchanged
 from adsum.etcd.watch import Broken, Fresh, Gone, Seen, watch
 from adsum.ports import Clock
 from adsum.stores.etcd.layout import Head, Layout
@@ -79,8 +79,9 @@ class Following:
 
     async def begin(self) -> None:
         """Read where the catalog is; it is founded if there is none. Raises `EtcdError` and `StoreRefused`."""
-        standing, self._since = await self._founded()
+        standing = await self._founded()
         self._settle(standing)
+        self._since = standing.revision + 1
         self._fresh_at = self._clock.now()
 
     def wrote(self, standing: Standing) -> None:
@@ -103,20 +104,12 @@ class Following:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def _founded(self) -> tuple[Standing, int]:
-        """Where the catalog is now, and the revision to watch from: the one after that of etcd, which may have moved
-        on, and compacted what was before, since the catalog changed. Of several nodes that found it at once, one
-        succeeds.
-        """
-        catalog = self._layout.catalog
+    async def _founded(self) -> Standing:
+        """Where the catalog is now. Of several nodes that found it at once, one succeeds."""
         while True:
-            latest = await self._etcd.range(catalog, end_of(catalog), limit=1, keys_only=True, latest=True)
-            at = latest.header.revision
             found = await self._etcd.get(self._layout.head)
-            if found is not None and found.revision <= at:
-                return Standing(latest.found[0].revision, found.revision, head(found)), at + 1
             if found is not None:
-                continue  # It was written meanwhile.
+                return Standing(found.revision, found.revision, head(found))
             said = Head(secrets.token_hex(16), secrets.token_hex(8))
             put = Put(self._layout.head, msgspec.json.encode(said))
             await self._etcd.commit([Unchanged(self._layout.head, 0)], [put])
@@ -223,22 +216,37 @@ class Following:
         """
         known = self.standing
         same = known is not None and await self._is_the_same_history()
-        standing, self._since = await self._founded()
-        if not same and known is not None and standing.said.epoch == known.said.epoch:
-            standing, self._since = await self._new_epoch(standing)
+        standing, since = await self._located()
+        while not same and known is not None and standing.said.epoch == known.said.epoch:
+            await self._new_epoch(standing)
+            standing, since = await self._located()
         _log.warning(
             "the catalog in etcd is read anew%s", "" if same else ", as another history: it was not as we left it"
         )
         self._parts.clear()
+        self._since = since
         self._settle(standing)
         self._start_over()
 
-    async def _new_epoch(self, standing: Standing) -> tuple[Standing, int]:
+    async def _located(self) -> tuple[Standing, int]:
+        """Where the catalog is now, with what was written past us, and the revision to watch from: that after etcd's
+        own, for etcd may have compacted all since the catalog changed. Raises `EtcdError`.
+        """
+        while True:
+            at = newest = 0
+            async for page in self._etcd.pages(self._layout.catalog, keys_only=True):
+                at = at or page.header.revision
+                newest = max(newest, *(each.revision for each in page.found), 0)
+            top = (await self._etcd.range(self._layout.head, revision=at)).found
+            if top:
+                return Standing(newest, top[0].revision, head(top[0])), at + 1
+            await self._founded()
+
+    async def _new_epoch(self, standing: Standing) -> None:
         """Revisions of before must not be compared with those of now. Whoever notices first says so to all."""
         said = Head(secrets.token_hex(16), secrets.token_hex(8))
         put = Put(self._layout.head, msgspec.json.encode(said))
         await self._etcd.commit([Unchanged(self._layout.head, standing.head)], [put])
-        return await self._founded()
 
     def _note(self, trouble: str) -> None:
         """Tell the operator when following breaks off, and when it goes on."""
