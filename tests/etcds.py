@@ -73,7 +73,7 @@ class Etcd:
 
     def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
         """`program` is the binary to run, instead of the first that is found."""
-        self._program = program or binary()
+        self._binary = program or binary()
         self.name = name
         self._claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, self.peer_port = (claim.port for claim in self._claims)
@@ -106,7 +106,7 @@ class Etcd:
             claim.release()
 
     def start(self) -> None:
-        command = [self._program, "--name", self.name, "--data-dir", str(self.data)]
+        command = [self._binary, "--name", self.name, "--data-dir", str(self.data)]
         command += ["--listen-client-urls", self.client, "--advertise-client-urls", self.client]
         command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
         command += ["--initial-cluster", self.initial, "--logger", "zap", "--log-outputs", "stderr"]
