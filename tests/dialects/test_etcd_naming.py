@@ -196,13 +196,13 @@ def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd
     daemon = serve(etcd.url)
     try:
         url = f"{daemon.url}/api/v1/services/orders/instances"
-        httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80}).raise_for_status()
+        httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80, "ttl": None}).raise_for_status()
         until(lambda: kept(etcd, "orders/"))
         etcd.kill()
         etcd.save()
         etcd.start()
         etcd.wait()
-        httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80}).raise_for_status()
+        httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80, "ttl": None}).raise_for_status()
         until(lambda: len(kept(etcd, "orders/")) == 2)
         for lose in (etcd.restore, etcd.wipe):
             etcd.kill()

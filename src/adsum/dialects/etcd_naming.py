@@ -151,18 +151,22 @@ class EtcdNaming:
     async def _settle(self) -> None:
         """Raises `EtcdError`, and what the registry raises."""
         for name in sorted(self._dirty):
+            self._dirty.discard(name)  # First: what changes from now on has to be looked at again.
             if shard_of(name) in self._kept:
                 service = self._registry.snapshot.service(name)
-                await self._publish(service)
-                await self._list(service)
-            self._dirty.discard(name)
+                try:
+                    await self._publish(service)
+                    await self._list(service)
+                except BaseException:
+                    self._dirty.add(name)
+                    raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
         if not self._session.held:
             raise Unreachable("there is no session with etcd")
         there = self._published.get(service.name)
         if there is None:
-            there = await self._ours(service.name)
+            there = self._published[service.name] = await self._ours(service.name)
         wanted = dict(self._wanted(service))
         # First what goes: an address that moves to another instance is never there twice.
         gone = [Delete(key) for key in there if key not in wanted]
@@ -170,7 +174,10 @@ class EtcdNaming:
         operations: list[Put | Delete] = [*gone, *new]
         for start in range(0, len(operations), AT_ONCE):
             await self._etcd.commit((), operations[start : start + AT_ONCE])
-        self._published[service.name] = wanted
+        if self._published.get(service.name) is there:
+            self._published[service.name] = wanted
+        else:  # Meanwhile etcd lost what was there, and maybe what we wrote.
+            self._dirty.add(service.name)
 
     async def _ours(self, service: str) -> dict[bytes, bytes]:
         """What a registry published of the service, to be told from what it should be: values count as unknown."""
