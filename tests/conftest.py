@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from tests.etcds import Etcd
+    from tests.fake_etcd import FakeEtcd
     from tests.running import RunningDaemon
 
 # Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
@@ -37,3 +40,16 @@ def daemon() -> Iterator[RunningDaemon]:
     running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="test"))
     yield running
     running.stop()
+
+
+@pytest.fixture(params=["fake", "3.4", "3.5", "3.6"])
+def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd | FakeEtcd]:
+    """An etcd for this test alone: a fake one, and one of each line that Adsum must be right on."""
+    from tests import etcds, fake_etcd
+
+    if request.param == "fake":
+        with fake_etcd.FakeEtcd() as fake:
+            yield fake
+    else:
+        with etcds.Etcd(tmp_path, program=etcds.of_line(request.param)) as etcd:
+            yield etcd

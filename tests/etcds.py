@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -36,6 +38,28 @@ PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
 """To read and write what begins with /adsum/."""
 
 
+@cache
+def binaries() -> Mapping[str, str]:
+    """The binary of each line of etcd that is found: on `PATH`, where packages put it, and in /opt/etcd-*/."""
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/usr/bin", "/usr/local/bin"]
+    places = [*map(Path, folders), *sorted(Path("/opt").glob("etcd-*"))]
+    found: dict[str, str] = {}
+    for file in dict.fromkeys(place / "etcd" for place in places):
+        if os.access(file, os.X_OK):
+            said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
+            version = re.search(r"etcd Version: (\d+\.\d+)", said)
+            if version is not None:
+                found.setdefault(version[1], str(file))
+    return found
+
+
+def of_line(line: str) -> str:
+    """The binary of a line of etcd, as 3.6; skips the test, saying what is missing."""
+    if line not in binaries():
+        pytest.skip(f"no etcd {line} is installed (put its binary into /opt/etcd-{line}/)")
+    return binaries()[line]
+
+
 def binary() -> str:
     """etcd's binary; skips the test, saying what is missing."""
     found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
@@ -47,7 +71,9 @@ def binary() -> str:
 class Etcd:
     """One member. `options` are more of etcd's own."""
 
-    def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http") -> None:
+    def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
+        """`program` is the binary to run, instead of the first that is found."""
+        self._binary = program or binary()
         self.name = name
         self._claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, self.peer_port = (claim.port for claim in self._claims)
@@ -55,6 +81,7 @@ class Etcd:
         self.client = f"{scheme}://127.0.0.1:{self.port}"
         self.place = f"127.0.0.1:{self.port}"
         self.data = folder / name
+        self._backup = folder / f"{name}-backup"
         self._log = folder / f"{name}.log"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,7 +106,7 @@ class Etcd:
             claim.release()
 
     def start(self) -> None:
-        command = [binary(), "--name", self.name, "--data-dir", str(self.data)]
+        command = [self._binary, "--name", self.name, "--data-dir", str(self.data)]
         command += ["--listen-client-urls", self.client, "--advertise-client-urls", self.client]
         command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
         command += ["--initial-cluster", self.initial, "--logger", "zap", "--log-outputs", "stderr"]
@@ -121,6 +148,19 @@ class Etcd:
     def wipe(self) -> None:
         """All that it knows; it must not run."""
         shutil.rmtree(self.data)
+
+    def save(self) -> None:
+        """Make a backup; it must not run."""
+        shutil.copytree(self.data, self._backup)
+
+    def restore(self) -> None:
+        """Be as the backup is; it must not run."""
+        self.wipe()
+        shutil.copytree(self._backup, self.data)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """As another program writes it."""
+        self.call("KV/Put", MESSAGE["PutRequest"](key=key, value=value).SerializeToString())
 
     def compact(self, revision: int) -> None:
         """Forget everything before that revision."""

@@ -24,11 +24,13 @@ from adsum.client.standing import State
 from adsum.client.sync import SyncClient
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid
+from adsum.etcd import watch
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.place import Place
 from adsum.etcd.values import Header, KeyValue, Ranged
-from adsum.etcd.watch import Broken, Event, Fresh, Seen, Told
+from adsum.etcd.watch import Broken, Event, Fresh, Gone, Seen, Told
 from tests.etcds import Etcd
+from tests.fake_etcd import FakeEtcd
 
 TTL = 3.0
 
@@ -277,19 +279,65 @@ async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: py
     assert fold.position == ("7-0", 21)
 
 
-async def test_an_etcd_that_was_restored_after_it_was_read_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What others wrote elsewhere counts, though no change of the service says so."""
     scripted = Scripted(
         monkeypatch,
-        (Ranged(_header(500), (_put(9, "a"),)), [Fresh(_header(300)), _seen(501, "b")]),
-        (Ranged(_header(300), (_put(8, "c"),)), [Broken("over")]),
+        (Ranged(_header(10), (_put(9, "a"),)), [Fresh(_header(500)), Gone("wiped or restored")]),
+        (Ranged(_header(300), (_put(9, "a"),)), [Broken("over")]),
     )
-    first, lost, second, over = await scripted.told()
-    assert isinstance(first, Group)
-    assert isinstance(second, Group)
-    assert (first.position, second.position) == (("7-0", 500), ("7-1", 300))
-    assert isinstance(lost, Lost)
-    assert "behind what was read" in lost.why
-    assert isinstance(over, Lost)
+    groups = [each for each in await scripted.told() if isinstance(each, Group)]
+    assert [each.position for each in groups] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
+
+
+async def test_an_idle_etcd_is_never_lost(each_etcd: Etcd | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
+    monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
+    monkeypatch.setattr(watch, "ASK", 0.1)
+    each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
+    source = etcd_source.EtcdSource([each_etcd.url], actor="", clock=SystemClock(), rng=Random(1))
+    told = []
+    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as events:
+        async for event in events:
+            told.append(event)
+            if len(told) == 5:
+                break
+    await source.close()
+    assert [type(event) for event in told] == [Group] * 5
+
+
+async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(each_etcd: Etcd | FakeEtcd) -> None:
+    async with Client(each_etcd.url, cache=False) as provider, Client(each_etcd.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"before"}}')
+        await until(lambda: ids(resolver) == {"before"})
+        each_etcd.kill()
+        each_etcd.save()
+        each_etcd.start()
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            for number, lose in enumerate((each_etcd.wipe, each_etcd.restore), 1):
+                await until(lambda: resolver.connected and "o1" in ids(resolver))
+                for _ in range(9):
+                    each_etcd.put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"moving"}}')
+                last = b'{"Addr":"10.0.0.2:80","Adsum":{"id":"last%d"}}' % number
+                each_etcd.put(b"orders/10.0.0.2:80", last)
+                await until(partial(_is_listed, resolver, f"last{number}"))
+                each_etcd.kill()
+                await until(lambda: not resolver.connected)
+                lose()
+                each_etcd.start()
+                await until(partial(_is_history, resolver, number))
+                await until(lambda: resolver.connected and "o1" in ids(resolver))
+
+
+def _is_listed(resolver: Resolver, id: str) -> bool:
+    return id in ids(resolver)
+
+
+def _is_history(resolver: Resolver, number: int) -> bool:
+    return resolver.view.epoch.endswith(f"-{number}")
 
 
 async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(etcd: Etcd) -> None:

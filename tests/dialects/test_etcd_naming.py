@@ -15,10 +15,13 @@ import pytest
 
 from adsum.config import ServeConfig
 from adsum.core.errors import Invalid
+from adsum.core.model import MAX_METADATA
+from adsum.dialects.etcd_naming import TTL
 from adsum.etcd.connection import Etcd as Connection
 from adsum.etcd.place import Place
 from adsum.etcd.values import Delete, Operation, Put
 from tests.etcds import Etcd
+from tests.fake_etcd import FakeEtcd
 from tests.running import RunningDaemon
 
 
@@ -46,7 +49,7 @@ def commit(etcd: Etcd, *operations: Operation) -> None:
     asyncio.run(work())
 
 
-def kept(etcd: Etcd, prefix: str) -> dict[str, Any]:
+def kept(etcd: Etcd | FakeEtcd, prefix: str) -> dict[str, Any]:
     """Every key below a prefix, with what its value says."""
 
     async def work() -> dict[str, Any]:
@@ -177,6 +180,42 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
         daemon.stop()
 
 
+def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: Etcd | FakeEtcd) -> None:
+    daemon = serve(each_etcd.url)
+    try:
+        each_etcd.put(b"orders/10.0.0.1:80", b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"version":"v2","weight":3}}')
+        until(lambda: listed(daemon, "orders"))
+        metadata = listed(daemon, "orders")["10.0.0.1:80"]["metadata"]
+        assert metadata == {"version": "v2", "weight": "3", "origin": "etcd-naming"}
+    finally:
+        daemon.stop()
+
+
+def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: Etcd | FakeEtcd) -> None:
+    etcd = each_etcd
+    daemon = serve(etcd.url)
+    try:
+        url = f"{daemon.url}/api/v1/services/orders/instances"
+        httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80, "ttl": None}).raise_for_status()
+        until(lambda: kept(etcd, "orders/"))
+        etcd.kill()
+        etcd.save()
+        etcd.start()
+        etcd.wait()
+        httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80, "ttl": None}).raise_for_status()
+        until(lambda: len(kept(etcd, "orders/")) == 2)
+        for lose in (etcd.restore, etcd.wipe):
+            etcd.kill()
+            lose()
+            etcd.start()
+            etcd.wait()
+            lost = time.monotonic()
+            until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
+            assert time.monotonic() - lost < TTL / 6, "before its session would have been renewed"
+    finally:
+        daemon.stop()
+
+
 def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
     theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
     commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))
@@ -196,12 +235,14 @@ def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
 
 def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc")
+    full = {"Addr": "10.0.0.9:80", "Adsum": {"metadata": {f"k{number}": "" for number in range(MAX_METADATA)}}}
     try:
         for _ in range(2):
             commit(
                 etcd,
                 Put(b"/svc/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}'),
                 Put(b"/svc/Not A Name/x", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/orders/full", json.dumps(full).encode()),
                 Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
                 Put(b"/svc/orders/nowhere", b'{"Addr":"nowhere"}'),
                 Put(b"/svcorders/10.0.0.1:80", b"of somebody else"),
@@ -215,6 +256,7 @@ def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFi
         assert [each.partition(" in etcd is not listed: ")[0] for each in told] == [
             "'/svc/10.0.0.1:80'",
             "'/svc/Not A Name/x'",
+            "'/svc/orders/full'",
             "'/svc/orders/meta'",
             "'/svc/orders/nowhere'",
         ]

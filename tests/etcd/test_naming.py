@@ -57,6 +57,14 @@ def test_the_largest_instance_that_there_can_be_is_read() -> None:
         (b'{"Addr":"h:1","Adsum":{"id":"../x","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
         (b'{"Addr":"h:1","Adsum":{"id":"","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
         (b'{"Addr":"h:1","Adsum":{"id":"o1","scheme":"NO"}}', Instance("s", "h:1", "h", 1)),
+        (
+            b'{"Addr":"h:1","Metadata":{"version":"v2","weight":5,"canary":true,"deep":{"a":1},"":"x","a b":1.5}}',
+            Instance("s", "h:1", "h", 1, metadata=frozen({"version": "v2", "weight": "5", "canary": "true"})),
+        ),
+        (
+            b'{"Addr":"h:1","Metadata":{"k":"theirs"},"Adsum":{"metadata":{"k":"ours"}}}',
+            Instance("s", "h:1", "h", 1, metadata=frozen({"k": "ours"})),
+        ),
         (b"", None),
         (b"{", None),
         (b"[]", None),
@@ -71,6 +79,13 @@ def test_the_largest_instance_that_there_can_be_is_read() -> None:
 )
 def test_what_others_write_is_read_as_far_as_it_can_be_called(value: bytes, expected: Instance | None) -> None:
     assert naming.read("s", value) == expected
+
+
+def test_of_much_metadata_of_others_some_is_read() -> None:
+    said = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
+    found = naming.read("s", json.dumps(said).encode())
+    assert found is not None
+    assert set(found.metadata) == {f"k{number}" for number in range(naming.MOST_FOREIGN)}
 
 
 @given(

@@ -80,3 +80,37 @@ async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts
     await clock.advance(3.0)
     assert (session.held, session.trouble, etcd.granted) == (True, "", 1)
     await session.close()
+
+
+async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
+    etcd, clock = ScriptedEtcd(), FakeClock()
+    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session.start()
+    await clock.advance(1.0)
+    etcd.no_renewal = Unreachable("away")
+    while not session.missed():
+        assert session.trouble == ""
+        await clock.advance(0.05)
+    assert session.trouble == "away"
+    await session.close()
+
+
+async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified() -> None:
+    etcd, clock = ScriptedEtcd(), FakeClock()
+
+    async def granted(lease: int) -> None:
+        etcd.no_renewal = None
+
+    session = Session(cast("Etcd", etcd), 60, granted, clock, Random(1))
+    session.start()
+    await clock.advance(1.0)
+    session.verify()
+    await clock.advance(0.1)
+    assert etcd.granted == 1, "it is there"
+    etcd.no_renewal = LeaseGone("gone")
+    await clock.advance(0.1)
+    assert etcd.granted == 1
+    session.verify()
+    await clock.advance(0.1)
+    assert (etcd.granted, session.held) == (2, True)
+    await session.close()

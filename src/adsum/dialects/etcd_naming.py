@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
@@ -153,18 +153,22 @@ class EtcdNaming:
     async def _settle(self) -> None:
         """Raises `EtcdError`, and what the registry raises."""
         for name in sorted(self._dirty):
+            self._dirty.discard(name)  # First: what changes from now on has to be looked at again.
             if shard_of(name) in self._kept:
                 service = self._registry.snapshot.service(name)
-                await self._publish(service)
-                await self._list(service)
-            self._dirty.discard(name)
+                try:
+                    await self._publish(service)
+                    await self._list(service)
+                except BaseException:
+                    self._dirty.add(name)
+                    raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
         if not self._session.held:
             raise Unreachable("there is no session with etcd")
         there = self._published.get(service.name)
         if there is None:
-            there = await self._ours(service.name)
+            there = self._published[service.name] = await self._ours(service.name)
         wanted = dict(self._wanted(service))
         # First what goes: an address that moves to another instance is never there twice.
         gone = [Delete(key) for key in there if key not in wanted]
@@ -172,7 +176,10 @@ class EtcdNaming:
         operations: list[Put | Delete] = [*gone, *new]
         for start in range(0, len(operations), AT_ONCE):
             await self._etcd.commit((), operations[start : start + AT_ONCE])
-        self._published[service.name] = wanted
+        if self._published.get(service.name) is there:
+            self._published[service.name] = wanted
+        else:  # Meanwhile etcd lost what was there, and maybe what we wrote.
+            self._dirty.add(service.name)
 
     async def _ours(self, service: str) -> dict[bytes, bytes]:
         """What a registry published of the service, to be told from what it should be: values count as unknown."""
@@ -198,7 +205,7 @@ class EtcdNaming:
         writes = []
         for id, instance in wanted.items():
             listing = service.listings.get(id)
-            registration = Registration(_marked(instance), None, holder=HOLDER)
+            registration = Registration(instance, None, holder=HOLDER)
             if listing is None or (_is_foreign(listing) and listing.registration != registration):
                 writes.append(decisions.register(registration, caller, Takeover.NEVER))
         for id, listing in service.listings.items():
@@ -232,6 +239,8 @@ class EtcdNaming:
         self._complaints &= {each.key for each in found.found}
         for kept in found.found:
             self._take(kept.key, kept)
+        self._forget_what_etcd_lost(found.found)
+        self._session.verify()
         self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
         if not self._known:
             # What was listed before a restart may have gone meanwhile.
@@ -245,6 +254,16 @@ class EtcdNaming:
                 if not isinstance(each, Fresh):
                     for event in each.events:
                         self._take(event.key, event.now)
+
+    def _forget_what_etcd_lost(self, found: Sequence[KeyValue]) -> None:
+        """Have services published anew whose keys are not in etcd as we left them: it may have been wiped or restored
+        from a backup.
+        """
+        there = {each.key: each.value for each in found}
+        for service, published in list(self._published.items()):
+            if any(there.get(key) != value for key, value in published.items()):
+                del self._published[service]
+                self._dirty.add(service)
 
     def _take(self, key: bytes, now: KeyValue | None) -> None:
         if not self._prefix and key.startswith(b"/"):
@@ -265,7 +284,7 @@ class EtcdNaming:
         if instance is None:
             raise Invalid("value", 'must be {"Addr":"HOST:PORT"}')
         self._admit(instance.address)
-        return service, instance
+        return service, _marked(instance)
 
     def _complain(self, key: bytes, error: Invalid) -> None:
         if key not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
@@ -286,4 +305,5 @@ def _is_foreign(listing: Listing) -> bool:
 
 
 def _marked(instance: Instance) -> Instance:
+    """The instance with its origin. Raises `Invalid` if it has as much metadata as it may have already."""
     return replace(instance, metadata=frozen({**instance.metadata, ORIGIN: HOLDER}))

@@ -26,6 +26,11 @@ BOUND: Final = 5.0
 """Seconds that a call may take with all that is tried; then it is `Unreachable`."""
 TRY: Final = 2.0
 """Seconds that one member has to answer; then the next one is asked, now or at the next call."""
+FIRST_TRY: Final = 0.7
+"""The same where there is another member to ask: one that hangs costs no more. It doubles, up to `TRY`, with each
+member that a call asks in vain: all may be slow."""
+WRITE_TRY: Final = 1.0
+"""Seconds that one member of several has to answer what is not asked again by itself."""
 EVERY_KEY: Final = b"\0"
 """Where the range of all keys begins."""
 PAGE: Final = 1_000
@@ -66,6 +71,11 @@ class Etcd:
         """The member that is asked now."""
         return self._hosts[0]
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other member to ask."""
+        return len(self._hosts) == 1
+
     async def range(
         self,
         key: bytes,
@@ -90,14 +100,15 @@ class Etcd:
             translation.header(answer.header), tuple(map(translation.key_value, answer.kvs)), answer.more, answer.count
         )
 
-    async def pages(self, prefix: bytes) -> AsyncGenerator[Ranged, None]:
+    async def pages(self, prefix: bytes, *, keys_only: bool = False) -> AsyncGenerator[Ranged, None]:
         """Every key that begins so, some at a time, all of one revision."""
-        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE)
+        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE, keys_only=keys_only)
         revision = page.header.revision
         yield page
         while page.more:
             # The next key after one is that key and a zero.
-            page = await self.range(page.found[-1].key + b"\0", end_of(prefix), revision=revision, limit=PAGE)
+            start = page.found[-1].key + b"\0"
+            page = await self.range(start, end_of(prefix), revision=revision, limit=PAGE, keys_only=keys_only)
             yield page
 
     async def everything(self, prefix: bytes) -> Ranged:
@@ -139,7 +150,7 @@ class Etcd:
         """Have a lease live for another ttl from now. Raises `LeaseGone`."""
         host, call = await self.stream("Lease/LeaseKeepAlive", "LeaseKeepAliveResponse")
         try:
-            async with asyncio.timeout(TRY):
+            async with asyncio.timeout(TRY if self.alone else WRITE_TRY):
                 await call.write(MESSAGE["LeaseKeepAliveRequest"](ID=lease))
                 answer = await call.read()
         except (TimeoutError, asyncio.InvalidStateError) as error:
@@ -205,15 +216,17 @@ class Etcd:
         request = MESSAGE[_REQUESTS[method]](**fields)
         deadline = asyncio.get_running_loop().time() + BOUND
         authenticated = False
+        patience = TRY if self.alone else FIRST_TRY if again else WRITE_TRY
         while True:
             host = self.host
             left = deadline - asyncio.get_running_loop().time()
             try:
-                return await self._once(host, method, request, min(TRY, left))
+                return await self._once(host, method, request, min(patience, left))
             except grpc.RpcError as error:
                 trouble = translated(error)
                 if isinstance(trouble, Unreachable):
                     self.failed(host)
+                    patience = min(TRY, 2 * patience)
                     if again and deadline - asyncio.get_running_loop().time() > TRY / 2:
                         await asyncio.sleep(0.05)
                         continue

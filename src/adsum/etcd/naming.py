@@ -7,7 +7,7 @@ Their target is what keys begin with: of `etcd:///a` it is `a`, of `etcd:////a` 
 The old `clientv3/naming` resolver and the newer `client/v3/naming/endpoints` read this; what they don't know
 they ignore, so an instance's other facts stand in a field of ours. `Metadata` stays null: an object there makes
 grpc-go's round robin panic (etcd-io/etcd #19700). What others wrote is read leniently: any case, plain `host:port`,
-deeper keys.
+deeper keys, an object in `Metadata`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import Any, Final
 
 from adsum.core.errors import Invalid
 from adsum.core.identity import digest
-from adsum.core.model import Instance, frozen
-from adsum.core.rules import ID_LENGTH, service_name
+from adsum.core.model import MAX_METADATA, Instance, frozen
+from adsum.core.rules import ID_LENGTH, mapping, service_name
 
 OURS: Final = "Adsum"
 """The field that holds what only we write."""
 REGISTRY: Final = "registry"
+MOST_FOREIGN: Final = MAX_METADATA // 2
+"""Pairs of an object in `Metadata` that are read; more are as if not said."""
 MAX_VALUE: Final = 512 * 1024
 """Bytes of a value; a longer one is none of an instance. The largest instance that the model takes has some 300 KiB."""
 
@@ -112,7 +114,9 @@ def read(service: str, value: bytes) -> Instance | None:
         return None
     id, host, port = _id(place[0]), place["host"].strip("[]"), int(place["port"])
     ours = said.get(OURS.lower())
-    given = {"id": id, **dict(_fields(ours))} if isinstance(ours, Mapping) else {"id": id}
+    given = {"id": id, "metadata": _foreign_metadata(said.get("metadata"))}
+    if isinstance(ours, Mapping):
+        given |= dict(_fields(ours))
     for fields in (given, {**given, "id": id}, {"id": id}):
         with suppress(Invalid):
             return Instance(service, address=host, port=port, **fields)
@@ -146,6 +150,20 @@ def _fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield "tags", tuple(tags)
     if isinstance(metadata, dict) and all(isinstance(each, str) for each in metadata.values()):
         yield "metadata", frozen(metadata)
+
+
+def _foreign_metadata(said: Any) -> Mapping[str, str]:
+    """What Go programs put into `Metadata`, if it is an object: numbers and truth values as JSON has them. Anything
+    else, and what Adsum could not keep, is left out.
+    """
+    found: dict[str, str] = {}
+    for name, value in said.items() if isinstance(said, Mapping) else ():
+        text = json.dumps(value) if isinstance(value, int | float) else value
+        if isinstance(text, str) and len(found) < MOST_FOREIGN:
+            with suppress(Invalid):
+                mapping("metadata", {name: text}, MOST_FOREIGN)
+                found[name] = text
+    return frozen(found)
 
 
 def _id(place: str) -> str:

@@ -39,8 +39,15 @@ class Session:
         self._until = 0.0
         self.lease = 0
         """The lease that is held or was held last; 0: there was none yet."""
-        self.trouble = ""
+        self._failure = ""
+        """Why the latest attempt failed; "" if it did not."""
+        self._complained = False
+        self._doubt = asyncio.Event()
+
+    @property
+    def trouble(self) -> str:
         """Why no lease is held; "" while one is."""
+        return "" if self.held else self._failure
 
     @property
     def held(self) -> bool:
@@ -50,6 +57,10 @@ class Session:
     def missed(self) -> float:
         """Seconds for which no lease was certainly ours; 0.0 while one is."""
         return max(0.0, self._clock.now() - self._until)
+
+    def verify(self) -> None:
+        """Have etcd say at once whether it still knows the lease: it may have lost everything."""
+        self._doubt.set()
 
     def start(self) -> None:
         self._until = self._clock.now()
@@ -113,17 +124,28 @@ class Session:
                 self._until = asked + self._ttl
                 self._note("")
                 backoff.reset()
-                await self._clock.sleep(self._ttl / 3)
+                await self._rest(self._ttl / 3)
+
+    async def _rest(self, length: float) -> None:
+        """Sleep for so many seconds, or until the lease is to be verified."""
+        waiting = [asyncio.ensure_future(self._clock.sleep(length)), asyncio.ensure_future(self._doubt.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+            self._doubt.clear()
 
     def _end(self) -> None:
         self._until = min(self._until, self._clock.now())
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, failure: str) -> None:
         """Tell the operator when there is no session any more, and when there is one again."""
-        if trouble and self.held:
+        self._failure = failure
+        if failure and self.held:
             return  # The next sign of life may come in time.
-        if trouble and not self.trouble:
-            _log.error("there is no session with etcd: %s", trouble)
-        elif self.trouble and not trouble:
+        if failure and not self._complained:
+            _log.error("there is no session with etcd: %s", failure)
+        elif self._complained and not failure:
             _log.warning("there is a session with etcd again")
-        self.trouble = trouble
+        self._complained = bool(failure)

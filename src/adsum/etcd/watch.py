@@ -1,8 +1,12 @@
 """Following all keys under a prefix, over connections that break and members that hang or lose their leader.
 
-A quiet watch proves once a second that it is alive: etcd is asked how far it is, and one that does not answer within
-`SILENCE` seconds is left. What happened meanwhile is told by the next connection, from the revision after the last one
-that was seen.
+A quiet watch proves once a second that it is alive: etcd is asked for its progress, and a member that does not answer
+within `SILENCE` or `SHORT_SILENCE` seconds is left. The next connection starts at the last known revision and drops
+what is known: etcd from 3.4.38, 3.5.22 and 3.6.2 on reports no progress of a watch that starts at a revision of the
+future.
+
+A member may be behind the last known revision. Then a linearizable read tells whether the member lags or etcd itself
+went back, because it was wiped or restored: no linearizable read is below a revision that was ever seen.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ ASK: Final = 1.0
 """Seconds between two questions how far etcd is."""
 SILENCE: Final = 3.0
 """Seconds without a word after which a member counts as hanging."""
+SHORT_SILENCE: Final = 1.5
+"""The same where there is another member to ask: changes are heard that much later."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before connecting again, in seconds."""
 MAX_FRAGMENTS: Final = 10_000
@@ -74,7 +80,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What happened meanwhile is not kept any more: load everything anew. The watch is over."""
+    """What happened meanwhile is not kept any more, or etcd went back: load everything anew. The watch is over."""
 
     why: str
 
@@ -107,21 +113,30 @@ async def watch(etcd: Etcd, prefix: bytes, since: int, clock: Clock, rng: Random
 async def _connection(etcd: Etcd, prefix: bytes, since: int) -> AsyncGenerator[Told, None]:
     """One connection's part. Raises `EtcdError`."""
     _, call = await etcd.stream("Watch/Watch", "WatchResponse")
+    known = since - 1
     asking: asyncio.Task[None] | None = None
     try:
-        wanted = {"key": prefix or EVERY_KEY, "range_end": end_of(prefix), "start_revision": since, "fragment": True}
+        start = max(1, known)  # 0 would be now.
+        wanted = {"key": prefix or EVERY_KEY, "range_end": end_of(prefix), "start_revision": start, "fragment": True}
         await call.write(_Request(create_request=wanted))
         asking = asyncio.create_task(_ask(call), name="adsum-etcd-progress")
-        async with aclosing(_whole(call)) as answers:
+        async with aclosing(_whole(call, SILENCE if etcd.alone else SHORT_SILENCE)) as answers:
             async for answer in answers:
                 _mind(etcd, answer)
                 if answer.compact_revision:
                     yield Gone(f"revisions up to {answer.compact_revision} are compacted")
                     return
-                for seen in _by_revision(answer.events):
+                header = translation.header(answer.header)
+                if answer.created:  # It comes before what happened meanwhile.
+                    if header.revision < known and (newest := await _newest(etcd, prefix)) < known:
+                        yield Gone(f"etcd is at revision {newest}, below {known}: it was wiped or restored")
+                        return
+                    continue
+                if header.revision < known:
+                    raise Unreachable(f"the member that is watched is at revision {header.revision}, behind {known}")
+                for seen in _by_revision(answer.events, since):
                     yield seen
-                if not answer.created:  # That one comes before what happened meanwhile.
-                    yield Fresh(translation.header(answer.header))
+                yield Fresh(header)
     except grpc.RpcError as error:
         if is_of_the_token(error.code(), error.details()):
             etcd.forget_token()
@@ -132,6 +147,13 @@ async def _connection(etcd: Etcd, prefix: bytes, since: int) -> AsyncGenerator[T
         if asking is not None:
             asking.cancel()
         call.cancel()
+
+
+async def _newest(etcd: Etcd, prefix: bytes) -> int:
+    """The revision of etcd by a linearizable read, of a key that whoever may watch the prefix may read. Raises
+    `EtcdError`.
+    """
+    return (await etcd.range(prefix or EVERY_KEY)).header.revision
 
 
 def _mind(etcd: Etcd, answer: Any) -> None:
@@ -146,16 +168,16 @@ def _mind(etcd: Etcd, answer: Any) -> None:
     raise Refused(f"etcd refuses the watch: {reason}")
 
 
-async def _whole(call: Any) -> AsyncGenerator[Any, None]:
-    """Every answer, put together from its fragments."""
+async def _whole(call: Any, silence: float) -> AsyncGenerator[Any, None]:
+    """Every answer, put together from its fragments. Raises `Unreachable` after `silence` seconds without a word."""
     joined: Any = None
     pieces = 0
     while True:
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(silence):
                 answer = await call.read()
         except TimeoutError:
-            raise Unreachable(f"not a word for {SILENCE:g} s") from None
+            raise Unreachable(f"not a word for {silence:g} s") from None
         if answer is END:
             code, words = await call.code(), await call.details()
             raise Unreachable(words or f"the stream ended: {code}")
@@ -179,9 +201,12 @@ async def _ask(call: Any) -> None:
             await call.write(_Request(progress_request={}))
 
 
-def _by_revision(events: Any) -> list[Seen]:
+def _by_revision(events: Any, since: int) -> list[Seen]:
+    """The events of each revision from `since` on."""
     found: dict[int, list[Event]] = {}
     for each in events:
+        if each.kv.mod_revision < since:
+            continue
         now = None if each.type == _DELETED else translation.key_value(each.kv)
         found.setdefault(each.kv.mod_revision, []).append(Event(each.kv.key, now))
     return [Seen(revision, tuple(found[revision])) for revision in sorted(found)]

@@ -129,9 +129,7 @@ class EtcdSource:
                 if epoch != self._history.epoch:
                     raise Unreachable(_ANOTHER)
                 if isinstance(each, Fresh):
-                    if each.header.revision < found.header.revision:
-                        # It lags, or was restored after it was read: then it would leave things out.
-                        raise Unreachable("the member that is watched is behind what was read")
+                    self._history.known(epoch, each.header.revision)
                     if self._clock.now() - told_at < FRESH_EVERY:
                         continue
                     since = at  # And there it stays: see `Fresh`.

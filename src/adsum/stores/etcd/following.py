@@ -56,6 +56,8 @@ class Following:
         self._parts_since = 0.0
         self._fresh_at: float | None = None
         self._doubtful = False
+        self._since = 1
+        """The revision from which on nothing was told yet."""
         self.standing: Standing | None = None
         """How far the catalog is; None before it was read."""
         self.trouble = ""
@@ -77,7 +79,9 @@ class Following:
 
     async def begin(self) -> None:
         """Read where the catalog is; it is founded if there is none. Raises `EtcdError` and `StoreRefused`."""
-        self._settle(await self._founded())
+        standing = await self._founded()
+        self._settle(standing)
+        self._since = standing.revision + 1
         self._fresh_at = self._clock.now()
 
     def wrote(self, standing: Standing) -> None:
@@ -112,17 +116,17 @@ class Following:
 
     async def _run(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        since = self.standing.revision + 1 if self.standing is not None else 1
         while True:
             try:
-                async with aclosing(watch(self._etcd, self._layout.catalog, since, self._clock, self._rng)) as told:
+                catalog = self._layout.catalog
+                async with aclosing(watch(self._etcd, catalog, self._since, self._clock, self._rng)) as told:
                     async for each in told:
                         if isinstance(each, Gone) or not await self._take(each):
                             break
                         if isinstance(each, Seen):
-                            since = each.revision + 1  # From there, if taking the next one fails.
+                            self._since = each.revision + 1  # From there, if taking the next one fails.
                         backoff.reset()
-                since = await self._anew()
+                await self._anew()
             except (EtcdError, StoreRefused) as error:
                 self._note(str(error))
             except Exception as error:
@@ -205,30 +209,44 @@ class Following:
             raise
         return bool(found) and head(found[0]).batch == known.said.batch
 
-    async def _anew(self) -> int:
+    async def _anew(self) -> None:
         """What we knew can't be followed on: have everything shown anew, in a new epoch if it is another history.
 
-        Returns the revision to watch from. Raises `EtcdError`.
+        Raises `EtcdError`.
         """
         known = self.standing
         same = known is not None and await self._is_the_same_history()
-        standing = await self._founded()
-        if not same and known is not None and standing.said.epoch == known.said.epoch:
-            standing = await self._new_epoch(standing)
+        standing, since = await self._located()
+        while not same and known is not None and standing.said.epoch == known.said.epoch:
+            await self._new_epoch(standing)
+            standing, since = await self._located()
         _log.warning(
             "the catalog in etcd is read anew%s", "" if same else ", as another history: it was not as we left it"
         )
         self._parts.clear()
+        self._since = since
         self._settle(standing)
         self._start_over()
-        return standing.revision + 1
 
-    async def _new_epoch(self, standing: Standing) -> Standing:
+    async def _located(self) -> tuple[Standing, int]:
+        """Where the catalog is now, with what was written past us, and the revision to watch from: that after etcd's
+        own, for etcd may have compacted all since the catalog changed. Raises `EtcdError`.
+        """
+        while True:
+            at = newest = 0
+            async for page in self._etcd.pages(self._layout.catalog, keys_only=True):
+                at = at or page.header.revision
+                newest = max(newest, *(each.revision for each in page.found), 0)
+            top = (await self._etcd.range(self._layout.head, revision=at)).found
+            if top:
+                return Standing(newest, top[0].revision, head(top[0])), at + 1
+            await self._founded()
+
+    async def _new_epoch(self, standing: Standing) -> None:
         """Revisions of before must not be compared with those of now. Whoever notices first says so to all."""
         said = Head(secrets.token_hex(16), secrets.token_hex(8))
         put = Put(self._layout.head, msgspec.json.encode(said))
         await self._etcd.commit([Unchanged(self._layout.head, standing.head)], [put])
-        return await self._founded()
 
     def _note(self, trouble: str) -> None:
         """Tell the operator when following breaks off, and when it goes on."""

@@ -34,6 +34,9 @@ OPENING: Final = 10.0
 """Seconds within which etcd must answer when a node starts; then it ends, saying so."""
 CATCH_UP: Final = 1.0
 """Seconds that a commit waits for the store to see the revision that it was decided on."""
+WRITES: Final = 2
+"""How often a transaction is asked for that gets no answer, and once more where there are several members: each of them
+has less time to answer then. Afterwards the write fails."""
 NO_SESSION: Final = "this node has no session with etcd; it is being made anew"
 PAGE: Final = 200
 """Entries of the log that are read at a time."""
@@ -170,17 +173,8 @@ class EtcdStore:
         return standing
 
     async def _settled(self, when: Sequence[Condition], then: Sequence[Put | Delete], batch: str) -> int:
-        """The revision under which it is written. Without an answer it is asked a second time: the condition makes that
-        harmless, and the head says whether the first one came through.
-        """
-        look = [Get(self._layout.head)]
-        try:
-            settled = await self._committed(when, then, look)
-        except Unreachable:
-            try:
-                settled = await self._committed(when, then, look)
-            except Unreachable as error:
-                raise StoreUnavailable(f"etcd does not answer, and may have taken it nevertheless: {error}") from None
+        """The revision under which it is written."""
+        settled = await self._answered(when, then)
         if settled.succeeded:
             return settled.header.revision
         found = settled.read[0]
@@ -190,6 +184,20 @@ class EtcdStore:
         if Unchanged(self._layout.head, at) in when:
             raise self._no_session()
         raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
+
+    async def _answered(self, when: Sequence[Condition], then: Sequence[Put | Delete]) -> Settled:
+        """How a transaction went. Without an answer it is asked for again: the condition makes that harmless, and the
+        head says whether an earlier attempt came through. Raises `StoreUnavailable`.
+        """
+        left = WRITES if self._open_etcd.alone else WRITES + 1
+        while True:
+            left -= 1
+            try:
+                return await self._committed(when, then, [Get(self._layout.head)])
+            except Unreachable as error:
+                if not left:
+                    why = f"etcd does not answer, and may have taken it nevertheless: {error}"
+                    raise StoreUnavailable(why) from None
 
     def _conditions(self, on: Standing) -> list[Condition]:
         """Nobody wrote meanwhile; and we are not taken for dead: others would keep by now what we decide about."""

@@ -1,0 +1,168 @@
+"""Watches on an etcd that answers no progress request for a start in the future, lags, or went back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from random import Random
+
+import pytest
+
+from adsum.clock import SystemClock
+from adsum.etcd import connection as connection_of
+from adsum.etcd import watch
+from adsum.etcd.connection import Etcd as Connection
+from adsum.etcd.errors import Unreachable
+from adsum.etcd.place import Place
+from adsum.etcd.watch import Broken, Fresh, Gone, Seen, Told
+from tests.fake_etcd import FakeEtcd
+
+
+@pytest.fixture
+def etcd(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEtcd]:
+    """One with three revisions under the prefix, the last of which is 4."""
+    monkeypatch.setattr(watch, "ASK", 0.05)
+    with FakeEtcd() as etcd:
+        for number in range(3):
+            etcd.put(b"p/key", b"%d" % number)
+        yield etcd
+
+
+@asynccontextmanager
+async def watched(etcd: FakeEtcd, since: int) -> AsyncIterator[AsyncGenerator[Told, None]]:
+    connection = Connection(Place.parse(etcd.url), Random())
+    try:
+        async with (
+            asyncio.timeout(20.0),
+            aclosing(watch.watch(connection, b"p/", since, SystemClock(), Random())) as told,
+        ):
+            yield told
+    finally:
+        await connection.close()
+
+
+async def test_an_idle_watch_from_the_next_revision_on_is_fresh_and_repeats_nothing(etcd: FakeEtcd) -> None:
+    async with watched(etcd, 5) as told:
+        first = await anext(told)
+        assert isinstance(first, Fresh)
+        assert first.header.revision == 4
+        etcd.put(b"p/key", b"new")
+        async for each in told:
+            if not isinstance(each, Fresh):
+                break
+        assert isinstance(each, Seen)
+        assert [event.now.value for event in each.events if event.now is not None] == [b"new"]
+
+
+async def test_a_watch_from_an_earlier_revision_tells_all_since_and_nothing_before(etcd: FakeEtcd) -> None:
+    async with watched(etcd, 3) as told:
+        seen = [await anext(told), await anext(told)]
+        assert [each.revision for each in seen if isinstance(each, Seen)] == [3, 4]
+
+
+async def test_a_connection_that_breaks_is_made_anew_and_is_fresh(etcd: FakeEtcd) -> None:
+    async with watched(etcd, 5) as told:
+        assert isinstance(await anext(told), Fresh)
+        etcd.kill()
+        etcd.start()
+        kinds = [type(each) async for each in _until(told, 3)]
+        assert Broken in kinds
+        assert kinds[-1] is Fresh
+
+
+async def _until(told: AsyncGenerator[Told, None], fresh: int) -> AsyncIterator[Told]:
+    """All until it was fresh so often after it broke."""
+    broken = False
+    async for each in told:
+        yield each
+        broken = broken or isinstance(each, Broken)
+        fresh -= broken and isinstance(each, Fresh)
+        if not fresh:
+            return
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+async def test_an_etcd_that_went_back_is_told_at_once(etcd: FakeEtcd, left: int) -> None:
+    etcd.wipe()
+    for _ in range(left):
+        etcd.put(b"p/key", b"")
+    async with watched(etcd, 5) as told:
+        gone = await anext(told)
+        assert isinstance(gone, Gone)
+        assert "wiped or restored" in gone.why
+
+
+async def test_a_member_that_lags_is_not_fresh_and_not_taken_for_a_wiped_etcd(etcd: FakeEtcd) -> None:
+    etcd.lag = 1
+    etcd.put(b"q", b"")
+    async with watched(etcd, 6) as told:
+        behind = await anext(told)
+        assert isinstance(behind, Broken)
+        assert "revision 4, behind 5" in behind.why
+        etcd.lag = 0
+        assert isinstance(await anext(told), Fresh)
+
+
+@pytest.fixture
+def hung(etcd: FakeEtcd) -> Iterator[FakeEtcd]:
+    """Another member of the same cluster, which answers nothing."""
+    with FakeEtcd() as member:
+        member.state = etcd.state
+        member.pause()
+        yield member
+
+
+@asynccontextmanager
+async def asking_first(hung: FakeEtcd, other: FakeEtcd) -> AsyncIterator[Connection]:
+    connection = Connection(Place.parse(f"etcd://{hung.place},{other.place}"), Random())
+    if connection.host != hung.place:
+        connection.failed(connection.host)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+SOON = 2.5
+"""Seconds; a member that hangs costs one, and the machine may be busy."""
+
+
+async def test_a_member_that_hangs_costs_a_read_about_a_second_once(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(hung, etcd) as connection:
+        async with asyncio.timeout(connection_of.FIRST_TRY + SOON):
+            assert await connection.get(b"p/key") is not None
+        assert connection.host == etcd.place, "it is asked last from now on"
+
+
+async def test_a_member_that_hangs_costs_a_watch_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(hung, etcd) as connection, aclosing(_told(connection)) as told:
+        async with asyncio.timeout(watch.SHORT_SILENCE + SOON):
+            assert isinstance(await anext(told), Broken)
+            assert isinstance(await anext(told), Fresh)
+
+
+async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+    async with asking_first(etcd, hung) as connection:
+        lease = await connection.grant(5)
+        connection.failed(etcd.place)
+        assert connection.host == hung.place
+        async with asyncio.timeout(connection_of.WRITE_TRY + SOON):
+            with pytest.raises(Unreachable):
+                await connection.keep_alive(lease)
+            await connection.keep_alive(lease)
+
+
+async def test_members_that_are_all_slow_are_given_more_time(
+    hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_of, "FIRST_TRY", 0.01)
+    for member in (hung, etcd):
+        member.go_on()
+        member.delay = 0.15
+    async with asking_first(hung, etcd) as connection:
+        assert await connection.get(b"p/key") is not None
+
+
+def _told(connection: Connection) -> AsyncGenerator[Told, None]:
+    return watch.watch(connection, b"p/", 5, SystemClock(), Random())
