@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.programs import NEEDED, PEERS, Needed, need
+
 if TYPE_CHECKING:
     from tests.running import RunningDaemon
 
@@ -37,3 +39,69 @@ def daemon() -> Iterator[RunningDaemon]:
     running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="test"))
     yield running
     running.stop()
+
+
+CACHE = "adsum/needs"
+"""Where pytest keeps the ids of the tests that needed a peer."""
+_needs: set[str] = set()
+"""Those of this run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without-peers",
+        action="store_true",
+        help="run only the tests that needed a peer in the last whole run; fail at once if any peer can be found",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.programs")
+    found = [peer.shown() for peer in PEERS.values() if peer.find()] if config.getoption("--without-peers") else []
+    if found:
+        raise pytest.UsageError(f"--without-peers needs peers that can't be found (see tests/hide_peers.py): {found}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.stash[Needed.PLAIN] = item.nodeid
+    if config.getoption("--without-peers"):
+        wanted = set(config.cache.get(CACHE, ()) if config.cache else ())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
+        items[:] = [item for item in items if item.nodeid in wanted]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    NEEDED.item = item
+    try:
+        return (yield)
+    finally:
+        NEEDED.item = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            need(name)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _needs.update(str(test) for name, test in report.user_properties if name == Needed.PROPERTY)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if _needs and config.cache and not hasattr(config, "workerinput") and not config.getoption("--without-peers"):
+        config.cache.set(CACHE, sorted(_needs.union(config.cache.get(CACHE, ()))))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _needs:
+        found = [peer.shown() for peer in PEERS.values() if peer.find()]
+        missing = [peer.missing() for peer in PEERS.values() if not peer.find()]
+        terminalreporter.section("peers")
+        for word, which in (("found", found), ("missing", missing)):
+            terminalreporter.line(f"{word}: {'; '.join(which) or 'none'}")

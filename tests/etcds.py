@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -17,11 +16,11 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import grpc
-import pytest
 
 from adsum.etcd.messages import MESSAGE
 from adsum.etcd.values import end_of
 from adsum.run.port import claim_free_port
+from tests.programs import need
 
 UP: Final = 30.0
 """Seconds within which an etcd must be healthy."""
@@ -36,18 +35,11 @@ PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
 """To read and write what begins with /adsum/."""
 
 
-def binary() -> str:
-    """etcd's binary; skips the test, saying what is missing."""
-    found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-    if found is None:
-        pytest.skip("etcd is not installed (apt-get install etcd-server)")
-    return found
-
-
 class Etcd:
     """One member. `options` are more of etcd's own."""
 
     def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http") -> None:
+        self._binary = str(need("etcd"))  # A test that is skipped here has claimed nothing.
         self.name = name
         self._claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, self.peer_port = (claim.port for claim in self._claims)
@@ -79,7 +71,7 @@ class Etcd:
             claim.release()
 
     def start(self) -> None:
-        command = [binary(), "--name", self.name, "--data-dir", str(self.data)]
+        command = [self._binary, "--name", self.name, "--data-dir", str(self.data)]
         command += ["--listen-client-urls", self.client, "--advertise-client-urls", self.client]
         command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
         command += ["--initial-cluster", self.initial, "--logger", "zap", "--log-outputs", "stderr"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ from adsum.client.resolver import Resolver
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
 from tests.consuls import Agent
+from tests.programs import need
 
 TTL = 1.5
 
@@ -171,13 +171,12 @@ def test_several_agents_are_refused() -> None:
 @pytest.fixture
 def consul() -> Iterator[str]:
     """The address of a real agent."""
-    if shutil.which("consul") is None:
-        pytest.skip("there is no consul on PATH to try it on")
+    program = str(need("consul"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     off = ["-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1"]
-    argv = ["consul", "agent", "-dev", "-bind=127.0.0.1", f"-http-port={port}", *off]
+    argv = [program, "agent", "-dev", "-bind=127.0.0.1", f"-http-port={port}", *off]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     yield f"127.0.0.1:{port}"
     process.terminate()

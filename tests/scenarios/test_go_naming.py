@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,12 +15,10 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from adsum.client.client import Client
 from tests.etcds import Etcd
+from tests.programs import GO_PACKAGES, need
 from tests.scenarios.processes import Asking, Child, Place, until
 
-SOURCES = Path("/usr/share/gocode")
-"""Where Debian keeps Go packages; they are built in GOPATH mode."""
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
-WANTED = "apt-get install golang-go golang-etcd-server-dev golang-google-grpc-dev"
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("go")]
 """Seconds; the first test waits for Go to build, once for all, in whatever process they share."""
@@ -30,13 +27,10 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("go")]
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The Go program, built once for all."""
-    go = shutil.which("go")
-    there = [SOURCES / "src" / each for each in ("go.etcd.io/etcd/clientv3/naming", "google.golang.org/grpc/health")]
-    if go is None or not all(each.is_dir() for each in there):
-        pytest.skip(f"Go, or its packages of etcd and gRPC, are not installed ({WANTED})")
+    go = str(need("go"))
     folder = tmp_path_factory.mktemp("go")
     built = folder / "naming"
-    environ = {**os.environ, "GO111MODULE": "off", "GOPATH": str(SOURCES), "GOFLAGS": ""}
+    environ = {**os.environ, "GO111MODULE": "off", "GOPATH": str(Path(GO_PACKAGES).parent), "GOFLAGS": ""}
     environ.setdefault("GOCACHE", str(folder / "cache"))
     subprocess.run([go, "build", "-o", str(built), str(PROGRAM)], check=True, env=environ, capture_output=True)
     return str(built)
