@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.stash[Needed.PLAIN] = item.nodeid
     if config.getoption("--without-peers"):
-        wanted = set(config.cache.get(CACHE, ()) if config.cache else ())
+        wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
         items[:] = [item for item in items if item.nodeid in wanted]
 
@@ -93,9 +93,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
-    if _needs and config.cache and not hasattr(config, "workerinput") and not config.getoption("--without-peers"):
-        config.cache.set(CACHE, sorted(_needs.union(config.cache.get(CACHE, ()))))
+    config, cache = session.config, getattr(session.config, "cache", None)  # None under -p no:cacheprovider
+    if _needs and cache and not hasattr(config, "workerinput") and not config.getoption("--without-peers"):
+        cache.set(CACHE, sorted(_needs.union(cache.get(CACHE, ()))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -92,13 +92,17 @@ PEERS: Final = {
 """To add one: one line, and `need` of its name where a test starts it or `pytest.mark.needs` at the test."""
 
 
+def find(name: str) -> Path | None:
+    """The program, for a test that holds without it too."""
+    NEEDED.note()
+    return PEERS[name].find()
+
+
 def need(name: str) -> Path:
     """The program; without it the test is skipped, with where it was searched for. Ask before you take anything."""
-    peer = PEERS[name]
-    NEEDED.note()
-    found = peer.find()
+    found = find(name)
     if found is None:
-        pytest.skip(peer.missing())
+        pytest.skip(PEERS[name].missing())
     return found
 
 

@@ -293,9 +293,11 @@ async def test_past_the_bound_a_write_is_refused(
     await _let_run()
     waiting = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in (2, 3)]
     await _let_run()
+    refused = asyncio.create_task(registry.write(_register("o4")))
+    await _let_run()
+    store.gate.set()  # One that waits instead is written now, and the test fails at once.
     with pytest.raises(Overloaded):
-        await registry.write(_register("o4"))
-    store.gate.set()
+        await refused
     await asyncio.gather(first, *waiting)
 
 

@@ -88,6 +88,7 @@ def test_settings_of_the_registry_in_the_environment_are_not_the_gateways(
     assert ["default_routes", "False", "--default-routes"] in lines
 
 
+@pytest.mark.needs("envoy")
 def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     argv = [sys.executable, "-m", "adsum", "gateway", "--tls-cert", str(cert), "--tls-key", str(key)]

@@ -96,6 +96,12 @@ def test_a_page_that_followed_changes_says_what_one_made_anew_says(steps: list[A
             assert sheet.body == wire.encode(wire.ServiceView.of("e", snapshot.service("orders")))
 
 
+def test_a_watch_resumes_from_the_oldest_revision_that_is_remembered_and_from_none_before() -> None:
+    snapshot = catalog.load(Whole("e", 5, [])).apply(Batch(6, [_change("orders", 1, True, 1)]))
+    for services in (None, frozenset({"users"}), frozenset({"orders", "users"})):
+        assert [resumable(snapshot, services, since) for since in (4, 5, 6, 7)] == [False, True, True, False]
+
+
 async def test_the_whole_is_every_service_and_is_encoded_once() -> None:
     events = _events()
     snapshot = catalog.load(Whole("e", 0, []))
