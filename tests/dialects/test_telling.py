@@ -17,8 +17,8 @@ from adsum.core.model import Cause, Instance, Listing, Registration, Why
 from adsum.dialects.native.events import Events, resumable
 from adsum.dialects.native.pages import Pages, Sheet
 from adsum.registry import Registry
-from tests.dialects.speaking import TellingStore, parsed
-from tests.fakes import FakeClock
+from tests.dialects.speaking import parsed
+from tests.fakes import FakeClock, FakeStore
 from tests.observers import Recorder
 
 NAMES = ("carts", "orders", "users")
@@ -53,7 +53,7 @@ def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, 
 
 
 def _events() -> Events:
-    return Events(Pages(Registry(TellingStore(), FakeClock(), Recorder())))
+    return Events(Pages(Registry(FakeStore(), FakeClock(), Recorder())))
 
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=30), st.integers(0, 2**32), st.integers(1, 8))
