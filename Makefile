@@ -17,7 +17,7 @@ demo: $(VENV)/.demo  ## watch a registry, services and a caller live through a b
 
 test: lint  ## run everything that a change must pass
 	@echo "pytest …"
-	@$(BIN)/pytest -q -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -q -n auto $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	@echo "ruff …"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.programs import NEEDED, PEERS, Needed, need
 
@@ -41,6 +43,23 @@ def daemon() -> Iterator[RunningDaemon]:
     running.stop()
 
 
+TOGETHER = frozenset({"tests/scenarios/test_go_naming.py"})
+"""Files whose tests share what is costly to make: one process runs all of such a file."""
+
+
+class Units(LoadScopeScheduling):
+    """Hands the tests to processes one at a time, the files of `TOGETHER` as a whole and first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in TOGETHER else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
+    return Units(config, log)
+
+
 CACHE = "adsum/needs"
 """Where pytest keeps the ids of the tests that needed a peer."""
 _needs: set[str] = set()
@@ -56,6 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
     config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.programs")
     found = [peer.shown() for peer in PEERS.values() if peer.find()] if config.getoption("--without-peers") else []
     if found:
@@ -70,6 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
         items[:] = [item for item in items if item.nodeid in wanted]
+    # A long test that starts last is what everybody waits for.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)

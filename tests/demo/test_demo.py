@@ -37,6 +37,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_the_story_is_told_and_no_request_fails(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     told, _ = demo.communicate(timeout=LIMIT)
     assert demo.returncode == 0, told

@@ -311,6 +311,7 @@ async def test_all_of_etcd_is_started_again(world: World) -> None:
     await world.judge()
 
 
+@pytest.mark.long
 async def test_etcd_is_away_for_ten_times_the_ttl(world: World) -> None:
     for member in world.cluster.members:
         member.kill()
