@@ -47,7 +47,7 @@ TOGETHER = frozenset({"tests/scenarios/test_go_naming.py"})
 """Files whose tests share what is costly to make: one process runs all of such a file."""
 
 
-class Units(LoadScopeScheduling):
+class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Hands the tests to processes one at a time, the files of `TOGETHER` as a whole and first."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -28,7 +28,7 @@ BUILD = ("build", "-gcflags=all=-N -l", "-ldflags=-s -w")
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Go program, built once: the tests of this file run in one process. Go keeps what it built for the next run."""
+    """The Go program, built once: one process runs this file. Go's cache makes the next run quick."""
     go = str(need("go"))
     folder = tmp_path_factory.mktemp("go")
     built = folder / "naming"
