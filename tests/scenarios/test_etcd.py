@@ -38,7 +38,7 @@ ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
 
 
 @pytest.fixture
-async def world(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(place: Place, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A cluster in use; `request.param` is the ttl of those that renew, in seconds."""
     async with cluster(place) as found, AsyncExitStack() as stack:
         world = World(found, stack, getattr(request, "param", TTL))
