@@ -25,7 +25,8 @@ NAMESPACES: Final = (("unshare", "--mount"), ("unshare", "--map-root-user", "--m
 SCRIPT: Final = """
 file=$1 folder=$2; shift 2
 while [ "$1" != -- ]; do
-  if [ -d "$1" ]; then mount --bind "$folder" "$1"; else mount --bind "$file" "$1"; fi || exit 77
+  if [ -d "$1" ]; then cover=$folder; else cover=$file; fi
+  mount --bind "$cover" "$1" || { echo "peers can't be hidden: nothing may be mounted over $1" >&2; exit 77; }
   shift
 done
 shift
