@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.programs import NEEDED, PEERS, Needed, need
 
 if TYPE_CHECKING:
     from tests.etcds import Etcd
@@ -53,3 +57,89 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd |
     else:
         with etcds.Etcd(tmp_path, program=etcds.of_line(request.param)) as etcd:
             yield etcd
+
+
+TOGETHER = frozenset({"tests/scenarios/test_go_naming.py"})
+"""Files whose tests share what is costly to make: one process runs all of such a file."""
+
+
+class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands the tests to processes one at a time, the files of `TOGETHER` as a whole and first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in TOGETHER else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
+    return Units(config, log)
+
+
+CACHE = "adsum/needs"
+"""Where pytest keeps the ids of the tests that needed a peer."""
+_needs: set[str] = set()
+"""Those of this run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without-peers",
+        action="store_true",
+        help="run only the tests that needed a peer in the last whole run; fail at once if any peer can be found",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
+    config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.programs")
+    found = [peer.shown() for peer in PEERS.values() if peer.find()] if config.getoption("--without-peers") else []
+    if found:
+        raise pytest.UsageError(f"--without-peers needs peers that can't be found (see tests/hide_peers.py): {found}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.stash[Needed.PLAIN] = item.nodeid
+    if config.getoption("--without-peers"):
+        wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
+        items[:] = [item for item in items if item.nodeid in wanted]
+    # A long test that starts last is what everybody waits for.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    NEEDED.item = item
+    try:
+        return (yield)
+    finally:
+        NEEDED.item = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            need(name)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _needs.update(str(test) for name, test in report.user_properties if name == Needed.PROPERTY)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config, cache = session.config, getattr(session.config, "cache", None)  # None under -p no:cacheprovider
+    if _needs and cache and not hasattr(config, "workerinput") and not config.getoption("--without-peers"):
+        cache.set(CACHE, sorted(_needs.union(cache.get(CACHE, ()))))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _needs:
+        found = [peer.shown() for peer in PEERS.values() if peer.find()]
+        missing = [peer.missing() for peer in PEERS.values() if not peer.find()]
+        terminalreporter.section("peers")
+        for word, which in (("found", found), ("missing", missing)):
+            terminalreporter.line(f"{word}: {'; '.join(which) or 'none'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -24,6 +23,7 @@ import pytest
 from adsum.etcd.messages import MESSAGE
 from adsum.etcd.values import end_of
 from adsum.run.port import claim_free_port
+from tests.programs import PEERS, find, need
 
 UP: Final = 30.0
 """Seconds within which an etcd must be healthy."""
@@ -40,32 +40,22 @@ PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
 
 @cache
 def binaries() -> Mapping[str, str]:
-    """The binary of each line of etcd that is found: on `PATH`, where packages put it, and in /opt/etcd-*/."""
-    folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/usr/bin", "/usr/local/bin"]
-    places = [*map(Path, folders), *sorted(Path("/opt").glob("etcd-*"))]
+    """The binary of each line of etcd that is found."""
     found: dict[str, str] = {}
-    for file in dict.fromkeys(place / "etcd" for place in places):
-        if os.access(file, os.X_OK):
-            said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
-            version = re.search(r"etcd Version: (\d+\.\d+)", said)
-            if version is not None:
-                found.setdefault(version[1], str(file))
+    for file in PEERS["etcd"].files():
+        said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"etcd Version: (\d+\.\d+)", said)
+        if version is not None:
+            found.setdefault(version[1], str(file))
     return found
 
 
 def of_line(line: str) -> str:
     """The binary of a line of etcd, as 3.6; skips the test, saying what is missing."""
+    find("etcd")
     if line not in binaries():
         pytest.skip(f"no etcd {line} is installed (put its binary into /opt/etcd-{line}/)")
     return binaries()[line]
-
-
-def binary() -> str:
-    """etcd's binary; skips the test, saying what is missing."""
-    found = shutil.which("etcd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-    if found is None:
-        pytest.skip("etcd is not installed (apt-get install etcd-server)")
-    return found
 
 
 class Etcd:
@@ -73,7 +63,7 @@ class Etcd:
 
     def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
         """`program` is the binary to run, instead of the first that is found."""
-        self._binary = program or binary()
+        self._binary = program or str(need("etcd"))  # A test that is skipped here has claimed nothing.
         self.name = name
         self._claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, self.peer_port = (claim.port for claim in self._claims)

@@ -73,59 +73,109 @@ async def settle(turns: int = 10_000) -> None:
 
 
 class FakeStore:
-    """Implements `ports.Store` in this process; unavailable while `away` is set. May be opened again by a successor."""
+    """Implements `ports.Store` in this process; it may be opened again by a successor. Tests make it wait and fail."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.epoch = "e1"
         self.revision = 0
-        self.changes: list[Change] = []
+        self.away = False
+        """Whether it can't be reached."""
+        self.failure: Exception | None = None
+        """The error of every commit and confirmation."""
+        self.troubles: list[Exception] = []
+        """The errors of the next commits, the last one first."""
+        self.gate = asyncio.Event()
+        """Commits wait while it is clear."""
+        self.gate.set()
+        self.held_back: list[Batch] | None = None
+        """Batches that are committed and not in the stream yet; None: the stream holds nothing back."""
+        self.years = 0.0
+        """The seconds of `age`."""
+        self.alone = 0.0
+        """The seconds of `apart`."""
+        self.trouble = ""
+        self.commits: list[Sequence[Change]] = []
+        self.recorded: list[Recorded] = []
+        """The history, newest first."""
+        self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+        """What `watch` gives next; None ends it."""
         self._listings: dict[Key, tuple[int, Listing]] = {}
-        self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
+
+    @property
+    def changes(self) -> list[Change]:
+        """All that were committed here, in order."""
+        return [change for commit in self.commits for change in commit]
 
     def join(self, name: str) -> Alone:
         return Alone(name)
 
     def condition(self) -> Mapping[str, str]:
-        return {}
+        return {"trouble": self.trouble}
 
     async def open(self) -> None:
-        self._stream = asyncio.Queue()
-        self._stream.put_nowait(Whole("e1", self.revision, list(self._listings.values())))
+        self.stream = asyncio.Queue()
+        self.stream.put_nowait(Whole(self.epoch, self.revision, list(self._listings.values())))
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+        await self.gate.wait()
+        if self.troubles:
+            raise self.troubles.pop()
         await self.confirm(basis)
+        self.commits.append(changes)
+        return self._apply(changes, edits)
+
+    async def confirm(self, basis: int) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        if self.failure is not None:
+            raise self.failure
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
+
+    def elsewhere(self, *changes: Change) -> None:
+        """Another node commits."""
+        self._apply(changes, ())
+
+    def start_anew(self, whole: Whole) -> None:
+        """Another history begins, with this state."""
+        self.epoch, self.revision = whole.epoch, whole.revision
+        self._listings = {listing.key: (revision, listing) for revision, listing in whole.listings}
+        self.stream.put_nowait(whole)
+
+    def tell_all(self) -> None:
+        """Hold nothing back any more."""
+        held_back, self.held_back = self.held_back, None
+        for batch in held_back or ():
+            self.stream.put_nowait(batch)
+
+    def _apply(self, changes: Sequence[Change], edits: Sequence[Edit]) -> int:
         self.revision += 1
         for change in changes:
             self._listings.pop(change.key, None)
             if change.listing is not None:
                 self._listings[change.key] = (self.revision, change.listing)
-        self.changes += changes
-        self._stream.put_nowait(Batch(self.revision, changes, edits))
+            status = change.listing.status.value if change.listing is not None else ""
+            self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
+        batch = Batch(self.revision, changes, edits)
+        if self.held_back is None:
+            self.stream.put_nowait(batch)
+        else:
+            self.held_back.append(batch)
         return self.revision
 
-    def wipe(self, epoch: str) -> None:
-        """Begin another epoch with nothing in it."""
-        self.revision, self._listings = 0, {}
-        self._stream.put_nowait(Whole(epoch, 0, []))
-
-    async def confirm(self, basis: int) -> None:
-        if self.away:
-            raise StoreUnavailable("the store is away")
-        if basis != self.revision:
-            raise StoreConflict(f"{basis} is not {self.revision}")
-
     async def watch(self) -> AsyncIterator[Whole | Batch]:
-        while True:
-            yield await self._stream.get()
+        while (event := await self.stream.get()) is not None:
+            yield event
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
-        return []
+        found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
+        return found[:limit]
 
     def age(self) -> float:
-        return 0.0
+        return self.years
 
     def apart(self) -> float:
-        return 0.0
+        return self.alone
 
     async def close(self) -> None:
         pass

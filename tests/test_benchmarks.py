@@ -17,6 +17,7 @@ from benchmarks.table import Result, Row, Skipped, length, lengths, render, size
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
     told = tmp_path / "results.json"
     names = ("lookup", "gateway", "pushes", "pick", "change")

@@ -14,6 +14,7 @@ import adsum
 from adsum.balance.policies import POLICIES
 
 ROOT = Path(adsum.__file__).parent
+TESTS = Path(__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 # Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
@@ -142,3 +143,46 @@ def test_a_client_loads_nothing_of_gateways() -> None:
     program = "import sys; from adsum import Client, SyncClient; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {name for name in loaded if name.startswith(("adsum.gateway", "google.protobuf", "grpc"))}
+
+
+PRIVATE = {
+    "balance/test_keyed_policies.py": {"_counts"},
+    "cli/test_output.py": {"_nodes"},
+    "client/test_registrar.py": {"_ask"},
+    "client/test_registry_source.py": {"_urls"},
+    "core/test_leases.py": {"_heap", "_leases", "_wards"},
+    "core/test_schedule.py": {"_heap"},
+    "etcd/test_connection.py": {"__dict__"},
+    "fakes.py": {"_ready"},
+    "gateway/test_compiled.py": {"_shapes", "_tables"},
+    "peers/test_nodes.py": {"_whole"},
+    "stores/test_etcd.py": {"__dict__", "_is_the_same_history"},
+    "stores/test_sqlite.py": {"_Rows", "_db", "_file", "_look", "_run", "_write"},
+}
+"""What tests use of others' private parts, by file: most look at how much memory something holds. Nothing is added."""
+
+
+def _private(path: Path) -> set[str]:
+    """The private parts that a test file uses and does not define itself."""
+    tree = ast.parse(path.read_text())
+    used: set[str] = set()
+    own: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            mine = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (own if mine else used).add(node.attr)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own.add(node.target.id)
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            # getattr, setattr and monkeypatch.setattr take the name as text.
+            used.update({str(node.args[1].value)} if ast.unparse(node.func).endswith(("getattr", "setattr")) else ())
+    public = {name for name in used if not name.startswith("_") or (name.endswith("__") and name != "__dict__")}
+    return used - own - public
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_tests_use_what_is_public(path: Path) -> None:
+    extra = _private(path) - PRIVATE.get(str(path.relative_to(TESTS)), set())
+    assert not extra, f"{path.name} uses {', '.join(sorted(extra))} of others: use what is public, or make it public"

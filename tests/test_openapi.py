@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 EXAMPLES = 20
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> None:
     options = ["--seed=7", f"--max-examples={EXAMPLES}", "--checks=all", "--phases=coverage,fuzzing", "--no-color"]
     options += ["--generation-database=none", "--request-timeout=10", "--continue-on-failure"]

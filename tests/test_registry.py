@@ -1,98 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
 from adsum import registry as room
 from adsum.core import decisions
-from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.changes import Change, Whole
 from adsum.core.decisions import Caller, Decision, Draft
-from adsum.core.documents import Edit
-from adsum.core.errors import LeaseLost, Overloaded, StoreConflict, StoreUnavailable, UnknownInstance
+from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
 from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
-from adsum.core.shares import Alone
 from adsum.registry import Registry
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeStore
 from tests.observers import Recorder
 
 CALLER = Caller("tester", 0.0)
 
 
-class ScriptedStore:
-    """A store whose commits wait, conflict or fail as the test says."""
-
-    def __init__(self) -> None:
-        self.revision = 0
-        self.commits: list[Sequence[Change]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.troubles: list[Exception] = []
-        self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
-        self.held_back: list[Batch] | None = None
-        """What the stream does not tell although it is committed; None: it tells everything."""
-
-    def join(self, name: str) -> Alone:
-        return Alone(name)
-
-    def condition(self) -> Mapping[str, str]:
-        return {}
-
-    async def open(self) -> None:
-        self.stream.put_nowait(Whole("e1", self.revision, []))
-
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        await self.gate.wait()
-        if self.troubles:
-            raise self.troubles.pop()
-        await self.confirm(basis)
-        self.revision += 1
-        self.commits.append(changes)
-        self._tell(Batch(self.revision, changes, edits))
-        return self.revision
-
-    def _tell(self, batch: Batch) -> None:
-        if self.held_back is None:
-            self.stream.put_nowait(batch)
-        else:
-            self.held_back.append(batch)
-
-    def tell_all(self) -> None:
-        """The stream goes on from where it was."""
-        held_back, self.held_back = self.held_back, None
-        for batch in held_back or ():
-            self.stream.put_nowait(batch)
-
-    async def confirm(self, basis: int) -> None:
-        if basis != self.revision:
-            raise StoreConflict(f"{basis} is not {self.revision}")
-
-    def elsewhere(self, *changes: Change) -> None:
-        """Another node commits."""
-        self.revision += 1
-        self._tell(Batch(self.revision, changes))
-
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
-        while (event := await self.stream.get()) is not None:
-            yield event
-
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
-        return []
-
-    def age(self) -> float:
-        return 0.0
-
-    def apart(self) -> float:
-        return 0.0
-
-    async def close(self) -> None:
-        pass
-
-
 @pytest.fixture
-def store() -> ScriptedStore:
-    return ScriptedStore()
+def store() -> FakeStore:
+    return FakeStore()
 
 
 @pytest.fixture
@@ -101,7 +29,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def registry(store: ScriptedStore, clock: FakeClock) -> AsyncIterator[Registry]:
+async def registry(store: FakeStore, clock: FakeClock) -> AsyncIterator[Registry]:
     registry = Registry(store, clock, Recorder())
     await registry.start()
     yield registry
@@ -127,9 +55,7 @@ async def test_you_read_what_you_wrote(registry: Registry) -> None:
     assert registry.snapshot.find(Key("orders", "o1")) is not None
 
 
-async def test_writes_that_wait_for_a_commit_go_together_into_the_next(
-    registry: Registry, store: ScriptedStore
-) -> None:
+async def test_writes_that_wait_for_a_commit_go_together_into_the_next(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
     writes = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in range(50)]
     await _let_run()
@@ -141,7 +67,7 @@ async def test_writes_that_wait_for_a_commit_go_together_into_the_next(
     assert registry.snapshot.count == 100
 
 
-async def test_requests_of_one_batch_see_each_other(registry: Registry, store: ScriptedStore) -> None:
+async def test_requests_of_one_batch_see_each_other(registry: Registry, store: FakeStore) -> None:
     await registry.write(_register("o1", "first"))
     store.gate.clear()
     blocker = asyncio.create_task(registry.write(_register("blocker")))
@@ -160,7 +86,7 @@ async def test_requests_of_one_batch_see_each_other(registry: Registry, store: S
     assert listing.registration.holder == "second"
 
 
-async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: Registry, store: ScriptedStore) -> None:
+async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: Registry, store: FakeStore) -> None:
     await registry.write(_register("o1", "mine"))
     listed = registry.snapshot.find(Key("orders", "o1"))
     assert listed is not None
@@ -174,16 +100,14 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
     assert registry.snapshot.find(Key("orders", "o2")) is not None
 
 
-async def test_what_changes_nothing_on_an_old_snapshot_is_decided_again(
-    registry: Registry, store: ScriptedStore
-) -> None:
+async def test_what_changes_nothing_on_an_old_snapshot_is_decided_again(registry: Registry, store: FakeStore) -> None:
     await registry.write(_register("o1"))
     listed = registry.snapshot.find(Key("orders", "o1"))
     store.elsewhere(Change(Key("orders", "o2"), listed, CALLER.why(Cause.REGISTERED)))
     assert await registry.write(decisions.deregister(Key("orders", "o2"), "", "", CALLER)) == 3
 
 
-async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry, store: ScriptedStore) -> None:
+async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry, store: FakeStore) -> None:
     registered = decisions.register(_registration("o1"), CALLER)(Draft(registry.snapshot))
     store.elsewhere(*registered)
     drained = Override(Status.DRAINING, "tester", "", None)
@@ -193,7 +117,7 @@ async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry,
 
 
 async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_newest(
-    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(basis: int) -> None:
         raise StoreUnavailable("away")
@@ -203,7 +127,7 @@ async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_n
         await registry.write(decisions.deregister(Key("orders", "o1"), "", "", CALLER))
 
 
-async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: ScriptedStore) -> None:
+async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
@@ -216,7 +140,7 @@ async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: 
 
 
 async def test_a_store_that_others_keep_moving_refuses_in_the_end(
-    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.registry.CONTEND", 0.0)
     store.gate.clear()
@@ -230,7 +154,7 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
 
 
 async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_holds_up_no_other(
-    registry: Registry, store: ScriptedStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    registry: Registry, store: FakeStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.held_back = []
     writes = [asyncio.create_task(registry.write(_register("o1")))]
@@ -254,7 +178,7 @@ async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_hol
     assert (registry.refusing, registry.snapshot.count) == (False, 2)
 
 
-async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: ScriptedStore) -> None:
+async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: FakeStore) -> None:
     store.troubles = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
@@ -265,7 +189,7 @@ async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry,
 
 
 async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
-    registry: Registry, store: ScriptedStore, caplog: pytest.LogCaptureFixture
+    registry: Registry, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "adsum.registry")
     store.troubles = [StoreUnavailable("the disk is full") for _ in range(3)]
@@ -285,7 +209,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
 
 
 async def test_past_the_bound_a_write_is_refused(
-    registry: Registry, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_WAITING", 2)
     store.gate.clear()
@@ -293,13 +217,15 @@ async def test_past_the_bound_a_write_is_refused(
     await _let_run()
     waiting = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in (2, 3)]
     await _let_run()
+    refused = asyncio.create_task(registry.write(_register("o4")))
+    await _let_run()
+    store.gate.set()  # One that waits instead is written now, and the test fails at once.
     with pytest.raises(Overloaded):
-        await registry.write(_register("o4"))
-    store.gate.set()
+        await refused
     await asyncio.gather(first, *waiting)
 
 
-async def test_a_caller_who_goes_away_harms_nobody(registry: Registry, store: ScriptedStore) -> None:
+async def test_a_caller_who_goes_away_harms_nobody(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
     gone = asyncio.create_task(registry.write(_register("o1")))
     stays = asyncio.create_task(registry.write(_register("o2")))
@@ -310,14 +236,14 @@ async def test_a_caller_who_goes_away_harms_nobody(registry: Registry, store: Sc
     assert registry.snapshot.find(Key("orders", "o2")) is not None
 
 
-async def test_registering_again_costs_no_commit(registry: Registry, store: ScriptedStore) -> None:
+async def test_registering_again_costs_no_commit(registry: Registry, store: FakeStore) -> None:
     revision = await registry.write(_register("o1"))
     assert await registry.write(_register("o1")) == revision
     assert len(store.commits) == 1
 
 
 async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_everybody(
-    registry: Registry, store: ScriptedStore
+    registry: Registry, store: FakeStore
 ) -> None:
     await registry.write(_register("o1"))
     with registry.watches.open(frozenset({"users"})) as watch:
@@ -326,7 +252,7 @@ async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_every
     assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.count) == ("e2", 40, 0)
 
 
-async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: ScriptedStore) -> None:
+async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: FakeStore) -> None:
     failed = asyncio.create_task(registry.failed())
     store.stream.put_nowait(None)
     assert isinstance(await failed, StoreUnavailable)
@@ -334,7 +260,7 @@ async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Regis
         await registry.write(_register("o1"))
 
 
-async def test_stopping_refuses_what_still_waits(store: ScriptedStore) -> None:
+async def test_stopping_refuses_what_still_waits(store: FakeStore) -> None:
     registry = Registry(store, FakeClock(), Recorder())
     await registry.start()
     store.gate.clear()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from adsum.run.port import claim_free_port
 from tests.cli.conftest import Adsum
 
 OLD = "#!/bin/sh\necho 'envoy  version: 0123456789abcdef/1.20.3/Clean/RELEASE/BoringSSL'\n"
@@ -88,20 +90,13 @@ def test_settings_of_the_registry_in_the_environment_are_not_the_gateways(
     assert ["default_routes", "False", "--default-routes"] in lines
 
 
-def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path) -> None:
+@pytest.mark.needs("envoy")
+def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    argv = [
-        sys.executable,
-        "-m",
-        "adsum",
-        "gateway",
-        "--monitor",
-        "off",
-        "--tls-cert",
-        str(cert),
-        "--tls-key",
-        str(key),
-    ]
+    claim = claim_free_port(Random())
+    request.addfinalizer(claim.release)
+    argv = [sys.executable, "-m", "adsum", "gateway", "--listen", f"127.0.0.1:{claim.port}", "--monitor", "off"]
+    argv += ["--tls-cert", str(cert), "--tls-key", str(key)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"adsum: --tls-cert: {cert} can't be read: No such file or directory\n"

@@ -62,7 +62,7 @@ async def calling() -> AsyncIterator[Calling]:
 async def test_a_pick_is_counted_until_it_is_done(calling: Calling) -> None:
     await calling.hear(whole(1, endpoint("a")))
     pick = calling.channel.pick()
-    load = calling.channel._loads.of("a")
+    load = calling.channel.loads.of("a")
     assert load.in_flight == 1
     await calling.clock.advance(0.25)
     pick.done()
@@ -77,12 +77,11 @@ async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(call
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt), calling.channel.pick():
             raise KeyboardInterrupt
-    assert calling.channel._outliers is not None
-    assert calling.channel._outliers.ejected == frozenset()
+    assert calling.channel.ejected == frozenset()
     for _ in range(4):
         with pytest.raises(ValueError), calling.channel.pick():
             raise ValueError
-    assert len(calling.channel._outliers.ejected) == 1
+    assert len(calling.channel.ejected) == 1
 
 
 async def test_what_left_or_drains_is_not_picked_from_then_on(calling: Calling) -> None:
@@ -188,7 +187,7 @@ async def test_picking_from_several_threads_loses_no_count(calling: Calling) -> 
         revision += 1
     for thread in threads:
         thread.join()
-    assert [calling.channel._loads.of(id).in_flight for id in "abc"] == [0, 0, 0]
+    assert [calling.channel.loads.of(id).in_flight for id in "abc"] == [0, 0, 0]
 
 
 async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: Calling) -> None:

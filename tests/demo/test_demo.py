@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import find
+
 LIMIT = 170.0
 """Seconds that a performance may take on a machine as slow as it likes."""
 
@@ -35,6 +37,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_the_story_is_told_and_no_request_fails(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     told, _ = demo.communicate(timeout=LIMIT)
     assert demo.returncode == 0, told
@@ -42,7 +45,7 @@ def test_the_story_is_told_and_no_request_fails(demo: subprocess.Popen[str], tmp
         assert scene in told
     counts = dict(re.findall(r"^  (requests sent|of them through the gateway|failed) +(\d+)$", told, re.MULTILINE))
     assert int(counts["requests sent"]) > 100
-    assert int(counts["of them through the gateway"]) > 50
+    assert (int(counts["of them through the gateway"]) > 50) is (find("envoy") is not None)
     assert counts["failed"] == "0"
     assert not list(tmp_path.iterdir()), "its folder stays behind"
 
@@ -54,7 +57,7 @@ def test_an_interrupted_demo_leaves_nothing_running(demo: subprocess.Popen[str])
         if "calling http://orders" in line:
             break
     children = _children(demo.pid)
-    assert len(children) == 7
+    assert len(children) == (7 if find("envoy") else 6)
     demo.send_signal(signal.SIGTERM)
     demo.stdout.read()
     assert demo.wait(60) == 130

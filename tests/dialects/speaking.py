@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -12,77 +12,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from adsum import wire
-from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import Edit
 from adsum.core.model import Key, Outcome
-from adsum.core.shares import Alone
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
 from adsum.ports import Shares, Store
 from adsum.registry import Registry
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeStore
 from tests.observers import Recorder
 
 JSON = {"content-type": "application/json"}
 PATIENCE = 10.0
-
-
-class TellingStore:
-    """A store in memory that a test can make tell of other nodes' changes, or start anew."""
-
-    def __init__(self) -> None:
-        self.epoch = "e1"
-        self.revision = 0
-        self.years = 0.0
-        self.alone = 0.0
-        self.trouble = ""
-        self.failure: Exception | None = None
-        self.recorded: list[Recorded] = []
-        self._stream: asyncio.Queue[Whole | Batch] = asyncio.Queue()
-
-    def join(self, name: str) -> Alone:
-        return Alone(name)
-
-    def condition(self) -> Mapping[str, str]:
-        return {"trouble": self.trouble}
-
-    async def open(self) -> None:
-        self._stream.put_nowait(Whole(self.epoch, self.revision, []))
-
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        await self.confirm(basis)
-        self.revision += 1
-        for change in changes:
-            status = change.listing.status.value if change.listing is not None else ""
-            self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
-        self._stream.put_nowait(Batch(self.revision, changes, edits))
-        return self.revision
-
-    async def confirm(self, basis: int) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    def start_anew(self, whole: Whole) -> None:
-        self.epoch, self.revision = whole.epoch, whole.revision
-        self._stream.put_nowait(whole)
-
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
-        while True:
-            yield await self._stream.get()
-
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
-        found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
-        return found[:limit]
-
-    def age(self) -> float:
-        return self.years
-
-    def apart(self) -> float:
-        return self.alone
-
-    async def close(self) -> None:
-        pass
 
 
 class NoProbe:
@@ -169,7 +109,7 @@ class Spoken:
     def __init__(self, store: Store | None = None, shares: Shares | None = None) -> None:
         self.clock = FakeClock()
         self.observer = Recorder()
-        self.store = TellingStore()
+        self.store = FakeStore()
         self.registry = Registry(store or self.store, self.clock, self.observer)
         self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), shares=shares)
         self.outcomes: dict[str, Outcome] = {}

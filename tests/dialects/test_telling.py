@@ -17,8 +17,8 @@ from adsum.core.model import Cause, Instance, Listing, Registration, Why
 from adsum.dialects.native.events import Events, resumable
 from adsum.dialects.native.pages import Pages, Sheet
 from adsum.registry import Registry
-from tests.dialects.speaking import TellingStore, parsed
-from tests.fakes import FakeClock
+from tests.dialects.speaking import parsed
+from tests.fakes import FakeClock, FakeStore
 from tests.observers import Recorder
 
 NAMES = ("carts", "orders", "users")
@@ -53,7 +53,7 @@ def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, 
 
 
 def _events() -> Events:
-    return Events(Pages(Registry(TellingStore(), FakeClock(), Recorder())))
+    return Events(Pages(Registry(FakeStore(), FakeClock(), Recorder())))
 
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=30), st.integers(0, 2**32), st.integers(1, 8))
@@ -94,6 +94,12 @@ def test_a_page_that_followed_changes_says_what_one_made_anew_says(steps: list[A
         if rng.random() < 0.5:
             sheet.follow(snapshot.service("orders"))
             assert sheet.body == wire.encode(wire.ServiceView.of("e", snapshot.service("orders")))
+
+
+def test_a_watch_resumes_from_the_oldest_revision_that_is_remembered_and_from_none_before() -> None:
+    snapshot = catalog.load(Whole("e", 5, [])).apply(Batch(6, [_change("orders", 1, True, 1)]))
+    for services in (None, frozenset({"users"}), frozenset({"orders", "users"})):
+        assert [resumable(snapshot, services, since) for since in (4, 5, 6, 7)] == [False, True, True, False]
 
 
 async def test_the_whole_is_every_service_and_is_encoded_once() -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from adsum.run.port import claim_free_port
 from tests.envoy.ads import Ads
+from tests.programs import need
 
 DEADLINE = 60.0
 """Seconds within which anything must have happened, on a machine as slow as it likes."""
@@ -46,6 +47,7 @@ class Running:
     """A running `adsum gateway`, or another command."""
 
     def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
+        need("envoy")
         self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
         # A folder of its own for temporary files shows what is left behind; a long name would not be used.

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from adsum.config import GatewayConfig
 from adsum.envoy.bootstrap import bootstrap
 from adsum.envoy.finding import find
-from adsum.envoy.plan import Place, Plan, plan, registry_places
+from adsum.envoy.plan import Place, Plan, registry_places
 from adsum.gateway.shape import Shape
+from tests.envoy.planned import planned
+from tests.programs import need
 
-PLAN = plan(GatewayConfig(), [("127.0.0.1", 23787)])
+PLAN = planned(("127.0.0.1", 23787))
 
 
 def judged(made: dict[str, Any], folder: Path) -> str:
@@ -24,7 +25,7 @@ def judged(made: dict[str, Any], folder: Path) -> str:
     path = folder / "bootstrap.json"
     path.write_text(json.dumps(made))
     argv = [
-        str(PLAN.binary.path),
+        str(need("envoy")),
         "--mode",
         "validate",
         "-c",
@@ -93,9 +94,10 @@ def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(xds: str,
 
 
 def test_a_gateway_is_named_for_its_host_and_port() -> None:
-    assert plan(GatewayConfig(listen=("127.0.0.1:81",)), []).node.endswith("-81")
-    assert plan(GatewayConfig(node="edge"), []).node == "edge"
+    assert planned(listen=("127.0.0.1:81",)).node.endswith("-81")
+    assert planned(node="edge").node == "edge"
 
 
+@pytest.mark.needs("envoy")
 def test_the_envoy_beside_this_python_is_found() -> None:
     assert find().version.split(".")[0] == "1"

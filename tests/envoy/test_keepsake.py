@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from adsum.config import GatewayConfig
 from adsum.envoy.keepsake import Keepsake, Told, default_folder
-from adsum.envoy.plan import plan
+from tests.envoy.planned import planned
 
-PLAN = plan(GatewayConfig(), [])
+PLAN = planned()
 TOLD = Told([{"name": "a"}], [{"name": "b"}])
 
 

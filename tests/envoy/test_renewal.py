@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from adsum.config import GatewayConfig
 from adsum.envoy import certificate
-from adsum.envoy.plan import Plan, plan
+from adsum.envoy.plan import Plan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.renewal import Renewal
 from tests.certificates import certificate as made
+from tests.envoy.planned import planned
 
-PLAN = plan(GatewayConfig(), [])
+PLAN = planned()
+
+pytestmark = pytest.mark.needs("envoy")
 
 
 class Files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -21,6 +20,7 @@ from adsum.etcd.place import Place
 from adsum.etcd.session import Session
 from adsum.etcd.watch import Broken, Seen, Told, watch
 from tests.etcds import Etcd, field
+from tests.programs import need
 
 KEY = b"/adsum/key"
 
@@ -45,11 +45,10 @@ def brief(tmp_path: Path) -> Iterator[Etcd]:
 @pytest.fixture
 def signing(tmp_path: Path) -> Iterator[Etcd]:
     """One whose tokens are signed, and bound to how users and roles were."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed (apt-get install openssl)")
+    openssl = str(need("openssl"))
     private, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
-    subprocess.run(["openssl", "genrsa", "-out", private, "2048"], check=True, capture_output=True)
-    subprocess.run(["openssl", "rsa", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    subprocess.run([openssl, "genrsa", "-out", private, "2048"], check=True, capture_output=True)
+    subprocess.run([openssl, "rsa", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
     with Etcd(tmp_path, "--auth-token", f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=5m") as etcd:
         etcd.guard()
         yield etcd

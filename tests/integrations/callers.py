@@ -268,7 +268,7 @@ CALLERS: dict[str, Callable[..., Caller]] = {
 
 def in_flight(channel: Channel, *endpoints: Endpoint) -> int:
     """Calls that the channel still counts at these."""
-    return sum(channel._loads.of(each.id).in_flight for each in endpoints)
+    return sum(channel.loads.of(each.id).in_flight for each in endpoints)
 
 
 def options(policy: str = "round_robin") -> ChannelOptions:

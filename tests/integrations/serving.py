@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -133,7 +134,7 @@ async def load(call: Callable[[], object], callers: int = 4) -> AsyncIterator[Lo
     async def go_on() -> None:
         while not stopping.is_set():
             try:
-                answer = call() if asyncio.iscoroutinefunction(call) else asyncio.to_thread(call)
+                answer = call() if inspect.iscoroutinefunction(call) else asyncio.to_thread(call)
                 made.answers[str(await answer)] += 1
             except Exception as error:
                 made.failures.append(f"{type(error).__name__}: {error}")

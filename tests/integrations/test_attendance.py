@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from adsum.core.errors import Invalid
 from adsum.integrations import attendance as module
 from adsum.integrations import listening
 from adsum.integrations.attendance import Attendance
+from adsum.integrations.workers import Workers
 from tests.client.fakes import ScriptedSource
 from tests.integrations.others import Other
 
@@ -50,6 +52,23 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often this process has looked whether the turn is its own, and whether the others have withdrawn."""
+    counted: Counter[str] = Counter()
+
+    def count(name: str, look: Callable[[Workers], bool]) -> Callable[[Workers], bool]:
+        def counting(self: Workers) -> bool:
+            counted[name] += 1
+            return look(self)
+
+        return counting
+
+    for name in ("take_turn", "withdrawn"):
+        monkeypatch.setattr(Workers, name, count(name, getattr(Workers, name)))
+    return counted
+
+
 def attending() -> Attendance:
     return Attendance("orders", PORT, listening=True, id="o1", drain_wait=3.0)
 
@@ -83,12 +102,14 @@ async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes
     assert other.ask("take_turn")
 
 
-async def test_a_worker_registers_when_its_turn_comes(client: Client, source: ScriptedSource, other: Other) -> None:
+async def test_a_worker_registers_when_its_turn_comes(
+    client: Client, source: ScriptedSource, other: Other, looks: Counter[str]
+) -> None:
     other.ask("join")
     assert other.ask("take_turn")
     ours = attending()
     ours.begin(client)
-    await asyncio.sleep(0.1)
+    await until(lambda: looks["take_turn"] >= 3)
     assert source.calls == []
     other.kill()
     await until(lambda: bool(source.listed))
@@ -96,16 +117,16 @@ async def test_a_worker_registers_when_its_turn_comes(client: Client, source: Sc
 
 
 async def test_a_worker_without_the_turn_serves_until_callers_were_told(
-    client: Client, source: ScriptedSource, other: Other
+    client: Client, source: ScriptedSource, other: Other, looks: Counter[str]
 ) -> None:
     other.ask("join")
     assert other.ask("take_turn")
     ours = attending()
     ours.begin(client)
-    await asyncio.sleep(0.05)
+    await until(lambda: looks["take_turn"] >= 1)
     other.ask("leave")
     parting = asyncio.create_task(ours.part())
-    await asyncio.sleep(0.2)
+    await until(lambda: looks["withdrawn"] >= 3 or parting.done())
     assert not parting.done(), "the other one has not drained yet"
     other.ask("withdraw")
     await parting

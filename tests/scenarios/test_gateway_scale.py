@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
+import pytest
+
 from tests.scenarios.door import Door
 from tests.scenarios.instance import instance
 from tests.scenarios.processes import Asking, Child, Place, until
@@ -88,6 +90,7 @@ class Told:
         return self._read
 
 
+@pytest.mark.long
 async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_killed(door: Door) -> None:
     node = await door.serve()
     async with AsyncExitStack() as stack:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from random import Random
 
 import httpx
+import pytest
 
 from adsum.client.client import Client
 from adsum.client.resolver import Resolver
@@ -79,6 +80,7 @@ async def _check(asking: Asking, writers: list[Writer]) -> None:
     assert {status["epoch"]} == {epoch for writer in writers for epoch in writer.epochs}
 
 
+@pytest.mark.long
 async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobody(place: Place) -> None:
     rng, seen = Random(11), list[int]()
     node = await place.serve()

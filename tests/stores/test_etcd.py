@@ -26,6 +26,7 @@ from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout
 from tests.etcds import PERMISSION, Etcd, field
+from tests.programs import need
 from tests.stores.places import Follower, change, following, listed, put, shown
 
 
@@ -377,12 +378,10 @@ async def test_a_private_authority_has_to_be_named_and_tls_is_not_asked_of_who_s
 
 def _certificates(folder: Path) -> dict[str, str]:
     """An authority, and what it vouches for: PEM files by name."""
-
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed (apt-get install openssl)")
+    openssl = str(need("openssl"))
 
     def run(*words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+        subprocess.run([openssl, *words], check=True, capture_output=True, cwd=folder)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
     run("req", "-x509", *curve, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")

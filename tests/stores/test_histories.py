@@ -123,6 +123,7 @@ class Histories(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("scheme", stores.STORES)
+@pytest.mark.long
 def test_a_store_holds_what_a_dictionary_would(scheme: str, request: pytest.FixtureRequest) -> None:
     url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else PLACES[scheme](Path("{}"))
     machine = type("Histories", (Histories,), {"url": url})

@@ -137,6 +137,16 @@ class Channel:
         return self._now()
 
     @property
+    def loads(self) -> Loads:
+        """The load of each endpoint, by its id."""
+        return self._loads
+
+    @property
+    def ejected(self) -> Set[str]:
+        """The ids of the endpoints that are ejected as outliers."""
+        return self._outliers.ejected if self._outliers is not None else frozenset()
+
+    @property
     def choices(self) -> int:
         """How many endpoints may be picked now."""
         return len(self._picker.choices)
@@ -195,7 +205,7 @@ class Channel:
         self.selection = usable(
             view.endpoints,
             self._selecting,
-            ejected=self._outliers.ejected if self._outliers is not None else frozenset(),
+            ejected=self.ejected,
             warmth=self._ramps.warmth(now) if self._ramps is not None else {},
         )
         self._picker = self._policy.build(self.selection.choices, self._loads, self.rng, previous=self._picker)

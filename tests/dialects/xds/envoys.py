@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ import httpx
 from adsum.gateway.shape import Shape
 from adsum.run.child import die_with_parent
 from adsum.run.port import claim_free_port
+from tests.programs import need
 
-ENVOY: Final = Path(sys.executable).parent / "envoy"
 PATIENCE: Final = 30.0
 """Seconds after which what a test waits for is taken not to happen."""
 
@@ -68,6 +67,7 @@ class Envoy:
     """One Envoy on ports of its own, told what to do by the registry at `xds`."""
 
     def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int) -> None:
+        program = need("envoy")
         self._claims = claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, admin = port or claims[0].port, claims[1].port
         shape = Shape(listen=(f"127.0.0.1:{self.port}",), access_log="off")
@@ -76,7 +76,7 @@ class Envoy:
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [ENVOY, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"],
+                [program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"],
                 stdout=log,
                 stderr=log,
                 preexec_fn=die_with_parent(),

@@ -64,9 +64,7 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
             while not await is_back():
                 assert gateway.get("/orders/1") == (200, "a")
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)  # Now it could be told that there is nothing any more.
-            assert gateway.get("/orders/1") == (200, "a")
-            assert gateway.get("/users/1") == (200, "b")
+            # By the time it calls c, it has taken whatever the registry said while that knew of nobody.
             await _register(asking, "orders", "c", there["c"].port)
             await asyncio.sleep(0.5)
             assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "a")}, "it may come back yet"

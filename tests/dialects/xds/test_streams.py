@@ -15,6 +15,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from adsum.core import decisions
 from adsum.core.catalog import Snapshot
+from adsum.core.changes import Whole
 from adsum.core.decisions import Caller
 from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.dialects.xds import Xds, addresses
@@ -386,7 +387,7 @@ async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves
     await call.ask(EDS, "users")
     await call.ack()
     before = len(call.heard)
-    world.store.wipe("e2")
+    world.store.start_anew(Whole("e2", 0, []))
     await world.register("a")
     await world.register("a", "users")
     assert call.heard[before:] == []

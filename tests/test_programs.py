@@ -1,0 +1,58 @@
+"""How tests find the peers that they need, and what they do without one."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import etcds, hide_peers
+from tests.programs import PEERS
+
+TESTS = Path(__file__).parent
+
+
+def test_a_test_without_etcd_claims_no_port_and_says_where_etcd_was_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "etcd", replace(PEERS["etcd"], command="no-such-program"))
+    monkeypatch.setattr(etcds, "claim_free_port", lambda _: pytest.fail("a port was claimed"))
+    for start in (etcds.Etcd, lambda folder: etcds.cluster(folder).__enter__()):
+        with pytest.raises(
+            pytest.skip.Exception, match=r"etcd is not in the folders of PATH, /usr/sbin.*apt-get install"
+        ):
+            start(tmp_path)
+
+
+def test_of_several_programs_the_one_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("path", "opt-1", "opt-2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "peer").touch(0o755)
+    (tmp_path / "opt-3").mkdir()
+    (tmp_path / "opt-3" / "peer").touch(0o644)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:{tmp_path / 'nowhere'}")
+    peer = replace(PEERS["etcd"], command="peer", after=(f"{tmp_path}/opt-*",))
+    assert [file.parent.name for file in peer.files()] == ["path", "opt-2", "opt-1"]
+    assert replace(peer, packages=(str(tmp_path / "none"),)).find() is None
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_no_peer_is_found_where_peers_are_hidden(name: str) -> None:
+    look = f"from tests.programs import PEERS; raise SystemExit(bool(PEERS[{name!r}].find()))"
+    command = [sys.executable, "-m", "tests.hide_peers", sys.executable, "-c", look]
+    code = subprocess.run(command, cwd=TESTS.parent, check=False).returncode
+    if code == hide_peers.NOT_PERMITTED:
+        pytest.skip("this system permits no mount namespace")
+    assert code == 0
+
+
+def test_peers_are_searched_for_in_one_place() -> None:
+    """`.ci/run` hides what `tests.programs` finds: a search of a test's own would find what is hidden from the rest."""
+    for path in TESTS.rglob("*.py"):
+        if path.name not in ("programs.py", "hide_peers.py"):
+            calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
+            assert not any(node.attr == "which" for node in calls), f"{path}: ask tests.programs.need for it"
