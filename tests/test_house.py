@@ -21,7 +21,8 @@ FLOORS = (
     ("core",),
     ("balance", "gateway", "ports", "places", "protobufs"),
     ("wire", "etcd", "consul"),
-    ("watches", "clock", "systemd"),
+    ("consumers", "clock", "systemd"),
+    ("watches",),
     ("registry",),
     ("keeper",),
     ("stores", "probes"),
@@ -50,6 +51,7 @@ SHARED = {
 PROVIDER_SIDE = (
     "registry",
     "keeper",
+    "consumers",
     "watches",
     "stores",
     "probes",

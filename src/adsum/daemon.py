@@ -25,6 +25,7 @@ from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.fence import Fence
 from adsum.core.guard import Guard
+from adsum.core.heartbeats import lost_after
 from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
@@ -61,8 +62,8 @@ class Daemon:
         self._probes = Probes(fence)
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
-        self._peers = Peers(self._shares, self._clock, rng)
-        self.registry = Registry(self._store, self._clock, self._telemetry)
+        self._peers = Peers(self._shares, self._clock, rng, lost_after(config.heartbeat))
+        self.registry = Registry(self._store, self._clock, self._telemetry, config.heartbeat)
         self._keeper = Keeper(
             self.registry,
             self._probes,
@@ -84,6 +85,7 @@ class Daemon:
             status=self.status,
             exposition=self._telemetry.exposition,
             others=self._peers,
+            node=config.node,
         )
         intents = wire.Intents()
         self._control = Control(
@@ -116,7 +118,7 @@ class Daemon:
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
         self._shares.announce(self._config.advertise or self.urls[0])
-        bounds = http.Bounds(connections=self._config.max_connections)
+        bounds = http.Bounds(connections=self._config.max_connections, vanish=lost_after(self._config.heartbeat))
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
         await self._server.start()
@@ -203,6 +205,9 @@ class Daemon:
             instances=snapshot.count,
             status=self._tally.of(snapshot),
             watches=self.registry.watches.count,
+            consumers=self.registry.watches.consumers.connected,
+            departed=self.registry.watches.consumers.departed,
+            lost=self.registry.watches.consumers.lost,
             leases=len(leases),
             lapsed=leases.lapsed,
             checks=self._keeper.checks,
@@ -226,6 +231,10 @@ class Daemon:
     def _expose(self, server: http.HttpServer) -> None:
         gauge, registry, leases = self._telemetry.gauge, self.registry, self._keeper.leases
         gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
+        consumers = registry.watches.consumers
+        gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected)
+        gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed)
+        gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost)
         gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
         gauge("adsum_leases", "Leases kept", lambda: len(leases))
         gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)

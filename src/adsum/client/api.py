@@ -83,9 +83,23 @@ class Api:
         path, timeout = f"{_instance(service, id)}/override", TIMEOUT + body.wait
         return await self._ask("PUT", path, wire.Written, body=body, about=(service, id), timeout=timeout)
 
-    async def unaware(self, service: str, revision: int, wait: float) -> wire.Unaware:
-        """How many consumers of the node that answers don't route by that revision after `wait` seconds."""
-        params = [("revision", str(revision)), ("wait", f"{wait:.3f}")]
+    async def unaware(
+        self,
+        service: str,
+        revision: int,
+        wait: float,
+        *,
+        about: Sequence[str] = (),
+        acknowledged: Sequence[str] = (),
+        gone: Sequence[str] = (),
+    ) -> wire.Unaware:
+        """Which consumers of the node that answers don't route by that revision after `wait` seconds.
+
+        `about`: consumers to look for there; `acknowledged`, `gone`: those that other nodes know to have acknowledged,
+        or to have said good-bye.
+        """
+        params = [("revision", str(revision)), ("wait", f"{wait:.3f}"), *(("consumer", id) for id in about)]
+        params += [*(("acknowledged", id) for id in acknowledged), *(("gone", id) for id in gone)]
         path, timeout = f"/services/{_part(service)}/unaware", TIMEOUT + wait
         return await self._ask("GET", path, wire.Unaware, params=params, timeout=timeout)
 

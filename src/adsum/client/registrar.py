@@ -22,6 +22,7 @@ from adsum.client.renewals import Renewals
 from adsum.client.standing import MOVES, Drained, Event, State
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, UnknownInstance
+from adsum.core.heartbeats import DRAIN_WAIT as DRAIN_WAIT
 from adsum.core.model import Instance, Registration
 from adsum.ports import Clock
 from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody
@@ -29,8 +30,6 @@ from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody
 ADDRESS_VARIABLE: Final = "ADSUM_ADDRESS"
 START_WAIT: Final = 2.0
 """Seconds that `start` waits for the first registration; then it goes on in the background."""
-DRAIN_WAIT: Final = 5.0
-"""Seconds that a drain waits at most for consumers to stop calling."""
 ANSWER_LATE: Final = 5.0
 """Seconds by which the registry may answer a drain later than that; then the drain ends unconfirmed."""
 STOP_WAIT: Final = 3.0

@@ -13,6 +13,21 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     """What the registry answers. Readers ignore fields that they don't know."""
 
 
+class ConsumerView(Answer, frozen=True):
+    """A consumer that has not acknowledged, or a node that can't say what its consumers have.
+
+    `name` and `address` are for people, `node` is the node that knows it, `why` is one clause, and `since` is when it
+    began to stand so, on the wall clock. Only nodes are told `id`.
+    """
+
+    name: str = ""
+    address: str = ""
+    node: str = ""
+    why: str = ""
+    since: float = 0.0
+    id: str = ""
+
+
 class Written(Answer, frozen=True):
     """A write is durable and visible from `revision` on. `ttl`: renew before so many seconds have passed."""
 
@@ -21,14 +36,29 @@ class Written(Answer, frozen=True):
     ttl: float | None = None
     unaware: int = 0
     """How many cooperating consumers had not said in time that they route by it."""
+    waiting: list[ConsumerView] = []
+    """Some of these consumers."""
+    lost: list[ConsumerView] = []
+    """Some of the consumers that were not waited for (any longer), since nothing was heard of them for too long."""
+    lost_count: int = 0
+    """How many of those there are."""
 
 
 class Unaware(Answer, frozen=True):
-    """How many cooperating consumers of one node don't route by what was asked about."""
+    """The cooperating consumers of one node that don't route by what was asked about: see `Written`."""
 
     epoch: str
     revision: int
     unaware: int
+    waiting: list[ConsumerView] = []
+    lost: list[ConsumerView] = []
+    lost_count: int = 0
+    ids: list[str] = []
+    """Of consumers that are waited for or lost here, for other nodes to look for."""
+    acknowledged: list[str] = []
+    """Those consumers among the ones asked about that have acknowledged at this node."""
+    gone: list[str] = []
+    """Those consumers among the ones asked about that have said good-bye at this node."""
 
 
 class PeerView(Answer, frozen=True):
@@ -160,6 +190,12 @@ class NodeStatus(Answer, frozen=True):
     status: dict[str, int] = {}
     """How many instances stand how."""
     watches: int = 0
+    consumers: int = 0
+    """How many cooperating consumers are connected."""
+    departed: int = 0
+    """How many consumers left without a good-bye, and are waited for."""
+    lost: int = 0
+    """How many consumers were lost in the last minute, or are connected and acknowledge nothing."""
     leases: int = 0
     lapsed: int = 0
     checks: int = 0

@@ -116,7 +116,8 @@ class Opened(Answer, frozen=True):
     """The first event of a watch.
 
     `whole`: forget everything, the full state follows; otherwise only what changed since the revision asked for.
-    `watch` is the token under which a cooperating consumer says what it has applied.
+    `watch` is the token under which a cooperating consumer says what it has applied. `heartbeat`: something comes at
+    least every so many seconds; after twice as long without a word the connection is dead.
     """
 
     epoch: str
@@ -124,6 +125,7 @@ class Opened(Answer, frozen=True):
     whole: bool
     watch: str
     age: float = 0.0
+    heartbeat: float = 0.0
 
 
 class Synced(Answer, frozen=True):

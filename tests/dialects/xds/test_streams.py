@@ -124,6 +124,10 @@ class World:
         await settle()
         return revision
 
+    async def settled(self, service: str, revision: int, wait: float) -> int:
+        """How many consumers don't route by the revision after `wait` seconds."""
+        return len((await self.registry.watches.consumers.settled(service, revision, wait)).waiting)
+
     def applied(self) -> Mapping[str, int]:
         return {each.node: each.revision for each in self.xds.streams.statuses()}
 
@@ -182,7 +186,7 @@ async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_l
     await call.connect()
     revision = await world.register("bb")
     assert call.heard[-1].kind is EDS
-    waiting = asyncio.create_task(world.registry.watches.settled("orders", revision, LONG))
+    waiting = asyncio.create_task(world.settled("orders", revision, LONG))
     await asyncio.sleep(2 * SAFE)
     assert not waiting.done()
     began = time.monotonic()
@@ -201,7 +205,7 @@ async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_wai
     await asyncio.sleep(2 * SAFE)
     world.clock.jump(1.0)
     revision = await world.register("x", "users")
-    assert await world.registry.watches.settled("users", revision, 0.0) == 0
+    assert await world.settled("users", revision, 0.0) == 0
 
 
 async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: World) -> None:
@@ -213,7 +217,7 @@ async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: Wo
     await call.ack(error="not like this")
     await asyncio.sleep(2 * SAFE)
     assert world.applied()["gw1"] < revision
-    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    assert await world.settled("orders", revision, 0.0) == 1
     assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
 
 
@@ -273,7 +277,7 @@ async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
     assert len(caplog.records) == 1, "told once"
     assert len(call.heard) == before
     assert world.applied() == applied
-    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    assert await world.settled("orders", revision, 0.0) == 1
     world.troubled = False
     await world.register("dddd")
     assert call.heard[-1].kind is EDS

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -10,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adsum import wire
 from adsum.core.rules import shown
-from adsum.ports import AT_ONCE, MORE_AT_ONCE
+from adsum.ports import AT_ONCE, MORE_AT_ONCE, VANISHED
 from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
@@ -20,6 +23,8 @@ the status line and the date."""
 
 NO_REQUEST: Final = (400, "this is no HTTP request")
 TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
+USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""The socket option that ends a connection whose peer's system acknowledges nothing; None: the platform has none."""
 ADMITTED: Final = "use an address or localhost, or admit the name with --host-name"
 CROSSES: Final = (403, "a browser sent this for another site's page, which may change nothing here")
 
@@ -42,6 +47,8 @@ class Connection(HttpToolsProtocol):
         """Whether no request is partly read."""
         self._refusal = NO_REQUEST
         """What to say to what can't be read on."""
+        self._vanished = False
+        """Whether the peer's system acknowledged nothing for `Bounds.vanish` seconds."""
 
     def unsent(self) -> int:
         """Bytes that the peer has not taken yet."""
@@ -58,9 +65,17 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self._sweeper.bounds.connections:
             self.refuse(503, "too many connections", b"retry-after: 5\r\n")
             return
+        self._end_if_it_vanishes(transport)
         self._rest()
 
+    def _end_if_it_vanishes(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("socket")
+        if USER_TIMEOUT is not None and peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # The peer is gone already.
+                peer.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(self._sweeper.bounds.vanish * 1_000))
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._vanished = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         self._sweeper.forget(self)
         self._unset_keepalive_if_required()
         self._gone()
@@ -111,7 +126,11 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cycle.scope["state"] |= {AT_ONCE: self._answer_at_once, MORE_AT_ONCE: self._say_more_at_once}
+        cycle.scope["state"] |= {
+            AT_ONCE: self._answer_at_once,
+            MORE_AT_ONCE: self._say_more_at_once,
+            VANISHED: self._has_vanished,
+        }
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -174,6 +193,9 @@ class Connection(HttpToolsProtocol):
             self._write(status, text)
             cycle.on_response()
         return True
+
+    def _has_vanished(self) -> bool:
+        return self._vanished
 
     def _say_more_at_once(self, text: bytes) -> bool:
         """Say a piece of an answer of chunks, if it is under way and nothing waits ahead of it."""
