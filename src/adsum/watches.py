@@ -88,7 +88,7 @@ class Watch:
 
     def wake(self) -> bool:
         """Tell it to look; whether it has shown at once what there was to see."""
-        if self.show is not None and self.idle and self._shows(self.show):
+        if self.show is not None and self.may_show() and self._shows(self.show):
             return True
         self._look = True
         self._release()
@@ -102,10 +102,9 @@ class Watch:
             _log.exception("a watch could not show at once what changed")
             return False
 
-    @property
-    def idle(self) -> bool:
-        """Whether it waits in `changed`, and nothing has changed."""
-        return self._waiter is not None and not self._waiter.done()
+    def may_show(self) -> bool:
+        """Whether something can be shown now by `show`: somebody waits in `changed`."""
+        return self.show is not None and self._waiter is not None and not self._waiter.done()
 
     def interrupt(self) -> None:
         """End a wait in `changed` now, as if its time were out."""

@@ -174,7 +174,7 @@ async def test_a_drain_that_is_not_confirmed_says_and_logs_who_has_not(
     assert heard.json["waiting"] == [{"name": "web", "address": "10.1.2.3", "node": "n1", "why": why, "since": began}]
     (line,) = (record.getMessage() for record in caplog.records if record.name == "adsum.native")
     assert line == (
-        f"orders/o1 is draining, and after 5 s 1 consumers had not confirmed: 'web' at 10.1.2.3 (n1): {why}"
+        f"orders/o1 is draining, and 1 had not confirmed it after 5 s: 'web' at 10.1.2.3 (known to n1): {why}"
     )
 
 

@@ -242,18 +242,15 @@ class Stream:
 
     def beat(self, snapshot: Snapshot, shown: Position, heartbeat: bytes) -> None:
         """Say `heartbeat` if all is as it was shown, at once, while the caller takes it."""
-        watch = self._watch
-        if watch.show is not None and watch.idle and self._is_current(snapshot) and self._more(heartbeat):
+        if (self._shown == shown or self._is_current(snapshot)) and self._watch.may_show() and self._more(heartbeat):
             self._shown = shown
         else:
-            watch.interrupt()
+            self._watch.interrupt()
 
     def _is_current(self, snapshot: Snapshot) -> bool:
-        """Whether nothing has changed since it was shown."""
+        """Whether nothing that it is about has changed since it was shown something."""
         shown = self._shown
-        if shown.epoch != snapshot.epoch or shown.revision == snapshot.revision:
-            return shown.epoch == snapshot.epoch
-        return next(touched(snapshot, self._watch.services, shown.revision), None) is None
+        return shown.epoch == snapshot.epoch and not any(touched(snapshot, self._watch.services, shown.revision))
 
 
 async def _say(send: Send, text: bytes) -> None:

@@ -283,17 +283,17 @@ def _log_unconfirmed(key: Key, body: wire.OverrideBody, found: wire.Unaware) -> 
     """Tell the operator who has not confirmed within its wait, and who was not waited for."""
     if found.unaware:
         _log.warning(
-            "%s is %s, and after %g s %d consumers had not confirmed: %s%s",
+            "%s is %s, and %d had not confirmed it after %g s: %s%s",
             key,
             body.status,
-            body.wait,
             found.unaware,
+            body.wait,
             _names(found.waiting),
             f"; lost: {_names(found.lost)}" if found.lost else "",
         )
     elif found.lost:
         _log.info(
-            "%s is %s, and %d lost consumers were not waited for: %s",
+            "%s is %s, and %d were lost and not waited for: %s",
             key,
             body.status,
             found.lost_count,
@@ -302,8 +302,6 @@ def _log_unconfirmed(key: Key, body: wire.OverrideBody, found: wire.Unaware) -> 
 
 
 def _names(views: Sequence[wire.ConsumerView]) -> str:
+    said = [f"{shown(each.name)} at {each.address} (known to {each.node}): {each.why}" for each in views[:MAX_LOGGED]]
     more = f" and {len(views) - MAX_LOGGED} more" if len(views) > MAX_LOGGED else ""
-    return (
-        ", ".join(f"{shown(each.name)} at {each.address} ({each.node}): {each.why}" for each in views[:MAX_LOGGED])
-        + more
-    )
+    return ", ".join(said) + more

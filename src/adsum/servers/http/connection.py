@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -21,6 +22,8 @@ Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | N
 """From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
 the status line and the date."""
 
+MAX_CHUNKS: Final = 16
+"""How many chunks are kept; one that is said again after so many others is made again."""
 NO_REQUEST: Final = (400, "this is no HTTP request")
 TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
 USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -204,7 +207,7 @@ class Connection(HttpToolsProtocol):
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        self.transport.write(b"%x\r\n%b\r\n" % (len(text), text))
+        self.transport.write(_chunk(text))
         return True
 
     def _write(self, status: int, text: bytes) -> None:
@@ -243,3 +246,9 @@ class Connection(HttpToolsProtocol):
             % (STATUS_LINE[code], len(body), headers, body)
         )
         self.transport.close()
+
+
+@lru_cache(MAX_CHUNKS)
+def _chunk(text: bytes) -> bytes:
+    """A chunk of an endless answer. Thousands of watches are told the same."""
+    return b"%x\r\n%b\r\n" % (len(text), text)
