@@ -118,7 +118,7 @@ class Daemon:
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
         self._shares.announce(self._config.advertise or self.urls[0])
-        bounds = http.Bounds(connections=self._config.max_connections, vanish=lost_after(self._config.heartbeat))
+        bounds = http.Bounds(connections=self._config.max_connections)
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
         await self._server.start()

@@ -208,7 +208,8 @@ MoreAtOnce = Callable[[bytes], bool]
 """Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
 MORE_AT_ONCE: Final = "adsum.more_at_once"
 """Where a server puts its `MoreAtOnce`, likewise."""
-Vanished = Callable[[], bool]
-"""Whether a connection ended because the peer's system acknowledged nothing of what was sent for too long."""
-VANISHED: Final = "adsum.vanished"
-"""Where a server puts its `Vanished`, likewise."""
+EndIfSilent = Callable[[float], Callable[[], bool]]
+"""Ends the connection of an HTTP answer when the peer's system acknowledges nothing of what was sent for so many
+seconds, where the platform can do that. Returns what says whether it ended so."""
+END_IF_SILENT: Final = "adsum.end_if_silent"
+"""Where a server puts its `EndIfSilent`, likewise."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final, NamedTuple
 
@@ -25,7 +25,7 @@ from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced, touched
 from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
-from adsum.ports import MORE_AT_ONCE, VANISHED, MoreAtOnce, Vanished
+from adsum.ports import END_IF_SILENT, MORE_AT_ONCE, EndIfSilent, MoreAtOnce
 from adsum.registry import Registry
 from adsum.watches import Watch
 
@@ -167,6 +167,11 @@ class Watching:
         return round(self._registry.age(), 1)
 
     @property
+    def lost_after(self) -> float:
+        """Seconds without a word after which a consumer is lost."""
+        return self._registry.watches.consumers.lost_after
+
+    @property
     def ended(self) -> bool:
         return self._registry.watches.ended
 
@@ -178,21 +183,21 @@ class Watching:
 class Stream:
     """One watch's answer."""
 
-    __slots__ = ("_more", "_shown", "_since", "_token", "_vanished", "_watch", "_watching", "status")
+    __slots__ = ("_more", "_shown", "_since", "_token", "_watch", "_watching", "status")
 
     def __init__(self, watching: Watching, watch: Watch, since: Position | None) -> None:
         self._watching = watching
         self._watch = watch
         self._since = since
         self._token = watching.introduce(watch)
-        self._vanished: Vanished = _present
         self.status = 200
 
     async def speak(self, scope: Scope, receive: Receive, send: Send, /) -> None:
         """Until the caller hangs up or the registry stops."""
         watching, watch = self._watching, self._watch
         state = scope.get("state", {})
-        self._vanished = state.get(VANISHED, _present)
+        end_if_silent: EndIfSilent = state.get(END_IF_SILENT, _never_says)
+        was_silent = end_if_silent(watching.lost_after)
         try:
             with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(self):
                 try:
@@ -206,7 +211,7 @@ class Stream:
                             return
                         await self._follow(send, changed)
                 finally:
-                    watch.silent = self._vanished()
+                    watch.silent = was_silent()
         finally:
             watch.show = None
             watching.dismiss(self._token)
@@ -275,6 +280,6 @@ def _consumer(asked: Asked) -> Consumer | None:
     return Consumer(asked.query.get("consumer") or secrets.token_hex(16), asked.query.get("name", ""), asked.peer)
 
 
-def _present() -> bool:
-    """The server does not say when a peer vanishes."""
-    return False
+def _never_says(_: float) -> Callable[[], bool]:
+    """The `EndIfSilent` of a server that has none."""
+    return lambda: False

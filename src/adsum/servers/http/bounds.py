@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from adsum.core.heartbeats import HEARTBEAT, lost_after
-
 BACKLOG: Final = 4_096
 """How many connections wait to be accepted; the system turns away more."""
 MAX_HEAD: Final = 64 * 1024
@@ -32,9 +30,6 @@ class Bounds:
     """A connection on which nothing is asked for so long is closed."""
     stall: float = 30.0
     """A peer that reads nothing of what is waiting for it for so long is cut off."""
-    vanish: float = lost_after(HEARTBEAT)
-    """A connection whose peer's system acknowledges nothing of what was sent for so long is ended, where the platform
-    can do that (Linux)."""
     stop: int = 5
     """How long answers may take to finish once the server stops."""
 

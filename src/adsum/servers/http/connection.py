@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from adsum import wire
 from adsum.core.rules import shown
-from adsum.ports import AT_ONCE, MORE_AT_ONCE, VANISHED
+from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
 from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
@@ -51,7 +51,7 @@ class Connection(HttpToolsProtocol):
         self._refusal = NO_REQUEST
         """What to say to what can't be read on."""
         self._vanished = False
-        """Whether the peer's system acknowledged nothing for `Bounds.vanish` seconds."""
+        """Whether the connection ended because the peer's system acknowledged nothing for too long."""
 
     def unsent(self) -> int:
         """Bytes that the peer has not taken yet."""
@@ -68,14 +68,7 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self._sweeper.bounds.connections:
             self.refuse(503, "too many connections", b"retry-after: 5\r\n")
             return
-        self._end_if_it_vanishes(transport)
         self._rest()
-
-    def _end_if_it_vanishes(self, transport: asyncio.Transport) -> None:
-        peer = transport.get_extra_info("socket")
-        if USER_TIMEOUT is not None and peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):  # The peer is gone already.
-                peer.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(self._sweeper.bounds.vanish * 1_000))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._vanished = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
@@ -132,7 +125,7 @@ class Connection(HttpToolsProtocol):
         cycle.scope["state"] |= {
             AT_ONCE: self._answer_at_once,
             MORE_AT_ONCE: self._say_more_at_once,
-            VANISHED: self._has_vanished,
+            END_IF_SILENT: self._end_if_silent,
         }
         super()._start_asgi_task(cycle, app)
 
@@ -197,8 +190,12 @@ class Connection(HttpToolsProtocol):
             cycle.on_response()
         return True
 
-    def _has_vanished(self) -> bool:
-        return self._vanished
+    def _end_if_silent(self, seconds: float) -> Callable[[], bool]:
+        peer = self.transport.get_extra_info("socket")
+        if USER_TIMEOUT is not None and peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # The peer is gone already.
+                peer.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(seconds * 1_000))
+        return lambda: self._vanished
 
     def _say_more_at_once(self, text: bytes) -> bool:
         """Say a piece of an answer of chunks, if it is under way and nothing waits ahead of it."""
