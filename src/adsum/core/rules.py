@@ -147,8 +147,3 @@ def public(url: str) -> str:
 def shown(value: str) -> str:
     """The value as an error quotes it: escaped and cut, so that a hostile one can't flood a log."""
     return ascii(value if len(value) <= 40 else value[:40] + "…")
-
-
-def printable(value: str) -> str:
-    """The value as one line without control characters, at most as long as a text may be."""
-    return "".join(each for each in value[:TEXT_LENGTH] if each.isprintable())

@@ -11,7 +11,6 @@ from types import ModuleType
 
 from adsum.consumers import Consumer
 from adsum.core.errors import Invalid
-from adsum.core.rules import printable
 from adsum.dialects.xds.asked import Node
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
@@ -96,9 +95,9 @@ class Streams:
         Several programs may share a node's id (one bootstrap on many hosts; an Envoy and the one that replaces it), so
         that one of them never acknowledges for another: each stream takes the place of one that left from there.
         """
-        name, address = printable(node.id), stream.call.peer.rpartition(":")[0]
-        id = self._watches.consumers.returning(name, address) or secrets.token_hex(16)
-        return Consumer(id, name, address)
+        address = stream.call.peer.rpartition(":")[0]
+        id = self._watches.consumers.returning(node.id, address) or secrets.token_hex(16)
+        return Consumer(id, node.id, address)
 
     def _leave(self, joined: Joined) -> None:
         joined.session.leave()
