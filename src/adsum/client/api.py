@@ -79,8 +79,11 @@ class Api:
         return await self._ask("DELETE", _instance(service, id), wire.Written, params=params, about=(service, id))
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
-        """Raises `UnknownInstance` and `LeaseLost`. Answers after `body.wait` seconds at latest."""
-        path, timeout = f"{_instance(service, id)}/override", TIMEOUT + body.wait
+        """Raises `UnknownInstance` and `LeaseLost`. Answers after `body.wait` seconds, or once it is written.
+
+        A node is given `ANSWER_LATE` seconds more than that, so that one which only waits is never called away.
+        """
+        path, timeout = f"{_instance(service, id)}/override", TIMEOUT + body.wait + (ANSWER_LATE if body.wait else 0.0)
         return await self._ask("PUT", path, wire.Written, body=body, about=(service, id), timeout=timeout)
 
     async def unaware(
