@@ -52,7 +52,7 @@ async def test_an_instance_is_registered_renewed_drained_and_deregistered(provid
         assert providing.asked() == ["renew o8000"]
     assert providing.asked() == ["override o8000", "deregister o8000"]
     (override,) = providing.source.overrides
-    assert (override.status, override.wait, override.holder) == ("draining", 5.0, body.holder)
+    assert (override.status, override.wait, override.holder) == ("draining", 8.0, body.holder)
     assert registrar.state is State.STOPPED
 
 

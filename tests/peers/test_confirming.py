@@ -183,10 +183,10 @@ async def test_a_node_that_hung_and_lived_in_between_is_waited_for_again(world: 
     assert names((await third).waiting) == ["two"]
 
 
-async def test_a_node_that_did_not_answer_long_ago_is_waited_for_anew(world: World) -> None:
+async def test_a_node_that_did_not_answer_a_while_ago_may_have_lived_since_and_is_waited_for_anew(world: World) -> None:
     world.two.away = True
     await world.took(await world.drain(8.0), 9.0)
-    await world.clock.advance(60.0)
+    await world.clock.advance(4.0)
     again = await world.drain(2.0)
     await world.took(again, 3.0)
     assert (await again).unaware == 1
@@ -203,6 +203,15 @@ async def test_a_node_that_left_is_waited_for_since_then_and_then_lost(world: Wo
     await world.took(drain, 0.2)
     found = await drain
     assert (found.unaware, names(found.lost)) == (0, ["two"])
+
+
+async def test_a_node_that_hangs_and_then_leaves_is_waited_for_since_it_hung(world: World) -> None:
+    world.two.hangs = True
+    drain = await world.drain(20.0)
+    await world.clock.advance(5.0)
+    world.neighbours[1] = replace(world.neighbours[1], left=0.0)
+    assert await world.took(drain, W - 5.0 + 1.0) <= W - 5.0 + 1.0
+    assert names((await drain).lost) == ["two"]
 
 
 async def test_a_node_that_left_and_still_answers_is_asked_for_its_consumers(world: World) -> None:

@@ -24,9 +24,9 @@ FIRST_ROUNDS: Final = 2
 """Rounds that don't wait: one to hear who is waited for or lost where, and one to look for these at the other nodes."""
 LATE: Final = 0.4
 """Seconds by which a node may answer a question later than it was told to wait; then it counts as silent."""
-SAME_SILENCE: Final = 30.0
+SAME_SILENCE: Final = 2.0
 """Seconds between two questions that a node did not answer, past which its silence counts as a new one: it may have
-lived in between."""
+lived in between. Questions of one drain, and of drains that follow one another, are closer together."""
 HERE: Final = ""
 """In place of the id of a node: this one."""
 
@@ -141,7 +141,7 @@ class Confirming:
         silence.last = asked_at
         since = silence.began
         if neighbour.left is not None:
-            since = max(now - neighbour.left, self._heard.get(peer.id, 0.0))
+            since = min(since, max(now - neighbour.left, self._heard.get(peer.id, 0.0)))
         view = wire.ConsumerView(
             name=peer.name,
             address=peer.url,
