@@ -74,11 +74,12 @@ def _many(setting: Setting, count: int) -> list[Result]:
     with Node(setting.folder, sqlite(setting.folder)) as node:
         change = registrations(node)
         change(range(INSTANCES))
+        alone = _idle(node, setting.so_long(QUIET / 2, 2.0))
         with Crowd(ear(node), node.port) as crowd:
             say(f"  {count:,} watchers connect")
             told = _open(node, crowd, count)
             say("  quiet")
-            idle = _idle(node, setting.so_long(QUIET, 4.0))
+            idle = _idle(node, setting.so_long(QUIET, 4.0)) - alone
             changes = setting.so_many(10, 2)
             for turn in range(changes):
                 say(f"  change {turn + 1} of {changes}")
@@ -113,7 +114,7 @@ def _open(server: Child, crowd: Crowd, count: int) -> Told:
 
 
 def _idle(server: Child, seconds: float) -> float:
-    """The share of a core that the heartbeats of quiet watchers take."""
+    """The share of a core that the server takes while nothing happens."""
     before, began = server.cpu(), monotonic()
     sleep(seconds)  # What is sent meanwhile fits into the buffers of the system.
     return (server.cpu() - before) / (monotonic() - began)
