@@ -1,4 +1,4 @@
-"""Fan-out: one change told to every watcher of the service, and a hundred changes in a burst.
+"""Fan-out: watchers that are idle, one change told to every watcher of the service, and a hundred in a burst.
 
 Watchers are connections of another process that reads as fast as it can. Times run from the moment in which the
 registration is sent (so its commit is in them) to the one in which a watcher has read that change; they are pooled
@@ -12,8 +12,10 @@ import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from time import monotonic, sleep
 from typing import Final
 
+from adsum.core.heartbeats import HEARTBEAT
 from benchmarks import callers, etcd, http2, workload
 from benchmarks.crowd import Crowd, Ear, Heard, stamped
 from benchmarks.load import Load, WrongAnswers, quantile
@@ -27,6 +29,10 @@ BESIDE_ETCD: Final = 1_000
 SLOWEST: Final = 0.5
 SPARE_FILES: Final = 500
 """Files that the node needs beside those of its watchers."""
+QUIET: Final = 15.0
+"""Seconds for which idle watchers are measured: five heartbeats each."""
+IDLE_SHARE: Final = 0.05
+"""The share of a core that `WATCHERS` idle watchers may take."""
 INSTANCES: Final = 100
 PREFIX: Final = b"bench/orders/"
 
@@ -68,9 +74,12 @@ def _many(setting: Setting, count: int) -> list[Result]:
     with Node(setting.folder, sqlite(setting.folder)) as node:
         change = registrations(node)
         change(range(INSTANCES))
+        alone = _idle(node, setting.so_long(QUIET / 2, 2.0))
         with Crowd(ear(node), node.port) as crowd:
             say(f"  {count:,} watchers connect")
             told = _open(node, crowd, count)
+            say("  quiet")
+            idle = _idle(node, setting.so_long(QUIET, 4.0)) - alone
             changes = setting.so_many(10, 2)
             for turn in range(changes):
                 say(f"  change {turn + 1} of {changes}")
@@ -78,7 +87,7 @@ def _many(setting: Setting, count: int) -> list[Result]:
             told.cpu /= changes
             say("  a burst")
             burst = crowd.hear(range(1_000, 1_100), change)
-    return [*_rows(told), _burst(count, burst)]
+    return [_quiet(count, idle), *_rows(told), _burst(count, burst)]
 
 
 def _beside(setting: Setting, count: int) -> list[Result]:
@@ -102,6 +111,23 @@ def _open(server: Child, crowd: Crowd, count: int) -> Told:
     before = server.memory()
     crowd.open(count)
     return Told(count, (server.memory() - before) / count)
+
+
+def _idle(server: Child, seconds: float) -> float:
+    """The share of a core that the server takes while nothing happens."""
+    before, began = server.cpu(), monotonic()
+    sleep(seconds)  # What is sent meanwhile fits into the buffers of the system.
+    return (server.cpu() - before) / (monotonic() - began)
+
+
+def _quiet(count: int, idle: float) -> Row:
+    return Row(
+        f"{count:,} idle watchers, a heartbeat every {HEARTBEAT:g} s",
+        f"{idle:.1%} of a core, {length(idle * HEARTBEAT / count)} each",
+        aim=f"< {IDLE_SHARE:.0%}",
+        met=idle < IDLE_SHARE,
+        values=(("share", idle),),
+    )
 
 
 def _tell(server: Child, crowd: Crowd, told: Told, marks: Sequence[int], change: Change) -> None:

@@ -11,6 +11,7 @@ from random import Random
 from statistics import median
 from typing import Final
 
+from adsum.core.heartbeats import HEARTBEAT
 from adsum.core.shares import SHARDS, chosen
 from benchmarks.setting import Setting
 from benchmarks.table import Result, Row, size
@@ -34,8 +35,8 @@ FOLLOWED: Final = 130e-6
 """A change, at each other node."""
 TOLD: Final = 30e-6
 """A change, for each watcher that hears of it."""
-HEARTBEAT: Final = 25e-6
-"""A watcher that hears of nothing: every 15 s."""
+QUIET: Final = 15e-6
+"""A heartbeat of a watcher that hears of nothing."""
 INSTANCE: Final = 1_323
 WATCHER: Final = 13.8 * 1024
 EMPTY: Final = 60 * 1024**2
@@ -120,7 +121,7 @@ def load(world: World, nodes: int, uneven: float) -> Load:
         renewals=world.renewals * (asked + passed),
         changes=world.changes * (WRITTEN / nodes + FOLLOWED * (nodes - 1) / nodes),
         telling=world.changes * world.hears / nodes * TOLD,
-        quiet=watchers / 15 * HEARTBEAT,
+        quiet=watchers / HEARTBEAT * QUIET,
         memory=EMPTY + world.instances * INSTANCE + watchers * WATCHER,
     )
 

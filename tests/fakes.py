@@ -204,3 +204,6 @@ class FakeShares:
 
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return ()
+
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        return ()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from adsum import registry as room
+from adsum.consumers import Consumer
 from adsum.core import decisions
 from adsum.core.changes import Change, Whole
 from adsum.core.decisions import Caller, Decision, Draft
@@ -250,6 +251,18 @@ async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_every
         store.stream.put_nowait(Whole("e2", 40, []))
         assert await watch.changed(30.0) is True
     assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.count) == ("e2", 40, 0)
+
+
+async def test_in_a_new_history_nobody_has_acknowledged_anything(registry: Registry, store: FakeStore) -> None:
+    consumers = registry.watches.consumers
+    with registry.watches.open(frozenset({"users"}), consumer=Consumer("c1")) as watch:
+        watch.acknowledge(50)
+        assert (await consumers.settled("users", 40, 0.0)).waiting == []
+        store.stream.put_nowait(Whole("e2", 40, []))
+        assert await watch.changed(30.0) is True
+        assert len((await consumers.settled("users", 40, 0.0)).waiting) == 1
+        watch.acknowledge(40)
+        assert (await consumers.settled("users", 40, 0.0)).waiting == []
 
 
 async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: FakeStore) -> None:

@@ -6,9 +6,10 @@ import contextlib
 import pytest
 
 from adsum import watches as room
+from adsum.consumers import Consumer
 from adsum.core.errors import Overloaded
 from adsum.watches import Watch, Watches
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, settle
 from tests.observers import Recorder
 
 LONG = 30.0
@@ -104,25 +105,6 @@ async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exc
         assert await wait is True
 
 
-async def test_who_can_say_at_once_that_nothing_changed_is_not_woken(hub: Watches) -> None:
-    said = []
-
-    def say() -> bool:
-        said.append("nothing")
-        return len(said) == 1
-
-    with hub.open(None) as watch:
-        watch.remind(say)
-        assert said == [], "it is under way with something else"
-        wait = await _waits(watch)
-        watch.remind(say)
-        await asyncio.sleep(0)
-        assert not wait.done()
-        watch.remind(say)
-        assert await wait is False
-    assert len(said) == 2
-
-
 async def test_others_have_a_turn_while_many_are_told(
     hub: Watches, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,86 +144,64 @@ async def test_past_the_bound_a_watch_is_refused(hub: Watches, monkeypatch: pyte
         pass
 
 
-async def test_settled_waits_for_every_cooperating_watch_and_no_other(hub: Watches) -> None:
+async def test_the_watch_of_a_consumer_is_waited_for_and_no_other(hub: Watches) -> None:
     with (
-        hub.open(frozenset({"orders"}), cooperates=True) as one,
-        hub.open(None, cooperates=True) as all_of_them,
+        hub.open(frozenset({"orders"}), consumer=Consumer("a")) as one,
+        hub.open(None, consumer=Consumer("b")) as all_of_them,
         hub.open(frozenset({"orders"})),
-        hub.open(frozenset({"users"}), cooperates=True),
+        hub.open(frozenset({"users"}), consumer=Consumer("c")),
     ):
-        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
-        await asyncio.sleep(0)
+        settled = asyncio.create_task(hub.consumers.settled("orders", 7, LONG))
+        await settle()
         one.acknowledge(8)
-        await asyncio.sleep(0)
+        await settle()
         assert not settled.done()
         all_of_them.acknowledge(6)
-        await asyncio.sleep(0)
+        await settle()
         assert not settled.done()
         all_of_them.acknowledge(7)
-        assert await settled == 0
+        assert (await settled).waiting == []
 
 
-async def test_settled_counts_those_that_never_said_so_and_forgets_those_that_left(hub: Watches) -> None:
-    with hub.open(None, cooperates=True) as mute:
-        with hub.open(None, cooperates=True):
-            assert await hub.settled("orders", 1, 0.01) == 2
-        assert await hub.settled("orders", 1, 0.01) == 1
-        mute.acknowledge(1)
-        assert await hub.settled("orders", 1, LONG) == 0
+async def test_a_consumer_whose_watch_ended_is_still_waited_for(hub: Watches) -> None:
+    with hub.open(frozenset({"orders"}), consumer=Consumer("a")) as watch:
+        watch.acknowledge(6)
+    standing = await hub.consumers.settled("orders", 7, 0.0)
+    assert [pending.consumer.id for pending in standing.waiting] == ["a"]
+    assert hub.count == 0
 
 
-async def test_whoever_comes_while_somebody_waits_is_waited_for(hub: Watches) -> None:
-    with hub.open(None, cooperates=True) as one:
-        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
-        await asyncio.sleep(0)
-        with (
-            hub.open(frozenset({"orders"}), cooperates=True) as back,
-            hub.open(frozenset({"users"}), cooperates=True),
-            hub.open(frozenset({"orders"})),
-        ):
-            one.acknowledge(7)
-            await asyncio.sleep(0)
-            assert not settled.done()
-            back.acknowledge(7)
-            assert await settled == 0
+async def test_a_watch_applies_what_its_consumer_acknowledged_last(hub: Watches) -> None:
+    with hub.open(None, consumer=Consumer("a")) as watch, hub.open(None) as onlooker:
+        watch.acknowledge(7)
+        watch.acknowledge(6)
+        assert (watch.applied, onlooker.applied) == (7, 0)
 
 
-async def test_after_a_restart_nobody_has_settled_before_all_had_time_to_come_back(
-    hub: Watches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.restarted()
-    assert await hub.settled("orders", 7, 0.01) == 1
-    monkeypatch.setattr(room, "RETURN", 0.01)
-    hub.restarted()
-    assert await hub.settled("orders", 7, LONG) == 0
-
-
-async def test_watches_that_the_node_ends_have_not_said_that_they_heard(hub: Watches) -> None:
-    with hub.open(None, cooperates=True):
-        settled = asyncio.create_task(hub.settled("orders", 7, LONG))
-        await asyncio.sleep(0)
+async def test_watches_that_the_node_ends_have_not_acknowledged(hub: Watches) -> None:
+    with hub.open(None, consumer=Consumer("a")):
+        waiting = asyncio.create_task(hub.consumers.settled("orders", 7, LONG))
+        await settle()
         hub.end()
-        assert await hub.settled("orders", 7, LONG) == 1
-    assert await settled == 1
+        assert len((await hub.consumers.settled("orders", 7, LONG)).waiting) == 1
+    assert len((await waiting).waiting) == 1
+    assert len((await hub.consumers.settled("orders", 7, LONG)).waiting) == 1
 
 
 async def test_the_end_wakes_everybody(hub: Watches) -> None:
-    with hub.open(None, cooperates=True) as watch:
+    with hub.open(None, consumer=Consumer("a")) as watch:
         wait = await _waits(watch)
-        settled = asyncio.create_task(hub.settled("orders", 1, LONG))
-        await asyncio.sleep(0)
         hub.end()
         assert await wait is True
-        assert await settled == 1
         assert hub.ended
 
 
 async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:
-    with hub.open(None, cooperates=True, told=False) as quiet:
+    with hub.open(None, consumer=Consumer("a"), told=False) as quiet:
         assert hub.publish({"orders"}) == 0
-        waiting = asyncio.create_task(hub.settled("orders", 1, LONG))
-        await asyncio.sleep(0)
+        waiting = asyncio.create_task(hub.consumers.settled("orders", 1, LONG))
+        await settle()
         assert not waiting.done()
         quiet.acknowledge(1)
-        assert await waiting == 0
+        assert (await waiting).waiting == []
     assert hub.count == 0

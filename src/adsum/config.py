@@ -24,6 +24,7 @@ from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.core.fence import LOOPBACK, Fence, Network
+from adsum.core.heartbeats import DRAIN_WAIT, HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, staleness
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import MAX_PORT, address, shown
 from adsum.etcd import naming
@@ -186,6 +187,11 @@ class ServeConfig:
     guard_hold: float = setting(
         "How long one mass lapse is held back at most", length=True, default=3_600.0, reloads=True
     )
+    heartbeat: float = setting(
+        "How often a watch is sent a word when nothing changes; clients take a connection for dead after twice as long",
+        length=True,
+        default=HEARTBEAT,
+    )
 
     def __post_init__(self) -> None:
         place("listen", self.listen)
@@ -207,6 +213,13 @@ class ServeConfig:
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
         within("probes", self.probes, 1, MAX_PROBES)
         self.fence()
+        if not HEARTBEAT_MIN <= self.heartbeat <= HEARTBEAT_MAX:
+            raise Invalid(
+                "heartbeat",
+                f"must be from {HEARTBEAT_MIN:g} to {HEARTBEAT_MAX:g} s, not {self.heartbeat:g}: clients must notice "
+                f"silence within {staleness(HEARTBEAT_MAX):g} s, so that a drain need not wait for longer than "
+                f"{DRAIN_WAIT:g} s",
+            )
         within("guard_share", self.guard_share, 0.0, 1.0)
         within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
 
@@ -286,7 +299,9 @@ class RunConfig:
         default=60.0,
     )
     drain_timeout: float = setting(
-        "How long to wait for callers to let go before stopping the program; 0: don't wait", length=True, default=5.0
+        "How long to wait for callers to let go before stopping the program; 0: don't wait",
+        length=True,
+        default=DRAIN_WAIT,
     )
     stop_timeout: float = setting(
         "How long the program may take to end after the signal before it is killed", length=True, default=10.0

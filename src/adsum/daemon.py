@@ -24,6 +24,7 @@ from adsum.config import ServeConfig
 from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.guard import Guard
+from adsum.core.heartbeats import lost_after
 from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
@@ -63,8 +64,8 @@ class Daemon:
         self._probes = Probes(fence, excerpts=config.probe_excerpts)
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
-        self._peers = Peers(self._shares, self._clock, rng)
-        self.registry = Registry(self._store, self._clock, self._telemetry)
+        self._peers = Peers(self._shares, self._clock, rng, lost_after(config.heartbeat))
+        self.registry = Registry(self._store, self._clock, self._telemetry, config.heartbeat)
         self._keeper = Keeper(
             self.registry,
             self._probes,
@@ -86,6 +87,7 @@ class Daemon:
             status=self.status,
             exposition=self._telemetry.exposition,
             others=self._peers,
+            node=config.node,
         )
         intents = wire.Intents()
         self._control = Control(
@@ -143,6 +145,7 @@ class Daemon:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
         systemd.notify(systemd.STOPPING)
         self.registry.watches.end()
+        self._peers.end()
         await self._control.stop()
         if self._server is not None:
             await self._server.stop()
@@ -250,6 +253,9 @@ class Daemon:
             instances=snapshot.count,
             status=self._tally.of(snapshot),
             watches=self.registry.watches.count,
+            consumers=self.registry.watches.consumers.connected,
+            departed=self.registry.watches.consumers.departed,
+            lost=self.registry.watches.consumers.lost,
             leases=len(leases),
             lapsed=leases.lapsed,
             checks=self._keeper.checks,
@@ -278,6 +284,10 @@ class Daemon:
     def _expose(self, server: http.HttpServer) -> None:
         gauge, registry, leases = self._telemetry.gauge, self.registry, self._keeper.leases
         gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
+        consumers = registry.watches.consumers
+        gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected)
+        gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed)
+        gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost)
         gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
         gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent)
         gauge("adsum_leases", "Leases kept", lambda: len(leases))

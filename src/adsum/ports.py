@@ -134,6 +134,10 @@ class Shares(Protocol):
         """The other nodes, each with how many shards it keeps."""
         ...
 
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        """The other nodes that left not long ago, however they ended, each with how many seconds ago."""
+        ...
+
 
 class Probe(Protocol):
     """Runs a check once. One implementation per kind of check."""
@@ -204,3 +208,8 @@ MoreAtOnce = Callable[[bytes], bool]
 """Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
 MORE_AT_ONCE: Final = "adsum.more_at_once"
 """Where a server puts its `MoreAtOnce`, likewise."""
+EndIfSilent = Callable[[float], Callable[[], bool]]
+"""Ends the connection of an HTTP answer when the peer's system acknowledges nothing of what was sent for so many
+seconds, where the platform can do that. Returns what says whether it ended so."""
+END_IF_SILENT: Final = "adsum.end_if_silent"
+"""Where a server puts its `EndIfSilent`, likewise."""

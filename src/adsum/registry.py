@@ -22,6 +22,7 @@ from adsum.core.decisions import Decision, Draft
 from adsum.core.declarations import Declaration
 from adsum.core.documents import Edit
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
+from adsum.core.heartbeats import HEARTBEAT
 from adsum.ports import Clock, Observer, Store
 from adsum.watches import Watches
 
@@ -67,7 +68,8 @@ class _Write:
 class Registry:
     """Accepts registrations and publishes the catalog."""
 
-    def __init__(self, store: Store, clock: Clock, observer: Observer) -> None:
+    def __init__(self, store: Store, clock: Clock, observer: Observer, heartbeat: float = HEARTBEAT) -> None:
+        """`heartbeat`: seconds between two heartbeats of a watch."""
         self._store = store
         self._clock = clock
         self._observer = observer
@@ -82,7 +84,8 @@ class Registry:
         """Whether the catalog is loaded."""
         self.refusing = False
         """Whether the store refused the latest batch."""
-        self.watches = Watches(clock, observer)
+        self.heartbeat = heartbeat
+        self.watches = Watches(clock, observer, heartbeat)
 
     async def start(self) -> None:
         """Open the store and return when the catalog is loaded. Raises `StoreRefused` and `StoreUnavailable`."""
@@ -267,9 +270,11 @@ class Registry:
         async for event in self._store.watch():
             touched: set[str] | None = None
             if isinstance(event, Whole):
+                if self.ready and event.epoch != self.snapshot.epoch:
+                    self.watches.consumers.begin_history()
                 self.snapshot = catalog.load(event)
                 if not self.ready and self.snapshot.count:
-                    self.watches.restarted()
+                    self.watches.consumers.restarted()
                 self.ready = True
             else:
                 self.snapshot = self.snapshot.apply(event)

@@ -1,4 +1,4 @@
-"""Who is told that something changed, and who has said that they saw it.
+"""Who is told that something changed.
 
 Watches are level-triggered: a watch is only ever told to look again. What it then shows is the difference between
 what it last showed and the newest snapshot, so a slow one skips what lay between and no queue can grow.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
+from adsum.consumers import Consumer, Consumers, Duty
 from adsum.core.errors import Overloaded
+from adsum.core.heartbeats import HEARTBEAT, lost_after
 from adsum.ports import Clock, Observer
 
 COALESCE: Final = 0.02
@@ -21,9 +22,6 @@ COALESCE: Final = 0.02
 TELLING: Final = 50e-6
 """Seconds of quiet that a service's watches add to `COALESCE`, each: ten thousand are told at most twice a second, so
 that telling them of a burst leaves time for everything else."""
-RETURN: Final = 6.0
-"""Seconds after a restart within which the consumers of before have come back: `adsum.client` pauses for 5 at most.
-Until then somebody may route by what they were told before it, and nobody can say that all have heard."""
 AT_A_STRETCH: Final = 256
 """How many watches of one service are told before others have their turn: telling ten thousand takes a while."""
 MAX_WATCHES: Final = 50_000
@@ -35,25 +33,42 @@ _log = logging.getLogger("adsum.watches")
 class Watch:
     """An endless series of "look again" about some services (None: about all of them).
 
-    A *cooperating* watch promises to say with `applied` when its consumer routes by what it was shown. One that is
-    not `told` hears of changes in another way, and is only waited for.
+    The watch of a consumer promises to say with `acknowledge` when that one routes by what it was shown. A watch that
+    is not `told` hears of changes in another way, and is only waited for.
     """
 
-    __slots__ = ("_hub", "_look", "_waiter", "_wave", "applied", "closed", "cooperates", "services", "show", "told")
+    __slots__ = (
+        "_hub",
+        "_look",
+        "_waiter",
+        "_wave",
+        "closed",
+        "duties",
+        "services",
+        "show",
+        "silent",
+        "told",
+    )
 
-    def __init__(self, hub: Watches, services: frozenset[str] | None, cooperates: bool, told: bool) -> None:
+    def __init__(self, hub: Watches, services: frozenset[str] | None, duties: tuple[Duty, ...], told: bool) -> None:
         self._hub = hub
         self._look = False
         self._waiter: asyncio.Future[None] | None = None
         self._wave: _Wave | None = None
         self.services = services
-        self.cooperates = cooperates
+        self.duties = duties
+        """What its consumer owes; empty if it promised nothing."""
         self.told = told
         self.closed = False
+        self.silent = False
+        """Whether it is known that nothing was heard of the peer for so long that its consumer is lost."""
         self.show: Callable[[], bool] | None = None
         """Shows what changed without waking who waits in `changed`; False if it can't just now."""
-        self.applied = 0
+
+    @property
+    def applied(self) -> int:
         """The revision that the consumer routes by, as far as it said."""
+        return min((duty.acknowledged for duty in self.duties), default=0)
 
     async def changed(self, timeout: float | None = None) -> bool:
         """Wait until something changed since the last call; False after `timeout` seconds without, or `interrupt`."""
@@ -73,7 +88,7 @@ class Watch:
 
     def wake(self) -> bool:
         """Tell it to look; whether it has shown at once what there was to see."""
-        if self.show is not None and self._waiter is not None and not self._waiter.done() and self._shows(self.show):
+        if self.show is not None and self.may_show() and self._shows(self.show):
             return True
         self._look = True
         self._release()
@@ -87,10 +102,9 @@ class Watch:
             _log.exception("a watch could not show at once what changed")
             return False
 
-    def remind(self, say: Callable[[], bool]) -> None:
-        """Have `say` say that nothing changed; if it can't now, end a wait in `changed` as if its time were out."""
-        if self._waiter is not None and not self._waiter.done() and not self._shows(say):
-            self._release()
+    def may_show(self) -> bool:
+        """Whether something can be shown now by `show`: somebody waits in `changed`."""
+        return self.show is not None and self._waiter is not None and not self._waiter.done()
 
     def interrupt(self) -> None:
         """End a wait in `changed` now, as if its time were out."""
@@ -113,9 +127,7 @@ class Watch:
 
     def acknowledge(self, revision: int) -> None:
         """The consumer routes by `revision` or later from now on."""
-        if revision > self.applied:
-            self.applied = revision
-            self._hub.settle(self)
+        self._hub.consumers.acknowledge(self.duties, revision)
 
     def __enter__(self) -> Watch:
         return self
@@ -141,69 +153,44 @@ class _Wave:
             self._done()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Settling:
-    """Somebody waits until all of `behind` route by `revision`; None stands for those who may still come back."""
-
-    service: str
-    revision: int
-    behind: set[Watch | None]
-    done: asyncio.Future[None]
-
-    def forget(self, watch: Watch | None) -> None:
-        self.behind.discard(watch)
-        self.let_go_if(not self.behind)
-
-    def let_go_if(self, over: bool) -> None:
-        if over and not self.done.done():
-            self.done.set_result(None)
-
-
 class Watches:
     """Every watch of this node, by service."""
 
-    def __init__(self, clock: Clock, observer: Observer) -> None:
+    def __init__(self, clock: Clock, observer: Observer, heartbeat: float = HEARTBEAT) -> None:
         self._clock = clock
         self._observer = observer
+        self.consumers = Consumers(clock, lost_after(heartbeat))
+        """Those that promise to acknowledge, and whom drains wait for."""
         self._of: dict[str | None, set[Watch]] = {}
-        self._untold: dict[str | None, set[Watch]] = {}
         self._woken: dict[str | None, float] = {}
         self._late: dict[str | None, asyncio.TimerHandle] = {}
-        self._settlings: set[_Settling] = set()
-        self._back_at = clock.now()
         self.count = 0
         self.ended = False
 
-    def open(self, services: frozenset[str] | None, *, cooperates: bool = False, told: bool = True) -> Watch:
-        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES`."""
+    def open(self, services: frozenset[str] | None, *, consumer: Consumer | None = None, told: bool = True) -> Watch:
+        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES`.
+
+        `consumer`: who promises to acknowledge what it is shown; None: an onlooker, whom nobody waits for.
+        """
         if self.count >= MAX_WATCHES:
             raise Overloaded("the number of watches", retry_after=10.0)
-        watch = Watch(self, services, cooperates, told)
-        for name in _names(services):
-            (self._of if told else self._untold).setdefault(name, set()).add(watch)
+        duties = self.consumers.join(consumer, services) if consumer is not None else ()
+        watch = Watch(self, services, duties, told)
+        if told:
+            for name in _names(services):
+                self._of.setdefault(name, set()).add(watch)
         self.count += 1
-        if cooperates:
-            # Whoever comes now may come back, and route by what it was told before.
-            for settling in self._settlings:
-                if services is None or settling.service in services:
-                    settling.behind.add(watch)
         return watch
-
-    def restarted(self) -> None:
-        """The node knows a catalog that others have seen before it started: `settled` gives them time to come back."""
-        self._back_at = self._clock.now() + RETURN
 
     def leave(self, watch: Watch) -> None:
         self.count -= 1
-        of = self._of if watch.told else self._untold
-        for name in _names(watch.services):
-            members = of.get(name, set())
+        for name in _names(watch.services) if watch.told else ():
+            members = self._of.get(name, set())
             members.discard(watch)
             if not members:
-                of.pop(name, None)
-                if watch.told:
-                    self._woken.pop(name, None)
-        self.settle(watch, left=True)
+                self._of.pop(name, None)
+                self._woken.pop(name, None)
+        self.consumers.leave(watch.duties, silent=watch.silent)
 
     def publish(self, touched: Iterable[str] | None) -> int:
         """Wake the watches of the touched services (None: of all); how many were told at once.
@@ -259,43 +246,7 @@ class Watches:
         for members in list(self._of.values()):
             for watch in list(members):
                 watch.wake()
-        for settling in self._settlings:
-            settling.let_go_if(True)
-
-    async def settled(self, service: str, revision: int, timeout: float) -> int:
-        """Wait until every cooperating watch of the service routes by `revision`, at most `timeout` seconds.
-
-        Returns how many still don't; those who may not have come back since a restart count as one. Those that end
-        meanwhile no longer count, unless it is the node that ends.
-        """
-        watching = set().union(*(of.get(name, ()) for of in (self._of, self._untold) for name in (service, None)))
-        behind: set[Watch | None] = {watch for watch in watching if watch.cooperates and watch.applied < revision}
-        rest = self._back_at - self._clock.now()
-        if rest > 0:
-            behind.add(None)
-        if not behind or self.ended:
-            return len(behind)
-        loop = asyncio.get_running_loop()
-        settling = _Settling(service, revision, behind, loop.create_future())
-        timer = loop.call_later(max(0.0, rest), settling.forget, None)
-        self._settlings.add(settling)
-        try:
-            async with asyncio.timeout(timeout):
-                await settling.done
-        except TimeoutError:
-            return len(behind)
-        finally:
-            timer.cancel()
-            self._settlings.discard(settling)
-        return len(behind)
-
-    def settle(self, watch: Watch, *, left: bool = False) -> None:
-        """Take a watch that acknowledged, or left, off the lists of those that are waited for."""
-        if left and self.ended:
-            return  # We left it, and it routes by what it was told last.
-        for settling in self._settlings:
-            if left or watch.applied >= settling.revision:
-                settling.forget(watch)
+        self.consumers.end()
 
 
 def _names(services: frozenset[str] | None) -> Iterable[str | None]:

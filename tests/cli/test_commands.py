@@ -212,7 +212,7 @@ def test_resolve_waits_although_this_host_knew_an_instance(registry: RunningDaem
 
 def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
     watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
-    watching.request("GET", "/api/v1/watch?service=orders&acks=true")
+    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
     answer = watching.getresponse()
     while not answer.readline().startswith(b"event: synced"):
         pass
@@ -220,7 +220,10 @@ def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningD
     answer.close()
     watching.close()
     assert (result.code, result.out) == (124, "")
-    assert "orders/a is draining, but 1 consumers have not said within 0.2 s" in result.err
+    assert (
+        "orders/a is draining, but 1 consumer has not confirmed within 0.2 s that they call it no more:" in result.err
+    )
+    assert "  web at 127.0.0.1 (known to test): it is connected, and has not acknowledged\n" in result.err
 
 
 def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

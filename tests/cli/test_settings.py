@@ -66,6 +66,8 @@ def test_values_are_read_by_their_type(tmp_path: Path) -> None:
         ('[serve]\nlog_level = "loud"', ("serve.log_level", "debug, info, warning or error")),
         ('[serve]\nguard_hold = "soon"', ("serve.guard_hold", "5s")),
         ("[serve]\nguard_share = 2", ("serve.guard_share", "from 0 to 1")),
+        ('[serve]\nheartbeat = "5s"', ("serve.heartbeat", "from 0.5 to 3 s", "notice silence within 6 s")),
+        ("[serve]\nheartbeat = 0.4", ("serve.heartbeat", "from 0.5 to 3 s")),
         ('[serve]\nprobe_deny = ["10.0.0.1/8"]', ("serve.probe_deny", "10.0.0.0/8")),
         ("[serve]\nlisen = 1", ("serve.lisen", "did you mean listen?")),
         ("[server]\n", ("server", "did you mean serve?")),

@@ -211,11 +211,11 @@ async def test_nothing_is_held_against_another_process_that_has_the_id(calling: 
     assert set(calling.picked()) == {"b"}
     await calling.hear(delta(1, 2, another))
     assert set(calling.picked()) == {"a", "b"}
-    load = calling.channel._loads.of("a")
+    load = calling.channel.loads.of("a")
     assert (load.in_flight, load.latency < 1.0) == (0, True)
     for _ in range(3):
         late.done(ok=False)
-        late = Pick(calling.channel, late.endpoint, calling.channel._loads.start("a"), 0.0)
+        late = Pick(calling.channel, late.endpoint, calling.channel.loads.start("a"), 0.0)
     await settle()
     assert set(calling.picked()) == {"a", "b"}, "calls of the process before say nothing of this one"
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from adsum import wire
+from adsum.core.heartbeats import HEARTBEAT
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
@@ -106,11 +107,11 @@ def parsed(text: bytes) -> list[Event]:
 class Spoken:
     """A registry with the dialect in front of it, under a clock that stands still."""
 
-    def __init__(self, store: Store | None = None, shares: Shares | None = None) -> None:
+    def __init__(self, store: Store | None = None, shares: Shares | None = None, heartbeat: float = HEARTBEAT) -> None:
         self.clock = FakeClock()
         self.observer = Recorder()
         self.store = FakeStore()
-        self.registry = Registry(store or self.store, self.clock, self.observer)
+        self.registry = Registry(store or self.store, self.clock, self.observer, heartbeat)
         self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), shares=shares)
         self.outcomes: dict[str, Outcome] = {}
         self.native = Native(
@@ -124,6 +125,7 @@ class Spoken:
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
             others=Peers(shares, self.clock, Random(1)) if shares is not None else None,
+            node="n1",
         )
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:
@@ -158,8 +160,10 @@ class Spoken:
         return Heard(start["status"], names, b"".join(each["body"] for each in bodies))
 
     @asynccontextmanager
-    async def watching(self, query: str = "", headers: Mapping[str, str] | None = None) -> AsyncIterator[Listening]:
-        """An open watch."""
+    async def watching(
+        self, query: str = "", headers: Mapping[str, str] | None = None, state: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Listening]:
+        """An open watch. `state`: what a server would offer beyond ASGI."""
         heard: asyncio.Queue[bytes] = asyncio.Queue()
         gone = asyncio.Event()
 
@@ -174,6 +178,7 @@ class Spoken:
                 heard.put_nowait(message["body"])
 
         scope = _scope("GET", f"/api/v1/watch{query}", headers or {})
+        scope["state"] = dict(state or {})
         listening = Listening(asyncio.create_task(self.native(scope, receive, send)), heard, gone.set)
         try:
             yield listening

@@ -2,21 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
 from adsum import watches, wire
+from adsum.consumers import Consumer
 from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Cause as C
 from adsum.core.model import Instance, Listing, Registration, Why
-from adsum.dialects.native import pulse, watching
+from adsum.dialects.native import watching
 from tests.dialects.speaking import Event, Spoken
 from tests.fakes import settle
 
 
 def _kinds(group: list[Event]) -> list[str]:
     return [event.kind for event in group]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    async with asyncio.timeout(10.0):
+        while not true():  # noqa: ASYNC110 - beats come by the loop's own clock
+            await asyncio.sleep(0.005)
 
 
 async def _quiet(spoken: Spoken) -> None:
@@ -37,7 +46,8 @@ async def test_a_new_watch_is_shown_the_whole_and_marked_so(spoken: Spoken) -> N
         assert headers[b"x-accel-buffering"] == b"no"
         assert watch.writes[0].startswith(b"retry: ")
     assert opened.kind == "open"
-    assert opened.says | {"watch": ""} == {"epoch": "e1", "revision": 2, "whole": True, "watch": "", "age": 0.0}
+    says = {"epoch": "e1", "revision": 2, "whole": True, "watch": "", "age": 0.0, "heartbeat": 3.0}
+    assert opened.says | {"watch": ""} == says
     assert service.kind == "service"
     assert [each["id"] for each in service.says["instances"]] == ["o1"]
     assert (synced.kind, synced.id, synced.says["revision"]) == ("synced", "e1:2", 2)
@@ -230,13 +240,75 @@ async def test_a_burst_is_told_in_few_groups(spoken: Spoken, monkeypatch: pytest
     assert sorted(told) == sorted(f"o{n}" for n in range(100)), "each once, as it is now"
 
 
-async def test_a_quiet_watch_hears_a_heartbeat(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "BEAT", 0.0001)
+async def test_a_quiet_watch_hears_a_heartbeat() -> None:
+    spoken = Spoken(heartbeat=0.01)
+    await spoken.registry.start()
     await spoken.put("orders", "o1")
     async with spoken.watching("?service=orders") as watch:
         await watch.group()
         (beat,) = await watch.group()
     assert (beat.kind, beat.id) == ("synced", "e1:1")
+    await spoken.registry.stop()
+
+
+async def test_watches_that_are_due_together_share_the_bytes_of_a_heartbeat() -> None:
+    spoken = Spoken(heartbeat=0.1)
+    await spoken.registry.start()
+    said: list[bytes] = []
+    more = {"adsum.more_at_once": lambda text: not said.append(text)}  # type: ignore[func-returns-value]
+    async with (
+        spoken.watching("?service=orders", state=more) as one,
+        spoken.watching("?service=users", state=more) as two,
+        spoken.watching("", state=more) as every,
+    ):
+        for watch in (one, two, every):
+            await watch.group()
+        await until(lambda: len(said) >= 3)
+        assert all(each is said[0] for each in said[:3])
+    await spoken.registry.stop()
+
+
+async def test_a_consumer_is_known_by_its_id_and_named_by_its_name_and_address(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?service=orders&acks=true&consumer=c1&name=web%20shop") as watch:
+        await watch.group()
+    standing = await spoken.registry.watches.consumers.settled("orders", 1, 0.0)
+    (pending,) = standing.waiting
+    assert pending.consumer == Consumer("c1", "web shop", "10.1.2.3")
+
+
+async def test_each_connection_without_an_id_is_a_consumer_of_its_own(spoken: Spoken) -> None:
+    async with spoken.watching("?acks=true") as one, spoken.watching("?acks=true") as two:
+        for each in (one, two):
+            await each.group()
+        standing = await spoken.registry.watches.consumers.settled("orders", 1, 0.0)
+        assert len({pending.consumer.id for pending in standing.waiting}) == 2
+
+
+@pytest.mark.parametrize("query", ["?service=orders", "?service=orders&acks=false&consumer=c1"])
+async def test_an_onlooker_is_never_waited_for(spoken: Spoken, query: str) -> None:
+    async with spoken.watching(query) as watch:
+        await watch.group()
+        assert (await spoken.registry.watches.consumers.settled("orders", 1, 0.0)).waiting == []
+    assert (await spoken.registry.watches.consumers.settled("orders", 1, 0.0)).waiting == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [("consumer=a/b", "consumer"), ("name=" + "x" * 129, "name"), ("name=a%0Ab", "name")]
+)
+async def test_what_is_no_id_or_name_of_a_consumer_is_refused(spoken: Spoken, query: str, field: str) -> None:
+    heard = await spoken.ask("GET", f"/api/v1/watch?acks=true&{query}")
+    assert (heard.status, heard.json["field"]) == (422, field)
+
+
+@pytest.mark.parametrize(("vanished", "waiting"), [(False, 1), (True, 0)])
+async def test_a_consumer_whose_system_acknowledged_nothing_is_lost_at_once(
+    spoken: Spoken, vanished: bool, waiting: int
+) -> None:
+    async with spoken.watching("?acks=true", state={"adsum.end_if_silent": lambda _: lambda: vanished}) as watch:
+        await watch.group()
+    standing = await spoken.registry.watches.consumers.settled("orders", 1, 0.0)
+    assert (len(standing.waiting), len(standing.lost)) == (waiting, 1 - waiting)
 
 
 async def test_watches_of_the_same_share_the_same_bytes(spoken: Spoken) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +107,57 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
         assert len(refusals) == 1, refusals
         assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
         assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
+
+
+async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_there_is_not(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(etcd, "n1") as one:
+        shares = one.__dict__["_shares"]
+        async with serving(etcd, "n2") as other:
+            await _until(lambda: shares.peers())
+            assert shares.left() == []
+        await _until(lambda: shares.left())
+        ((peer, ago),) = shares.left()
+        assert (peer.name, peer.url) == ("n2", other.urls[0])
+        assert 0.0 <= ago < 20.0
+        assert shares.peers() == []
+        monkeypatch.setattr(presence, "REMEMBERED", 0.0)
+        assert shares.left() == []
+
+
+async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: Etcd) -> None:
+    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
+        await _register(one)
+        await _share(one, other)
+        away, body = "/api/v1/watch?service=s0&acks=true&consumer=c1&name=web", {"status": "draining", "wait": 8}
+        async with (
+            httpx.AsyncClient(base_url=one.urls[0], trust_env=False, timeout=20.0) as there,
+            httpx.AsyncClient(base_url=other.urls[0], trust_env=False, timeout=20.0) as here,
+        ):
+            async with there.stream("GET", away) as answer:
+                assert await _token(answer)
+            drain = asyncio.create_task(here.put("/api/v1/services/s0/instances/i/override", json=body | {"wait": 0.5}))
+            said = (await drain).json()
+            assert [(each["name"], each["node"]) for each in said["waiting"]] == [("web", "n1")]
+            assert "id" not in said["waiting"][0]
+            drain = asyncio.create_task(here.put("/api/v1/services/s0/instances/i/override", json=body))
+            async with here.stream("GET", away) as answer:
+                token = await _token(answer)
+                applied = {"revision": other.registry.snapshot.revision}
+                await here.post(f"/api/v1/watches/{token}/applied", json=applied)
+                said = (await drain).json()
+                assert "unaware" not in said
+                assert "lost" not in said
+
+
+async def _token(answer: httpx.Response) -> str:
+    """Of a watch, once it is open."""
+    async for line in answer.aiter_lines():
+        if line.startswith("data: "):
+            token: str = json.loads(line.removeprefix("data: "))["watch"]
+            return token
+    raise AssertionError
 
 
 async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: Etcd) -> None:

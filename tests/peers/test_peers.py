@@ -12,6 +12,7 @@ import pytest
 from adsum import wire
 from adsum.clock import SystemClock
 from adsum.config import ServeConfig
+from adsum.consumers import Hints
 from adsum.core.errors import KeeperUnavailable
 from adsum.core.shares import Peer
 from adsum.peers.passing import PATIENCE
@@ -44,6 +45,9 @@ class Known:
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return [(peer, 0) for peer in self._peers]
 
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        return ()
+
 
 @pytest.fixture
 async def cut(daemon: RunningDaemon) -> AsyncIterator[Wire]:
@@ -60,6 +64,11 @@ async def peers() -> AsyncIterator[Peers]:
     peers = Peers(Known([NOWHERE]), SystemClock(), Random(1))
     yield peers
     await peers.close()
+
+
+async def _nobody_here(service: str, revision: int, wait: float, about: Sequence[str], hints: Hints) -> wire.Unaware:
+    """This node has no consumers."""
+    return wire.Unaware("e1", revision, 0)
 
 
 def _over(wire: Wire, id: str = "test") -> Peer:
@@ -103,7 +112,7 @@ async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says
 async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: Wire) -> None:
     for peer, unaware in ((_over(cut, "n2"), 1), (_over(cut), 0)):
         asking = Peers(Known([peer]), SystemClock(), Random(1))
-        assert await asking.unaware("orders", 1, 0.0) == unaware
+        assert (await asking.settled(_nobody_here, "orders", 1, 0.0)).unaware == unaware
         await asking.close()
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.native.asgi import PIECE, Reply
-from adsum.ports import AT_ONCE, MORE_AT_ONCE
+from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
 from adsum.servers.http.bounds import MAX_HEAD
@@ -428,6 +428,31 @@ async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None
     for _, writer in held:
         writer.transport.abort()
     await _until(lambda: daemon.registry.watches.count == 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform can't end a silent connection")
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_connection_whose_peer_takes_nothing_ends_and_says_so_if_asked_to(reads: bool) -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        was_silent = scope["state"][END_IF_SILENT](0.3)
+        await _big(scope, receive, send)
+        if not reads:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        ended.set_result(was_silent())
+
+    async with _serving(app) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        if reads:
+            while not ended.done():
+                await reader.read(1 << 20)
+        else:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+        assert await asyncio.wait_for(ended, PATIENCE) is not reads
+        writer.transport.abort()
 
 
 async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemon: RunningDaemon) -> None:

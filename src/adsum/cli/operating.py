@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -18,7 +19,7 @@ from adsum.config import ClientConfig
 from adsum.core.model import MAX_OVERRIDE
 
 MOST: Final = 20
-"""Services whose traffic people are shown, those with the most errors first; programs are told more."""
+"""Services whose traffic, and consumers whose names, people are shown; programs are told more."""
 
 _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
@@ -37,18 +38,44 @@ def drain(loaded: Settings, key: Key, wait: bool, timeout: float, length: float 
     """Have an instance called no more, then return.
 
     When this returns 0, every cooperating consumer has said that it routes around the instance: it can be stopped
-    without losing a request, and no shut-down hook has to sleep. If some have not said so in time, the exit code is
-    124 and the instance stays draining. `adsum resume` takes it back.
+    without losing a request, and no shut-down hook has to sleep. If some have not said so in time, they are named, the
+    exit code is 124, and the instance stays draining. `adsum resume` takes it back.
+
+    A consumer of which nothing was heard for some 8 s is lost: it is named, and not waited for.
     """
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
     written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
     if wait and written.unaware:
-        raise Ended(
-            Exit.TIMEOUT,
-            f"{key} is draining, but {written.unaware} consumers have not said within {timeout:g} s that they call it "
-            "no more",
-        )
+        raise Ended(Exit.TIMEOUT, "\n".join([_unconfirmed(key, written, timeout), *_lost(written)]))
     output.say(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
+    for line in _lost(written):
+        output.say(line)
+
+
+def _unconfirmed(key: Key, written: wire.Written, timeout: float) -> str:
+    consumers = "1 consumer has" if written.unaware == 1 else f"{written.unaware} consumers have"
+    said = f"{key} is draining, but {consumers} not confirmed within {timeout:g} s that they call it no more:"
+    return "\n".join([said, *_consumers(written.waiting, written.unaware)])
+
+
+def _lost(written: wire.Written) -> list[str]:
+    """The consumers that were not waited for, a line each."""
+    if not written.lost:
+        return []
+    said = "lost, and not waited for (nothing has been heard of them for too long):"
+    return [said, *_consumers(written.lost, written.lost_count)]
+
+
+def _consumers(views: Sequence[wire.ConsumerView], count: int) -> list[str]:
+    """A line for each of some consumers, `count` in all."""
+    lines = [f"  {_who(each)}: {each.why}" for each in views[:MOST]]
+    return lines + ([f"  and {count - len(lines)} more"] if count > len(lines) else [])
+
+
+def _who(view: wire.ConsumerView) -> str:
+    address = f" at {view.address}" if view.address else ""
+    known = f" (known to {view.node})" if view.node and view.node != view.name else ""
+    return f"{view.name or 'a consumer without a name'}{address}{known}"
 
 
 @click.command(epilog="Example: adsum maintenance orders/web1-8000 --for 1h --reason 'new disks'")
@@ -174,9 +201,16 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
         ("leases", f"{node.leases}{lapsed}"),
         ("checks", f"{node.checks}{late}"),
         ("watches", str(node.watches)),
+        ("consumers", _consumer_counts(node)),
     ]
     rows += [("guarded", f"{service}: {count} expiries held back") for service, count in sorted(node.guards.items())]
     return [(name, value, "") for name, value in rows]
+
+
+def _consumer_counts(node: wire.NodeStatus) -> str:
+    departed = f"; {node.departed} left without a good-bye" if node.departed else ""
+    lost = f"; {node.lost} lost" if node.lost else ""
+    return f"{node.consumers}{departed}{lost}"
 
 
 def _nodes(node: wire.NodeStatus) -> list[tuple[str, ...]]:

@@ -65,3 +65,6 @@ class Alone:
 
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return ()
+
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        return ()

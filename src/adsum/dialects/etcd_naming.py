@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
 from typing import Final, cast
 
+from adsum.consumers import Consumer
 from adsum.core import decisions
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import ServiceSnapshot, Snapshot
@@ -117,10 +119,12 @@ class EtcdNaming:
     async def _speak(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            epoch = self._registry.snapshot.epoch
-            with self._registry.watches.open(None, cooperates=True) as watching:
+            epoch, watches = self._registry.snapshot.epoch, self._registry.watches
+            consumer = Consumer(secrets.token_hex(16), "etcd naming")
+            with watches.open(None, consumer=consumer) as watching:
                 while epoch == self._registry.snapshot.epoch:  # What it acknowledged of one says nothing of another.
                     await self._speak_once(watching, backoff)
+            watches.consumers.say_goodbye(consumer.id, None)
 
     async def _speak_once(self, watching: Watch, backoff: Backoff) -> None:
         try:

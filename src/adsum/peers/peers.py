@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from random import Random
 from typing import Final
 
 from adsum import wire
 from adsum.client.api import Api
-from adsum.core.errors import AdsumError, KeeperUnavailable
+from adsum.consumers import Ask, Hints
+from adsum.core.errors import KeeperUnavailable
+from adsum.core.heartbeats import HEARTBEAT, lost_after
 from adsum.core.shares import Peer
+from adsum.peers.confirming import Confirming, Neighbour
 from adsum.peers.passing import Passing
 from adsum.ports import Clock, Shares
-from adsum.watches import RETURN
 
-LATE: Final = 1.0
-"""Seconds by which a node may answer later than it was told to wait for its consumers."""
 MAX_PEERS: Final = 64
 """Nodes to which connections are kept; past it those of the one asked longest ago are closed."""
-
-_log = logging.getLogger("adsum.peers")
 
 
 class Peers:
     """The other nodes, as `shares` tells of them."""
 
-    def __init__(self, shares: Shares, clock: Clock, rng: Random) -> None:
+    def __init__(self, shares: Shares, clock: Clock, rng: Random, lost_after: float = lost_after(HEARTBEAT)) -> None:
+        """`lost_after`: seconds without a word after which a node that can't be asked is no longer waited for."""
         self._shares = shares
-        self._clock = clock
+        self._confirming = Confirming(clock, lost_after)
         self._rng = rng
         self._apis: dict[str, Api] = {}
         """By the ids of nodes: what is meant for one run is not for the next, though that is at the same address."""
@@ -61,30 +59,29 @@ class Peers:
         lost = dict.fromkeys(each for answer in heard for each in answer.lost)
         return [each for each in lost if all(each in said.lost or each.service in said.not_kept for said in heard)]
 
-    async def unaware(self, service: str, revision: int, wait: float) -> int:
-        """How many consumers of other nodes don't route by that revision of the service after `wait` seconds.
+    async def settled(self, ask_here: Ask, service: str, revision: int, wait: float) -> wire.Unaware:
+        """Which consumers, of all nodes, don't route by that revision of the service after `wait` seconds.
 
-        A node that can't be asked counts as one: its consumers may go on by what it told them last.
+        A node that can't be asked stands for its consumers, and so does one that left not long ago: they may go on by
+        what it showed them last.
         """
-        asking = (self._unaware(peer, service, revision, wait) for peer, _ in self._shares.peers())
-        return sum(await asyncio.gather(*asking))
+        return await self._confirming.settled(ask_here, self._neighbours, service, revision, wait)
 
-    async def _unaware(self, peer: Peer, service: str, revision: int, wait: float) -> int:
-        deadline = self._clock.now() + wait
-        while True:
-            left = max(0.0, deadline - self._clock.now())
-            try:
-                async with asyncio.timeout(left + LATE):
-                    return (await self._api(peer).unaware(service, revision, left)).unaware
-            except (AdsumError, TimeoutError) as error:
-                _log.debug("%s does not say who knows of %s: %s", peer.name, service, error)
-            if left <= 0:
-                return 1
-            if peer not in dict(self._shares.peers()):
-                # It died: its consumers are told by another node as soon as they are back.
-                await self._clock.sleep(min(RETURN, left))
-                return int(left < RETURN)
-            await self._clock.sleep(min(0.5, left))
+    def _neighbours(self) -> list[Neighbour]:
+        there = [Neighbour(peer, self._asking(peer)) for peer, _ in self._shares.peers()]
+        return there + [Neighbour(peer, self._asking(peer), left) for peer, left in self._shares.left()]
+
+    def _asking(self, peer: Peer) -> Ask:
+        async def ask(service: str, revision: int, wait: float, about: Sequence[str], hints: Hints) -> wire.Unaware:
+            return await self._api(peer).unaware(
+                service, revision, wait, about=about, acknowledged=hints.acknowledged, gone=hints.gone
+            )
+
+        return ask
+
+    def end(self) -> None:
+        """Have drains answer with what is known: this node stops."""
+        self._confirming.end()
 
     async def close(self) -> None:
         """Idempotent."""

@@ -135,6 +135,10 @@ class World:
         await settle()
         return revision
 
+    async def settled(self, service: str, revision: int, wait: float) -> int:
+        """How many consumers don't route by the revision after `wait` seconds."""
+        return len((await self.registry.watches.consumers.settled(service, revision, wait)).waiting)
+
     def applied(self) -> Mapping[str, int]:
         return {each.node: each.revision for each in self.xds.streams.statuses()}
 
@@ -193,7 +197,7 @@ async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_l
     await call.connect()
     revision = await world.register("bb")
     assert call.heard[-1].kind is EDS
-    waiting = asyncio.create_task(world.registry.watches.settled("orders", revision, LONG))
+    waiting = asyncio.create_task(world.settled("orders", revision, LONG))
     await asyncio.sleep(2 * SAFE)
     assert not waiting.done()
     began = time.monotonic()
@@ -201,6 +205,62 @@ async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_l
     assert await waiting == 0
     assert time.monotonic() - began >= SAFE * 0.9
     assert world.applied() == {"gw1": revision}
+
+
+async def _joined_and_applied(world: World, node: str = "gw1") -> FakeCall:
+    call = world.call()
+    await call.connect(node)
+    await asyncio.sleep(2 * SAFE)
+    return call
+
+
+async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = await _joined_and_applied(world)
+    await call.close()
+    revision = await world.register("bb")
+    assert await world.settled("orders", revision, 0.0) == 1
+    world.clock.jump(world.registry.watches.consumers.lost_after)
+    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
+    assert standing.waiting == []
+
+
+async def test_a_gateway_that_is_cut_off_has_not_consented(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    slow = await _joined_and_applied(world)
+    slow.free.clear()
+    revision = await world.register("bb")
+    await world.clock.advance(STALL + 2.0)
+    assert slow.ended == "cut: what was said was not read"
+    await slow.close()
+    assert await world.settled("orders", revision, 0.0) == 1
+
+
+async def test_a_gateway_that_comes_back_takes_the_place_of_the_one_that_left(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    await (await _joined_and_applied(world)).close()
+    revision = await world.register("bb")
+    back = await _joined_and_applied(world)
+    assert await world.settled("orders", revision, 0.0) == 0
+    assert world.registry.watches.consumers.departed == 0
+    await back.close()
+
+
+async def test_two_programs_that_call_themselves_alike_acknowledge_each_for_itself(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    old, new = await _joined_and_applied(world), await _joined_and_applied(world)
+    revision = await world.register("bb")
+    await new.ack()
+    await asyncio.sleep(2 * SAFE)
+    assert await world.settled("orders", revision, 0.0) == 1
+    await old.close()
+    assert await world.settled("orders", revision, 0.0) == 1, "it goes on with what it knows until it has ended"
+    await new.close()
 
 
 async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_waited_for(world: World) -> None:
@@ -212,7 +272,7 @@ async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_wai
     await asyncio.sleep(2 * SAFE)
     world.clock.jump(1.0)
     revision = await world.register("x", "users")
-    assert await world.registry.watches.settled("users", revision, 0.0) == 0
+    assert await world.settled("users", revision, 0.0) == 0
 
 
 async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: World) -> None:
@@ -224,7 +284,7 @@ async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: Wo
     await call.ack(error="not like this")
     await asyncio.sleep(2 * SAFE)
     assert world.applied()["gw1"] < revision
-    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    assert await world.settled("orders", revision, 0.0) == 1
     assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
 
 
@@ -355,7 +415,7 @@ async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
     assert len(caplog.records) == 1, "told once"
     assert len(call.heard) == before
     assert world.applied() == applied
-    assert await world.registry.watches.settled("orders", revision, 0.0) == 1
+    assert await world.settled("orders", revision, 0.0) == 1
     world.troubled = False
     await world.register("dddd")
     assert call.heard[-1].kind is EDS

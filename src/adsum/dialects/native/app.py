@@ -59,7 +59,9 @@ class Native:
         status: Callable[[], wire.NodeStatus],
         exposition: Callable[[], bytes],
         others: Others | None = None,
+        node: str = "",
     ) -> None:
+        """`node`: the name of this node."""
         self._registry = registry
         self._clock = clock
         self._observer = observer
@@ -68,7 +70,7 @@ class Native:
         self._router = Router(ROUTES)
         rooms = (
             Reads(registry, pages, outcomes),
-            Writes(registry, keeper, others or Nobody(), admit, clock),
+            Writes(registry, keeper, others or Nobody(), admit, clock, node),
             Watching(registry, Events(pages), rng),
             Declaring(registry, clock),
             About(registry, status, exposition),

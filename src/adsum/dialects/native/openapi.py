@@ -125,7 +125,7 @@ def _query_parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _headers(route: Route) -> list[tuple[str, str]]:
     headers = []
-    if route.method != "GET" and not route.operation.startswith(("renew", "applied", "check")):
+    if route.method != "GET" and not route.operation.startswith(("renew", "applied", "check", "goodbye")):
         headers.append((wire.ACTOR_HEADER, "Who asks, for the record; else the caller's address"))
     if 304 in route.answers:
         headers.append(("If-None-Match", "The ETag of what the caller has"))

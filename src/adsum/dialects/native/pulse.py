@@ -1,41 +1,40 @@
-"""The heartbeat of all watches: one timer for them all, and every second another part of them is due."""
+"""The heartbeat of all watches: one timer for all of them, and at each beat another part of them is due."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Generic, TypeVar
 
-HEARTBEAT: Final = 15
-"""Every so many seconds a watch is told that it is still up to date."""
-BEAT: Final = 1.0
-"""Seconds between two parts."""
+PART: Final = 0.1
+"""Seconds between two parts of the streams: few enough are due at a time that others are not held up."""
 
-
-class Beats(Protocol):
-    """What has a heartbeat."""
-
-    def beat(self) -> None: ...
+S = TypeVar("S")
 
 
-class Pulse:
-    """Has each stream beat every `HEARTBEAT` seconds, each at a second of its own, by chance."""
+class Pulse(Generic[S]):
+    """Has each stream beat every `heartbeat` seconds, each at an instant of its own, by chance."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, heartbeat: float, rng: Random, beat: Callable[[Collection[S]], None]) -> None:
+        """`beat` has some streams beat: what they say is the same, and so is made once."""
         self._rng = rng
-        self._parts: list[set[Beats]] = [set() for _ in range(HEARTBEAT)]
+        self._beat_some = beat
+        self._parts: list[set[S]] = [set() for _ in range(max(1, round(heartbeat / PART)))]
+        self._pause = heartbeat / len(self._parts)
         self._due = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
-    def beats(self, stream: Beats) -> Iterator[None]:
+    def beats(self, stream: S) -> Iterator[None]:
         """Have the stream beat in time, while within."""
         part = self._rng.choice(self._parts)
         part.add(stream)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
+            loop = asyncio.get_running_loop()
+            first = loop.time() + self._pause
+            self._timer = loop.call_at(first, self._beat, first)
         try:
             yield
         finally:
@@ -44,8 +43,10 @@ class Pulse:
                 self._timer.cancel()
                 self._timer = None
 
-    def _beat(self) -> None:
-        for stream in list(self._parts[self._due]):
-            stream.beat()
-        self._due = (self._due + 1) % HEARTBEAT
-        self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
+    def _beat(self, at: float) -> None:
+        loop = asyncio.get_running_loop()
+        due, self._due = self._parts[self._due], (self._due + 1) % len(self._parts)
+        # From when it should have been, not from when it was: else beats would come late when there is much to do.
+        after = max(at + self._pause, loop.time())
+        self._timer = loop.call_at(after, self._beat, after)
+        self._beat_some(tuple(due))

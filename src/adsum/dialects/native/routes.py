@@ -60,7 +60,13 @@ class Route:
         return EVENTS in self.answers.values()
 
 
-PATH_KINDS: Final[dict[str, Any]] = {"service": wire.Name, "id": wire.Id, "watch": Token, "route": wire.Id}
+PATH_KINDS: Final[dict[str, Any]] = {
+    "service": wire.Name,
+    "id": wire.Id,
+    "watch": Token,
+    "route": wire.Id,
+    "consumer": wire.Id,
+}
 
 HOLDER = Parameter("holder", wire.Text, "Must still be the lease's holder, if given")
 REASON = Parameter("reason", wire.Reason, "Why, for the record")
@@ -174,14 +180,17 @@ ROUTES: Final = (
         "unaware",
         "GET",
         f"{_SERVICE}/unaware",
-        "How many consumers of this node don't route by a revision yet",
+        "Which consumers of this node don't route by a revision yet",
         {200: wire.Unaware},
         (421, 422, 503),
         (
             Parameter("revision", Count, "The revision that they should route by"),
             Parameter("wait", wire.Wait, "Seconds to wait at most until all do"),
+            Parameter("consumer", wire.Id, "A consumer to look for here; may be repeated", many=True),
+            Parameter("acknowledged", wire.Id, "A consumer that has acknowledged at another node", many=True),
+            Parameter("gone", wire.Id, "A consumer that has said good-bye at another node", many=True),
         ),
-        text="What another node asks that drains an instance.",
+        text="What another node asks that drains an instance. What other nodes know counts only from a node.",
     ),
     Route(
         "read_changes",
@@ -220,6 +229,17 @@ ROUTES: Final = (
         {204: None},
         (404, 422, 503),
         body=wire.AppliedBody,
+    ),
+    Route(
+        "goodbye",
+        "DELETE",
+        f"{BASE}/consumers/{{consumer}}",
+        "A cooperating consumer ends, and is not waited for",
+        {204: None},
+        (422,),
+        (Parameter("service", wire.Name, "Only for this service; may be repeated; all, if none is given", many=True),),
+        text="Idempotent, and also for a consumer that this node does not know: it may be connected to another one.",
+        early=True,
     ),
     Route("list_routes", "GET", f"{BASE}/routes", "Every route, by name", {200: wire.RouteList}, (503,)),
     Route("read_route", "GET", _ROUTE, "A route", {200: wire.RouteView}, (404, 422, 503)),

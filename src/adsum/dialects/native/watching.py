@@ -8,20 +8,24 @@ synced                     when nothing did for a while
 
 from __future__ import annotations
 
+import logging
 import secrets
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final, NamedTuple
 
 from adsum import wire
+from adsum.consumers import Consumer
 from adsum.core.backoff import jittered
+from adsum.core.catalog import Snapshot
 from adsum.core.errors import Invalid
 from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
-from adsum.dialects.native.events import Events, Services, event, resumable, synced
+from adsum.dialects.native.events import Events, Services, event, resumable, synced, touched
 from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
-from adsum.ports import MORE_AT_ONCE, MoreAtOnce
+from adsum.ports import END_IF_SILENT, MORE_AT_ONCE, EndIfSilent, MoreAtOnce
 from adsum.registry import Registry
 from adsum.watches import Watch
 
@@ -33,6 +37,8 @@ CATCH_UP: Final = 3.0
 """Seconds that a node has to hear of what the caller saw at another one; then the caller is sent on."""
 MAX_SERVICES: Final = 512
 """How many services one watch names; one that wants more watches all."""
+
+_log = logging.getLogger("adsum.native")
 
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -66,7 +72,7 @@ class Watching:
         self._events = events
         self._rng = rng
         self._cooperating: dict[str, Watch] = {}
-        self.pulse = Pulse(rng)
+        self.pulse = Pulse[Stream](registry.heartbeat, rng, self._beat)
 
     async def watch(self, asked: Asked) -> Stream:
         """A stream to be spoken at once. Raises `Invalid`, `Malformed`, `NotReady` and `Overloaded`."""
@@ -78,7 +84,7 @@ class Watching:
         position = _resumed_from(asked)
         await self._catch_up(position)
         services = frozenset(names) if names is not None else None
-        watch = self._registry.watches.open(services, cooperates=asked.query.get("acks", False))
+        watch = self._registry.watches.open(services, consumer=_consumer(asked))
         return Stream(self, watch, position)
 
     async def _catch_up(self, position: Position | None) -> None:
@@ -104,10 +110,17 @@ class Watching:
         watch.acknowledge(body.revision)
         return Reply(204, headers=(NO_STORE,))
 
+    async def goodbye(self, asked: Asked) -> Reply:
+        """A consumer ends: nobody waits for it any more."""
+        names = asked.query.get("service")
+        services = frozenset(names) if names is not None else None
+        self._registry.watches.consumers.say_goodbye(asked.path["consumer"], services)
+        return Reply(204, headers=(NO_STORE,))
+
     def introduce(self, watch: Watch) -> str:
         """The token under which its consumer speaks of it."""
         token = secrets.token_hex(8)
-        if watch.cooperates:
+        if watch.duties:
             self._cooperating[token] = watch
         return token
 
@@ -123,7 +136,7 @@ class Watching:
         else:
             whole = True
             group = self._events.whole(snapshot, services, age)
-        opened = wire.Opened(snapshot.epoch, snapshot.revision, whole, token, age)
+        opened = wire.Opened(snapshot.epoch, snapshot.revision, whole, token, age, self._registry.heartbeat)
         return Position(snapshot.epoch, snapshot.revision), event("open", wire.encode(opened)), group
 
     def following(self, services: Services, shown: Position, token: str) -> tuple[Position, bytes, bytes]:
@@ -138,9 +151,25 @@ class Watching:
         """All is as it was shown."""
         return synced(self._registry.snapshot, self._age())
 
+    def _beat(self, streams: Collection[Stream]) -> None:
+        """Have these streams say that all is as it was shown: those that can at once, in the same bytes."""
+        if streams and not self.ended:
+            snapshot, heartbeat = self._registry.snapshot, self.heartbeat()
+            shown = Position(snapshot.epoch, snapshot.revision)
+            for stream in streams:
+                try:
+                    stream.beat(snapshot, shown, heartbeat)
+                except Exception:
+                    _log.exception("a watch could not be sent its heartbeat")
+
     def _age(self) -> float:
         """To the tenth of a second, so that those who are shown the same share it."""
         return round(self._registry.age(), 1)
+
+    @property
+    def lost_after(self) -> float:
+        """Seconds without a word after which a consumer is lost."""
+        return self._registry.watches.consumers.lost_after
 
     @property
     def ended(self) -> bool:
@@ -166,17 +195,23 @@ class Stream:
     async def speak(self, scope: Scope, receive: Receive, send: Send, /) -> None:
         """Until the caller hangs up or the registry stops."""
         watching, watch = self._watching, self._watch
+        state = scope.get("state", {})
+        end_if_silent: EndIfSilent = state.get(END_IF_SILENT, _never_says)
+        was_silent = end_if_silent(watching.lost_after)
         try:
             with watch, Departure(receive, watch.interrupt) as peer, watching.pulse.beats(self):
-                await send(_START)
-                await self._open(send)
-                self._show_at_once_by(scope.get("state", {}).get(MORE_AT_ONCE))
-                while not peer.gone:
-                    changed = await watch.changed()
-                    if watching.ended:
-                        await send(_END)
-                        return
-                    await self._follow(send, changed)
+                try:
+                    await send(_START)
+                    await self._open(send)
+                    self._show_at_once_by(state.get(MORE_AT_ONCE))
+                    while not peer.gone:
+                        changed = await watch.changed()
+                        if watching.ended:
+                            await send(_END)
+                            return
+                        await self._follow(send, changed)
+                finally:
+                    watch.silent = was_silent()
         finally:
             watch.show = None
             watching.dismiss(self._token)
@@ -210,21 +245,17 @@ class Stream:
         self._shown = shown
         return True
 
-    def beat(self) -> None:
-        """Say that all is as it was shown: at once, while the caller takes it."""
-        if self._watch.show is None:
-            self._watch.interrupt()
+    def beat(self, snapshot: Snapshot, shown: Position, heartbeat: bytes) -> None:
+        """Say `heartbeat` if all is as it was shown, at once, while the caller takes it."""
+        if (self._shown == shown or self._is_current(snapshot)) and self._watch.may_show() and self._more(heartbeat):
+            self._shown = shown
         else:
-            self._watch.remind(self._remind)
+            self._watch.interrupt()
 
-    def _remind(self) -> bool:
-        if self._watching.ended:
-            return False
-        shown, opened, group = self._watching.following(self._watch.services, self._shown, self._token)
-        if opened or group or not self._more(self._watching.heartbeat()):
-            return False
-        self._shown = shown
-        return True
+    def _is_current(self, snapshot: Snapshot) -> bool:
+        """Whether nothing that it is about has changed since it was shown something."""
+        shown = self._shown
+        return shown.epoch == snapshot.epoch and not any(touched(snapshot, self._watch.services, shown.revision))
 
 
 async def _say(send: Send, text: bytes) -> None:
@@ -240,3 +271,15 @@ def _resumed_from(asked: Asked) -> Position | None:
         return Position.parse("Last-Event-ID", last)
     since = asked.query.get("since")
     return Position.parse("since", since) if since is not None else None
+
+
+def _consumer(asked: Asked) -> Consumer | None:
+    """Who promises to acknowledge; without an id of its own, the connection is a consumer of its own."""
+    if not asked.query.get("acks", False):
+        return None
+    return Consumer(asked.query.get("consumer") or secrets.token_hex(16), asked.query.get("name", ""), asked.peer)
+
+
+def _never_says(_: float) -> Callable[[], bool]:
+    """The `EndIfSilent` of a server that has none."""
+    return lambda: False

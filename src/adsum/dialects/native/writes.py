@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from sys import intern
 from typing import Final, Literal, Protocol
 
+import msgspec
+
 from adsum import wire
+from adsum.consumers import Ask, Hints, report
 from adsum.core import decisions
 from adsum.core.changes import Change
 from adsum.core.decisions import Basis, Caller, Decision
 from adsum.core.errors import KeeperUnavailable, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Key, Listing, Override, Registration, Status
+from adsum.core.rules import shown
 from adsum.core.shares import Peer
 from adsum.core.takeover import Takeover
 from adsum.dialects.native.asgi import Reply
@@ -21,7 +26,13 @@ from adsum.dialects.native.problems import Misdirected
 from adsum.ports import Clock
 from adsum.registry import Registry
 
+_log = logging.getLogger("adsum.native")
+
 _PASSED_ON: Final = wire.PASSED_ON_HEADER.lower().encode()
+
+MAX_LOGGED: Final = 20
+"""How many consumers a line of the log names; further ones are only counted."""
+NOT_HEARD: Final = "this node has not heard of the change yet, and so none of its consumers has"
 
 Admit = Callable[[str], None]
 """Raises `Invalid` naming `address` if an instance can't be there."""
@@ -62,8 +73,11 @@ class Others(Protocol):
         """
         ...
 
-    async def unaware(self, service: str, revision: int, wait: float) -> int:
-        """How many of their consumers don't route by that revision after `wait` seconds."""
+    async def settled(self, ask_here: Ask, service: str, revision: int, wait: float) -> wire.Unaware:
+        """Which consumers, of this node (see `Ask`) and of theirs, don't route by that revision after `wait` seconds.
+
+        Comes at latest a second later than that, whatever the other nodes do.
+        """
         ...
 
 
@@ -78,14 +92,18 @@ class Nobody:
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:  # noqa: ARG002
         return []
 
-    async def unaware(self, service: str, revision: int, wait: float) -> int:  # noqa: ARG002
-        return 0
+    async def settled(self, ask_here: Ask, service: str, revision: int, wait: float) -> wire.Unaware:
+        return await ask_here(service, revision, wait, (), Hints())
 
 
 class Writes:
     """The operations that change the catalog or keep a lease."""
 
-    def __init__(self, registry: Registry, keeper: Renews, others: Others, admit: Admit, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, keeper: Renews, others: Others, admit: Admit, clock: Clock, node: str
+    ) -> None:
+        """`node`: the name of this node."""
+        self._node = node
         self._others = others
         self._registry = registry
         self._keeper = keeper
@@ -144,30 +162,51 @@ class Writes:
 
     async def override(self, asked: Asked) -> Reply:
         body = await asked.body(wire.OverrideBody)
+        deadline = self._clock.now() + body.wait
         caller = self._caller(asked)
         override = Override(
             Status(body.status), caller.actor, body.reason, body.length, body.holder or None, at=caller.at
         )
         write = _Noting(decisions.overridden(asked.key, override, body.holder, caller))
         revision = await self._registry.write(write)
-        unaware = 0
-        if body.wait:
-            since = revision if write.changed else self._last_change(asked.key)
-            service = asked.key.service
-            here = self._registry.watches.settled(service, since, body.wait)
-            unaware = sum(await asyncio.gather(here, self._others.unaware(service, since, body.wait)))
-        return self._written(revision, unaware=unaware)
+        if not body.wait:
+            return self._written(revision)
+        since = revision if write.changed else self._last_change(asked.key)
+        left = max(0.0, deadline - self._clock.now())
+        found = await self._others.settled(self._settled, asked.key.service, since, left)
+        _log_unconfirmed(asked.key, body, found)
+        return self._written(revision, unaware=found)
 
     async def unaware(self, asked: Asked) -> Reply:
-        self._is_passed_on(asked)
-        revision, wait = asked.query.get("revision", 0), asked.query.get("wait", 0.0)
+        """Another node drains an instance."""
+        query = asked.query
+        hints = Hints()
+        if self._is_passed_on(asked):
+            hints = Hints(query.get("acknowledged", ()), query.get("gone", ()))
+        about = query.get("consumer", ())
+        found = await self._settled(
+            asked.path["service"], query.get("revision", 0), query.get("wait", 0.0), about, hints
+        )
+        return Reply(200, wire.encode(found))
+
+    async def _settled(
+        self, service: str, revision: int, wait: float, about: Sequence[str], hints: Hints
+    ) -> wire.Unaware:
+        """Which consumers of this node don't route by the revision after `wait` seconds (an `Ask`)."""
         deadline = self._clock.now() + wait
-        unaware = 1  # As long as we don't know of it ourselves, nobody can have heard of it from us.
-        if await self._registry.reached(revision, wait):
-            left = max(0.0, deadline - self._clock.now())
-            unaware = await self._registry.watches.settled(asked.path["service"], revision, left)
-        snapshot = self._registry.snapshot
-        return Reply(200, wire.encode(wire.Unaware(snapshot.epoch, snapshot.revision, unaware)))
+        if not await self._registry.reached(revision, wait):
+            # As long as we have not heard of it ourselves, none of our consumers can have heard of it from us.
+            snapshot = self._registry.snapshot
+            known = wire.ConsumerView(name=self._node, node=self._node, why=NOT_HEARD)
+            return wire.Unaware(snapshot.epoch, snapshot.revision, 1, [known])
+        consumers = self._registry.watches.consumers
+        consumers.learn(service, revision, hints)
+        left = max(0.0, deadline - self._clock.now())
+        standing = await consumers.settled(service, revision, left)
+        here = consumers.known(about, service, revision)
+        snapshot, clock = self._registry.snapshot, self._clock
+        found = report(standing, self._node, snapshot.epoch, snapshot.revision, now=clock.now(), wall=clock.wall())
+        return msgspec.structs.replace(found, acknowledged=list(here.acknowledged), gone=list(here.gone))
 
     async def resume(self, asked: Asked) -> Reply:
         reason = asked.query.get("reason", "")
@@ -224,8 +263,19 @@ class Writes:
     def _caller(self, asked: Asked) -> Caller:
         return Caller(intern(asked.actor), self._clock.wall())
 
-    def _written(self, revision: int, status: int = 200, *, ttl: float | None = None, unaware: int = 0) -> Reply:
-        return Reply(status, wire.encode(wire.Written(self._registry.snapshot.epoch, revision, ttl, unaware)))
+    def _written(
+        self, revision: int, status: int = 200, *, ttl: float | None = None, unaware: wire.Unaware | None = None
+    ) -> Reply:
+        written = wire.Written(self._registry.snapshot.epoch, revision, ttl)
+        if unaware is not None:
+            written = msgspec.structs.replace(
+                written,
+                unaware=unaware.unaware,
+                waiting=[_for_people(each) for each in unaware.waiting],
+                lost=[_for_people(each) for each in unaware.lost],
+                lost_count=unaware.lost_count,
+            )
+        return Reply(status, wire.encode(written))
 
 
 class _Noting:
@@ -241,3 +291,36 @@ class _Noting:
         self.changed = bool(changes)
         self.listed_anew = any(change.listing is not None and basis.find(change.key) is None for change in changes)
         return changes
+
+
+def _for_people(view: wire.ConsumerView) -> wire.ConsumerView:
+    """Without the id, under which a good-bye can be said in its name."""
+    return msgspec.structs.replace(view, id="")
+
+
+def _log_unconfirmed(key: Key, body: wire.OverrideBody, found: wire.Unaware) -> None:
+    """Tell the operator who has not confirmed within its wait, and who was not waited for."""
+    if found.unaware:
+        _log.warning(
+            "%s is %s, and %d had not confirmed it after %g s: %s%s",
+            key,
+            body.status,
+            found.unaware,
+            body.wait,
+            _names(found.waiting),
+            f"; lost: {_names(found.lost)}" if found.lost else "",
+        )
+    elif found.lost:
+        _log.info(
+            "%s is %s, and %d were lost and not waited for: %s",
+            key,
+            body.status,
+            found.lost_count,
+            _names(found.lost),
+        )
+
+
+def _names(views: Sequence[wire.ConsumerView]) -> str:
+    said = [f"{shown(each.name)} at {each.address} (known to {each.node}): {each.why}" for each in views[:MAX_LOGGED]]
+    more = f" and {len(views) - MAX_LOGGED} more" if len(views) > MAX_LOGGED else ""
+    return ", ".join(said) + more

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
+from adsum.consumers import Consumer
 from adsum.core.errors import Invalid
 from adsum.dialects.xds.asked import Node
 from adsum.dialects.xds.audience import Gateways
@@ -78,7 +80,7 @@ class Streams:
     def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
         """See `Desk`."""
         shape = _shape(node) if node.is_envoy else None
-        watch = self._watches.open(None, cooperates=True, told=False)
+        watch = self._watches.open(None, consumer=self._consumer(stream, node), told=False)
         try:
             self._catch_up()
             publisher = self._publisher
@@ -92,6 +94,16 @@ class Streams:
             self._told.setdefault(node.id, []).append(audience)
             self._departures.discard(node.id)
         return Joined(node, audience, session, watch)
+
+    def _consumer(self, stream: Stream, node: Node) -> Consumer:
+        """Who owes acknowledgements over this stream.
+
+        Several programs may share a node's id (one bootstrap on many hosts; an Envoy and the one that replaces it), so
+        that one of them never acknowledges for another: each stream takes the place of one that left from there.
+        """
+        address = stream.call.peer.rpartition(":")[0]
+        id = self._watches.consumers.returning(node.id, address) or secrets.token_hex(16)
+        return Consumer(id, node.id, address)
 
     def _leave(self, joined: Joined) -> None:
         joined.session.leave()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from adsum.core.heartbeats import HEARTBEAT, lost_after, staleness
+
 MAX_CALLS: Final = 12_000
 """Calls at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
 MAX_CONNECTIONS: Final = 12_000
@@ -15,10 +17,11 @@ MAX_PENDING: Final = 20_000
 grpc's own bound of 1,000 turns gateways away after a restart."""
 MAX_METADATA: Final = 16 * 1024
 """Bytes of a call's metadata; one with more is refused."""
-KEEPALIVE: Final = 30.0
+KEEPALIVE: Final = staleness(HEARTBEAT)
 """Seconds of silence after which a peer is asked whether it is still there."""
-KEEPALIVE_TIMEOUT: Final = 10.0
-"""Seconds that it may take to answer; then its connection is closed."""
+KEEPALIVE_TIMEOUT: Final = lost_after(HEARTBEAT)
+"""Seconds that it may take to answer; then its connection is closed. grpc also has the system close a connection whose
+peer acknowledges nothing for so long (TCP_USER_TIMEOUT)."""
 PING_INTERVAL: Final = 2.0
 """Seconds that peers leave between their own such questions; who asks more often is turned away."""
 HANDSHAKE: Final = 10.0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum import wire
 from adsum.core.rules import shown
-from adsum.ports import AT_ONCE, MORE_AT_ONCE
+from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
 from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
 from adsum.servers.http.browsers import Hosts, crosses_origins
 
@@ -18,8 +22,12 @@ Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | N
 """From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
 the status line and the date."""
 
+MAX_CHUNKS: Final = 16
+"""How many chunks are kept; one that is said again after so many others is made again."""
 NO_REQUEST: Final = (400, "this is no HTTP request")
 TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
+USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""The socket option that ends a connection whose peer's system acknowledges nothing; None: the platform has none."""
 ADMITTED: Final = "use an address or localhost, or admit the name with --host-name"
 CROSSES: Final = (403, "a browser sent this for another site's page, which may change nothing here")
 
@@ -42,6 +50,8 @@ class Connection(HttpToolsProtocol):
         """Whether no request is partly read."""
         self._refusal = NO_REQUEST
         """What to say to what can't be read on."""
+        self._vanished = False
+        """Whether the connection ended because the peer's system acknowledged nothing for too long."""
 
     def unsent(self) -> int:
         """Bytes that the peer has not taken yet."""
@@ -61,6 +71,7 @@ class Connection(HttpToolsProtocol):
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._vanished = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
         self._sweeper.forget(self)
         self._unset_keepalive_if_required()
         self._gone()
@@ -111,7 +122,11 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cycle.scope["state"] |= {AT_ONCE: self._answer_at_once, MORE_AT_ONCE: self._say_more_at_once}
+        cycle.scope["state"] |= {
+            AT_ONCE: self._answer_at_once,
+            MORE_AT_ONCE: self._say_more_at_once,
+            END_IF_SILENT: self._end_if_silent,
+        }
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -175,6 +190,13 @@ class Connection(HttpToolsProtocol):
             cycle.on_response()
         return True
 
+    def _end_if_silent(self, seconds: float) -> Callable[[], bool]:
+        peer = self.transport.get_extra_info("socket")
+        if USER_TIMEOUT is not None and peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # The peer is gone already.
+                peer.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, round(seconds * 1_000))
+        return lambda: self._vanished
+
     def _say_more_at_once(self, text: bytes) -> bool:
         """Say a piece of an answer of chunks, if it is under way and nothing waits ahead of it."""
         cycle = self._answering
@@ -182,7 +204,7 @@ class Connection(HttpToolsProtocol):
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        self.transport.write(b"%x\r\n%b\r\n" % (len(text), text))
+        self.transport.write(_chunk(text))
         return True
 
     def _write(self, status: int, text: bytes) -> None:
@@ -221,3 +243,9 @@ class Connection(HttpToolsProtocol):
             % (STATUS_LINE[code], len(body), headers, body)
         )
         self.transport.close()
+
+
+@lru_cache(MAX_CHUNKS)
+def _chunk(text: bytes) -> bytes:
+    """A chunk of an endless answer. Thousands of watches are told the same."""
+    return b"%x\r\n%b\r\n" % (len(text), text)

@@ -46,6 +46,12 @@ AT_ONCE: Final = 64
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before reading everything anew, in seconds."""
 
+REMEMBERED: Final = 90.0
+"""Seconds for which a node that left is remembered, since its consumers may not have noticed: longer than anybody waits
+for them, and names them."""
+MAX_LEFT: Final = 64
+"""How many nodes that left are remembered; past it the one that left first is forgotten."""
+
 _NOBODY: Final[Set[int]] = frozenset()
 
 _log = logging.getLogger("adsum.store")
@@ -77,6 +83,8 @@ class Presence:
         self._joined = asyncio.Event()
         self._created = 0
         self._known: dict[str, Peer] = {}
+        self._left: dict[str, tuple[Peer, float]] = {}
+        """Nodes that left, and when, in that order."""
         self._owners: dict[int, str] = {}
         self._doubts = Doubts(DOUBTFUL)
         self._kept: Set[int] = _NOBODY
@@ -108,6 +116,10 @@ class Presence:
                 shares[owner] += 1
         others = (peer for peer in self._known.values() if peer.id != self._self.id)
         return [(peer, shares[peer.id]) for peer in sorted(others, key=lambda peer: (peer.name, peer.id))]
+
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        now = self._clock.now()
+        return [(peer, now - at) for peer, at in self._left.values() if now - at < REMEMBERED]
 
     def condition(self) -> Mapping[str, str]:
         """What there is to tell people of the nodes: what can't be right about where they are."""
@@ -182,9 +194,11 @@ class Presence:
 
     async def _load(self) -> int:
         found = await self._etcd.everything(self._cluster)
-        self._known, self._owners = {}, {}
+        before, self._known, self._owners = self._known, {}, {}
         for each in found.found:
             self._take(each.key, each)
+        for id in before.keys() - self._known.keys():
+            self._remember(before[id])
         self._work.set()
         return found.header.revision + 1
 
@@ -219,8 +233,19 @@ class Presence:
                 _log.error("node %s in etcd can't be read and is left out: %s", id, error)
                 return
             self._known[id] = Peer(id, said.name, said.url)
+            self._left.pop(id, None)
+        elif before is not None:
+            self._remember(before)
         if id != self._self.id and (before is None) is not (now is None):
             _log.info("node %s %s", (before or self._known[id]).name, "left" if now is None else "is here")
+
+    def _remember(self, peer: Peer) -> None:
+        """It left: drains wait for its consumers for a while."""
+        if peer.id != self._self.id:
+            self._left.pop(peer.id, None)
+            self._left[peer.id] = peer, self._clock.now()
+            if len(self._left) > MAX_LEFT:
+                del self._left[next(iter(self._left))]
 
     async def _share(self) -> None:
         """Claim what belongs to us, and let go of what does not, whenever something changed."""

@@ -1,0 +1,161 @@
+"""The consumers of one node, and waiting until all of them route by a revision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from adsum.consumers.ledger import Consumer, Duty, Ledger, Standing
+from adsum.consumers.report import Hints
+from adsum.ports import Clock
+
+REVIEW: Final = 0.2
+"""Seconds between two reviews of everybody while a drain waits and nobody acknowledges: many that left one after the
+other are lost one after the other, too."""
+
+
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """A drain that waits until the duties `behind` are settled; None among them stands for consumers nobody knows."""
+
+    service: str
+    revision: int
+    behind: set[Duty | None] = field(default_factory=set)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def expect(self, duty: Duty) -> None:
+        if duty.scope in (None, self.service) and duty.acknowledged < self.revision:
+            self.behind.add(duty)
+
+    def settle(self, duty: Duty) -> None:
+        self.behind.discard(duty)
+        if not self.behind:
+            self.moved.set()
+
+
+class Consumers:
+    """The consumers of one node. Implements what `watches` and the dialects say of them."""
+
+    def __init__(self, clock: Clock, lost_after: float) -> None:
+        """`lost_after`: seconds without a word after which a consumer that left is no longer waited for."""
+        self._clock = clock
+        self._ledger = Ledger(lost_after)
+        self._waits: set[_Wait] = set()
+        self._ended = False
+
+    @property
+    def lost_after(self) -> float:
+        """Seconds without a word after which a consumer that left is no longer waited for."""
+        return self._ledger.lost_after
+
+    def join(self, consumer: Consumer, services: Collection[str] | None) -> tuple[Duty, ...]:
+        """A connection of the consumer begins, about these services (None: about all)."""
+        duties = self._ledger.join(consumer, services, self._clock.now())
+        for wait in self._waits:
+            for duty in duties:  # Whoever comes now may come back, and route by what it was shown before.
+                wait.expect(duty)
+        return duties
+
+    def leave(self, duties: Iterable[Duty], *, silent: bool) -> None:
+        """A connection has ended without a good-bye. `silent`: nothing was heard over it for `lost_after` seconds."""
+        now = self._clock.now()
+        self._ledger.leave(duties, now - self.lost_after if silent else now, now)
+        if silent:
+            for wait in self._waits:
+                wait.moved.set()
+
+    def acknowledge(self, duties: Collection[Duty], revision: int) -> None:
+        """The consumer routes by that revision or a later one."""
+        self._ledger.acknowledge(duties, revision)
+        self._settle(duties)
+
+    def say_goodbye(self, id: str, services: frozenset[str] | None) -> None:
+        """The consumer routes no more by what it was shown of these services (None: of any)."""
+        ended = self._ledger.say_goodbye(id, services, self._clock.now())
+        for wait in self._waits:
+            for duty in ended:
+                wait.settle(duty)
+
+    def returning(self, name: str, address: str) -> str | None:
+        """See `Ledger.returning`."""
+        return self._ledger.returning(name, address, self._clock.now())
+
+    def restarted(self) -> None:
+        """The node knows a catalog that consumers have seen before it started: they may not have come back yet."""
+        self._ledger.restarted(self._clock.now())
+
+    def begin_history(self) -> None:
+        """Revisions begin anew: what was acknowledged says nothing about them."""
+        self._ledger.begin_history()
+
+    def learn(self, service: str, revision: int, hints: Hints) -> None:
+        """Take in what another node knows of consumers that are waited for here."""
+        for ids, only_departed in ((hints.acknowledged, False), (hints.gone, True)):
+            settled = self._ledger.acknowledge_elsewhere(ids, service, revision, only_departed=only_departed)
+            self._settle(settled)
+
+    def known(self, ids: Collection[str], service: str, revision: int) -> Hints:
+        """What is known here of consumers that are waited for at other nodes."""
+        acknowledged = self._ledger.acknowledged(ids, service, revision)
+        return Hints(acknowledged, self._ledger.gone(ids, service, self._clock.now()))
+
+    async def settled(self, service: str, revision: int, wait: float) -> Standing:
+        """Return once every cooperating consumer of the service routes by that revision, or after `wait` seconds.
+
+        Says who still does not, and who is lost. Ends at once when the node stops: nobody is heard any more.
+        """
+        deadline = self._clock.now() + wait
+        waiting = _Wait(service, revision)
+        self._waits.add(waiting)
+        try:
+            while True:
+                now = self._clock.now()
+                standing = self._ledger.review(service, revision, now)
+                if not standing.waiting or self._ended or now >= deadline:
+                    return standing
+                waiting.behind = standing.behind
+                waiting.moved.clear()
+                # Nobody who leaves from now on is lost before that.
+                until = min(standing.until, now + self.lost_after)
+                await self._moved(waiting, min(deadline, max(until, now + REVIEW)) - now)
+        finally:
+            self._waits.discard(waiting)
+
+    def end(self) -> None:
+        """The node stops: nobody waits any more."""
+        self._ended = True
+        for wait in self._waits:
+            wait.moved.set()
+
+    @property
+    def connected(self) -> int:
+        """How many consumers are connected."""
+        return self._ledger.connected
+
+    @property
+    def departed(self) -> int:
+        """How many consumers left without a good-bye, and are waited for."""
+        return self._ledger.departed(self._clock.now())
+
+    @property
+    def lost(self) -> int:
+        """How many consumers are no longer waited for, and still named."""
+        return self._ledger.lost(self._clock.now())
+
+    async def _moved(self, waiting: _Wait, timeout: float) -> None:
+        """Return when nobody is behind any more, or after `timeout` seconds."""
+        moved = asyncio.ensure_future(waiting.moved.wait())
+        late = asyncio.ensure_future(self._clock.sleep(timeout))
+        try:
+            await asyncio.wait((moved, late), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            moved.cancel()
+            late.cancel()
+
+    def _settle(self, duties: Iterable[Duty]) -> None:
+        for wait in self._waits:
+            for duty in duties:
+                if duty.scope in (None, wait.service) and duty.acknowledged >= wait.revision:
+                    wait.settle(duty)

@@ -1,0 +1,113 @@
+"""Waiting until consumers route by a revision, under a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adsum.consumers import Consumer, Consumers, Hints
+from tests.fakes import FakeClock, settle
+
+W, LONG = 7.5, 20.0
+ORDERS = frozenset({"orders"})
+A, B = Consumer("a"), Consumer("b")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def consumers(clock: FakeClock) -> Consumers:
+    return Consumers(clock, W)
+
+
+async def _begun(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[str]]:
+    """A drain that waits for revision 7 of orders; the ids of those that it waited for in vain."""
+
+    async def settled() -> list[str]:
+        standing = await consumers.settled("orders", 7, wait)
+        return [pending.consumer.id for pending in standing.waiting]
+
+    task = asyncio.create_task(settled())
+    await settle()
+    return task
+
+
+async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers) -> None:
+    one, two = consumers.join(A, ORDERS), consumers.join(B, None)
+    drain = await _begun(consumers)
+    consumers.acknowledge(one, 7)
+    await settle()
+    assert not drain.done()
+    consumers.acknowledge(two, 7)
+    assert await drain == []
+
+
+async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
+    consumers: Consumers, clock: FakeClock
+) -> None:
+    duties = consumers.join(A, ORDERS)
+    drain = await _begun(consumers)
+    consumers.leave(duties, silent=False)
+    await clock.advance(W - 0.1)
+    assert not drain.done()
+    await clock.advance(0.4)
+    assert await drain == []
+    assert len((await consumers.settled("orders", 7, 0.0)).lost) == 1
+    assert (consumers.connected, consumers.departed, consumers.lost) == (0, 0, 1)
+
+
+async def test_it_does_not_wait_on_for_one_whose_connection_was_silent(consumers: Consumers) -> None:
+    duties = consumers.join(A, ORDERS)
+    drain = await _begun(consumers)
+    consumers.leave(duties, silent=True)
+    assert await drain == []
+
+
+async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumers, clock: FakeClock) -> None:
+    consumers.join(A, ORDERS)
+    drain = await _begun(consumers, 2.0)
+    await clock.advance(1.9)
+    assert not drain.done()
+    await clock.advance(0.1)
+    assert await drain == ["a"]
+
+
+async def test_who_comes_while_it_waits_is_waited_for(consumers: Consumers) -> None:
+    one = consumers.join(A, ORDERS)
+    drain = await _begun(consumers)
+    back = consumers.join(B, ORDERS)
+    consumers.join(Consumer("c"), frozenset({"users"}))
+    consumers.acknowledge(one, 7)
+    await settle()
+    assert not drain.done()
+    consumers.acknowledge(back, 7)
+    assert await drain == []
+
+
+async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -> None:
+    consumers.leave(consumers.join(A, ORDERS), silent=False)
+    drain = await _begun(consumers)
+    consumers.say_goodbye("a", None)
+    assert await drain == []
+    assert consumers.known(["a"], "orders", 7) == Hints([], ["a"])
+
+
+async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> None:
+    consumers.join(A, ORDERS)
+    consumers.leave(consumers.join(B, ORDERS), silent=False)
+    drain = await _begun(consumers)
+    consumers.learn("orders", 7, Hints(["a"], ["b"]))
+    assert await drain == []
+
+
+async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers: Consumers, clock: FakeClock) -> None:
+    consumers.restarted()
+    drain = await _begun(consumers)
+    await clock.advance(W - 0.1)
+    assert not drain.done()
+    await clock.advance(0.4)
+    assert await drain == []
