@@ -163,6 +163,11 @@ class FakeTransport:
         """Method and URL, without a query."""
         self.bodies: list[bytes | None] = []
         self.answer = Reply(200, {}, b"")
+        self.drops = 0
+        """How often idle connections were dropped."""
+
+    async def drop_idle(self) -> None:
+        self.drops += 1
 
     async def ask(
         self,

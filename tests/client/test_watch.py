@@ -150,6 +150,7 @@ async def test_silence_is_noticed_within_two_heartbeats_and_the_longest_first_pa
     while len(watching.open) < 2 and watching.open[0].node == A:
         await watching.clock.advance(0.1)
     assert watching.clock.now() - silent_at < lost_after(HEARTBEAT)
+    assert watching.net.drops == 1, "what waits for another request may be as dead as the watch"
     assert [stream.node for stream in watching.open] == [B]
     assert watching.open[0].since == "e1:5"
 

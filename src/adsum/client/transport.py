@@ -59,6 +59,10 @@ class Transport:
             max_keepalive_connections=8,
             keepalive_expiry=30.0,
         )
+        self._streams = httpcore.AsyncConnectionPool(
+            ssl_context=trust, max_connections=None, max_keepalive_connections=0
+        )
+        """Each connection is new and serves one stream: an idle one may have been cut off without a word."""
 
     async def ask(
         self,
@@ -84,7 +88,7 @@ class Transport:
         """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
         try:
             async with asyncio.timeout(HEAD_TIMEOUT) as until_head:
-                async with self._begin("GET", url, idle, params, headers, None) as answer:
+                async with self._begin("GET", url, idle, params, headers, None, self._streams) as answer:
                     body = b"" if answer.status == 200 else await _read(answer, MAX_REASON)
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
@@ -99,10 +103,11 @@ class Transport:
         params: Params,
         headers: Mapping[str, str] | None,
         body: bytes | None,
+        pool: httpcore.AsyncConnectionPool | None = None,
     ) -> AbstractAsyncContextManager[httpcore.Response]:
         """Send a request; the head of its answer, until the block ends. Each wait of its phases is bounded."""
         timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
-        return self._http.stream(
+        return (pool or self._http).stream(
             method,
             f"{url}?{urlencode(params)}" if params else url,
             headers=list((headers or {}).items()),
@@ -110,8 +115,15 @@ class Transport:
             extensions={"timeout": timeouts},
         )
 
+    async def drop_idle(self) -> None:
+        """Close the connections that wait for another request: they may have been cut off without a word."""
+        for connection in self._http.connections:
+            if isinstance(connection, httpcore.AsyncHTTPConnection) and connection.is_idle():
+                await connection.aclose()
+
     async def close(self) -> None:
         """Let go of every connection; idempotent."""
+        await self._streams.aclose()
         await self._http.aclose()
 
 

@@ -24,8 +24,9 @@ from adsum.core.backoff import Backoff
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, HEARTBEAT_MIN, lost_after, staleness
 from adsum.ports import Clock
 
-TOO_OLD: Final = 10.0
-"""Seconds since a node reached its store after which another node is tried."""
+TOO_OLD: Final = 6.0
+"""Seconds since a node reached its store after which another node is tried: with a heartbeat more, that is sooner than
+the other nodes call one lost that is cut off from them and from the store."""
 STAY: Final = 60.0
 """Seconds between two such tries: if no node reaches the store, one is as good as another."""
 PAUSE_MAX: Final = 5.0
@@ -131,6 +132,7 @@ class Watch:
         stale_at = self._stale_at()
         if stale_at is not None and now >= stale_at:
             nodes.hung(stream.node, now)
+            await self._registry.api.transport.drop_idle()
             self._suspect = True
             self._connect_in(FIRST_PAUSE_MAX)
         return None

@@ -1,0 +1,62 @@
+"""Which connections requests go over: a real server that tells them apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from adsum.client.transport import Transport
+
+
+class Counting:
+    """Answers every request with the number of its connection, and keeps the connection."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        body = b"%d" % self.connections
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Counting]:
+    counting = Counting()
+    async with await asyncio.start_server(counting.serve, "127.0.0.1", 0) as listening:
+        counting.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        yield counting
+
+
+async def _asked(transport: Transport, server: Counting) -> bytes:
+    return (await transport.ask("GET", server.url, timeout=20.0)).body
+
+
+async def _streamed(transport: Transport, server: Counting) -> bytes:
+    async with transport.stream(server.url, idle=20.0, params=(), headers={}) as (_, chunks):
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def test_requests_share_a_connection_and_streams_never_do(server: Counting) -> None:
+    transport = Transport(None)
+    assert [await _asked(transport, server) for _ in range(2)] == [b"1", b"1"]
+    assert [await _streamed(transport, server) for _ in range(2)] == [b"2", b"3"]
+    assert await _asked(transport, server) == b"1"
+    await transport.close()
+
+
+async def test_dropped_connections_are_not_used_again(server: Counting) -> None:
+    transport = Transport(None)
+    assert await _asked(transport, server) == b"1"
+    await transport.drop_idle()
+    assert await _asked(transport, server) == b"2"
+    await transport.close()
