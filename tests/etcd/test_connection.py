@@ -20,6 +20,7 @@ from adsum.etcd.place import Place
 from adsum.etcd.session import Session
 from adsum.etcd.watch import Broken, Seen, Told, watch
 from tests.etcds import Etcd, field
+from tests.fake_etcd import FakeEtcd
 from tests.programs import need
 
 KEY = b"/adsum/key"
@@ -128,3 +129,15 @@ async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: Et
             await connection.put(KEY, b"2")
         file.write_text("an0ther\n")
         assert await connection.put(KEY, b"2")
+
+
+async def test_no_proxy_of_the_environment_is_asked_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with FakeEtcd() as etcd:
+        connection = Connection(Place.parse(f"etcd://{etcd.place}"), Random())
+        try:
+            assert not (await connection.range(KEY)).found
+        finally:
+            await connection.close()

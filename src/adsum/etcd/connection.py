@@ -50,6 +50,7 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # etcd is near, as registries are.
 )
 _Metadata = tuple[tuple[str, str], ...]
 

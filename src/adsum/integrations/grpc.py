@@ -32,6 +32,11 @@ BOOTSTRAP_JSON: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 GRACE: Final = 10.0
 """Seconds that calls may go on after a server was told to stop; then they are cut off."""
 
+NO_PROXY: Final = "no_grpc_proxy"
+"""Where grpc looks for hosts that it reaches without the proxy of the environment, before it looks in `no_proxy`."""
+_DIRECT: Final = (("grpc.enable_http_proxy", 0),)
+"""Instances are near, and a proxy knows none of them."""
+
 Options = Sequence[tuple[str, Any]]
 
 
@@ -41,12 +46,12 @@ def channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.aio.C
     The first channel of a process settles which registry all of them ask: `xds`, else ADSUM_GRPC_XDS, else port 23787
     at the hosts of ADSUM_URL. Calls to a service that nobody has registered fail at once with UNAVAILABLE.
     """
-    return grpc.aio.insecure_channel(_target(service, xds), options=list(options))
+    return grpc.aio.insecure_channel(_target(service, xds), options=[*_DIRECT, *options])
 
 
 def sync_channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.Channel:
     """What `channel` gives, for programs without asyncio. grpc must not be forked: make it after a fork."""
-    return grpc.insecure_channel(_target(service, xds), options=list(options))
+    return grpc.insecure_channel(_target(service, xds), options=[*_DIRECT, *options])
 
 
 @asynccontextmanager
@@ -106,4 +111,15 @@ def _target(service: str, xds: str) -> str:
     if not (os.environ.get(BOOTSTRAP_FILE) or os.environ.get(BOOTSTRAP_JSON)):
         found = bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
         os.environ[BOOTSTRAP_JSON] = json.dumps(found)
+        _reach_directly([server["server_uri"] for server in found["xds_servers"]])
     return f"xds:///{service}"
+
+
+def _reach_directly(uris: Sequence[str]) -> None:
+    """Keep grpc from asking a proxy for the registry: its own connections take no options of ours."""
+    places = (
+        place for uri in uris for place in uri.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").split(",")
+    )
+    hosts = [place.rpartition(":")[0].strip("[]") for place in places]
+    before = os.environ.get(NO_PROXY) or os.environ.get("no_proxy") or ""
+    os.environ[NO_PROXY] = ",".join(filter(None, [before, *hosts]))
