@@ -86,7 +86,14 @@ PEERS: Final = {
         after=("/usr/local/go/bin",),
         packages=(f"{GO_PACKAGES}/go.etcd.io/etcd/clientv3/naming", f"{GO_PACKAGES}/google.golang.org/grpc/health"),
     ),
+    "go-toolchain": Peer("Go", "go", "apt-get install golang-go", version=("version",), after=("/usr/local/go/bin",)),
+    "node": Peer("Node.js", "node", "apt-get install nodejs"),
+    "npm": Peer("npm", "npm", "apt-get install npm"),
+    "java": Peer("Java", "java", "apt-get install default-jdk-headless", version=("-version",)),
+    "javac": Peer("A JDK", "javac", "apt-get install default-jdk-headless", version=("-version",)),
+    "maven": Peer("Maven", "mvn", "apt-get install maven"),
     "openssl": Peer("OpenSSL", "openssl", "apt-get install openssl", version=("version",)),
+    "systemd": Peer("systemd", "systemd-analyze", "apt-get install systemd"),
     "consul": Peer("Consul", "consul", "put its binary on PATH"),
 }
 """To add one: one line, and `need` of its name where a test starts it or `pytest.mark.needs` at the test."""

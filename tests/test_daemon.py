@@ -299,7 +299,7 @@ def test_a_node_whose_password_was_changed_is_not_ready_and_says_why_until_its_f
             status = _until(
                 daemon,
                 lambda status: (
-                    "kept here" in status.get("unready", "")
+                    "nothing can be written here" in status.get("unready", "")
                     and "invalid user ID or password" in status["condition"].get("trouble", "")
                 ),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from adsum.client.registrar import DRAIN_WAIT
 from adsum.config import RunConfig
+from tests.programs import need
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted(each.name for each in DEPLOY.glob("*.service"))
@@ -20,13 +20,12 @@ OLDER = "Failed to parse service type, ignoring: notify-reload"
 """What a systemd before 253 says."""
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)")
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_understands_the_unit(name: str, tmp_path: Path) -> None:
-    unit = tmp_path / name
+    analyze, unit = need("systemd"), tmp_path / name
     program = Path(sys.executable).with_name("adsum")
     unit.write_text((DEPLOY / name).read_text().replace("/opt/adsum/bin/adsum", str(program)))
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    done = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
     assert [line for line in done.stderr.splitlines() if name in line and OLDER not in line] == []
 
 

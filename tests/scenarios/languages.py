@@ -21,6 +21,8 @@ from typing import Final
 
 import pytest
 
+from tests.programs import need
+
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"
 DOWNLOAD: Final = 180.0
@@ -37,7 +39,7 @@ def python() -> tuple[str, ...]:
 def go() -> tuple[str, ...]:
     sources = HERE / "go" / "xds"
     wanted = _number(r"^go (\d+)\.(\d+)", (sources / "go.mod").read_text())
-    tool = _tool("go", "/usr/local/go/bin/go", f"Go {wanted[0]}.{wanted[1]}")
+    tool = str(need("go-toolchain"))
     # No other toolchain is downloaded, and nothing of the surroundings counts.
     environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GO111MODULE": "on"}
     there = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
@@ -52,7 +54,7 @@ def go() -> tuple[str, ...]:
 
 
 def node() -> tuple[str, ...]:
-    tool, npm = _tool("node", "", "Node.js"), _tool("npm", "", "npm")
+    tool, npm = str(need("node")), str(need("npm"))
     install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--fetch-retries=0"]
 
     def build(folder: Path) -> None:
@@ -62,7 +64,7 @@ def node() -> tuple[str, ...]:
 
 
 def java() -> tuple[str, ...]:
-    tool, javac, maven = _tool("java", "", "Java"), _tool("javac", "", "a JDK"), _tool("mvn", "", "Maven")
+    tool, javac, maven = str(need("java")), str(need("javac")), str(need("maven"))
     copy = ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"]
 
     def build(folder: Path) -> None:
@@ -74,13 +76,6 @@ def java() -> tuple[str, ...]:
 
 
 CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "go": go, "node": node, "java": java}
-
-
-def _tool(name: str, place: str, what: str) -> str:
-    found = shutil.which(name) or (place if place and os.access(place, os.X_OK) else None)
-    if found is None:
-        pytest.skip(f"{what} is not installed: there is no `{name}`")
-    return found
 
 
 def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
