@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adsum.client.registrar import DRAIN_WAIT
 from adsum.config import RunConfig
+from adsum.core.heartbeats import DRAIN_WAIT
 from tests.programs import need
 
 DEPLOY = Path(__file__).parent.parent / "deploy"

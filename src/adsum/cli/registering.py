@@ -16,8 +16,8 @@ from adsum.cli.flags import settings
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
-from adsum.client.registrar import DRAIN_WAIT
 from adsum.config import ClientConfig, InstanceConfig
+from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.core.takeover import Takeover
 from adsum.run.listing import registrar_of
 

@@ -21,7 +21,7 @@ from adsum.client.errors import NeedsRegistry
 from adsum.client.nodes import DEFAULT_URL, parse_urls
 from adsum.client.options import ChannelOptions
 from adsum.client.ports import Source
-from adsum.client.registrar import DRAIN_WAIT, Registrar
+from adsum.client.registrar import Registrar
 from adsum.client.renewals import Renewals
 from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, default_folder
@@ -29,6 +29,7 @@ from adsum.client.sources import open_source
 from adsum.client.standing import State
 from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.clock import SystemClock
+from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.core.identity import PART
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
 from adsum.core.rules import public, seconds

@@ -24,7 +24,6 @@ from adsum.client.standing import MOVES, Drained, Event, State
 from adsum.client.termination import Block, task_block
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
-from adsum.core.heartbeats import DRAIN_WAIT as DRAIN_WAIT
 from adsum.core.model import Instance, Registration
 from adsum.core.takeover import Takeover
 from adsum.ports import Clock

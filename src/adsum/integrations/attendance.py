@@ -10,8 +10,9 @@ from random import Random
 from typing import Any, Final
 
 from adsum.client.client import Client
-from adsum.client.registrar import ANSWER_LATE, DRAIN_WAIT, Registrar
+from adsum.client.registrar import ANSWER_LATE, Registrar
 from adsum.core.errors import AdsumError
+from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.integrations.listening import own_socket, until_listening
 from adsum.integrations.workers import Workers
 
