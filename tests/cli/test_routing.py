@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.cli.conftest import Adsum
 
 if TYPE_CHECKING:
     from tests.running import RunningDaemon
+
+
+UNKNOWN = ["no", "service", "orders", "was", "ever", "registered"]
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +51,8 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert taken.code == 0
     rows = [line.split() for line in taken.out.splitlines()]
     assert rows[1:] == [
-        ["goes", "to", "orders?tag!=canary&version!=2", "90%"],
-        ["goes", "to", "orders?tag=canary", "10%"],
+        ["goes", "to", "orders?tag!=canary&version!=2", "90%:", *UNKNOWN],
+        ["goes", "to", "orders?tag=canary", "10%:", *UNKNOWN],
         ["with", "path", "/orders/7"],
     ]
     usual = adsum("route", "check", "/orders/7").out.splitlines()
@@ -60,6 +64,39 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert (nobody.code, "404" in nobody.err) == (3, True)
     assert adsum("route", "rm", "canary").code == 0
     assert adsum("route", "rm", "canary").code == 3
+
+
+def test_targets_that_nobody_takes_requests_for_are_named(
+    adsum: Adsum, registry: RunningDaemon, tmp_path: Path
+) -> None:
+    put = httpx.put(f"{registry.url}/api/v1/services/orders/instances/o1", json={"port": 8000})
+    assert put.status_code == 201, put.text
+    to = ("--to", "orders?tag!=canary@60", "--to", "orders?tag=canary@30", "--to", "ordrs@10")
+    empty = "route canary leads to orders?tag=canary: no instance of it takes requests now"
+    unknown = "route canary leads to ordrs: no service ordrs was ever registered"
+    added = adsum("route", "add", "canary", "--path", "/orders", *to)
+    assert added.code == 0
+    assert added.err.splitlines()[1:] == [empty, unknown]
+    assert adsum("route", "ls").err.splitlines() == [empty, unknown]
+    rows = [" ".join(line.split()) for line in adsum("route", "check", "/orders/7").out.splitlines()]
+    assert rows[1:4] == [
+        "goes to orders?tag!=canary 100%",
+        "goes to orders?tag=canary 0%: no instance of it takes requests now",
+        "goes to ordrs 0%: no service ordrs was ever registered",
+    ]
+    asked = json.loads(adsum("route", "check", "/orders/7", "--json").out)
+    assert [(each["share"], each.get("presence", "there")) for each in asked["to"]] == [
+        (1.0, "there"),
+        (0.0, "empty"),
+        (0.0, "unknown"),
+    ]
+    status = " ".join(adsum("status").out.split())
+    assert f"empty {empty} empty {unknown}" in status
+    file = tmp_path / "gateway.toml"
+    file.write_text('[[route]]\nname = "canary"\npath = { prefix = "/o" }\nto = [{ service = "ordrs" }]\n')
+    assert adsum("route", "apply", str(file)).err.splitlines()[1:] == [unknown]
+    file.write_text('[[route]]\nname = "canary"\npath = { prefix = "/o" }\nto = [{ service = "orders" }]\n')
+    assert len(adsum("route", "apply", str(file)).err.splitlines()) == 1
 
 
 def test_what_is_wrong_is_told_in_one_sentence(adsum: Adsum) -> None:

@@ -57,6 +57,22 @@ def test_requests_are_split_by_the_weights_of_the_targets(tmp_path: Path, stack:
     assert answered["never"] == 0
 
 
+def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitStack) -> None:
+    listings = [
+        listing("orders", "stable", stack.enter_context(serving("stable"))),
+        listing("orders", "canary", free_port(), tags=("canary",), status=Status.DRAINING),
+        listing("sick", "sick", stack.enter_context(serving("sick")), status=Status.CRITICAL),
+    ]
+    to = (
+        Target(Selector("orders", without_tags=("canary",)), 10),
+        Target(Selector("orders", ("canary",)), 50),
+        Target(Selector("ordrs"), 20),
+        Target(Selector("sick"), 20),
+    )
+    with gateway(tmp_path, listings, route(*to)) as calling:
+        assert calling.ids("/main", 200) == {"stable": 200}
+
+
 def test_a_copy_is_sent_whole_to_the_mirror_and_its_answer_is_nobodys(tmp_path: Path, stack: ExitStack) -> None:
     heard: Heard = SimpleQueue()
     listings = [

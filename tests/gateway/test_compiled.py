@@ -109,6 +109,54 @@ def test_a_selector_has_its_own_assignment() -> None:
     assert [each.endpoint.address.socket_address.port_value for each in locality.lb_endpoints] == [8002]
 
 
+CANARY = listing("orders", "c1", 8002, tags=("canary",))
+SHARED = Intent((Route("r", to=(Target(Selector("orders"), 90), Target(Selector("orders", ("canary",)), 10))),))
+
+
+def shares(compiled: Compiled) -> dict[str, int]:
+    """Where the declared route sends requests, by weight; a cluster alone has weight 0."""
+    (routes,) = compiled.envoy(SHAPE)[Kind.ROUTES].values()
+    action = next(each for each in content(routes).virtual_hosts[0].routes if each.name == "r").route
+    return {each.name: each.weight.value for each in action.weighted_clusters.clusters} or {action.cluster: 0}
+
+
+def test_a_target_has_its_share_while_somebody_takes_its_requests() -> None:
+    snapshot = loaded(ORDERS)
+    told = compiled(snapshot, SHARED)
+    assert shares(told) == {"orders": 0}
+    both = {"orders": 90, "orders?tag=canary": 10}
+    for each, expected in (
+        (CANARY, both),
+        (replace(CANARY, checks={"web": Status.WARNING}), both),
+        (replace(CANARY, checks={"web": Status.CRITICAL}), {"orders": 0}),
+        (CANARY, both),
+        (listing("orders", "c1", 8002, tags=("canary",), status=Status.DRAINING), {"orders": 0}),
+    ):
+        snapshot = changed(snapshot, each)
+        told = told.follow(snapshot, SHARED, {})
+        assert shares(told) == expected == shares(compiled(snapshot, SHARED))
+
+
+def test_targets_that_are_all_empty_share_as_they_would() -> None:
+    assert shares(compiled(gone(loaded(ORDERS), ORDERS), SHARED)) == {"orders": 90, "orders?tag=canary": 10}
+    assert shares(compiled(loaded(), SHARED)) == {"orders": 90, "orders?tag=canary": 10}
+
+
+def test_an_instance_whose_name_has_no_address_yet_takes_no_share() -> None:
+    named = loaded(ORDERS, listing("orders", "c1", 8002, tags=("canary",), address="canary.example"))
+    told = compiled(named, SHARED)
+    assert shares(told) == {"orders": 0}
+    assert len(shares(told.follow(named, SHARED, {"canary.example": "127.0.0.2"}))) == 2
+
+
+def test_a_route_with_one_target_says_the_same_whoever_is_there() -> None:
+    alone = Intent((Route("r", to=(Target(Selector("orders")),)),))
+    before = compiled(loaded(ORDERS), alone)
+    tables = before.envoy(SHAPE)
+    after = before.follow(gone(loaded(ORDERS), ORDERS), alone, {})
+    assert after.envoy(SHAPE)[Kind.ROUTES] is tables[Kind.ROUTES]
+
+
 def test_a_change_is_one_services_and_everything_else_is_shared() -> None:
     before = compiled(loaded(ORDERS, USERS))
     tables = before.envoy(SHAPE)

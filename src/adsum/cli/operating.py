@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from adsum import wire
-from adsum.cli import output
+from adsum.cli import empty_targets, output
 from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, instance, reason, unknown
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
@@ -160,11 +160,17 @@ def status(loaded: Settings, as_json: bool) -> None:
 
     Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
     """
-    node = ask(loaded, lambda client: client.api.status())
+
+    async def work(client: Client) -> tuple[wire.NodeStatus, Sequence[wire.RouteView]]:
+        found = await client.api.status()
+        return found, (await client.api.routes()).routes if found.ready and not as_json else []
+
+    node, routes = ask(loaded, work)
     if as_json:
         output.json(node)
     else:
-        output.table(("", "", "STATUS"), [*_standing(node)])
+        empty = [("empty", each, "") for each in empty_targets.sentences(routes)]
+        output.table(("", "", "STATUS"), [*_standing(node), *empty])
         if node.peers:
             output.line("")
             output.table(("NODE", "AT", "KEEPS"), _nodes(node))

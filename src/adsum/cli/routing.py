@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 
 from adsum import wire
-from adsum.cli import output
+from adsum.cli import empty_targets, output
 from adsum.cli.arguments import as_json, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
@@ -76,8 +76,14 @@ def add(loaded: Settings, name: str, **given: Any) -> None:
     """
     body = wire.decode(wire.encode(_route(given)), wire.RouteBody)
     body.to_route(name)
-    ask(loaded, lambda client: client.api.put_route(name, body))
+
+    async def work(client: Client) -> wire.RouteView:
+        await client.api.put_route(name, body)
+        return await client.api.route(name)
+
+    declared = ask(loaded, work)
     output.say(f"route {name} is declared; `adsum route check URL` tells what it takes")
+    _name_empty([declared])
 
 
 def _route(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,8 +149,14 @@ def ls(loaded: Settings, as_json: bool) -> None:
         output.json(found)
     elif found.routes:
         output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [_row(each) for each in found.routes])
+        _name_empty(found.routes)
     else:
         output.say("no route is declared: every service is reachable under /SERVICE/ and as SERVICE.localhost")
+
+
+def _name_empty(routes: Iterable[wire.RouteView]) -> None:
+    for sentence in empty_targets.sentences(routes):
+        output.say(sentence)
 
 
 def _row(view: wire.RouteView) -> tuple[str, ...]:
@@ -211,7 +223,7 @@ def _tell(verdict: wire.VerdictView) -> None:
             else " and ".join(verdict.because) or "takes everything"
         )
         rows.append(("takes it", verdict.route, kind))
-        rows += [("goes to", each.to, f"{each.share:.0%}") for each in verdict.to]
+        rows += [("goes to", each.to, _share(each)) for each in verdict.to]
         if verdict.to:
             rows.append(("with path", verdict.path, ""))
         if verdict.location:
@@ -220,6 +232,11 @@ def _tell(verdict: wire.VerdictView) -> None:
             rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
     rows += [("not", each.route, each.failed) for each in verdict.passed]
     output.table(("", "", ""), rows)
+
+
+def _share(to: wire.DestinationView) -> str:
+    lacks = empty_targets.why(to)
+    return f"{to.share:.0%}: {lacks}" if lacks else f"{to.share:.0%}"
 
 
 @route.command(epilog="Example: adsum route apply gateway.toml --dry-run")
@@ -246,14 +263,16 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool) -> None:
     body = read(file)
     wanted = body.to_bodies()
 
-    async def work(client: Client) -> dict[Title, bytes]:
+    async def work(client: Client) -> tuple[dict[Title, bytes], list[wire.RouteView]]:
         routes, upstreams = (await client.api.routes()).routes, (await client.api.upstreams()).upstreams
-        if not dry_run:
-            await client.api.replace_intent(body, prune=prune)
-        return wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams]).to_bodies()
+        known = wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams])
+        if dry_run:
+            return known.to_bodies(), []
+        await client.api.replace_intent(body, prune=prune)
+        return known.to_bodies(), (await client.api.routes()).routes
 
     try:
-        known = ask(loaded, work)
+        known, declared = ask(loaded, work)
     except Invalid as error:
         if error.field != "prune":
             raise
@@ -263,3 +282,4 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool) -> None:
     for sign, title in changes:
         output.line(f"{sign} {title}")
     output.say(f"{len(changes)} {'to change' if dry_run else 'changed'}, {len(wanted)} wanted")
+    _name_empty(declared)

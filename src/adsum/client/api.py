@@ -145,6 +145,10 @@ class Api:
         """Every route, by name."""
         return await self._ask("GET", "/routes", wire.RouteList)
 
+    async def route(self, name: str) -> wire.RouteView:
+        """One route. Raises `UnknownDocument`."""
+        return await self._ask("GET", f"/routes/{_part(name)}", wire.RouteView)
+
     async def put_route(self, name: str, body: wire.RouteBody) -> wire.Written:
         return await self._ask("PUT", f"/routes/{_part(name)}", wire.Written, body=body, silence=None)
 

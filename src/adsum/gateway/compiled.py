@@ -34,7 +34,7 @@ from adsum.gateway.resources import Kind, Resource, pack, packed
 from adsum.gateway.shape import Shape
 from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
-from adsum.gateway.versions import Split, Splits, Version, cluster_name
+from adsum.gateway.versions import ALL_HTTP1, Split, Splits, Version, cluster_name
 from adsum.gateway.virtual_hosts import Encoded
 
 MAX_TABLES: Final = 256
@@ -124,11 +124,15 @@ class Compiled:
         for service in touched:
             listings = snapshot.service(service).listings.values()
             spoken = versions.versions((each.instance for each in listings), plan.upstream(service).protocol)
-            if spoken == [Version.HTTP1]:
-                continue
             for name, selector in plan.selectors(service).items():
+                if spoken == [Version.HTTP1] and name not in plan.sharing:
+                    continue
                 chosen = [each for each in listings if selector.whole or selector.chooses(each.instance)]
-                now[name] = versions.split(spoken, chosen, addresses)
+                split = versions.split(spoken, chosen, addresses)
+                if name in plan.sharing and versions.is_empty(chosen, addresses):
+                    split = replace(split, empty=True)
+                if split != ALL_HTTP1:
+                    now[name] = split
         if now == before:
             return self._splits
         return MappingProxyType({**{name: self._splits[name] for name in self._splits.keys() - before.keys()}, **now})

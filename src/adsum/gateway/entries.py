@@ -13,6 +13,7 @@ from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import Pre
 from adsum.gateway import defaults, filters, messages
 from adsum.gateway.actions import IDEMPOTENT, HashOn, HeaderEdits, Redirect, RetryOn
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
+from adsum.gateway.presence import sharing
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.versions import ALL_HTTP1, Shares, Splits, clusters
@@ -64,6 +65,10 @@ class _Traffic(NamedTuple):
         """How they are shared between those instances."""
         split = self.splits.get(to.name, ALL_HTTP1)
         return split.calls if self.calls else split.requests
+
+    def is_empty(self, to: Selector) -> bool:
+        """Whether none of those instances takes requests."""
+        return self.splits.get(to.name, ALL_HTTP1).empty
 
 
 def entries(route: Route, splits: Splits) -> Iterator[Any]:
@@ -232,7 +237,7 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn], traffi
 
 
 def _target(action: Any, route: Route, traffic: _Traffic) -> None:
-    shared = [(target, traffic.shares(target.to)) for target in route.to if target.weight]
+    shared = [(target, traffic.shares(target.to)) for target in sharing(route.to, traffic.is_empty)]
     scale = SCALE if any(all(shares) for _, shares in shared) else 1
     weighted = [
         (cluster, max(1, round(target.weight * scale * part)))

@@ -53,6 +53,11 @@ class Intent:
         """Everything that some route sends requests to, by name."""
         return {selector.name: selector for route in self.routes for selector in route.selectors}
 
+    def sharing(self) -> frozenset[str]:
+        """The names of the selectors that share some route's requests with others."""
+        several = (route.to for route in self.routes if len(route.to) > 1)
+        return frozenset(target.to.name for targets in several for target in targets if target.weight)
+
     def services(self) -> set[str]:
         """The services that some route sends requests to."""
         return {selector.service for route in self.routes for selector in route.selectors}

@@ -10,6 +10,7 @@ from adsum.gateway import defaults, hosts, paths, precedence
 from adsum.gateway.actions import Redirect
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import ANYWHERE
+from adsum.gateway.presence import Presence, assumed, sharing
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 
@@ -68,10 +69,14 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where requests go, and their share of 1.0."""
+    """A target of the route that takes a request, its share of 1.0, and whether somebody is there to take it.
+
+    A target with nobody has no share while another one has somebody.
+    """
 
     to: Selector
     share: float
+    presence: Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,12 @@ def explain(
     intent: Intent,
     services: Collection[str],
     request: Request,
+    presence: Callable[[Selector], Presence] = assumed,
     *,
     default_routes: bool = True,
     before_each: Callable[[], None] = _nothing,
 ) -> Verdict:
-    """Which route takes the request, when those services are known.
+    """Which route takes the request, when those services are known, and where it goes.
 
     It takes time in proportion to the routes and to the length of the request. `before_each` is called before each
     route is asked: what it raises ends the question.
@@ -117,7 +123,7 @@ def explain(
         before_each()
         failed = _failed(route, reading)
         if failed is None:
-            return _verdict(route, reading, (*asked, *_elsewhere(intent, reading.host)))
+            return _verdict(route, reading, presence, (*asked, *_elsewhere(intent, reading.host)))
         asked.append(Passed(route.name, failed))
     return Verdict(status=NO_ROUTE, passed=(*asked, *_elsewhere(intent, reading.host)))
 
@@ -167,17 +173,28 @@ def _preflight(route: Route, reading: _Reading) -> bool:
     return asked is not None and (not route.methods or asked in route.methods)
 
 
-def _verdict(route: Route, reading: _Reading, passed: tuple[Passed, ...]) -> Verdict:
+def _verdict(
+    route: Route, reading: _Reading, presence: Callable[[Selector], Presence], passed: tuple[Passed, ...]
+) -> Verdict:
     because, default = tuple(_conditions(route)), defaults.is_default(route)
     if route.cors is not None and _preflight(route, reading) and route.cors.allows(reading.headers.get(_ORIGIN, "")):
         return Verdict(route, default, preflight=True, because=because, passed=passed)
     if route.redirect is not None:
         location = _location(route, route.redirect, reading)
         return Verdict(route, default, (), "", route.redirect.status, location, because=because, passed=passed)
-    whole = sum(target.weight for target in route.to)
-    to = tuple(Destination(target.to, target.weight / whole) for target in route.to if target.weight)
     path = paths.rewritten(route, reading.target) + reading.query
+    to = tuple(_destinations(route, presence))
     return Verdict(route, default, to, path, because=because, passed=passed)
+
+
+def _destinations(route: Route, presence: Callable[[Selector], Presence]) -> Iterator[Destination]:
+    known = {target.to.name: presence(target.to) for target in route.to if target.weight}
+    shared = sharing(route.to, lambda to: known[to.name] is not Presence.THERE)
+    whole = sum(target.weight for target in shared)
+    for target in route.to:
+        if target.weight:
+            share = target.weight / whole if target in shared else 0.0
+            yield Destination(target.to, share, known[target.to.name])
 
 
 def _conditions(route: Route) -> Iterator[str]:

@@ -30,6 +30,8 @@ class Plan:
         self._selectors = {service: {service: Selector(service)} | each for service, each in named.items()}
         self.services = frozenset(self._selectors)
         """The services that routes lead to; known or not, there is an answer for them."""
+        self.sharing = intent.sharing()
+        """The names of the selectors whose routes share requests among several."""
 
     def selectors(self, service: str) -> Mapping[str, Selector]:
         """By name, what gateways reach of the service: all of it, and what routes select."""
@@ -51,7 +53,8 @@ class Plan:
 
     def _about(self, service: str) -> tuple[object, ...]:
         known = service in self.services
-        return known, self.selectors(service).keys(), self.upstream(service), self.policy(service)
+        selectors = self.selectors(service).keys()
+        return known, selectors, selectors & self.sharing, self.upstream(service), self.policy(service)
 
 
 NO_PLAN: Final = Plan(NO_INTENT)

@@ -43,10 +43,14 @@ class Shares(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where the ordinary requests for some instances of a service go, and where the gRPC calls go."""
+    """Where the ordinary requests for some instances of a service go, and where the gRPC calls go.
+
+    `empty`: none of them takes requests. It is found out of the targets that share a route's requests with others.
+    """
 
     requests: Shares
     calls: Shares
+    empty: bool = False
 
 
 Splits = Mapping[str, Split]
@@ -86,7 +90,7 @@ def split(spoken: Sequence[Version], listings: Sequence[Listing], addresses: Map
     """
     if len(spoken) == 1:
         return ALL_HTTP1 if spoken[0] is Version.HTTP1 else ALL_HTTP2
-    reached = [each for each in listings if each.instance.address in addresses or not is_name(each.instance.address)]
+    reached = [each for each in listings if _is_reached(each.instance, addresses)]
     left = without_reserve(reached)
     takers = [each.instance for each in left if each.status in USABLE] or [each.instance for each in left]
     http1 = sum(each.weight or 1 for each in takers if each.scheme not in HTTP2_SCHEMES)
@@ -97,6 +101,15 @@ def split(spoken: Sequence[Version], listings: Sequence[Listing], addresses: Map
         return Split(Shares(0, 1) if grpc else Shares(1, 0), calls)
     common = gcd(http1, http2)
     return Split(Shares(http1 // common, http2 // common), calls)
+
+
+def is_empty(listings: Iterable[Listing], addresses: Mapping[str, str]) -> bool:
+    """Whether none of those instances both can be reached and takes requests."""
+    return not any(each.status in USABLE and _is_reached(each.instance, addresses) for each in listings)
+
+
+def _is_reached(instance: Instance, addresses: Mapping[str, str]) -> bool:
+    return instance.address in addresses or not is_name(instance.address)
 
 
 def clusters(name: str, shares: Shares) -> Iterator[tuple[str, float]]:

@@ -53,6 +53,7 @@ from adsum.wire.words import (
 
 if TYPE_CHECKING:
     from adsum.wire.declared import (
+        EmptyTarget,
         IntentBody,
         Intents,
         RouteList,
@@ -71,6 +72,7 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
     {
         "CheckRouteBody": "verdict",
         "DestinationView": "verdict",
+        "EmptyTarget": "declared",
         "IntentBody": "declared",
         "Intents": "declared",
         "meaning": "declared",
@@ -117,6 +119,7 @@ __all__ = [
     "ConsumerView",
     "DepartedView",
     "DestinationView",
+    "EmptyTarget",
     "GatewayView",
     "Gone",
     "Id",

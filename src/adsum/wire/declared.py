@@ -8,9 +8,11 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from adsum.core.catalog import Snapshot
 from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Title
 from adsum.core.errors import AdsumError, Invalid
 from adsum.gateway.intent import NO_INTENT, Intent
+from adsum.gateway.presence import Presence, presence
 from adsum.gateway.routes import Route
 from adsum.gateway.upstreams import Upstream
 from adsum.wire.answers import Answer
@@ -48,17 +50,35 @@ def _add(bodies: dict[Title, bytes], title: Title, body: bytes, field: str) -> N
     bodies[title] = body
 
 
+class EmptyTarget(Answer, frozen=True):
+    """A target of a route that nobody takes requests for: a service, or `SERVICE?tag=…&KEY=VALUE`.
+
+    `presence` is `empty` (none of its instances takes requests now) or `unknown` (no such service was ever registered).
+    """
+
+    to: str
+    presence: Presence
+
+
 class RouteView(Answer, frozen=True):
-    """A route, and who declared it so, when on the wall clock."""
+    """A route, who declared it so, when on the wall clock, and those of its targets that are empty now."""
 
     route: RouteBody
     actor: str
     at: float
+    empty: list[EmptyTarget] = []
 
     @staticmethod
-    def of(document: Document) -> RouteView:
-        why = document.why
-        return RouteView(decode(document.body, RouteBody), why.actor, round(why.at, 3))
+    def of(document: Document, snapshot: Snapshot) -> RouteView:
+        why, route = document.why, meaning(document.title, document.body)
+        targets = [each.to for each in route.to if each.weight] if isinstance(route, Route) else []
+        empty = [EmptyTarget(to.name, presence(to, snapshot)) for to in targets]
+        return RouteView(
+            decode(document.body, RouteBody),
+            why.actor,
+            round(why.at, 3),
+            [each for each in empty if each.presence is not Presence.THERE],
+        )
 
 
 class RouteList(Answer, frozen=True):
@@ -69,8 +89,9 @@ class RouteList(Answer, frozen=True):
     routes: list[RouteView]
 
     @staticmethod
-    def of(epoch: str, revision: int, documents: Documents) -> RouteList:
-        return RouteList(epoch, revision, [RouteView.of(each) for each in documents.kind(DocumentKind.ROUTE)])
+    def of(snapshot: Snapshot) -> RouteList:
+        routes = [RouteView.of(each, snapshot) for each in snapshot.documents.kind(DocumentKind.ROUTE)]
+        return RouteList(snapshot.epoch, snapshot.revision, routes)
 
 
 class UpstreamView(Answer, frozen=True):
@@ -94,8 +115,9 @@ class UpstreamList(Answer, frozen=True):
     upstreams: list[UpstreamView]
 
     @staticmethod
-    def of(epoch: str, revision: int, documents: Documents) -> UpstreamList:
-        return UpstreamList(epoch, revision, [UpstreamView.of(each) for each in documents.kind(DocumentKind.UPSTREAM)])
+    def of(snapshot: Snapshot) -> UpstreamList:
+        upstreams = [UpstreamView.of(each) for each in snapshot.documents.kind(DocumentKind.UPSTREAM)]
+        return UpstreamList(snapshot.epoch, snapshot.revision, upstreams)
 
 
 def written_route(name: str, body: RouteBody) -> bytes:

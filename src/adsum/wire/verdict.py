@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from adsum.core.errors import Invalid
 from adsum.gateway import matching
+from adsum.gateway.presence import Presence
 from adsum.wire.answers import Answer
 from adsum.wire.requests import Request
 from adsum.wire.words import METHOD
@@ -48,10 +49,15 @@ class CheckRouteBody(Request, frozen=True):
 
 
 class DestinationView(Answer, frozen=True):
-    """Where requests go: a service, or `SERVICE?tag=…&KEY=VALUE`, and its share of 1.0."""
+    """Where requests go: a service, or `SERVICE?tag=…&KEY=VALUE`, and its share of 1.0.
+
+    `presence` is `there`, `empty` (none of its instances takes requests now) or `unknown` (no such service was ever
+    registered). One that is not there has no share while another one is.
+    """
 
     to: str
     share: float
+    presence: Presence = Presence.THERE
 
 
 class PassedView(Answer, frozen=True):
@@ -84,7 +90,7 @@ class VerdictView(Answer, frozen=True):
         return VerdictView(
             verdict.route.name if verdict.route is not None else "",
             verdict.default,
-            [DestinationView(each.to.name, round(each.share, 4)) for each in verdict.to],
+            [DestinationView(each.to.name, round(each.share, 4), each.presence) for each in verdict.to],
             verdict.path,
             verdict.status,
             verdict.location,

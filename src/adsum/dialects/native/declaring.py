@@ -8,6 +8,7 @@ from typing import Final
 
 from adsum import wire
 from adsum.core import declarations
+from adsum.core.catalog import Snapshot
 from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
 from adsum.core.documents import Document, DocumentKind, Documents, Title
@@ -16,6 +17,7 @@ from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
 from adsum.gateway.matching import explain
+from adsum.gateway.presence import presence
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -49,7 +51,8 @@ class Declaring:
         )
 
     async def read_route(self, asked: Asked) -> Reply:
-        return Reply(200, wire.encode(wire.RouteView.of(self._document(_ROUTE, asked.path["route"]))))
+        document = self._document(_ROUTE, asked.path["route"])
+        return await self._listed(lambda snapshot: wire.RouteView.of(document, snapshot))
 
     async def put_route(self, asked: Asked) -> Reply:
         name = asked.path["route"]
@@ -78,6 +81,7 @@ class Declaring:
                 self._intents.of(snapshot.documents),
                 snapshot.services,
                 request,
+                lambda to: presence(to, snapshot),
                 default_routes=body.default_routes,
                 before_each=in_time,
             )
@@ -99,11 +103,11 @@ class Declaring:
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
 
-    async def _listed(self, of: Callable[[str, int, Documents], object]) -> Reply:
+    async def _listed(self, of: Callable[[Snapshot], object]) -> Reply:
         snapshot = self._registry.snapshot
 
         def answer(_: Callable[[], None]) -> bytes:
-            return wire.encode(of(snapshot.epoch, snapshot.revision, snapshot.documents))
+            return wire.encode(of(snapshot))
 
         return Reply(200, await self._lists.run(answer))
 
