@@ -60,6 +60,8 @@ class Compiled:
         self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], splits: Splits, encoded: Encoded
     ) -> None:
         self.revision = snapshot.revision
+        self.vacated: Set[str] = frozenset()
+        """The assignments in which nobody takes requests, among those that share a route's requests with others."""
         self._snapshot = snapshot
         self._plan = plan
         self._addresses = addresses
@@ -103,6 +105,7 @@ class Compiled:
         splits = self._followed_splits(snapshot, plan, addresses, touched)
         encoded = self._encoded if plan is self._plan else self._encoded.kept(intent.routes)
         after = Compiled(snapshot, plan, addresses, splits, encoded)
+        after.vacated = self.vacated if splits is self._splits else versions.vacated(splits)
         rerouted = plan is not self._plan or after._splits is not self._splits
         rerouted = rerouted or any(self._knows(name) is not after._knows(name) for name in touched)
         for variant, table in self._tables.items():

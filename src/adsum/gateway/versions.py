@@ -112,6 +112,12 @@ def _is_reached(instance: Instance, addresses: Mapping[str, str]) -> bool:
     return instance.address in addresses or not is_name(instance.address)
 
 
+def vacated(splits: Splits) -> frozenset[str]:
+    """The clusters of all selectors of which nobody takes requests."""
+    empty = (name for name, each in splits.items() if each.empty)
+    return frozenset(cluster_name(name, version) for name in empty for version in Version)
+
+
 def clusters(name: str, shares: Shares) -> Iterator[tuple[str, float]]:
     """The clusters that take part, and what part of 1.0."""
     whole = shares.http1 + shares.http2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from math import inf
 from types import ModuleType
@@ -72,6 +72,7 @@ class FakeCompiled:
     """Implements what the publisher needs of `gateway.compiled.Compiled`: endpoints by port, one cluster a service."""
 
     found: dict[Kind, dict[str, Resource]] = field(default_factory=dict)
+    vacated: Set[str] = frozenset()
 
     def envoy(self, shape: Shape) -> Mapping[Kind, Mapping[str, Resource]]:
         return self.found

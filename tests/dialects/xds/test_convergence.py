@@ -108,29 +108,27 @@ def routed(routes: str) -> set[str]:
     return ROUTED[routes]
 
 
-PUBLICATIONS = st.builds(contents, st.frozensets(st.sampled_from(SERVICES)), st.integers(1, 3), st.integers(1, 2)).map(
-    lambda each: ("publish", each)
-)
-STEPS = st.lists(
-    st.one_of(PUBLICATIONS, *(st.just((word, None)) for word in ("take", "take", "answer", "reject", "lose", "stale"))),
-    max_size=40,
-)
+CHOSEN = st.frozensets(st.sampled_from(SERVICES))
+Step = tuple[str, dict[Kind, dict[str, int]], frozenset[str]]
+PUBLICATIONS = st.tuples(st.just("publish"), st.builds(contents, CHOSEN, st.integers(1, 3), st.integers(1, 2)), CHOSEN)
+OTHERS: list[Step] = [(word, {}, frozenset()) for word in ("take", "take", "answer", "reject", "lose", "stale")]
+STEPS = st.lists(st.one_of(PUBLICATIONS, *map(st.just, OTHERS)), max_size=40)
 
 
 @pytest.mark.parametrize("variant", [delta, sotw], ids=["delta", "sotw"])
-@given(steps=STEPS, last=st.frozensets(st.sampled_from(SERVICES)))
+@given(steps=STEPS, last=CHOSEN, last_vacated=CHOSEN)
 @settings(max_examples=150)
 def test_a_client_converges_and_its_routes_always_lead_somewhere(
-    variant: ModuleType, steps: list[tuple[str, dict[Kind, dict[str, int]] | None]], last: frozenset[str]
+    variant: ModuleType, steps: list[Step], last: frozenset[str], last_vacated: frozenset[str]
 ) -> None:
     audience = Gateways()
     client = Gateway(variant, Session(variant, audience))
     client.start()
     number = 0
-    for step, published in steps:
-        if published is not None:
+    for step, published, vacated in steps:
+        if step == "publish":
             number += 1
-            audience.move(resources(published), number, number)
+            audience.move(resources(published), number, number, vacated)
         elif step == "take":
             client.take()
         elif step == "answer":
@@ -144,7 +142,7 @@ def test_a_client_converges_and_its_routes_always_lead_somewhere(
             client = Gateway(variant, Session(variant, audience))
             client.start()
     final = contents(last, 7, 7, 7)
-    audience.move(resources(final), number + 1, number + 1)
+    audience.move(resources(final), number + 1, number + 1, last_vacated)
     client.talk()
     assert client.session.is_current
     expected = {kind: {name: content(each) for name, each in of.items()} for kind, of in resources(final).items()}

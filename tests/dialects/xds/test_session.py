@@ -43,9 +43,9 @@ class World:
     def new(self) -> FakeClient:
         return FakeClient(self.variant, Session(self.variant, self.audience))
 
-    def publish(self, contents: Contents) -> set[Session]:
+    def publish(self, contents: Contents, *vacated: str) -> set[Session]:
         number = self.audience.number + 1
-        return self.audience.move(resources(contents), number, 10 * number)
+        return self.audience.move(resources(contents), number, 10 * number, set(vacated))
 
     def connect(self) -> None:
         """As Envoy does: all clusters, then what they name."""
@@ -124,6 +124,48 @@ def test_routes_wait_until_what_they_name_was_said(world: World) -> None:
     assert _kinds(client, before) == [CDS, EDS, RDS]
     assert list(client.log[before + 1].resources) == ["b"]
     world.sees(TWO)
+
+
+def test_an_assignment_that_nobody_is_left_in_is_said_once_routes_lead_elsewhere(world: World) -> None:
+    world.publish(TWO)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    left = {**TWO, EDS: {"a": 2, "b": 0}, RDS: {"main": 3}}
+    world.publish(left, "b")
+    assert client.hear() is not None
+    assert client.hear() is None
+    assert list(client.log[before].resources) == ["a"]
+    client.ack(EDS)
+    assert client.hear() is not None
+    assert client.hear() is None, "the assignment waits until the routes are acknowledged"
+    assert _kinds(client, before) == [EDS, RDS]
+    assert not client.session.is_current
+    client.ack(RDS, error="no")
+    client.settle()
+    assert _kinds(client, before) == [EDS, RDS, EDS], "also if the routes are rejected"
+    world.sees(left)
+    back = {**TWO, RDS: {"main": 4}}
+    world.publish(back)
+    client.settle()
+    assert _kinds(client, before)[3:] == [EDS, RDS]
+    world.sees(back)
+
+
+def test_an_assignment_that_nobody_is_left_in_waits_for_no_routes_that_stay_or_wait_themselves(world: World) -> None:
+    world.publish(TWO)
+    world.connect()
+    client, before = world.client, len(world.client.log)
+    world.publish({**TWO, EDS: {"a": 1, "b": 0}}, "b")
+    client.settle()
+    assert _kinds(client, before) == [EDS]
+    more = {CDS: {"a": 1, "b": 1, "c": 1}, EDS: {"a": 0, "b": 0, "c": 1}, LDS: {"main": 1}, RDS: {"main": 4}}
+    world.publish(more, "a", "b")
+    client.settle()
+    assert _kinds(client, before)[1:] == [CDS, EDS], "the routes wait for the new cluster's assignment"
+    assert client.session.is_current is False
+    client.now = HOLD
+    client.settle()
+    assert _kinds(client, before)[3:] == [RDS]
 
 
 def test_routes_wait_for_what_can_not_be_said_yet(world: World) -> None:

@@ -40,6 +40,7 @@ class _Audience:
         self.settling = False
         self.departed: Set[str] = frozenset()
         """Services of which an instance leaves or left while the epoch settles."""
+        self.vacated: Set[str] = frozenset()
         self.sessions = 0
         """How many have joined and not left."""
         self._by_name: dict[tuple[Kind, str], set[Session]] = {}
@@ -95,9 +96,9 @@ class Gateways(_Audience):
     def names(self, kind: Kind) -> Iterable[str]:
         return self._resources.get(kind, _NONE)
 
-    def move(self, resources: Resources, number: int, revision: int) -> set[Session]:
-        """See these from now on; who has to be told something."""
-        before, self._resources = self._resources, resources
+    def move(self, resources: Resources, number: int, revision: int, vacated: Set[str] = frozenset()) -> set[Session]:
+        """See these from now on; who has to be told something. `vacated`: assignments to say after the routes."""
+        before, self._resources, self.vacated = self._resources, resources, vacated
         self.number, self.revision = number, revision
         told: set[Session] = set()
         for kind in ORDER:

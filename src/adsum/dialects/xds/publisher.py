@@ -26,6 +26,11 @@ IntentOf = Callable[[Snapshot], Intent]
 class Compiled(Protocol):
     """What `adsum.gateway.compiled.Compiled` promises."""
 
+    @property
+    def vacated(self) -> Set[str]:
+        """Assignments in which nobody takes requests, of those that share a route's requests with others."""
+        ...
+
     def envoy(self, shape: Shape) -> Resources:
         """All resources of a gateway."""
         ...
@@ -93,7 +98,7 @@ class Publisher:
                 raise exhausted(f"there are gateways of {MAX_SHAPES} different shapes already")
             audience = Gateways()
             if self.number:
-                audience.move(self._compiled.envoy(shape), self.number, self.revision)
+                audience.move(self._compiled.envoy(shape), self.number, self.revision, self._compiled.vacated)
             self._gateways[shape] = audience
             audience.settling, audience.departed = self._settled_at is not None, self._departed
         audience.sessions += 1
@@ -133,7 +138,7 @@ class Publisher:
         touched = source.since(self._source)
         self._compiled, self._source = compiled, source
         for audience, resources in seen:
-            told |= audience.move(resources, number, revision)
+            told |= audience.move(resources, number, revision, compiled.vacated)
         first, self.number, self.revision, self._troubled = not self.number, number, revision, False
         if begins:
             self._settle(now + SETTLING)

@@ -2,7 +2,7 @@
 
 Order: clusters, their assignments, filters, then listeners and routes, so that nothing is named before it was said
 (clients take in one response after the other); what is gone is removed last, once all that is acknowledged, in the
-opposite order.
+opposite order. An assignment that lost everybody who takes requests is said once routes no longer lead there.
 Of each kind at most one response is on its way: whoever is slow is told less often, and no queue can grow.
 """
 
@@ -44,6 +44,11 @@ class Place(Sight, Protocol):
     @property
     def forgets(self) -> bool:
         """Whether clusters, listeners and routes, too, lack what an epoch that has only begun does not know yet."""
+        ...
+
+    @property
+    def vacated(self) -> Set[str]:
+        """Assignments in which nobody takes requests, and to which routes lead only if nobody does elsewhere either."""
         ...
 
     def has_departures(self, assignment: str) -> bool:
@@ -141,10 +146,23 @@ class Session:
     def _next(self, now: float) -> bytes | None:
         for kind in ORDER:
             if kind in NAMED or self._may_name(kind, now):
-                response = self._say(kind)
+                response = self._say(kind, later=self._vacated(now) if kind is Kind.ASSIGNMENT else _NONE)
                 if response is not None:
                     return response
         return self._removal(now)
+
+    def _vacated(self, now: float) -> Set[str]:
+        """Assignments to say when the routes are acknowledged that can be said now, or are on their way.
+
+        Between the two, requests would be sent to those who take none. A client that lacks one, or whose cluster
+        changed, waits for it.
+        """
+        routes, assignments = self._subscriptions.get(Kind.ROUTES), self._subscriptions.get(Kind.ASSIGNMENT)
+        if routes is None or assignments is None or not (assignments.owed and self._place.vacated):
+            return _NONE
+        if routes.flight is None and not self._may_name(Kind.ROUTES, now):
+            return _NONE
+        return {name for name in assignments.owed & self._place.vacated if assignments.has.get(name)}
 
     def recall(self) -> None:
         """Another epoch begins: what the client has now may be missing there only because it has not come back yet."""
@@ -196,11 +214,11 @@ class Session:
         kept = {name for name in self._withheld() if not self._place.has_departures(name)}
         return not (subscription.rejected or subscription.owed - kept)
 
-    def _say(self, kind: Kind, *, removing: bool = False) -> bytes | None:
+    def _say(self, kind: Kind, *, removing: bool = False, later: Set[str] = _NONE) -> bytes | None:
         subscription = self._subscriptions.get(kind)
         if subscription is None or subscription.flight is not None:
             return None
-        withheld = subscription.owed & self._withheld() if kind is Kind.ASSIGNMENT else _NONE
+        withheld = subscription.owed & (self._withheld() | later) if kind is Kind.ASSIGNMENT else _NONE
         subscription.owed -= withheld
         place = self._place
         response: bytes | None = self._variant.say(subscription, place, place.number, place.revision, removing=removing)
