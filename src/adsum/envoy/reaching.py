@@ -11,14 +11,12 @@ from adsum import __version__
 from adsum.config import XDS_PORT
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import Place
+from adsum.gateway.shape import ONLOOKER
 
 ANSWER: Final = 3.0
 """Seconds that a node has to answer; one that takes longer counts as away."""
 PAUSE: Final = 1.0
 """Seconds between two looks, give or take a tenth."""
-AGENT: Final = "adsum-gateway"
-"""What we call ourselves: a registry tells its services to no such program, so that the answer is empty."""
-
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _CLUSTERS: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
@@ -26,7 +24,7 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.use_local_subchannel_pool", 1),  # Each question makes its own connection, as an Envoy will.
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.enable_retries", 0),
-    ("grpc.primary_user_agent", f"{AGENT}/{__version__}"),
+    ("grpc.primary_user_agent", f"{ONLOOKER}/{__version__}"),
 )
 
 
@@ -64,7 +62,7 @@ async def _trouble(host: str, port: int) -> str:
     from envoy.config.core.v3.base_pb2 import Node
     from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
-    asked = DeltaDiscoveryRequest(node=Node(id=AGENT, user_agent_name=AGENT), type_url=_CLUSTERS)
+    asked = DeltaDiscoveryRequest(node=Node(id=ONLOOKER, user_agent_name=ONLOOKER), type_url=_CLUSTERS)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     async with grpc.aio.insecure_channel(place, _OPTIONS) as channel:
         stub: Any = channel.stream_stream(_METHOD, None, None)

@@ -17,6 +17,8 @@ MAX_HOPS: Final = 16
 ACCESS_LOGS: Final = ("json", "text", "off")
 PATH_LENGTH: Final = 1024
 
+ONLOOKER: Final = "adsum-gateway"
+"""The agent of a gateway that only asks whether a registry answers: it routes nothing, and is told of nobody."""
 METADATA_KEY: Final = "adsum"
 """Under this key a node's metadata holds a gateway's shape."""
 

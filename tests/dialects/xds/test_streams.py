@@ -24,7 +24,7 @@ from adsum.dialects.xds.knowledge import DEPARTED_SHOWN
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import LOG_AGAIN, MAX_LOGGED, MAX_SHOWN, SHOWN, Refusals
 from adsum.gateway.intent import NO_INTENT, Intent
-from adsum.gateway.shape import Shape
+from adsum.gateway.shape import ONLOOKER, Shape
 from adsum.registry import Registry
 from tests.dialects.xds.fakes import CDS, EDS, LDS, FakeCompiled, Said, decode
 from tests.fakes import FakeClock, FakeStore, settle
@@ -75,10 +75,12 @@ class FakeCall:
     def send(self, request: Any) -> None:
         self._said.put_nowait(request.SerializeToString())
 
-    async def ask(self, kind: Any, *names: str, node: str = "", error: str = "", **more: Any) -> None:
+    async def ask(
+        self, kind: Any, *names: str, node: str = "", agent: str = "envoy", error: str = "", **more: Any
+    ) -> None:
         request = DeltaDiscoveryRequest(type_url=kind.value, resource_names_subscribe=names, **more)
         if node:
-            request.node.id, request.node.user_agent_name = node, "envoy"
+            request.node.id, request.node.user_agent_name = node, agent
             request.node.metadata.update(Shape(listen=("127.0.0.1:8080",)).metadata())
         if error:
             request.error_detail.message = error
@@ -225,6 +227,19 @@ async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: W
     standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
     assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
     assert standing.waiting == []
+
+
+async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(world: World) -> None:
+    await world.registry.start()
+    call = world.call()
+    await call.ask(CDS, node=ONLOOKER, agent=ONLOOKER)
+    assert call.heard, "it is answered"
+    revision = await world.register("a")
+    assert await world.settled("orders", revision, 0.0) == 0
+    await call.close()
+    world.clock.jump(world.registry.watches.consumers.lost_after)
+    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    assert (standing.waiting, standing.lost) == ([], [])
 
 
 async def test_a_gateway_that_is_cut_off_has_not_consented(world: World) -> None:

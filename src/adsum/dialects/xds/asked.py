@@ -15,6 +15,7 @@ from adsum.core.rules import shown
 from adsum.dialects.xds.bounds import MAX_NAME, MAX_NAMES, MAX_NODE, MAX_WORDS
 from adsum.dialects.xds.refusals import malformed
 from adsum.gateway.resources import Kind
+from adsum.gateway.shape import ONLOOKER
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.value: kind for kind in Kind})
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -32,6 +33,11 @@ class Node:
     @property
     def is_envoy(self) -> bool:
         return self.agent == "envoy"
+
+    @property
+    def is_onlooker(self) -> bool:
+        """Whether it only asks if somebody answers: no drain waits for it."""
+        return self.agent == ONLOOKER
 
 
 @dataclass(frozen=True, slots=True)

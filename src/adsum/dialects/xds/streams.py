@@ -95,12 +95,14 @@ class Streams:
             self._departures.discard(node.id)
         return Joined(node, audience, session, watch)
 
-    def _consumer(self, stream: Stream, node: Node) -> Consumer:
-        """Who owes acknowledgements over this stream.
+    def _consumer(self, stream: Stream, node: Node) -> Consumer | None:
+        """Who owes acknowledgements over this stream; None: nobody.
 
         Several programs may share a node's id (one bootstrap on many hosts; an Envoy and the one that replaces it), so
         that one of them never acknowledges for another: each stream takes the place of one that left from there.
         """
+        if node.is_onlooker:
+            return None
         address = stream.call.peer.rpartition(":")[0]
         id = self._watches.consumers.returning(node.id, address) or secrets.token_hex(16)
         return Consumer(id, node.id, address)
