@@ -129,6 +129,9 @@ async def test_a_check_tells_the_route_and_why_not_the_others(spoken: Spoken) ->
     assert other["passed"] == [{"route": "shop", "failed": "host shop.example"}]
     nobody = (await spoken.ask("POST", "/api/v1/check-route", {"url": "/nothing"})).json
     assert (nobody.get("route"), nobody["status"]) == (None, 404)
+    for unsent in ("/caf\u00e9", "/a b", "/orders?q=\u00e9"):
+        refused = await spoken.ask("POST", "/api/v1/check-route", {"url": unsent})
+        assert (refused.status, "percent-encode" in refused.json["detail"]) == (422, True)
     refused = await spoken.ask("POST", "/api/v1/check-route", {"url": "ftp://x/"})
     assert (refused.status, refused.json["field"]) == (422, "url")
 

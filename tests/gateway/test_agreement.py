@@ -139,7 +139,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 segments = st.sampled_from(
     ["a", "b", "c", "o", "7", "m", "h", "s", "away", "orders", "users", "", ".", "..", "%61", "x%2Fy", "A"]
 )
-paths = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+usual = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+odd = st.sampled_from(
+    ["..;", ".;", "..;x", "%2e%2e", "%2E", "%5c", "\\", "/", "%", "%2", "%zz", "%252e", "%41", ";a=b"]
+)
+sent = st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?#")
+strange = st.lists(st.one_of(segments, odd, odd, sent), min_size=1, max_size=8).map(lambda parts: "/" + "".join(parts))
+paths = st.one_of(usual, strange)
 queries = st.sampled_from(["", "", "?v=1", "?v=x", "?v", "?w=1&v=22", "?v=x&v=1", "?"])
 hosts = st.sampled_from(
     ["localhost", "Shop.Example:8080", "shop.example", "a.shop.example", "b.a.shop.example", "example", "x.example"]
@@ -174,6 +180,9 @@ requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".j
 @example(Request(path="/orders/"))
 @example(Request(path="/orders/../users/x"))
 @example(Request(path="/orders/%2e%2e/users"))
+@example(Request(path="/users/..;/orders/a"))
+@example(Request(path="/users/..;x\\..;/orders/.;x=1/a"))
+@example(Request(path="/orders/%%41%2%41|{}"))
 @example(
     Request(
         "OPTIONS",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from adsum.gateway.actions import (
 )
 from adsum.gateway.cors import Cors
 from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.reading import normal
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Tls, Upstream
@@ -157,10 +159,47 @@ def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, 
         ("/a//b", "/a//b"),
         ("/%2e%2e/x", "/x"),
         ("/a\\b", "/a/b"),
+        ("/a/..;x/b", "/b"),
+        ("/a/.;/b", "/a/b"),
+        ("/a/%2e%2e;/b", "/a/..;/b"),
+        ("/a\\..;", "/a/..;"),
+        ("/a;x/b", "/a;x/b"),
+        ('/{id}/"<^`|>', "/%7Bid%7D/%22%3C%5E%60%7C%3E"),
+        ("/%zz%", "/%zz%"),
+        ("/%%41%41", "/%25AA"),
+        ("/%2%41", "/%252A"),
     ],
 )
 def test_paths_are_read_as_envoy_reads_them(path: str, read: str) -> None:
-    assert paths.normal(path) == read
+    assert normal(path) == read
+
+
+@pytest.mark.parametrize("kind", [EXACT, PREFIX])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("/x/../y", "/y"),
+        ("/caf%65", "/cafe"),
+        ("/a\\b", "/a/b"),
+        ("/users/{id}", "/users/%7Bid%7D"),
+        ("/a|b", "/a%7Cb"),
+    ],
+)
+def test_a_path_that_no_request_can_have_is_refused_with_what_is_meant(
+    kind: MatchKind, written: str, read: str
+) -> None:
+    with pytest.raises(Invalid, match=f"{kind.value}: .* as {re.escape(read)}; write that"):
+        Path(kind, written)
+    assert Path(kind, read).takes(normal(written))
+
+
+def test_an_ipv6_host_is_written_as_callers_write_it() -> None:
+    hosts.pattern("hosts[0]", "[::1]")
+    with pytest.raises(Invalid, match=re.escape("[::1], not")):
+        hosts.pattern("hosts[0]", "[0:0:0:0:0:0:0:1]")
+    for wrong in ("[::1", "::1", "[::g]", "[]", "*.[::1]"):
+        with pytest.raises(Invalid):
+            hosts.pattern("hosts[0]", wrong)
 
 
 def test_the_more_specific_route_is_asked_first() -> None:

@@ -18,16 +18,21 @@ _PORT: Final = re.compile(r":[0-9]*$")
 def pattern(field: str, value: str) -> None:
     """A host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name; without a port."""
     name = value.removeprefix("*.")
-    if len(value) <= ADDRESS_LENGTH and (_NAME.fullmatch(name) or (name == value and _ipv6(name))):
+    if len(value) <= ADDRESS_LENGTH and _NAME.fullmatch(name):
+        return
+    if ipv6 := _ipv6(value):
+        if ipv6 != value:
+            raise Invalid(field, f"must be written as callers write it, {ipv6}, not {shown(value)}")
         return
     raise Invalid(field, f"must be a host such as shop.example or *.shop.example, without a port, not {shown(value)}")
 
 
-def _ipv6(name: str) -> bool:
+def _ipv6(value: str) -> str:
+    """The address in brackets as it is written usually (RFC 5952); "" if it is none."""
     try:
-        return name.startswith("[") and name.endswith("]") and bool(ipaddress.IPv6Address(name[1:-1]).compressed)
+        return f"[{ipaddress.IPv6Address(value[1:-1]).compressed}]" if value[:1] + value[-1:] == "[]" else ""
     except ValueError:
-        return False
+        return ""
 
 
 def bare(authority: str) -> str:

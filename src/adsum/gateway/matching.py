@@ -11,6 +11,7 @@ from adsum.gateway.actions import Redirect
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import ANYWHERE
 from adsum.gateway.presence import Presence, assumed, sharing
+from adsum.gateway.reading import normal
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 
@@ -56,7 +57,7 @@ class _Reading(NamedTuple):
             parameters.setdefault(name, value)
         joined = {name: ",".join(values) for name, values in headers.items()}
         host = hosts.bare(request.host)
-        return _Reading(request, host, paths.normal(path), mark + query, joined, parameters if mark else {})
+        return _Reading(request, host, normal(path), mark + query, joined, parameters if mark else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from msgspec import Meta
@@ -18,6 +19,9 @@ MAX_URL = 4_096
 """Characters of a request's URL; a longer one is refused."""
 MAX_ASKED_HEADERS = 64
 """Headers of a request that is asked about; more are refused."""
+
+_SENT: Final = re.compile("[!-~]*")
+"""What a request's path and query are made of; to others a gateway answers 400."""
 
 Line = Annotated[str, Meta(max_length=MAX_URL)]
 
@@ -43,6 +47,8 @@ class CheckRouteBody(Request, frozen=True):
         if not path.startswith("/"):
             raise Invalid("url", "must be a path that starts with /, or start with http:// or https://")
         query = f"?{parts.query}" if parts.query else ""
+        if not _SENT.fullmatch(path + query):
+            raise Invalid("url", "must be ASCII without spaces, as it is sent: percent-encode the rest")
         return matching.Request(
             self.method, host or "localhost", path + query, tuple(self.headers), parts.scheme or "http"
         )
