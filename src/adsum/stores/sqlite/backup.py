@@ -58,9 +58,10 @@ def restore(backup: Path, path: Path) -> Copied:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = Lock(path)
         try:
-            lock.take()
+            _take(lock, path)
             _copy(backup, part)
             copied = _verified(part, backup, new_epoch=True)
+            _give(path, part, lock.path)
             kept = _replace(path, part)
             lock.note(Mark("", 0, 0, 0), durable=True)  # Whatever the next start finds is new to it.
             _sync_folder(path.parent)
@@ -71,6 +72,26 @@ def restore(backup: Path, path: Path) -> Copied:
     finally:
         _remove(part)
     return Copied(copied.instances, copied.documents, copied.revision, kept)
+
+
+def _take(lock: Lock, path: Path) -> None:
+    """Take the lock of a database. Raises `StoreRefused`, in the name of the database, and `OSError`."""
+    try:
+        lock.take()
+    except StoreRefused as refused:
+        raise StoreRefused(f"{path}: {refused}") from None
+
+
+def _give(path: Path, *files: Path) -> None:
+    """Give files to the owner of a database, or of its folder if there is none yet.
+
+    Root may restore, and the registry that reads the files is another user.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = (path if path.exists() else path.parent).stat()
+    for file in files:
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def _copy(path: Path, to: Path) -> None:
