@@ -107,6 +107,15 @@ async def test_a_backup_can_be_restored_where_there_is_no_file(store: SqliteStor
     assert await ids(new) == {"o1", "o2"}
 
 
+async def test_a_backup_stays_one_file_when_it_is_restored(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    back_up(path, folder / "backup.db")
+    await store.close()
+    restore(folder / "backup.db", path)
+    assert names(folder) == {"backup.db"}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 async def test_what_root_restores_belongs_to_the_registry(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     back_up(path, tmp_path / "backup.db")

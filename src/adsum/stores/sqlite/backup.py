@@ -37,10 +37,14 @@ def back_up(path: Path, to: Path) -> Copied:
     try:
         _copy(path, part)
         copied = _verified(part, path)
+        with closing(sqlite3.connect(part)) as copy:
+            _leave_log(copy)  # Reading all of it began a log.
         os.link(part, to)  # Unlike a rename, this never replaces what somebody has put there meanwhile.
         _sync_folder(to.parent)
     except OSError as error:
         raise StoreRefused(f"can't write {to}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StoreRefused(f"can't write {to}: {error}") from error
     finally:
         _remove(part)
     return copied
@@ -108,9 +112,14 @@ def _copy(path: Path, to: Path) -> None:
             if application != schema.APPLICATION:
                 raise StoreRefused(f"{path} is no registry's file")
             source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # A copy is one file.
+            _leave_log(target)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreRefused(f"can't copy {path}: {error}") from error
+
+
+def _leave_log(copy: sqlite3.Connection) -> None:
+    """Have a copy be one file, which can be read where no other file can be made beside it."""
+    copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> Copied:
