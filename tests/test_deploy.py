@@ -44,6 +44,10 @@ def test_stopping_a_wrapped_program_is_given_the_time_that_it_takes() -> None:
     assert int(image["stop_grace_period"].removesuffix("s")) > needed
 
 
+def test_stopping_a_wrapped_program_is_no_failure_to_systemd() -> None:
+    assert "\nSuccessExitStatus=143\n" in (DEPLOY / "example.service").read_text()
+
+
 def test_a_composition_publishes_the_gateway_alone_and_on_loopback() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert {name: each.get("ports") for name, each in services.items() if "ports" in each} == {

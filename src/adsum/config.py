@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
-import pwd
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from adsum.client.actor import default_actor
 from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.core import rules
 from adsum.core.errors import Invalid
@@ -88,15 +88,6 @@ def default_store() -> str:
     return f"sqlite:///{Path(home) / 'adsum' / 'adsum.db'}"
 
 
-def default_actor() -> str:
-    """Who asks, for the record: user@host, cut to what a registry takes."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # A container may run as a number that has no name.
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{platform.node()}"[: rules.TEXT_LENGTH]
-
-
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
     """How the registry is reached, and as whom."""
@@ -107,7 +98,7 @@ class ClientConfig:
         default=URL,
     )
     zone: str = setting("The zone we are in", default="")
-    actor: str = setting("Who we are, for the record of changes", default_factory=default_actor)
+    actor: str = setting("Who we are, for the record of changes; user@host unless set", default_factory=default_actor)
     cache_max_age: float = setting(
         "How old the view kept on this host may be; one that is older is used, while no registry answers, with a word "
         "in each error",

@@ -24,14 +24,20 @@ def test_a_backup_is_made_of_a_registry_in_use(adsum: Adsum, path: Path, tmp_pat
     assert again.err.startswith(f"adsum: no backup was made: {to} exists")
     refused = adsum("restore", str(to), "--store", f"sqlite:///{path}")
     assert refused.code == 1
-    assert "another registry has it" in refused.err
+    assert refused.err.startswith(f"adsum: nothing was restored: {path}: another registry has it (process ")
 
 
 async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp_path: Path) -> None:
     to, new = tmp_path / "backup.db", tmp_path / "new" / "adsum.db"
     assert adsum("backup", str(to), "--store", f"sqlite:///{path}").code == 0
     result = adsum("restore", str(to), "--store", f"sqlite:///{new}")
-    assert result.code == 0
+    assert (result.code, result.err) == (
+        0,
+        f"{new} holds 2 instances and 1 routes and upstreams, at revision 1\n",
+    )
+    again = adsum("restore", str(to), "--store", f"sqlite:///{new}")
+    kept = f"{new}.before-restore"
+    assert again.err.endswith(f", at revision 1; what was there before is kept as {kept}\n")
     assert await ids(new) == {"o1", "o2"}
 
 

@@ -226,6 +226,31 @@ def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningD
     assert "  web at 127.0.0.1 (known to test): it is connected, and has not acknowledged\n" in result.err
 
 
+@pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
+def test_a_command_that_writes_prints_the_answer_as_json(orders: RunningDaemon, adsum: Adsum, command: str) -> None:
+    before = json.loads(adsum("ls", "orders", "--json").out)
+    result = adsum(command, "orders/a", "--json")
+    written = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert written["epoch"] == before["epoch"]
+    assert written["revision"] >= before["revision"]
+
+
+def test_a_drain_that_is_not_acknowledged_prints_its_answer_as_json_too(orders: RunningDaemon, adsum: Adsum) -> None:
+    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
+    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
+    answer = watching.getresponse()
+    while not answer.readline().startswith(b"event: synced"):
+        pass
+    result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
+    answer.close()
+    watching.close()
+    written = json.loads(result.out)
+    assert (result.code, written["unaware"]) == (124, 1)
+    assert [each["name"] for each in written["waiting"]] == ["web"]
+    assert "1 consumer has not confirmed" in result.err
+
+
 def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arguments, "COMPLETION_TIMEOUT", 30.0)
 

@@ -32,9 +32,16 @@ def test_every_command_says_what_for_and_shows_an_example(adsum: Adsum, name: st
     assert adsum(name, "--help").code == 0
 
 
-@pytest.mark.parametrize("name", ["ls", "resolve", "watch", "status", "history"])
-def test_every_command_that_reads_speaks_json(name: str) -> None:
-    command = root.get_command(click.Context(root), name)
+READS = ["ls", "resolve", "watch", "status", "history", "route ls", "route check"]
+WRITES = ["drain", "maintenance", "resume", "deregister", "route rm"]
+
+
+@pytest.mark.parametrize("name", READS + WRITES)
+def test_every_command_that_reads_or_changes_one_thing_speaks_json(name: str) -> None:
+    command: click.Command | None = root
+    for part in name.split():
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), part)
     assert command is not None
     assert "--json" in [option for each in command.params for option in each.opts]
 

@@ -64,6 +64,11 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert (nobody.code, "404" in nobody.err) == (3, True)
     assert adsum("route", "rm", "canary").code == 0
     assert adsum("route", "rm", "canary").code == 3
+    assert adsum("route", "add", "canary", "--to", "orders").code == 0
+    withdrawn = adsum("route", "rm", "canary", "--json")
+    assert (withdrawn.code, withdrawn.err) == (0, "")
+    assert json.loads(withdrawn.out)["revision"] > 0
+    assert adsum("route", "rm", "canary", "--json").code == 3
 
 
 def test_targets_that_nobody_takes_requests_for_are_named(

@@ -122,6 +122,20 @@ def test_show_config_tells_every_setting_and_where_it_comes_from(adsum: Adsum, m
     assert {line[0] for line in lines[1:]} == set(fields(ServeConfig))
 
 
+@pytest.mark.parametrize(
+    "command", ["run", "register", "backup", "restore", "drain", "resume", "history", "resolve", "route add", "gateway"]
+)
+def test_show_config_needs_no_other_arguments(adsum: Adsum, command: str) -> None:
+    result = adsum(*command.split(), "--show-config")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("SETTING ")
+
+
+def test_show_config_shows_the_settings_of_the_command_alone(adsum: Adsum) -> None:
+    lines = adsum("backup", "--store", "sqlite:////x/adsum.db", "--show-config").out.splitlines()
+    assert [line.split() for line in lines[1:]] == [["store", "sqlite:////x/adsum.db", "--store"]]
+
+
 def test_no_setting_of_two_tables_has_the_same_variable() -> None:
     names = Counter(variable(field) for table in TABLES.values() for field in dataclasses.fields(table))
     assert [name for name, count in names.items() if count > 1] == []

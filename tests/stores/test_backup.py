@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -104,6 +105,30 @@ async def test_a_backup_can_be_restored_where_there_is_no_file(store: SqliteStor
     new = tmp_path / "new host" / "adsum.db"
     assert restore(tmp_path / "backup.db", new) == Copied(2, 1, 1)
     assert await ids(new) == {"o1", "o2"}
+
+
+async def test_a_backup_stays_one_file_when_it_is_restored(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    back_up(path, folder / "backup.db")
+    await store.close()
+    restore(folder / "backup.db", path)
+    assert names(folder) == {"backup.db"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_what_root_restores_belongs_to_the_registry(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    back_up(path, tmp_path / "backup.db")
+    await store.close()
+    os.chown(path, 12_345, 12_346)
+    restore(tmp_path / "backup.db", path)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    os.chown(folder, 12_345, 12_346)
+    restore(tmp_path / "backup.db", folder / "adsum.db")
+    for name in ("adsum.db", "adsum.db.lock"):
+        for file in (path.parent / name, folder / name):
+            assert (file.stat().st_uid, file.stat().st_gid) == (12_345, 12_346), file
 
 
 async def test_a_backup_never_replaces_a_file(store: SqliteStore, path: Path, tmp_path: Path) -> None:

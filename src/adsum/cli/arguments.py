@@ -61,7 +61,7 @@ class ServiceType(Type):
         if slash and not (self._id and id):
             self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
         if self._required and not id:
-            self.fail(f"must be SERVICE/ID, such as {service}/host-8000; `adsum ls {service}` shows them", param, ctx)
+            self.fail(f"must be SERVICE/ID, such as {service}/web1; `adsum ls {service}` shows them", param, ctx)
         return Key(service, id) if self._id else service
 
     def shell_complete(
@@ -97,9 +97,9 @@ instance = click.argument("key", metavar="SERVICE/ID", type=ServiceType(id=True,
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
 
 
-def reason(text: str) -> Callable[[C], C]:
-    """The option `--reason`; `text` is what it is for."""
-    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
+def reason(text: str, kept: str = "in the history") -> Callable[[C], C]:
+    """The option `--reason`; `text` is what it is for, `kept` where it is recorded."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept {kept}.")
 
 
 def unknown(service: str, known: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ def backup(loaded: Settings, file: Path) -> None:
         copied = back_up(path, file)
     except StoreRefused as error:
         raise Ended(Exit.FAILURE, f"no backup was made: {error}") from None
-    output.say(f"{file} holds {_told(copied)} of {path}")
+    output.say(f"{file} holds {_told(copied)}, of {path}")
 
 
 @click.command(
@@ -80,4 +80,4 @@ def _path(loaded: Settings) -> Path:
 
 
 def _told(copied: Copied) -> str:
-    return f"{copied.instances} instances and {copied.documents} routes and upstreams, at revision {copied.revision},"
+    return f"{copied.instances} instances and {copied.documents} routes and upstreams, at revision {copied.revision}"

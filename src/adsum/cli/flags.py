@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING
 from functools import wraps
 from typing import Any, TypeVar
@@ -28,14 +28,20 @@ def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable
             flags = {name: given.pop(name, None) for name in names}
             loaded = load(tables, flags, os.environ, config)
             if show_config:
-                _show(loaded)
+                _show(loaded, names)
                 return None
             return command(loaded, **given)
 
         options = [_option(*fields(table)[name]) for table in tables for name in fields(table) if name in names]
         options += [
             click.option("--config", metavar="FILE", help="A TOML file of settings.  [env: ADSUM_CONFIG]"),
-            click.option("--show-config", is_flag=True, help="Print every setting and where it comes from, and end."),
+            click.option(
+                "--show-config",
+                is_flag=True,
+                is_eager=True,
+                callback=_without_arguments,
+                help="Print every setting and where it comes from, and end.",
+            ),
         ]
         decorated: Callable[..., Any] = with_settings
         for option in reversed(options):
@@ -68,6 +74,12 @@ def _said(_: click.Context, __: click.Parameter, value: bool | None) -> str | No
     return None if value is None else str(value).lower()
 
 
+def _without_arguments(ctx: click.Context, _: click.Parameter, shown: bool) -> bool:
+    """Settings are shown whatever arguments the command needs besides."""
+    ctx.resilient_parsing = ctx.resilient_parsing or shown
+    return shown
+
+
 _METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER"}
 
 
@@ -85,12 +97,12 @@ def _default(field: Field) -> str:
     return f"; default: {_shown(value)}"
 
 
-def _show(loaded: Settings) -> None:
+def _show(loaded: Settings, names: Collection[str]) -> None:
     from adsum.cli.output import table
 
     rows = []
     for kind, values in loaded.tables.items():
-        for name in fields(kind):
+        for name in (each for each in fields(kind) if each in names):
             value = getattr(values, name)
             origin = loaded.origins[name]
             rows.append((name, _shown(value), "" if origin == DEFAULT else origin))

@@ -25,7 +25,7 @@ _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
 
 
-@click.command(epilog="Example: adsum drain orders/web1-8000 --reason 'deploy 1.4' && systemctl stop orders")
+@click.command(epilog="Example: adsum drain orders/web1 --reason 'deploy 1.4' && systemctl stop orders")
 @instance
 @click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
 @click.option(
@@ -33,8 +33,11 @@ _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help=
 )
 @_for
 @reason("Why it is drained")
+@as_json
 @settings(ClientConfig)
-def drain(loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str) -> None:
+def drain(
+    loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
+) -> None:
     """Have an instance called no more, then return.
 
     When this returns 0, every cooperating consumer has said that it routes around the instance: it can be stopped
@@ -42,11 +45,17 @@ def drain(loaded: Settings, key: Key, wait: bool, timeout: float, length: float 
     exit code is 124, and the instance stays draining. `adsum resume` takes it back.
 
     A consumer of which nothing was heard for some 8 s is lost: it is named, and not waited for.
+
+    --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override, also when the exit code is 124.
     """
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
     written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    if as_json:
+        output.json(written)
     if wait and written.unaware:
         raise Ended(Exit.TIMEOUT, "\n".join([_unconfirmed(key, written, timeout), *_lost(written)]))
+    if as_json:
+        return
     output.say(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
     for line in _lost(written):
         output.say(line)
@@ -78,38 +87,53 @@ def _who(view: wire.ConsumerView) -> str:
     return f"{view.name or 'a consumer without a name'}{address}{known}"
 
 
-@click.command(epilog="Example: adsum maintenance orders/web1-8000 --for 1h --reason 'new disks'")
+@click.command(epilog="Example: adsum maintenance orders/web1 --for 1h --reason 'new disks'")
 @instance
 @_for
 @reason("What is being done")
+@as_json
 @settings(ClientConfig)
-def maintenance(loaded: Settings, key: Key, length: float | None, reason: str) -> None:
+def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, as_json: bool) -> None:
     """Take an instance out of use for a while.
 
     It stays listed, with who took it out and why, and its checks go on; nobody calls it until `adsum resume`, or until
     the time given by --for is over. A restart of the registry starts that time afresh: late is better than wrong.
+
+    --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override.
     """
     body = wire.OverrideBody("maintenance", reason, length)
-    ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    if as_json:
+        output.json(written)
+        return
     until = f" for {output.lasted(length)}" if length else " until it is resumed"
     output.say(f"{key} is in maintenance{until}")
 
 
-@click.command(epilog="Example: adsum resume orders/web1-8000")
+@click.command(epilog="Example: adsum resume orders/web1")
 @instance
 @reason("Why it is back")
+@as_json
 @settings(ClientConfig)
-def resume(loaded: Settings, key: Key, reason: str) -> None:
-    """End a drain or a maintenance: lease and checks decide again whether the instance is called."""
+def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
+    """End a drain or a maintenance: lease and checks decide again whether the instance is called.
 
-    async def work(client: Client) -> wire.InstanceDetail:
-        await client.api.resume(key.service, key.id, reason=reason)
-        return await client.api.instance(key.service, key.id)
+    It prints the status that the instance has then. --json prints the answer of DELETE
+    /api/v1/services/SERVICE/instances/ID/override.
+    """
 
-    output.say(f"{key} is {ask(loaded, work).instance.status}")
+    async def work(client: Client) -> tuple[wire.Written, wire.InstanceDetail]:
+        written = await client.api.resume(key.service, key.id, reason=reason)
+        return written, await client.api.instance(key.service, key.id)
+
+    written, detail = ask(loaded, work)
+    if as_json:
+        output.json(written)
+    else:
+        output.say(f"{key} is {detail.instance.status}")
 
 
-@click.command(epilog="Examples: adsum history orders; adsum history orders/web1-8000 --limit 5 --json")
+@click.command(epilog="Examples: adsum history orders; adsum history orders/web1 --limit 5 --json")
 @click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(id=True))
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
 @as_json

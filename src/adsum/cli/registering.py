@@ -9,7 +9,7 @@ import click
 
 from adsum import wire
 from adsum.cli import output
-from adsum.cli.arguments import Key, ServiceType, instance, reason
+from adsum.cli.arguments import Key, ServiceType, as_json, instance, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
@@ -74,20 +74,26 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
     output.say(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
 
 
-@click.command(epilog="Example: adsum deregister orders/web1-8000 --reason 'the machine is gone'")
+@click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
 @instance
 @reason("Why it leaves")
+@as_json
 @settings(ClientConfig)
-def deregister(loaded: Settings, key: Key, reason: str) -> None:
+def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """Take an instance out of the catalog.
 
     For what can't do so itself any more. Drain it first if it still works. A program that still renews registers again
     within seconds: stop it, or use `adsum maintenance`.
+
+    --json prints the answer of DELETE /api/v1/services/SERVICE/instances/ID.
     """
 
-    async def work(client: Client) -> None:
+    async def work(client: Client) -> wire.Written:
         await client.api.instance(key.service, key.id)  # Deregistering is idempotent; a slip of the finger is not.
-        await client.api.deregister(key.service, key.id, reason=reason)
+        return await client.api.deregister(key.service, key.id, reason=reason)
 
-    ask(loaded, work)
-    output.say(f"{key} is deregistered")
+    written = ask(loaded, work)
+    if as_json:
+        output.json(written)
+    else:
+        output.say(f"{key} is deregistered")

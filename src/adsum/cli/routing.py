@@ -172,22 +172,29 @@ def _goes(targets: Sequence[Target]) -> str:
 
 @route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")
 @click.argument("name")
-@reason("Why it goes")
+@reason("Why it goes", kept="in the log of the registry")
+@as_json
 @settings(ClientConfig)
-def rm(loaded: Settings, name: str, reason: str) -> None:
-    """Withdraw a route. The exit code is 3 if there is none of that name."""
+def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
+    """Withdraw a route.
 
-    async def work(client: Client) -> bool:
+    The exit code is 3 if there is none of that name. --json prints the answer of DELETE /api/v1/routes/NAME.
+    """
+
+    async def work(client: Client) -> tuple[bool, wire.Written]:
         there = any(each.route.name == name for each in (await client.api.routes()).routes)
-        await client.api.remove_route(name, reason=reason)
-        return there
+        return there, await client.api.remove_route(name, reason=reason)
 
-    if not ask(loaded, work):
+    there, written = ask(loaded, work)
+    if as_json:
+        output.json(written)
+    if not there:
         raise Ended(Exit.NOT_FOUND, f"no route {name!r} is declared")
-    output.say(f"route {name} is withdrawn")
+    if not as_json:
+        output.say(f"route {name} is withdrawn")
 
 
-@route.command(epilog="Example: adsum route check -X POST http://shop.example/orders/7?v=2 -H 'x-canary: 1'")
+@route.command(epilog="Example: adsum route check -X POST 'http://shop.example/orders/7?v=2' -H 'x-canary: 1'")
 @click.argument("request", metavar="URL|PATH")
 @click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")

@@ -13,6 +13,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from adsum.client.actor import default_actor, given_actor
 from adsum.client.address import LOOPBACK, default_id
 from adsum.client.channel import Channel
 from adsum.client.checks import parse, parse_all
@@ -51,7 +52,8 @@ class Client:
     `urls` are the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
     `zone` is our own (default: `ADSUM_ZONE`). `cache` is the folder for the last good views: None is
     `$XDG_CACHE_HOME/adsum/views`, False keeps none. They are used only while no registry answers; one that is older
-    than `cache_max_age` seconds is used with a word in each error. `actor` is recorded as the author of what we change.
+    than `cache_max_age` seconds is used with a word in each error. `actor` is recorded as the author of what we change
+    (default: `ADSUM_ACTOR`, else user@host).
     `name` is how a drain that waits for this program calls it (default: program, process and host). With `routes` False
     nothing is called by what is resolved here, so that no drain waits for this client. Raises `Invalid`.
     """
@@ -73,7 +75,7 @@ class Client:
         chosen = urls or os.environ.get(URL_VARIABLE) or DEFAULT_URL
         self.urls = parse_urls(chosen, "urls" if urls else URL_VARIABLE)
         self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
-        self._actor = actor
+        self._actor = given_actor(actor)
         self._process = secrets.token_hex(8)
         """What the holders of all that is registered here begin with: to the registry we are one process."""
         self._holders = count(1)
@@ -195,7 +197,11 @@ class Client:
             raise RuntimeError("the client is closed")
         if self._source is None:
             self._source = open_source(
-                self.urls, actor=self._actor, consumer=self._consumer, clock=self._clock, rng=self._rng
+                self.urls,
+                actor=self._actor or default_actor(),
+                consumer=self._consumer,
+                clock=self._clock,
+                rng=self._rng,
             )
         return self._source
 

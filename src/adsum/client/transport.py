@@ -110,7 +110,7 @@ class Transport:
         return (pool or self._http).stream(
             method,
             f"{url}?{urlencode(params)}" if params else url,
-            headers=list((headers or {}).items()),
+            headers=[(name, value.encode()) for name, value in (headers or {}).items()],
             content=body,
             extensions={"timeout": timeouts},
         )

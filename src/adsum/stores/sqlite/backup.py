@@ -37,10 +37,14 @@ def back_up(path: Path, to: Path) -> Copied:
     try:
         _copy(path, part)
         copied = _verified(part, path)
+        with closing(sqlite3.connect(part)) as copy:
+            _leave_log(copy)  # Reading all of it began a log.
         os.link(part, to)  # Unlike a rename, this never replaces what somebody has put there meanwhile.
         _sync_folder(to.parent)
     except OSError as error:
         raise StoreRefused(f"can't write {to}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StoreRefused(f"can't write {to}: {error}") from error
     finally:
         _remove(part)
     return copied
@@ -58,9 +62,10 @@ def restore(backup: Path, path: Path) -> Copied:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = Lock(path)
         try:
-            lock.take()
+            _take(lock, path)
             _copy(backup, part)
             copied = _verified(part, backup, new_epoch=True)
+            _give(path, part, lock.path)
             kept = _replace(path, part)
             lock.note(Mark("", 0, 0, 0), durable=True)  # Whatever the next start finds is new to it.
             _sync_folder(path.parent)
@@ -71,6 +76,26 @@ def restore(backup: Path, path: Path) -> Copied:
     finally:
         _remove(part)
     return Copied(copied.instances, copied.documents, copied.revision, kept)
+
+
+def _take(lock: Lock, path: Path) -> None:
+    """Take the lock of a database. Raises `StoreRefused`, in the name of the database, and `OSError`."""
+    try:
+        lock.take()
+    except StoreRefused as refused:
+        raise StoreRefused(f"{path}: {refused}") from None
+
+
+def _give(path: Path, *files: Path) -> None:
+    """Give files to the owner of a database, or of its folder if there is none yet.
+
+    Root may restore, and the registry that reads the files is another user.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = (path if path.exists() else path.parent).stat()
+    for file in files:
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def _copy(path: Path, to: Path) -> None:
@@ -87,9 +112,14 @@ def _copy(path: Path, to: Path) -> None:
             if application != schema.APPLICATION:
                 raise StoreRefused(f"{path} is no registry's file")
             source.backup(target)
-            target.execute("PRAGMA journal_mode = DELETE")  # A copy is one file.
+            _leave_log(target)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreRefused(f"can't copy {path}: {error}") from error
+
+
+def _leave_log(copy: sqlite3.Connection) -> None:
+    """Have a copy be one file, which can be read where no other file can be made beside it."""
+    copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> Copied:
