@@ -47,7 +47,7 @@ def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: 
 
 def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
-    lock, refused = fcntl.lockf, []
+    lock, refused = fcntl.lockf, list[int]()
 
     def in_the_way_once(fd: int, how: int, length: int, start: int) -> None:
         if how & fcntl.LOCK_SH and not refused:
