@@ -157,7 +157,12 @@ class Caller:
         self._connection = http.client.HTTPConnection(shape.listen[0], timeout=PATIENCE)
 
     def __call__(
-        self, method: str, path: str, host: str, headers: tuple[tuple[str, str], ...] = (), body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        host: str,
+        headers: tuple[tuple[str, str | bytes], ...] = (),
+        body: bytes | None = None,
     ) -> tuple[http.client.HTTPResponse, bytes]:
         self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         length = () if body is None else (("content-length", str(len(body))),)

@@ -96,6 +96,10 @@ def test_what_is_no_common_ground_is_refused_with_the_place(expression: str, pro
 values = st.text(st.sampled_from("aabbz09/.-_~ \t\n\x0b\r\x0cé€"), max_size=6)
 
 
+def _encoded(group: str | None) -> bytes | None:
+    return None if group is None else group.encode(errors="surrogateescape")
+
+
 @given(written, st.lists(values, max_size=4))
 @settings(max_examples=2_000)
 @example(r"(a*)*(b|)+?", ["", "a", "aab"])
@@ -107,14 +111,27 @@ def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -
         return
     options = re2.Options()
     options.log_errors = False
-    peer = re2.compile(expression, options)
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
+    peer = re2.compile(expression.encode(), options)
     for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
-        assert re2.compile(compiled, options).programsize <= 100
+        assert re2.compile(compiled.encode(), options).programsize <= 100
     assert patterns.groups(expression) == peer.groups
     for value in values:
-        found = peer.fullmatch(value)
+        found = peer.fullmatch(value.encode())
         assert patterns.matches(expression, value) is (found is not None), value
-        assert patterns.captured(expression, value) == (found.groups() if found else None), value
+        groups = patterns.captured(expression, value)
+        assert (None if groups is None else [_encoded(each) for each in groups]) == (
+            list(found.groups()) if found else None
+        ), value
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"), [("..", "é"), ("[^a]{6}", "华东"), (r"\W{4}", "😀"), (r"a\S\Sb", "aéb")]
+)
+def test_a_character_that_is_not_ascii_is_as_many_as_it_has_bytes(expression: str, value: str) -> None:
+    assert patterns.matches(expression, value)
+    assert patterns.captured(f"({expression})", value) == (value,)
+    assert not patterns.matches(expression, value + "é")
 
 
 HOSTILE = [
@@ -187,7 +204,7 @@ def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
     with running(NOTHING.follow(EMPTY, Intent(routes), {}), shape, tmp_path):
         caller = Caller(shape)
         for n, expression in enumerate(expressions):
-            for value in ("".join(chance.choices("abz09/.-_~", k=chance.randint(1, 4))), "a", "ab"):
-                response, _ = caller("GET", f"/{n}", "any", (("x-v", value),))
+            for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
+                response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))
                 assert (response.status == 302) is patterns.matches(expression, value), (expression, value)
         caller.close()

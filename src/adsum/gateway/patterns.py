@@ -2,7 +2,8 @@ r"""Regular expressions as Envoy (RE2) reads and matches them, and that stay sma
 
 One expression that Envoy refuses would hold back every later change of routes, so what is not surely common ground is
 refused here: literals, `.`, escapes of punctuation, \d \w \s and their opposites, classes in brackets, groups (also
-`(?:`), `|`, and the repeats `*`, `+`, `?` and `{m,n}`. No anchors: a match is always of the whole value.
+`(?:`), `|`, and the repeats `*`, `+`, `?` and `{m,n}`. No anchors: a match is always of the whole value. Envoy has RE2
+read bytes (Latin-1): one character that is not ASCII is several to an expression, such as two `.` for an é.
 """
 
 from __future__ import annotations
@@ -68,18 +69,29 @@ def check(field: str, expression: str) -> None:
 
 def matches(expression: str, value: str) -> bool:
     """Whether the checked expression matches the whole value, in time linear in the value's length."""
-    return _read(expression).automaton.matches(value)
+    return _read(expression).automaton.matches(_as_bytes(value))
 
 
 def captured(expression: str, value: str) -> tuple[str | None, ...] | None:
     """The texts of the groups when the checked expression matches the whole value; None: it does not."""
     read = _read(expression)
-    return read.automaton.groups(value, read.groups)
+    groups = read.automaton.groups(_as_bytes(value), read.groups)
+    return None if groups is None else tuple(None if each is None else _as_text(each) for each in groups)
 
 
 def groups(expression: str) -> int:
     """How many capturing groups the checked expression has."""
     return _read(expression).groups
+
+
+def _as_bytes(value: str) -> str:
+    """The value with a character for each of its bytes."""
+    return value if value.isascii() else value.encode(errors="surrogatepass").decode("latin-1")
+
+
+def _as_text(value: str) -> str:
+    """What `_as_bytes` made of a value, or of a part of it: half a character is left as a surrogate."""
+    return value if value.isascii() else value.encode("latin-1").decode(errors="surrogateescape")
 
 
 class _Read(NamedTuple):
