@@ -28,6 +28,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.protobuf import json_format
 
+from adsum.envoy.bootstrap import runtime
 from adsum.gateway.compiled import Compiled
 from adsum.gateway.resources import Kind, Resource
 from adsum.gateway.shape import Shape
@@ -70,6 +71,7 @@ def bootstrap(compiled: Compiled, shape: Shape) -> Any:
     """Everything that the gateway would be told, told at once; each answer says the route that it took."""
     tables = compiled.envoy(shape)
     whole = Bootstrap()
+    json_format.ParseDict(runtime(), whole.layered_runtime)
     for name, resource in tables[Kind.CLUSTER].items():
         cluster = content(resource)
         cluster.type = Cluster.STATIC

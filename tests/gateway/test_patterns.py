@@ -21,7 +21,7 @@ from adsum.gateway.paths import rewritten
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
-from tests.gateway.envoys import Caller, free_port, needs_envoy, running
+from tests.gateway.envoys import Caller, free_port, needs_envoy, refused, running
 
 PIECES = [
     *"abz09/.-_~^$|()[]{}*+?\\,:= ",
@@ -105,6 +105,8 @@ def _encoded(group: str | None) -> bytes | None:
 @example(r"(a*)*(b|)+?", ["", "a", "aab"])
 @example(r"((a|ab)(c|bcd)){0,2}?", ["abcd", "acabcd"])
 @example(r"[^a]\s", ["\n\n", "é\x0b"])
+@example(r"([^a-z]()*){10}", ["1234567890"])
+@example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
 def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -> None:
     re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
     if not readable(expression):
@@ -114,7 +116,7 @@ def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -
     options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
     peer = re2.compile(expression.encode(), options)
     for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
-        assert re2.compile(compiled.encode(), options).programsize <= 100
+        assert re2.compile(compiled.encode(), options).programsize <= 2 * patterns.MAX_SIZE
     assert patterns.groups(expression) == peer.groups
     for value in values:
         found = peer.fullmatch(value.encode())
@@ -183,6 +185,14 @@ def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: st
         "r", path=Where(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
     )
     assert rewritten(taken, value) == value + "/"
+
+
+@needs_envoy
+@pytest.mark.parametrize("expression", [r"([^a-z]()*){10}", r"([a-z]+|a{3,}){4,9}?"])
+def test_envoy_takes_expressions_of_more_instructions_than_it_takes_by_itself(expression: str, tmp_path: Path) -> None:
+    route = Route("r", headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),), to=(Target(Selector("orders")),))
+    shape = Shape((f"127.0.0.1:{free_port()}",))
+    assert refused(NOTHING.follow(EMPTY, Intent((route,)), {}), shape, tmp_path) == ""
 
 
 @needs_envoy

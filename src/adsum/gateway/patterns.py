@@ -20,10 +20,10 @@ MAX_LENGTH: Final = 256
 MAX_REPEAT: Final = 100
 """The highest count of a repeat; a higher one is refused."""
 MAX_SIZE: Final = 90
-"""How many steps an expression has when its counted repeats are written out; a larger one is refused.
-
-Envoy refuses programs of more than 100 steps, unless its bootstrap allows more: this keeps a few in hand.
-"""
+"""How many steps an expression has when its counted repeats are written out; a larger one is refused."""
+MAX_PROGRAM: Final = 1_000
+"""Instructions that RE2's program for an expression may have at gateways; Envoy refuses a larger one. RE2 lists some
+instructions several times, so that programs have more than `MAX_SIZE` of them (seen: up to twice as many)."""
 MAX_DEPTH: Final = 20
 """How deep groups nest; deeper ones are refused."""
 MAX_READ: Final = 10_240
@@ -121,7 +121,7 @@ def _problem(expression: str) -> str | None:
 
 
 class _Part(NamedTuple):
-    """A part of an expression: what it matches, and an upper bound of the size of RE2's program for it."""
+    """A part of an expression: what it matches, and how many steps it has."""
 
     node: Node
     size: int
