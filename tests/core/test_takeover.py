@@ -125,6 +125,8 @@ def test_a_takeover_tells_both_places_in_the_history() -> None:
         (at("o1", holder="h1"), at("o1", "10.0.0.2", holder="h2"), FORCE, "yes"),
         (at("o1", holder="h1"), at("o1", holder="h2"), USUAL, "yes"),
         (at("o1", holder="h1"), at("o1", holder="h2"), NEVER, "no"),
+        (at("o1", holder="h1"), at("o1", scheme="https", holder="h2"), USUAL, "yes"),
+        (at("o1", holder="h1"), at("o1", scheme="https", holder="h2"), NEVER, "no"),
         (at("o1", holder="h1"), at("o1", "10.0.0.1"), USUAL, "no"),
         (at("o1", holder="h1"), at("o1"), FORCE, "yes"),
         (at("o1", holder="h1"), at("o1", "10.0.0.2", holder="h1"), NEVER, "yes"),
@@ -258,10 +260,29 @@ def test_who_proves_no_other_process_at_the_place_is_no_successor(neighbour: Reg
     assert change.why.cause is Cause.LEASE_EXPIRED
 
 
-def test_a_lapsed_lease_leaves_when_another_service_registers_at_its_place() -> None:
-    snapshot = after(at("o1", holder="h1"), lapsed("o1"), at("u1", holder="h2", service="users"))
-    assert listed(snapshot) == {"users/u1": "h2"}
-    assert snapshot.service("orders").trail[-1].change.why.cause is Cause.SUPERSEDED
+ELSE = [
+    at("u1", holder="h2", service="users"),
+    at("u1", holder="h2", service="users", scheme="grpc"),
+    at("o2", holder="h2", scheme="https"),
+]
+"""Other processes at the address and port of o1: of another service, of another scheme, or both."""
+
+
+@pytest.mark.parametrize("other", ELSE)
+def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(other: Registration) -> None:
+    (change,) = decisions.lapsed(Key("orders", "o1"), "late", CALLER, deserted=True)(
+        after(at("o1", holder="h1"), other)
+    )
+    assert (change.listing, change.why.cause) == (None, Cause.SUPERSEDED)
+    assert f"{other.key} is at {other.instance.place} now" in change.why.reason
+
+
+@pytest.mark.parametrize("other", ELSE)
+def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and_port(other: Registration) -> None:
+    snapshot = after(at("o1", holder="h1"), lapsed("o1"), other)
+    assert listed(snapshot) == {str(other.key): "h2"}
+    left = next(step.change for step in snapshot.service("orders").trail if step.change.listing is None)
+    assert (left.key.id, left.why.cause) == ("o1", Cause.SUPERSEDED)
 
 
 # The index
@@ -279,10 +300,10 @@ def test_who_is_at_a_place_is_known_in_snapshots_and_drafts_alike(batches: list[
         listings = [each for service in snapshot.services.values() for each in service.listings.values()]
         again = load(Whole("e", snapshot.revision, [(1, each) for each in listings]))
         for port in (8000, 8001):
-            place = place_of("127.0.0.1", port, "http")
-            keys = {each.key for each in listings if each.instance.place == place}
+            socket = place_of("127.0.0.1", port, "http").socket
+            keys = {each.key for each in listings if each.instance.place.socket == socket}
             for basis in (snapshot, draft, again):
-                assert {each.key for each in basis.at(place)} == keys
+                assert {each.key for each in basis.at(socket)} == keys
 
 
 def test_following_a_change_copies_a_small_share_of_the_index() -> None:

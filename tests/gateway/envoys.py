@@ -28,6 +28,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.protobuf import json_format
 
+from adsum.envoy.bootstrap import runtime
 from adsum.gateway.compiled import Compiled
 from adsum.gateway.resources import Kind, Resource
 from adsum.gateway.shape import Shape
@@ -70,6 +71,7 @@ def bootstrap(compiled: Compiled, shape: Shape) -> Any:
     """Everything that the gateway would be told, told at once; each answer says the route that it took."""
     tables = compiled.envoy(shape)
     whole = Bootstrap()
+    json_format.ParseDict(runtime(), whole.layered_runtime)
     for name, resource in tables[Kind.CLUSTER].items():
         cluster = content(resource)
         cluster.type = Cluster.STATIC
@@ -157,7 +159,12 @@ class Caller:
         self._connection = http.client.HTTPConnection(shape.listen[0], timeout=PATIENCE)
 
     def __call__(
-        self, method: str, path: str, host: str, headers: tuple[tuple[str, str], ...] = (), body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        host: str,
+        headers: tuple[tuple[str, str | bytes], ...] = (),
+        body: bytes | None = None,
     ) -> tuple[http.client.HTTPResponse, bytes]:
         self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         length = () if body is None else (("content-length", str(len(body))),)

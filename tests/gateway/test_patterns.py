@@ -21,7 +21,7 @@ from adsum.gateway.paths import rewritten
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
-from tests.gateway.envoys import Caller, free_port, needs_envoy, running
+from tests.gateway.envoys import Caller, free_port, needs_envoy, refused, running
 
 PIECES = [
     *"abz09/.-_~^$|()[]{}*+?\\,:= ",
@@ -96,25 +96,44 @@ def test_what_is_no_common_ground_is_refused_with_the_place(expression: str, pro
 values = st.text(st.sampled_from("aabbz09/.-_~ \t\n\x0b\r\x0cé€"), max_size=6)
 
 
+def _encoded(group: str | None) -> bytes | None:
+    return None if group is None else group.encode(errors="surrogateescape")
+
+
 @given(written, st.lists(values, max_size=4))
 @settings(max_examples=2_000)
 @example(r"(a*)*(b|)+?", ["", "a", "aab"])
 @example(r"((a|ab)(c|bcd)){0,2}?", ["abcd", "acabcd"])
 @example(r"[^a]\s", ["\n\n", "é\x0b"])
+@example(r"([^a-z]()*){10}", ["1234567890"])
+@example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
 def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -> None:
     re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
     if not readable(expression):
         return
     options = re2.Options()
     options.log_errors = False
-    peer = re2.compile(expression, options)
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
+    peer = re2.compile(expression.encode(), options)
     for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
-        assert re2.compile(compiled, options).programsize <= 100
+        assert re2.compile(compiled.encode(), options).programsize <= 2 * patterns.MAX_SIZE
     assert patterns.groups(expression) == peer.groups
     for value in values:
-        found = peer.fullmatch(value)
+        found = peer.fullmatch(value.encode())
         assert patterns.matches(expression, value) is (found is not None), value
-        assert patterns.captured(expression, value) == (found.groups() if found else None), value
+        groups = patterns.captured(expression, value)
+        assert (None if groups is None else [_encoded(each) for each in groups]) == (
+            list(found.groups()) if found else None
+        ), value
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"), [("..", "é"), ("[^a]{6}", "华东"), (r"\W{4}", "😀"), (r"a\S\Sb", "aéb")]
+)
+def test_a_character_that_is_not_ascii_is_as_many_as_it_has_bytes(expression: str, value: str) -> None:
+    assert patterns.matches(expression, value)
+    assert patterns.captured(f"({expression})", value) == (value,)
+    assert not patterns.matches(expression, value + "é")
 
 
 HOSTILE = [
@@ -169,6 +188,14 @@ def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: st
 
 
 @needs_envoy
+@pytest.mark.parametrize("expression", [r"([^a-z]()*){10}", r"([a-z]+|a{3,}){4,9}?"])
+def test_envoy_takes_expressions_of_more_instructions_than_it_takes_by_itself(expression: str, tmp_path: Path) -> None:
+    route = Route("r", headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),), to=(Target(Selector("orders")),))
+    shape = Shape((f"127.0.0.1:{free_port()}",))
+    assert refused(NOTHING.follow(EMPTY, Intent((route,)), {}), shape, tmp_path) == ""
+
+
+@needs_envoy
 def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
     chance = random.Random(7)
     shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
@@ -187,7 +214,7 @@ def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
     with running(NOTHING.follow(EMPTY, Intent(routes), {}), shape, tmp_path):
         caller = Caller(shape)
         for n, expression in enumerate(expressions):
-            for value in ("".join(chance.choices("abz09/.-_~", k=chance.randint(1, 4))), "a", "ab"):
-                response, _ = caller("GET", f"/{n}", "any", (("x-v", value),))
+            for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
+                response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))
                 assert (response.status == 302) is patterns.matches(expression, value), (expression, value)
         caller.close()

@@ -22,7 +22,9 @@ from adsum.gateway.actions import (
     Target,
 )
 from adsum.gateway.cors import Cors
+from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.matching import Request, explain
 from adsum.gateway.reading import normal
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
@@ -286,6 +288,12 @@ def test_a_header_that_is_not_there_counts_as_empty_when_it_must_not_be_so() -> 
     assert not HeaderMatch("a", REGEX, ".*", invert=True).holds(None)
     assert not HeaderMatch("a", EXACT, "").holds(None)
     assert HeaderMatch("a", PRESENT, invert=True).holds(None)
+
+
+def test_blanks_around_a_headers_value_are_not_part_of_it() -> None:
+    route = Route("r", headers=(HeaderMatch("x-v", EXACT, "1,2"),), to=(Target(Selector("orders")),))
+    asked = Request(headers=(("X-V", " \t1"), ("x-v", "2\t")))
+    assert explain(Intent((route,)), {"orders"}, asked).route == route
 
 
 def test_origins_below_a_wildcard_may_call() -> None:

@@ -102,6 +102,45 @@ async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes
     assert other.ask("take_turn")
 
 
+async def test_a_worker_that_its_server_replaces_stays_listed(
+    client: Client, source: ScriptedSource, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
+    ours = attending()
+    ours.begin(client)
+    await until(lambda: bool(source.listed))
+    await ours.end()
+    assert source.listed, "nobody else serves yet, but the server will start another worker"
+    assert other.ask("take_turn")
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+async def test_the_last_worker_of_a_server_that_stops_deregisters(
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, told_first: bool
+) -> None:
+    monkeypatch.setattr(module, "SETTLE", 20.0)
+    looks: list[int] = []
+
+    def listens(port: int) -> bool:
+        looks.append(port)
+        return True
+
+    monkeypatch.setattr(module, "parent_listens", listens)
+    ours = attending()
+    ours.begin(client)
+    await until(lambda: bool(source.listed))
+    if told_first:
+        ours.tell()
+    ending = asyncio.create_task(ours.end())
+    if not told_first:
+        await until(lambda: bool(looks))
+        ours.tell()
+        await asyncio.gather(ours.end(), ours.end())
+    await ending
+    assert source.listed == {}
+    assert source.calls.count("deregister o1") == 1
+
+
 async def test_a_worker_registers_when_its_turn_comes(
     client: Client, source: ScriptedSource, other: Other, looks: Counter[str]
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -38,6 +39,17 @@ def test_a_socket_is_known_by_a_name_of_its_own() -> None:
     assert own_socket(port) == ""
     with listener() as another:
         assert own_socket(another.getsockname()[1]) not in ("", name)
+
+
+def test_whether_the_parent_listens_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener() as one:
+        port = one.getsockname()[1]
+        assert not listening.parent_listens(port)
+        monkeypatch.setattr(os, "getppid", os.getpid)
+        assert listening.parent_listens(port)
+    assert not listening.parent_listens(port)
+    monkeypatch.setattr(os, "getppid", lambda: 2**30)
+    assert not listening.parent_listens(port), "nothing is known of it"
 
 
 async def test_a_port_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import adsum
 from adsum.integrations.httpx import AsyncClient
@@ -127,3 +128,24 @@ async def test_recycling_every_worker_of_a_socket_changes_nothing_in_the_catalog
     server.signal(signal.SIGTERM)
     await server.end()
     assert listed(daemon) == {}, server.log
+
+
+async def test_a_lone_worker_that_ends_after_so_many_requests_changes_nothing_in_the_catalog(
+    daemon: RunningDaemon, start: Start
+) -> None:
+    server = start(*SIMPLE, "-w", "1", "--max-requests", "3")
+    await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+    before = daemon.registry.snapshot.service("orders")
+    (listing,) = before.listings.values()
+    workers: set[int] = set()
+
+    def replaced_thrice() -> bool:
+        workers.update(server.workers())
+        return len(workers) > 3
+
+    async with load(lambda: requests.get(f"http://{listing.instance.authority}/", timeout=10.0).text, callers=1):
+        await until(replaced_thrice, "its worker is replaced again and again", server)
+    after = daemon.registry.snapshot.service("orders")
+    assert after is before, [step.change.why for step in after.trail]
+    server.signal(signal.SIGTERM)
+    await server.end()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,24 @@ def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: 
     ours.close()
     assert other.ask("take_turn")
     other.kill()
+
+
+def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    lock, refused = fcntl.lockf, list[int]()
+
+    def in_the_way_once(fd: int, how: int, length: int, start: int) -> None:
+        if how & fcntl.LOCK_SH and not refused:
+            refused.append(start)
+            raise BlockingIOError
+        lock(fd, how, length, start)
+
+    monkeypatch.setattr(fcntl, "lockf", in_the_way_once)
+    ours.join()
+    assert refused
+    assert other.ask("anybody_serves")
+    other.kill()
+    ours.close()
 
 
 def test_a_process_registers_a_socket_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from adsum.core.changes import MAX_LEFT, Batch, Change, Whole
 from adsum.core.documents import NO_DOCUMENTS, Documents
-from adsum.core.identity import Place
+from adsum.core.identity import Place, Socket
 from adsum.core.model import Key, Listing
 from adsum.core.occupancy import NOBODY, Occupancy
 
@@ -120,7 +120,7 @@ class Snapshot:
     documents: Documents = NO_DOCUMENTS
     """What was declared beside the services."""
     occupancy: Occupancy = NOBODY
-    """Which instances are listed at which place."""
+    """Which instances are listed at which socket."""
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -135,9 +135,9 @@ class Snapshot:
         service = self.services.get(key.service)
         return service.listings.get(key.id) if service is not None else None
 
-    def at(self, place: Place) -> list[Listing]:
-        """Whatever is listed at the place, of any service."""
-        return [listing for key in self.occupancy.at(place) if (listing := self.find(key)) is not None]
+    def at(self, socket: Socket) -> list[Listing]:
+        """Whatever is listed at the socket, of any service."""
+        return [listing for key in self.occupancy.at(socket) if (listing := self.find(key)) is not None]
 
     def apply(self, batch: Batch) -> Snapshot:
         """The snapshot after `batch`. One at or before this revision changes nothing."""

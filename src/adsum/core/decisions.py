@@ -16,7 +16,7 @@ from adsum.core.catalog import Snapshot
 from adsum.core.changes import Change, Fact
 from adsum.core.documents import Documents, Edit
 from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
-from adsum.core.identity import Place, Process
+from adsum.core.identity import Process, Socket
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
 from adsum.core.takeover import Takeover
 
@@ -39,8 +39,8 @@ class Basis(Protocol):
         """How many services are known once this is one of them."""
         ...
 
-    def at(self, place: Place) -> Sequence[Listing]:
-        """Whatever is listed at the place, of any service."""
+    def at(self, socket: Socket) -> Sequence[Listing]:
+        """Whatever is listed at the socket, of any service."""
         ...
 
     @property
@@ -58,8 +58,8 @@ class Draft:
         self._snapshot = snapshot
         self._ahead: dict[Key, Listing | None] = {}
         self._new_services: set[str] = set()
-        self._ahead_at: dict[Place, dict[Key, None]] = {}
-        """Who came to each place by changes that are not committed yet."""
+        self._ahead_at: dict[Socket, dict[Key, None]] = {}
+        """Who came to each socket by changes that are not committed yet."""
         self._edits: list[Edit] = []
         self.count = snapshot.count
 
@@ -69,10 +69,10 @@ class Draft:
     def services_with(self, service: str) -> int:
         return self._snapshot.services_with(service) + len(self._new_services - {service})
 
-    def at(self, place: Place) -> list[Listing]:
-        keys = dict.fromkeys((*self._snapshot.occupancy.at(place), *self._ahead_at.get(place, ())))
+    def at(self, socket: Socket) -> list[Listing]:
+        keys = dict.fromkeys((*self._snapshot.occupancy.at(socket), *self._ahead_at.get(socket, ())))
         found = (self.find(key) for key in keys)
-        return [listing for listing in found if listing is not None and listing.instance.place == place]
+        return [listing for listing in found if listing is not None and listing.instance.place.socket == socket]
 
     @property
     def documents(self) -> Documents:
@@ -89,7 +89,7 @@ class Draft:
                 if fact.key.service not in self._snapshot.services:
                     self._new_services.add(fact.key.service)
                 if fact.listing is not None:
-                    self._ahead_at.setdefault(fact.listing.instance.place, {})[fact.key] = None
+                    self._ahead_at.setdefault(fact.listing.instance.place.socket, {})[fact.key] = None
 
 
 REGISTRY: Final = "registry"
@@ -133,7 +133,8 @@ def register(
             if before.registration == registration:
                 return _hold_again(before, caller)
             takeovers.must_be_free(before, registration, takeover, silent)
-        leaving = [each for each in basis.at(registration.instance.place) if takeovers.gives_way(each, registration)]
+        others = basis.at(registration.instance.place.socket)
+        leaving = [each for each in others if takeovers.gives_way(each, registration)]
         for each in leaving:
             takeovers.must_be_free(each, registration, takeover, silent)
         if before is None:
@@ -262,11 +263,11 @@ def expired(key: Key, reason: str, caller: Caller) -> Decision:
 
 
 def successor_of(listing: Listing, basis: Basis) -> Listing | None:
-    """Another process that holds its lease at the place of the instance; None: there is none.
+    """Another process that holds its lease at the address and port of the instance; None: there is none.
 
     A listing without a lease proves nothing: nobody renews it.
     """
-    for each in basis.at(listing.instance.place):
+    for each in basis.at(listing.instance.place.socket):
         other = each.registration
         if each.key == listing.key or each.lease is LeaseState.LAPSED or other.ttl is None:
             continue
@@ -276,7 +277,7 @@ def successor_of(listing: Listing, basis: Basis) -> Listing | None:
 
 
 def _left_to(successor: Listing, listing: Listing, caller: Caller) -> Change:
-    reason = f"its lease lapsed, and {successor.key} is at {listing.instance.place} now"
+    reason = f"its lease lapsed, and {successor.key} is at {successor.instance.place} now"
     return Change(listing.key, None, caller.why(Cause.SUPERSEDED, reason))
 
 

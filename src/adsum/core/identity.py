@@ -23,12 +23,23 @@ PART: Final = "~~"
 lease, and evidence belongs to the process."""
 
 
+class Socket(NamedTuple):
+    """An address and port: one program listens there, whatever scheme it is spoken to by."""
+
+    address: str
+    port: int
+
+
 class Place(NamedTuple):
     """Where an instance is reached. Made by `place_of`, so that one place is written in one way."""
 
     address: str
     port: int
     scheme: str
+
+    @property
+    def socket(self) -> Socket:
+        return Socket(self.address, self.port)
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address

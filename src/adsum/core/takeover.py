@@ -43,7 +43,7 @@ def claim(listed: Listing, registration: Registration, takeover: Takeover) -> Cl
     mine, theirs = registration.process, listed.registration.process
     if takeover is Takeover.FORCE or listed.lease is LeaseState.LAPSED or mine.holder == theirs.holder:
         return Claim.NONE
-    if mine.place == theirs.place:
+    if mine.place.socket == theirs.place.socket:
         # Whoever asks answers there too, so a probe would prove nothing: the lease decides.
         keeps = theirs.holder and (not mine.holder or takeover is Takeover.NEVER)
         return Claim.HELD if keeps else Claim.NONE
@@ -77,12 +77,12 @@ def refusal(listed: Key, place: Place, registration: Registration) -> str:
 def gives_way(listed: Listing, registration: Registration) -> bool:
     """Whether an instance at the place of `registration` leaves when that is listed.
 
-    Of the same service it is another process that was there before. Of another service it may share the place, unless
-    it has stopped renewing.
+    At the same place and of the same service it is another process that was there before. Of another service or scheme
+    it may share the address and port, unless it has stopped renewing.
     """
     if listed.key == registration.key:
         return False
-    if listed.key.service != registration.instance.service:
+    if listed.key.service != registration.instance.service or listed.instance.place != registration.instance.place:
         return listed.lease is LeaseState.LAPSED and is_another(listed, registration)
     return listed.registration.process.holder != registration.process.holder
 

@@ -14,6 +14,7 @@ from adsum.envoy import certificate, monitor
 from adsum.envoy.figures import REGISTRY, stats_config
 from adsum.envoy.keepsake import Told
 from adsum.envoy.plan import Place, Plan
+from adsum.gateway.patterns import MAX_PROGRAM
 from adsum.gateway.shape import Shape
 
 CLUSTER: Final = "adsum-gateway"
@@ -112,8 +113,15 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(SUMMED_UP),
         "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
-        "layered_runtime": {"layers": [{"name": "adsum", "static_layer": {}}, {"name": "admin", "admin_layer": {}}]},
+        "layered_runtime": runtime(),
     }
+
+
+def runtime() -> dict[str, Any]:
+    """Envoy's runtime: what differs from its defaults, and what may be changed over its admin socket."""
+    # Envoy's default, 100, is less than some expressions have that routes accept; one that it refuses holds back all.
+    programs = {"re2.max_program_size.error_level": MAX_PROGRAM}
+    return {"layers": [{"name": "adsum", "static_layer": programs}, {"name": "admin", "admin_layer": {}}]}
 
 
 def _said(shape: Shape, folder: Path) -> Shape:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 BEYOND: Final = 128
-"""The bit of `Chars` for every character that is not ASCII: expressions are ASCII, and do not tell those apart."""
+"""The bit of `Chars` for every byte that is not ASCII: expressions are ASCII, and do not tell those apart."""
 EVERY: Final = (1 << (BEYOND + 1)) - 1
 """The bits of all characters."""
 MAX_KNOWN: Final = 256

@@ -17,6 +17,8 @@ from adsum.gateway.selectors import Selector
 
 NO_ROUTE = 404
 """What a gateway answers to a request that no route takes."""
+_BLANKS = " \t"
+"""What may stand around a header's value without being part of it (RFC 9110, 5.5)."""
 _ORIGIN, _ASKED_METHOD = "origin", "access-control-request-method"
 
 
@@ -50,7 +52,7 @@ class _Reading(NamedTuple):
         path, mark, query = request.path.partition("?")
         headers: dict[str, list[str]] = {}
         for name, value in request.headers:
-            headers.setdefault(name.lower(), []).append(value)
+            headers.setdefault(name.lower(), []).append(value.strip(_BLANKS))
         parameters: dict[str, str] = {}
         for pair in query.split("&"):
             name, _, value = pair.partition("=")

@@ -2,7 +2,8 @@ r"""Regular expressions as Envoy (RE2) reads and matches them, and that stay sma
 
 One expression that Envoy refuses would hold back every later change of routes, so what is not surely common ground is
 refused here: literals, `.`, escapes of punctuation, \d \w \s and their opposites, classes in brackets, groups (also
-`(?:`), `|`, and the repeats `*`, `+`, `?` and `{m,n}`. No anchors: a match is always of the whole value.
+`(?:`), `|`, and the repeats `*`, `+`, `?` and `{m,n}`. No anchors: a match is always of the whole value. Envoy has RE2
+read bytes (Latin-1): one character that is not ASCII is several to an expression, such as two `.` for an é.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ MAX_LENGTH: Final = 256
 MAX_REPEAT: Final = 100
 """The highest count of a repeat; a higher one is refused."""
 MAX_SIZE: Final = 90
-"""How many steps an expression has when its counted repeats are written out; a larger one is refused.
-
-Envoy refuses programs of more than 100 steps, unless its bootstrap allows more: this keeps a few in hand.
-"""
+"""How many steps an expression has when its counted repeats are written out; a larger one is refused."""
+MAX_PROGRAM: Final = 1_000
+"""Instructions that RE2's program for an expression may have at gateways; Envoy refuses a larger one. RE2 lists some
+instructions several times, so that programs have more than `MAX_SIZE` of them (seen: up to twice as many)."""
 MAX_DEPTH: Final = 20
 """How deep groups nest; deeper ones are refused."""
 MAX_READ: Final = 10_240
@@ -68,18 +69,29 @@ def check(field: str, expression: str) -> None:
 
 def matches(expression: str, value: str) -> bool:
     """Whether the checked expression matches the whole value, in time linear in the value's length."""
-    return _read(expression).automaton.matches(value)
+    return _read(expression).automaton.matches(_as_bytes(value))
 
 
 def captured(expression: str, value: str) -> tuple[str | None, ...] | None:
     """The texts of the groups when the checked expression matches the whole value; None: it does not."""
     read = _read(expression)
-    return read.automaton.groups(value, read.groups)
+    groups = read.automaton.groups(_as_bytes(value), read.groups)
+    return None if groups is None else tuple(None if each is None else _as_text(each) for each in groups)
 
 
 def groups(expression: str) -> int:
     """How many capturing groups the checked expression has."""
     return _read(expression).groups
+
+
+def _as_bytes(value: str) -> str:
+    """The value with a character for each of its bytes."""
+    return value if value.isascii() else value.encode(errors="surrogatepass").decode("latin-1")
+
+
+def _as_text(value: str) -> str:
+    """What `_as_bytes` made of a value, or of a part of it: half a character is left as a surrogate."""
+    return value if value.isascii() else value.encode("latin-1").decode(errors="surrogateescape")
 
 
 class _Read(NamedTuple):
@@ -109,7 +121,7 @@ def _problem(expression: str) -> str | None:
 
 
 class _Part(NamedTuple):
-    """A part of an expression: what it matches, and an upper bound of the size of RE2's program for it."""
+    """A part of an expression: what it matches, and how many steps it has."""
 
     node: Node
     size: int

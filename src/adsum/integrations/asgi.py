@@ -111,8 +111,8 @@ class _Stay:
 
     async def end(self) -> None:
         """Idempotent."""
-        self._before.remove()
         await self._attendance.end()
+        self._before.remove()  # Only now: a server that stops may tell us while we end.
         await self._close()
 
     async def _close(self) -> None:
@@ -122,6 +122,7 @@ class _Stay:
 
     def _part_first(self, resume: Callable[[], None], final: bool) -> None:
         """Called in a signal: the rest on the loop."""
+        self._attendance.tell()
         if self._loop is None or self._loop.is_closed():
             resume()
             return

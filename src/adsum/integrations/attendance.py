@@ -13,7 +13,7 @@ from adsum.client.client import Client
 from adsum.client.registrar import ANSWER_LATE, Registrar
 from adsum.core.errors import AdsumError
 from adsum.core.heartbeats import DRAIN_WAIT
-from adsum.integrations.listening import own_socket, until_listening
+from adsum.integrations.listening import own_socket, parent_listens, until_listening
 from adsum.integrations.workers import Workers
 
 TURN_PAUSE: Final = 0.5
@@ -55,6 +55,9 @@ class Attendance:
         self._registrar: Registrar | None = None
         self._task: asyncio.Task[None] | None = None
         self._parting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._told = False
+        """Whether the server stops, as far as we know."""
 
     def begin(self, client: Client) -> None:
         """List it as soon as it listens and it is our turn. Raises `Invalid` for what can't be listed.
@@ -67,6 +70,10 @@ class Attendance:
         _begun.add((os.getpid(), self.service))
         self._task = asyncio.create_task(self._attend(client), name=f"adsum-attend-{self.service}")
 
+    def tell(self) -> None:
+        """We have been told to stop. A worker that ends without that is replaced by its server. From any thread."""
+        self._told = True
+
     async def part(self) -> None:
         """We are about to stop serving: return when nobody calls us any more, or others serve on. Idempotent."""
         if self._parting is None:
@@ -74,7 +81,12 @@ class Attendance:
         await asyncio.shield(self._parting)
 
     async def end(self) -> None:
-        """We serve no more: leave the catalog, unless others serve on. Idempotent."""
+        """We serve no more: leave the catalog, unless the server goes on without us. Idempotent."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(), name=f"adsum-end-{self.service}")
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         if self._parting is not None and not self._parting.done():
             await self._parting
         await self._stop_attending()
@@ -85,7 +97,7 @@ class Attendance:
             return
         workers.leave()
         if registrar is not None:
-            if await self._others_serve(workers):
+            if await self._server_goes_on(workers):
                 await registrar.leave()
             else:
                 await registrar.stop("the server stopped")
@@ -94,6 +106,7 @@ class Attendance:
     async def _attend(self, client: Client) -> None:
         try:
             port = self._port if self._listening and self._port else await until_listening(self._port)
+            self._port = port
             self._workers = workers = Workers(self.service, port)
             workers.join(own_socket(port))
             while not workers.take_turn():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
@@ -123,6 +136,15 @@ class Attendance:
 
     async def _others_serve(self, workers: Workers) -> bool:
         return not await _until(lambda: not workers.anybody_serves(), SETTLE)
+
+    async def _server_goes_on(self, workers: Workers) -> bool:
+        """Whether other workers serve, or others are started in our place: all of them may be replaced at once."""
+
+        def all_stop() -> bool:
+            replaced = not self._told and self._port is not None and parent_listens(self._port)
+            return not (replaced or workers.anybody_serves())
+
+        return not await _until(all_stop, SETTLE)
 
     async def _stop_attending(self) -> None:
         task, self._task = self._task, None

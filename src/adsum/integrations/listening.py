@@ -23,13 +23,13 @@ VARIABLES: Final = ("PORT", "UVICORN_PORT")
 _LISTEN: Final = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-_FDS: Final = Path("/proc/self/fd")
+_PROCESSES: Final = Path("/proc")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_ports() -> set[int] | None:
     """The TCP ports on which this process listens, be the sockets its own or inherited; None: the system won't say."""
-    sockets = _own_sockets()
+    sockets = _sockets_of("self")
     return None if sockets is None else set(sockets.values())
 
 
@@ -38,19 +38,27 @@ def own_socket(port: int) -> str:
 
     Another socket has another name, after a restart of the host too. "": the system won't say.
     """
-    inodes = sorted(inode for inode, number in (_own_sockets() or {}).items() if number == port)
+    inodes = sorted(inode for inode, number in (_sockets_of("self") or {}).items() if number == port)
     try:
         return f"{_BOOT.read_text().strip()}:{','.join(inodes)}" if inodes else ""
     except OSError:
         return ""
 
 
-def _own_sockets() -> dict[str, int] | None:
-    """The listening sockets of this process: inode → port; None: the system won't say."""
+def parent_listens(port: int) -> bool:
+    """Whether the process that started this one listens on the port, as a server does that starts workers.
+
+    False if the system won't say, as of another user's process.
+    """
+    return port in (_sockets_of(str(os.getppid())) or {}).values()
+
+
+def _sockets_of(process: str) -> dict[str, int] | None:
+    """The listening sockets of a process: inode → port; None: the system won't say."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        held = list(_FDS.iterdir())
+        held = list((_PROCESSES / process / "fd").iterdir())
     except OSError:
         return None
     sockets = set()

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,9 @@ _TURN, _SERVING, _SHOWN = range(3)
 """The bytes: who has the turn; everybody who serves; held until what the turn's holder shows is taken back."""
 MAX_RECORD: Final = 512
 """Bytes of the file that are read; it holds the holder and the name of its socket."""
+JOINING, JOINING_PAUSE = 100, 0.001
+"""How often a worker tries to be seen as serving, and seconds between: a look of another one is in its way for
+microseconds. Past it, others may take it that nobody serves."""
 _NETWORK: Final = Path("/proc/self/ns/net")
 
 _log = logging.getLogger(__name__)
@@ -52,7 +56,11 @@ class Workers:
         """From now on we serve. `socket` names the one that we listen on, where the system tells; "": it does not."""
         self._socket = socket
         self._joined_others = self.anybody_serves()
-        self._lock(_SERVING, fcntl.LOCK_SH)
+        for _ in range(JOINING):
+            if self._lock(_SERVING, fcntl.LOCK_SH):
+                return
+            time.sleep(JOINING_PAUSE)
+        _log.warning("%s: the other workers of this server don't see that this one serves", self._path.stem)
 
     def leave(self) -> None:
         """We won't serve much longer."""

@@ -109,6 +109,7 @@ class _Stay:
         self._lock = threading.Lock()
         self._pid: int | None = None
         self._attendance: Attendance | None = None
+        self._ended = False
         self._before: Before | None = None
 
     def begin(self) -> None:
@@ -126,7 +127,7 @@ class _Stay:
                 attendance.begin(client)
 
             self._client.run(begin)
-            self._pid = os.getpid()
+            self._pid, self._ended = os.getpid(), False
             atexit.register(self.end)
             self._before = Before(self._drain_on, self._part_first)
             if not self._before.install():
@@ -134,20 +135,25 @@ class _Stay:
 
     def end(self) -> None:
         """Idempotent; does nothing in a process that did not begin."""
-        attendance, self._attendance = self._attendance, None
-        if attendance is None or self._pid != os.getpid():
+        attendance = self._attendance
+        if attendance is None or self._ended or self._pid != os.getpid():
             return
+        self._ended = True
         atexit.unregister(self.end)
-        if self._before is not None:
-            self._before.remove()
         with suppress(RuntimeError):  # The client was closed: it has deregistered.
             self._client.run(lambda _: attendance.end())
+        if self._before is not None:
+            self._before.remove()  # Only now: a server that stops may tell us while we end.
         if self._ours:
             self._client.close()
 
     def _part_first(self, resume: Callable[[], None], final: bool) -> None:
         """Called in a signal: the rest in a thread, for the server must go on serving meanwhile."""
         attendance = self._attendance
+        if attendance is not None:
+            attendance.tell()
+        if self._ended:
+            return  # The process ends as it is, and Python may start no thread any more.
 
         def part() -> None:
             try:

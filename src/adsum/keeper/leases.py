@@ -42,7 +42,7 @@ class LeaseKeeper:
 
     def newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
         """An instance, of any service, was listed anew: whoever of ours is at its place may be gone."""
-        for other in snapshot.at(listing.instance.place):
+        for other in snapshot.at(listing.instance.place.socket):
             deadline = self.leases.deadline(other.key)
             if deadline is not None and other.key != listing.key:
                 self._deserted[other.key] = deadline
