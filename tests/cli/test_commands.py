@@ -166,6 +166,9 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
         begun = time.monotonic()
         result = adsum("resolve", "orders")
         assert time.monotonic() - begun < 3.0
+        waited = adsum("resolve", "orders", "--wait", "60s")
+        assert time.monotonic() - begun < 5.0, "the registry that hangs is not waited for"
+        assert (waited.code, waited.out) == (0, "10.0.0.1:80\n")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using what was known 2 h ago" in result.err
     assert "past the bound of 60 min (cache_max_age)" in result.err

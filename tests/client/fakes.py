@@ -162,6 +162,8 @@ class FakeTransport:
         self.requests: list[tuple[str, str]] = []
         """Method and URL, without a query."""
         self.bodies: list[bytes | None] = []
+        self.fresh: list[bool] = []
+        """Which requests were to go over a new connection."""
         self.answer = Reply(200, {}, b"")
         self.drops = 0
         """How often idle connections were dropped."""
@@ -178,8 +180,10 @@ class FakeTransport:
         body: bytes | None = None,
         params: Params = (),
         headers: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> Reply:
         self.requests.append((method, url))
+        self.fresh.append(fresh)
         self.bodies.append(body)
         await self._reach(url)
         return self.answer

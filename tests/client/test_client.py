@@ -77,6 +77,25 @@ async def test_closing_says_goodbye_once_for_all_services() -> None:
     assert source.left == [["users"], ()]
 
 
+async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None:
+    source = ScriptedSource()
+    async with Client(cache=False, source=source) as client:
+        first, second = client.channel("orders"), client.channel("orders", policy="round_robin")
+        await first.close()
+        await first.close()
+        assert source.left == []
+        assert client.channel("orders") is not first, "asked for again, it follows again"
+        await client.channel("orders").close()
+        await second.close()
+        assert source.left == [["orders"]]
+        assert second.resolver.closed
+        users = client.channel("users")
+        assert client.resolver("users") is users.resolver
+        await users.close()
+        assert not users.resolver.closed, "somebody looks at the view itself"
+    assert source.left == [["orders"], ()]
+
+
 async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:
     source = ScriptedSource()
     async with Client(cache=False, source=source) as client:

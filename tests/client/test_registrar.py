@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from adsum.client.api import GOODBYE_WAIT
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
-from adsum.client.registrar import Registrar
+from adsum.client.registrar import ANSWER_LATE, STOP_WAIT, STOP_WAIT_MIN, Registrar
 from adsum.client.renewals import LONGEST_TTL
 from adsum.client.standing import MOVES, Event, State
 from adsum.core.errors import Invalid, Taken
@@ -305,6 +306,27 @@ async def test_stopping_while_the_registry_is_down_ends_all_the_same(
     assert registrar.state is State.STOPPED
     assert "leave by expiry" in caplog.text
     await registrar.stop()
+
+
+def test_a_program_ends_before_it_is_killed_though_the_registry_hangs() -> None:
+    longest = DRAIN_WAIT + ANSWER_LATE + STOP_WAIT_MIN + GOODBYE_WAIT
+    assert longest <= 9.5, "`docker stop` kills after 10 s"
+
+
+async def test_a_drain_that_nobody_answers_leaves_little_time_to_deregister(
+    providing: Providing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(providing.source, "override", hang)
+    monkeypatch.setattr(providing.source, "deregister", hang)
+    registrar = providing.register(drain_wait=0.01)
+    begun = asyncio.get_running_loop().time()
+    async with registrar:
+        pass
+    assert registrar.state is State.STOPPED
+    assert asyncio.get_running_loop().time() - begun < 0.01 + ANSWER_LATE + STOP_WAIT_MIN + 0.5 < STOP_WAIT
 
 
 async def test_closing_the_client_deregisters_what_is_registered() -> None:

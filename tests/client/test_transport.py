@@ -54,6 +54,14 @@ async def test_requests_share_a_connection_and_streams_never_do(server: Counting
     await transport.close()
 
 
+async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(server: Counting) -> None:
+    transport = Transport(None)
+    assert await _asked(transport, server) == b"1"
+    assert (await transport.ask("GET", server.url, timeout=20.0, fresh=True)).body == b"2"
+    assert await _asked(transport, server) == b"1"
+    await transport.close()
+
+
 async def test_dropped_connections_are_not_used_again(server: Counting) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"

@@ -11,12 +11,14 @@ from random import Random
 import pytest
 
 from adsum import wire
+from adsum.client.acknowledging import FIRST_PAUSE
 from adsum.client.api import Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Unreachable
 from adsum.client.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.stream import FIRST_GROUP
+from adsum.client.transport import Reply
 from adsum.client.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, RegistryAccess, Watch
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, lost_after, staleness
 from adsum.core.model import Status
@@ -171,6 +173,30 @@ async def test_the_acknowledgement_goes_to_the_new_connection(watching: Watching
     assert watching.net.requests[-1] == ("POST", f"{B}/api/v1/watches/w2/applied")
     first, second = watching.net.streams
     assert first.params["consumer"] == second.params["consumer"]
+
+
+async def test_an_acknowledgement_that_does_not_arrive_is_sent_again_over_another_new_connection(
+    watching: Watching,
+) -> None:
+    await settle()
+    acknowledged = ("POST", f"{A}/api/v1/watches/w1/applied")
+    watching.net.refusing.add(A)
+    drained = wire.InstanceView("a", "10.0.0.1", 80, Status.DRAINING)
+    (stream,) = watching.open
+    stream.say(said("change", wire.ServiceChange("orders", 5, 6, [drained])) + synced(6))
+    await settle()
+    assert watching.net.requests == [acknowledged] * 2
+    watching.net.refusing.clear()
+    watching.net.answer = Reply(503, {}, b"")
+    await watching.clock.advance(3 * FIRST_PAUSE)
+    assert watching.net.requests == [acknowledged] * 3
+    watching.net.answer = Reply(204, {}, b"")
+    await watching.clock.advance(9 * FIRST_PAUSE)
+    assert watching.net.requests == [acknowledged] * 4
+    assert watching.net.bodies[1:] == [wire.encode(wire.AppliedBody(6))] * 3
+    assert watching.net.fresh == [True] * 4, "one that waits for another request may be cut off"
+    await watching.clock.advance(2.0)
+    assert watching.net.requests == [acknowledged] * 4
 
 
 async def test_an_onlooker_acknowledges_nothing_and_has_no_id() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import socket
@@ -19,7 +20,7 @@ from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
 from adsum.servers import http
 from adsum.servers.http import Bounds, HttpServer, bounds
 from adsum.servers.http.bounds import MAX_HEAD
-from adsum.servers.http.connection import Prompt
+from adsum.servers.http.connection import Prompt, has_vanished
 from adsum.servers.http.server import Application
 from tests.running import RunningDaemon
 
@@ -81,6 +82,23 @@ async def _until(so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not so():  # noqa: ASYNC110  # the daemon is in another thread
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "vanished"),
+    [
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), True),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), False),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), False),
+        (None, False),
+    ],
+)
+def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
+    error: Exception | None, vanished: bool
+) -> None:
+    assert has_vanished(error) is vanished
 
 
 @pytest.mark.parametrize(

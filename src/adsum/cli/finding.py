@@ -195,10 +195,11 @@ async def _wait(client: Client, service: str, options: Options, length: float) -
 
 
 async def _answers(client: Client, service: str) -> bool:
-    """Whether a registry answers after all."""
+    """Whether a registry answers after all, and soon: a watch may fail where a look-up works."""
     try:
-        await client.api.service(service)
-    except (NeedsRegistry, RegistryUnavailable):
+        async with asyncio.timeout(client.source.patience):
+            await client.api.service(service)
+    except (NeedsRegistry, RegistryUnavailable, TimeoutError):
         return False
     return True
 

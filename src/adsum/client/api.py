@@ -3,6 +3,9 @@
 Bodies and answers are those of `adsum.wire`. Every call may be sent to the next node when one fails. Reads, and writes
 that a second, late copy can't harm, are sent to the next node as soon as one is silent (`adsum.client.hedging`). All
 other calls, and those that wait at the registry and so are silent by right, first look for a node that answers.
+
+What a drain depends on (drains, acknowledgements, good-byes, deregistering) goes over new connections: one that waits
+for another request may have been cut off without a word, and then the answer would come too late.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ TIMEOUT: Final = 5.0
 ANSWER_LATE: Final = 2.0
 """Seconds by which the answer to a call that waits may be later than what was asked for, since it writes first; then
 the call raises `AnswerOverdue`."""
-GOODBYE_WAIT: Final = 1.0
+APPLIED_TIMEOUT: Final = 2.0
+"""Seconds that a node has to take an acknowledgement; then it is sent again."""
+GOODBYE_WAIT: Final = 0.5
 """Seconds that good-byes may take; nodes that have not answered by then find out by themselves."""
 BASE: Final = "/api/v1"
 
@@ -93,7 +98,7 @@ class Api:
         params = [(name, value) for name, value in (("reason", reason), ("holder", holder)) if value]
         silence = SILENCE if holder else None  # Without a holder, a late copy might take out who registers next.
         path, about = _instance(service, id), (service, id)
-        return await self._ask("DELETE", path, wire.Written, params=params, about=about, silence=silence)
+        return await self._ask("DELETE", path, wire.Written, params=params, about=about, silence=silence, fresh=True)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
         """Answers within `body.wait` seconds and `ANSWER_LATE` more.
@@ -106,7 +111,7 @@ class Api:
             return wire.encode(msgspec.structs.replace(body, wait=wait)), []
 
         path = f"{_instance(service, id)}/override"
-        return await self._wait("PUT", path, wire.Written, encoded, body.wait, about=(service, id))
+        return await self._wait("PUT", path, wire.Written, encoded, body.wait, about=(service, id), fresh=True)
 
     async def unaware(
         self,
@@ -185,7 +190,9 @@ class Api:
         """Say that we route by `revision`, to the node that serves the watch. Raises `Unreachable`."""
         path = f"{BASE}/watches/{_part(watch)}/applied"
         body = wire.encode(wire.AppliedBody(revision))
-        await self._once(node, "POST", path, body, [], TIMEOUT)
+        reply = await self._once(node, "POST", path, body, [], APPLIED_TIMEOUT, fresh=True)
+        if reply.status in _PASSING_TROUBLE:
+            raise Unreachable(_problem(reply).detail)
 
     async def goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
         """Tell every node that the consumer calls nobody of these services (none: of any service) any more.
@@ -193,14 +200,14 @@ class Api:
         Best effort, at most `GOODBYE_WAIT` seconds; never raises for a node that does not answer.
         """
         path, params = f"{BASE}/consumers/{_part(consumer)}", [("service", service) for service in services]
-        told = (self._once(node, "DELETE", path, None, params, GOODBYE_WAIT) for node in self.nodes.urls)
+        told = (self._once(node, "DELETE", path, None, params, GOODBYE_WAIT, fresh=True) for node in self.nodes.urls)
         await asyncio.gather(*told, return_exceptions=True)
 
     async def look(self) -> str:
         """A node that answers; it is the first in the order from now on. Raises `RegistryUnavailable`."""
 
         async def ask(node: str, heard: Heard) -> str:  # noqa: ARG001 - an answer is one piece
-            await self._once(node, "GET", "/healthz", None, [], TIMEOUT)
+            await self._once(node, "GET", "/healthz", None, [], TIMEOUT, fresh=True)
             return node
 
         return await first_answer(self.nodes, ask, self._clock)
@@ -216,6 +223,7 @@ class Api:
         about: tuple[str, str] = ("", ""),
         timeout: float = TIMEOUT,
         silence: float | None = SILENCE,
+        fresh: bool = False,
     ) -> T:
         """`silence`: seconds of silence after which the next node is asked, too; None for a call that is not harmless
         twice: it goes to a node that has just answered.
@@ -223,7 +231,7 @@ class Api:
         encoded = wire.encode(body) if body is not None else None
 
         async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - an answer is one piece
-            return await self._answer(node, method, path, kind, encoded, params or [], about, timeout)
+            return await self._answer(node, method, path, kind, encoded, params or [], about, timeout, fresh)
 
         if silence is None and len(self.nodes) > 1:
             await self.look()
@@ -238,6 +246,7 @@ class Api:
         wait: float,
         *,
         about: tuple[str, str] = ("", ""),
+        fresh: bool = False,
     ) -> T:
         """A call that waits at the registry for up to `wait` seconds; `encoded` gives its body and parameters for what
         is left of that. Raises `AnswerOverdue`.
@@ -254,7 +263,7 @@ class Api:
             body, params = encoded(left)
             late = ANSWER_LATE if wait else TIMEOUT
             try:
-                return await self._answer(node, method, path, kind, body, params, about, left + late)
+                return await self._answer(node, method, path, kind, body, params, about, left + late, fresh)
             except Unreachable:
                 if wait and self._clock.now() >= ends:
                     raise AnswerOverdue(wait) from None
@@ -272,22 +281,33 @@ class Api:
         params: list[tuple[str, str]],
         about: tuple[str, str],
         timeout: float,
+        fresh: bool,
     ) -> T:
         """The answer of one node. Raises `Unreachable` and `Garbled` if another node may do better, or what the answer
         means.
         """
-        reply = await self._once(node, method, BASE + path, body, params, timeout)
+        reply = await self._once(node, method, BASE + path, body, params, timeout, fresh=fresh)
         if reply.status in _PASSING_TROUBLE:
             raise Unreachable(_problem(reply).detail)
         return _read(reply, kind, about)
 
     async def _once(
-        self, node: str, method: str, path: str, body: bytes | None, params: list[tuple[str, str]], timeout: float
+        self,
+        node: str,
+        method: str,
+        path: str,
+        body: bytes | None,
+        params: list[tuple[str, str]],
+        timeout: float,
+        *,
+        fresh: bool,
     ) -> Reply:
         headers = dict(self.headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
-        return await self.transport.ask(method, node + path, body=body, params=params, headers=headers, timeout=timeout)
+        return await self.transport.ask(
+            method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
+        )
 
 
 def _part(text: str) -> str:

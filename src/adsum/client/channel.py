@@ -67,6 +67,7 @@ class Channel:
         self._deadline: float | None = None
         self._rebuilding = False
         self._usable = asyncio.Event()
+        self.closed = False
         self._unfollow = resolver.follow(self._view_changed)
         self._timer: asyncio.Task[None] | None = asyncio.create_task(
             self._keep_time(), name=f"adsum-channel-{self.service}"
@@ -99,12 +100,16 @@ class Channel:
             raise NoEndpoint(self.why_nobody(frozenset())) from None
 
     async def close(self) -> None:
-        """Follow no more; picks go on with what is known. Idempotent."""
+        """Follow no more. Picks go on with what is known, and drains do not wait for them: if nobody else follows the
+        service, the registry learns that we call it no more. Idempotent.
+        """
+        self.closed = True
         self._unfollow()
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
             await asyncio.gather(timer, return_exceptions=True)
+        await self.resolver.close_if_unused()
 
     def ended(self, pick: Pick, load: Load, ok: bool, latency: float | None) -> None:
         """A pick ended: tell loads and outliers. Called by `Pick`, once, from any thread."""

@@ -103,13 +103,20 @@ class Client:
         elif fields:
             raise TypeError("give either options or their fields")
         channel = self._channels.get((service, options))
-        if channel is None or channel.resolver.closed:
-            channel = Channel(self.resolver(service), options, clock=self._clock, rng=self._rng)
+        if channel is None or channel.closed or channel.resolver.closed:
+            channel = Channel(self._resolver(service), options, clock=self._clock, rng=self._rng)
             self._channels[service, options] = channel
         return channel
 
     def resolver(self, service: str) -> Resolver:
-        """The resolver of a service, the same one each time. Raises `Invalid`. Needs a running loop."""
+        """The resolver of a service, the same one each time. It stays open until it, or the client, is closed. Raises
+        `Invalid`. Needs a running loop.
+        """
+        resolver = self._resolver(service)
+        resolver.hold()
+        return resolver
+
+    def _resolver(self, service: str) -> Resolver:
         resolver = self._resolvers.get(service)
         if resolver is None or resolver.closed:
             resolver = Resolver(
@@ -222,8 +229,8 @@ class Client:
         self._closed = True
         if self._renewals is not None:
             await self._renewals.close()
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         await asyncio.gather(*(resolver.close(goodbye=False) for resolver in self._resolvers.values()))
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         if self._source is not None:
             if self._resolvers:
                 await self._source.leave()

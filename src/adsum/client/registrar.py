@@ -31,10 +31,13 @@ from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody, Writ
 
 START_WAIT: Final = 2.0
 """Seconds that `start` waits for the first registration; then it goes on in the background."""
-ANSWER_LATE: Final = 1.0
+ANSWER_LATE: Final = 0.7
 """Seconds by which the registry may answer a drain later than it was to wait; then the drain ends unconfirmed."""
 STOP_WAIT: Final = 3.0
 """Seconds that deregistering may take; then the instance leaves by expiry."""
+STOP_WAIT_MIN: Final = 0.3
+"""Seconds that deregistering may take after a drain that took as long as it may. When the registry hangs, `DRAIN_WAIT`,
+`ANSWER_LATE`, this and `api.GOODBYE_WAIT` are together less than the 10 s after which `docker stop` kills."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Bounds of the pause before registering again when no registry answers."""
 REFUSED_PAUSE: Final = 60.0
@@ -81,6 +84,7 @@ class Registrar:
         self._answered.set()
         self._refusal: AdsumError | None = None
         self._draining: str | None = None
+        self._stop_wait = STOP_WAIT
         self._ttl = registration.ttl
         self._takeover = Takeover.FORCE if take_over else Takeover.USUAL
         """What the next registration may take. Once we were listed, nothing: so two processes never alternate."""
@@ -159,6 +163,8 @@ class Registrar:
         self._draining = reason or "the provider is stopping"
         if self.state not in (State.REGISTERING, State.REGISTERED):
             return Drained(done=True, why=f"it is {self.state}, so nobody is sent here by us")
+        now = asyncio.get_running_loop().time
+        ends = now() + wait + ANSWER_LATE + STOP_WAIT_MIN
         try:
             async with asyncio.timeout(wait + ANSWER_LATE):
                 drained = await self._override(wait)
@@ -168,11 +174,14 @@ class Registrar:
             drained = Drained(done=False, why="the registry has not answered in time")
         except AdsumError as error:
             drained = Drained(done=False, why=str(error))
+        self._stop_wait = min(STOP_WAIT, max(STOP_WAIT_MIN, ends - now()))
         _log.info("%s: draining: %s", self._name, drained)
         return drained
 
     async def stop(self, reason: str = "") -> None:
-        """Deregister, within `STOP_WAIT` seconds. Idempotent; never raises for a registry that is down."""
+        """Deregister, within `STOP_WAIT` seconds; after a drain within what that left of its time, at least
+        `STOP_WAIT_MIN`. Idempotent; never raises for a registry that is down.
+        """
         attempted = self.state in (State.REGISTERING, State.REGISTERED, State.WAITING)
         self._renewals.remove(self)
         await self._end_registering()
@@ -180,7 +189,7 @@ class Registrar:
         if not attempted:
             return
         try:
-            async with asyncio.timeout(STOP_WAIT):
+            async with asyncio.timeout(self._stop_wait):
                 await self._source.deregister(
                     self.service, self.id, reason or "the provider stopped", self._registration.holder
                 )

@@ -64,6 +64,7 @@ class Resolver:
         self._tasks: list[asyncio.Task[None]] = []
         self._settling: asyncio.Task[None] | None = None
         self._closed = False
+        self._held = False
         self._next_at = clock.now()
         self._keeping = Keeping(service, shelf, clock) if shelf is not None else None
         self._view = View(service)
@@ -101,6 +102,15 @@ class Resolver:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    def hold(self) -> None:
+        """Have it stay open when its last channel closes: somebody looks at the view itself."""
+        self._held = True
+
+    async def close_if_unused(self) -> None:
+        """Close it if nobody follows, watches or holds it any more."""
+        if not (self._held or self._followers or self._watchers):
+            await self.close()
 
     def fall_back(self) -> None:
         """Show the view that was kept on disk, since no registry answers. Nothing happens if there is none."""

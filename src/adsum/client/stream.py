@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Final
 
 from adsum.client.acknowledging import Acknowledging
@@ -50,7 +51,9 @@ class Request:
 class Stream:
     """Reads one connection in a task of its own, at most one group ahead of whoever takes the groups."""
 
-    def __init__(self, api: Api, node: str, request: Request, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, node: str, request: Request, clock: Clock, rng: Random, changed: Callable[[], None]
+    ) -> None:
         """`changed` is called when bytes came, a group is there, or the connection ended."""
         self.node = node
         self.changed = changed
@@ -61,7 +64,7 @@ class Stream:
         self._api = api
         self._request = request
         self._clock = clock
-        self._acknowledging = Acknowledging(api, node) if request.consumer is not None else None
+        self._acknowledging = Acknowledging(api, node, clock, rng) if request.consumer is not None else None
         self._watch = ""
         self._group: Group | None = None
         self._taken = asyncio.Event()
@@ -140,7 +143,9 @@ class Stream:
         await self._taken.wait()
 
 
-async def open_stream(api: Api, node: str, request: Request, clock: Clock, heard: Callable[[], None]) -> Stream:
+async def open_stream(
+    api: Api, node: str, request: Request, clock: Clock, rng: Random, heard: Callable[[], None]
+) -> Stream:
     """A connection whose first group is there; `heard` is called whenever bytes come. Raises `Unreachable`."""
     alarm = Alarm(clock)
 
@@ -148,7 +153,7 @@ async def open_stream(api: Api, node: str, request: Request, clock: Clock, heard
         heard()
         alarm.ring()
 
-    stream = Stream(api, node, request, clock, changed)
+    stream = Stream(api, node, request, clock, rng, changed)
     try:
         while (silent_since := stream.silent_since) is not None:
             if stream.why:

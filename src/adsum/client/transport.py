@@ -59,10 +59,8 @@ class Transport:
             max_keepalive_connections=8,
             keepalive_expiry=30.0,
         )
-        self._streams = httpcore.AsyncConnectionPool(
-            ssl_context=trust, max_connections=None, max_keepalive_connections=0
-        )
-        """Each connection is new and serves one stream: an idle one may have been cut off without a word."""
+        self._fresh = httpcore.AsyncConnectionPool(ssl_context=trust, max_connections=None, max_keepalive_connections=0)
+        """Each connection is new and serves one request: an idle one may have been cut off without a word."""
 
     async def ask(
         self,
@@ -73,11 +71,16 @@ class Transport:
         body: bytes | None = None,
         params: Params = (),
         headers: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> Reply:
-        """Ask once. Raises `Unreachable` when no whole answer comes; nothing may wait longer than `timeout`."""
+        """Ask once, over a new connection if `fresh`. Raises `Unreachable` when no whole answer comes; nothing may wait
+        longer than `timeout`.
+        """
+        pool = self._fresh if fresh else self._http
         try:
-            async with asyncio.timeout(timeout), self._begin(method, url, timeout, params, headers, body) as answer:
-                return _reply(answer, await _read(answer, MAX_ANSWER))
+            async with asyncio.timeout(timeout):
+                async with self._begin(method, url, timeout, params, headers, body, pool) as answer:
+                    return _reply(answer, await _read(answer, MAX_ANSWER))
         except _ERRORS as error:
             raise Unreachable(_words(error)) from error
 
@@ -88,7 +91,7 @@ class Transport:
         """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
         try:
             async with asyncio.timeout(HEAD_TIMEOUT) as until_head:
-                async with self._begin("GET", url, idle, params, headers, None, self._streams) as answer:
+                async with self._begin("GET", url, idle, params, headers, None, self._fresh) as answer:
                     body = b"" if answer.status == 200 else await _read(answer, MAX_REASON)
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
@@ -103,11 +106,11 @@ class Transport:
         params: Params,
         headers: Mapping[str, str] | None,
         body: bytes | None,
-        pool: httpcore.AsyncConnectionPool | None = None,
+        pool: httpcore.AsyncConnectionPool,
     ) -> AbstractAsyncContextManager[httpcore.Response]:
         """Send a request; the head of its answer, until the block ends. Each wait of its phases is bounded."""
         timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
-        return (pool or self._http).stream(
+        return pool.stream(
             method,
             f"{url}?{urlencode(params)}" if params else url,
             headers=[(name, value.encode()) for name, value in (headers or {}).items()],
@@ -123,7 +126,7 @@ class Transport:
 
     async def close(self) -> None:
         """Let go of every connection; idempotent."""
-        await self._streams.aclose()
+        await self._fresh.aclose()
         await self._http.aclose()
 
 

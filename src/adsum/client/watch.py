@@ -149,7 +149,7 @@ class Watch:
         registry, request = self._registry, Request(self._service, self._position(), self._registry.consumer)
 
         async def ask(node: str, heard: Heard) -> Stream:
-            return await open_stream(registry.api, node, request, self._clock, heard)
+            return await open_stream(registry.api, node, request, self._clock, registry.rng, heard)
 
         return await first_answer(registry.api.nodes, ask, self._clock, discard=Stream.close)
 

@@ -242,6 +242,19 @@ async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(wo
     assert (standing.waiting, standing.lost) == ([], [])
 
 
+async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_lost_at_once(world: World) -> None:
+    await world.registry.start()
+    await world.register("a")
+    call = await _joined_and_applied(world)
+    revision = await world.register("bb")
+    world.clock.jump(world.registry.watches.consumers.lost_after)
+    assert await world.settled("orders", revision, 0.0) == 1, "its stream is open"
+    await call.close()
+    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
+    assert standing.waiting == []
+
+
 async def test_a_gateway_that_is_cut_off_has_not_consented(world: World) -> None:
     await world.registry.start()
     await world.register("a")

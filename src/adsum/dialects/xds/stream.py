@@ -108,6 +108,8 @@ class Stream:
         self._variant = variant
         self._parse: Callable[[bytes], Request] = parse_delta if variant is delta else parse_sotw
         self._acked_at = 0.0
+        self._unanswered_since: float | None = None
+        """When the first message was sent after which the client has said nothing; None: it has answered."""
         self._outgoing: asyncio.Future[bytes] | None = None
 
     async def run(self) -> None:
@@ -129,6 +131,14 @@ class Stream:
             pause = pace.pause(clock.now())
             if pause:
                 await clock.sleep(pause)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether the client has owed a word for so long, although it takes what is sent.
+
+        We end the stream of one that takes nothing ourselves, and it goes on with what it knows.
+        """
+        since = self._unanswered_since if self.writing_since is None else None
+        return since is not None and self._desk.clock.now() - since >= seconds
 
     def flush(self) -> None:
         """Say what there is to say, unless a message is still being written; what is said next is decided then."""
@@ -152,6 +162,7 @@ class Stream:
 
     def _hear(self, request: bytes) -> None:
         heard = self._parse(request)
+        self._unanswered_since = None
         asked = heard.asked
         if self.joined is None:
             node = heard.node()
@@ -185,6 +196,8 @@ class Stream:
         message: bytes | None = await self._outgoing
         while message is not None and self.joined is not None:
             self.writing_since, self.unsent = clock.now(), len(message)
+            if self._unanswered_since is None:
+                self._unanswered_since = self.writing_since
             await self.call.write(message)
             self.writing_since, self.unsent = None, 0
             self.pushes += 1

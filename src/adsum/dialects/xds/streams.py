@@ -74,6 +74,7 @@ class Streams:
             del self._all[stream]
             self._pushes += stream.pushes
             if stream.joined is not None:
+                stream.joined.watch.silent = stream.is_silent(self._watches.consumers.lost_after)
                 self._leave(stream.joined)
                 self._note_departure(stream, stream.joined)
 

@@ -28,6 +28,9 @@ NO_REQUEST: Final = (400, "this is no HTTP request")
 TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
 USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 """The socket option that ends a connection whose peer's system acknowledges nothing; None: the platform has none."""
+VANISHED: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+"""Errors with which the system gives up a connection whose peer acknowledges nothing. It says the last obstacle that it
+met: of a host that sleeps in the same network, that there is no way to it."""
 ADMITTED: Final = "use an address or localhost, or admit the name with --host-name"
 CROSSES: Final = (403, "a browser sent this for another site's page, which may change nothing here")
 
@@ -71,7 +74,7 @@ class Connection(HttpToolsProtocol):
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._vanished = isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT
+        self._vanished = has_vanished(exc)
         self._sweeper.forget(self)
         self._unset_keepalive_if_required()
         self._gone()
@@ -243,6 +246,11 @@ class Connection(HttpToolsProtocol):
             % (STATUS_LINE[code], len(body), headers, body)
         )
         self.transport.close()
+
+
+def has_vanished(error: Exception | None) -> bool:
+    """Whether a connection ended with that error because the peer's system acknowledged nothing for too long."""
+    return isinstance(error, OSError) and error.errno in VANISHED
 
 
 @lru_cache(MAX_CHUNKS)
