@@ -26,7 +26,7 @@ from adsum.core.errors import Invalid
 from adsum.core.fence import LOOPBACK, Fence, Network
 from adsum.core.heartbeats import DRAIN_WAIT, HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, staleness
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
-from adsum.core.rules import MAX_PORT, address, shown
+from adsum.core.rules import MAX_PORT, address, public, shown
 from adsum.etcd import naming
 from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
@@ -409,7 +409,7 @@ def web_address(field: str, value: str) -> None:
     except ValueError:
         complete = False
     if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise Invalid(field, f"must be an address such as http://10.0.0.5:23786, not {shown(value)}")
+        raise Invalid(field, f"must be an address such as http://10.0.0.5:23786, not {shown(public(value))}")
 
 
 def one_of(field: str, value: str, choices: Sequence[str]) -> None:

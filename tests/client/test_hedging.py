@@ -7,7 +7,7 @@ import pytest
 
 from adsum.client.errors import RegistryUnavailable, Unreachable
 from adsum.client.hedging import SILENCE, Heard, first_answer
-from adsum.client.nodes import Nodes
+from adsum.client.nodes import Nodes, parse_urls
 from adsum.core.errors import Invalid
 from tests.fakes import FakeClock, settle
 
@@ -148,3 +148,17 @@ async def test_giving_up_leaves_nothing_behind() -> None:
     await asyncio.gather(task, return_exceptions=True)
     assert asked.cancelled == [asked.first, asked.second]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_no_error_tells_the_password_of_a_url() -> None:
+    nodes = Nodes(["http://me:hidden@a", "http://me:hidden@b"], Random(1))
+
+    async def ask(node: str, heard: Heard) -> str:
+        raise Unreachable("refused")
+
+    with pytest.raises(RegistryUnavailable, match="http://a: refused") as failed:
+        await first_answer(nodes, ask, FakeClock(), silence=SILENCE)
+    assert "hidden" not in str(failed.value)
+    with pytest.raises(Invalid, match="such as") as wrong:
+        parse_urls("http://me:hidden@[")
+    assert "hidden" not in str(wrong.value)

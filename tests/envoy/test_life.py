@@ -50,6 +50,9 @@ def test_the_monitor_tells_metrics_and_health_and_nothing_else_of_envoy(start: S
     assert 'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="orders",le="5000"} 1' in metrics.text
     assert 'envoy_route="all"' in metrics.text
     assert "external" not in metrics.text
+    asked = get(f"{place.monitor_url}/metrics?format=json&filter=nothing")
+    assert asked.status_code == 301
+    assert asked.headers["location"].endswith("/metrics"), "what callers ask beyond that is not Envoy's to answer"
     assert get(f"{place.monitor_url}/healthz").text == "ok\n"
     assert get(f"{place.monitor_url}/readyz").status_code == 200
     for path in ("/", "/stats", "/config_dump", "/quitquitquit", "/metrics/../config_dump", "/readyz/x"):

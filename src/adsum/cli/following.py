@@ -17,6 +17,7 @@ from adsum.client.errors import RegistryUnavailable, Unreachable
 from adsum.client.sse import Event, Parser
 from adsum.core.backoff import Backoff
 from adsum.core.heartbeats import HEARTBEAT, HEARTBEAT_MIN, staleness
+from adsum.core.rules import public
 
 GONE: Final = "gone"
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
@@ -150,7 +151,7 @@ async def follow(
             node = await api.look()
             async for event in _events(api, node, services, following):
                 if lost:
-                    say(f"{node} is back")
+                    say(f"{public(node)} is back")
                 lost = False
                 backoff.reset()
                 for seen in following.take(event):
@@ -163,7 +164,7 @@ async def follow(
         except RegistryUnavailable as error:
             why = error.why
         if not lost:
-            say(f"lost {node}: {why}; trying again")
+            say(f"lost {public(node)}: {why}; trying again")
         lost = True
         await asyncio.sleep(rng.uniform(0.0, backoff.next(rng)))
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from adsum.client.errors import Garbled, RegistryUnavailable, Unreachable
 from adsum.client.nodes import Nodes
+from adsum.core.rules import public
 from adsum.ports import Clock
 
 SILENCE: Final = 0.5
@@ -47,7 +48,7 @@ async def first_answer(
                     nodes.answered(attempt.node)
                     _note_hung(nodes, attempts, silence, clock)
                     return attempt.task.result()
-                troubles.append(f"{attempt.node}: {error}")
+                troubles.append(f"{public(attempt.node)}: {error}")
                 if attempt.silent(silence):
                     nodes.hung(attempt.node, clock.now())
                 else:
@@ -64,7 +65,7 @@ class _Attempt(Generic[T]):
         self.node = node
         self._clock = clock
         self._heard_at = clock.now()
-        self.task = asyncio.create_task(ask(node, self._heard), name=f"adsum-ask-{node}")
+        self.task = asyncio.create_task(ask(node, self._heard), name=f"adsum-ask-{public(node)}")
 
     def _heard(self) -> None:
         self._heard_at = self._clock.now()

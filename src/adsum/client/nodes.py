@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from adsum.consul import place as consul
 from adsum.core.errors import Invalid
-from adsum.core.rules import shown
+from adsum.core.rules import public, shown
 from adsum.etcd import place as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
@@ -84,11 +84,10 @@ def _url(text: str, field: str) -> str:
     except ValueError:
         complete = False
     if complete and parts.scheme in ("consul", "etcd"):
-        raise Invalid(
-            field, f"must be nodes of one registry, or one etcd:// or consul:// address alone, not {shown(text)}"
-        )
+        named = shown(public(text))
+        raise Invalid(field, f"must be nodes of one registry, or one etcd:// or consul:// address alone, not {named}")
     if complete and parts.scheme not in ("http", "https"):
         raise Invalid(field, f"must begin with http://, https://, etcd:// or consul://, not with {shown(parts.scheme)}")
     if not complete or parts.query or parts.fragment:
-        raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {shown(text)}")
+        raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {shown(public(text))}")
     return text.rstrip("/")

@@ -17,6 +17,7 @@ from adsum.client.errors import Garbled, Unreachable
 from adsum.client.grouping import Grouping
 from adsum.client.ports import Group, Position
 from adsum.client.sse import Parser
+from adsum.core.rules import public
 from adsum.ports import Clock
 
 FIRST_GROUP: Final = 5.0
@@ -108,7 +109,7 @@ class Stream:
         except (Unreachable, Garbled) as error:
             self.why = str(error)
         except Exception as error:
-            _log.exception("%s: a watch at %s failed", self._request.service, self.node)
+            _log.exception("%s: a watch at %s failed", self._request.service, public(self.node))
             self.why = f"{type(error).__name__}: {error}"
         self.changed()
 

@@ -22,6 +22,7 @@ from adsum.client.ports import Group, Lost, Position
 from adsum.client.stream import Request, Stream, open_stream
 from adsum.core.backoff import Backoff
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, HEARTBEAT_MIN, lost_after, staleness
+from adsum.core.rules import public
 from adsum.ports import Clock
 
 TOO_OLD: Final = 6.0
@@ -128,7 +129,7 @@ class Watch:
             self._current, self._suspect = None, False
             self._connect_in(FIRST_PAUSE_MAX)
             await stream.close()
-            return Lost(f"{stream.node}: {stream.why}")
+            return Lost(f"{public(stream.node)}: {stream.why}")
         stale_at = self._stale_at()
         if stale_at is not None and now >= stale_at:
             nodes.hung(stream.node, now)

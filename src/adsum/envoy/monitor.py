@@ -23,6 +23,7 @@ METRICS: Final = "/stats/prometheus?usedonly"
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters"
 _GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+_PLAIN: Final = {"name": ":path", "string_match": {"exact": "/metrics"}}
 
 
 def listener(place: tuple[str, int]) -> dict[str, Any]:
@@ -83,8 +84,13 @@ _ANY_HOST: Final = {
     "domains": ["*"],
     "routes": [
         {
-            "match": {"path": "/metrics", "headers": [_GET]},
+            # Envoy would read a query as its own.
+            "match": {"path": "/metrics", "headers": [_GET, _PLAIN]},
             "route": {"cluster": ADMIN, "prefix_rewrite": METRICS, "timeout": "30s"},
+        },
+        {
+            "match": {"path": "/metrics", "headers": [_GET]},
+            "redirect": {"path_redirect": "/metrics", "strip_query": True},
         },
         {
             "match": {"path": "/healthz", "headers": [_GET]},
