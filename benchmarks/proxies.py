@@ -17,11 +17,11 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.json_format import MessageToDict
 
 from adsum.envoy.figures import stats_config
-from adsum.gateway import clusters, listeners, virtual_hosts
+from adsum.gateway.encoding import clusters, listeners, virtual_hosts
+from adsum.gateway.encoding.tls import Peers
+from adsum.gateway.encoding.versions import Version
 from adsum.gateway.shape import Shape
-from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
-from adsum.gateway.versions import Version
 from benchmarks import target
 from benchmarks.peers import Node
 from benchmarks.processes import Child, Trouble, accepts, free_port

@@ -12,7 +12,7 @@ from typing import Any, Final
 import grpc.aio
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.shape import Shape
 from benchmarks.load import WrongAnswers, quantile
 from benchmarks.peers import Node

@@ -52,7 +52,7 @@ sys.exit([name for name in ("grpc", "google.protobuf", "envoy") if name in sys.m
 
 @pytest.mark.parametrize("place", [XDS, "127.0.0.1:1234"])
 async def test_missing_libraries_matter_only_to_those_who_ask(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "adsum.gateway.compiled", None)
+    monkeypatch.setitem(sys.modules, "adsum.gateway.encoding.compiled", None)
 
     def control() -> Control:
         return Control(place, None, SystemClock(), None, intent=None, refusal=None)  # type: ignore[arg-type]

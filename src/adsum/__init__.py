@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from adsum.client.options import CallOptions as CallOptions
     from adsum.client.options import ChannelOptions as ChannelOptions
     from adsum.client.pick import Pick as Pick
-    from adsum.client.registrar import Registrar as Registrar
+    from adsum.client.registering.registrar import Registrar as Registrar
+    from adsum.client.registering.standing import Drained as Drained
     from adsum.client.resolver import Resolver as Resolver
-    from adsum.client.standing import Drained as Drained
     from adsum.client.sync import SyncChannel as SyncChannel
     from adsum.client.sync import SyncClient as SyncClient
     from adsum.client.sync import SyncRegistrar as SyncRegistrar
@@ -54,9 +54,9 @@ _ROOMS: Final = {
     "adsum.client.failures": ("CallFailed", "Kind"),
     "adsum.client.options": ("CallOptions", "ChannelOptions"),
     "adsum.client.pick": ("Pick",),
-    "adsum.client.registrar": ("Registrar",),
+    "adsum.client.registering.registrar": ("Registrar",),
     "adsum.client.resolver": ("Resolver",),
-    "adsum.client.standing": ("Drained",),
+    "adsum.client.registering.standing": ("Drained",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
     "adsum.client.view": ("View",),
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),

@@ -56,7 +56,7 @@ class Control:
         try:
             # Imported when wanted: they take a third of the time that a node needs to start.
             from adsum.dialects.xds.bounds import MAX_REQUEST
-            from adsum.gateway.compiled import NOTHING
+            from adsum.gateway.encoding.compiled import NOTHING
             from adsum.servers import grpc
         except ModuleNotFoundError as error:
             if place != XDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adsum import wire
 from adsum.cli.following import Following, Seen
-from adsum.client.sse import Event
+from adsum.client.native.sse import Event
 from adsum.core.model import Status
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import asynccontextmanager
 
 from adsum.client.errors import RegistryUnavailable, Unreachable
+from adsum.client.native.transport import Params, Reply
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.transport import Params, Reply
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
 from adsum.wire import ConsumerView, LeaseBody, OverrideBody, RegistrationBody, Renewed, Written

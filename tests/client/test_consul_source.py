@@ -129,7 +129,7 @@ async def test_a_token_is_shown_and_one_that_may_not_is_told(
 
 
 async def test_an_instance_without_a_ttl_is_asked_after(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", 1.0)
+    monkeypatch.setattr("adsum.client.registering.renewals.LONGEST_TTL", 1.0)
     async with Client(agent.url, cache=False) as client, client.register("orders", 8001, ttl=None, drain_wait=0.0):
         agent.services.clear()
         await until(lambda: bool(agent.services))

@@ -18,9 +18,9 @@ from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry
 from adsum.client.fold import Fold
 from adsum.client.ports import Group, Lost
+from adsum.client.registering.standing import State
 from adsum.client.resolver import Resolver
 from adsum.client.sources import etcd as etcd_source
-from adsum.client.standing import State
 from adsum.client.sync import SyncClient
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid

@@ -4,9 +4,9 @@ import pytest
 
 from adsum import wire
 from adsum.client.errors import Garbled
-from adsum.client.grouping import Grouping
+from adsum.client.native.grouping import Grouping
+from adsum.client.native.sse import Event
 from adsum.client.ports import Group, Position
-from adsum.client.sse import Event
 from adsum.core.model import Status
 
 

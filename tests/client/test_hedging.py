@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from adsum.client.errors import RegistryUnavailable, Unreachable
-from adsum.client.hedging import SILENCE, Heard, first_answer
-from adsum.client.nodes import Nodes, parse_urls
+from adsum.client.native.hedging import SILENCE, Heard, first_answer
+from adsum.client.native.nodes import Nodes, parse_urls
 from adsum.core.errors import Invalid
 from tests.fakes import FakeClock, settle
 

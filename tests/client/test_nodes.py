@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from adsum.client.nodes import HUNG_FOR, Nodes, parse_urls
+from adsum.client.native.nodes import HUNG_FOR, Nodes, parse_urls
 from adsum.core.errors import Invalid
 
 URLS = ["http://a:1", "http://b:1", "http://c:1"]

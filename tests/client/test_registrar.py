@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from adsum.client.api import GOODBYE_WAIT
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
-from adsum.client.registrar import ANSWER_LATE, STOP_WAIT, STOP_WAIT_MIN, Registrar
-from adsum.client.renewals import LONGEST_TTL
-from adsum.client.standing import MOVES, Event, State
+from adsum.client.native.api import GOODBYE_WAIT
+from adsum.client.registering.registrar import ANSWER_LATE, STOP_WAIT, STOP_WAIT_MIN, Registrar
+from adsum.client.registering.renewals import LONGEST_TTL
+from adsum.client.registering.standing import MOVES, Event, State
 from adsum.core.errors import Invalid, Taken
 from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.core.identity import process_of

@@ -9,13 +9,13 @@ from random import Random
 import pytest
 
 from adsum import wire
-from adsum.client.api import ANSWER_LATE, GOODBYE_WAIT, Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import AnswerOverdue, RegistryRefused, RegistryUnavailable
-from adsum.client.hedging import SILENCE
+from adsum.client.native.api import ANSWER_LATE, GOODBYE_WAIT, Api
+from adsum.client.native.hedging import SILENCE
+from adsum.client.native.transport import Reply
 from adsum.client.ports import Group, Lost, Position
 from adsum.client.sources.registry import RegistrySource
-from adsum.client.transport import Reply
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Status

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from adsum.client.signals import Before
+from adsum.client.registering.signals import Before
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_only_the_main_thread_can_hear() -> None:
 
 DYING = """
 import os, signal, time
-from adsum.client.signals import Before
+from adsum.client.registering.signals import Before
 def first(resume, final):
     print("last:", final, flush=True)
     resume()

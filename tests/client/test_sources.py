@@ -12,9 +12,9 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.ports import Position
+from adsum.client.registering.standing import State
 from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, Shelved
-from adsum.client.standing import State
 from adsum.config import ServeConfig
 from adsum.core.model import Endpoint, Instance, Status
 from tests.client.fakes import endpoint
@@ -185,7 +185,7 @@ async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: 
 async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
     place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", TTL)
+    monkeypatch.setattr("adsum.client.registering.renewals.LONGEST_TTL", TTL)
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0)
@@ -213,7 +213,7 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
 async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_when_it_is_free(
     place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.client.renewals.LONGEST_TTL", TTL)
+    monkeypatch.setattr("adsum.client.registering.renewals.LONGEST_TTL", TTL)
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.client import sse
 from adsum.client.errors import Garbled
-from adsum.client.sse import Event, Parser
+from adsum.client.native import sse
+from adsum.client.native.sse import Event, Parser
 
 STREAM = (
     b": hello\n\nretry: 2000\n\nevent: open\ndata: {}\n\n"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from adsum.client.client import Client
-from adsum.client.termination import FIRST_LOOK
+from adsum.client.registering.termination import FIRST_LOOK
 from tests.running import RunningDaemon
 from tests.scenarios.processes import Child, Place, until
 
@@ -219,7 +219,7 @@ def test_ignored_signals_stay_ignored(daemon: RunningDaemon) -> None:
 HANGING = """
 import os, signal, time
 from concurrent.futures import Future
-from adsum.client.termination import Block
+from adsum.client.registering.termination import Block
 Block(Future, None, patience=0.2).enter()
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)

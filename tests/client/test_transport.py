@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from adsum.client.transport import Transport
+from adsum.client.native.transport import Transport
 
 
 class Counting:

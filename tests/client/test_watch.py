@@ -11,15 +11,15 @@ from random import Random
 import pytest
 
 from adsum import wire
-from adsum.client.acknowledging import FIRST_PAUSE
-from adsum.client.api import Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Unreachable
-from adsum.client.hedging import SILENCE
+from adsum.client.native.acknowledging import FIRST_PAUSE
+from adsum.client.native.api import Api
+from adsum.client.native.hedging import SILENCE
+from adsum.client.native.stream import FIRST_GROUP
+from adsum.client.native.transport import Reply
+from adsum.client.native.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, RegistryAccess, Watch
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.stream import FIRST_GROUP
-from adsum.client.transport import Reply
-from adsum.client.watch import AWAITED_PAUSE_MAX, PAUSE_MAX, STAY, TOO_OLD, RegistryAccess, Watch
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, lost_after, staleness
 from adsum.core.model import Status
 from tests.client.fakes import FakeStream, FakeTransport

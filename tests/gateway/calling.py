@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing
-from adsum.gateway.compiled import NOTHING
+from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.routes import Route
 from adsum.gateway.shape import Shape

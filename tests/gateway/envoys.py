@@ -29,8 +29,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.protobuf import json_format
 
 from adsum.envoy.bootstrap import runtime
-from adsum.gateway.compiled import Compiled
-from adsum.gateway.resources import Kind, Resource
+from adsum.gateway.encoding.compiled import Compiled
+from adsum.gateway.encoding.resources import Kind, Resource
 from adsum.gateway.shape import Shape
 from tests.programs import need
 

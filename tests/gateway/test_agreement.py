@@ -16,8 +16,8 @@ from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing
 from adsum.gateway.actions import Redirect, Target
-from adsum.gateway.compiled import NOTHING
 from adsum.gateway.cors import Cors
+from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.matches import Path as Where

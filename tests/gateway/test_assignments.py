@@ -6,7 +6,7 @@ import pytest
 from envoy.config.core.v3 import health_check_pb2
 
 from adsum.core.model import Status
-from adsum.gateway.assignments import HEALTH, Reader, assignment
+from adsum.gateway.encoding.assignments import HEALTH, Reader, assignment
 from tests.gateway.providers import listing
 
 PASSING, WARNING, CRITICAL = Status.PASSING, Status.WARNING, Status.CRITICAL

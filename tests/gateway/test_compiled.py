@@ -20,19 +20,19 @@ from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Cause, Listing, Status, Why
-from adsum.gateway import virtual_hosts
 from adsum.gateway.actions import HashOn, RateLimit, Target
-from adsum.gateway.compiled import NOTHING, Compiled
-from adsum.gateway.entries import entries
-from adsum.gateway.filters import DESCRIPTOR, RATE_LIMIT
+from adsum.gateway.encoding import virtual_hosts
+from adsum.gateway.encoding.compiled import NOTHING, Compiled
+from adsum.gateway.encoding.entries import entries
+from adsum.gateway.encoding.filters import DESCRIPTOR, RATE_LIMIT
+from adsum.gateway.encoding.messages import OWNER
+from adsum.gateway.encoding.resources import ORDER, Kind, Resource
+from adsum.gateway.encoding.versions import Splits
 from adsum.gateway.intent import NO_INTENT, Intent
-from adsum.gateway.messages import OWNER
-from adsum.gateway.resources import ORDER, Kind, Resource
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Policy, Upstream
-from adsum.gateway.versions import Splits
 from tests import strategies as common
 from tests.gateway import strategies
 from tests.gateway.envoys import content, needs_envoy, refused
@@ -330,7 +330,7 @@ def test_grpc_finds_nobody_at_an_unknown_service_and_nothing_at_what_is_no_name(
 
 
 def test_hostile_shapes_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adsum.gateway.compiled.MAX_TABLES", 8)
+    monkeypatch.setattr("adsum.gateway.encoding.compiled.MAX_TABLES", 8)
     one = compiled(loaded(ORDERS))
     for n in range(50):
         one.envoy(replace(SHAPE, zone=f"z{n}"))

@@ -18,8 +18,8 @@ from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing, Status
 from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Retries, Target
-from adsum.gateway.compiled import NOTHING
 from adsum.gateway.cors import Cors
+from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import MatchKind
 from adsum.gateway.matches import Path as Where

@@ -12,8 +12,8 @@ from adsum.core.catalog import EMPTY
 from adsum.core.errors import Invalid
 from adsum.gateway import automata, patterns
 from adsum.gateway.actions import Redirect, Target
-from adsum.gateway.compiled import NOTHING
 from adsum.gateway.cors import Cors
+from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.matches import Path as Where

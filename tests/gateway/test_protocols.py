@@ -24,7 +24,7 @@ import pytest
 from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing
-from adsum.gateway.compiled import NOTHING
+from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Outliers, Tls, Upstream

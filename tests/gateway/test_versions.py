@@ -16,15 +16,15 @@ from adsum.core import catalog
 from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Listing, Status
 from adsum.gateway.actions import Mirror, Target
-from adsum.gateway.compiled import NOTHING, Compiled
+from adsum.gateway.encoding.compiled import NOTHING, Compiled
+from adsum.gateway.encoding.resources import Kind
+from adsum.gateway.encoding.tls import MATCH, MAX_IPS, Peers, canonical
+from adsum.gateway.encoding.versions import ALL_HTTP1, ALL_HTTP2, Shares, Split, Version, split, versions
 from adsum.gateway.intent import NO_INTENT, Intent
-from adsum.gateway.resources import Kind
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
-from adsum.gateway.tls import MATCH, MAX_IPS, Peers, canonical
 from adsum.gateway.upstreams import Protocol, Tls, Upstream
-from adsum.gateway.versions import ALL_HTTP1, ALL_HTTP2, Shares, Split, Version, split, versions
 from tests.gateway.envoys import content
 from tests.gateway.providers import listing
 

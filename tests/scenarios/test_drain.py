@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from random import Random
 
 from adsum.client.client import Client
-from adsum.client.registrar import Registrar
+from adsum.client.registering.registrar import Registrar
 from tests.scenarios.calling import load, told
 from tests.scenarios.instance import Instance, instance
 from tests.scenarios.processes import Asking, Child, Place, until

@@ -12,7 +12,7 @@ import grpc.aio
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.shape import Shape
 from tests.scenarios.processes import PATIENCE, Asking, Place
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from adsum.client.client import Client
-from adsum.client.registrar import Registrar
+from adsum.client.registering.registrar import Registrar
 from adsum.client.shelf import Shelf
 from adsum.client.view import View
 from tests.scenarios.calling import load, told

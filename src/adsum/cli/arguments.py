@@ -15,7 +15,7 @@ from adsum.core import rules
 from adsum.core.errors import AdsumError, Invalid
 
 if TYPE_CHECKING:
-    from adsum.client.api import Api
+    from adsum.client.native.api import Api
 
 COMPLETION_TIMEOUT: Final = 1.0
 """Seconds that a person who pressed Tab waits for the registry; then nothing is completed."""

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from adsum import wire
-from adsum.client.api import BASE, Api
 from adsum.client.errors import RegistryUnavailable, Unreachable
-from adsum.client.sse import Event, Parser
+from adsum.client.native.api import BASE, Api
+from adsum.client.native.sse import Event, Parser
 from adsum.core.backoff import Backoff
 from adsum.core.heartbeats import HEARTBEAT, HEARTBEAT_MIN, staleness
 from adsum.core.rules import public

@@ -16,7 +16,7 @@ from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
-from adsum.client.nodes import parse_urls
+from adsum.client.native.nodes import parse_urls
 from adsum.config import ClientConfig, InstanceConfig, RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration

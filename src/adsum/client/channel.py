@@ -20,9 +20,9 @@ from adsum.balance.outliers import Outliers
 from adsum.balance.picker import NOBODY, NoEndpoint, Picker
 from adsum.balance.policies import policy
 from adsum.balance.slow_start import Ramps
-from adsum.client.alarm import Alarm
 from adsum.client.calls import Call
 from adsum.client.durations import spoken
+from adsum.client.native.alarm import Alarm
 from adsum.client.options import CallOptions, ChannelOptions
 from adsum.client.pick import Pick
 from adsum.client.resolver import Resolver
@@ -32,7 +32,7 @@ from adsum.core.selection import USABLE, Selection, usable
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
-"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (`adsum.client.hedging`)."""
+"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (`client.native.hedging`)."""
 
 TROUBLE_PAUSE: Final = 1.0
 """Seconds before time is kept again after an error that nobody foresaw."""

@@ -19,15 +19,15 @@ from adsum.client.channel import Channel
 from adsum.client.checks import parse, parse_all
 from adsum.client.consumer import Consumer
 from adsum.client.errors import NeedsRegistry
-from adsum.client.nodes import DEFAULT_URL, parse_urls
+from adsum.client.native.nodes import DEFAULT_URL, parse_urls
 from adsum.client.options import ChannelOptions
 from adsum.client.ports import Source
-from adsum.client.registrar import Registrar
-from adsum.client.renewals import Renewals
+from adsum.client.registering.registrar import Registrar
+from adsum.client.registering.renewals import Renewals
+from adsum.client.registering.standing import State
 from adsum.client.resolver import Resolver
 from adsum.client.shelf import Shelf, default_folder
 from adsum.client.sources import open_source
-from adsum.client.standing import State
 from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.clock import SystemClock
 from adsum.core.heartbeats import DRAIN_WAIT
@@ -37,7 +37,7 @@ from adsum.core.rules import public, seconds
 from adsum.ports import Clock
 
 if TYPE_CHECKING:
-    from adsum.client.api import Api
+    from adsum.client.native.api import Api
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
@@ -157,7 +157,7 @@ class Client:
         `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
         host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`).
         On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters; in the main thread SIGTERM
-        and SIGINT do so first, before they end the block (see `adsum.client.termination`), unless `signals` is False.
+        and SIGINT do so first, before they end the block, unless `signals` is False (`client.registering.termination`).
         `holder` names the process (default: the client's own); processes that serve one socket together give the same
         one. `take_over` takes the id even from a process that lives elsewhere. Raises `Invalid`.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from adsum.client.alarm import Alarm
+from adsum.client.native.alarm import Alarm
 from adsum.client.shelf import Shelf, Shelved
 from adsum.ports import Clock
 

@@ -25,10 +25,10 @@ from adsum.client.channel import READY_TIMEOUT, Channel
 from adsum.client.client import Client
 from adsum.client.options import CallOptions, ChannelOptions
 from adsum.client.pick import Pick
-from adsum.client.registrar import START_WAIT, Registrar
+from adsum.client.registering.registrar import START_WAIT, Registrar
+from adsum.client.registering.standing import Drained, State
+from adsum.client.registering.termination import Block, thread_block
 from adsum.client.resolver import Resolver
-from adsum.client.standing import Drained, State
-from adsum.client.termination import Block, thread_block
 from adsum.client.view import View
 from adsum.core.errors import AdsumError
 from adsum.core.model import Instance

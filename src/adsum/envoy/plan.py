@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from adsum.client.nodes import parse_urls
+from adsum.client.native.nodes import parse_urls
 from adsum.config import OFF, XDS_PORT, GatewayConfig
 from adsum.core import rules
 from adsum.envoy.finding import Binary, find

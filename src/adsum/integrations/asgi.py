@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any, Final, TypeVar
 
 from adsum.client.client import Client
-from adsum.client.signals import Before
+from adsum.client.registering.signals import Before
 from adsum.core.errors import AdsumError
 from adsum.integrations.attendance import Attendance
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from adsum.client.client import Client
-from adsum.client.registrar import ANSWER_LATE, Registrar
+from adsum.client.registering.registrar import ANSWER_LATE, Registrar
 from adsum.core.errors import AdsumError
 from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.integrations.listening import own_socket, parent_listens, until_listening

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from adsum.client.nodes import DEFAULT_URL, parse_urls
+from adsum.client.native.nodes import DEFAULT_URL, parse_urls
 from adsum.core.errors import Invalid
 from adsum.core.rules import public, shown
 

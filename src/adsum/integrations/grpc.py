@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from adsum.client.client import Client
-from adsum.client.registrar import Registrar
+from adsum.client.registering.registrar import Registrar
 from adsum.client.sync import SyncClient, SyncRegistrar
 from adsum.core import rules
 from adsum.integrations.bootstrap import bootstrap

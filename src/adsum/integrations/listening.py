@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from adsum.client.address import LOOPBACK
-from adsum.client.answering import answers
+from adsum.client.registering.answering import answers
 from adsum.core.errors import Invalid
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from adsum.client.client import Client
-from adsum.client.signals import Before
+from adsum.client.registering.signals import Before
 from adsum.client.sync import SyncClient
 from adsum.core.errors import AdsumError, Invalid
 from adsum.integrations.attendance import Attendance

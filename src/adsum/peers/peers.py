@@ -8,7 +8,7 @@ from random import Random
 from typing import Final
 
 from adsum import wire
-from adsum.client.api import Api
+from adsum.client.native.api import Api
 from adsum.consumers import Ask, Hints
 from adsum.core.errors import KeeperUnavailable
 from adsum.core.heartbeats import HEARTBEAT, lost_after

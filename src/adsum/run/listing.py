@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from adsum.client.client import Client
-from adsum.client.registrar import Registrar
+from adsum.client.registering.registrar import Registrar
 from adsum.core.errors import AdsumError
 from adsum.core.model import Registration
 

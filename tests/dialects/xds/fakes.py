@@ -25,9 +25,9 @@ from adsum.core.catalog import Snapshot
 from adsum.dialects.xds import asked, delta
 from adsum.dialects.xds.figures import MESSAGE
 from adsum.dialects.xds.session import Session
-from adsum.gateway import messages
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.resources import Kind, Resource, pack
 from adsum.gateway.intent import Intent
-from adsum.gateway.resources import Kind, Resource, pack
 from adsum.gateway.shape import Shape
 
 CDS, EDS, LDS, RDS = Kind.CLUSTER, Kind.ASSIGNMENT, Kind.LISTENER, Kind.ROUTES
@@ -69,7 +69,7 @@ def resources(contents: Contents) -> dict[Kind, dict[str, Resource]]:
 
 @dataclass(frozen=True)
 class FakeCompiled:
-    """Implements what the publisher needs of `gateway.compiled.Compiled`: endpoints by port, one cluster a service."""
+    """Implements what the publisher needs of `gateway.encoding.compiled`: endpoints by port, one cluster a service."""
 
     found: dict[Kind, dict[str, Resource]] = field(default_factory=dict)
     vacated: Set[str] = frozenset()

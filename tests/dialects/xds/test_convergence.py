@@ -12,7 +12,7 @@ from adsum.dialects.xds import delta, sotw
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import HOLD
 from adsum.dialects.xds.session import Session
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, FakeClient, Said, content, resources
 
 SERVICES = "abcd"

@@ -23,12 +23,12 @@ from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import MAX_REQUEST
 from adsum.dialects.xds.session import Session
 from adsum.envoy.plan import default_node
-from adsum.gateway import assignments
 from adsum.gateway.actions import Target
-from adsum.gateway.compiled import NOTHING
+from adsum.gateway.encoding import assignments
+from adsum.gateway.encoding.compiled import NOTHING
+from adsum.gateway.encoding.resources import VERSION_BYTES, Kind, Resource, pack
 from adsum.gateway.intent import MAX_SELECTED, Intent
 from adsum.gateway.matches import MatchKind, Path
-from adsum.gateway.resources import VERSION_BYTES, Kind, Resource, pack
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import MAX_PICKED, NAME_LENGTH, Selector
 from adsum.gateway.shape import PATH_LENGTH, Shape

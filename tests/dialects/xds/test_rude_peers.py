@@ -17,7 +17,7 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 
 from adsum.config import ServeConfig
 from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_NAME, MAX_NODE
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.shape import Shape
 from tests.dialects.xds.fakes import CDS, EDS, said
 from tests.running import RunningDaemon

@@ -13,8 +13,8 @@ from adsum.dialects.xds.audience import Gateways, GrpcClients
 from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE
 from adsum.dialects.xds.refusals import Refused
 from adsum.dialects.xds.session import Session
-from adsum.gateway.resources import Kind
-from adsum.gateway.versions import Version
+from adsum.gateway.encoding.resources import Kind
+from adsum.gateway.encoding.versions import Version
 from tests.dialects.xds.fakes import (
     CDS,
     EDS,

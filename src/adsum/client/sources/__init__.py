@@ -24,7 +24,7 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def open_source(urls: Sequence[str], *, actor: str, consumer: Consumer | None, clock: Clock, rng: Random) -> Source:
-    """The source at `urls`, as `adsum.client.nodes.parse_urls` returns them: all of one kind.
+    """The source at `urls`, as `adsum.client.native.nodes.parse_urls` returns them: all of one kind.
 
     Without a `consumer` it looks on.
     """

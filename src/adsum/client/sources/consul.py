@@ -18,12 +18,12 @@ import msgspec
 
 from adsum import wire
 from adsum.client.address import LOOPBACK, facing
-from adsum.client.answering import answers
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
-from adsum.client.hedging import SILENCE
+from adsum.client.native.hedging import SILENCE
+from adsum.client.native.transport import Params, Reply, Transport
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.transport import Params, Reply, Transport
+from adsum.client.registering.answering import answers
 from adsum.consul import services
 from adsum.consul.blocking import Answered, Pace, Query
 from adsum.consul.place import Place

@@ -18,11 +18,11 @@ from typing import Final, Literal
 
 from adsum import wire
 from adsum.client.address import facing
-from adsum.client.answering import answers
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
-from adsum.client.hedging import SILENCE
+from adsum.client.native.hedging import SILENCE
 from adsum.client.ports import Group, Lost, Position
+from adsum.client.registering.answering import answers
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.identity import process_of

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from adsum import wire
 from adsum.client.address import facing
-from adsum.client.api import TIMEOUT, Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryUnavailable
-from adsum.client.hedging import SILENCE
+from adsum.client.native.api import TIMEOUT, Api
+from adsum.client.native.hedging import SILENCE
+from adsum.client.native.watch import RegistryAccess, Watch
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.watch import RegistryAccess, Watch
 from adsum.ports import Clock
 
 

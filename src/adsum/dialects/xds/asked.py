@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from adsum.core.rules import shown
 from adsum.dialects.xds.bounds import MAX_NAME, MAX_NAMES, MAX_NODE, MAX_WORDS
 from adsum.dialects.xds.refusals import malformed
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.shape import ONLOOKER
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.value: kind for kind in Kind})

@@ -13,14 +13,14 @@ from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_NA
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
 from adsum.gateway import selectors
-from adsum.gateway.resources import ORDER, Kind, Resource
+from adsum.gateway.encoding.resources import ORDER, Kind, Resource
 
 Resources = Mapping[Kind, Mapping[str, Resource]]
 _NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
 
 
 class Compiled(Protocol):
-    """What `adsum.gateway.compiled.Compiled` has for gRPC clients."""
+    """What `adsum.gateway.encoding.compiled.Compiled` has for gRPC clients."""
 
     def grpc(self, kind: Kind, name: str) -> Resource | None:
         """The resource of that name."""

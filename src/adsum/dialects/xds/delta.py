@@ -6,7 +6,7 @@ from adsum.dialects.xds import encoding
 from adsum.dialects.xds.asked import Asked
 from adsum.dialects.xds.bounds import MAX_RESPONSE
 from adsum.dialects.xds.subscription import ALL, LEGACY, Heard, Sight, Subscription
-from adsum.gateway.resources import Kind, Resource
+from adsum.gateway.encoding.resources import Kind, Resource
 
 
 def hear(subscription: Subscription, asked: Asked, sight: Sight) -> Heard:

@@ -10,8 +10,8 @@ from envoy.config.core.v3.health_check_pb2 import DRAINING, UNHEALTHY
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
-from adsum.gateway import assignments, messages
-from adsum.gateway.resources import Kind, Resource, pack, version_of
+from adsum.gateway.encoding import assignments, messages
+from adsum.gateway.encoding.resources import Kind, Resource, pack, version_of
 
 _HEADS: Final = 1_024
 """How many heads are remembered: all streams that are told one thing at one publication share theirs."""

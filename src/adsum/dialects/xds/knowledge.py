@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 
 DEPARTED_SHOWN: Final = 600.0
 """Seconds for which a gateway is shown after its last stream ended; then it is forgotten."""

@@ -13,9 +13,9 @@ from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
 from adsum.dialects.xds.bounds import MAX_SHAPES, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
-from adsum.gateway import differences
+from adsum.gateway.encoding import differences
+from adsum.gateway.encoding.resources import Kind, Resource
 from adsum.gateway.intent import NO_INTENT, Intent
-from adsum.gateway.resources import Kind, Resource
 from adsum.gateway.shape import Shape
 
 _log = logging.getLogger("adsum.xds")
@@ -24,7 +24,7 @@ IntentOf = Callable[[Snapshot], Intent]
 
 
 class Compiled(Protocol):
-    """What `adsum.gateway.compiled.Compiled` promises."""
+    """What `adsum.gateway.encoding.compiled.Compiled` promises."""
 
     @property
     def vacated(self) -> Set[str]:

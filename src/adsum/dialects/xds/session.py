@@ -16,7 +16,7 @@ from adsum.dialects.xds import encoding
 from adsum.dialects.xds.asked import Asked
 from adsum.dialects.xds.bounds import HOLD
 from adsum.dialects.xds.subscription import Heard, Sight, Subscription
-from adsum.gateway.resources import ORDER, Kind, Resource
+from adsum.gateway.encoding.resources import ORDER, Kind, Resource
 
 NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER})
 """Kinds that listeners and routes name, and so wait for."""

@@ -7,7 +7,7 @@ from typing import Final
 from adsum.dialects.xds import encoding
 from adsum.dialects.xds.asked import Asked
 from adsum.dialects.xds.subscription import ALL, LEGACY, Heard, Sight, Subscription
-from adsum.gateway.resources import Kind, Resource
+from adsum.gateway.encoding.resources import Kind, Resource
 
 FULL: Final = LEGACY
 """Kinds of which a response holds all that the client wants: what it leaves out is removed."""

@@ -19,7 +19,7 @@ from adsum.dialects.xds.bounds import SAFE
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import code, malformed
 from adsum.dialects.xds.session import Session
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.ports import Clock
 from adsum.watches import Watch
 

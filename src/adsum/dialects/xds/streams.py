@@ -20,7 +20,7 @@ from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.refusals import Refusals, exhausted, malformed
 from adsum.dialects.xds.session import Session
 from adsum.dialects.xds.stream import Call, Joined, Stream
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.shape import Shape
 from adsum.ports import Clock
 from adsum.watches import Watch, Watches

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from adsum.dialects.xds.refusals import malformed
-from adsum.gateway.resources import Kind, Resource
+from adsum.gateway.encoding.resources import Kind, Resource
 
 ALL: Final = "*"
 """The name that stands for all."""

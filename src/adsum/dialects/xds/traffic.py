@@ -18,9 +18,9 @@ from adsum.dialects.xds.latencies import Latencies, quantile
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refusals, Refused, malformed
 from adsum.dialects.xds.stream import Call
-from adsum.gateway.resources import Kind
+from adsum.gateway.encoding.resources import Kind
+from adsum.gateway.encoding.versions import Version, cluster_name
 from adsum.gateway.selectors import service_of
-from adsum.gateway.versions import Version, cluster_name
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0

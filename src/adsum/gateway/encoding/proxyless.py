@@ -19,7 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpFilter,
 )
 
-from adsum.gateway import filters, messages
+from adsum.gateway.encoding import filters, messages
 from adsum.gateway.upstreams import HASHING, Outliers, Policy, Upstream
 
 FAILURES: Final = 85

@@ -12,12 +12,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.request_id.uuid.v3.uuid_pb2 import UuidRequestIdConfig
 
-from adsum.gateway import filters, messages, sanitizing, tls
-from adsum.gateway.access_logs import access_logs
-from adsum.gateway.clusters import PING_INTERVAL, PING_TIMEOUT
-from adsum.gateway.replies import local_replies
+from adsum.gateway.encoding import filters, messages, sanitizing, tls
+from adsum.gateway.encoding.access_logs import access_logs
+from adsum.gateway.encoding.clusters import PING_INTERVAL, PING_TIMEOUT
+from adsum.gateway.encoding.replies import local_replies
+from adsum.gateway.encoding.virtual_hosts import NAME
 from adsum.gateway.shape import Shape, split
-from adsum.gateway.virtual_hosts import NAME
 
 STREAM_IDLE: Final = 3_600.0
 """Seconds after which a request or stream on which nothing moves is ended; routes may say otherwise.

@@ -1,7 +1,7 @@
 """Every call of the native HTTP API, typed, against whichever registry node answers.
 
 Bodies and answers are those of `adsum.wire`. Every call may be sent to the next node when one fails. Reads, and writes
-that a second, late copy can't harm, are sent to the next node as soon as one is silent (`adsum.client.hedging`). All
+that a second, late copy can't harm, are sent to the next node as soon as one is silent (`client.native.hedging`). All
 other calls, and those that wait at the registry and so are silent by right, first look for a node that answers.
 
 What a drain depends on (drains, acknowledgements, good-byes, deregistering) goes over new connections: one that waits
@@ -22,9 +22,9 @@ import msgspec
 
 from adsum import wire
 from adsum.client.errors import AnswerOverdue, Garbled, RegistryRefused, Unreachable
-from adsum.client.hedging import SILENCE, Heard, first_answer
-from adsum.client.nodes import Nodes
-from adsum.client.transport import Reply, Transport
+from adsum.client.native.hedging import SILENCE, Heard, first_answer
+from adsum.client.native.nodes import Nodes
+from adsum.client.native.transport import Reply, Transport
 from adsum.clock import SystemClock
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.ports import Clock

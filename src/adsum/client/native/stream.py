@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from adsum.client.acknowledging import Acknowledging
-from adsum.client.alarm import Alarm
-from adsum.client.api import BASE, Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Garbled, Unreachable
-from adsum.client.grouping import Grouping
+from adsum.client.native.acknowledging import Acknowledging
+from adsum.client.native.alarm import Alarm
+from adsum.client.native.api import BASE, Api
+from adsum.client.native.grouping import Grouping
+from adsum.client.native.sse import Parser
 from adsum.client.ports import Group, Position
-from adsum.client.sse import Parser
 from adsum.core.rules import public
 from adsum.ports import Clock
 

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from adsum.core.model import Instance, Listing
 from adsum.core.selection import USABLE
-from adsum.gateway.assignments import without_reserve
-from adsum.gateway.tls import is_name
+from adsum.gateway.encoding.assignments import without_reserve
+from adsum.gateway.encoding.tls import is_name
 from adsum.gateway.upstreams import Protocol
 
 GRPC_SCHEMES: Final = frozenset({"grpc", "grpcs"})

@@ -13,9 +13,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from adsum.core.model import Instance, Listing, Status
 from adsum.core.selection import DECLARED, OVERPROVISIONING, USABLE
-from adsum.gateway import messages
-from adsum.gateway.messages import OWNER
-from adsum.gateway.tls import MATCH, TLS_SCHEMES, is_name, transport
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.messages import OWNER
+from adsum.gateway.encoding.tls import MATCH, TLS_SCHEMES, is_name, transport
 
 HEALTH: Final = {
     Status.PASSING: HEALTHY,

@@ -6,8 +6,8 @@ import logging
 
 from adsum import wire
 from adsum.client.errors import Garbled
+from adsum.client.native.sse import Event
 from adsum.client.ports import Group, Position
-from adsum.client.sse import Event
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint
 

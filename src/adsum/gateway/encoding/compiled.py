@@ -16,7 +16,7 @@ from adsum.core import catalog, rules
 from adsum.core.catalog import Snapshot
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance
-from adsum.gateway import (
+from adsum.gateway.encoding import (
     assignments,
     clusters,
     differences,
@@ -27,15 +27,15 @@ from adsum.gateway import (
     versions,
     virtual_hosts,
 )
-from adsum.gateway.assignments import Reader
+from adsum.gateway.encoding.assignments import Reader
+from adsum.gateway.encoding.plan import NO_PLAN, Plan
+from adsum.gateway.encoding.resources import Kind, Resource, pack, packed
+from adsum.gateway.encoding.tls import Peers
+from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits, Version, cluster_name
+from adsum.gateway.encoding.virtual_hosts import Encoded
 from adsum.gateway.intent import Intent
-from adsum.gateway.plan import NO_PLAN, Plan
-from adsum.gateway.resources import Kind, Resource, pack, packed
 from adsum.gateway.shape import Shape
-from adsum.gateway.tls import Peers
 from adsum.gateway.upstreams import Policy, Upstream
-from adsum.gateway.versions import ALL_HTTP1, Split, Splits, Version, cluster_name
-from adsum.gateway.virtual_hosts import Encoded
 
 MAX_TABLES: Final = 256
 """Tables kept for gateways of different shape; past it, the one kept longest is compiled anew when asked for."""

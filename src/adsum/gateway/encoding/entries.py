@@ -10,13 +10,14 @@ from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 
-from adsum.gateway import defaults, filters, messages
+from adsum.gateway import defaults
 from adsum.gateway.actions import IDEMPOTENT, HashOn, HeaderEdits, Redirect, RetryOn
+from adsum.gateway.encoding import filters, messages
+from adsum.gateway.encoding.versions import ALL_HTTP1, Shares, Splits, clusters
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.presence import sharing
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
-from adsum.gateway.versions import ALL_HTTP1, Shares, Splits, clusters
 
 SAME_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
 PICKS: Final = 10

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, messages, precedence
+from adsum.gateway import defaults, precedence
 from adsum.gateway.defaults import LOCAL
-from adsum.gateway.entries import entries
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.entries import entries
+from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits
 from adsum.gateway.routes import Route
-from adsum.gateway.versions import ALL_HTTP1, Split, Splits
 
 NAME: Final = "routes"
 ANY: Final = "*"

@@ -16,7 +16,7 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from adsum.core.model import Instance
-from adsum.gateway import messages
+from adsum.gateway.encoding import messages
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Tls
 

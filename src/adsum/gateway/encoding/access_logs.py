@@ -8,7 +8,7 @@ from typing import Any, Final
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 
-from adsum.gateway import messages
+from adsum.gateway.encoding import messages
 
 _FIELDS: Final = {
     "at": "%START_TIME%",

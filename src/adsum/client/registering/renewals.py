@@ -8,7 +8,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final, Protocol
 
-from adsum.client.alarm import Alarm
+from adsum.client.native.alarm import Alarm
 from adsum.client.ports import Source
 from adsum.core.backoff import RENEWALS, Backoff, renewal_delay
 from adsum.core.errors import AdsumError

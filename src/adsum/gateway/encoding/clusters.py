@@ -15,10 +15,10 @@ from envoy.config.core.v3.protocol_pb2 import KeepaliveSettings
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from adsum.gateway import messages, tls
-from adsum.gateway.tls import Peers
+from adsum.gateway.encoding import messages, tls
+from adsum.gateway.encoding.tls import Peers
+from adsum.gateway.encoding.versions import Version
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Upstream
-from adsum.gateway.versions import Version
 
 PING_INTERVAL, PING_TIMEOUT = 30.0, 10.0
 """Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""

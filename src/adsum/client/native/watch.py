@@ -13,13 +13,13 @@ from math import inf
 from random import Random
 from typing import Final
 
-from adsum.client.alarm import Alarm
-from adsum.client.api import Api
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryUnavailable
-from adsum.client.hedging import Heard, first_answer
+from adsum.client.native.alarm import Alarm
+from adsum.client.native.api import Api
+from adsum.client.native.hedging import Heard, first_answer
+from adsum.client.native.stream import Request, Stream, open_stream
 from adsum.client.ports import Group, Lost, Position
-from adsum.client.stream import Request, Stream, open_stream
 from adsum.core.backoff import Backoff
 from adsum.core.heartbeats import FIRST_PAUSE_MAX, HEARTBEAT, HEARTBEAT_MIN, lost_after, staleness
 from adsum.core.rules import public

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from adsum.client.errors import Garbled, RegistryUnavailable, Unreachable
-from adsum.client.nodes import Nodes
+from adsum.client.native.nodes import Nodes
 from adsum.core.rules import public
 from adsum.ports import Clock
 

@@ -25,7 +25,7 @@ from enum import Enum
 from types import FrameType
 from typing import Any, Final
 
-from adsum.client.signals import Before
+from adsum.client.registering.signals import Before
 
 FIRST_LOOK, LONGEST_LOOK = 0.1, 5.0
 """Seconds between looks whether a server that runs in a block has installed a signal handler of its own since: ours

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from random import Random
 
-from adsum.client.api import Api
 from adsum.client.errors import Unreachable
+from adsum.client.native.api import Api
 from adsum.client.ports import Group
 from adsum.core.backoff import Backoff
 from adsum.core.selection import DECLARED

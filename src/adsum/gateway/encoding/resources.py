@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 
-from adsum.gateway import messages
+from adsum.gateway.encoding import messages
 
 VERSION_BYTES: Final = 8
 

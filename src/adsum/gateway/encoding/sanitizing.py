@@ -9,7 +9,7 @@ from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutat
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
-from adsum.gateway import messages
+from adsum.gateway.encoding import messages
 
 FORWARDING: Final = (
     "forwarded",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adsum.core.catalog import ServiceSnapshot, Snapshot
-from adsum.gateway.tls import is_name
+from adsum.gateway.encoding.tls import is_name
 
 
 def between(before: Snapshot, after: Snapshot) -> set[str]:

@@ -22,10 +22,10 @@ from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from adsum.gateway import messages
 from adsum.gateway.actions import RateLimit
 from adsum.gateway.cors import Cors, below
-from adsum.gateway.messages import OWNER
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.messages import OWNER
 from adsum.gateway.routes import Route
 
 CORS: Final = "envoy.filters.http.cors"

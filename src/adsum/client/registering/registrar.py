@@ -19,9 +19,9 @@ from typing import Final, Self
 from adsum.client.address import ADDRESS_VARIABLE
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
-from adsum.client.renewals import Renewals
-from adsum.client.standing import MOVES, Drained, Event, State
-from adsum.client.termination import Block, task_block
+from adsum.client.registering.renewals import Renewals
+from adsum.client.registering.standing import MOVES, Drained, Event, State
+from adsum.client.registering.termination import Block, task_block
 from adsum.core.backoff import Backoff
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Instance, Registration

@@ -1,0 +1,1 @@
+"""Keeping an instance registered: leases renewed, drained and deregistered before its process ends."""
