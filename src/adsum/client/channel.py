@@ -32,7 +32,7 @@ from adsum.core.selection import USABLE, Selection, usable
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
-"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (`client.native.hedging`)."""
+"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (see `native.hedging`)."""
 
 TROUBLE_PAUSE: Final = 1.0
 """Seconds before time is kept again after an error that nobody foresaw."""
