@@ -96,7 +96,10 @@ def test_nobody_who_comes_changes_how_another_is_spoken_to(listings: list[Listin
     intent = Intent((), {"s": upstream})
     alone = [spoken_to(compiled(each, intent=intent)) for each in listings]
     together = spoken_to(compiled(*listings, intent=intent))
-    assert together == {id: way for each in alone for id, way in each.items()}
+    apart = {id: way for each in alone for id, way in each.items()}
+    assert together.items() <= apart.items()
+    starting = {each.instance.id for each in listings if each.status is Status.STARTING}
+    assert apart.keys() - together.keys() <= starting, "those are not there while others may be called"
 
 
 @given(
