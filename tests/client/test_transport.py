@@ -62,6 +62,26 @@ async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(serv
     await transport.close()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_node_is_called_as_its_url_does(address: str) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    transport = Transport(None)
+    async with await asyncio.start_server(serve, address, 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        authority = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        await transport.ask("GET", f"http://user:secret@{authority}/", timeout=20.0)
+    await transport.close()
+    assert [line for line in heads[0].splitlines() if line.lower().startswith(b"host:")] == [
+        f"Host: {authority}".encode()
+    ]
+
+
 async def test_dropped_connections_are_not_used_again(server: Counting) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"

@@ -106,6 +106,7 @@ async def test_a_worker_that_its_server_replaces_stays_listed(
     client: Client, source: ScriptedSource, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
+    monkeypatch.setattr(module, "SHORT", 0.0)
     ours = attending()
     ours.begin(client)
     await until(lambda: bool(source.listed))
@@ -114,11 +115,24 @@ async def test_a_worker_that_its_server_replaces_stays_listed(
     assert other.ask("take_turn")
 
 
+async def test_a_worker_that_ends_as_it_begins_deregisters(
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
+    monkeypatch.setattr(module, "SHORT", 60.0)
+    ours = attending()
+    ours.begin(client)
+    await until(lambda: bool(source.listed))
+    await ours.end()
+    assert source.listed == {}, "it was told to stop before it could hear that"
+
+
 @pytest.mark.parametrize("told_first", [True, False])
 async def test_the_last_worker_of_a_server_that_stops_deregisters(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, told_first: bool
 ) -> None:
     monkeypatch.setattr(module, "SETTLE", 20.0)
+    monkeypatch.setattr(module, "SHORT", 0.0)
     looks: list[int] = []
 
     def listens(port: int) -> bool:

@@ -133,18 +133,22 @@ async def test_recycling_every_worker_of_a_socket_changes_nothing_in_the_catalog
 async def test_a_lone_worker_that_ends_after_so_many_requests_changes_nothing_in_the_catalog(
     daemon: RunningDaemon, start: Start
 ) -> None:
-    server = start(*SIMPLE, "-w", "1", "--max-requests", "3")
+    server = start(*SIMPLE, "-w", "1", "--max-requests", "4")
     await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
     before = daemon.registry.snapshot.service("orders")
     (listing,) = before.listings.values()
     workers: set[int] = set()
 
-    def replaced_thrice() -> bool:
+    def replaced() -> bool:
         workers.update(server.workers())
-        return len(workers) > 3
+        return len(workers) > 2
 
-    async with load(lambda: requests.get(f"http://{listing.instance.authority}/", timeout=10.0).text, callers=1):
-        await until(replaced_thrice, "its worker is replaced again and again", server)
+    def call() -> str:
+        time.sleep(0.5)  # Each worker serves for a while.
+        return requests.get(f"http://{listing.instance.authority}/", timeout=10.0).text
+
+    async with load(call, callers=1):
+        await until(replaced, "its worker is replaced again and again", server)
     after = daemon.registry.snapshot.service("orders")
     assert after is before, [step.change.why for step in after.trail]
     server.signal(signal.SIGTERM)

@@ -21,6 +21,9 @@ TURN_PAUSE: Final = 0.5
 worker that had the turn was killed. Its lease holds much longer."""
 SETTLE: Final = 1.0
 """Seconds in which the other workers of a server that stops hear of it, too. After that, those who serve go on."""
+SHORT: Final = 1.0
+"""Seconds that a worker served at least which is taken for replaced. One that ends sooner may have been told to stop
+before it could hear that."""
 LOOK: Final = 0.02
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Attendance:
         self._task: asyncio.Task[None] | None = None
         self._parting: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._began = 0.0
         self._told = False
         """Whether the server stops, as far as we know."""
 
@@ -68,6 +72,7 @@ class Attendance:
             return
         client.register(self.service, self._port or 1, **self._options)
         _begun.add((os.getpid(), self.service))
+        self._began = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._attend(client), name=f"adsum-attend-{self.service}")
 
     def tell(self) -> None:
@@ -139,9 +144,10 @@ class Attendance:
 
     async def _server_goes_on(self, workers: Workers) -> bool:
         """Whether other workers serve, or others are started in our place: all of them may be replaced at once."""
+        served = asyncio.get_running_loop().time() - self._began >= SHORT
 
         def all_stop() -> bool:
-            replaced = not self._told and self._port is not None and parent_listens(self._port)
+            replaced = served and not self._told and self._port is not None and parent_listens(self._port)
             return not (replaced or workers.anybody_serves())
 
         return not await _until(all_stop, SETTLE)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpcore
 
@@ -109,11 +109,13 @@ class Transport:
         pool: httpcore.AsyncConnectionPool,
     ) -> AbstractAsyncContextManager[httpcore.Response]:
         """Send a request; the head of its answer, until the block ends. Each wait of its phases is bounded."""
+        # Said here, since httpcore leaves out the brackets around an IPv6 address.
+        host = urlsplit(url).netloc.rpartition("@")[2]
         timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
         return pool.stream(
             method,
             f"{url}?{urlencode(params)}" if params else url,
-            headers=[(name, value.encode()) for name, value in (headers or {}).items()],
+            headers=[("Host", host), *((name, value.encode()) for name, value in (headers or {}).items())],
             content=body,
             extensions={"timeout": timeouts},
         )
