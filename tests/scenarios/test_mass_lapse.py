@@ -14,8 +14,11 @@ TTL, GRACE = 2.0, 2.0
 
 async def test_most_fall_silent_and_none_is_removed_then_one_dies_and_leaves(place: Place) -> None:
     await place.serve()
-    lease = ["--ttl", f"{TTL:g}s", "--grace", f"{GRACE:g}s", "--port", "8000"]
-    children = {f"o{n}": place.adsum("register", "orders", "--id", f"o{n}", *lease) for n in range(INSTANCES)}
+    lease = ["--ttl", f"{TTL:g}s", "--grace", f"{GRACE:g}s"]
+    places = {f"o{n}": str(8000 + n) for n in range(INSTANCES)}  # Two processes at one place supersede one another.
+    children = {
+        id: place.adsum("register", "orders", "--id", id, "--port", port, *lease) for id, port in places.items()
+    }
     async with Asking(place.url) as asking:
         await asking.stand("orders", lambda statuses: [*statuses.values()] == ["passing"] * INSTANCES)
         silent = [f"o{n}" for n in range(6)]
