@@ -21,7 +21,7 @@ TURN_PAUSE: Final = 0.5
 worker that had the turn was killed. Its lease holds much longer."""
 SETTLE: Final = 1.0
 """Seconds in which the other workers of a server that stops hear of it, too. After that, those who serve go on."""
-SHORT: Final = 1.0
+SHORT: Final = 0.3
 """Seconds that a worker served at least which is taken for replaced. One that ends sooner may have been told to stop
 before it could hear that."""
 LOOK: Final = 0.02
