@@ -74,6 +74,9 @@ class FakeCompiled:
     found: dict[Kind, dict[str, Resource]] = field(default_factory=dict)
     vacated: Set[str] = frozenset()
 
+    def knows(self, shape: Shape) -> bool:
+        return True
+
     def envoy(self, shape: Shape) -> Mapping[Kind, Mapping[str, Resource]]:
         return self.found
 

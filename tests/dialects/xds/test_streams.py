@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ from adsum.core.catalog import Snapshot
 from adsum.core.changes import Whole
 from adsum.core.decisions import Caller
 from adsum.core.model import Instance, Key, Override, Registration, Status
-from adsum.dialects.xds import Xds, addresses
+from adsum.dialects.xds import Xds, addresses, publisher
 from adsum.dialects.xds.bounds import BURST, MAX_NAME, PACE, SAFE, SETTLING, STALL
 from adsum.dialects.xds.knowledge import DEPARTED_SHOWN
 from adsum.dialects.xds.pace import Pace
@@ -426,6 +427,75 @@ async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_
     assert slow.ended == "cut: what was said was not read"
     assert other.ended == ""
     assert world.xds.streams.shed == 1
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Everything counts as much, and nothing is compiled in another thread while it is cleared."""
+    gate, loop = threading.Event(), threading.get_ident()
+    gate.set()
+    follow = FakeCompiled.follow
+
+    def gated(self: FakeCompiled, *source: Any) -> FakeCompiled:
+        assert threading.get_ident() == loop or gate.wait(LONG)
+        return follow(self, *source)
+
+    monkeypatch.setattr(FakeCompiled, "follow", gated)
+    monkeypatch.setattr(FakeCompiled, "knows", lambda *_: False)
+    monkeypatch.setattr(publisher, "MUCH", 0)
+    yield gate
+    gate.set()
+
+
+async def _until(so: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    async with asyncio.timeout(LONG):
+        while not so():  # noqa: ASYNC110 - what is waited for is made in a thread
+            await asyncio.sleep(0.005)
+
+
+async def test_what_takes_long_to_compile_holds_up_nobody_and_is_told_when_it_is_made(
+    world: World, gate: threading.Event
+) -> None:
+    await world.registry.start()
+    first = await world.register("a")
+    call = world.call()
+    await call.connect()
+    await _until(lambda: bool(call.heard))
+    await call.ack()
+    await call.ask(EDS, "orders")
+    await call.ack()
+    await _until(lambda: world.applied() == {"gw1": first})
+    gate.clear()
+    before = len(call.heard)
+    await world.register("bb")
+    last = await world.register("ccc")
+    late = world.call()
+    await late.ask(CDS, node="gw2")
+    assert len(call.heard) == before
+    assert await world.settled("orders", last, 0.0) == 2, "neither has confirmed what it was not told yet"
+    gate.set()
+    await _until(lambda: len(call.heard) == before + 1)
+    await call.ack()
+    await _until(lambda: len(call.heard) == before + 2)
+    await call.ack()
+    await _until(lambda: world.applied().get("gw1") == last)
+    assert call.heard[-1].kind is EDS
+
+
+async def test_the_first_gateway_of_a_shape_sees_the_newest_and_nothing_before(
+    world: World, gate: threading.Event
+) -> None:
+    await world.registry.start()
+    await world.register("a")
+    await world.register("bb", "users")
+    gate.clear()
+    call = world.call()
+    await call.ask(CDS, node="gw1")
+    assert call.heard == []
+    gate.set()
+    await _until(lambda: bool(call.heard))
+    assert set(call.heard[0].resources) == {"orders", "users"}
 
 
 async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(

@@ -37,6 +37,8 @@ PACE: Final = 1_000
 """Requests a second that a stream may go on sending; one that sends more waits its turn."""
 BURST: Final = 2_000
 """Requests that a stream may send at once before that."""
+MUCH: Final = 100
+"""Services or routes that are compiled at once; more are compiled in a thread, and told when that is done."""
 STALL: Final = 30.0
 """Seconds after which a peer that does not read what is sent to it is cut off."""
 MAX_UNSENT: Final = 256 * 1024 * 1024

@@ -10,7 +10,7 @@ from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
 from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
-from adsum.dialects.xds.bounds import MAX_SHAPES, SETTLING
+from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
 from adsum.gateway.encoding import differences
@@ -29,6 +29,10 @@ class Compiled(Protocol):
     @property
     def vacated(self) -> Set[str]:
         """Assignments in which nobody takes requests, of those that share a route's requests with others."""
+        ...
+
+    def knows(self, shape: Shape) -> bool:
+        """Whether all resources of such a gateway are made already."""
         ...
 
     def envoy(self, shape: Shape) -> Resources:
@@ -58,6 +62,16 @@ class _Source(NamedTuple):
         return differences.between(before.snapshot, self.snapshot)
 
 
+class _Prepared(NamedTuple):
+    """A publication that was compiled ahead."""
+
+    source: _Source
+    compiled: Compiled
+
+    def is_of(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
+        return self.source.snapshot is snapshot and self.source.addresses is addresses
+
+
 class Publisher:
     """Keeps every audience at the newest publication."""
 
@@ -75,6 +89,7 @@ class Publisher:
         self.revision = 0
         """Of the catalog at it."""
         self._troubled = False
+        self._prepared: _Prepared | None = None
 
     @property
     def attended(self) -> bool:
@@ -87,18 +102,56 @@ class Publisher:
         return self._source.snapshot.epoch
 
     def behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
-        """Whether this is another than what was published last."""
-        return snapshot is not self._source.snapshot or addresses is not self._source.addresses
+        """Whether this is another than what was published last, or somebody sees nothing yet."""
+        source = self._source
+        return snapshot is not source.snapshot or addresses is not source.addresses or bool(self._unseen())
+
+    def is_much(self, snapshot: Snapshot) -> bool:
+        """Whether to compile it takes so long that it should be prepared first."""
+        before = self._source.snapshot
+        if snapshot.documents is not before.documents and len(snapshot.documents.of) > MUCH:
+            return True
+        if len(differences.between(before, snapshot)) > MUCH:
+            return True
+        return len(snapshot.services) > MUCH and not all(map(self._compiled.knows, self._unseen()))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether who joined last sees nothing yet, or what others were told up to now, which is not long outdated."""
+        return bool(self._unseen()) or sum(each.sessions for each in self._audiences()) > 1
+
+    def _unseen(self) -> list[Shape]:
+        """Shapes of gateways that see nothing yet, though something was published."""
+        return [shape for shape, each in self._gateways.items() if self.number and not each.number]
+
+    def prepare(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
+        """Compile this snapshot ahead, so that `publish` has little to do. It may be called in another thread.
+
+        Nothing else may be prepared or published meanwhile. If it fails, `publish` meets the same again, and says so.
+        """
+        self._prepared = None
+        try:
+            prepared = self._compile(snapshot, addresses)
+            for shape in list(self._gateways):
+                prepared.compiled.envoy(shape)
+        except Exception:
+            return
+        self._prepared = prepared
+
+    def _compile(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> _Prepared:
+        source = _Source(snapshot, self._intent(snapshot), addresses)
+        return _Prepared(source, self._compiled.follow(*source))
 
     def gateways(self, shape: Shape) -> Gateways:
-        """The audience of gateways of this shape, with one more in it. Raises `Refused` at `MAX_SHAPES`."""
+        """The audience of gateways of this shape, with one more in it. Raises `Refused` at `MAX_SHAPES`.
+
+        A new one sees nothing before the next publication.
+        """
         audience = self._gateways.get(shape)
         if audience is None:
             if len(self._gateways) >= MAX_SHAPES:
                 raise exhausted(f"there are gateways of {MAX_SHAPES} different shapes already")
             audience = Gateways()
-            if self.number:
-                audience.move(self._compiled.envoy(shape), self.number, self.revision, self._compiled.vacated)
             self._gateways[shape] = audience
             audience.settling, audience.departed = self._settled_at is not None, self._departed
         audience.sessions += 1
@@ -125,8 +178,10 @@ class Publisher:
         """
         number, revision = self.number + 1, snapshot.revision
         try:
-            source = _Source(snapshot, self._intent(snapshot), addresses)
-            compiled: Compiled = self._compiled.follow(*source)
+            known, self._prepared = self._prepared, None
+            if known is None or not known.is_of(snapshot, addresses):
+                known = self._compile(snapshot, addresses)
+            source, compiled = known
             seen = [(audience, compiled.envoy(shape)) for shape, audience in self._gateways.items()]
             told = self._grpc.move(compiled, source.since(self._source), number, revision)
         except Exception:

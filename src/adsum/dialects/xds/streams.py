@@ -83,9 +83,9 @@ class Streams:
         shape = _shape(node) if node.is_envoy else None
         watch = self._watches.open(None, consumer=self._consumer(stream, node), told=False)
         try:
-            self._catch_up()
             publisher = self._publisher
             audience = publisher.gateways(shape) if shape is not None else publisher.grpc_clients()
+            self._catch_up()
         except BaseException:
             self._watches.leave(watch)
             raise

@@ -8,6 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
+from adsum.core.catalog import Snapshot
 from adsum.core.model import Key
 from adsum.dialects.xds import delta, sotw
 from adsum.dialects.xds.addresses import Addresses, Refusal
@@ -45,6 +46,8 @@ class Xds:
         self._publisher = Publisher(compiled, intent)
         self._addresses = Addresses(clock, rng, refusal, self._look_again)
         self._watch: Watch | None = None
+        self._preparing = False
+        """Whether the publisher is compiling in another thread."""
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
         self.loads = Loads(clock, lambda service: service in registry.snapshot.services, self.streams.refusals)
@@ -90,17 +93,33 @@ class Xds:
                 if self._registry.ready:
                     self._addresses.follow(self._registry.snapshot)
                     if self._publisher.attended or not self._publisher.number:
-                        self._publish()
+                        await self._prepare_and_publish()
                 await self._watch.changed()
 
     def _catch_up(self) -> None:
-        """Somebody is about to be told, maybe the first for long."""
-        if self._publisher.number and self._publisher.behind(self._registry.snapshot, self._addresses.known):
-            self._publish()
+        """Somebody is about to be told, maybe the first for long; what takes long to compile comes a little later."""
+        snapshot, addresses = self._registry.snapshot, self._addresses.known
+        if self._preparing or not (self._publisher.number and self._publisher.behind(snapshot, addresses)):
+            return
+        if self._publisher.is_much(snapshot) and self._publisher.may_wait:
+            self._look_again()
+        else:
+            self._publish(snapshot, addresses)
 
-    def _publish(self) -> None:
+    async def _prepare_and_publish(self) -> None:
+        """Publish; what takes long to compile is compiled in a thread, so that it holds up nobody else."""
+        snapshot, addresses = self._registry.snapshot, self._addresses.known
+        if self._publisher.is_much(snapshot):
+            self._preparing = True
+            try:
+                await asyncio.to_thread(self._publisher.prepare, snapshot, addresses)
+            finally:
+                self._preparing = False
+        self._publish(snapshot, addresses)
+
+    def _publish(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
         before = self._publisher.epoch
-        told = self._publisher.publish(self._registry.snapshot, self._addresses.known, self._clock.now())
+        told = self._publisher.publish(snapshot, addresses, self._clock.now())
         if before and self._publisher.epoch != before:
             self.streams.recall()
         if told is None:

@@ -71,6 +71,10 @@ class Compiled:
         self._shapes: dict[Shape, Mapping[Kind, Table]] = {}
         self._calls: dict[tuple[Kind, str], Resource] = {}
 
+    def knows(self, shape: Shape) -> bool:
+        """Whether the resources of such a gateway are made already."""
+        return shape in self._shapes or all((kind, _reduced(kind, shape)) in self._tables for kind in Kind)
+
     def envoy(self, shape: Shape) -> Mapping[Kind, Table]:
         """All resources of a gateway of that shape."""
         known = self._shapes.get(shape)
@@ -108,9 +112,9 @@ class Compiled:
         after.vacated = self.vacated if splits is self._splits else versions.vacated(splits)
         rerouted = plan is not self._plan or after._splits is not self._splits
         rerouted = rerouted or any(self._knows(name) is not after._knows(name) for name in touched)
-        for variant, table in self._tables.items():
+        for variant, table in list(self._tables.items()):
             after._tables[variant] = after._followed(variant, table, self._plan, touched, rerouted=rerouted)
-        after._calls = {each: resource for each, resource in self._calls.items() if each[1] not in touched}
+        after._calls = {each: resource for each, resource in list(self._calls.items()) if each[1] not in touched}
         return after
 
     def _followed_splits(
