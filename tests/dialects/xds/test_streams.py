@@ -77,12 +77,19 @@ class FakeCall:
         self._said.put_nowait(request.SerializeToString())
 
     async def ask(
-        self, kind: Any, *names: str, node: str = "", agent: str = "envoy", error: str = "", **more: Any
+        self,
+        kind: Any,
+        *names: str,
+        node: str = "",
+        agent: str = "envoy",
+        listen: str = "127.0.0.1:8080",
+        error: str = "",
+        **more: Any,
     ) -> None:
         request = DeltaDiscoveryRequest(type_url=kind.value, resource_names_subscribe=names, **more)
         if node:
             request.node.id, request.node.user_agent_name = node, agent
-            request.node.metadata.update(Shape(listen=("127.0.0.1:8080",)).metadata())
+            request.node.metadata.update(Shape(listen=(listen,)).metadata())
         if error:
             request.error_detail.message = error
         self.send(request)
@@ -514,6 +521,9 @@ async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
     assert len(call.heard) == before
     assert world.applied() == applied
     assert await world.settled("orders", revision, 0.0) == 1
+    other = world.call()
+    await other.ask(CDS, node="gw2", listen="127.0.0.1:8081")
+    assert set(other.heard[0].resources) == {"orders"}, "who comes gets what the others have"
     world.troubled = False
     await world.register("dddd")
     assert call.heard[-1].kind is EDS

@@ -188,7 +188,7 @@ class Publisher:
             if not self._troubled:
                 _log.exception("revision %d can't be told to gateways; they keep what they have", revision)
             self._troubled = True
-            return set()
+            return self._show_last()
         begins = not snapshot.count if not self.number else snapshot.epoch != self.epoch
         touched = source.since(self._source)
         self._compiled, self._source = compiled, source
@@ -199,6 +199,14 @@ class Publisher:
             self._settle(now + SETTLING)
         released = self._settled_at is not None and self._note_departures(snapshot, touched)
         return None if first or released else told
+
+    def _show_last(self) -> set[Session]:
+        """Have those that see nothing yet see what the others go on with."""
+        told: set[Session] = set()
+        for shape in self._unseen():
+            resources = self._compiled.envoy(shape)
+            told |= self._gateways[shape].move(resources, self.number, self.revision, self._compiled.vacated)
+        return told
 
     def _note_departures(self, snapshot: Snapshot, touched: Set[str] | None) -> bool:
         """Whether there is a service more of which an instance leaves: what was withheld of it can be told."""

@@ -82,13 +82,13 @@ class Streams:
         """See `Desk`."""
         shape = _shape(node) if node.is_envoy else None
         watch = self._watches.open(None, consumer=self._consumer(stream, node), told=False)
+        publisher = self._publisher
         try:
-            publisher = self._publisher
             audience = publisher.gateways(shape) if shape is not None else publisher.grpc_clients()
-            self._catch_up()
         except BaseException:
             self._watches.leave(watch)
             raise
+        self._catch_up()
         session = Session(variant, audience)
         self._of[session] = stream
         if isinstance(audience, Gateways):
