@@ -27,11 +27,11 @@ DEADLINE = 60.0
 """Seconds within which anything must have happened, on a machine as slow as it likes."""
 
 
-def eventually(what: str, done: Callable[[], object]) -> None:
-    """Return once it is done; fail with `what` after the deadline."""
+def eventually(what: str, done: Callable[[], object], shown: Callable[[], str] = str) -> None:
+    """Return once it is done; fail with `what`, and what is shown by then, after the deadline."""
     deadline = time.monotonic() + DEADLINE
     while not done():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited in vain for {what}\n{shown()}"
         time.sleep(0.02)
 
 
@@ -70,7 +70,7 @@ class Running:
 
     def says(self, text: str) -> None:
         """Return once it has said so."""
-        eventually(f"{text!r} in {self.said}", lambda: text in self.said or self.process.poll() is not None)
+        eventually(repr(text), lambda: text in self.said or self.process.poll() is not None, lambda: self.said)
         assert text in self.said, self.said
 
     def envoys(self) -> list[int]:

@@ -24,7 +24,7 @@ from adsum.envoy.reaching import trouble
 POLL: Final = 0.05
 """Seconds between two questions to an Envoy that comes up or goes."""
 PATIENCE: Final = 3.0
-"""Seconds after which we say what it waits for."""
+"""Seconds between two looks at what it waits for; each new reason is said."""
 HANDOVER: Final = 1.0
 """Seconds by which one that was replaced outlives the requests that it may still finish."""
 
@@ -64,14 +64,17 @@ class Incarnation:
 
         Raises `CannotServe` if it has ended, and, if `strict`, when it can't listen somewhere.
         """
-        waited = 0.0
+        waited, looked, why = 0.0, 0.0, ""
         while not await self._serves(strict=strict):
             if not self.process.running:
                 raise CannotServe(f"Envoy ended at once: {self.process.story()}")
             await asyncio.sleep(POLL)
             waited += POLL
-            if PATIENCE <= waited < PATIENCE + POLL:
-                _log.warning("it takes no requests yet: %s", await self._what_for())
+            if waited - looked >= PATIENCE:
+                looked, before = waited, why
+                why = await self._what_for()
+                if why != before:  # A slow start of Envoy comes first, a registry that is away after it.
+                    _log.warning("it takes no requests yet: %s", why)
 
     async def _serves(self, *, strict: bool) -> bool:
         try:
