@@ -59,6 +59,8 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd |
             yield etcd
 
 
+WORKERS_PER_CORE = 2
+
 TOGETHER = frozenset({"tests/scenarios/test_go_naming.py"})
 """Files whose tests share what is costly to make: one process runs all of such a file."""
 
@@ -69,6 +71,14 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return file if file in TOGETHER else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers a core: the tests of real processes wait most of their time."""
+    from adsum.envoy.plan import processors
+
+    return WORKERS_PER_CORE * processors()
 
 
 @pytest.hookimpl(optionalhook=True)

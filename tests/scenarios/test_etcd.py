@@ -28,7 +28,7 @@ from tests.scenarios.watching import Watcher
 
 WRITERS = 6
 STEADY = 4
-TTL = 4.0
+TTL = 6.0
 """Of the instances that renew throughout."""
 SESSION = presence.TTL
 """Seconds after which a node that etcd does not hear of is no keeper any more."""
