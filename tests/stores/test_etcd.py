@@ -206,7 +206,7 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
         whole = await follower.next()
         assert isinstance(whole, Whole)
         head = Head(whole.epoch, "b1", whole.revision, 0, 1, 3)
-        (part,) = layout.parts([change("o1")], [])
+        (part,) = layout.parts([change("o1")], [], 1)
         settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
         assert (await follower.reach(settled.header.revision)).count == 1
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
