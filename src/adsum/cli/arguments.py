@@ -97,9 +97,9 @@ instance = click.argument("key", metavar="SERVICE/ID", type=ServiceType(id=True,
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
 
 
-def reason(text: str, kept: str = "in the history") -> Callable[[C], C]:
-    """The option `--reason`; `text` is what it is for, `kept` where it is recorded."""
-    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept {kept}.")
+def reason(text: str) -> Callable[[C], C]:
+    """The option `--reason`; `text` is what it is for."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
 
 
 def unknown(service: str, known: Iterable[str]) -> str:

@@ -53,6 +53,8 @@ from adsum.wire.words import (
 
 if TYPE_CHECKING:
     from adsum.wire.declared import (
+        EditList,
+        EditView,
         EmptyTarget,
         IntentBody,
         Intents,
@@ -72,6 +74,8 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
     {
         "CheckRouteBody": "verdict",
         "DestinationView": "verdict",
+        "EditList": "declared",
+        "EditView": "declared",
         "EmptyTarget": "declared",
         "IntentBody": "declared",
         "Intents": "declared",
@@ -119,6 +123,8 @@ __all__ = [
     "ConsumerView",
     "DepartedView",
     "DestinationView",
+    "EditList",
+    "EditView",
     "EmptyTarget",
     "GatewayView",
     "Gone",
