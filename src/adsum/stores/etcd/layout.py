@@ -30,7 +30,7 @@ from adsum.stores import records
 from adsum.stores.records import WhyRecord
 
 FORMAT: Final = 1
-"""Of everything below the prefix; a node refuses to serve from a later one."""
+"""Of everything below the prefix. The head says it: a node refuses to start on a later one, and to write to one."""
 MOST_OPERATIONS: Final = 120
 """What facts make of one transaction; etcd takes 128 unless told otherwise. A larger batch is written in parts."""
 MOST_BYTES: Final = 1024 * 1024

@@ -19,7 +19,7 @@ from adsum.etcd import encryption
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import STORE_PREFIX, Place
-from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
+from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Settled, Unchanged, end_of
 from adsum.ports import Clock
 from adsum.stores.etcd.departures import Departures
 from adsum.stores.etcd.edits import EditHistory
@@ -143,6 +143,8 @@ class EtcdStore:
     async def confirm(self, basis: int) -> None:
         standing = await self._on(basis, self._open_following)
         found = await self._asked(self._open_etcd.get(self._layout.head))
+        if found is not None:
+            _running(found)
         at = found.revision if found is not None else 0
         if at != standing.head:
             raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
@@ -182,7 +184,7 @@ class EtcdStore:
         if settled.succeeded:
             return settled.header.revision
         found = settled.read[0]
-        if found and head(found[0]).batch == batch:
+        if found and _running(found[0]).batch == batch:
             return found[0].revision
         at = found[0].revision if found else 0
         if Unchanged(self._layout.head, at) in when:
@@ -324,3 +326,11 @@ class EtcdStore:
         if self._following is None:
             raise StoreUnavailable("the store is closed")
         return self._following
+
+
+def _running(found: KeyValue) -> Head:
+    """What the head says to a node that runs already: it serves reads on. Raises `StoreUnavailable`."""
+    try:
+        return head(found)
+    except StoreRefused as refused:
+        raise StoreUnavailable(str(refused), retry_after=5.0) from None
