@@ -9,10 +9,11 @@ from itertools import count
 from math import isfinite
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import Edit
+from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.core.shares import Alone, Peer, shard_of
+from adsum.stores.edits import EditLog
 
 
 class FakeClock:
@@ -96,6 +97,7 @@ class FakeStore:
         self.trouble = ""
         self.commits: list[Sequence[Change]] = []
         self.recorded: list[Recorded] = []
+        self.edit_log = EditLog()
         """The history, newest first."""
         self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
         """What `watch` gives next; None ends it."""
@@ -156,6 +158,7 @@ class FakeStore:
                 self._listings[change.key] = (self.revision, change.listing)
             status = change.listing.status.value if change.listing is not None else ""
             self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
+        self.edit_log.add(self.revision, edits)
         batch = Batch(self.revision, changes, edits)
         if self.held_back is None:
             self.stream.put_nowait(batch)
@@ -170,6 +173,9 @@ class FakeStore:
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
         return found[:limit]
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return self.edit_log.newest(kind, name, limit)
 
     def age(self) -> float:
         return self.years

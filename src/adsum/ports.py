@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import Edit
+from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.model import Check, Instance, Key, Outcome
 from adsum.core.shares import Peer
 
@@ -75,6 +75,14 @@ class Store(Protocol):
         """The newest recorded changes, newest first, at most `limit`; of one service or instance if given.
 
         A store keeps at least the last `HISTORY` changes over restarts (memory: until it ends).
+        """
+        ...
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        """The newest recorded edits, newest first, at most `limit`; of one kind, and of one name, if given.
+
+        A store keeps the last `MAX_EDITS`, of one document the last `MAX_EDITS_OF_ONE`, over restarts (memory: until it
+        ends).
         """
         ...
 

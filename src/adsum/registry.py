@@ -20,7 +20,7 @@ from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Fact, Recorded, Whole
 from adsum.core.decisions import Decision, Draft
 from adsum.core.declarations import Declaration
-from adsum.core.documents import Edit
+from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.heartbeats import HEARTBEAT
 from adsum.ports import Clock, Observer, Store
@@ -139,6 +139,10 @@ class Registry:
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         """Why things are as they are: the newest recorded changes, newest first."""
         return await self._store.history(service, id, limit)
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        """What became of what operators declared: the newest recorded edits, newest first."""
+        return await self._store.edits(kind, name, limit)
 
     async def write(self, decision: Decision | Declaration) -> int:
         """Have `decision` decided, committed and published; the revision at which the snapshot shows it.

@@ -239,6 +239,47 @@ def test_a_command_that_writes_prints_the_answer_as_json(orders: RunningDaemon, 
     assert written["revision"] >= before["revision"]
 
 
+def test_operators_act_on_a_whole_service_or_on_all_that_is_at_an_address(orders: RunningDaemon, adsum: Adsum) -> None:
+    for service, address in (("orders", "10.0.0.7"), ("users", "10.0.0.7"), ("users", "10.0.0.8")):
+        id = address.rpartition(".")[2]
+        args = ("--id", id, "--address", address, "--port", "8001", "--ttl", "none")
+        assert adsum("register", service, *args).code == 0
+
+    def standing() -> dict[str, str]:
+        views = [json.loads(adsum("ls", service, "--json").out) for service in ("orders", "users")]
+        return {f"{view['service']}/{each['id']}": each["status"] for view in views for each in view["instances"]}
+
+    assert adsum("maintenance", "--at", "10.0.0.7", "--reason", "disks").code == 0
+    changed = {key for key, status in standing().items() if status == "maintenance"}
+    assert changed == {"orders/7", "users/7"}
+    assert adsum("resume", "orders", "--at", "10.0.0.7").code == 0
+    drained = adsum("drain", "orders", "--all", "--no-wait", "--json")
+    assert (drained.code, len(drained.out.splitlines())) == (0, 3)
+    assert standing() == {
+        "orders/a": "draining",
+        "orders/b": "draining",
+        "orders/7": "draining",
+        "users/7": "maintenance",
+        "users/8": "passing",
+    }
+    nobody = adsum("drain", "--at", "10.0.0.9")
+    assert (nobody.code, nobody.err) == (3, "adsum: no instance is listed at 10.0.0.9\n")
+
+
+def test_a_drain_of_several_goes_on_past_one_that_is_not_acknowledged(orders: RunningDaemon, adsum: Adsum) -> None:
+    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
+    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
+    answer = watching.getresponse()
+    while not answer.readline().startswith(b"event: synced"):
+        pass
+    result = adsum("drain", "orders", "--all", "--timeout", "200ms")
+    answer.close()
+    watching.close()
+    assert result.code == 124
+    for key in ("orders/a", "orders/b"):
+        assert f"{key} is draining, but 1 consumer has not confirmed within 0.2 s" in result.err
+
+
 def test_a_drain_that_is_not_acknowledged_prints_its_answer_as_json_too(orders: RunningDaemon, adsum: Adsum) -> None:
     watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
     watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
@@ -335,6 +376,9 @@ def test_an_instance_that_is_not_there_ends_with_3(orders: RunningDaemon, adsum:
     [
         ("drain", "orders"),
         ("drain", "orders/"),
+        ("drain",),
+        ("drain", "orders/a", "--all"),
+        ("drain", "--all"),
         ("drain", "Orders/a"),
         ("ls", "orders/a"),
         ("maintenance", "orders/a", "--for", "soon"),

@@ -176,3 +176,25 @@ def test_an_empty_file_withdraws_everything_only_if_that_is_said(adsum: Adsum, t
     pruned = adsum("route", "apply", str(empty), "--prune")
     assert (pruned.code, pruned.out) == (0, "- route shop\n")
     assert "no route" in adsum("route", "ls").err
+
+
+def test_history_shows_who_changed_what_from_what_to_what_and_why(adsum: Adsum, tmp_path: Path) -> None:
+    nothing = adsum("route", "history", "shop")
+    assert (nothing.code, "nothing is recorded of the route or upstream 'shop'" in nothing.err) == (3, True)
+    adsum("route", "add", "shop", "--to", "web", "--reason", "launch")
+    file = tmp_path / "gateway.toml"
+    file.write_text('[[route]]\nname = "shop"\nto = [{ service = "shop" }]\n')
+    assert adsum("route", "apply", str(file), "--reason", "moved").code == 0
+    adsum("route", "rm", "shop", "--reason", "closed")
+    shown = [line.split(maxsplit=4) for line in adsum("route", "history", "shop").out.splitlines()]
+    assert [" ".join(parts[-1:] if parts[0][0].isdigit() else parts) for parts in shown] == [
+        "route shop  withdrawn by ann: closed",
+        '- to = [{"service":"shop"}]',
+        "route shop  changed by ann: moved",
+        '- to = [{"service":"web"}]',
+        '+ to = [{"service":"shop"}]',
+        "route shop  declared by ann: launch",
+        '+ to = [{"service":"web"}]',
+    ]
+    as_json = adsum("route", "history", "--limit", "1", "--json")
+    assert [each["edit"] for each in json.loads(as_json.out)["edits"]] == ["withdrawn"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from adsum.client.errors import Unreachable
 from adsum.client.native.transport import Transport
 
 
@@ -16,13 +17,15 @@ class Counting:
     def __init__(self) -> None:
         self.connections = 0
         self.url = ""
+        self.protocol = b"1.0"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         body = b"%d" % self.connections
         try:
             while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+                head = b"HTTP/1.1 200 OK\r\nadsum-protocol: %b\r\ncontent-length: %d\r\n\r\n"
+                writer.write(head % (self.protocol, len(body)) + body)
         except asyncio.IncompleteReadError:
             pass
         finally:
@@ -87,4 +90,21 @@ async def test_dropped_connections_are_not_used_again(server: Counting) -> None:
     assert await _asked(transport, server) == b"1"
     await transport.drop_idle()
     assert await _asked(transport, server) == b"2"
+    await transport.close()
+
+
+async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: Counting) -> None:
+    transport = Transport(None)
+    server.protocol = b"2.0"
+    for ask in (_asked, _streamed):
+        with pytest.raises(Unreachable, match=r"it speaks version '2.0' .* version 1.0: upgrade it"):
+            await ask(transport, server)
+    await transport.close()
+
+
+@pytest.mark.parametrize("protocol", [b"1.9", b"1", b"0.3", b"x", b"", b"9" * 5_000])
+async def test_a_registry_of_this_protocol_or_an_unknown_one_is_heard(server: Counting, protocol: bytes) -> None:
+    transport = Transport(None)
+    server.protocol = protocol
+    assert await _asked(transport, server) == b"1"
     await transport.close()

@@ -187,3 +187,26 @@ async def test_work_that_nobody_waits_for_ends() -> None:
     await began.wait()
     task.cancel()
     await ended.wait()
+
+
+async def test_history_says_who_changed_which_field_from_what_to_what_and_why(spoken: Spoken) -> None:
+    await spoken.ask("PUT", f"{ROUTES}/shop?reason=launch", SHOP, JSON | {"Adsum-Actor": "ann"})
+    split = [{"service": "orders", "weight": 90}, {"service": "users", "weight": 10}]
+    routes = [{"name": "shop", **SHOP, "to": split}]
+    upstreams = [{"service": "users", "policy": "maglev"}]
+    body = {"routes": routes, "upstreams": upstreams}
+    await spoken.ask("PUT", "/api/v1/intent?reason=canary", body, JSON | {"Adsum-Actor": "bob"})
+    await spoken.ask("DELETE", f"{ROUTES}/shop?reason=over", None, {"Adsum-Actor": "eve"})
+    found = (await spoken.ask("GET", "/api/v1/intent/history?document=route&name=shop")).json
+    assert [(each["revision"], each["edit"], each["actor"], each["reason"]) for each in found["edits"]] == [
+        (3, "withdrawn", "eve", "over"),
+        (2, "changed", "bob", "canary"),
+        (1, "declared", "ann", "launch"),
+    ]
+    assert (found["edits"][1]["before"], found["edits"][1]["after"]) == ({"to": SHOP["to"]}, {"to": split})
+    assert found["edits"][0]["before"]["to"] == split
+    assert found["edits"][2]["after"].items() >= SHOP.items()
+    everything = (await spoken.ask("GET", "/api/v1/intent/history?limit=2")).json["edits"]
+    assert [(each["document"], each["name"]) for each in everything] == [("route", "shop"), ("upstream", "users")]
+    refused = await spoken.ask("GET", "/api/v1/intent/history?document=listener")
+    assert (refused.status, refused.json["field"]) == (422, "document")

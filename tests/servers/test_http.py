@@ -506,3 +506,16 @@ async def test_a_prompt_answer_goes_to_http_1_0_and_to_closing_callers_too(daemo
         heard = await _talk(daemon, b"GET /api/v1/services/orders " + head)
         assert heard.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close\r\n" in heard
+
+
+async def test_every_answer_says_which_protocol_it_is_in(daemon: RunningDaemon) -> None:
+    host = b" HTTP/1.1\r\nhost: localhost\r\n"
+    for asked, status in (
+        (b"GET /api/v1/services/orders" + host, b"200"),
+        (b"GET /api/v1/status" + host, b"200"),
+        (b"GET /api/v2/services" + host, b"404"),
+        (b"GET /api/v1/services HTTP/1.1\r\nhost: elsewhere.example\r\n", b"421"),
+    ):
+        heard = await _talk(daemon, asked + b"connection: close\r\n\r\n")
+        assert heard.startswith(b"HTTP/1.1 " + status)
+        assert heard.lower().count(b"\r\nadsum-protocol: 1.0\r\n") == 1

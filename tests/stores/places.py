@@ -106,12 +106,13 @@ def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
     return Change(Key(service, id), Listing(Registration(Instance(service, id, "127.0.0.1", port)), why), why)
 
 
-def put(name: str, says: bytes = b"{}") -> Edit:
-    """From now on that route is declared so."""
-    title, why = Title(DocumentKind.ROUTE, name), Why(Cause.DECLARED, "tester", at=5.0)
-    return Edit(title, Document(title, says, why), why)
+def put(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
+    """From now on that route is declared so; until now it was as `before` made it."""
+    title, why = Title(DocumentKind.ROUTE, name), Why(Cause.DECLARED, "tester", reason, at=5.0)
+    return Edit(title, Document(title, says, why), why, None if before is None else before.document)
 
 
-def withdraw(name: str) -> Edit:
+def withdraw(name: str, before: Edit | None = None) -> Edit:
     """From now on that route is gone."""
-    return Edit(Title(DocumentKind.ROUTE, name), None, Why(Cause.WITHDRAWN, "tester", at=6.0))
+    why = Why(Cause.WITHDRAWN, "tester", at=6.0)
+    return Edit(Title(DocumentKind.ROUTE, name), None, why, None if before is None else before.document)

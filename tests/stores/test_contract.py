@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from adsum import stores
+from adsum.core import documents
 from adsum.core.changes import HISTORY, Batch, Whole
+from adsum.core.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.stores import memory
+from adsum.stores.edits import MAX_RECORDED
 from adsum.stores.etcd import departures
+from adsum.stores.etcd import edits as etcd_edits
 from adsum.stores.feed import MAX_BEHIND
 from adsum.stores.sqlite import file
 from tests.etcds import Etcd
@@ -313,3 +317,73 @@ async def test_a_stale_batch_leaves_the_documents_alone(place: Place) -> None:
         with pytest.raises(StoreConflict):
             await store.commit([], place.zero, [withdraw("r1")])
         assert len((await shown(store)).documents.of) == 1
+
+
+async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(place: Place) -> None:
+    first = put("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
+    second = put("r1", b'{"to":[2],"priority":1}', first)
+    async with place.open() as store:
+        assert await store.edits(None, None, 9) == []
+        await store.commit([], place.zero, [first, put("r2")])
+        await store.commit([], place.zero + 1, [second])
+        await store.commit([], place.zero + 2, [withdraw("r1", second)])
+    async with place.open() as store:
+        assert [
+            (each.revision - place.zero, each.kind, dict(each.before), dict(each.after), each.why.reason)
+            for each in await store.edits(DocumentKind.ROUTE, "r1", 9)
+        ] == [
+            (3, "withdrawn", {"to": b"[2]", "priority": b"1"}, {}, ""),
+            (2, "changed", {"hosts": b'["a.example"]', "to": b"[1]"}, {"to": b"[2]", "priority": b"1"}, ""),
+            (1, "declared", {}, {"hosts": b'["a.example"]', "to": b"[1]"}, "new"),
+        ]
+
+        async def told(kind: DocumentKind | None, name: str | None, limit: int) -> list[str]:
+            return [f"{each.title} {each.kind}" for each in await store.edits(kind, name, limit)]
+
+        assert sorted(await told(None, None, 9))[-1] == "route r2 declared"
+        assert await told(None, "r1", 2) == ["route r1 withdrawn", "route r1 changed"]
+        assert await told(None, "r2", 9) == ["route r2 declared"]
+        assert await told(DocumentKind.UPSTREAM, None, 9) == await told(None, "r", 9) == []
+        assert await told(None, None, 0) == await told(None, None, -1) == []
+
+
+async def test_all_edits_of_a_document_in_one_batch_are_kept_and_the_last_one_counts(place: Place) -> None:
+    first = put("r1", b'{"n":1}')
+    async with place.open() as store:
+        await store.commit([], place.zero, [first, put("r1", b'{"n":2}', first)])
+        assert [each.body for each in (await shown(store)).documents.of.values()] == [b'{"n":2}']
+        assert [each.after["n"] for each in await store.edits(None, "r1", 9)] == [b"2", b"1"]
+
+
+async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "MAX_EDITS_OF_ONE", 3)
+    monkeypatch.setattr(documents, "MAX_EDITS", 5)
+    monkeypatch.setattr(etcd_edits, "TRIM", 1)
+    async with place.open() as store, following(store) as follower:
+        await follower.next()
+
+        async def write(edit: Edit) -> None:
+            revision = await store.commit([], follower.snapshot.revision, [edit])
+            await follower.reach(revision)
+
+        async def told(name: str | None = None) -> list[str]:
+            return [each.title.name + each.after["n"].decode() for each in await store.edits(None, name, 9)]
+
+        await write(put("rare", b'{"n":0}'))
+        for n in range(9):
+            await write(put("often", b'{"n":%d}' % n))
+        assert await told() == ["often8", "often7", "often6", "rare0"]
+        for name in "abc":
+            await write(put(name, b'{"n":1}'))
+        assert await told() == ["c1", "b1", "a1", "often8", "often7"]
+        assert await told("rare") == []
+
+
+async def test_long_values_of_documents_are_named_in_their_history_and_not_kept(place: Place) -> None:
+    long = b'"' + b"x" * MAX_RECORDED + b'"'
+    async with place.open() as store:
+        await store.commit([], place.zero, [put("r1", b'{"to":%b,"n":1}' % long)])
+        (only,) = await store.edits(None, "r1", 9)
+        assert (dict(only.after), only.omitted) == ({"n": b"1"}, ("to",))

@@ -206,7 +206,7 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
         whole = await follower.next()
         assert isinstance(whole, Whole)
         head = Head(whole.epoch, "b1", whole.revision, 0, 1, 3)
-        (part,) = layout.parts([change("o1")], [])
+        (part,) = layout.parts([change("o1")], [], 1)
         settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
         assert (await follower.reach(settled.header.revision)).count == 1
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
@@ -292,9 +292,24 @@ async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: Etcd) -> 
         head = Head((await shown(store)).epoch, "b1", format=99)
     async with connected(url) as connection:
         await connection.put(Layout(Place.parse(url).prefix.encode()).head, msgspec.json.encode(head))
-    with pytest.raises(StoreRefused, match="later version of Adsum"):
+    with pytest.raises(StoreRefused, match=r"later version of Adsum .*layout is 99, .*here 1\): run that one"):
         async with opened(url):
             pass
+
+
+async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(etcd: Etcd) -> None:
+    url = _url(etcd)
+    async with opened(url) as store, folding(store) as follower:
+        head = Head((await shown(store)).epoch, "b1", format=99)
+        async with connected(url) as connection:
+            await connection.put(Layout(Place.parse(url).prefix.encode()).head, msgspec.json.encode(head))
+        for attempt in (
+            store.commit([change("o1")], follower.snapshot.revision),
+            store.confirm(follower.snapshot.revision),
+        ):
+            with pytest.raises(StoreUnavailable, match=r"layout is 99"):
+                await attempt
+        await until(lambda: "layout is 99" in store.condition().get("trouble", ""))
 
 
 async def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,8 +297,10 @@ async def test_a_file_of_the_second_version_knows_the_services_that_its_history_
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await store.commit([change("o1", None)], 1)
-    bare = [f"ALTER TABLE {table} DROP COLUMN checksum" for table in schema.CHECKED if table != "departures"]
-    edit(path, "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
+    bare = [
+        f"ALTER TABLE {table} DROP COLUMN checksum" for table in schema.CHECKED if table not in ("departures", "edits")
+    ]
+    edit(path, "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
     async with opened(path) as store:
         assert set((await shown(store)).services) == {"orders"}
 

@@ -41,12 +41,12 @@ class Key(NamedTuple):
 
 
 class ServiceType(Type):
-    """A service's name; with `id`, an instance's SERVICE/ID (`required`: not without an id)."""
+    """A service's name; with `id`, an instance's SERVICE/ID, or SERVICE alone."""
 
     name = "service"
 
-    def __init__(self, *, id: bool = False, required: bool = False) -> None:
-        self._id, self._required = id, required
+    def __init__(self, *, id: bool = False) -> None:
+        self._id = id
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, Key):
@@ -60,8 +60,6 @@ class ServiceType(Type):
             self.fail(f"{error.field} {error.problem}", param, ctx)
         if slash and not (self._id and id):
             self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
-        if self._required and not id:
-            self.fail(f"must be SERVICE/ID, such as {service}/web1; `adsum ls {service}` shows them", param, ctx)
         return Key(service, id) if self._id else service
 
     def shell_complete(
@@ -93,13 +91,12 @@ class LengthType(Type):
         return length
 
 
-instance = click.argument("key", metavar="SERVICE/ID", type=ServiceType(id=True, required=True))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
 
 
-def reason(text: str, kept: str = "in the history") -> Callable[[C], C]:
-    """The option `--reason`; `text` is what it is for, `kept` where it is recorded."""
-    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept {kept}.")
+def reason(text: str) -> Callable[[C], C]:
+    """The option `--reason`; `text` is what it is for."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
 
 
 def unknown(service: str, known: Iterable[str]) -> str:

@@ -9,10 +9,11 @@ import click
 
 from adsum import wire
 from adsum.cli import empty_targets, output
-from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, instance, reason, unknown
+from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, reason, unknown
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
+from adsum.cli.instances import instances
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.config import ClientConfig
@@ -25,8 +26,10 @@ _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
 
 
-@click.command(epilog="Example: adsum drain orders/web1 --reason 'deploy 1.4' && systemctl stop orders")
-@instance
+@click.command(
+    epilog="Examples: adsum drain orders/web1 --reason 'deploy 1.4' && systemctl stop orders; "
+    "adsum drain --at 10.0.0.7 --reason 'new disks'"
+)
 @click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
 @click.option(
     "--timeout", type=LengthType(0.0, wire.MAX_WAIT), default="30", help="Wait at most so long.  [default: 30 s]"
@@ -35,6 +38,7 @@ _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help=
 @reason("Why it is drained")
 @as_json
 @settings(ClientConfig)
+@instances
 def drain(
     loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
 ) -> None:
@@ -88,11 +92,11 @@ def _who(view: wire.ConsumerView) -> str:
 
 
 @click.command(epilog="Example: adsum maintenance orders/web1 --for 1h --reason 'new disks'")
-@instance
 @_for
 @reason("What is being done")
 @as_json
 @settings(ClientConfig)
+@instances
 def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, as_json: bool) -> None:
     """Take an instance out of use for a while.
 
@@ -111,10 +115,10 @@ def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, a
 
 
 @click.command(epilog="Example: adsum resume orders/web1")
-@instance
 @reason("Why it is back")
 @as_json
 @settings(ClientConfig)
+@instances
 def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """End a drain or a maintenance: lease and checks decide again whether the instance is called.
 

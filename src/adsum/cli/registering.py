@@ -9,10 +9,11 @@ import click
 
 from adsum import wire
 from adsum.cli import output
-from adsum.cli.arguments import Key, ServiceType, as_json, instance, reason
+from adsum.cli.arguments import Key, ServiceType, as_json, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
+from adsum.cli.instances import instances
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
@@ -75,10 +76,10 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
 
 
 @click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
-@instance
 @reason("Why it leaves")
 @as_json
 @settings(ClientConfig)
+@instances
 def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """Take an instance out of the catalog.
 

@@ -18,6 +18,7 @@ from adsum.cli.exits import Ended, Exit
 from adsum.cli.flags import settings
 from adsum.cli.intent_file import read
 from adsum.cli.loading import Settings
+from adsum.cli.route_history import history
 from adsum.client.client import Client
 from adsum.config import ClientConfig
 from adsum.core.documents import Title
@@ -36,6 +37,9 @@ def route() -> None:
     Without any route, every service is reachable under /SERVICE/… and as SERVICE.localhost. Routes are kept by the
     registry: every gateway follows them at once.
     """
+
+
+route.add_command(history)
 
 
 @route.command(
@@ -67,8 +71,9 @@ def route() -> None:
 @click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
 @click.option("--try-timeout", metavar="LENGTH", help="For one try.")
 @click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
+@reason("Why it is declared")
 @settings(ClientConfig)
-def add(loaded: Settings, name: str, **given: Any) -> None:
+def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
     """Declare a route, or declare it anew.
 
     A request takes the first route that fits: higher priority, then the more exact host, path, and more conditions.
@@ -78,7 +83,7 @@ def add(loaded: Settings, name: str, **given: Any) -> None:
     body.to_route(name)
 
     async def work(client: Client) -> wire.RouteView:
-        await client.api.put_route(name, body)
+        await client.api.put_route(name, body, reason=reason)
         return await client.api.route(name)
 
     declared = ask(loaded, work)
@@ -172,7 +177,7 @@ def _goes(targets: Sequence[Target]) -> str:
 
 @route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")
 @click.argument("name")
-@reason("Why it goes", kept="in the log of the registry")
+@reason("Why it goes")
 @as_json
 @settings(ClientConfig)
 def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
@@ -250,8 +255,9 @@ def _share(to: wire.DestinationView) -> str:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
+@reason("Why they change")
 @settings(ClientConfig)
-def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool) -> None:
+def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
     """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
 
     \b
@@ -275,7 +281,7 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool) -> None:
         known = wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams])
         if dry_run:
             return known.to_bodies(), []
-        await client.api.replace_intent(body, prune=prune)
+        await client.api.replace_intent(body, prune=prune, reason=reason)
         return known.to_bodies(), (await client.api.routes()).routes
 
     try:

@@ -21,12 +21,12 @@ def anything(documents: Documents) -> None:
     """Admits all documents."""
 
 
-def declared(title: Title, body: bytes, caller: Caller, admit: Admit = anything) -> Declaration:
+def declared(title: Title, body: bytes, caller: Caller, admit: Admit = anything, *, reason: str = "") -> Declaration:
     """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be.
 
     `admit` judges the documents that there are then.
     """
-    document = Document(title, body, caller.why(Cause.DECLARED))
+    document = Document(title, body, caller.why(Cause.DECLARED, reason))
 
     def decide(basis: Basis) -> list[Edit]:
         return _bounded(basis.documents, _edits(basis.documents, document), admit)
@@ -38,7 +38,8 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
     """The document is gone. One that is not there is gone already."""
 
     def decide(basis: Basis) -> list[Edit]:
-        return [Edit(title, None, caller.why(Cause.WITHDRAWN, reason))] if title in basis.documents.of else []
+        before = basis.documents.of.get(title)
+        return [] if before is None else [Edit(title, None, caller.why(Cause.WITHDRAWN, reason), before)]
 
     return decide
 
@@ -50,18 +51,19 @@ def replaced(
     admit: Admit = anything,
     *,
     prune: bool = False,
+    reason: str = "",
 ) -> Declaration:
     """From now on these are all the documents of those kinds.
 
     No documents at all withdraw everything only with `prune`: an empty list is more often a mistake. Raises `Invalid`
     then, and what `declared` raises.
     """
-    documents = [Document(title, body, caller.why(Cause.DECLARED)) for title, body in bodies.items()]
+    documents = [Document(title, body, caller.why(Cause.DECLARED, reason)) for title, body in bodies.items()]
 
     def decide(basis: Basis) -> list[Edit]:
         left = [
-            Edit(title, None, caller.why(Cause.WITHDRAWN))
-            for title in basis.documents.of
+            Edit(title, None, caller.why(Cause.WITHDRAWN, reason), before)
+            for title, before in basis.documents.of.items()
             if title.kind in kinds and title not in bodies
         ]
         if left and not bodies and not prune:
@@ -76,7 +78,7 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
     before = known.of.get(document.title)
     if before is not None and before.body == document.body:
         return []
-    return [Edit(document.title, document, document.why)]
+    return [Edit(document.title, document, document.why, before)]
 
 
 def _bounded(known: Documents, edits: list[Edit], admit: Admit) -> list[Edit]:

@@ -5,8 +5,8 @@ The core knows who declared a document, when and why, but not what it says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -19,6 +19,10 @@ MAX_BODY: Final = 64 * 1024
 """Bytes of one document; a larger one is refused."""
 MAX_DOCUMENTS: Final = 10_000
 """How many documents there are at most; past it new ones are refused, known ones may still change."""
+MAX_EDITS: Final = 2 * MAX_DOCUMENTS
+"""How many recorded edits a store keeps for people who ask why; the oldest are forgotten first."""
+MAX_EDITS_OF_ONE: Final = 100
+"""How many of them are of one document, so that one can't flush the history of the others."""
 
 
 class DocumentKind(StrEnum):
@@ -58,6 +62,32 @@ class Edit:
 
     title: Title
     document: Document | None
+    why: Why
+    before: Document | None = field(default=None, compare=False)
+    """What it replaces, for the record. Followers of a store are not told it."""
+
+
+class EditKind(StrEnum):
+    """What became of a document."""
+
+    DECLARED = "declared"
+    CHANGED = "changed"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEdit:
+    """An edit as history keeps it, for people."""
+
+    revision: int
+    title: Title
+    kind: EditKind
+    before: Mapping[str, bytes]
+    """The JSON of each field that the edit changed or removed."""
+    after: Mapping[str, bytes]
+    """The JSON of each field that the edit changed or added."""
+    omitted: Sequence[str]
+    """Fields that changed, too, but are too long to be kept."""
     why: Why
 
 

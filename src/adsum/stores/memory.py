@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
 from adsum.core.changes import HISTORY, MAX_LEFT, Batch, Change, Recorded, Whole
-from adsum.core.documents import Document, Edit, Title
+from adsum.core.documents import Document, DocumentKind, Edit, RecordedEdit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.core.shares import Alone
+from adsum.stores.edits import EditLog
 from adsum.stores.feed import Feeds
 
 
@@ -25,6 +26,7 @@ class MemoryStore:
         self._documents: dict[Title, tuple[int, Document]] = {}
         self._left: dict[str, int] = {}
         self._history: deque[Recorded] = deque(maxlen=HISTORY)
+        self._edits = EditLog()
         self._feeds = Feeds(self._whole)
         self._open = False
 
@@ -48,6 +50,7 @@ class MemoryStore:
             self._keep(change)
         for edit in edits:
             self._edit(edit)
+        self._edits.add(self._revision, edits)
         self._feeds.tell(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 
@@ -94,6 +97,10 @@ class MemoryStore:
             if service in (None, recorded.key.service) and id in (None, recorded.key.id)
         )
         return list(islice(found, max(0, limit)))
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        self._must_be_open()
+        return self._edits.newest(kind, name, limit)
 
     def age(self) -> float:
         return 0.0

@@ -39,6 +39,8 @@ from adsum.wire.words import (
     MAX_RENEWALS,
     MAX_WAIT,
     PASSED_ON_HEADER,
+    PROTOCOL,
+    PROTOCOL_HEADER,
     REVISION_HEADER,
     Claim,
     Code,
@@ -53,6 +55,8 @@ from adsum.wire.words import (
 
 if TYPE_CHECKING:
     from adsum.wire.declared import (
+        EditList,
+        EditView,
         EmptyTarget,
         IntentBody,
         Intents,
@@ -72,6 +76,8 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
     {
         "CheckRouteBody": "verdict",
         "DestinationView": "verdict",
+        "EditList": "declared",
+        "EditView": "declared",
         "EmptyTarget": "declared",
         "IntentBody": "declared",
         "Intents": "declared",
@@ -106,6 +112,8 @@ __all__ = [
     "MAX_TOLD",
     "MAX_WAIT",
     "PASSED_ON_HEADER",
+    "PROTOCOL",
+    "PROTOCOL_HEADER",
     "REVISION_HEADER",
     "Answer",
     "AppliedBody",
@@ -119,6 +127,8 @@ __all__ = [
     "ConsumerView",
     "DepartedView",
     "DestinationView",
+    "EditList",
+    "EditView",
     "EmptyTarget",
     "GatewayView",
     "Gone",

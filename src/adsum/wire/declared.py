@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Meta
+from msgspec import Meta, Raw
 
 from adsum.core.catalog import Snapshot
-from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Title
+from adsum.core.documents import (
+    MAX_DOCUMENTS,
+    Document,
+    DocumentKind,
+    Documents,
+    EditKind,
+    RecordedEdit,
+    Title,
+)
 from adsum.core.errors import AdsumError, Invalid
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.presence import Presence, presence
@@ -118,6 +126,51 @@ class UpstreamList(Answer, frozen=True):
     def of(snapshot: Snapshot) -> UpstreamList:
         upstreams = [UpstreamView.of(each) for each in snapshot.documents.kind(DocumentKind.UPSTREAM)]
         return UpstreamList(snapshot.epoch, snapshot.revision, upstreams)
+
+
+class EditView(Answer, frozen=True):
+    """What became of a route or an upstream, who did it, why, and when on the wall clock.
+
+    `before` and `after` have the fields that changed. `omitted` names those that were too long for the record.
+    """
+
+    revision: int
+    document: DocumentKind
+    name: str
+    edit: EditKind
+    actor: str
+    at: float
+    reason: str = ""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    omitted: list[str] = []
+
+    @staticmethod
+    def of(recorded: RecordedEdit) -> EditView:
+        title, why = recorded.title, recorded.why
+        before, after = (
+            {name: Raw(value) for name, value in part.items()} for part in (recorded.before, recorded.after)
+        )
+        return EditView(
+            recorded.revision,
+            title.kind,
+            title.name,
+            recorded.kind,
+            why.actor,
+            round(why.at, 3),
+            why.reason,
+            before,
+            after,
+            [*recorded.omitted],
+        )
+
+
+class EditList(Answer, frozen=True):
+    """Recorded edits, newest first."""
+
+    epoch: str
+    revision: int
+    edits: list[EditView]
 
 
 def written_route(name: str, body: RouteBody) -> bytes:

@@ -15,13 +15,17 @@ MAX_WAIT: Final = 300.0
 MAX_HISTORY: Final = 1_000
 """How many recorded changes one answer holds at most."""
 
+PROTOCOL: Final = "1.0"
+"""The version of the native protocol, MAJOR.MINOR: a new major is one that clients of the one before can't follow."""
+PROTOCOL_HEADER: Final = "Adsum-Protocol"
+"""Says with every answer which version of the protocol it is in."""
 EPOCH_HEADER: Final = "Adsum-Epoch"
 REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
+"""Who asks, for the record; without it the caller's address is recorded."""
 PASSED_ON_HEADER: Final = "Adsum-Passed-On"
 """Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
-"""Who asks, for the record; without it the caller's address is recorded."""
 
 NAME: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"

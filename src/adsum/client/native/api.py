@@ -138,9 +138,8 @@ class Api:
 
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.Written:
         """Let evidence speak again. Raises `UnknownInstance`."""
-        params = [("reason", reason)] if reason else []
-        path = f"{_instance(service, id)}/override"
-        return await self._ask("DELETE", path, wire.Written, params=params, about=(service, id), silence=None)
+        path, about = f"{_instance(service, id)}/override", (service, id)
+        return await self._ask("DELETE", path, wire.Written, params=_reason(reason), about=about, silence=None)
 
     async def changes(self, service: str = "", id: str = "", limit: int = 100) -> wire.ChangeList:
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
@@ -154,12 +153,17 @@ class Api:
         """One route. Raises `UnknownDocument`."""
         return await self._ask("GET", f"/routes/{_part(name)}", wire.RouteView)
 
-    async def put_route(self, name: str, body: wire.RouteBody) -> wire.Written:
-        return await self._ask("PUT", f"/routes/{_part(name)}", wire.Written, body=body, silence=None)
+    async def edits(self, name: str = "", limit: int = 100) -> wire.EditList:
+        """What became of routes and upstreams, newest first; of those of one name, if given."""
+        params = [("name", name)] if name else []
+        return await self._ask("GET", "/intent/history", wire.EditList, params=[*params, ("limit", str(limit))])
+
+    async def put_route(self, name: str, body: wire.RouteBody, *, reason: str = "") -> wire.Written:
+        path = f"/routes/{_part(name)}"
+        return await self._ask("PUT", path, wire.Written, body=body, params=_reason(reason), silence=None)
 
     async def remove_route(self, name: str, *, reason: str = "") -> wire.Written:
-        params = [("reason", reason)] if reason else []
-        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=params, silence=None)
+        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=_reason(reason), silence=None)
 
     async def check_route(self, body: wire.CheckRouteBody) -> wire.VerdictView:
         return await self._ask("POST", "/check-route", wire.VerdictView, body=body)
@@ -167,19 +171,20 @@ class Api:
     async def upstreams(self) -> wire.UpstreamList:
         return await self._ask("GET", "/upstreams", wire.UpstreamList)
 
-    async def put_upstream(self, service: str, body: wire.UpstreamBody) -> wire.Written:
-        return await self._ask("PUT", f"/upstreams/{_part(service)}", wire.Written, body=body, silence=None)
+    async def put_upstream(self, service: str, body: wire.UpstreamBody, *, reason: str = "") -> wire.Written:
+        path = f"/upstreams/{_part(service)}"
+        return await self._ask("PUT", path, wire.Written, body=body, params=_reason(reason), silence=None)
 
     async def remove_upstream(self, service: str, *, reason: str = "") -> wire.Written:
-        params = [("reason", reason)] if reason else []
-        return await self._ask("DELETE", f"/upstreams/{_part(service)}", wire.Written, params=params, silence=None)
+        path = f"/upstreams/{_part(service)}"
+        return await self._ask("DELETE", path, wire.Written, params=_reason(reason), silence=None)
 
-    async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False) -> wire.Written:
+    async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False, reason: str = "") -> wire.Written:
         """Declare all routes and upstreams at once; those that are not in it are withdrawn.
 
         Raises `Invalid` for a body that names nothing, unless `prune` is true.
         """
-        params = [("prune", "true")] if prune else []
+        params = [*([("prune", "true")] if prune else []), *_reason(reason)]
         return await self._ask("PUT", "/intent", wire.Written, body=body, params=params, silence=None)
 
     async def status(self) -> wire.NodeStatus:
@@ -312,6 +317,11 @@ class Api:
 
 def _part(text: str) -> str:
     return quote(text, safe="")
+
+
+def _reason(reason: str) -> list[tuple[str, str]]:
+    """The parameter that says why, for the record."""
+    return [("reason", reason)] if reason else []
 
 
 def _instance(service: str, id: str) -> str:

@@ -15,7 +15,10 @@ from urllib.parse import urlencode, urlsplit
 
 import httpcore
 
+import adsum
+from adsum import wire
 from adsum.client.errors import Unreachable
+from adsum.core.rules import shown
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to reach a registry node; then the next one is tried."""
@@ -133,8 +136,19 @@ class Transport:
 
 
 def _reply(answer: httpcore.Response, body: bytes) -> Reply:
+    """Raises `Unreachable` if the answer is in a protocol that came after ours."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+    spoken = headers.get(wire.PROTOCOL_HEADER.lower(), "")
+    if _major(spoken) > _major(wire.PROTOCOL):
+        known = f"this program, with Adsum {adsum.__version__}, version {wire.PROTOCOL}"
+        raise Unreachable(f"it speaks version {shown(spoken)} of the registry's protocol, and {known}: upgrade it")
     return Reply(answer.status, headers, body)
+
+
+def _major(version: str) -> int:
+    """Of MAJOR.MINOR; 0 for a text that is none, as of a registry from before there were versions."""
+    major = version.partition(".")[0]
+    return int(major) if major.isascii() and major.isdecimal() and len(major) < 9 else 0
 
 
 async def _read(answer: httpcore.Response, most: int) -> bytes:

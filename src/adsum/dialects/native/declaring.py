@@ -23,6 +23,8 @@ from adsum.registry import Registry
 
 EXPLAIN_TIME: Final = 4.0
 """Seconds to find out which route takes a request; a question that takes longer is refused."""
+HISTORY: Final = 100
+"""How many recorded edits are answered unless told otherwise."""
 _ROUTE, _UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
@@ -45,10 +47,23 @@ class Declaring:
     async def replace_intent(self, asked: Asked) -> Reply:
         body = await asked.body(wire.IntentBody)
         bodies = await self._lists.run(partial(_read, body))
-        fits, prune = self._fits("routes"), asked.query.get("prune", False)
         return await self._write(
-            declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), fits, prune=prune)
+            declarations.replaced(
+                (_ROUTE, _UPSTREAM),
+                bodies,
+                self._caller(asked),
+                self._fits("routes"),
+                prune=asked.query.get("prune", False),
+                reason=asked.query.get("reason", ""),
+            )
         )
+
+    async def read_edits(self, asked: Asked) -> Reply:
+        query = asked.query
+        recorded = await self._registry.edits(query.get("document"), query.get("name"), query.get("limit", HISTORY))
+        snapshot = self._registry.snapshot
+        edits = [wire.EditView.of(each) for each in recorded]
+        return Reply(200, wire.encode(wire.EditList(snapshot.epoch, snapshot.revision, edits)))
 
     async def read_route(self, asked: Asked) -> Reply:
         document = self._document(_ROUTE, asked.path["route"])
@@ -58,7 +73,9 @@ class Declaring:
         name = asked.path["route"]
         says = wire.written_route(name, await asked.body(wire.RouteBody))
         return await self._write(
-            declarations.declared(Title(_ROUTE, name), says, self._caller(asked), self._fits("to"))
+            declarations.declared(
+                Title(_ROUTE, name), says, self._caller(asked), self._fits("to"), reason=asked.query.get("reason", "")
+            )
         )
 
     async def remove_route(self, asked: Asked) -> Reply:
@@ -98,7 +115,9 @@ class Declaring:
     async def put_upstream(self, asked: Asked) -> Reply:
         service = asked.path["service"]
         says = wire.written_upstream(service, await asked.body(wire.UpstreamBody))
-        return await self._write(declarations.declared(Title(_UPSTREAM, service), says, self._caller(asked)))
+        reason = asked.query.get("reason", "")
+        title = Title(_UPSTREAM, service)
+        return await self._write(declarations.declared(title, says, self._caller(asked), reason=reason))
 
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))

@@ -38,7 +38,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Adsum registry",
             "version": adsum.__version__,
-            "description": "Register instances, keep their leases, read and watch services.",
+            "description": "Register instances, keep their leases, read and watch services. "
+            f"Every answer says in the header {wire.PROTOCOL_HEADER} which version of this protocol it is in.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

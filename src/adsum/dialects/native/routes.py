@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from adsum import wire
+from adsum.core.documents import DocumentKind
 from adsum.core.model import Status
 
 BASE: Final = "/api/v1"
@@ -250,6 +251,7 @@ ROUTES: Final = (
         "Declare a route",
         {200: wire.Written},
         (422, 503, 507),
+        (REASON,),
         body=wire.RouteBody,
         text="Idempotent. A route that can't be is refused, and nothing changes.",
     ),
@@ -282,6 +284,7 @@ ROUTES: Final = (
         "Say how gateways treat a service",
         {200: wire.Written},
         (422, 503, 507),
+        (REASON,),
         body=wire.UpstreamBody,
     ),
     Route(
@@ -300,11 +303,24 @@ ROUTES: Final = (
         "Declare all routes and upstreams at once",
         {200: wire.Written},
         (422, 503, 507),
-        (Parameter("prune", bool, "Withdraw everything if the body names no route and no upstream"),),
+        (Parameter("prune", bool, "Withdraw everything if the body names no route and no upstream"), REASON),
         body=wire.IntentBody,
         max_body=MAX_INTENT_BODY,
         text="Those that are not in the body are withdrawn. All of it is applied, or nothing. A body that names "
         "nothing is refused, unless `prune` is true.",
+    ),
+    Route(
+        "read_edits",
+        "GET",
+        f"{BASE}/intent/history",
+        "What became of routes and upstreams, and why",
+        {200: wire.EditList},
+        (422, 503),
+        (
+            Parameter("document", DocumentKind, "Only of routes, or only of upstreams"),
+            Parameter("name", wire.Id, "Only of the route of this name, and of the upstream of this service"),
+            Parameter("limit", Limit, "How many at most; 100 unless told"),
+        ),
     ),
     Route("read_status", "GET", f"{BASE}/status", "This node", {200: wire.NodeStatus}, early=True),
     Route("openapi", "GET", f"{BASE}/openapi.json", "This document", {200: "application/json"}, early=True),

@@ -241,10 +241,8 @@ class Connection(HttpToolsProtocol):
         self._gone()
         title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
         body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
-        self.transport.write(
-            b"%bcontent-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[code], len(body), headers, body)
-        )
+        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
+        self._write(code, head % (len(body), headers) + body)
         self.transport.close()
 
 

@@ -12,6 +12,7 @@ from typing import cast
 
 import uvicorn
 
+from adsum import wire
 from adsum.servers.http.bounds import BACKLOG, Bounds, Shed, Sweeper, untold
 from adsum.servers.http.browsers import Hosts
 from adsum.servers.http.connection import Connection, Prompt
@@ -44,6 +45,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            headers=[(wire.PROTOCOL_HEADER.lower(), wire.PROTOCOL)],
             backlog=BACKLOG,
             timeout_keep_alive=bounds.idle,
             timeout_graceful_shutdown=bounds.stop,

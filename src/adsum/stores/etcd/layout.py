@@ -5,6 +5,7 @@
     PREFIX/catalog/documents/KIND/NAME          what was declared beside the catalog
     PREFIX/catalog/departures/SERVICE           an instance left the service: it stays known, though all may have left
     PREFIX/log/BASIS/COUNT                      the changes of the batch decided on that revision, for history
+    PREFIX/edits/KIND/NAME/BASIS                what the batch decided on that revision made of a document, for history
     PREFIX/cluster/…                            which nodes there are, and what each keeps: see `presence`
 
 A batch is one transaction, conditional on the head: so batches have one order, and none is decided on an old catalog.
@@ -24,11 +25,12 @@ from adsum.core.changes import Change
 from adsum.core.documents import DocumentKind, Edit, Title
 from adsum.core.model import Cause, Key, Why
 from adsum.etcd.values import Delete, Put
+from adsum.stores import edits as histories
 from adsum.stores import records
 from adsum.stores.records import WhyRecord
 
 FORMAT: Final = 1
-"""Of everything below the prefix; a node refuses to serve from a later one."""
+"""Of everything below the prefix. The head says it: a node refuses to start on a later one, and to write to one."""
 MOST_OPERATIONS: Final = 120
 """What facts make of one transaction; etcd takes 128 unless told otherwise. A larger batch is written in parts."""
 MOST_BYTES: Final = 1024 * 1024
@@ -88,10 +90,12 @@ class Layout:
     prefix: bytes
     catalog: bytes = field(init=False)
     log: bytes = field(init=False)
+    edits: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "catalog", self.prefix + b"catalog/")
         object.__setattr__(self, "log", self.prefix + b"log/")
+        object.__setattr__(self, "edits", self.prefix + b"edits/")
 
     @property
     def head(self) -> bytes:
@@ -132,9 +136,21 @@ class Layout:
     def log_count(self, key: bytes) -> int:
         return int(key.rpartition(b"/")[2])
 
-    def parts(self, changes: Sequence[Change], edits: Sequence[Edit]) -> list[Part]:
-        """A batch cut into what one transaction can take. Raises `UnicodeEncodeError` for a text that is none."""
-        return self._cut([*self._of_changes(changes), *(self._of_edit(edit) for edit in edits)])
+    def edit_key(self, title: Title, basis: int) -> bytes:
+        """In the order of the edits of one document."""
+        return self.edits + f"{title.kind}/{title.name}/{basis:016x}".encode()
+
+    def edited(self, key: bytes) -> Title:
+        """The document of such a key."""
+        kind, name, _ = key.removeprefix(self.edits).decode().split("/")
+        return Title(DocumentKind(kind), name)
+
+    def parts(self, changes: Sequence[Change], edits: Sequence[Edit], basis: int) -> list[Part]:
+        """A batch decided on the revision `basis`, cut into what one transaction can take.
+
+        Raises `UnicodeEncodeError` for a text that is none.
+        """
+        return self._cut([*self._of_changes(changes), *self._of_edits(edits, basis)])
 
     def _of_changes(self, changes: Sequence[Change]) -> list[_Fact]:
         """A key may be written once in a transaction: the last change of an instance counts."""
@@ -153,17 +169,28 @@ class Layout:
                 facts.append(_Fact(Put(key, records.write_listing(change.listing)), logged))
         return facts
 
-    def _of_edit(self, edit: Edit) -> _Fact:
-        if edit.document is None:
-            return _Fact(Delete(self.key(edit.title)), None, (self.path(edit.title), WhyRecord.of(edit.why)))
-        return _Fact(Put(self.key(edit.title), records.write_document(edit.document)))
+    def _of_edits(self, edits: Sequence[Edit], basis: int) -> list[_Fact]:
+        """The last edit of a document counts, and history has all of them."""
+        together: dict[Title, list[Edit]] = {}
+        for edit in edits:
+            together.setdefault(edit.title, []).append(edit)
+        facts = []
+        for title, of_one in together.items():
+            last = of_one[-1]
+            history = Put(self.edit_key(title, basis), msgspec.json.encode([*map(histories.record, of_one)]))
+            if last.document is None:
+                gone = self.path(title), WhyRecord.of(last.why)
+                facts.append(_Fact(Delete(self.key(title)), None, gone, history=history))
+            else:
+                facts.append(_Fact(Put(self.key(title), records.write_document(last.document)), history=history))
+        return facts
 
     def _cut(self, facts: Sequence[_Fact]) -> list[Part]:
         parts: list[list[_Fact]] = [[]]
         left = {""}
         operations = size = 0
         for fact in facts:
-            needed = (fact.operation is not None) + (fact.left not in left)
+            needed = (fact.operation is not None) + (fact.left not in left) + (fact.history is not None)
             if parts[-1] and (operations + needed > MOST_OPERATIONS or size + fact.size > MOST_BYTES):
                 parts.append([])
                 left = {""}
@@ -177,7 +204,11 @@ class Layout:
     def _part(self, facts: Sequence[_Fact]) -> Part:
         departures = {fact.left: Put(self.departure(fact.left), b"") for fact in facts if fact.left}
         return Part(
-            (*(fact.operation for fact in facts if fact.operation is not None), *departures.values()),
+            (
+                *(fact.operation for fact in facts if fact.operation is not None),
+                *(fact.history for fact in facts if fact.history is not None),
+                *departures.values(),
+            ),
             dict(fact.gone for fact in facts if fact.gone is not None),
             tuple(fact.logged for fact in facts if fact.logged is not None),
             tuple(departures),
@@ -191,8 +222,10 @@ class _Fact:
     gone: tuple[str, WhyRecord] | None = None
     left: str = ""
     """The service that an instance left."""
+    history: Put | None = None
+    """What became of a document."""
 
     @property
     def size(self) -> int:
-        written = len(self.operation.value) if isinstance(self.operation, Put) else 0
+        written = sum(len(each.value) for each in (self.operation, self.history) if isinstance(each, Put))
         return written + (len(self.logged.change) if self.logged is not None else 0) + 512

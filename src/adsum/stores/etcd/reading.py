@@ -43,7 +43,10 @@ def head(found: KeyValue) -> Head:
     except msgspec.DecodeError as error:
         raise StoreRefused(f"{found.key.decode()} in etcd is not what Adsum wrote: {error}") from None
     if said.format > FORMAT:
-        raise StoreRefused("a later version of Adsum wrote what is in etcd; run that one, or another ?prefix=")
+        raise StoreRefused(
+            f"a later version of Adsum wrote what is in etcd (its layout is {said.format}, the latest known here "
+            f"{FORMAT}): run that one, or use another ?prefix="
+        )
     return said
 
 

@@ -13,15 +13,16 @@ import msgspec
 
 from adsum.clock import SystemClock
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import Edit
+from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
 from adsum.etcd import encryption
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import STORE_PREFIX, Place
-from adsum.etcd.values import Condition, Delete, Get, Put, Settled, Unchanged, end_of
+from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Settled, Unchanged, end_of
 from adsum.ports import Clock
 from adsum.stores.etcd.departures import Departures
+from adsum.stores.etcd.edits import EditHistory
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.inquiry import Inquiry
 from adsum.stores.etcd.layout import Head, Layout, Log, Part
@@ -58,6 +59,7 @@ class EtcdStore:
         self._reading = Reading(self._layout)
         self._trail = Trail(self._layout)
         self._departures = Departures()
+        self._edits = EditHistory(self._layout)
         self._feeds = Feeds(self._whole)
         self._trail_is_known = False
         self._read = False
@@ -120,7 +122,7 @@ class EtcdStore:
         self._trail_is_known = True
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        parts = self._layout.parts(changes, edits)
+        parts = self._layout.parts(changes, edits, basis)
         async with self._writing:
             following = self._open_following
             standing = await self._on(basis, following)
@@ -134,11 +136,15 @@ class EtcdStore:
                     if number == 1:
                         raise
                     raise StoreUnavailable(f"only {number - 1} of {len(parts)} parts were written: {error}") from error
+            if edits:
+                await self._edits.added(len(edits), self._open_etcd)
         return standing.revision
 
     async def confirm(self, basis: int) -> None:
         standing = await self._on(basis, self._open_following)
         found = await self._asked(self._open_etcd.get(self._layout.head))
+        if found is not None:
+            _running(found)
         at = found.revision if found is not None else 0
         if at != standing.head:
             raise StoreConflict(f"decided on another revision than {at}, where etcd is by now")
@@ -178,7 +184,7 @@ class EtcdStore:
         if settled.succeeded:
             return settled.header.revision
         found = settled.read[0]
-        if found and head(found[0]).batch == batch:
+        if found and _running(found[0]).batch == batch:
             return found[0].revision
         at = found[0].revision if found else 0
         if Unchanged(self._layout.head, at) in when:
@@ -270,6 +276,9 @@ class EtcdStore:
             end = page.found[-1].key
         return found[: max(0, limit)]
 
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return await self._asked(self._edits.newest(self._open_etcd, kind, name, limit))
+
     def age(self) -> float:
         return self._following.age() if self._following is not None else 0.0
 
@@ -317,3 +326,11 @@ class EtcdStore:
         if self._following is None:
             raise StoreUnavailable("the store is closed")
         return self._following
+
+
+def _running(found: KeyValue) -> Head:
+    """What the head says to a node that runs already: it serves reads on. Raises `StoreUnavailable`."""
+    try:
+        return head(found)
+    except StoreRefused as refused:
+        raise StoreUnavailable(str(refused), retry_after=5.0) from None

@@ -14,11 +14,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from adsum.core.changes import HISTORY, MAX_LEFT, Recorded, Whole
-from adsum.core.documents import Document
+from adsum.core.documents import Document, DocumentKind, RecordedEdit
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores import reading
-from adsum.stores.sqlite import schema
+from adsum.stores.sqlite import edits, schema
 from adsum.stores.sqlite.lock import Lock, Mark
 from adsum.stores.sqlite.rows import ListingRow, Rows, Write, checked, checksum
 
@@ -263,7 +263,7 @@ class File:
         self._must_be_in_place()
         if self._doubtful:
             self._look()
-        rows, results, revision = Rows({}, {}, [], {}), list[int | Exception](), self.revision
+        rows, results, revision = Rows({}, {}, [], {}, []), list[int | Exception](), self.revision
         for each in writes:
             try:
                 if each.basis != revision:
@@ -308,6 +308,7 @@ class File:
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._db.executemany(_RECORD, rows.history)
+        edits.put(self._db, rows.edits)
         self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in rows.left.items()])
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
@@ -326,6 +327,10 @@ class File:
             raise StoreUnavailable(
                 f"{self.path}: its history of {service}/{id} at revision {revision} can't be read: {error}"
             ) from error
+
+    def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
+        """The newest edits, newest first. Raises `StoreUnavailable` if one can't be understood."""
+        return edits.newest(self._db, self.path, kind, name, limit)
 
     def close(self) -> None:
         """Close and unlock; idempotent."""

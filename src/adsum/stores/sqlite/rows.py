@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from adsum.core.changes import Change
 from adsum.core.documents import Edit, Title
 from adsum.core.model import Key
-from adsum.stores import records
+from adsum.stores import edits, records
 
 ListingRow = tuple[str, str, int, bytes, int]
 """Service, id, revision, record, checksum. Rows of documents have kind and name in place of service and id."""
@@ -47,15 +49,18 @@ class Rows:
     documents: dict[Title, ListingRow | None]
     history: list[ListingRow]
     left: dict[str, int]
+    edits: list[ListingRow]
 
     def add(self, revision: int, write: Write) -> None:
         """Add a batch, or nothing of it if something can't be encoded."""
         listings = {each.key: _listing(revision, each) for each in write.changes}
         documents = {each.title: _document(revision, each) for each in write.edits}
         history = [_row(*each.key, revision, records.write_change(each)) for each in write.changes]
+        edited = [_row(*each.title, revision, msgspec.json.encode(edits.record(each))) for each in write.edits]
         self.listings.update(listings)
         self.documents.update(documents)
         self.history.extend(history)
+        self.edits.extend(edited)
         self.left.update((each.key.service, revision) for each in write.changes if each.listing is None)
 
 

@@ -19,6 +19,7 @@ CHECKED: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "listings": ("service", "id", "revision", "body"),
         "history": ("service", "id", "revision", "body"),
         "documents": ("kind", "name", "revision", "body"),
+        "edits": ("kind", "name", "revision", "body"),
         "departures": ("service", "revision"),
         "meta": ("epoch", "revision"),
     }
@@ -76,6 +77,18 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "UPDATE documents SET checksum = checksum(kind, name, revision, body)",
         "UPDATE departures SET checksum = checksum(service, revision)",
         "UPDATE meta SET checksum = checksum(epoch, revision)",
+    ),
+    (
+        # The history of documents. An index, for each document has a bound of its own.
+        """CREATE TABLE edits (
+            number   INTEGER PRIMARY KEY,
+            kind     TEXT NOT NULL,
+            name     TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            body     BLOB NOT NULL,
+            checksum INTEGER NOT NULL
+        )""",
+        "CREATE INDEX edits_of_one ON edits (kind, name, number)",
     ),
 )
 """What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 
 from adsum.clock import SystemClock
 from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import Edit
+from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.shares import Alone
 from adsum.ports import Clock
@@ -166,6 +166,9 @@ class SqliteStore:
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         return await self._run(partial(self._file.history, service, id, limit))
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return await self._run(partial(self._file.edits, kind, name, limit))
 
     def age(self) -> float:
         return 0.0

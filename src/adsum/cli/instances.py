@@ -1,0 +1,70 @@
+"""Commands about one instance, every instance of a service, or every instance at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from adsum.cli import output
+from adsum.cli.arguments import Key, ServiceType
+from adsum.cli.connecting import ask
+from adsum.cli.exits import Ended, Exit
+from adsum.cli.loading import Settings
+from adsum.client.client import Client
+from adsum.core.errors import UnknownInstance
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def instances(command: C) -> Callable[..., Any]:
+    """Give a command its argument SERVICE/ID, `--all` and `--at`: it is run for each instance, one after the other.
+
+    The command takes `Settings` and a `key`. Its exit code is that of the last one that did not end with 0.
+    """
+
+    @wraps(command)
+    def for_each(loaded: Settings, key: Key | None, every: bool, at: str | None, **given: Any) -> None:
+        if key is not None and key.id:
+            if every or at is not None:
+                raise click.UsageError(f"{key} is one instance: leave out its id, or --all and --at")
+            command(loaded, key=key, **given)
+            return
+        if key is None and at is None:
+            raise click.UsageError("name an instance as SERVICE/ID, a service with --all, or a host with --at ADDRESS")
+        if key is not None and not every and at is None:
+            hint = f"`adsum ls {key}` shows them, --all means each of them"
+            raise click.BadParameter(f"must be SERVICE/ID, such as {key}/web1; {hint}", param_hint="SERVICE/ID")
+        found = ask(loaded, lambda client: _found(client, key.service if key is not None else None, at))
+        if not found:
+            where = f" at {at}" if at is not None else ""
+            raise Ended(Exit.NOT_FOUND, f"no instance{f' of {key}' if key is not None else ''} is listed{where}")
+        code = Exit.OK
+        for each in found:
+            try:
+                command(loaded, key=each, **given)
+            except UnknownInstance:
+                output.say(f"{each} left meanwhile")
+            except Ended as ended:
+                output.say(str(ended))
+                code = ended.code
+        if code is not Exit.OK:
+            raise Ended(code)
+
+    decorated: Callable[..., Any] = for_each
+    for option in (
+        click.option("--at", metavar="ADDRESS", help="Every instance at this address, of SERVICE or of all services."),
+        click.option("--all", "every", is_flag=True, help="Every instance of SERVICE."),
+        click.argument("key", metavar="SERVICE[/ID]", required=False, type=ServiceType(id=True)),
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+async def _found(client: Client, service: str | None, at: str | None) -> list[Key]:
+    """The instances of one service, or of all, at an address if one is given."""
+    names = [service] if service is not None else [each.name for each in (await client.api.services()).services]
+    views = [await client.api.service(name) for name in names]
+    return [Key(view.service, each.id) for view in views for each in view.instances if at is None or each.address == at]

@@ -1,0 +1,107 @@
+"""History of what operators declared: how stores record an edit, and which of the recorded edits may go.
+
+A record names the fields that the edit changed, so that it is small however long the document is, and can be read
+without those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from adsum.core import documents
+from adsum.core.documents import Document, DocumentKind, Edit, EditKind, RecordedEdit, Title
+from adsum.stores.reading import to_why
+from adsum.stores.records import WhyRecord
+
+MAX_RECORDED: Final = 4 * 1024
+"""Bytes of values that one record keeps; a field that does not fit is named without its values."""
+
+_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+class EditRecord(Struct, frozen=True, omit_defaults=True):
+    """An edit, but for its revision and title. As for all records, the defaults never change."""
+
+    kind: EditKind
+    why: WhyRecord
+    before: dict[str, Raw] = {}
+    after: dict[str, Raw] = {}
+    omitted: list[str] = []
+
+
+def record(edit: Edit) -> EditRecord:
+    """The record of an edit. Raises `msgspec.DecodeError` for a document that is no JSON object."""
+    before, after = _fields(edit.before), _fields(edit.document)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    omitted, room = [], MAX_RECORDED
+    for name in sorted(changed, key=lambda name: len(before.get(name, b"")) + len(after.get(name, b""))):
+        room -= len(before.get(name, b"")) + len(after.get(name, b""))
+        if room < 0:
+            omitted.append(name)
+    kept = [name for name in changed if name not in omitted]
+    return EditRecord(
+        _kind(edit),
+        WhyRecord.of(edit.why),
+        {name: Raw(before[name]) for name in kept if name in before},
+        {name: Raw(after[name]) for name in kept if name in after},
+        sorted(omitted),
+    )
+
+
+def recorded(revision: int, title: Title, found: EditRecord) -> RecordedEdit:
+    """The edit of a record."""
+    before, after = ({name: bytes(value) for name, value in part.items()} for part in (found.before, found.after))
+    return RecordedEdit(revision, title, found.kind, before, after, tuple(found.omitted), to_why(found.why))
+
+
+def _kind(edit: Edit) -> EditKind:
+    if edit.document is None:
+        return EditKind.WITHDRAWN
+    return EditKind.DECLARED if edit.before is None else EditKind.CHANGED
+
+
+def _fields(document: Document | None) -> dict[str, bytes]:
+    if document is None:
+        return {}
+    return {name: bytes(value) for name, value in _FIELDS.decode(document.body).items()}
+
+
+class EditLog:
+    """Recorded edits in memory."""
+
+    def __init__(self) -> None:
+        self._edits: dict[int, RecordedEdit] = {}
+        """By a number that grows, the oldest first."""
+        self._numbers: dict[Title, dict[int, None]] = {}
+        self._next = 0
+
+    def add(self, revision: int, edits: Iterable[Edit]) -> None:
+        """Record edits; past a bound the oldest are forgotten."""
+        for edit in edits:
+            self._edits[self._next] = recorded(revision, edit.title, record(edit))
+            numbers = self._numbers.setdefault(edit.title, {})
+            numbers[self._next] = None
+            self._next += 1
+            if len(numbers) > documents.MAX_EDITS_OF_ONE:
+                self._forget(next(iter(numbers)))
+            if len(self._edits) > documents.MAX_EDITS:
+                self._forget(next(iter(self._edits)))
+
+    def _forget(self, number: int) -> None:
+        title = self._edits.pop(number).title
+        self._numbers[title].pop(number)
+        if not self._numbers[title]:
+            del self._numbers[title]
+
+    def newest(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
+        """See `ports.Store.edits`."""
+        found = (
+            edit
+            for edit in reversed(self._edits.values())
+            if kind in (None, edit.title.kind) and name in (None, edit.title.name)
+        )
+        return [edit for edit, _ in zip(found, range(max(0, limit)), strict=False)]

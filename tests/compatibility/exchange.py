@@ -1,0 +1,33 @@
+"""A program that uses the library as programs of any release do: `python exchange.py URL`, with nothing of the tests.
+
+It uses only what the first release had, and says on standard output what it saw.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import adsum
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+async def main(url: str) -> None:
+    async with adsum.Client(url, cache=False) as client:
+        channel = client.channel("orders")
+        async with client.register("orders", 8000, id="o1", address="127.0.0.1", ttl=30) as registrar:
+            await channel.ready(timeout=20)
+            with channel.pick() as pick:
+                say(f"picked {pick.endpoint.id} {pick.endpoint.url}")
+            drained = await registrar.drain(10)
+            say(f"drained {drained.done}")
+        async for view in client.resolver("orders").watch():
+            if not view.endpoints:
+                say("gone")
+                break
+
+
+say(f"{Path(adsum.__file__).parents[1]}")
+asyncio.run(main(sys.argv[1]))

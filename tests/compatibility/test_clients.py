@@ -1,0 +1,65 @@
+"""Today's registry serves programs with the client library of earlier releases, each in `clients/`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import adsum
+from adsum.config import ServeConfig
+from tests.compatibility.keeping import CLIENTS, HERE
+from tests.running import RunningDaemon
+
+RELEASES = sorted([*CLIENTS.glob("*.whl"), *CLIENTS.glob("*.tar.gz")])
+
+
+def _of_today(folder: Path) -> Path:
+    """The library of this tree, packed as a wheel is."""
+    return Path(shutil.make_archive(str(folder / "today"), "zip", Path(adsum.__file__).parents[1], "adsum"))
+
+
+def _unpacked(release: Path, folder: Path) -> Path:
+    """Where `import adsum` finds the library of a release."""
+    if release.name.endswith(".tar.gz"):
+        with tarfile.open(release) as archive:
+            archive.extractall(folder, filter="data")
+        (source,) = folder.glob("*/src")
+        return source
+    with zipfile.ZipFile(release) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "release",
+    [_of_today, *(lambda _, each=each: each for each in RELEASES)],
+    ids=["today", *(each.name for each in RELEASES)],
+)
+def test_a_program_of_an_earlier_release_is_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
+    library = _unpacked(release(tmp_path), tmp_path / "library")
+    daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:"))
+    try:
+        done = subprocess.run(
+            [sys.executable, str(HERE / "exchange.py"), daemon.url],
+            env={**os.environ, "PYTHONPATH": str(library)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        daemon.stop()
+    assert done.stdout.splitlines() == [
+        str(library),
+        "picked o1 http://127.0.0.1:8000",
+        "drained True",
+        "gone",
+    ], done.stderr
