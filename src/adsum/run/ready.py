@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from adsum.core.model import Check, CheckKind, Registration
+from adsum.run.port import PATIENCE
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two looks; a look is cheap, and a start should not wait for us."""
@@ -23,6 +24,21 @@ async def until_answers(registration: Registration, hosts: Sequence[str]) -> Non
     while not await _any_answers(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
         pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+async def listens(port: int, hosts: Sequence[str]) -> bool:
+    """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
+    for host in hosts:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                _, writer = await asyncio.open_connection(host, port)
+        except ConnectionRefusedError:
+            continue
+        except (OSError, TimeoutError):
+            return True
+        writer.close()
+        return True
+    return False
 
 
 async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
