@@ -37,6 +37,17 @@ def facing(peer: tuple[Any, ...]) -> str:
         return str(probe.getsockname()[0]).partition("%")[0]
 
 
+def is_ours(address: str) -> bool:
+    """Whether this host has that IP address now; a name is none."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def own_address() -> str:
     """The address of this host that packets to the rest of the world leave from; 127.0.0.1 if there is no way.
 
