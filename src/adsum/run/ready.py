@@ -6,9 +6,11 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from adsum.core.model import Check, CheckKind, Registration
+from adsum.core.schemes import checked_over_tls
 from adsum.run.port import PATIENCE
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
@@ -19,7 +21,8 @@ MAX_LINE: Final = 8_192
 
 async def until_answers(registration: Registration, hosts: Sequence[str]) -> None:
     """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
-    checks = registration.checks or (Check(name="tcp", kind=CheckKind.TCP),)
+    checks = [replace(each, tls=checked_over_tls(registration.instance, each)) for each in registration.checks]
+    checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
     pause = FIRST_PAUSE
     while not await _any_answers(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
@@ -54,7 +57,7 @@ async def answers(check: Check, host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(check.timeout):
             reader, writer = await asyncio.open_connection(
-                host, port, ssl=_trusting() if check.tls else None, limit=MAX_LINE
+                host, port, ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None, limit=MAX_LINE
             )
             try:
                 return check.kind is not CheckKind.HTTP or await _passes(check, host, port, reader, writer)
