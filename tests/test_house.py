@@ -22,7 +22,7 @@ FLOORS = (
     ("core",),
     ("balance", "gateway", "ports", "places", "protobufs"),
     ("wire", "etcd", "consul"),
-    ("consumers", "clock", "systemd"),
+    ("consumers", "clock", "launcher", "systemd"),
     ("watches",),
     ("registry",),
     ("keeper",),

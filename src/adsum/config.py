@@ -30,6 +30,7 @@ from adsum.core.rules import MAX_PORT, address, public, shown
 from adsum.etcd import naming
 from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
+from adsum.peers import advertising
 
 LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
@@ -136,8 +137,8 @@ class ServeConfig:
         "Where the catalog is kept: memory:, sqlite:///PATH or etcd://HOST:PORT,…", default_factory=default_store
     )
     advertise: str = setting(
-        "Where other nodes over the same etcd reach this one; with nodes on other hosts never loopback (default: the "
-        "first address that it listens on)",
+        "Where other nodes over the same etcd reach this one (default: the address that it listens on; of a node that "
+        "listens on every address, the one that faces etcd)",
         metavar="URL",
         default="",
     )
@@ -190,8 +191,8 @@ class ServeConfig:
             address("host_name", name)
         if self.advertise:
             web_address("advertise", self.advertise)
-        elif self.store.startswith("etcd:") and self.listen.startswith(("0.0.0.0:", "[::]:", ":::")):
-            raise Invalid("advertise", "must say where other nodes reach this one, since it listens on every address")
+        elif self.store.startswith(SCHEME):
+            advertising.check(self.listen, Place.parse(self.store, "store"))
         self.naming_place()
         if self.xds != OFF:
             place("xds", self.xds)

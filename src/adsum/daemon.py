@@ -28,7 +28,9 @@ from adsum.core.heartbeats import lost_after
 from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
+from adsum.etcd.place import SCHEME, Place
 from adsum.keeper import Keeper
+from adsum.peers import advertising
 from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
@@ -119,7 +121,12 @@ class Daemon:
         """
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
-        self._shares.announce(self._config.advertise or self.urls[0])
+        try:
+            self._shares.announce(await self._url_for_others())
+        except BaseException:
+            for each in sockets:
+                each.close()
+            raise
         bounds = http.Bounds(connections=self._config.max_connections)
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
@@ -140,6 +147,11 @@ class Daemon:
         if self.xds:
             _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
         systemd.notify(systemd.READY)
+
+    async def _url_for_others(self) -> str:
+        if self._config.advertise or not self._config.store.startswith(SCHEME):
+            return self._config.advertise or self.urls[0]
+        return await advertising.url_for_others(self.urls[0], Place.parse(self._config.store))
 
     async def stop(self) -> None:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""

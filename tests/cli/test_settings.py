@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adsum.cli.loading import ConfigError, load, variable
+from adsum.cli.loading import ConfigError, flag, load, variable
 from adsum.cli.values import MANY, fields
 from adsum.config import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
 from tests.cli.conftest import Adsum
@@ -134,6 +134,27 @@ def test_show_config_needs_no_other_arguments(adsum: Adsum, command: str) -> Non
 def test_show_config_shows_the_settings_of_the_command_alone(adsum: Adsum) -> None:
     lines = adsum("backup", "--store", "sqlite:////x/adsum.db", "--show-config").out.splitlines()
     assert [line.split() for line in lines[1:]] == [["store", "sqlite:////x/adsum.db", "--store"]]
+
+
+@pytest.mark.parametrize(
+    ("commands", "used"),
+    [
+        ("ls watch status history,route ls,route check,grpc-bootstrap", {"url"}),
+        ("drain maintenance resume deregister,route add,route rm,route apply", {"url", "actor"}),
+        ("resolve", {"url", "zone", "cache_max_age"}),
+        ("gateway", {"url", "zone"}),
+        ("run register", {"url", "zone", "actor"}),
+    ],
+)
+def test_a_command_lists_the_client_settings_that_it_uses_and_takes_no_others(
+    adsum: Adsum, commands: str, used: set[str]
+) -> None:
+    spaced, *others = commands.split(",")
+    for command in (*([each] for each in spaced.split()), *(each.split() for each in others)):
+        shown = {line.split()[0] for line in adsum(*command, "--show-config").out.splitlines()}
+        assert shown & set(fields(ClientConfig)) == used, command
+        help = adsum(*command, "--help").out
+        assert {name for name in fields(ClientConfig) if f"{flag(name)} " in help} == used, command
 
 
 def test_no_setting_of_two_tables_has_the_same_variable() -> None:

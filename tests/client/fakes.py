@@ -40,6 +40,7 @@ class ScriptedSource:
     patience = 1.0
 
     def __init__(self) -> None:
+        self.address = "10.1.2.3"
         self.left: list[Sequence[str]] = []
         """The services of each good-bye."""
         self.positions: list[Position | None] = []
@@ -113,7 +114,7 @@ class ScriptedSource:
 
     async def local_address(self) -> str:
         self._ask("address")
-        return "10.1.2.3"
+        return self.address
 
     async def leave(self, services: Sequence[str] = ()) -> None:
         self.left.append(services)

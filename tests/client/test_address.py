@@ -4,13 +4,20 @@ import ipaddress
 
 import pytest
 
-from adsum.client.address import default_id, facing, own_address
+from adsum.client.address import default_id, facing, is_ours, own_address
 from adsum.core.rules import instance_id
 
 
 @pytest.mark.parametrize("peer", [("127.0.0.1", 80), ("127.8.8.8", 80), ("::1", 80, 0, 0)])
 def test_a_registry_on_this_host_is_faced_from_loopback(peer: tuple[str, int]) -> None:
     assert facing(peer) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("address", "ours"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
+)
+def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> None:
+    assert is_ours(address) is ours
 
 
 def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:

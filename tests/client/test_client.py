@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum.client.client import Client
+from adsum.balance.picker import NoEndpoint
+from adsum.client.client import MISSED, Client
 from adsum.client.errors import NeedsRegistry
 from adsum.client.options import ChannelOptions
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource, endpoint, whole
+from tests.fakes import FakeClock
 
 
 def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:
@@ -94,6 +96,25 @@ async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None
         await users.close()
         assert not users.resolver.closed, "somebody looks at the view itself"
     assert source.left == [["orders"], ()]
+
+
+async def test_a_name_of_a_request_that_nobody_bears_is_followed_for_a_while_only() -> None:
+    source, clock = ScriptedSource(), FakeClock()
+    async with Client(cache=False, source=source, clock=clock) as client:
+        typo, asked, held, there = (client.requested_channel(name) for name in ("typo", "asked", "held", "there"))
+        assert client.requested_channel("typo") is typo
+        assert client.channel("held") is held
+        for name in ("typo", "asked", "held"):
+            source.say(whole(1), service=name)
+        source.say(whole(1, endpoint("a")), service="there")
+        for _ in range(4):
+            await clock.advance(MISSED / 2 - 1.0)
+            with pytest.raises(NoEndpoint):
+                asked.pick()
+        assert [each.service for each in (typo, asked, held, there) if each.closed] == ["typo"]
+        assert source.left == [["typo"]]
+        assert source.watching == 3
+        assert client.requested_channel("typo") is not typo, "asked for again, it is followed again"
 
 
 async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:

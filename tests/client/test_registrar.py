@@ -9,6 +9,7 @@ import pytest
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
 from adsum.client.native.api import GOODBYE_WAIT
+from adsum.client.registering import own_address
 from adsum.client.registering.registrar import ANSWER_LATE, STOP_WAIT, STOP_WAIT_MIN, Registrar
 from adsum.client.registering.renewals import LONGEST_TTL
 from adsum.client.registering.standing import MOVES, Event, State
@@ -348,6 +349,45 @@ async def test_an_address_is_the_given_one_then_the_variables_then_the_one_found
     monkeypatch.delenv("ADSUM_ADDRESS")
     await providing.register(8002).start()
     assert [body.address for body in providing.source.listed.values()] == ["10.8.8.8", "10.9.9.9", "10.1.2.3"]
+
+
+async def test_an_instance_moves_when_its_host_gets_another_address_and_not_before(
+    providing: Providing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    had = {"10.1.2.3", "10.0.7.9"}
+    monkeypatch.setattr(own_address, "is_ours", had.__contains__)
+    registrar = providing.register()
+    await registrar.start()
+    providing.source.address = "10.0.7.9"  # The way to the registry is another one; ours is reached as before.
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000"]
+    had.remove("10.1.2.3")
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000", "register o8000"]
+    assert registrar.registered
+    assert providing.source.listed["orders", "o8000"].address == "10.0.7.9"
+    assert "another one now" in caplog.text
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000"]
+
+
+async def test_an_instance_that_was_forgotten_registers_at_the_address_that_its_host_has_by_then(
+    providing: Providing,
+) -> None:
+    await providing.register().start()
+    providing.source.listed.clear()
+    providing.source.address = "10.0.7.9"
+    await providing.clock.advance(6.0)
+    assert providing.source.listed["orders", "o8000"].address == "10.0.7.9"
+
+
+async def test_a_given_address_is_not_moved(providing: Providing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_address, "is_ours", lambda _: False)
+    await providing.register(address="192.0.2.7").start()
+    providing.asked()
+    await providing.clock.advance(6.0)
+    assert providing.asked() == ["renew o8000"]
 
 
 async def test_each_registrar_holds_its_own_lease(providing: Providing) -> None:

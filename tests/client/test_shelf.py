@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: Shelf) -> 
     assert [path.name for path in shelf.folder.iterdir()] == ["orders.view"]
     assert file(shelf).stat().st_mode & 0o777 == 0o600
     assert shelf.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_empty_now_is_kept_as_such(
+    shelf: Shelf,
+) -> None:
+    empty = replace(VIEW, endpoints=())
+    shelf.save("orders", empty)
+    assert shelf.load("orders") is None
+    shelf.save("orders", VIEW)
+    shelf.save("orders", empty)
+    assert shelf.load("orders") == empty
 
 
 def test_where_nothing_was_kept_nothing_is_found_and_nothing_is_logged(

@@ -173,6 +173,25 @@ importer.join()
 """
 
 
+HOOKS = """
+import os, threading
+register = os.register_at_fork
+def noted(**hooks):
+    if threading.current_thread().name == "adsum": print("registered by the loop:", *hooks, flush=True)
+    register(**hooks)
+os.register_at_fork = noted
+import adsum
+with adsum.SyncClient("http://localhost:1", cache=False) as client:
+    try: client.channel("orders").ready(0.2)
+    except adsum.NoEndpoint: print("asked")
+"""
+
+
+def test_the_loop_registers_no_hooks_for_forks_one_of_which_may_be_under_way() -> None:
+    ended = subprocess.run([sys.executable, "-c", HOOKS], capture_output=True, text=True, check=True)
+    assert ended.stdout == "asked\n"
+
+
 def test_a_child_can_import_what_our_thread_was_importing_at_the_fork(daemon: RunningDaemon, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import sys, time\nsys.modules['begun'].set()\ntime.sleep(0.5)\n")
     python = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", IMPORTING]

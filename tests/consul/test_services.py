@@ -117,6 +117,14 @@ def test_checks_are_the_agents() -> None:
     assert renews["DeregisterCriticalServiceAfter"] == "60000ms", "Consul takes no less"
 
 
+def test_checks_of_an_instance_that_speaks_tls_speak_it_too() -> None:
+    checks = (Check("web", CheckKind.HTTP), Check("rpc", CheckKind.GRPC), Check("side", CheckKind.HTTP, port=81))
+    instance = replace(INSTANCE, scheme="https")
+    web, rpc, side, _ = services.written(Registration(instance, 15.0, 10.0, checks, holder="h"))["Checks"]
+    assert (web["HTTP"], web["TLSSkipVerify"], rpc["GRPCUseTLS"]) == ("https://[fd00::1]:8000/", True, True)
+    assert (side["HTTP"], side["TLSSkipVerify"]) == ("http://[fd00::1]:81/", False)
+
+
 @pytest.mark.parametrize(
     ("registration", "field"),
     [

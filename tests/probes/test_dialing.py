@@ -56,6 +56,8 @@ async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
         ("http", None, True, True),
         ("https", None, False, True),
         ("grpcs", 8443, False, True),
+        ("h2", None, False, True),
+        ("h2c", None, False, False),
         ("https", 9000, False, False),
         ("https", 9000, True, True),
     ],

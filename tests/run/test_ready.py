@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from adsum.client.checks import parse
+from adsum.core.model import Instance, Registration
 from adsum.run.port import answering, claim_free_port, listening_addresses
-from adsum.run.ready import answers
+from adsum.run.ready import answers, until_answers
 
 
 @pytest.fixture
@@ -45,6 +48,23 @@ async def server() -> AsyncIterator[int]:
 )
 async def test_a_check_is_asked_as_the_registry_would(server: int, check: str, passes: bool) -> None:
     assert await answers(parse(check), "127.0.0.1", server) is passes
+
+
+@pytest.mark.parametrize("check", ["http:/ok", "https:/ok", "tcp", "grpc"])
+async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_asks_them(check: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(4_096):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parents[1] / "probes" / "certificate.pem")
+    serving = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    port = serving.sockets[0].getsockname()[1]
+    instance = Instance("orders", "o1", "127.0.0.1", port, "https")
+    async with asyncio.timeout(20.0):
+        await until_answers(Registration(instance, checks=(parse(check),)), ["127.0.0.1"])
+    serving.close()
 
 
 async def test_nobody_answers_at_a_port_that_is_free() -> None:

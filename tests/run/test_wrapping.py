@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import pytest
 
 from adsum.config import ServeConfig
 from adsum.run.port import claim_free_port
+from adsum.run.supervisor import UNDRAINED
 from tests.run.conftest import SERVER, Wrap, eventually, gone, listed
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def test_a_program_is_listed_when_it_answers_and_leaves_when_it_is_stopped(
     eventually("it to pass", lambda: (each := listed(daemon, "a")) and each.status == "passing")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED not in wrapped.said
     assert listed(daemon, "a") is None
     assert _history(daemon)[-2:] == [("drained", "SIGTERM came"), ("deregistered", "stopped by SIGTERM")]
 
@@ -176,6 +179,40 @@ def test_a_second_signal_does_not_wait(wrap: Wrap, port: int) -> None:
     wrapped.says("told")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
+
+
+def test_a_program_that_a_signal_ends_before_its_callers_were_let_go_is_said(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    (child,) = wrapped.children()
+    os.kill(child, signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED in wrapped.said
+
+
+def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    close = "def close(*_):\n    server.server_close(); print('closed', flush=True); signal.pause()\n"
+    program = SERVER.replace("print(", f"{close}signal.signal(signal.SIGUSR2, close)\nprint(", 1)
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(program))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    wrapped.signal(signal.SIGUSR2)
+    wrapped.says("closed")
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED in wrapped.said
+
+
+def test_signals_that_come_as_it_exits_leave_the_exit_code_to_the_program(wrap: Wrap, port: int) -> None:
+    wrapped = wrap(NOBODY, "--port", str(port))
+    wrapped.says("up")
+    while wrapped.process.poll() is None:
+        wrapped.signal(signal.SIGTERM)
+        time.sleep(0.005)
+    assert wrapped.code() in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
 def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap: Wrap, port: int) -> None:

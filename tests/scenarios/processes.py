@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx
 
-from adsum.run.child import die_with_parent
+from adsum import launcher
 from adsum.run.port import Claim, claim_free_port
 
 PATIENCE: Final = 30.0
@@ -37,14 +37,13 @@ class Child:
             key: value for key, value in os.environ.items() if not key.startswith(("ADSUM_", "XDG_", "COV_", "GRPC_"))
         }
         with self._out.open("ab") as out, self._errors.open("ab") as errors:
-            self.process = subprocess.Popen(
+            self.process = launcher.start(
                 argv,
                 cwd=ROOT,
                 env={**kept, "ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
-                preexec_fn=die_with_parent(),
             )
 
     @property

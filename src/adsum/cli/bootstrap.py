@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adsum.cli import output
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, settings
 from adsum.cli.loading import ConfigError, Settings
 from adsum.config import ClientConfig
 from adsum.core.errors import Invalid
@@ -27,7 +27,7 @@ from adsum.core.errors import Invalid
     help="Put all nodes into one entry, so that a client whose node dies follows another one at once. C++, Python and "
     "Node.js take that; Go and Java don't. Needs IP addresses of one family.",
 )
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
     """Print the bootstrap with which gRPC clients of any language call services as `xds:///SERVICE`, without a proxy.
 

@@ -18,7 +18,7 @@ from adsum.cli import output
 from adsum.cli.arguments import LengthType, ServiceType, as_json, unknown
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, settings
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry, RegistryUnavailable
@@ -50,7 +50,7 @@ _ORDER: Final = tuple(Status)
 @click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def ls(
     loaded: Settings,
     service: str | None,
@@ -143,7 +143,7 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
 @click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
 @click.option("--wait", type=LengthType(0.0, LONGEST_WAIT), default="0", help="Wait so long for one that is well.")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=("actor",))
 def resolve(
     loaded: Settings, service: str, every: bool, form: str, name: str, key: str | None, wait: float, as_json: bool
 ) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,11 @@ from adsum.cli.values import MANY, Field, fields
 from adsum.core.rules import public
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+UNUSED_BY_WRITES: Final = ("zone", "cache_max_age")
+"""Settings of a client that a command does not use which only writes to the registry."""
+UNUSED_BY_READS: Final = ("actor", *UNUSED_BY_WRITES)
+"""The same of one that only reads what the registry says."""
 
 
 def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable[..., Any]]:

@@ -19,7 +19,7 @@ from adsum.envoy.plan import Plan
     epilog="Examples: adsum gateway; "
     "adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --url http://reg-1:23786,http://reg-2:23786"
 )
-@settings(ClientConfig, GatewayConfig, but=("actor",))
+@settings(ClientConfig, GatewayConfig, but=("actor", "cache_max_age"))
 def gateway(loaded: Settings) -> int:
     """Take requests at one address and pass each on to a live instance of the service that it is for.
 

@@ -12,7 +12,7 @@ from adsum.cli import empty_targets, output
 from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, reason, unknown
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
 from adsum.cli.instances import instances
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
@@ -37,7 +37,7 @@ _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help=
 @_for
 @reason("Why it is drained")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 @instances
 def drain(
     loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
@@ -95,7 +95,7 @@ def _who(view: wire.ConsumerView) -> str:
 @_for
 @reason("What is being done")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 @instances
 def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, as_json: bool) -> None:
     """Take an instance out of use for a while.
@@ -117,7 +117,7 @@ def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, a
 @click.command(epilog="Example: adsum resume orders/web1")
 @reason("Why it is back")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 @instances
 def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """End a drain or a maintenance: lease and checks decide again whether the instance is called.
@@ -141,7 +141,7 @@ def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
 @click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(id=True))
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def history(loaded: Settings, key: Key, limit: int, as_json: bool) -> None:
     """Show why instances came and went, the newest change first.
 
@@ -174,7 +174,7 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
 
 @click.command(epilog="Example: adsum status --json")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def status(loaded: Settings, as_json: bool) -> None:
     """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
 

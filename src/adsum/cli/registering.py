@@ -12,7 +12,7 @@ from adsum.cli import output
 from adsum.cli.arguments import Key, ServiceType, as_json, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_WRITES, settings
 from adsum.cli.instances import instances
 from adsum.cli.listing import registration_of
 from adsum.cli.loading import Settings
@@ -28,7 +28,7 @@ from adsum.run.listing import registrar_of
     "adsum register cache --port 6379 --check tcp"
 )
 @click.argument("service", type=ServiceType())
-@settings(ClientConfig, InstanceConfig, but=("service",))
+@settings(ClientConfig, InstanceConfig, but=("cache_max_age", "service"))
 def register(loaded: Settings, service: str) -> None:
     """List an instance that can't register itself, and keep it listed until interrupted.
 
@@ -78,7 +78,7 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
 @click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
 @reason("Why it leaves")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 @instances
 def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """Take an instance out of the catalog.

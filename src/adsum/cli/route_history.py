@@ -11,7 +11,7 @@ from adsum.cli import output
 from adsum.cli.arguments import as_json
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, settings
 from adsum.cli.loading import Settings
 from adsum.config import ClientConfig
 
@@ -20,7 +20,7 @@ from adsum.config import ClientConfig
 @click.argument("name", required=False, default="")
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
     """Show what became of routes and upstreams, the newest change first: who changed what, when and why.
 

@@ -15,7 +15,7 @@ from adsum.cli import empty_targets, output
 from adsum.cli.arguments import as_json, reason
 from adsum.cli.connecting import ask
 from adsum.cli.exits import Ended, Exit
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
 from adsum.cli.intent_file import read
 from adsum.cli.loading import Settings
 from adsum.cli.route_history import history
@@ -72,7 +72,7 @@ route.add_command(history)
 @click.option("--try-timeout", metavar="LENGTH", help="For one try.")
 @click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
 @reason("Why it is declared")
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
     """Declare a route, or declare it anew.
 
@@ -143,7 +143,7 @@ def _redirect(url: str) -> dict[str, Any]:
 
 @route.command(epilog="Example: adsum route ls --json | jq -r '.routes[].route.name'")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def ls(loaded: Settings, as_json: bool) -> None:
     """List the routes, and who declared them; `adsum route check` tells which of them takes a request.
 
@@ -179,7 +179,7 @@ def _goes(targets: Sequence[Target]) -> str:
 @click.argument("name")
 @reason("Why it goes")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
     """Withdraw a route.
 
@@ -205,7 +205,7 @@ def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
 @click.option("--no-default-routes", is_flag=True, help="At a gateway that runs with --no-default-routes.")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def check(
     loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
 ) -> None:
@@ -256,7 +256,7 @@ def _share(to: wire.DestinationView) -> str:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
 @reason("Why they change")
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
     """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
 

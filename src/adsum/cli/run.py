@@ -35,7 +35,7 @@ REPEAT: Final = 60.0
 )
 @click.option("-q", "--quiet", is_flag=True, help="Tell troubles only.")
 @click.argument("argv", metavar="-- COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
-@settings(ClientConfig, InstanceConfig, RunConfig)
+@settings(ClientConfig, InstanceConfig, RunConfig, but=("cache_max_age",))
 def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     """Wrap any program: list it while it answers, drain it before it stops.
 

@@ -10,7 +10,7 @@ import click
 from adsum.cli import output
 from adsum.cli.arguments import ServiceType
 from adsum.cli.connecting import ask
-from adsum.cli.flags import settings
+from adsum.cli.flags import UNUSED_BY_READS, settings
 from adsum.cli.following import Seen, follow
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
@@ -21,7 +21,7 @@ from adsum.config import ClientConfig
 @click.argument("services", metavar="[SERVICE]...", nargs=-1, type=ServiceType())
 @click.option("--changes", is_flag=True, help="Only what changes from now on, not how things stand at first.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_READS)
 def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: bool) -> None:
     """Print every change as it happens: when, which instance, from what to what, why and by whom.
 

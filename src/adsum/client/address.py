@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import re
@@ -35,6 +36,27 @@ def facing(peer: tuple[Any, ...]) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(peer)
         return str(probe.getsockname()[0]).partition("%")[0]
+
+
+async def facing_host(host: str, port: int, wait: float) -> str:
+    """As `facing`, of a host by its name, which is looked up for at most `wait` seconds. Raises `OSError`."""
+    try:
+        async with asyncio.timeout(wait):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        return facing(found[0][4])
+    except (OSError, TimeoutError) as error:
+        raise OSError(f"there is no way to {host}: {error or 'its name was not looked up in time'}") from None
+
+
+def is_ours(address: str) -> bool:
+    """Whether this host has that IP address now; a name is none."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def own_address() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - it registers hooks for forks, which an import by the loop may do within one
 import encodings.idna  # noqa: F401 - or the first look-up of an address imports it, in a thread we can't hold (`hold`)
 import os
 import threading

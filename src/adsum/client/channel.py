@@ -68,6 +68,10 @@ class Channel:
         self._rebuilding = False
         self._usable = asyncio.Event()
         self.closed = False
+        self._held = False
+        self._missed_at = clock.now()
+        """When somebody asked last and found nobody."""
+        self._closing: asyncio.Task[None] | None = None
         self._unfollow = resolver.follow(self._view_changed)
         self._timer: asyncio.Task[None] | None = asyncio.create_task(
             self._keep_time(), name=f"adsum-channel-{self.service}"
@@ -82,6 +86,7 @@ class Channel:
         try:
             endpoint = self._picker.pick(hash_key, exclude)
         except NoEndpoint:
+            self._missed_at = self._now()
             raise NoEndpoint(self.why_nobody(exclude or frozenset())) from None
         return Pick(self, endpoint, self._loads.start(endpoint.instance.id), self._now())
 
@@ -98,6 +103,23 @@ class Channel:
                 await self._usable.wait()
         except TimeoutError:
             raise NoEndpoint(self.why_nobody(frozenset())) from None
+
+    def hold(self) -> None:
+        """Have it stay open whether anybody is registered or not: its user closes it, or the client."""
+        self._held = True
+
+    @property
+    def missed_at(self) -> float | None:
+        """When somebody asked last and found nobody, or opened this; None if it is held or there are instances now."""
+        return None if self._held or self.resolver.view.endpoints else self._missed_at
+
+    def close_soon(self) -> None:
+        """Close it, without waiting; from any thread."""
+        self._from_any_thread(self._close_soon)
+
+    def _close_soon(self) -> None:
+        self.closed = True
+        self._closing = self._loop.create_task(self.close())
 
     async def close(self) -> None:
         """Follow no more. Picks go on with what is known, and drains do not wait for them: if nobody else follows the

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
-
+MISSED: Final = 60.0
+"""Seconds for which a name that a request brought, and that nobody is registered under, is followed at least."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,9 @@ class Client:
         self._resolvers: dict[str, Resolver] = {}
         self._channels: dict[tuple[str, ChannelOptions], Channel] = {}
         self._registrars: list[Registrar] = []
+        self._tidying: asyncio.Task[None] | None = None
+        self._followed = False
+        """Whether any service was ever followed."""
         self._closed = False
 
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> Channel:
@@ -102,11 +106,36 @@ class Client:
             options = ChannelOptions(**{"zone": self.zone, **fields})
         elif fields:
             raise TypeError("give either options or their fields")
+        channel = self._channel(service, options)
+        channel.hold()
+        return channel
+
+    def requested_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
+        """As `channel`, for a name that a request brought and that may be nobody's: after `MISSED` seconds in which no
+        instance was registered and nobody asked, it is closed.
+        """
+        channel = self._channel(service, options or ChannelOptions(zone=self.zone))
+        if self._tidying is None:
+            self._tidying = asyncio.create_task(self._tidy(), name="adsum-tidy")
+        return channel
+
+    def _channel(self, service: str, options: ChannelOptions) -> Channel:
         channel = self._channels.get((service, options))
         if channel is None or channel.closed or channel.resolver.closed:
             channel = Channel(self._resolver(service), options, clock=self._clock, rng=self._rng)
             self._channels[service, options] = channel
         return channel
+
+    async def _tidy(self) -> None:
+        """Close channels that were asked for in vain, and let go of what is closed."""
+        while True:
+            await self._clock.sleep(MISSED / 2)
+            since = self._clock.now() - MISSED
+            for channel in list(self._channels.values()):
+                if channel.missed_at is not None and channel.missed_at <= since:
+                    await channel.close()
+            self._channels = {key: channel for key, channel in self._channels.items() if not channel.closed}
+            self._resolvers = {key: each for key, each in self._resolvers.items() if not each.closed}
 
     def resolver(self, service: str) -> Resolver:
         """The resolver of a service, the same one each time. It stays open until it, or the client, is closed. Raises
@@ -128,6 +157,7 @@ class Client:
                 rng=self._rng,
             )
             self._resolvers[service] = resolver
+            self._followed = True
             resolver.start()
         return resolver
 
@@ -227,12 +257,15 @@ class Client:
             return
         await asyncio.gather(*(registrar.stop() for registrar in self._registrars))
         self._closed = True
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
         if self._renewals is not None:
             await self._renewals.close()
         await asyncio.gather(*(resolver.close(goodbye=False) for resolver in self._resolvers.values()))
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         if self._source is not None:
-            if self._resolvers:
+            if self._followed:
                 await self._source.leave()
             await self._source.close()
 

@@ -72,7 +72,12 @@ class Shelf:
         return Shelved(Position(content.view.epoch, content.view.revision), endpoints, content.fresh_at)
 
     def save(self, service: str, shelved: Shelved) -> None:
-        """Keep the view instead of the one before. What goes wrong is logged: a program runs without it."""
+        """Keep the view instead of the one before. What goes wrong is logged: a program runs without it.
+
+        A name that nobody was ever seen under leaves no file: requests may bring any number of them.
+        """
+        if not shelved.endpoints and not self._path(service).exists():
+            return
         views = [_view(endpoint) for endpoint in shelved.endpoints]
         content = _Content(
             shelved.fresh_at, ServiceView(shelved.position.epoch, service, shelved.position.revision, views)

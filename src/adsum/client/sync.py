@@ -48,6 +48,7 @@ class SyncClient:
         self._lock = RLock()
         self._running: tuple[Background, Client] | None = None
         self._channels: dict[tuple[str, ChannelOptions | None, tuple[tuple[str, Any], ...]], SyncChannel] = {}
+        self._requested: weakref.WeakSet[SyncChannel] = weakref.WeakSet()
         self._registrars: list[SyncRegistrar] = []
         self._closed = False
         _alive.add(self)
@@ -62,6 +63,14 @@ class SyncClient:
                 channel.open()
                 self._channels[key] = channel
             return channel
+
+    def requested_channel(self, service: str, options: ChannelOptions | None = None) -> SyncChannel:
+        """As `Client.requested_channel`; another one each time."""
+        channel = SyncChannel(self, service, options, {}, requested=True)
+        channel.open()
+        with self._lock:
+            self._requested.add(channel)
+        return channel
 
     def resolver(self, service: str) -> SyncResolver:
         """The resolver of a service. Raises `Invalid`."""
@@ -130,7 +139,7 @@ class SyncClient:
     def forget_parent(self) -> None:
         """In a forked child: what ran in the parent does not run here."""
         self._lock, self._running = RLock(), None
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._requested):
             channel.forget_parent()
 
 
@@ -138,12 +147,19 @@ class SyncChannel:
     """Made by `SyncClient.channel`; `pick` and `call` may be used from any thread and never wait for the loop."""
 
     def __init__(
-        self, client: SyncClient, service: str, options: ChannelOptions | None, fields: dict[str, Any]
+        self,
+        client: SyncClient,
+        service: str,
+        options: ChannelOptions | None,
+        fields: dict[str, Any],
+        *,
+        requested: bool = False,
     ) -> None:
         self.service = service
         self._client = client
         self._options = options
         self._fields = fields
+        self._requested = requested
         self._channel: Channel | None = None
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
@@ -170,10 +186,26 @@ class SyncChannel:
         """What is known of the service."""
         return (self._channel or self.open()).resolver.view
 
+    @property
+    def closed(self) -> bool:
+        return self._channel is not None and self._channel.closed
+
+    @property
+    def missed_at(self) -> float | None:
+        """As `Channel.missed_at`."""
+        return self._channel.missed_at if self._channel is not None else None
+
+    def close_soon(self) -> None:
+        """As `Channel.close_soon`."""
+        if self._channel is not None:
+            self._channel.close_soon()
+
     def open(self) -> Channel:
         """The asynchronous channel, made on the loop at first use in this process."""
 
         async def make(client: Client) -> Channel:
+            if self._requested:
+                return client.requested_channel(self.service, self._options)
             return client.channel(self.service, self._options, **self._fields)
 
         self._channel = channel = self._client.run(make)

@@ -29,6 +29,7 @@ from adsum.core.model import (
     frozen,
 )
 from adsum.core.rules import ID_LENGTH
+from adsum.core.schemes import checked_over_tls
 
 MARK: Final = "adsum-"
 """What begins the names of metadata that is ours."""
@@ -215,17 +216,17 @@ def _check(number: int, check: Check, instance: Instance) -> dict[str, Any]:
         "FailuresBeforeCritical": check.fall,
     }
     host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    place = f"{host}:{check.port or instance.port}"
+    place, tls = f"{host}:{check.port or instance.port}", checked_over_tls(instance, check)
     if check.kind is CheckKind.HTTP:
         if check.expect != ((200, 299),):
             raise Invalid(f"checks[{number}].expect", "must be 200-299 in Consul, which takes no others")
-        said |= {"HTTP": f"{'https' if check.tls else 'http'}://{place}{check.path}", "Method": check.method}
-        said |= {"Header": {key: [value] for key, value in check.headers.items()}, "TLSSkipVerify": check.tls}
+        said |= {"HTTP": f"{'https' if tls else 'http'}://{place}{check.path}", "Method": check.method}
+        said |= {"Header": {key: [value] for key, value in check.headers.items()}, "TLSSkipVerify": tls}
     elif check.kind is CheckKind.GRPC:
         said |= {
             "GRPC": f"{place}/{check.grpc_service}".rstrip("/"),
-            "GRPCUseTLS": check.tls,
-            "TLSSkipVerify": check.tls,
+            "GRPCUseTLS": tls,
+            "TLSSkipVerify": tls,
         }
     else:
         said |= {"TCP": place}

@@ -23,7 +23,7 @@ def doubtful(nodes: Collection[Peer]) -> Sequence[str]:
         for url, names in sorted(at.items())
         if len(names) > 1
     ]
-    near = {url for url in at if _is_loopback(url)}
+    near = {url for url in at if is_loopback(url)}
     if far := min(at.keys() - near, default=""):
         found += [
             f"{at[url][0]} advertises {url}, which no other host reaches, while {at[far][0]} is at {far}: {REMEDY}"
@@ -51,8 +51,8 @@ class Doubts:
         return [each for each in self.certain if each not in before]
 
 
-def _is_loopback(url: str) -> bool:
-    """What is no URL at all is none; somebody else may have written it."""
+def is_loopback(url: str) -> bool:
+    """Whether only this host reaches that URL, or //HOST:PORT; False for what is neither, as others may write it."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

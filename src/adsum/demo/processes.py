@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from adsum import launcher
 from adsum.core.errors import AdsumError
-from adsum.run.child import die_with_parent, signal_name
+from adsum.run.child import signal_name
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds that all processes together have to end; then they are killed."""
@@ -32,16 +33,7 @@ class Process:
         self.name = name
         self.log = log
         with log.open("ab") as out:
-            # A group of its own: Ctrl-C is for us to hear. And should we be killed, it ends, too.
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs
-                argv,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
+            self._process = launcher.start(argv, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     @property
     def pid(self) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from adsum.envoy import launch
+from adsum import launcher
 from adsum.envoy.lines import Lines
 
 REAP: Final = 0.01
@@ -29,11 +27,8 @@ class Process:
 
         Its access log goes where our standard output goes, the rest into our log.
         """
-        # -I and -S: nothing of the environment, nothing of site-packages; it is there within milliseconds.
-        launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
-        # The standard library starts it by vfork; the event loop's own way forks, which gRPC in this process dislikes.
         self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            [*launcher, *argv], cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            launcher.command(argv, many_files=True), cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self._lines = Lines()
         self.pid = self._process.pid

@@ -27,7 +27,6 @@ from adsum.client.calls import Try
 from adsum.client.channel import Channel
 from adsum.client.client import Client
 from adsum.client.failures import Kind
-from adsum.client.options import ChannelOptions
 from adsum.integrations.exchange import Exchange, first_word, unheard_of
 from adsum.integrations.routing import Routes, Routing
 from adsum.integrations.terms import calling as calling
@@ -85,10 +84,7 @@ class AdsumMiddleware:
     """
 
     def __init__(self, client: Client, *, hash_key: HashKey | None = None, **routing: Unpack[Routing]) -> None:
-        def open(service: str, options: ChannelOptions | None) -> Channel:
-            return client.channel(service, options)
-
-        self._routes = Routes(open, routing)
+        self._routes: Routes[Channel] = Routes(client.requested_channel, routing)
         self._hash_key = hash_key
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:

@@ -23,7 +23,6 @@ from adsum.client.calls import Try
 from adsum.client.channel import Channel
 from adsum.client.client import Client as Discovery
 from adsum.client.failures import Kind
-from adsum.client.options import ChannelOptions
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.integrations.exchange import Channels, Exchange, first_word, shorter, unheard_of
 from adsum.integrations.routing import Routes, Routing
@@ -92,10 +91,7 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
         hash_key: HashKey | None = None,
         **routing: Unpack[Routing],
     ) -> None:
-        def open(service: str, options: ChannelOptions | None) -> Channel:
-            return client.channel(service, options)
-
-        self._routes = Routes(open, routing)
+        self._routes: Routes[Channel] = Routes(client.requested_channel, routing)
         self._inner = inner or httpx.AsyncHTTPTransport()
         self._hash_key = hash_key
 
@@ -153,7 +149,7 @@ class AdsumTransport(httpx.BaseTransport):
         **routing: Unpack[Routing],
     ) -> None:
         self._client = client
-        self._routes: Routes[SyncChannel] = Routes(client.channel, routing)
+        self._routes: Routes[SyncChannel] = Routes(client.requested_channel, routing)
         self._inner = inner or httpx.HTTPTransport()
         self._hash_key = hash_key
 

@@ -87,7 +87,7 @@ class AdsumAdapter(HTTPAdapter):
         **routing: Unpack[Routing],
     ) -> None:
         self._client = client
-        self._routes: Routes[SyncChannel] = Routes(client.channel, routing)
+        self._routes: Routes[SyncChannel] = Routes(client.requested_channel, routing)
         self._hash_key = hash_key
         super().__init__(**{"pool_connections": HOSTS, **(pool or {})})
 

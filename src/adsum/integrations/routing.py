@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from math import inf
 from threading import Lock
-from typing import Final, Generic, TypedDict, TypeVar
+from typing import Final, Generic, Protocol, TypedDict, TypeVar
 
 from adsum.balance.picker import NoEndpoint
 from adsum.client.channel import READY_TIMEOUT
@@ -14,12 +15,28 @@ from adsum.core.model import Endpoint
 from adsum.core.rules import service_name
 
 MAX_SERVICES: Final = 1_000
-"""Services that one integration follows, each by a watch; a call to one more raises `NoEndpoint`. Where users choose
-the hosts, say by `services` which are ours: else they can open that many watches."""
+"""Services that one integration follows, each by a watch. For one more, the one that was longest not asked for among
+those without an instance is let go of; if all have instances, the call raises `NoEndpoint`. Where users choose the
+hosts, say by `services` which are ours: else they can open that many watches."""
 PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 """The port that a URL without one means."""
 
-C = TypeVar("C")
+
+class Followed(Protocol):
+    """What is asked of a channel, asynchronous or not."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def missed_at(self) -> float | None:
+        """When it was last asked for in vain; None: it may not be let go of."""
+        ...
+
+    def close_soon(self) -> None: ...
+
+
+C = TypeVar("C", bound=Followed)
 
 
 class Routing(TypedDict, total=False):
@@ -76,17 +93,28 @@ class Routes(Generic[C]):
     def channel(self, service: str) -> C:
         """Raises `NoEndpoint` if too many services are followed already."""
         channel = self._channels.get(service)
-        if channel is not None:
+        if channel is not None and not channel.closed:
             return channel
         with self._lock:
-            if service not in self._channels:
-                if len(self._channels) >= MAX_SERVICES:
-                    raise NoEndpoint(
-                        f"no endpoint of {service}: {MAX_SERVICES} services are followed already, which is the bound; "
-                        "the option `services` says which hosts are services"
-                    )
-                self._channels[service] = self._open(service, self._options)
-            return self._channels[service]
+            channel = self._channels.get(service)
+            if channel is None or channel.closed:
+                if service not in self._channels:
+                    self._make_room(service)
+                channel = self._channels[service] = self._open(service, self._options)
+            return channel
+
+    def _make_room(self, service: str) -> None:
+        """For one more. Raises `NoEndpoint`."""
+        if len(self._channels) < MAX_SERVICES:
+            return
+        missed = {name: channel.missed_at for name, channel in self._channels.items()}
+        name = min(missed, key=lambda each: inf if (at := missed[each]) is None else at)
+        if missed[name] is None:
+            raise NoEndpoint(
+                f"no endpoint of {service}: {MAX_SERVICES} services are followed already, which is the bound; "
+                "the option `services` says which hosts are services"
+            )
+        self._channels.pop(name).close_soon()
 
 
 def _service_of(endpoint: Endpoint) -> str:

@@ -21,11 +21,10 @@ from adsum.core.errors import ProbeUnable
 from adsum.core.fence import Fence
 from adsum.core.model import Check, Instance, Outcome, Result
 from adsum.core.rules import VALUE_LENGTH
+from adsum.core.schemes import checked_over_tls
 
 MOST_ADDRESSES: Final = 4
 """How many addresses of one name are tried, one after the other; further ones are ignored."""
-TLS_SCHEMES: Final = frozenset({"https", "wss", "grpcs"})
-"""Schemes that say that the instance's own port speaks TLS."""
 OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """Errors that speak of this process or machine and not of the instance."""
 
@@ -51,10 +50,8 @@ class Place(NamedTuple):
 
 
 def place(instance: Instance, check: Check) -> Place:
-    """The instance's own address, and the check's port if it has one. The scheme speaks of the instance's port only."""
-    port = check.port or instance.port
-    tls = check.tls or (port == instance.port and instance.scheme in TLS_SCHEMES)
-    return Place(instance.address.rstrip("."), port, tls)
+    """The instance's own address, and the check's port if it has one."""
+    return Place(instance.address.rstrip("."), check.port or instance.port, checked_over_tls(instance, check))
 
 
 def authority(host: str, port: int) -> str:

@@ -6,13 +6,13 @@ import asyncio
 import ctypes
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from adsum import launcher
 from adsum.core.errors import AdsumError
 
 NO_PROGRAM: Final = 127
@@ -20,7 +20,6 @@ NOT_EXECUTABLE: Final = 126
 SIGNALLED: Final = 128
 """Exit codes as shells have them; a program that signal n ended has 128 + n."""
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -58,10 +57,7 @@ class Child:
         _adopt_orphans()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         try:
-            # A group of its own: a signal that a terminal sends to us reaches it only through us, after the drain.
-            self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-                argv, env=environ, process_group=0, preexec_fn=die_with_parent()
-            )
+            self._process = launcher.start(argv, env=environ)
         except FileNotFoundError:
             why = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
             raise CannotStart(argv[0], why, NO_PROGRAM) from None
@@ -106,18 +102,3 @@ def _adopt_orphans() -> None:
     """What the program leaves behind becomes our child, as it would under process 1, and is reaped."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """What the forked child does before it becomes the program: have the kernel kill it when we end, however."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # Found before the fork: afterwards nothing may be loaded.
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # We were gone before the kernel knew.
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return before_exec

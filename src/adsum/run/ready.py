@@ -6,9 +6,12 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from adsum.core.model import Check, CheckKind, Registration
+from adsum.core.schemes import checked_over_tls
+from adsum.run.port import PATIENCE
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two looks; a look is cheap, and a start should not wait for us."""
@@ -18,11 +21,27 @@ MAX_LINE: Final = 8_192
 
 async def until_answers(registration: Registration, hosts: Sequence[str]) -> None:
     """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
-    checks = registration.checks or (Check(name="tcp", kind=CheckKind.TCP),)
+    checks = [replace(each, tls=checked_over_tls(registration.instance, each)) for each in registration.checks]
+    checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
     pause = FIRST_PAUSE
     while not await _any_answers(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
         pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+async def listens(port: int, hosts: Sequence[str]) -> bool:
+    """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
+    for host in hosts:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                _, writer = await asyncio.open_connection(host, port)
+        except ConnectionRefusedError:
+            continue
+        except (OSError, TimeoutError):
+            return True
+        writer.close()
+        return True
+    return False
 
 
 async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
@@ -38,7 +57,7 @@ async def answers(check: Check, host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(check.timeout):
             reader, writer = await asyncio.open_connection(
-                host, port, ssl=_trusting() if check.tls else None, limit=MAX_LINE
+                host, port, ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None, limit=MAX_LINE
             )
             try:
                 return check.kind is not CheckKind.HTTP or await _passes(check, host, port, reader, writer)

@@ -6,6 +6,7 @@ The rules are the table in `phases`; this file does what each phase asks for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adsum.config import ClientConfig, RunConfig
 from adsum.core.model import Registration
-from adsum.run.child import Child, Ending, signal_name
+from adsum.run.child import SIGNALLED, Child, Ending, signal_name
 from adsum.run.phases import MOVES, Event, Phase
 from adsum.run.port import ANY, listening_addresses
-from adsum.run.ready import until_answers
+from adsum.run.ready import listens, until_answers
 
 if TYPE_CHECKING:
     from adsum.run.listing import Listing
@@ -30,6 +31,12 @@ NOT_IN_TIME: Final = 124
 """Exit code when the program never answered."""
 LEFTOVERS: Final = 1.0
 """Seconds that processes which the program left behind in its group have, once it has ended; then they are killed."""
+UNDRAINED: Final = (
+    "the program stopped before its callers were let go, and requests may have failed: have the signal sent to `adsum "
+    "run` alone, by KillMode=mixed under systemd or stopasgroup=false under supervisord"
+)
+
+_log = logging.getLogger("adsum.run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Supervisor:
         self._signal = int(signal.SIGTERM)
         self._told = False
         self._late = False
+        self._undrained = False
+        """The program stopped by a signal while callers may still have called it."""
         self._step: asyncio.Task[None] | None = None
         self._child: Child
         self._listing: Listing
@@ -79,6 +88,9 @@ class Supervisor:
             ending = await asyncio.shield(self._child.ended)
             await self._cancel_step()
             await self._finish(ending)
+            for each in ENDING:  # One that comes as we exit must not change the exit code, which is the program's.
+                if loop.remove_signal_handler(each):
+                    signal.signal(each, signal.SIG_IGN)
         except BaseException:
             self._child.signal_group(signal.SIGKILL)
             raise
@@ -111,6 +123,9 @@ class Supervisor:
         after = MOVES.get((self.phase, event))
         if after is None:
             return
+        if event is Event.DIED:
+            by_signal = self._child.ended.result().code - SIGNALLED in ENDING
+            self._undrained |= self.phase is Phase.DRAINING or (self.phase is Phase.SERVING and by_signal)
         self.phase = after
         self._late = self._late or event is Event.LATE
         if after is Phase.SERVING:
@@ -149,6 +164,8 @@ class Supervisor:
 
     async def _drain(self) -> None:
         await self._listing.drain(f"{signal_name(self._signal)} came")
+        if self._plan.patience.ready_timeout > 0:  # Else it may never have listened.
+            self._undrained = not await listens(self._plan.registration.instance.port, self._plan.hosts)
         self._on(Event.DRAINED)
 
     async def _wait_for_end(self) -> None:
@@ -162,6 +179,8 @@ class Supervisor:
         if self._told and ending.status in (0, -self._signal, 128 + self._signal):
             reason = f"stopped by {signal_name(self._signal)}"
         self._say(reason)
+        if self._undrained:
+            _log.warning(UNDRAINED)
         await asyncio.gather(self._listing.end(reason), self._clear())
 
     async def _clear(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ from typing import Any, Final
 
 import httpx
 
+from adsum import launcher
 from adsum.gateway.shape import Shape
-from adsum.run.child import die_with_parent
 from adsum.run.port import claim_free_port
 from tests.programs import need
 
@@ -75,11 +74,10 @@ class Envoy:
         file.write_text(json.dumps(_bootstrap(name, shape, xds, admin, delta=delta)))
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = launcher.start(
                 [program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"],
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent(),
             )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5.0, trust_env=False)
         self.admin = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=5.0, trust_env=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +15,9 @@ from random import Random
 from types import TracebackType
 from typing import Final, Self
 
-from adsum.client.address import ADDRESS_VARIABLE
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
 from adsum.client.ports import Source
+from adsum.client.registering.own_address import OwnAddress
 from adsum.client.registering.renewals import Renewals
 from adsum.client.registering.standing import MOVES, Drained, Event, State
 from adsum.client.registering.termination import Block, task_block
@@ -71,7 +70,7 @@ class Registrar:
         self.signals = signals
         self.epoch = ""
         self._registration = registration
-        self._address = address or os.environ.get(ADDRESS_VARIABLE) or None
+        self._address = OwnAddress(address, source)
         self._instance: Instance | None = None
         self._source = source
         self._renewals = renewals
@@ -218,6 +217,13 @@ class Registrar:
                 _log.warning("%s: the registry does not know us any more; registering again", self._name)
             self._register_soon()
 
+    def renewed(self) -> None:
+        """The registry holds our lease. Called by `Renewals`. If our address is another by now, register there."""
+        if self._address.gone and self._move(Event.MOVED):
+            _log.warning("%s: this host's address is another one now; registering there", self._name)
+            self._renewals.remove(self)
+            self._register_soon()
+
     async def finish(self, *, hurried: bool = False) -> None:
         """Drain, if we are listed, and stop, once for all callers. `hurried` ends a drain that is under way."""
         if self._finishing is None:
@@ -338,10 +344,8 @@ class Registrar:
             await self._declare(0.0)
 
     async def _addressed(self) -> Registration:
-        """The registration with an address that callers can reach; found once."""
-        if self._instance is None:
-            address = self._address or await self._source.local_address()
-            self._instance = replace(self._registration.instance, address=address)
+        """The registration with an address that callers can reach."""
+        self._instance = replace(self._registration.instance, address=await self._address.find())
         return replace(self._registration, instance=self._instance)
 
     async def _override(self, wait: float) -> Drained:

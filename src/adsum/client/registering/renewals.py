@@ -44,6 +44,10 @@ class Leased(Protocol):
         """The epoch that it was registered in."""
         ...
 
+    def renewed(self) -> None:
+        """The lease is held for another ttl."""
+        ...
+
     def lost(self, reason: str) -> None:
         """The lease is not there any more, and is not renewed from now on.
 
@@ -123,9 +127,11 @@ class Renewals:
         reasons = {Key(lost.service, lost.id): lost.reason for lost in renewed.lost}
         for one in leased:
             reason = reasons.get(_key(one))
-            if reason is None and one.epoch == renewed.epoch:
+            if one not in self._leased:
                 continue
-            if one in self._leased:
+            if reason is None and one.epoch == renewed.epoch:
+                one.renewed()
+            else:
                 one.lost(reason or "unknown")
 
     def _interval(self) -> float:

@@ -36,6 +36,8 @@ class Event(StrEnum):
     TAKEN = "taken"
     """The registry refused us, or lists another process under our id."""
     SUPERSEDED = "superseded"
+    MOVED = "moved"
+    """Our host has another address."""
     STOPPED = "stopped"
 
 
@@ -46,6 +48,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.REGISTERING, Event.TAKEN): State.WAITING,
         (State.REGISTERED, Event.UNKNOWN): State.REGISTERING,
         (State.REGISTERED, Event.TAKEN): State.WAITING,
+        (State.REGISTERED, Event.MOVED): State.REGISTERING,
         (State.REGISTERED, Event.SUPERSEDED): State.SUPERSEDED,
         (State.WAITING, Event.ACCEPTED): State.REGISTERED,
         **{(state, Event.STOPPED): State.STOPPED for state in State},

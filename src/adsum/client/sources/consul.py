@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
 from typing import Any, Final, Literal, TypeVar
@@ -17,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.address import LOOPBACK, facing
+from adsum.client.address import LOOPBACK, facing_host
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
 from adsum.client.native.hedging import SILENCE
@@ -225,12 +224,9 @@ class ConsulSource:
         """The address that the agent has for its host, if that is ours; else the address of this host that faces it."""
         host, _, port = self._place.host.rpartition(":")
         try:
-            async with asyncio.timeout(TIMEOUT):
-                loop = asyncio.get_running_loop()
-                found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-            address = facing(found[0][4])
-        except (OSError, TimeoutError) as error:
-            raise RegistryUnavailable(f"there is no way to {host}: {error}") from None
+            address = await facing_host(host.strip("[]"), int(port), TIMEOUT)
+        except OSError as error:
+            raise RegistryUnavailable(str(error)) from None
         return await self._advertised() if address == LOOPBACK else address
 
     async def _advertised(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from random import Random
 from typing import Final, Literal
 
 from adsum import wire
-from adsum.client.address import facing
+from adsum.client.address import facing_host
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
 from adsum.client.native.hedging import SILENCE
@@ -43,6 +42,8 @@ SETTLE: Final = 1.0
 """Seconds that a drain waits after the key is gone: watchers hear of it within milliseconds, but don't say so."""
 FRESH_EVERY: Final = 3.0
 """Seconds between two words that a quiet service is as it was."""
+LOOK_UP: Final = 5.0
+"""Seconds that looking up the name of a member may take."""
 AT_ONCE: Final = 16
 """Leases that are renewed at once."""
 TRIES: Final = 3
@@ -303,13 +304,9 @@ class EtcdSource:
         """The address of this host on the way to etcd; 127.0.0.1 if that is on this host."""
         host, _, port = self._etcd.host.rpartition(":")
         try:
-            async with asyncio.timeout(5.0):
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-                )
-            return facing(found[0][4])
-        except (OSError, TimeoutError) as error:
-            raise RegistryUnavailable(f"there is no way to {host}: {error}") from None
+            return await facing_host(host.strip("[]"), int(port), LOOK_UP)
+        except OSError as error:
+            raise RegistryUnavailable(str(error)) from None
 
     async def leave(self, services: Sequence[str] = ()) -> None:
         """Nobody here waits for consumers."""

@@ -6,14 +6,12 @@ every service, whenever a program begins to follow another. A quiet watch costs 
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
 from adsum import wire
-from adsum.client.address import facing
+from adsum.client.address import facing_host
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.native.api import TIMEOUT, Api
@@ -61,11 +59,9 @@ class RegistrySource:
             parts = urlsplit(node)
             host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
             try:
-                async with asyncio.timeout(TIMEOUT):
-                    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-                return facing(found[0][4])
-            except (OSError, TimeoutError) as error:
-                troubles.append(f"there is no way to {host}: {error}")
+                return await facing_host(host, port, TIMEOUT)
+            except OSError as error:
+                troubles.append(str(error))
         raise RegistryUnavailable("; ".join(troubles))
 
     async def close(self) -> None:

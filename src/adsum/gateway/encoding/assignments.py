@@ -12,10 +12,11 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, Localit
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from adsum.core.model import Instance, Listing, Status
+from adsum.core.schemes import TLS_SCHEMES
 from adsum.core.selection import DECLARED, OVERPROVISIONING, USABLE
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.messages import OWNER
-from adsum.gateway.encoding.tls import MATCH, TLS_SCHEMES, is_name, transport
+from adsum.gateway.encoding.tls import MATCH, is_name, transport
 
 HEALTH: Final = {
     Status.PASSING: HEALTHY,

@@ -16,13 +16,13 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from adsum.core.model import Instance
+from adsum.core.schemes import TLS_SCHEMES
 from adsum.gateway.encoding import messages
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Tls
 
 SECRET_NAME: Final = "gateway"
 """Names a gateway's own certificate."""
-TLS_SCHEMES: Final = frozenset({"https", "grpcs", "h2", "wss"})
 MATCH: Final = "envoy.transport_socket_match"
 """Under this key an endpoint's metadata says which transport it is reached by."""
 MAX_IPS: Final = 1_024

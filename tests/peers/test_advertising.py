@@ -1,0 +1,82 @@
+"""Where a node over etcd says that the others reach it."""
+
+from __future__ import annotations
+
+import pytest
+
+from adsum.config import ServeConfig
+from adsum.core.errors import AdsumError, Invalid
+from adsum.etcd.place import Place
+from adsum.peers import advertising
+
+
+def _of(listen: str, store: str, advertise: str = "") -> ServeConfig:
+    return ServeConfig(listen=listen, store=store, advertise=advertise, xds="off", node="n1")
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:23786", "localhost:23786", "[::1]:23786"])
+@pytest.mark.parametrize("hosts", ["10.0.0.1:2379", "etcd", "127.0.0.1:2379,10.0.0.2:2379"])
+def test_a_node_that_only_its_host_reaches_is_refused_where_etcd_is_on_other_hosts(listen: str, hosts: str) -> None:
+    with pytest.raises(Invalid, match="must be an address that nodes on other hosts reach") as refused:
+        _of(listen, f"etcd://{hosts}")
+    assert refused.value.field == "listen"
+    assert f"--advertise http://{listen}" in str(refused.value)
+    _of(listen, f"etcd://{hosts}", advertise="http://127.0.0.1:23786")
+
+
+@pytest.mark.parametrize(
+    ("listen", "store"),
+    [
+        ("127.0.0.1:23786", "etcd://127.0.0.1"),
+        ("127.0.0.1:23786", "etcd://localhost:2379,[::1]:2379"),
+        ("10.0.0.5:23786", "etcd://10.0.0.1"),
+        ("10.0.0.5:23786", "etcd://127.0.0.1"),
+        ("0.0.0.0:23786", "etcd://10.0.0.1"),
+        ("[::]:23786", "etcd://etcd:2379"),
+        ("127.0.0.1:23786", "sqlite:////x.db"),
+    ],
+)
+def test_other_nodes_may_begin(listen: str, store: str) -> None:
+    _of(listen, store)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:23786", "[::]:23786"])
+def test_a_node_on_every_address_must_say_which_is_reached_where_etcd_on_this_host_cannot_show_it(listen: str) -> None:
+    with pytest.raises(Invalid, match="must say where other nodes reach this one"):
+        _of(listen, "etcd://127.0.0.1:2379")
+
+
+async def test_a_node_on_one_address_is_reached_there() -> None:
+    url = "http://10.0.0.5:23786"
+    assert await advertising.url_for_others(url, Place.parse("etcd://10.0.0.1")) == url
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("10.0.0.7", "http://10.0.0.7:23786"), ("fd00::7", "http://[fd00::7]:23786")]
+)
+async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
+    address: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def facing(host: str, port: int, _: float) -> str:
+        asked.append((host, port))
+        return address
+
+    monkeypatch.setattr(advertising, "facing_host", facing)
+    place = Place.parse("etcd://127.0.0.1:2379,[fd00::1]:2380,10.0.0.1:2381")
+    assert await advertising.url_for_others("http://0.0.0.0:23786", place) == url
+    assert asked == [("fd00::1", 2380)]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is this host")],
+)
+async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(
+    host: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advertising, "is_loopback", lambda _: False)  # A name may lead to this host all the same.
+    with pytest.raises(AdsumError, match=words) as refused:
+        await advertising.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"))
+    assert "--advertise" in str(refused.value)
