@@ -94,6 +94,7 @@ PEERS: Final = {
     "maven": Peer("Maven", "mvn", "apt-get install maven"),
     "openssl": Peer("OpenSSL", "openssl", "apt-get install openssl", version=("version",)),
     "systemd": Peer("systemd", "systemd-analyze", "apt-get install systemd"),
+    "zsh": Peer("zsh", "zsh", "apt-get install zsh"),
     "consul": Peer("Consul", "consul", "put its binary on PATH"),
 }
 """To add one: one line, and `need` of its name where a test starts it or `pytest.mark.needs` at the test."""

@@ -133,3 +133,24 @@ def test_a_line_for_a_narrow_terminal_is_broken_between_words(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2
     assert " ".join(line.strip() for line in lines).split() == words
+
+
+def test_a_table_cuts_no_word_that_the_terminal_has_room_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    row = (
+        "canary",
+        "shop.example",
+        "prefix /orders header x-beta exact '1'",
+        "orders?tag!=canary@90, orders?tag=canary@10",
+    )
+    output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
+    assert {word for cell in row for word in cell.split()} <= set(capsys.readouterr().out.split())
+
+
+def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output.table(("NODE", "AT"), [])
+    assert "NODE" in capsys.readouterr().out

@@ -97,7 +97,7 @@ async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: Co
     transport = Transport(None)
     server.protocol = b"2.0"
     for ask in (_asked, _streamed):
-        with pytest.raises(Unreachable, match=r"it speaks version '2.0' .* version 1.0: upgrade it"):
+        with pytest.raises(Unreachable, match=r"it speaks version '2.0' .* here speaks 1.0: upgrade"):
             await ask(transport, server)
     await transport.close()
 

@@ -134,3 +134,13 @@ async def _renewals(daemon: RunningDaemon) -> float:
         lines = (await http.get("/metrics")).text.splitlines()
     counted = 'adsum_request_seconds_count{code="200",operation="renew_many"} '
     return next((float(line.removeprefix(counted)) for line in lines if line.startswith(counted)), 0.0)
+
+
+async def test_a_node_of_a_later_protocol_is_named_in_the_log(
+    peers: Peers, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wire, "PROTOCOL", "0.9")  # Ours: to a node of before, today's is a later one.
+    with pytest.raises(KeeperUnavailable):
+        await peers.renew([Peer("test", "other", daemon.url)], [HERE])
+    assert "renewals can't be passed on to other" in caplog.text
+    assert "it speaks version '1.0' of the protocol, and Adsum" in caplog.text

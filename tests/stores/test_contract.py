@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -353,6 +354,15 @@ async def test_all_edits_of_a_document_in_one_batch_are_kept_and_the_last_one_co
         await store.commit([], place.zero, [first, put("r1", b'{"n":2}', first)])
         assert [each.body for each in (await shown(store)).documents.of.values()] == [b'{"n":2}']
         assert [each.after["n"] for each in await store.edits(None, "r1", 9)] == [b"2", b"1"]
+
+
+async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(place: Place) -> None:
+    long = [put("r1", b'{"n":%d,"to":"%b"}' % (n, b"x" * 3_900)) for n in range(1_000)]
+    edits = [Edit(each.title, each.document, each.why, before.document) for before, each in pairwise(long)]
+    async with place.open() as store:
+        await store.commit([], place.zero, edits)
+        found = await store.edits(None, "r1", 200)
+        assert [each.after["n"] for each in found] == [b"%d" % n for n in range(999, 899, -1)]
 
 
 async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(

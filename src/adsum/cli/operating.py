@@ -146,7 +146,8 @@ def history(loaded: Settings, key: Key, limit: int, as_json: bool) -> None:
     """Show why instances came and went, the newest change first.
 
     No instance leaves the catalog without a recorded cause and actor: a lease that expired, a check that failed, a
-    person, a program that ended with code 3. This is where to look first when something is missing.
+    person, a program that ended with code 3. This is where to look first when something is missing. What became of
+    routes: `adsum route history`.
 
     --json prints the answer of GET /api/v1/changes.
     """

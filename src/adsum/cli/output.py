@@ -225,8 +225,11 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
 
     colour = colour_wanted(sys.stdout)
     shown = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    words = [max((len(word) for row in rows for word in row[n].split()), default=0) for n in range(len(columns))]
+    whole = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
+    for column, longest in zip(columns, words, strict=True):
+        # Words are cut only where the terminal is too narrow for the longest of each column.
+        shown.add_column(column, overflow="fold", min_width=longest if whole else None)
     for row in rows:
         cells = [
             Text(cell, style=COLOURS.get(cell, "") if name == status else "")

@@ -6,7 +6,7 @@ without those before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -35,21 +35,29 @@ class EditRecord(Struct, frozen=True, omit_defaults=True):
 
 def record(edit: Edit) -> EditRecord:
     """The record of an edit. Raises `msgspec.DecodeError` for a document that is no JSON object."""
-    before, after = _fields(edit.before), _fields(edit.document)
-    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    omitted, room = [], MAX_RECORDED
-    for name in sorted(changed, key=lambda name: len(before.get(name, b"")) + len(after.get(name, b""))):
-        room -= len(before.get(name, b"")) + len(after.get(name, b""))
-        if room < 0:
-            omitted.append(name)
-    kept = [name for name in changed if name not in omitted]
-    return EditRecord(
-        _kind(edit),
-        WhyRecord.of(edit.why),
-        {name: Raw(before[name]) for name in kept if name in before},
-        {name: Raw(after[name]) for name in kept if name in after},
-        sorted(omitted),
-    )
+    known, says = _fields(edit.before), _fields(edit.document)
+    before = {name: value for name, value in known.items() if value != says.get(name)}
+    after = {name: value for name, value in says.items() if value != known.get(name)}
+    omitted = _too_long(before, after)
+    for name in omitted:
+        before.pop(name, None)
+        after.pop(name, None)
+    return EditRecord(_kind(edit), WhyRecord.of(edit.why), before, after, omitted)
+
+
+def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
+    """Fields that a record has no room for: the longest ones."""
+    room = MAX_RECORDED - sum(map(len, before.values())) - sum(map(len, after.values()))
+    if room >= 0:
+        return []
+    lengths = {name: len(before.get(name, b"")) + len(after.get(name, b"")) for name in (*before, *after)}
+    omitted = []
+    for name in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        omitted.append(name)
+        room += lengths[name]
+        if room >= 0:
+            break
+    return sorted(omitted)
 
 
 def recorded(revision: int, title: Title, found: EditRecord) -> RecordedEdit:
@@ -64,10 +72,8 @@ def _kind(edit: Edit) -> EditKind:
     return EditKind.DECLARED if edit.before is None else EditKind.CHANGED
 
 
-def _fields(document: Document | None) -> dict[str, bytes]:
-    if document is None:
-        return {}
-    return {name: bytes(value) for name, value in _FIELDS.decode(document.body).items()}
+def _fields(document: Document | None) -> dict[str, Raw]:
+    return {} if document is None else _FIELDS.decode(document.body)
 
 
 class EditLog:

@@ -97,4 +97,5 @@ async def test_an_unknown_service_fails_at_once(registry: Registry) -> None:
     client = Client(registry, "nobody")
     (answer,) = await client.next(1)
     assert answer.startswith("UNAVAILABLE")
+    assert "nobody" in answer, "grpc's own words name the service"
     assert time.monotonic() - began < 10.0, "not after the 15 s that gRPC waits for what never comes"

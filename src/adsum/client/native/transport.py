@@ -140,8 +140,8 @@ def _reply(answer: httpcore.Response, body: bytes) -> Reply:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
     spoken = headers.get(wire.PROTOCOL_HEADER.lower(), "")
     if _major(spoken) > _major(wire.PROTOCOL):
-        known = f"this program, with Adsum {adsum.__version__}, version {wire.PROTOCOL}"
-        raise Unreachable(f"it speaks version {shown(spoken)} of the registry's protocol, and {known}: upgrade it")
+        known = f"Adsum {adsum.__version__} here speaks {wire.PROTOCOL}"
+        raise Unreachable(f"it speaks version {shown(spoken)} of the protocol, and {known}: upgrade Adsum here")
     return Reply(answer.status, headers, body)
 
 

@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from adsum.core import documents
 from adsum.core.changes import Change
 from adsum.core.documents import DocumentKind, Edit, Title
 from adsum.core.model import Cause, Key, Why
@@ -177,7 +178,8 @@ class Layout:
         facts = []
         for title, of_one in together.items():
             last = of_one[-1]
-            history = Put(self.edit_key(title, basis), msgspec.json.encode([*map(histories.record, of_one)]))
+            kept = of_one[-documents.MAX_EDITS_OF_ONE :]  # So that a value stays within what etcd takes.
+            history = Put(self.edit_key(title, basis), msgspec.json.encode([*map(histories.record, kept)]))
             if last.document is None:
                 gone = self.path(title), WhyRecord.of(last.why)
                 facts.append(_Fact(Delete(self.key(title)), None, gone, history=history))

@@ -107,7 +107,7 @@ def migrate(db: sqlite3.Connection) -> None:
     if version > len(MIGRATIONS):
         raise StoreRefused(
             f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(MIGRATIONS)}): "
-            "run that one"
+            "run that one, or `adsum restore` the backup from before the upgrade"
         )
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         with transaction(db):
