@@ -4,7 +4,8 @@ import ipaddress
 
 import pytest
 
-from adsum.client.address import default_id, facing, is_ours, own_address
+from adsum.client import address as module
+from adsum.client.address import LOOPBACK, default_id, facing, facing_any, is_ours, own_address
 from adsum.core.rules import instance_id
 
 
@@ -18,6 +19,15 @@ def test_a_registry_on_this_host_is_faced_from_loopback(peer: tuple[str, int]) -
 )
 def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> None:
     assert is_ours(address) is ours
+
+
+async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "facing", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK)
+    near, far, nowhere = ("127.0.0.1", 1), ("10.0.0.2", 2), ("no-such-host.invalid", 3)
+    assert await facing_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
+    assert await facing_any([nowhere, near], 5.0) == LOOPBACK
+    with pytest.raises(OSError, match=r"no way to no-such-host\.invalid"):
+        await facing_any([nowhere], 5.0)
 
 
 def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:

@@ -15,7 +15,7 @@ from adsum.client.errors import NeedsRegistry
 from adsum.client.options import ChannelOptions
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource, endpoint, whole
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, settle
 
 
 def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:
@@ -115,6 +115,16 @@ async def test_a_name_of_a_request_that_nobody_bears_is_followed_for_a_while_onl
         assert source.left == [["typo"]]
         assert source.watching == 3
         assert client.requested_channel("typo") is not typo, "asked for again, it is followed again"
+
+
+async def test_a_channel_that_somebody_holds_by_now_is_not_closed_for_another_name() -> None:
+    async with Client(cache=False, source=ScriptedSource()) as client:
+        first, second = client.requested_channel("first"), client.requested_channel("second")
+        first.close_soon()
+        second.close_soon()
+        assert client.channel("second") is second
+        await settle()
+        assert (first.closed, second.closed) == (True, False)
 
 
 async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:

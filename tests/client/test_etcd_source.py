@@ -365,3 +365,20 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd)
         await second.stop()
         await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
         await first.stop()
+
+
+async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renewal_and_is_listed_when_it_is_free(
+    etcd: Etcd,
+) -> None:
+    async with Client(etcd.url, cache=False) as one, Client(etcd.url, cache=False) as other:
+        resolver = one.resolver("orders")
+        loser = one.register("orders", 8001, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        winner = other.register("orders", 8002, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True)
+        await loser.start(10.0)
+        await winner.start(10.0)
+        # A renewal that finds its lease alive finds its key gone all the same.
+        await until(lambda: loser.state is State.WAITING and "127.0.0.1:8002" in loser.kept_out)
+        await until(lambda: _is_at(resolver, 8002))
+        await winner.stop()
+        await until(lambda: _is_at(resolver, 8001))
+        await loser.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adsum.client.address import LOOPBACK
 from adsum.config import ServeConfig
 from adsum.core.errors import AdsumError, Invalid
 from adsum.etcd.place import Place
@@ -57,26 +58,16 @@ async def test_a_node_on_one_address_is_reached_there() -> None:
 async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
     address: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    async def facing(host: str, port: int, _: float) -> str:
-        asked.append((host, port))
-        return address
-
-    monkeypatch.setattr(advertising, "facing_host", facing)
-    place = Place.parse("etcd://127.0.0.1:2379,[fd00::1]:2380,10.0.0.1:2381")
+    monkeypatch.setattr("adsum.client.address.facing", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address)
+    place = Place.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
     assert await advertising.url_for_others("http://0.0.0.0:23786", place) == url
-    assert asked == [("fd00::1", 2380)]
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
-    [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is this host")],
+    [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
 )
-async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(
-    host: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(advertising, "is_loopback", lambda _: False)  # A name may lead to this host all the same.
+async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
     with pytest.raises(AdsumError, match=words) as refused:
         await advertising.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"))
     assert "--advertise" in str(refused.value)

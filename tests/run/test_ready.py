@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -65,6 +66,10 @@ async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_ask
     async with asyncio.timeout(20.0):
         await until_answers(Registration(instance, checks=(parse(check),)), ["127.0.0.1"])
     serving.close()
+
+
+async def test_a_tcp_check_only_connects_as_the_registry_does(server: int) -> None:
+    assert await answers(replace(parse("tcp"), tls=True), "127.0.0.1", server)
 
 
 async def test_nobody_answers_at_a_port_that_is_free() -> None:

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -38,14 +39,25 @@ def facing(peer: tuple[Any, ...]) -> str:
         return str(probe.getsockname()[0]).partition("%")[0]
 
 
-async def facing_host(host: str, port: int, wait: float) -> str:
-    """As `facing`, of a host by its name, which is looked up for at most `wait` seconds. Raises `OSError`."""
-    try:
-        async with asyncio.timeout(wait):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        return facing(found[0][4])
-    except (OSError, TimeoutError) as error:
-        raise OSError(f"there is no way to {host}: {error or 'its name was not looked up in time'}") from None
+async def facing_any(hosts: Iterable[tuple[str, int]], wait: float) -> str:
+    """As `facing`, of several hosts by name and port: the first that is not on this host decides, if there is one.
+
+    Looking up a name takes at most `wait` seconds. Raises `OSError` if there is no way to any.
+    """
+    found, troubles = "", []
+    for host, port in hosts:
+        try:
+            async with asyncio.timeout(wait):
+                addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            found = facing(addresses[0][4])
+        except (OSError, TimeoutError) as error:
+            troubles.append(f"there is no way to {host}: {error or 'its name was not looked up in time'}")
+        else:
+            if found != LOOPBACK:
+                break
+    if not found:
+        raise OSError("; ".join(troubles))
+    return found
 
 
 def is_ours(address: str) -> bool:

@@ -114,12 +114,13 @@ class Channel:
         return None if self._held or self.resolver.view.endpoints else self._missed_at
 
     def close_soon(self) -> None:
-        """Close it, without waiting; from any thread."""
-        self._from_any_thread(self._close_soon)
+        """Close it without waiting, unless somebody holds it; from any thread."""
+        self._from_any_thread(self._close_unless_held)
 
-    def _close_soon(self) -> None:
-        self.closed = True
-        self._closing = self._loop.create_task(self.close())
+    def _close_unless_held(self) -> None:
+        if not self._held:
+            self.closed = True
+            self._closing = self._loop.create_task(self.close())
 
     async def close(self) -> None:
         """Follow no more. Picks go on with what is known, and drains do not wait for them: if nobody else follows the

@@ -59,6 +59,12 @@ class Place:
             raise Invalid(name, f"must name 1 to {MAX_HOSTS} hosts")
         return cls(found, user=unquote(user), password=unquote(password), tls=tls, **given)
 
+    @property
+    def members(self) -> list[tuple[str, int]]:
+        """The host and the port of each; IPv6 addresses without brackets."""
+        parts = (each.rpartition(":") for each in self.hosts)
+        return [(host.strip("[]"), int(port)) for host, _, port in parts]
+
     def secret(self) -> str:
         """The password, as its file says now if it is in one. Raises `Invalid`."""
         if not self.password_file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from adsum.client.address import LOOPBACK, facing_host
+from adsum.client.address import LOOPBACK, facing_any
 from adsum.core.advertised import is_loopback
 from adsum.core.errors import AdsumError, Invalid
 from adsum.etcd.place import Place
@@ -39,13 +39,12 @@ async def url_for_others(url: str, etcd: Place) -> str:
     """
     if _host(url) not in EVERY_ADDRESS:
         return url
-    host, _, port = _elsewhere(etcd)[0].rpartition(":")
     try:
-        address = await facing_host(host.strip("[]"), int(port), LOOK_UP)
+        address = await facing_any(etcd.members, LOOK_UP)
     except OSError as error:
         raise AdsumError(f"{error}; --advertise says where other nodes reach this one") from None
     if address == LOOPBACK:
-        raise AdsumError(f"{host} is this host, so --advertise must say where other nodes reach this one")
+        raise AdsumError(f"{etcd} is on this host, so --advertise must say where other nodes reach this one")
     return f"http://{f'[{address}]' if ':' in address else address}:{urlsplit(url).port}"
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.address import LOOPBACK, facing_host
+from adsum.client.address import LOOPBACK, facing_any
 from adsum.client.consumer import Consumer
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
 from adsum.client.native.hedging import SILENCE
@@ -224,7 +224,7 @@ class ConsulSource:
         """The address that the agent has for its host, if that is ours; else the address of this host that faces it."""
         host, _, port = self._place.host.rpartition(":")
         try:
-            address = await facing_host(host.strip("[]"), int(port), TIMEOUT)
+            address = await facing_any([(host.strip("[]"), int(port))], TIMEOUT)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
         return await self._advertised() if address == LOOPBACK else address

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final, Literal
 
 from adsum import wire
-from adsum.client.address import facing_host
+from adsum.client.address import facing_any
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
 from adsum.client.native.hedging import SILENCE
@@ -301,10 +301,9 @@ class EtcdSource:
             await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
-        """The address of this host on the way to etcd; 127.0.0.1 if that is on this host."""
-        host, _, port = self._etcd.host.rpartition(":")
+        """The address of this host on the way to a member on another host; 127.0.0.1 if all are on this one."""
         try:
-            return await facing_host(host.strip("[]"), int(port), LOOK_UP)
+            return await facing_any(self._place.members, LOOK_UP)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
 

@@ -11,7 +11,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from adsum import wire
-from adsum.client.address import facing_host
+from adsum.client.address import facing_any
 from adsum.client.consumer import Consumer
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.native.api import TIMEOUT, Api
@@ -53,16 +53,13 @@ class RegistrySource:
         return await self.api.deregister(service, id, reason=reason, holder=holder)
 
     async def local_address(self) -> str:
-        """The address of this host on the way to the first node that has one; 127.0.0.1 if that is on this host."""
-        troubles = []
-        for node in self.api.nodes.order(self._clock.now()):
-            parts = urlsplit(node)
-            host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-            try:
-                return await facing_host(host, port, TIMEOUT)
-            except OSError as error:
-                troubles.append(str(error))
-        raise RegistryUnavailable("; ".join(troubles))
+        """The address of this host on the way to a node on another host; 127.0.0.1 if all are on this one."""
+        urls = map(urlsplit, self.api.nodes.order(self._clock.now()))
+        hosts = [(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in urls]
+        try:
+            return await facing_any(hosts, TIMEOUT)
+        except OSError as error:
+            raise RegistryUnavailable(str(error)) from None
 
     async def close(self) -> None:
         await self.api.close()
