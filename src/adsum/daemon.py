@@ -57,7 +57,7 @@ class Daemon:
         self._config = config
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
-        rng = Random()  # noqa: S311  # jitter
+        self._rng = rng = Random()  # noqa: S311  # jitter
         self._telemetry = Telemetry(self._clock, logs)
         self._logs = logs
         fence = config.fence()
@@ -117,7 +117,8 @@ class Daemon:
     async def start(self) -> None:
         """Listen, answering 503 at first, load the catalog, and serve it.
 
-        Raises `ListenRefused`, `StoreRefused` and `StoreUnavailable`, each with a sentence for the operator.
+        Raises `ListenRefused`, `StoreRefused`, `StoreUnavailable` and, for settings that don't fit where etcd is,
+        `Invalid`; each with a sentence for the operator.
         """
         sockets = http.listen(self._config.listen)
         self.urls = [http.url(each) for each in sockets]
@@ -151,7 +152,7 @@ class Daemon:
     async def _url_for_others(self) -> str:
         if self._config.advertise or not self._config.store.startswith(SCHEME):
             return self._config.advertise or self.urls[0]
-        return await advertising.url_for_others(self.urls[0], Place.parse(self._config.store))
+        return await advertising.url_for_others(self.urls[0], Place.parse(self._config.store), self._rng)
 
     async def stop(self) -> None:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""

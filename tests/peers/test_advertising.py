@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from adsum.client.address import LOOPBACK
 from adsum.config import ServeConfig
-from adsum.core.errors import AdsumError, Invalid
+from adsum.core.errors import Invalid
+from adsum.etcd.connection import Etcd
+from adsum.etcd.errors import Unreachable
 from adsum.etcd.place import Place
+from adsum.etcd.values import Member
 from adsum.peers import advertising
 
 
@@ -49,7 +54,7 @@ def test_a_node_on_every_address_must_say_which_is_reached_where_etcd_on_this_ho
 
 async def test_a_node_on_one_address_is_reached_there() -> None:
     url = "http://10.0.0.5:23786"
-    assert await advertising.url_for_others(url, Place.parse("etcd://10.0.0.1")) == url
+    assert await advertising.url_for_others(url, Place.parse("etcd://10.0.0.1"), Random()) == url
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
 ) -> None:
     monkeypatch.setattr("adsum.client.address.facing", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address)
     place = Place.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
-    assert await advertising.url_for_others("http://0.0.0.0:23786", place) == url
+    assert await advertising.url_for_others("http://0.0.0.0:23786", place, Random()) == url
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,33 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
     [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
 )
 async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
-    with pytest.raises(AdsumError, match=words) as refused:
-        await advertising.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"))
-    assert "--advertise" in str(refused.value)
+    with pytest.raises(Invalid, match=words) as refused:
+        await advertising.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"), Random())
+    assert refused.value.field == "advertise"
+
+
+@pytest.mark.parametrize(
+    ("peers", "refused"),
+    [
+        (["http://10.0.0.1:2380", "http://10.0.0.2:2380"], True),
+        (["http://127.0.0.1:2380", "http://127.0.0.1:2382"], False),
+        (["http://10.0.0.1:2380"], False),
+        ([], False),
+    ],
+)
+async def test_a_node_that_only_its_host_reaches_beside_a_member_of_an_etcd_of_several_hosts_is_refused(
+    peers: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def members(_: Etcd) -> tuple[Member, ...]:
+        if not peers:
+            raise Unreachable("it does not answer")
+        return tuple(Member(number, f"e{number}", (), (each,)) for number, each in enumerate(peers))
+
+    monkeypatch.setattr(Etcd, "members", members)
+    place = Place.parse("etcd://127.0.0.1:2379")
+    assert await advertising.url_for_others("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
+    if refused:
+        with pytest.raises(Invalid, match=r"listen: must be .* at 10\.0\.0\.1, 10\.0\.0\.2; .*--advertise"):
+            await advertising.url_for_others("http://127.0.0.1:1", place, Random())
+    else:
+        assert await advertising.url_for_others("http://127.0.0.1:1", place, Random()) == "http://127.0.0.1:1"

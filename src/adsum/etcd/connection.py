@@ -184,7 +184,9 @@ class Etcd:
 
     async def members(self) -> tuple[Member, ...]:
         answer = await self._call("Cluster/MemberList", {})
-        return tuple(Member(each.ID, each.name, tuple(each.clientURLs)) for each in answer.members)
+        return tuple(
+            Member(each.ID, each.name, tuple(each.clientURLs), tuple(each.peerURLs)) for each in answer.members
+        )
 
     async def stream(self, method: str, response: str) -> tuple[str, Any]:
         """The member that is asked now, and an open call on it, for streams; raises what authenticating raises."""

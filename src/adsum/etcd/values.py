@@ -94,11 +94,12 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of the cluster."""
+    """A member of the cluster: where clients reach it, and where the other members do."""
 
     id: int
     name: str
     urls: tuple[str, ...]
+    peer_urls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
