@@ -69,6 +69,15 @@ async def test_who_asks_is_recorded(spoken: Spoken) -> None:
     assert [each.why.actor for each in spoken.store.recorded] == ["10.1.2.3", "deploy-7"]
 
 
+async def test_beside_a_claimed_actor_the_address_is_recorded_that_claimed_it(spoken: Spoken) -> None:
+    headers = JSON | {"Adsum-Actor": "deploy-7"}
+    await spoken.ask("PUT", O1, {"port": 1}, headers)
+    assert (await spoken.ask("GET", O1)).json["peer"] == "10.1.2.3"
+    await spoken.ask("DELETE", O1)
+    changes = (await spoken.ask("GET", "/api/v1/changes")).json["changes"]
+    assert [(each["actor"], each.get("peer", "")) for each in changes] == [("10.1.2.3", ""), ("deploy-7", "10.1.2.3")]
+
+
 @pytest.mark.parametrize("name", ["łukasz@høst", "deploy-7", "日本"])
 async def test_an_actor_may_have_any_name(spoken: Spoken, name: str) -> None:
     """Its bytes come as UTF-8; read as Latin-1 some of them were control characters."""

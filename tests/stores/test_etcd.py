@@ -194,7 +194,8 @@ async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_f
         zero = (await shown(store)).revision
         came = await store.commit([change("i", service=name) for name in names], zero)
         left = await store.commit([change("i", None, service=name) for name in names], came)
-        assert left == came + 2, "two parts, for each instance that leaves takes two operations"
+        assert came == zero + 2, "two parts, for each service has an entry in the log"
+        assert left == came + 3, "three parts, for each instance that leaves takes three operations"
         await follower.reach(left)
         assert set((await shown(store)).services) == set(names)
 
@@ -205,7 +206,7 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
     async with opened(url) as store, connected(url) as connection, following(store) as follower:
         whole = await follower.next()
         assert isinstance(whole, Whole)
-        head = Head(whole.epoch, "b1", whole.revision, 0, 1, 3)
+        head = Head(whole.epoch, "b1", whole.revision, part=1, parts=3)
         (part,) = layout.parts([change("o1")], [])
         settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
         assert (await follower.reach(settled.header.revision)).count == 1

@@ -164,7 +164,7 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
         output.ago(change.at),
         f"{change.service}/{change.id}",
         change.status or "gone",
-        output.why(change.cause, change.actor, change.reason),
+        output.why(change.cause, change.actor, change.reason, change.peer),
     )
 
 

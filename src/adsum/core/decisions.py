@@ -106,13 +106,14 @@ _CHECK_CAUSES: Final[Mapping[Status, Cause]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and when on the wall clock."""
+    """Who asks, when on the wall clock, and from which address, if that is not the actor (see `Why`)."""
 
     actor: str
     at: float
+    peer: str = ""
 
     def why(self, cause: Cause, reason: str = "") -> Why:
-        return Why(cause, self.actor, reason, self.at)
+        return Why(cause, self.actor, reason, self.at, self.peer)
 
 
 def register(

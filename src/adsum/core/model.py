@@ -282,12 +282,17 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The cause and the actor of a change, the reason given, and when on the wall clock."""
+    """The cause and the actor of a change, the reason given, and when on the wall clock.
+
+    Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
+    itself, or a part of the registry.
+    """
 
     cause: Cause
     actor: str
     reason: str = ""
     at: float = 0.0
+    peer: str = ""
 
 
 SHARED: Final = 4_096

@@ -107,7 +107,7 @@ def change(revision: int, key: Key, body: bytes) -> Recorded:
 
 def to_why(record: WhyRecord) -> Why:
     """Why something stands as it does."""
-    return Why(record.cause, intern(record.actor), record.reason, record.at)
+    return Why(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
 
 
 def _to_override(record: OverrideRecord) -> Override:

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from functools import cache
+from sys import intern
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ import msgspec
 
 from adsum import wire
 from adsum.core import rules
+from adsum.core.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.asgi import Receive, Scope, header
@@ -72,6 +74,11 @@ class Asked:
             actor = actor.encode("latin-1").decode()  # People's names are sent as UTF-8 by all that can send them.
         rules.text(wire.ACTOR_HEADER, actor)
         return actor
+
+    def caller(self, at: float) -> Caller:
+        """Who asks, for the record, at an instant on the wall clock."""
+        actor, peer = intern(self.actor), intern(self.peer)
+        return Caller(actor, at, peer if peer != actor else "")
 
     async def body(self, kind: type[T]) -> T:
         """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson` and `TooLarge`."""

@@ -9,7 +9,6 @@ from typing import Final
 from adsum import wire
 from adsum.core import declarations
 from adsum.core.catalog import Snapshot
-from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
 from adsum.core.documents import Document, DocumentKind, Documents, Title
 from adsum.core.errors import Invalid, UnknownDocument
@@ -47,7 +46,7 @@ class Declaring:
         bodies = await self._lists.run(partial(_read, body))
         fits, prune = self._fits("routes"), asked.query.get("prune", False)
         return await self._write(
-            declarations.replaced((_ROUTE, _UPSTREAM), bodies, self._caller(asked), fits, prune=prune)
+            declarations.replaced((_ROUTE, _UPSTREAM), bodies, asked.caller(self._clock.wall()), fits, prune=prune)
         )
 
     async def read_route(self, asked: Asked) -> Reply:
@@ -58,7 +57,7 @@ class Declaring:
         name = asked.path["route"]
         says = wire.written_route(name, await asked.body(wire.RouteBody))
         return await self._write(
-            declarations.declared(Title(_ROUTE, name), says, self._caller(asked), self._fits("to"))
+            declarations.declared(Title(_ROUTE, name), says, asked.caller(self._clock.wall()), self._fits("to"))
         )
 
     async def remove_route(self, asked: Asked) -> Reply:
@@ -98,7 +97,9 @@ class Declaring:
     async def put_upstream(self, asked: Asked) -> Reply:
         service = asked.path["service"]
         says = wire.written_upstream(service, await asked.body(wire.UpstreamBody))
-        return await self._write(declarations.declared(Title(_UPSTREAM, service), says, self._caller(asked)))
+        return await self._write(
+            declarations.declared(Title(_UPSTREAM, service), says, asked.caller(self._clock.wall()))
+        )
 
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
@@ -122,14 +123,13 @@ class Declaring:
         return lambda documents: self._wanted.of(documents).must_fit(field)
 
     async def _withdraw(self, asked: Asked, title: Title) -> Reply:
-        return await self._write(declarations.withdrawn(title, asked.query.get("reason", ""), self._caller(asked)))
+        return await self._write(
+            declarations.withdrawn(title, asked.query.get("reason", ""), asked.caller(self._clock.wall()))
+        )
 
     async def _write(self, declaration: Declaration) -> Reply:
         revision = await self._registry.write(declaration)
         return Reply(200, wire.encode(wire.Written(self._registry.snapshot.epoch, revision)))
-
-    def _caller(self, asked: Asked) -> Caller:
-        return Caller(asked.actor, self._clock.wall())
 
 
 def _read(body: wire.IntentBody, before_each: Callable[[], None]) -> Mapping[Title, bytes]:

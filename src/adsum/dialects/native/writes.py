@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from sys import intern
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -114,7 +113,7 @@ class Writes:
         body = await asked.body(wire.RegistrationBody)
         registration = body.to_registration(*asked.key, asked.peer)
         self._admit(registration.instance.address)
-        write, revision = await self._list(registration, body.takeover, self._caller(asked))
+        write, revision = await self._list(registration, body.takeover, asked.caller(self._clock.wall()))
         if not write.changed:
             # Somebody may have taken it out, or over, since: the caller's next renewal says so.
             await self._renewed([wire.LeaseBody(*registration.key, registration.holder)])
@@ -137,7 +136,9 @@ class Writes:
 
     async def deregister(self, asked: Asked) -> Reply:
         reason, holder = asked.query.get("reason", ""), asked.query.get("holder", "")
-        revision = await self._registry.write(decisions.deregister(asked.key, holder, reason, self._caller(asked)))
+        revision = await self._registry.write(
+            decisions.deregister(asked.key, holder, reason, asked.caller(self._clock.wall()))
+        )
         return self._written(revision)
 
     async def renew(self, asked: Asked) -> Reply:
@@ -163,7 +164,7 @@ class Writes:
     async def override(self, asked: Asked) -> Reply:
         body = await asked.body(wire.OverrideBody)
         deadline = self._clock.now() + body.wait
-        caller = self._caller(asked)
+        caller = asked.caller(self._clock.wall())
         override = Override(
             Status(body.status), caller.actor, body.reason, body.length, body.holder or None, at=caller.at
         )
@@ -210,7 +211,9 @@ class Writes:
 
     async def resume(self, asked: Asked) -> Reply:
         reason = asked.query.get("reason", "")
-        return self._written(await self._registry.write(decisions.resumed(asked.key, reason, self._caller(asked))))
+        return self._written(
+            await self._registry.write(decisions.resumed(asked.key, reason, asked.caller(self._clock.wall())))
+        )
 
     def _is_passed_on(self, asked: Asked) -> bool:
         """Whether another node passes it on to us. Raises `Misdirected` if that one meant another than us."""
@@ -259,9 +262,6 @@ class Writes:
         service = self._registry.snapshot.service(key.service)
         steps = (step.revision for step in reversed(service.trail) if step.change.key == key)
         return next(steps, service.horizon)
-
-    def _caller(self, asked: Asked) -> Caller:
-        return Caller(intern(asked.actor), self._clock.wall())
 
     def _written(
         self, revision: int, status: int = 200, *, ttl: float | None = None, unaware: wire.Unaware | None = None
