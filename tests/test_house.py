@@ -44,7 +44,7 @@ SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 
 SHARED = {
     "integrations": {"attendance", "bootstrap", "exchange", "listening", "routing", "terms", "workers"},
-    "stores": {"feed", "reading", "records"},
+    "stores": {"feed", "reading", "records", "retention"},
     "probes": {"dialing"},
 }
 """Files that a room of siblings shares."""

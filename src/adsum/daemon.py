@@ -65,7 +65,9 @@ class Daemon:
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
         self._peers = Peers(self._shares, self._clock, rng, lost_after(config.heartbeat))
-        self.registry = Registry(self._store, self._clock, self._telemetry, config.heartbeat)
+        self.registry = Registry(
+            self._store, self._clock, self._telemetry, config.heartbeat, max_size=config.max_catalog
+        )
         self._keeper = Keeper(
             self.registry,
             self._probes,
@@ -218,6 +220,7 @@ class Daemon:
         await self._probes.adjust(fence, excerpts=config.probe_excerpts)
         self._guard.adjust(config.guard_share, config.guard_hold)
         self._keeper.limit(config.probes)
+        self.registry.max_size = config.max_catalog
         if self._server is not None:
             self._server.adjust(config.max_connections)
         if self._logs is not None:
@@ -251,6 +254,9 @@ class Daemon:
             apart=self.registry.apart(),
             services=len(snapshot.services),
             instances=snapshot.count,
+            catalog_bytes=snapshot.size,
+            catalog_max=self.registry.max_size,
+            declared_bytes=snapshot.documents.size,
             status=self._tally.of(snapshot),
             watches=self.registry.watches.count,
             consumers=self.registry.watches.consumers.connected,
@@ -294,6 +300,9 @@ class Daemon:
         gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)
         gauge("adsum_checks", "Checks kept", lambda: self._keeper.checks)
         gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.count)
+        gauge("adsum_catalog_bytes", "Memory that registrations take", lambda: registry.snapshot.size)
+        gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_size)
+        gauge("adsum_declared_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
         gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
         gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
         gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.refusing)

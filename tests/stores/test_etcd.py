@@ -93,8 +93,8 @@ async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: 
         second = await other.commit([change("o2"), change("o1", None)], first)
         assert listed(await follower.reach(second)) == listed(await another.reach(second)) == listed(await shown(one))
         assert [each.key.id for each in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
-        gone = follower.snapshot.service("orders").trail[-1].change
-        assert (gone.listing, gone.why.cause, gone.why.actor) == (None, Cause.DEREGISTERED, "tester")
+        gone = follower.snapshot.service("orders").trail[-1]
+        assert (gone.listed, gone.why.cause, gone.why.actor) == (False, Cause.DEREGISTERED, "tester")
 
 
 async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(

@@ -223,6 +223,12 @@ class NodeStatus(Answer, frozen=True):
     instances: int = 0
     status: dict[str, int] = {}
     """How many instances stand how."""
+    catalog_bytes: int = 0
+    """How much memory registrations take, about."""
+    catalog_max: int = 0
+    """How much they may take; past it what would make them larger is refused."""
+    declared_bytes: int = 0
+    """How many bytes routes and upstreams have."""
     watches: int = 0
     consumers: int = 0
     """How many cooperating consumers are connected."""

@@ -13,7 +13,8 @@ from adsum import wire
 from adsum.consumers import Ask, Hints, report
 from adsum.core import decisions
 from adsum.core.changes import Change
-from adsum.core.decisions import Basis, Caller, Decision
+from adsum.core.decisions import Caller, Decision
+from adsum.core.draft import Basis
 from adsum.core.errors import KeeperUnavailable, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Key, Listing, Override, Registration, Status
 from adsum.core.rules import shown
@@ -260,7 +261,7 @@ class Writes:
     def _last_change(self, key: Key) -> int:
         """The revision at which the instance became what it is, as far as that is remembered."""
         service = self._registry.snapshot.service(key.service)
-        steps = (step.revision for step in reversed(service.trail) if step.change.key == key)
+        steps = (step.revision for step in reversed(service.trail) if step.id == key.id)
         return next(steps, service.horizon)
 
     def _written(

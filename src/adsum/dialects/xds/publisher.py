@@ -234,6 +234,5 @@ class Publisher:
 def _departs(service: ServiceSnapshot) -> bool:
     """Whether an instance is about to leave, or left as far as is remembered."""
     leaving = (Status.DRAINING, Status.MAINTENANCE)
-    return any(each.status in leaving for each in service.listings.values()) or any(
-        step.change.listing is None for step in service.trail
-    )
+    departing = any(each.status in leaving for each in service.listings.values())
+    return departing or not all(step.listed for step in service.trail)
