@@ -41,6 +41,7 @@ async def test_what_left_the_catalog_is_let_go_of_when_other_pages_need_the_room
     await spoken.put("other", "i1", metadata=LARGE | {"a": "y"})
     pages.page("other", None)
     spoken.store.commits.clear()
+    spoken.observer.batches.clear()
     gc.collect()
     assert pages.size <= held
     known = [each for each in gc.get_objects() if isinstance(each, Listing)]
