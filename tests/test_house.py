@@ -30,7 +30,7 @@ FLOORS = (
     ("client",),
     ("dialects", "integrations", "peers"),
     ("servers", "telemetry"),
-    ("config",),
+    ("config", "descriptors"),
     ("control", "envoy"),
     ("daemon", "run"),
     ("demo",),

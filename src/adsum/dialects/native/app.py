@@ -65,7 +65,7 @@ class Native:
         self._registry = registry
         self._clock = clock
         self._observer = observer
-        pages = Pages(registry)
+        self._pages = pages = Pages(registry)
         self._prompt = Prompt(registry, pages)
         self._router = Router(ROUTES)
         rooms = (
@@ -76,6 +76,11 @@ class Native:
             About(registry, status, exposition),
         )
         self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}
+
+    @property
+    def pages_size(self) -> int:
+        """Bytes of memory that the pages of services take."""
+        return self._pages.size
 
     def prompt(self, target: bytes, headers: Headers) -> Answer | None:
         """The hot path: the answer to a GET, if it needs no waiting (see `prompt.Prompt`)."""

@@ -9,7 +9,7 @@ from adsum.core.decisions import MAX_SERVICES
 from adsum.gateway.intent import MAX_SELECTED
 
 MAX_STREAMS: Final = 10_000
-"""Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
+"""Streams at a time, fewer where descriptors are scarce; past it a new one is refused with RESOURCE_EXHAUSTED."""
 MAX_NAMES: Final = 2 * (MAX_SERVICES + MAX_SELECTED)
 """Names that a subscription, or what a client brings along, may have; a stream with more is ended.
 

@@ -68,9 +68,6 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._sweeper.bounds.connections:
-            self.refuse(503, "too many connections", b"retry-after: 5\r\n")
-            return
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -231,7 +228,7 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # ours says it
         self.refuse(*self._refusal)
 
-    def refuse(self, code: int, detail: str, headers: bytes = b"") -> None:
+    def refuse(self, code: int, detail: str) -> None:
         """Answer the request that can't be read on, and close; if another's answer is under way, all is cut off."""
         self._sweeper.has_all(self)
         if self.pipeline or (not self._idle() and self.cycle.response_started):
@@ -239,13 +236,17 @@ class Connection(HttpToolsProtocol):
             return
         self._sweeper.shed(str(code))
         self._gone()
-        title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
-        body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
-        self.transport.write(
-            b"%bcontent-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (STATUS_LINE[code], len(body), headers, body)
-        )
+        self.transport.write(last_words(code, detail))
         self.transport.close()
+
+
+def last_words(code: int, detail: str, headers: bytes = b"") -> bytes:
+    """A whole answer that ends its connection: a problem document."""
+    title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
+    body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
+    return b"%bcontent-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
+        *(STATUS_LINE[code], len(body), headers, body),
+    )
 
 
 def has_vanished(error: Exception | None) -> bool:
