@@ -151,7 +151,7 @@ class Writes:
         return self._written(self._registry.snapshot.revision, ttl=ttl)
 
     async def renew_many(self, asked: Asked) -> Reply:
-        body = await asked.body(wire.RenewBody)
+        body = await asked.body(wire.RenewBody, by_people=False)
         if self._is_passed_on(asked):
             leases = [lease for lease in body.leases if self._keeper.keeps(lease.service)]
             lost = self._kept(leases)
