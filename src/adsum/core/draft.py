@@ -78,8 +78,8 @@ class Draft:
         if grown > max(self.size, self._max_size):
             raise CatalogFull(
                 f"registrations take {sizes.spoken(self.size)} of the {sizes.spoken(self._max_size)} of memory that "
-                f"they may take, and this one needs {sizes.spoken(grown - self.size)} more: have the registry started "
-                "with a larger --max-catalog, or register with fewer tags, metadata and checks"
+                f"they may take, and this one needs {sizes.spoken(grown - self.size)} more: raise --max-catalog "
+                "(the registry takes it over on SIGHUP), or register with fewer tags, metadata and checks"
             )
         self.size = grown
         for fact in facts:
