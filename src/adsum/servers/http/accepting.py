@@ -42,6 +42,8 @@ class Acceptor:
         self._arriving: set[asyncio.Task[None]] = set()
         """Connections that are accepted and have no protocol yet."""
         self._pause: asyncio.TimerHandle | None = None
+        self._scarce = False
+        """Whether the system had nothing for the latest connection."""
 
     def start(self, backlog: int) -> None:
         """Accept connections; the system lets so many wait."""
@@ -68,10 +70,13 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in SCARCE:
                     raise
-                _log.error("connections wait to be accepted: %s", error.strerror)
+                if not self._scarce:
+                    _log.error("connections wait to be accepted: %s", error.strerror)
+                self._scarce = True
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(PAUSE, self._loop.add_reader, self._sock, self._accept)
                 return
+            self._scarce = False
             refusal = self._refusal(len(self._arriving))
             if refusal is None:
                 task = self._loop.create_task(self._arrive(connection))

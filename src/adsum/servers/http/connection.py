@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -236,17 +236,21 @@ class Connection(HttpToolsProtocol):
             return
         self._sweeper.shed(str(code))
         self._gone()
-        self.transport.write(last_words(code, detail))
+        self.transport.write(last_words(code, detail, self.server_state.default_headers))
         self.transport.close()
 
 
-def last_words(code: int, detail: str, headers: bytes = b"") -> bytes:
-    """A whole answer that ends its connection: a problem document."""
+def last_words(code: int, detail: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A whole answer that ends its connection: a problem document, below those headers."""
     title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
     body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
-    return b"%bcontent-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
-        *(STATUS_LINE[code], len(body), headers, body),
+    own = (
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
     )
+    head = b"".join(b"%b: %b\r\n" % header for header in (*headers, *own))
+    return b"".join((STATUS_LINE[code], head, b"\r\n", body))
 
 
 def has_vanished(error: Exception | None) -> bool:

@@ -17,8 +17,8 @@ from adsum.servers.http.bounds import BACKLOG, Bounds, Shed, Sweeper, untold
 from adsum.servers.http.browsers import Hosts
 from adsum.servers.http.connection import Connection, Prompt, last_words
 
-FULL: Final = last_words(503, "too many connections", b"retry-after: 5\r\n")
-"""What a connection is told for which there is no room."""
+RETRY_AFTER: Final = (b"retry-after", b"5")
+"""What a connection is told for which there is no room: after how many seconds to try again."""
 
 Application = Callable[..., Awaitable[None]]
 
@@ -78,7 +78,8 @@ class HttpServer:
         if self.connections + arriving < self._sweeper.bounds.connections:
             return None
         self._sweeper.shed("503")
-        return FULL
+        headers = (*self._server.server_state.default_headers, RETRY_AFTER)
+        return last_words(503, "too many connections", headers)
 
     def adjust(self, connections: int) -> None:
         """Turn new connections away past so many from now on; those that are open stay."""
