@@ -87,8 +87,6 @@ class Acceptor:
 
     async def _arrive(self, connection: socket.socket) -> None:
         try:
-            if connection.family in (socket.AF_INET, socket.AF_INET6):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:  # The peer is gone already.
             connection.close()
