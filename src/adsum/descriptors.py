@@ -14,26 +14,25 @@ RESERVE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many connections each server may have at a time, and how many it may accept on top to turn them away."""
+    """How many connections each server may have at a time."""
 
     http: int
     grpc: int
-    spare: int
 
 
 def room(limit: int, *, http: int, grpc: int, probes: int) -> Room:
     """What fits into `limit` descriptors, of the connections that are wanted and beside so many probes at a time.
 
-    The node and its probes come first, with up to half of the descriptors; an eighth of the others is kept free for
-    connections that are turned away. If not all fit, both servers get the same share of what they want, at least one.
+    The node and its probes come first, with up to half of the descriptors. If not all connections fit, an eighth of the
+    others is kept free for those that are turned away, and both servers get the same share of what they want, at least
+    one.
     """
     left = limit - min(RESERVE + probes, limit // 2)
-    spare = left // 8
-    usable = left - spare
+    usable = left - left // 8
     if http + grpc <= usable:
-        return Room(http, grpc, left - http - grpc)
+        return Room(http, grpc)
     fitting = max(1, usable * http // (http + grpc))
-    return Room(fitting, max(1, usable - fitting) if grpc else 0, spare)
+    return Room(fitting, max(1, usable - fitting) if grpc else 0)
 
 
 def raise_limit() -> int:

@@ -59,8 +59,11 @@ class _RepeatedError(Exception):
 
 def _unique(pairs: list[tuple[str, object]]) -> None:
     if len(dict(pairs)) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedError(next(key for key in keys if keys.count(key) > 1))
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedError(key)
+            seen.add(key)
 
 
 _UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str)
