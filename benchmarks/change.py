@@ -22,7 +22,8 @@ from adsum.client.ports import Group, Position
 from adsum.core import catalog, decisions
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Whole
-from adsum.core.decisions import Caller, Draft
+from adsum.core.decisions import Caller
+from adsum.core.draft import MAX_SIZE, Draft
 from adsum.core.model import Endpoint, Listing, Registration, Status
 from adsum.core.selection import usable
 from adsum.dialects.native.events import Events
@@ -83,6 +84,7 @@ class _Kept:
     """As much of a registry as pages ask for."""
 
     snapshot: Snapshot
+    max_size: int = MAX_SIZE
 
     def age(self) -> float:
         return 0.0

@@ -55,7 +55,7 @@ async def test_missing_libraries_matter_only_to_those_who_ask(place: str, monkey
     monkeypatch.setitem(sys.modules, "adsum.gateway.encoding.compiled", None)
 
     def control() -> Control:
-        return Control(place, None, SystemClock(), None, intent=None, refusal=None)  # type: ignore[arg-type]
+        return Control(place, None, SystemClock(), None, connections=10, intent=None, refusal=None)  # type: ignore[arg-type]
 
     if place == XDS:
         await control().start()

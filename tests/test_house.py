@@ -30,7 +30,7 @@ FLOORS = (
     ("client",),
     ("dialects", "integrations", "peers"),
     ("servers", "telemetry"),
-    ("config",),
+    ("config", "descriptors"),
     ("control", "envoy"),
     ("daemon", "run"),
     ("demo",),
@@ -44,7 +44,7 @@ SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 
 SHARED = {
     "integrations": {"attendance", "bootstrap", "exchange", "listening", "routing", "terms", "workers"},
-    "stores": {"edits", "feed", "reading", "records"},
+    "stores": {"edits", "feed", "reading", "records", "retention"},
     "probes": {"dialing"},
 }
 """Files that a room of siblings shares."""

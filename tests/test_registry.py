@@ -9,7 +9,8 @@ from adsum import registry as room
 from adsum.consumers import Consumer
 from adsum.core import decisions
 from adsum.core.changes import Change, Whole
-from adsum.core.decisions import Caller, Decision, Draft
+from adsum.core.decisions import Caller, Decision
+from adsum.core.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
 from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
 from adsum.registry import Registry

@@ -205,3 +205,15 @@ async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_wai
         quiet.acknowledge(1)
         assert (await waiting).waiting == []
     assert hub.count == 0
+
+
+async def test_watches_that_name_too_many_services_are_refused_until_others_leave(
+    hub: Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_NAMED", 3)
+    with hub.open(frozenset({"a", "b"})), hub.open(None):
+        with pytest.raises(Overloaded, match="services that watches name"):
+            hub.open(frozenset({"a", "c"}))
+        with hub.open(frozenset({"c"})):
+            assert (hub.count, hub.named) == (3, 3)
+    assert (hub.count, hub.named) == (0, 0)

@@ -22,11 +22,13 @@ from urllib.parse import urlsplit
 from adsum.client.actor import default_actor
 from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
 from adsum.core import rules
+from adsum.core.draft import MAX_SIZE
 from adsum.core.errors import Invalid
 from adsum.core.fence import LOOPBACK, Fence, Network
 from adsum.core.heartbeats import DRAIN_WAIT, HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, staleness
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import MAX_PORT, address, public, shown
+from adsum.core.sizes import spoken
 from adsum.etcd import naming
 from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
@@ -48,6 +50,8 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 MAX_CONNECTIONS: Final = 1_000_000
 """More is surely a slip of the finger."""
+MIN_CATALOG: Final = 1024 * 1024
+"""Bytes; less has no room for some ten registrations of the largest."""
 MAX_THREADS: Final = 1_024
 """More threads than processors that there are."""
 MAX_PROBES: Final = 65_536
@@ -62,6 +66,7 @@ def setting(
     text: str,
     *,
     length: bool = False,
+    size: bool = False,
     metavar: str = "",
     bare: str = "",
     prefix: str = "",
@@ -70,12 +75,13 @@ def setting(
 ) -> Any:
     """A field with its help.
 
-    `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `bare`: what the flag means without a value.
+    `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `size`: bytes, which may be written as 512MiB or
+    2GiB. `bare`: what the flag means without a value.
     `prefix`: what the environment has before the name, where another table has a setting of that name. `reloads`: a
     registry takes a new value on SIGHUP, without a restart.
     """
-    described = {"help": text, "length": length, "metavar": metavar, "bare": bare, "prefix": prefix, "reloads": reloads}
-    return field(metadata=described, **options)
+    described = {"help": text, "length": length, "size": size, "metavar": metavar, "bare": bare, "prefix": prefix}
+    return field(metadata={**described, "reloads": reloads}, **options)
 
 
 def default_store() -> str:
@@ -155,6 +161,13 @@ class ServeConfig:
     max_connections: int = setting(
         "Connections at a time; past it new ones are turned away with 503", default=20_000, reloads=True
     )
+    max_catalog: int = setting(
+        "Memory that registrations may take, as 512MiB or 4GiB; past it what would make them larger is refused with "
+        "507, and all else goes on",
+        size=True,
+        default=MAX_SIZE,
+        reloads=True,
+    )
     probes: int = setting("Checks that run at the same time", default=512, reloads=True)
     probe_deny: tuple[str, ...] = setting(
         "A further network (CIDR) that instances and probes may not be in; may be given several times",
@@ -203,6 +216,8 @@ class ServeConfig:
         one_of("log_level", self.log_level, LOG_LEVELS)
         one_of("log_format", self.log_format, LOG_FORMATS)
         within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
+        if self.max_catalog < MIN_CATALOG:
+            raise Invalid("max_catalog", f"must be at least {spoken(MIN_CATALOG)}, not {spoken(self.max_catalog)}")
         within("probes", self.probes, 1, MAX_PROBES)
         self.fence()
         if not HEARTBEAT_MIN <= self.heartbeat <= HEARTBEAT_MAX:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from adsum.dialects.xds import StreamStatus, Xds
     from adsum.gateway.intent import Intent
 
+MAX_CONNECTIONS: Final = 12_000
+"""Connections of gateways and gRPC clients at a time, fewer where descriptors are scarce; past it new ones are closed.
+Before that, a stream is refused with a word: five of six connections may have one."""
 MOST_SHOWN: Final = 200
 """Gateways that a status lists, those that reject something first."""
 MOST_SERVICES: Final = 1_000
@@ -41,11 +44,12 @@ class Control:
         clock: Clock,
         rng: Random,
         *,
+        connections: int,
         intent: Callable[[Snapshot], Intent],
         refusal: Callable[[str], str | None],
     ) -> None:
-        """`intent` is what operators want, the same object while it is the same; `refusal` says why an address may not
-        be routed to. Raises `AdsumError` if what it needs is missing.
+        """`connections`: how many there may be at a time. `intent` is what operators want, the same object while it is
+        the same; `refusal` says why an address may not be routed to. Raises `AdsumError` if what it needs is missing.
         """
         self._wanted = place
         self.place = ""
@@ -64,7 +68,8 @@ class Control:
             _log.info("gateways and gRPC clients are not served: that needs %s", NEEDED)
             return
         self._xds = dialect("xds")(registry, clock, rng, compiled=NOTHING, intent=intent, refusal=refusal)
-        self._server = grpc.GrpcServer(self._xds.methods, MAX_REQUEST)
+        self._xds.streams.most = min(self._xds.streams.most, max(1, connections * 5 // 6))
+        self._server = grpc.GrpcServer(self._xds.methods, MAX_REQUEST, connections)
 
     async def start(self) -> None:
         """Listen; what is asked is answered once the catalog is loaded. Raises `AdsumError` with the remedy."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +19,14 @@ import uvloop
 import adsum
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
-from adsum.config import ServeConfig
-from adsum.control import Control
+from adsum.config import OFF, ServeConfig
+from adsum.control import MAX_CONNECTIONS, Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.guard import Guard
 from adsum.core.heartbeats import lost_after
 from adsum.core.rules import public
 from adsum.core.tally import Tally
+from adsum.descriptors import Room, raise_limit, room
 from adsum.dialects import dialect
 from adsum.etcd.place import SCHEME, Place
 from adsum.keeper import Keeper
@@ -35,7 +35,7 @@ from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
-from adsum.telemetry import Logs, Telemetry
+from adsum.telemetry import Logs, Telemetry, gauges
 from adsum.telemetry.sink import Sink
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ _log = logging.getLogger("adsum.daemon")
 class Daemon:
     """One node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
 
-    def __init__(self, config: ServeConfig, logs: Logs | None = None) -> None:
+    def __init__(self, config: ServeConfig, logs: Logs | None = None, limit: int = sys.maxsize) -> None:
+        """`limit`: how many file descriptors the process may have."""
         self._config = config
+        self._limit = limit
+        self._room = self._room_of(config)
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
         self._rng = rng = Random()  # noqa: S311  # jitter
@@ -67,7 +70,9 @@ class Daemon:
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
         self._peers = Peers(self._shares, self._clock, rng, lost_after(config.heartbeat))
-        self.registry = Registry(self._store, self._clock, self._telemetry, config.heartbeat)
+        self.registry = Registry(
+            self._store, self._clock, self._telemetry, config.heartbeat, max_size=config.max_catalog
+        )
         self._keeper = Keeper(
             self.registry,
             self._probes,
@@ -97,6 +102,7 @@ class Daemon:
             self.registry,
             self._clock,
             rng,
+            connections=self._room.grpc,
             intent=lambda snapshot: intents.of(snapshot.documents),
             refusal=self._refusal,
         )
@@ -128,7 +134,7 @@ class Daemon:
             for each in sockets:
                 each.close()
             raise
-        bounds = http.Bounds(connections=self._config.max_connections)
+        bounds = http.Bounds(self._room.http)
         hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
         await self._server.start()
@@ -142,17 +148,40 @@ class Daemon:
         except BaseException:
             await self.stop()
             raise
-        self._expose(self._server)
+        gauges.expose(
+            self._telemetry.gauge,
+            self.registry,
+            self._keeper,
+            self._shares,
+            self._server,
+            lambda: self._native.pages_size,
+        )
         self._telemetry.gather(self._control.metrics)
         _log.info("node %s serves %s on %s", self._config.node, public(self._config.store), " ".join(self.urls))
         if self.xds:
             _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
+        self._say_room()
         systemd.notify(systemd.READY)
 
     async def _url_for_others(self) -> str:
         if self._config.advertise or not self._config.store.startswith(SCHEME):
             return self._config.advertise or self.urls[0]
         return await advertising.url_for_others(self.urls[0], Place.parse(self._config.store), self._rng)
+
+    def _room_of(self, config: ServeConfig) -> Room:
+        grpc = 0 if config.xds == OFF else MAX_CONNECTIONS
+        return room(self._limit, http=config.max_connections, grpc=grpc, probes=config.probes)
+
+    def _say_room(self) -> None:
+        """Tell the operator how many connections there may be, and what to do if descriptors allow no more."""
+        wanted, fits = self._config.max_connections, self._room
+        _log.info("there may be %d connections at a time, and %d of gateways and gRPC clients", fits.http, fits.grpc)
+        if fits.http < wanted:
+            _log.warning(
+                "the limit of open files is %d, and so there may be %d connections at a time instead of %d: raise it "
+                "(LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -n)",
+                *(self._limit, fits.http, wanted),
+            )
 
     async def stop(self) -> None:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
@@ -231,8 +260,11 @@ class Daemon:
         await self._probes.adjust(fence, excerpts=config.probe_excerpts)
         self._guard.adjust(config.guard_share, config.guard_hold)
         self._keeper.limit(config.probes)
+        self.registry.max_size = config.max_catalog
         if self._server is not None:
-            self._server.adjust(config.max_connections)
+            self._room = self._room_of(config)
+            self._server.adjust(self._room.http)
+            self._say_room()
         if self._logs is not None:
             self._logs.set_level(config.log_level)
         _log.info("the settings were read again; changed: %s", ", ".join(taken) or "nothing")
@@ -264,6 +296,9 @@ class Daemon:
             apart=self.registry.apart(),
             services=len(snapshot.services),
             instances=snapshot.count,
+            catalog_bytes=snapshot.size,
+            catalog_max=self.registry.max_size,
+            declared_bytes=snapshot.documents.size,
             status=self._tally.of(snapshot),
             watches=self.registry.watches.count,
             consumers=self.registry.watches.consumers.connected,
@@ -294,27 +329,6 @@ class Daemon:
             if refusal is not None:
                 raise Invalid("address", refusal)
 
-    def _expose(self, server: http.HttpServer) -> None:
-        gauge, registry, leases = self._telemetry.gauge, self.registry, self._keeper.leases
-        gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
-        consumers = registry.watches.consumers
-        gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected)
-        gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed)
-        gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost)
-        gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
-        gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent)
-        gauge("adsum_leases", "Leases kept", lambda: len(leases))
-        gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)
-        gauge("adsum_checks", "Checks kept", lambda: self._keeper.checks)
-        gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.count)
-        gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
-        gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
-        gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.refusing)
-        gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(self._shares.peers()))
-        gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(self._shares.kept))
-        gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
-        gauge("adsum_apart_seconds", "Seconds for which this node could neither write nor keep", registry.apart)
-
 
 def serve(
     config: ServeConfig,
@@ -325,11 +339,11 @@ def serve(
 
     `again` reads the settings again when SIGHUP comes.
     """
-    _allow_many_connections()
+    limit = raise_limit()
     _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
     try:
-        uvloop.run(Daemon(config, logs).run(beside, again))
+        uvloop.run(Daemon(config, logs, limit).run(beside, again))
     finally:
         logs.close()
 
@@ -379,10 +393,3 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE)
-
-
-def _allow_many_connections() -> None:
-    """Every connection is a file descriptor: ask for as many as the system grants."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -74,7 +74,8 @@ class Store(Protocol):
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         """The newest recorded changes, newest first, at most `limit`; of one service or instance if given.
 
-        A store keeps at least the last `HISTORY` changes over restarts (memory: until it ends).
+        A store keeps at least the latest `HISTORY_EACH` changes of each service over restarts (memory: until it ends),
+        as long as those are `HISTORY` in all; of more, the service that has the most loses its oldest.
         """
         ...
 

@@ -18,9 +18,10 @@ from typing import Final
 from adsum.core import catalog
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Batch, Change, Fact, Recorded, Whole
-from adsum.core.decisions import Decision, Draft
+from adsum.core.decisions import Decision
 from adsum.core.declarations import Declaration
 from adsum.core.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.draft import MAX_SIZE, Draft
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.heartbeats import HEARTBEAT
 from adsum.ports import Clock, Observer, Store
@@ -68,7 +69,15 @@ class _Write:
 class Registry:
     """Accepts registrations and publishes the catalog."""
 
-    def __init__(self, store: Store, clock: Clock, observer: Observer, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        observer: Observer,
+        heartbeat: float = HEARTBEAT,
+        *,
+        max_size: int = MAX_SIZE,
+    ) -> None:
         """`heartbeat`: seconds between two heartbeats of a watch."""
         self._store = store
         self._clock = clock
@@ -84,6 +93,8 @@ class Registry:
         """Whether the catalog is loaded."""
         self.refusing = False
         """Whether the store refused the latest batch."""
+        self.max_size = max_size
+        """Bytes of memory that all registrations may take; past it what would make them larger is refused."""
         self.heartbeat = heartbeat
         self.watches = Watches(clock, observer, heartbeat)
 
@@ -244,7 +255,7 @@ class Registry:
         self.refusing = trouble is not None
 
     def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Fact]:
-        draft = Draft(basis)
+        draft = Draft(basis, self.max_size)
         facts: list[Fact] = []
         for write in writes:
             if write.done.done():
@@ -252,11 +263,11 @@ class Registry:
             write.refusal = None
             try:
                 decided = write.decision(draft)
+                draft.add(decided)
             except AdsumError as refusal:
                 write.refusal = refusal
-                continue
-            draft.add(decided)
-            facts += decided
+            else:
+                facts += decided
         return facts
 
     def _take(self, most: int) -> list[_Write]:

@@ -26,6 +26,9 @@ AT_A_STRETCH: Final = 256
 """How many watches of one service are told before others have their turn: telling ten thousand takes a while."""
 MAX_WATCHES: Final = 50_000
 """How many watches one node holds; past it a new one is refused."""
+MAX_NAMED: Final = 500_000
+"""How many services all watches of one node name, a service counted for each of them; past it a new watch is refused.
+Each takes some 500 bytes: 250 MB in all."""
 
 _log = logging.getLogger("adsum.watches")
 
@@ -165,25 +168,32 @@ class Watches:
         self._woken: dict[str | None, float] = {}
         self._late: dict[str | None, asyncio.TimerHandle] = {}
         self.count = 0
+        self.named = 0
+        """How many services the watches name, a service counted for each of them."""
         self.ended = False
 
     def open(self, services: frozenset[str] | None, *, consumer: Consumer | None = None, told: bool = True) -> Watch:
-        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES`.
+        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES` and `MAX_NAMED`.
 
         `consumer`: who promises to acknowledge what it is shown; None: an onlooker, whom nobody waits for.
         """
         if self.count >= MAX_WATCHES:
             raise Overloaded("the number of watches", retry_after=10.0)
+        named = len(services) if services is not None else 0
+        if self.named + named > MAX_NAMED:
+            raise Overloaded("the number of services that watches name", retry_after=10.0)
         duties = self.consumers.join(consumer, services) if consumer is not None else ()
         watch = Watch(self, services, duties, told)
         if told:
             for name in _names(services):
                 self._of.setdefault(name, set()).add(watch)
         self.count += 1
+        self.named += named
         return watch
 
     def leave(self, watch: Watch) -> None:
         self.count -= 1
+        self.named -= len(watch.services) if watch.services is not None else 0
         for name in _names(watch.services) if watch.told else ():
             members = self._of.get(name, set())
             members.discard(watch)

@@ -358,8 +358,8 @@ def test_history_says_who_did_what_and_why(orders: RunningDaemon, adsum: Adsum) 
     lines = adsum("history", "orders/a").out.splitlines()
     assert len(lines) == 4
     assert "gone" in lines[1]
-    assert "deregistered by ann: the machine is gone" in lines[1]
-    assert "drained by ann: deploy" in lines[2]
+    assert "deregistered by ann (from 127.0.0.1): the machine is gone" in lines[1]
+    assert "drained by ann (from 127.0.0.1): deploy" in lines[2]
     changes = json.loads(adsum("history", "orders", "--limit", "1", "--json").out)["changes"]
     assert [(each["id"], each["actor"]) for each in changes] == [("a", "ann")]
 

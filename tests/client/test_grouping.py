@@ -4,6 +4,7 @@ import pytest
 
 from adsum import wire
 from adsum.client.errors import Garbled
+from adsum.client.native import grouping as grouping_module
 from adsum.client.native.grouping import Grouping
 from adsum.client.native.sse import Event
 from adsum.client.ports import Group, Position
@@ -119,3 +120,17 @@ def test_an_instance_that_is_none_does_not_hide_the_others() -> None:
 def test_what_the_protocol_does_not_allow_is_garbled(wrong: Event) -> None:
     with pytest.raises(Garbled):
         Grouping("orders", None).take(wrong)
+
+
+def test_a_group_that_never_ends_is_garbled_and_one_that_ends_may_be_followed_by_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change = event("change", wire.ServiceChange("orders", 2, 7, [instance("c")]))
+    monkeypatch.setattr(grouping_module, "MAX_GROUP", 3 * len(change.data))
+    grouping = Grouping("orders", None)
+    told(grouping, OPEN, SYNCED)
+    for _ in range(5):
+        assert len(told(grouping, change, change, SYNCED)) == 1
+    assert told(grouping, change, change, change) == []
+    with pytest.raises(Garbled, match="without the `synced`"):
+        grouping.take(change)

@@ -232,6 +232,20 @@ def test_past_the_bound_the_first_good_bye_is_forgotten(ledger: Ledger, monkeypa
     assert ledger.gone(["a", "b"], "orders", 0.0) == ["b"]
 
 
+def test_a_good_bye_to_several_services_counts_for_each(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MAX_GOODBYES", 3)
+    ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
+    ledger.say_goodbye("a", frozenset({"orders"}), 0.0)
+    ledger.say_goodbye("b", ORDERS, 0.0)
+    assert ledger.gone(["a", "b"], "orders", 0.0) == ["a", "b"]
+    ledger.join(A, ORDERS, 0.0)
+    ledger.say_goodbye("c", frozenset({"orders"}), 0.0)
+    assert ledger.gone(["a", "b", "c"], "users", 0.0) == ["a"], "what was taken back counts no more"
+    ledger.say_goodbye("d", frozenset({"orders"}), 0.0)
+    assert ledger.gone(["a", "b", "c", "d"], "users", 0.0) == ["a"]
+    assert ledger.gone(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
+
+
 def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: Ledger) -> None:
     services = frozenset({"orders", "users"})
     duties: tuple[Duty, ...] = ledger.join(A, services, 0.0)

@@ -210,6 +210,47 @@ def test_a_batch_longer_than_the_trail_is_forgotten_whole() -> None:
     assert service.since(5) == Diff("s1", 5, 5, (), ())
 
 
+def _sizes(snapshot: Snapshot) -> tuple[int, int]:
+    """Bytes of registrations and of trails, counted anew."""
+    listings = _listed(snapshot).values()
+    steps = [step for service in snapshot.services.values() for step in service.trail]
+    return sum(each.registration.size for each in listings), sum(step.size for step in steps)
+
+
+@given(histories)
+@settings(max_examples=50)
+def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) -> None:
+    for snapshot in _walked(history):
+        assert (snapshot.size, snapshot.trail_size) == _sizes(snapshot)
+        assert all(
+            each.size == sum(of.registration.size for of in each.listings.values())
+            for each in snapshot.services.values()
+        )
+
+
+def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_longest_ago(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loud = Why(Cause.MAINTENANCE, "tester", "x" * 1_000)
+    changes = [Change(Key(f"s{n}", "i1"), _listing(f"s{n}", "i1", 8000), loud) for n in range(8)]
+    step = EMPTY.apply(Batch(1, changes[:1])).trail_size
+    assert step > 1_000
+    monkeypatch.setattr(catalog, "MAX_TRAILS", 8 * step - 1)
+    snapshots = _walked([[change] for change in changes])
+    last = snapshots[-1]
+    assert [bool(service.trail) for service in last.services.values()] == [False, False, *[True] * 6]
+    assert (last.size, last.trail_size) == _sizes(last)
+    assert last.service("s0").since(0) is None, "whoever saw it before it changed is shown the whole"
+    assert last.service("s0").since(1) == Diff("s0", 1, 1, (), ())
+    assert last.service("s7").since(7) is not None
+
+
+def test_a_loaded_catalog_knows_its_size() -> None:
+    snapshot = catalog.load(Whole("e", 3, [(n, _listing("s1", f"i{n}", 8000)) for n in range(3)]))
+    assert (snapshot.size, snapshot.trail_size) == _sizes(snapshot)
+    assert snapshot.size > 0
+
+
 def test_a_batch_that_is_in_the_snapshot_already_changes_nothing() -> None:
     snapshot = EMPTY.apply(Batch(3, [_change("s1", "i1", 8000)]))
     for revision in (1, 3):

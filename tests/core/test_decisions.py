@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from adsum.core import decisions
 from adsum.core.catalog import EMPTY, Snapshot
 from adsum.core.changes import Batch, Change
-from adsum.core.decisions import REGISTRY, Caller, Decision, Draft
+from adsum.core.decisions import REGISTRY, Caller, Decision
+from adsum.core.draft import Basis, Draft
 from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, UnknownInstance
 from adsum.core.model import (
     Cause,
@@ -79,7 +80,7 @@ def requests(draw: st.DrawFn) -> Decision:
     return draw(st.sampled_from(asked))
 
 
-def _decided(decision: Decision, basis: decisions.Basis) -> list[Change]:
+def _decided(decision: Decision, basis: Basis) -> list[Change]:
     """What it changes; nothing if it is refused."""
     try:
         return decision(basis)

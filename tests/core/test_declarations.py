@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from adsum.core import declarations, documents
 from adsum.core.catalog import EMPTY, Snapshot
 from adsum.core.changes import Batch
-from adsum.core.decisions import Caller, Draft
+from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
 from adsum.core.documents import Document, DocumentKind, Title
+from adsum.core.draft import Draft
 from adsum.core.errors import CatalogFull, Invalid
 from adsum.core.model import Cause
 
@@ -128,3 +129,15 @@ def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
     assert refused.value.field == "prune"
     assert _says(_after(_replaced({}), start=snapshot)) == {}
     assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"
+
+
+def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = _after(_declared("a", b"1" * 40), start=_after(_declared("b", b"1" * 40)))
+    assert snapshot.documents.size == 80
+    monkeypatch.setattr(declarations, "MAX_SIZE", 79)
+    for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
+        with pytest.raises(CatalogFull, match="may take 79 bytes, and these make"):
+            larger(snapshot)
+    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
+    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80
+    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7

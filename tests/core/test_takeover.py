@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from adsum.core import decisions
 from adsum.core.catalog import EMPTY, Snapshot, load
 from adsum.core.changes import Batch, Change, Whole
-from adsum.core.decisions import Caller, Decision, Draft
+from adsum.core.decisions import Caller, Decision
+from adsum.core.draft import Draft
 from adsum.core.errors import Taken
 from adsum.core.identity import digest, place_of
 from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Registration, Status
@@ -165,8 +166,8 @@ def test_silence_of_another_process_than_the_one_that_is_there_by_now_proves_not
 def test_within_a_service_a_later_registration_supersedes_whom_was_at_its_place() -> None:
     snapshot = after(*(at(f"crash-{n}", holder=f"p{n}") for n in range(3)))
     assert listed(snapshot) == {"orders/crash-2": "p2"}
-    left = snapshot.service("orders").trail[-2].change
-    assert (left.key.id, left.listing) == ("crash-1", None)
+    left = snapshot.service("orders").trail[-2]
+    assert (left.id, left.listed) == ("crash-1", False)
     assert left.why.cause is Cause.SUPERSEDED
     assert left.why.reason == "another process registered at http://10.0.0.1:80, as orders/crash-2"
 
@@ -281,8 +282,8 @@ def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(o
 def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and_port(other: Registration) -> None:
     snapshot = after(at("o1", holder="h1"), lapsed("o1"), other)
     assert listed(snapshot) == {str(other.key): "h2"}
-    left = next(step.change for step in snapshot.service("orders").trail if step.change.listing is None)
-    assert (left.key.id, left.why.cause) == ("o1", Cause.SUPERSEDED)
+    left = next(step for step in snapshot.service("orders").trail if not step.listed)
+    assert (left.id, left.why.cause) == ("o1", Cause.SUPERSEDED)
 
 
 # The index

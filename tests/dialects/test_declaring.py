@@ -29,7 +29,7 @@ async def test_a_declared_route_is_kept_with_who_declared_it(spoken: Spoken) -> 
     put = await spoken.ask("PUT", f"{ROUTES}/shop", SHOP, JSON | {"Adsum-Actor": "ann"})
     assert (put.status, put.json["revision"]) == (200, 1)
     read = await spoken.ask("GET", f"{ROUTES}/shop")
-    assert read.json["actor"] == "ann"
+    assert (read.json["actor"], read.json["peer"]) == ("ann", "10.1.2.3")
     assert read.json["route"].items() >= {**SHOP, "name": "shop"}.items()
     assert await names(spoken) == ["shop"]
 

@@ -216,6 +216,25 @@ def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd
         daemon.stop()
 
 
+def test_what_the_catalog_has_no_room_for_holds_up_no_other_service(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "zoo", "z1", 1)
+        until(lambda: len(kept(etcd, "/svc/")) == 1)
+        daemon.registry.max_size = daemon.registry.snapshot.size
+        commit(etcd, Put(b"/svc/ants/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
+        until(lambda: "not all that others registered in etcd is listed: registrations take" in caplog.text)
+        register(daemon, "zoo", "z1", 2)
+        until(lambda: kept(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
+        daemon.registry.max_size *= 3
+        until(lambda: listed(daemon, "ants").keys() == {"10.0.0.2:80"})
+        assert caplog.text.count("not all that others registered") == 1
+    finally:
+        daemon.stop()
+
+
 def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
     theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
     commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))

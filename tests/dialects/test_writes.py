@@ -69,6 +69,15 @@ async def test_who_asks_is_recorded(spoken: Spoken) -> None:
     assert [each.why.actor for each in spoken.store.recorded] == ["10.1.2.3", "deploy-7"]
 
 
+async def test_beside_a_claimed_actor_the_address_is_recorded_that_claimed_it(spoken: Spoken) -> None:
+    headers = JSON | {"Adsum-Actor": "deploy-7"}
+    await spoken.ask("PUT", O1, {"port": 1}, headers)
+    assert (await spoken.ask("GET", O1)).json["peer"] == "10.1.2.3"
+    await spoken.ask("DELETE", O1)
+    changes = (await spoken.ask("GET", "/api/v1/changes")).json["changes"]
+    assert [(each["actor"], each.get("peer", "")) for each in changes] == [("10.1.2.3", ""), ("deploy-7", "10.1.2.3")]
+
+
 @pytest.mark.parametrize("name", ["łukasz@høst", "deploy-7", "日本"])
 async def test_an_actor_may_have_any_name(spoken: Spoken, name: str) -> None:
     """Its bytes come as UTF-8; read as Latin-1 some of them were control characters."""
@@ -382,3 +391,19 @@ async def test_a_new_process_is_seen_as_another_one_and_its_holder_is_not(spoken
 
 def _lease(holder: str) -> dict[str, str]:
     return {"service": "orders", "id": "o1", "holder": holder}
+
+
+async def test_past_the_bound_in_bytes_what_is_larger_is_refused_and_what_is_there_goes_on(spoken: Spoken) -> None:
+    large = {"port": 1, "ttl": 10, "metadata": {"m": "x" * 1_000}}
+    await spoken.ask("PUT", O1, large)
+    spoken.registry.max_size = spoken.registry.snapshot.size + 100
+    refused = await spoken.ask("PUT", O2, {"port": 2})
+    assert (refused.status, refused.headers["content-type"]) == (507, "application/problem+json")
+    assert "registrations take 5.08 KiB of the 5.18 KiB" in refused.json["detail"]
+    assert "--max-catalog" in refused.json["detail"]
+    assert (await spoken.ask("PUT", O1, large | {"metadata": {"m": "x" * 1_020, "n": "x" * 1_020}})).status == 507
+    assert (await spoken.ask("POST", f"{O1}/renew")).status == 200
+    assert (await spoken.ask("PUT", O1, large | {"ttl": 20})).status == 200
+    assert (await spoken.ask("PUT", f"{O1}/override", {"status": "draining", "reason": "y" * 1_000})).status == 200
+    assert (await spoken.ask("DELETE", O1)).status == 200
+    assert (await spoken.ask("PUT", O2, {"port": 2})).status == 201

@@ -150,6 +150,6 @@ async def test_a_lone_worker_that_ends_after_so_many_requests_changes_nothing_in
     async with load(call, callers=1):
         await until(replaced, "its worker is replaced again and again", server)
     after = daemon.registry.snapshot.service("orders")
-    assert after is before, [step.change.why for step in after.trail]
+    assert after is before, [step.why for step in after.trail]
     server.signal(signal.SIGTERM)
     await server.end()

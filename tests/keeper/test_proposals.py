@@ -8,7 +8,7 @@ import pytest
 
 from adsum.core import decisions
 from adsum.core.changes import Change
-from adsum.core.decisions import Basis
+from adsum.core.draft import Basis
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Instance, Key, Registration
 from adsum.keeper.proposals import Proposals

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from adsum.client.client import Client
 from tests.scenarios.calling import load
 from tests.scenarios.instance import instance
-from tests.scenarios.processes import PATIENCE, Asking, Node, Place, until
+from tests.scenarios.processes import ADSUM, PATIENCE, Asking, Node, Place, until
 
 IDLE = 10_000
 """Connections on which nothing is ever asked; fewer where the system doesn't let us have so many."""
@@ -235,3 +236,46 @@ def _hear(connection: socket.socket) -> bytes:
         assert part
         text += part
     return text
+
+
+async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: Place) -> None:
+    """At once, and over xDS likewise; what is connected goes on, and once they leave others are let in."""
+    limit, many = 160, 400
+    xds = place.port()
+    serve = ["serve", "--listen", f"127.0.0.1:{place.node_port}", "--xds", f"127.0.0.1:{xds}", "--store", place.sqlite]
+    limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit)]
+    node = place.program("limited", *limited, *ADSUM, *serve)
+    await node.said("gateways and gRPC clients")
+    await node.said(
+        f"the limit of open files is {limit}, and so there may be 43 connections at a time instead of 20000"
+    )
+    watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(Asking(place.url))
+        await asking.put("/services/orders/instances/o1", port=8000, ttl=None)
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
+        for _, writer in opened:
+            stack.callback(writer.close)
+            writer.write(watch)
+        answers = await asyncio.gather(*(_head(reader) for reader, _ in opened))
+        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "nobody is turned away without a word"
+        assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
+        assert _descriptors(node.pid) < limit
+        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        assert f'adsum_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0' in metrics
+        assert "adsum_connections_max 43.0" in metrics
+    async with Asking(place.url) as later:
+        await until(lambda: "Traceback" not in node.errors)
+        assert await later.statuses("orders") == {"o1": "passing"}
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    """The first line of an answer; b"" if the connection ended without one."""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(PATIENCE):
+            return await reader.readline()
+    return b""

@@ -111,7 +111,7 @@ class Talk:
 async def _serving(
     talk: Talk, max_message: int = 1_000_000, address: str = "127.0.0.1:0"
 ) -> AsyncIterator[tuple[GrpcServer, str]]:
-    server = GrpcServer({METHOD: talk.speak}, max_message)
+    server = GrpcServer({METHOD: talk.speak}, max_message, 1_000)
     place = await server.start(address)
     try:
         yield server, place
@@ -161,7 +161,7 @@ async def test_what_can_not_be_is_refused_with_the_right_status(
 async def test_a_taken_port_is_one_sentence() -> None:
     async with _serving(Talk()) as (_, place):
         with pytest.raises(ListenRefused, match=f"can't listen on {place}: Address already in use"):
-            await GrpcServer({}, 1_000).start(place)
+            await GrpcServer({}, 1_000, 1_000).start(place)
 
 
 async def test_a_peer_that_does_not_read_holds_up_its_own_writer_only_and_can_be_cut_off() -> None:

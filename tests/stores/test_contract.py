@@ -11,7 +11,7 @@ import pytest
 
 from adsum import stores
 from adsum.core import documents
-from adsum.core.changes import HISTORY, Batch, Whole
+from adsum.core.changes import HISTORY_EACH, Batch, Whole
 from adsum.core.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
@@ -101,7 +101,7 @@ async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
 ) -> None:
     for room in (memory, file, departures):
         monkeypatch.setattr(room, "MAX_LEFT", 2)
-    monkeypatch.setattr(file, "TRIM", 0)
+    monkeypatch.setattr(file, "FORGET", 0)
     async with place.open() as store, following(store) as follower:
         names = ["a", "b", "a", "c", "d"]
         for number, name in enumerate(names):
@@ -243,13 +243,29 @@ async def test_history_is_told_newest_first_of_what_was_asked_for(place: Place) 
 async def test_history_is_bounded_and_keeps_the_newest(place: Place) -> None:
     async with place.open() as store:
         many, revisions = 500, [place.zero]
-        for n in range((HISTORY + SLACK) // many + 2):
+        for n in range((HISTORY_EACH + SLACK) // many + 2):
             batch = [change(f"o{n}", 8000 + port) for port in range(many)]
             revisions.append(await store.commit(batch, revisions[-1]))
-        history = await store.history(None, None, 10 * HISTORY)
-        assert HISTORY <= len(history) <= HISTORY + SLACK
+        history = await store.history(None, None, 10 * HISTORY_EACH)
+        assert HISTORY_EACH <= len(history) <= HISTORY_EACH + SLACK
         newest = [revisions[-1 - n // many] for n in range(len(history))]
         assert [recorded.revision for recorded in history] == newest
+
+
+async def test_no_service_pushes_the_history_of_another_out(place: Place) -> None:
+    async with place.open() as store:
+        revision = await store.commit([change("v1", service="victim")], place.zero)
+        revision = await store.commit([change("v1", None, service="victim")], revision)
+        for n in range(22):
+            revision = await store.commit([change(f"f{n}", 8000 + port, "flap") for port in range(500)], revision)
+        await store.commit([change("v2", service="other"), change("f1", service="flap")], revision)
+    async with place.open() as store:
+        assert [each.status for each in await store.history("victim", None, 9)] == ["", "passing"]
+        assert [each.key.id for each in await store.history("other", None, 9)] == ["v2"]
+        assert HISTORY_EACH <= len(await store.history("flap", None, 20_000)) <= HISTORY_EACH + SLACK
+        newest = await store.history(None, None, 20_000)
+        assert {str(each.key) for each in newest[:2]} == {"other/v2", "flap/f1"}
+        assert {each.key.service for each in newest} == {"victim", "other", "flap"}
 
 
 async def test_a_batch_of_any_size_is_told_as_one(place: Place) -> None:

@@ -93,8 +93,8 @@ async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: 
         second = await other.commit([change("o2"), change("o1", None)], first)
         assert listed(await follower.reach(second)) == listed(await another.reach(second)) == listed(await shown(one))
         assert [each.key.id for each in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
-        gone = follower.snapshot.service("orders").trail[-1].change
-        assert (gone.listing, gone.why.cause, gone.why.actor) == (None, Cause.DEREGISTERED, "tester")
+        gone = follower.snapshot.service("orders").trail[-1]
+        assert (gone.listed, gone.why.cause, gone.why.actor) == (False, Cause.DEREGISTERED, "tester")
 
 
 async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
@@ -194,7 +194,8 @@ async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_f
         zero = (await shown(store)).revision
         came = await store.commit([change("i", service=name) for name in names], zero)
         left = await store.commit([change("i", None, service=name) for name in names], came)
-        assert left == came + 2, "two parts, for each instance that leaves takes two operations"
+        assert came == zero + 2, "two parts, for each service has an entry in the log"
+        assert left == came + 3, "three parts, for each instance that leaves takes three operations"
         await follower.reach(left)
         assert set((await shown(store)).services) == set(names)
 
@@ -205,7 +206,7 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
     async with opened(url) as store, connected(url) as connection, following(store) as follower:
         whole = await follower.next()
         assert isinstance(whole, Whole)
-        head = Head(whole.epoch, "b1", whole.revision, 0, 1, 3)
+        head = Head(whole.epoch, "b1", whole.revision, part=1, parts=3)
         (part,) = layout.parts([change("o1")], [], 1)
         settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
         assert (await follower.reach(settled.header.revision)).count == 1

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from adsum import stores
-from adsum.core.changes import HISTORY, Change
+from adsum.core.changes import HISTORY_EACH, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Cause, Key, Why
 from adsum.stores.sqlite import SqliteStore, file, rows, schema
-from adsum.stores.sqlite.file import TRIM, File
+from adsum.stores.sqlite.file import File
+from adsum.stores.sqlite.history import TRIM
 from tests.stores.places import change, following, listed, put, shown
 
 
@@ -344,11 +345,11 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
 
 async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
     many, revision = TRIM // 2, 0
-    for _ in range((HISTORY + 3 * TRIM) // many):
+    for _ in range((HISTORY_EACH + 5 * TRIM) // many):
         async with opened(path) as store:
             revision = await store.commit([change("o1", 1 + n) for n in range(many)], revision)
     async with opened(path) as store:
-        assert len(await store.history(None, None, 10 * HISTORY)) < HISTORY + 2 * TRIM
+        assert len(await store.history(None, None, 10 * HISTORY_EACH)) < HISTORY_EACH + 2 * TRIM
 
 
 async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:

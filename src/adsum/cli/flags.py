@@ -12,6 +12,7 @@ import click
 
 from adsum.cli.loading import DEFAULT, Settings, flag, load, variable
 from adsum.cli.values import MANY, Field, fields
+from adsum.core import sizes
 from adsum.core.rules import public
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -62,7 +63,8 @@ def _option(field: Field, kind: Any) -> Callable[[C], C]:
     options: dict[str, Any] = {"multiple": kind in MANY, "default": None}
     if field.metadata["bare"]:
         options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
-    metavar = field.metadata["metavar"] or ("LENGTH" if field.metadata["length"] else _METAVARS.get(kind, "TEXT"))
+    units = "LENGTH" if field.metadata["length"] else "SIZE" if field.metadata["size"] else ""
+    metavar = field.metadata["metavar"] or units or _METAVARS.get(kind, "TEXT")
     text = f"{field.metadata['help']}.  [env: {variable(field)}{_default(field)}{_reloads(field)}]"
     return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
 
@@ -99,7 +101,7 @@ def _default(field: Field) -> str:
         return ""
     if isinstance(value, float):
         return f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
-    return f"; default: {_shown(value)}"
+    return f"; default: {sizes.spoken(value) if field.metadata['size'] else _shown(value)}"
 
 
 def _show(loaded: Settings, names: Collection[str]) -> None:

@@ -18,6 +18,7 @@ from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.config import ClientConfig
 from adsum.core.model import MAX_OVERRIDE
+from adsum.core.sizes import spoken
 
 MOST: Final = 20
 """Services whose traffic, and consumers whose names, people are shown; programs are told more."""
@@ -169,7 +170,7 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
         output.ago(change.at),
         f"{change.service}/{change.id}",
         change.status or "gone",
-        output.why(change.cause, change.actor, change.reason),
+        output.why(change.cause, change.actor, change.reason, change.peer),
     )
 
 
@@ -233,6 +234,7 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
         ("catalog", f"epoch {node.epoch}, revision {node.revision}, {node.age:.1f} s old"),
         ("services", str(node.services)),
         ("instances", f"{node.instances} ({stand})" if node.instances else "0"),
+        ("memory", f"{spoken(node.catalog_bytes)} of {spoken(node.catalog_max)} for registrations"),
         ("leases", f"{node.leases}{lapsed}"),
         ("checks", f"{node.checks}{late}"),
         ("watches", str(node.watches)),

@@ -194,9 +194,10 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
-def why(cause: str, actor: str, reason: str) -> str:
-    """Why something stands as it does, in a clause."""
+def why(cause: str, actor: str, reason: str, peer: str = "") -> str:
+    """Why something stands as it does, in a clause. `peer`: the address from which somebody said to be the actor."""
     by = f" by {actor}" if actor else ""
+    by += f" (from {peer})" if peer else ""
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from adsum.client.durations import seconds
+from adsum.core import sizes
 from adsum.core.errors import Invalid
 from adsum.core.rules import shown
 
@@ -62,6 +63,8 @@ def from_toml(field: Field, kind: Any, value: object) -> Any:
             return from_text(field, kind, value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
+    elif kind is int and field.metadata["size"] and isinstance(value, str):
+        return from_text(field, kind, value)
     elif kind in (str, int, bool) and type(value) is kind:
         return value
     raise Invalid(field.name, f"must be {_EXPECTED[kind]}, not {shown(str(value))}")
@@ -72,6 +75,8 @@ def _string(_: Field, text: str) -> str:
 
 
 def _whole(field: Field, text: str) -> int:
+    if field.metadata["size"]:
+        return sizes.parse(field.name, text)
     if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) <= 18):
         raise Invalid(field.name, f"must be a whole number, not {shown(text)}")
     return int(text)

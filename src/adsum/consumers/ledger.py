@@ -20,7 +20,8 @@ MAX_DEPARTED: Final = 100_000
 """How many duties of consumers that left are remembered. Past it the one that left first is forgotten, and if it is not
 lost yet, the node waits for "somebody" instead, for as long as it would have waited for that one."""
 MAX_GOODBYES: Final = 50_000
-"""How many good-byes are remembered; past it the first is forgotten, and other nodes wait for that consumer."""
+"""How many good-byes are remembered, one to several services counted for each; past it the first are forgotten, and
+other nodes wait for those consumers."""
 
 CONNECTED: Final = "it is connected, and has not acknowledged"
 LEFT: Final = "its connection ended without a good-bye, and it has not come back"
@@ -84,6 +85,11 @@ class _Goodbye(NamedTuple):
     services: frozenset[str] | None
     until: float
 
+    @property
+    def farewells(self) -> int:
+        """How many services it is to; all of them count as one."""
+        return len(self.services) if self.services is not None else 1
+
 
 class Ledger:
     """Every consumer of one node. `lost_after`: seconds without a word after which one that left is lost."""
@@ -97,6 +103,8 @@ class Ledger:
         self._departed_as: dict[tuple[str, str], dict[Duty, None]] = {}
         """The same duties, by the name and address of their consumer."""
         self._goodbyes: OrderedDict[str, _Goodbye] = OrderedDict()
+        self._farewells = 0
+        """How many services the good-byes are to, in all; one to all services counts once."""
         self._unknown = ("", "", 0.0)
 
     def join(self, consumer: Consumer, services: Collection[str] | None, now: float) -> tuple[Duty, ...]:
@@ -128,14 +136,14 @@ class Ledger:
         ended = [self._by_scope[scope][id] for scope in scopes if services is None or scope in services]
         for duty in ended:
             self._remove(duty)
-        before = self._goodbyes.pop(id, None)
+        before = self._forget_goodbye(id)
         if before is not None and before.services is not None and services is not None:
             services |= before.services
         elif before is not None:
             services = None
-        self._goodbyes[id] = _Goodbye(services, now + self.lost_after)
-        if len(self._goodbyes) > MAX_GOODBYES:
-            self._goodbyes.popitem(last=False)
+        self._remember(id, _Goodbye(services, now + self.lost_after))
+        while self._farewells > MAX_GOODBYES:
+            self._forget_goodbye(next(iter(self._goodbyes)))
         self._forget_old(now)
         return ended
 
@@ -283,18 +291,28 @@ class Ledger:
                 break
             self._remove(duty)
         while self._goodbyes and next(iter(self._goodbyes.values())).until <= now:
-            self._goodbyes.popitem(last=False)
+            self._forget_goodbye(next(iter(self._goodbyes)))
+
+    def _remember(self, id: str, goodbye: _Goodbye) -> None:
+        self._goodbyes[id] = goodbye
+        self._farewells += goodbye.farewells
+
+    def _forget_goodbye(self, id: str) -> _Goodbye | None:
+        """The one that there was."""
+        goodbye = self._goodbyes.pop(id, None)
+        self._farewells -= goodbye.farewells if goodbye is not None else 0
+        return goodbye
 
     def _said_goodbye(self, id: str, service: str, now: float) -> bool:
         goodbye = self._goodbyes.get(id)
         return goodbye is not None and now < goodbye.until and (goodbye.services is None or service in goodbye.services)
 
     def _take_back_goodbye(self, id: str, services: Collection[str] | None) -> None:
-        goodbye = self._goodbyes.pop(id, None)
+        goodbye = self._forget_goodbye(id)
         if goodbye is not None and goodbye.services is not None and services is not None:
             left = goodbye.services.difference(services)
             if left:
-                self._goodbyes[id] = goodbye._replace(services=left)
+                self._remember(id, goodbye._replace(services=left))
 
 
 def _known_as(duty: Duty) -> tuple[str, str]:

@@ -6,18 +6,24 @@ A snapshot costs what changed: services that a batch does not touch are shared w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from adsum.core.changes import MAX_LEFT, Batch, Change, Whole
 from adsum.core.documents import NO_DOCUMENTS, Documents
 from adsum.core.identity import Place, Socket
-from adsum.core.model import Key, Listing
+from adsum.core.model import Key, Listing, Why
 from adsum.core.occupancy import NOBODY, Occupancy
+from adsum.core.sizes import text
 
 TRAIL: Final = 256
 """How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
+MAX_TRAILS: Final = 256 * 1024 * 1024
+"""Bytes that the remembered changes of all services take; past it those of the services that changed longest ago are
+forgotten, and whoever resumes there is shown the whole."""
+STEP: Final = 400
+"""Bytes of a remembered change without its reason."""
 MAX_EMPTY: Final = MAX_LEFT
 """How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
 
@@ -34,10 +40,17 @@ def _copied(view: Mapping[str, V]) -> dict[str, V]:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change at its revision."""
+    """A change at its revision: of which instance, why, and whether it is listed since. What as is not remembered."""
 
     revision: int
-    change: Change
+    id: str
+    why: Why
+    listed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return STEP + text(self.why.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +86,50 @@ class ServiceSnapshot:
     trail: tuple[Step, ...] = ()
     horizon: int = 0
     """The trail is complete for what came after this revision."""
+    size: int = 0
+    """Bytes of memory that its registrations take, about."""
+    trail_size: int = 0
+    """Bytes of memory that its trail takes, about."""
 
     def since(self, revision: int) -> Diff | None:
         """What changed after `revision` (nothing, if it is not before ours); None if that is not remembered."""
         if revision < self.horizon:
             return None
-        last: dict[str, Change] = {}
+        last: dict[str, Why] = {}
         for step in reversed(self.trail):
             if step.revision <= revision:
                 break
-            last.setdefault(step.change.key.id, step.change)
+            last.setdefault(step.id, step.why)
         changed = tuple(self.listings[id] for id in reversed(last) if id in self.listings)
-        gone = tuple(change for id, change in reversed(last.items()) if id not in self.listings)
-        return Diff(self.name, revision, max(revision, self.revision), changed, gone)
+        gone = (id for id in reversed(last) if id not in self.listings)
+        left = tuple(Change(Key(self.name, id), None, last[id]) for id in gone)
+        return Diff(self.name, revision, max(revision, self.revision), changed, left)
 
     def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
         """The service after `changes`, committed under `revision`."""
         listings, steps = _copied(self.listings), list(self.trail)
+        size, trail_size = self.size, self.trail_size
         for change in changes:
-            if change.listing is None:
-                listings.pop(change.key.id, None)
-            else:
+            before = listings.pop(change.key.id, None) if change.listing is None else listings.get(change.key.id)
+            size -= before.registration.size if before is not None else 0
+            if change.listing is not None:
                 listings[change.key.id] = change.listing
-            steps.append(Step(revision, change))
+                size += change.listing.registration.size
+            steps.append(Step(revision, change.key.id, change.why, change.listing is not None))
+            trail_size += steps[-1].size
         horizon = self.horizon
         if len(steps) > TRAIL:
             first = len(steps) - TRAIL
             horizon = steps[first - 1].revision
             while first < len(steps) and steps[first].revision == horizon:
                 first += 1  # A revision is remembered whole or not at all.
+            trail_size -= sum(step.size for step in steps[:first])
             steps = steps[first:]
-        return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon)
+        return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon, size, trail_size)
+
+    def without_trail(self) -> ServiceSnapshot:
+        """The same service, of whose changes nothing is remembered."""
+        return replace(self, trail=(), horizon=self.revision, trail_size=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +147,10 @@ class Snapshot:
     """What was declared beside the services."""
     occupancy: Occupancy = NOBODY
     """Which instances are listed at which socket."""
+    size: int = 0
+    """Bytes of memory that all registrations take, about."""
+    trail_size: int = 0
+    """Bytes of memory that the trails of all services take, about."""
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -147,17 +177,26 @@ class Snapshot:
         for change in batch.changes:
             touched.setdefault(change.key.service, []).append(change)
         services, count, floor = _copied(self.services), self.count, self.floor
+        size, trail_size = self.size, self.trail_size
         for name, changes in touched.items():
             before = self.service(name)
             # Taken out and put back: the order of `services` is that of the last change.
             services.pop(name, None)
             after = services[name] = before.with_changes(batch.revision, changes)
             count += len(after.listings) - len(before.listings)
+            size += after.size - before.size
+            trail_size += after.trail_size - before.trail_size
         if len(services) > MAX_EMPTY and any(not services[name].listings for name in touched):
             floor = max(floor, _forget_empty(services))
+            trail_size = sum(each.trail_size for each in services.values())
+        if trail_size > MAX_TRAILS:
+            trail_size = _shorten_trails(services, trail_size)
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
         occupancy = self.occupancy.with_moves(self._moves(batch.changes))
-        return Snapshot(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy)
+        return Snapshot(
+            *(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy),
+            *(size, trail_size),
+        )
 
     def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
         """From where to where each instance went that changed its place, came or left."""
@@ -181,6 +220,17 @@ def _forget_empty(services: dict[str, ServiceSnapshot]) -> int:
     return max((services.pop(name).revision for name in forgotten), default=0)
 
 
+def _shorten_trails(services: dict[str, ServiceSnapshot], size: int) -> int:
+    """Forget the trails of the services that changed longest ago, an eighth more than needed; what is left in bytes."""
+    for name, service in services.items():
+        if size <= MAX_TRAILS * 7 // 8:
+            break
+        if service.trail:
+            size -= service.trail_size
+            services[name] = service.without_trail()
+    return size
+
+
 EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 """The catalog before anything was loaded."""
 
@@ -196,13 +246,18 @@ def load(whole: Whole) -> Snapshot:
         revisions[name] = max(revisions.get(name, 0), revision)
         count += 1
     services = {
-        name: ServiceSnapshot(name, whole.revision, MappingProxyType(listings[name]), horizon=whole.revision)
+        name: ServiceSnapshot(
+            *(name, whole.revision, MappingProxyType(listings[name])),
+            horizon=whole.revision,
+            size=sum(each.registration.size for each in listings[name].values()),
+        )
         for name in sorted(listings, key=revisions.__getitem__)
     }
     _forget_empty(services)
-    documents = Documents(whole.revision, MappingProxyType({each.title: each for _, each in whole.documents}))
+    documents = Documents.all(whole.revision, (each for _, each in whole.documents))
     arrivals = ((listing.key, None, listing.instance.place) for each in listings.values() for listing in each.values())
     occupancy = NOBODY.with_moves(arrivals)
+    size = sum(service.size for service in services.values())
     return Snapshot(
-        whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy
+        whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy, size
     )

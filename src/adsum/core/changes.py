@@ -13,8 +13,13 @@ from typing import Final
 from adsum.core.documents import Document, Edit
 from adsum.core.model import Key, Listing, Why
 
-HISTORY: Final = 10_000
-"""How many recorded changes a store keeps for people who ask why; the oldest are forgotten first."""
+HISTORY_EACH: Final = 1_000
+"""How many recorded changes of one service a store keeps for people who ask why; past it that service's oldest are
+forgotten. One answer shows as many."""
+HISTORY: Final = 25_000
+"""How many of all services; past it the oldest of the service that has the most are forgotten first, so that no service
+pushes out what another one has fewer of. A recorded change takes at most some 6 KB, and 500 bytes as a rule: 150 MB and
+12 MB in all."""
 MAX_LEFT: Final = 10_000
 """How many services that an instance left a store remembers; past it the one that was left longest ago is forgotten."""
 

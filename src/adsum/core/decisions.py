@@ -6,17 +6,16 @@ the registry does (see `adsum.registry`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 from adsum.core import takeover as takeovers
-from adsum.core.catalog import Snapshot
-from adsum.core.changes import Change, Fact
-from adsum.core.documents import Documents, Edit
+from adsum.core.changes import Change
+from adsum.core.draft import Basis
 from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
-from adsum.core.identity import Process, Socket
+from adsum.core.identity import Process
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
 from adsum.core.takeover import Takeover
 
@@ -26,71 +25,8 @@ MAX_SERVICES: Final = 25_000
 """How many services one catalog knows, those without an instance too; past it instances of others are refused. Gateways
 name all of them when they connect, so that `dialects.xds.bounds.MAX_NAMES` depends on it."""
 
-
-class Basis(Protocol):
-    """What is decided on: a snapshot, or a draft of the next one."""
-
-    @property
-    def count(self) -> int: ...
-
-    def find(self, key: Key) -> Listing | None: ...
-
-    def services_with(self, service: str) -> int:
-        """How many services are known once this is one of them."""
-        ...
-
-    def at(self, socket: Socket) -> Sequence[Listing]:
-        """Whatever is listed at the socket, of any service."""
-        ...
-
-    @property
-    def documents(self) -> Documents: ...
-
-
 Decision = Callable[[Basis], list[Change]]
 """A request waiting for the freshest basis to be decided on."""
-
-
-class Draft:
-    """A snapshot with changes on top that are not committed yet, so that requests of one batch see each other."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._ahead: dict[Key, Listing | None] = {}
-        self._new_services: set[str] = set()
-        self._ahead_at: dict[Socket, dict[Key, None]] = {}
-        """Who came to each socket by changes that are not committed yet."""
-        self._edits: list[Edit] = []
-        self.count = snapshot.count
-
-    def find(self, key: Key) -> Listing | None:
-        return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
-
-    def services_with(self, service: str) -> int:
-        return self._snapshot.services_with(service) + len(self._new_services - {service})
-
-    def at(self, socket: Socket) -> list[Listing]:
-        keys = dict.fromkeys((*self._snapshot.occupancy.at(socket), *self._ahead_at.get(socket, ())))
-        found = (self.find(key) for key in keys)
-        return [listing for listing in found if listing is not None and listing.instance.place.socket == socket]
-
-    @property
-    def documents(self) -> Documents:
-        known = self._snapshot.documents
-        return known.with_edits(known.revision, self._edits) if self._edits else known
-
-    def add(self, facts: Sequence[Fact]) -> None:
-        for fact in facts:
-            if isinstance(fact, Edit):
-                self._edits.append(fact)
-            else:
-                self.count += (fact.listing is not None) - (self.find(fact.key) is not None)
-                self._ahead[fact.key] = fact.listing
-                if fact.key.service not in self._snapshot.services:
-                    self._new_services.add(fact.key.service)
-                if fact.listing is not None:
-                    self._ahead_at.setdefault(fact.listing.instance.place.socket, {})[fact.key] = None
-
 
 REGISTRY: Final = "registry"
 """The actor of changes that nobody asked for: leases that lapse, checks that turn."""
@@ -106,13 +42,14 @@ _CHECK_CAUSES: Final[Mapping[Status, Cause]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and when on the wall clock."""
+    """Who asks, when on the wall clock, and from which address, if that is not the actor (see `Why`)."""
 
     actor: str
     at: float
+    peer: str = ""
 
     def why(self, cause: Cause, reason: str = "") -> Why:
-        return Why(cause, self.actor, reason, self.at)
+        return Why(cause, self.actor, reason, self.at, self.peer)
 
 
 def register(

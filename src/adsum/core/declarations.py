@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from adsum.core.decisions import Basis, Caller
-from adsum.core.documents import MAX_DOCUMENTS, Document, DocumentKind, Documents, Edit, Title
+from adsum.core.decisions import Caller
+from adsum.core.documents import MAX_DOCUMENTS, MAX_SIZE, Document, DocumentKind, Documents, Edit, Title
+from adsum.core.draft import Basis
 from adsum.core.errors import CatalogFull, Invalid
 from adsum.core.model import Cause
+from adsum.core.sizes import spoken
 
 Declaration = Callable[[Basis], list[Edit]]
 """A request about documents, waiting for the freshest basis to be decided on."""
@@ -87,5 +89,11 @@ def _bounded(known: Documents, edits: list[Edit], admit: Admit) -> list[Edit]:
     if new and len(known.of) + new - gone > MAX_DOCUMENTS:
         raise CatalogFull(f"there are already {len(known.of)} documents, and at most {MAX_DOCUMENTS}")
     if edits:
-        admit(known.with_edits(known.revision, edits))
+        after = known.with_edits(known.revision, edits)
+        if after.size > max(known.size, MAX_SIZE):
+            raise CatalogFull(
+                f"all routes and upstreams together may take {spoken(MAX_SIZE)}, and these make {spoken(after.size)}: "
+                "remove or shorten some"
+            )
+        admit(after)
     return edits

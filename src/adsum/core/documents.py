@@ -25,6 +25,11 @@ MAX_EDITS_OF_ONE: Final = 100
 """How many of them are of one document, so that one can't flush the history of the others."""
 
 
+MAX_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of the bodies of all documents; past it those that make them more are refused. What is compiled of them for
+gateways takes some times as much."""
+
+
 class DocumentKind(StrEnum):
     """What documents are about."""
 
@@ -97,6 +102,14 @@ class Documents:
 
     revision: int
     of: Mapping[Title, Document]
+    size: int = 0
+    """Bytes of all their bodies."""
+
+    @staticmethod
+    def all(revision: int, documents: Iterable[Document]) -> Documents:
+        """These documents and no others."""
+        of = {each.title: each for each in documents}
+        return Documents(revision, MappingProxyType(of), sum(len(each.body) for each in of.values()))
 
     def kind(self, kind: DocumentKind) -> list[Document]:
         """Those of one kind, by name."""
@@ -104,13 +117,14 @@ class Documents:
 
     def with_edits(self, revision: int, edits: Iterable[Edit]) -> Documents:
         """The documents after `edits`, committed under `revision`."""
-        after = dict(self.of)
+        after, size = dict(self.of), self.size
         for edit in edits:
-            if edit.document is None:
-                after.pop(edit.title, None)
-            else:
+            before = after.pop(edit.title, None) if edit.document is None else after.get(edit.title)
+            size -= len(before.body) if before is not None else 0
+            if edit.document is not None:
                 after[edit.title] = edit.document
-        return Documents(revision, MappingProxyType(after))
+                size += len(edit.document.body)
+        return Documents(revision, MappingProxyType(after), size)
 
 
 NO_DOCUMENTS: Final = Documents(0, MappingProxyType({}))

@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.core import rules
+from adsum.core import rules, sizes
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, Process, place_of
 
@@ -211,6 +211,8 @@ class Registration:
     grace: float = DEFAULT_GRACE
     checks: tuple[Check, ...] = ()
     holder: str = ""
+    size: int = field(init=False, repr=False, compare=False)
+    """Bytes of memory that it takes in a registry, about."""
 
     def __post_init__(self) -> None:
         if self.ttl is not None:
@@ -222,6 +224,7 @@ class Registration:
         names = {check.name for check in self.checks}
         if len(names) != len(self.checks):
             raise Invalid("checks", "must have different names")
+        object.__setattr__(self, "size", sizes.registration(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
@@ -282,12 +285,17 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The cause and the actor of a change, the reason given, and when on the wall clock."""
+    """The cause and the actor of a change, the reason given, and when on the wall clock.
+
+    Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
+    itself, or a part of the registry.
+    """
 
     cause: Cause
     actor: str
     reason: str = ""
     at: float = 0.0
+    peer: str = ""
 
 
 SHARED: Final = 4_096

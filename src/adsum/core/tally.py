@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
 
@@ -15,19 +14,20 @@ class Tally:
     """Counts snapshot after snapshot of one catalog."""
 
     def __init__(self) -> None:
-        self._seen = catalog.EMPTY
+        self._seen = ("", 0)
+        """The epoch and revision that were counted last."""
         self._of: dict[str, Standing] = {}
         self._all = Standing()
 
     def of(self, snapshot: Snapshot) -> dict[str, int]:
         """How many of the snapshot's instances stand how; a status in which none is, is left out."""
-        seen, self._seen = self._seen, snapshot
-        if snapshot.epoch != seen.epoch or snapshot.revision < seen.revision or snapshot.floor > seen.revision:
+        (epoch, revision), self._seen = self._seen, (snapshot.epoch, snapshot.revision)
+        if snapshot.epoch != epoch or snapshot.revision < revision or snapshot.floor > revision:
             # Another history, or services were forgotten that may have emptied unseen.
-            self._of, self._all, seen = {}, Standing(), catalog.EMPTY
+            self._of, self._all, revision = {}, Standing(), 0
         # The order of services is that of their last change.
         for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's: reversible
-            if service.revision <= seen.revision:
+            if service.revision <= revision:
                 break
             self._count(service)
         return {status.value: count for status, count in self._all.items() if count}

@@ -21,7 +21,7 @@ from adsum.core import decisions
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.decisions import Caller, Decision
-from adsum.core.errors import AdsumError, Invalid, Taken
+from adsum.core.errors import AdsumError, CatalogFull, Invalid, Taken
 from adsum.core.identity import digest
 from adsum.core.model import Instance, Key, Listing, Registration, Status, frozen
 from adsum.core.shares import shard_of
@@ -89,6 +89,10 @@ class EtcdNaming:
         self._foreign: dict[bytes, tuple[str, Instance]] = {}
         self._complaints: set[bytes] = set()
         """Keys of which the log says why they are not listed."""
+        self._full: set[str] = set()
+        """Services of which the catalog has no room for all that others registered."""
+        self._told_full = False
+        """Whether the log says so."""
         self._known = False
         """Whether what others registered is known whole."""
         self._dirty: set[str] = set()
@@ -146,6 +150,8 @@ class EtcdNaming:
         """Which services have to be looked at: what changed, and everything when we keep others than before."""
         kept = self._shares.kept
         epoch, revision = self._seen
+        self._dirty |= self._full
+        self._told_full &= bool(self._full)
         if kept is not self._kept or epoch != snapshot.epoch:
             self._dirty.update(snapshot.services, (service for service, _ in self._foreign.values()))
             for name in [name for name in self._published if shard_of(name) not in kept]:
@@ -217,12 +223,22 @@ class EtcdNaming:
                 here = any(each.id == id for each in found)
                 reason = "it registered here as well" if here else "no key in etcd names it any more"
                 writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, caller))
-        await asyncio.gather(*map(self._write, writes))
+        self._full.discard(service.name)
+        await asyncio.gather(*(self._write(service.name, each) for each in writes))
 
-    async def _write(self, write: Decision) -> None:
-        """What a process has registered with us meanwhile stays: the next look leaves its key out."""
-        with suppress(Taken):
-            await self._registry.write(write)
+    async def _write(self, service: str, write: Decision) -> None:
+        """What a process has registered with us meanwhile stays: the next look leaves its key out.
+
+        What a full catalog has no room for is tried again at the next look, and holds up nothing else.
+        """
+        try:
+            with suppress(Taken):
+                await self._registry.write(write)
+        except CatalogFull as full:
+            self._full.add(service)
+            if not self._told_full:
+                _log.warning("not all that others registered in etcd is listed: %s", full)
+            self._told_full = True
 
     async def _listen(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)

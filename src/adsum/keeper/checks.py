@@ -11,7 +11,8 @@ from typing import Final
 
 from adsum.core import decisions
 from adsum.core.changes import Change
-from adsum.core.decisions import REGISTRY, Basis, Caller
+from adsum.core.decisions import REGISTRY, Caller
+from adsum.core.draft import Basis
 from adsum.core.errors import ProbeUnable
 from adsum.core.health import Standing
 from adsum.core.identity import Process

@@ -7,7 +7,8 @@ from typing import Final
 from adsum.core import decisions
 from adsum.core.catalog import Snapshot
 from adsum.core.changes import Change
-from adsum.core.decisions import REGISTRY, Basis, Caller
+from adsum.core.decisions import REGISTRY, Caller
+from adsum.core.draft import Basis
 from adsum.core.errors import LeaseLost, UnknownInstance
 from adsum.core.guard import Guard
 from adsum.core.leases import PULSE, Leases, Phase

@@ -59,8 +59,7 @@ def _trailed(since: int, service: ServiceSnapshot) -> Iterator[Touched]:
     for step in reversed(service.trail):
         if step.revision <= since:
             break
-        id = step.change.key.id
-        renewed[id] = renewed.get(id, False) or _renews(step.change.listing)
+        renewed[step.id] = renewed.get(step.id, False) or (step.listed and step.why.cause in RENEWING)
     for id, renewal in renewed.items():
         yield Touched(Key(service.name, id), service.listings.get(id), renewal)
 

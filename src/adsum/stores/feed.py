@@ -11,6 +11,8 @@ from adsum.core.changes import Batch, Whole
 
 MAX_BEHIND: Final = 1_000
 """How many batches wait for a follower; past it they are dropped, and it gets a `Whole` instead."""
+MAX_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of the registrations in them, likewise; one batch may be larger."""
 
 
 class Feeds:
@@ -32,8 +34,9 @@ class Feeds:
 
     def tell(self, batch: Batch) -> None:
         """A batch is durable."""
+        size = sum(change.listing.registration.size for change in batch.changes if change.listing is not None)
         for feed in self._feeds:
-            feed.tell(batch)
+            feed.tell(batch, size)
 
     def start_over(self) -> None:
         """What was told may not be what is stored: show the whole again."""
@@ -46,19 +49,23 @@ class _Feed:
 
     def __init__(self, whole: Callable[[], Awaitable[Whole]]) -> None:
         self._whole = whole
-        self._batches: deque[Batch] = deque()
+        self._batches: deque[tuple[Batch, int]] = deque()
+        """Those that wait, each with its bytes."""
+        self._size = 0
         self._news = asyncio.Event()
         self._lost = True
         self._shown = 0
 
-    def tell(self, batch: Batch) -> None:
-        if len(self._batches) >= MAX_BEHIND:
+    def tell(self, batch: Batch, size: int) -> None:
+        if self._batches and (len(self._batches) >= MAX_BEHIND or self._size + size > MAX_SIZE):
             self.start_over()
-        self._batches.append(batch)
+        self._batches.append((batch, size))
+        self._size += size
         self._news.set()
 
     def start_over(self) -> None:
         self._batches.clear()
+        self._size = 0
         self._lost = True
         self._news.set()
 
@@ -70,7 +77,8 @@ class _Feed:
                 self._shown = whole.revision
                 return whole
             while self._batches:
-                batch = self._batches.popleft()
+                batch, size = self._batches.popleft()
+                self._size -= size
                 # What was told while the whole was being read may be in it.
                 if batch.revision > self._shown:
                     return batch

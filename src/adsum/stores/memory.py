@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 
-from adsum.core.changes import HISTORY, MAX_LEFT, Batch, Change, Recorded, Whole
+from adsum.core.changes import MAX_LEFT, Batch, Change, Recorded, Whole
 from adsum.core.documents import Document, DocumentKind, Edit, RecordedEdit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.core.shares import Alone
 from adsum.stores.edits import EditLog
 from adsum.stores.feed import Feeds
+from adsum.stores.retention import Retention
 
 
 class MemoryStore:
@@ -25,7 +25,10 @@ class MemoryStore:
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._documents: dict[Title, tuple[int, Document]] = {}
         self._left: dict[str, int] = {}
-        self._history: deque[Recorded] = deque(maxlen=HISTORY)
+        self._history: dict[int, Recorded] = {}
+        """The recorded changes by their numbers, oldest first."""
+        self._retention = Retention[int]()
+        self._numbers = count()
         self._edits = EditLog()
         self._feeds = Feeds(self._whole)
         self._open = False
@@ -67,7 +70,11 @@ class MemoryStore:
         else:
             self._listings[change.key] = (self._revision, change.listing)
             status = change.listing.status.value
-        self._history.append(Recorded(self._revision, change.key, status, change.why))
+        number = next(self._numbers)
+        self._history[number] = Recorded(self._revision, change.key, status, change.why)
+        self._retention.add(change.key.service, number)
+        for dropped in self._retention.drop():
+            del self._history[dropped]
 
     def _leave(self, service: str) -> None:
         self._left.pop(service, None)  # The order is that of leaving.
@@ -91,11 +98,9 @@ class MemoryStore:
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
         self._must_be_open()
-        found = (
-            recorded
-            for recorded in reversed(self._history)
-            if service in (None, recorded.key.service) and id in (None, recorded.key.id)
-        )
+        numbers = reversed(self._history) if service is None else self._retention.of(service)
+        newest = (self._history[number] for number in numbers)
+        found = (recorded for recorded in newest if id in (None, recorded.key.id))
         return list(islice(found, max(0, limit)))
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:

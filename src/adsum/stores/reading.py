@@ -13,6 +13,7 @@ from adsum.core import model
 from adsum.core.changes import Recorded
 from adsum.core.documents import Document, DocumentKind, Title
 from adsum.core.model import Check, Instance, Key, Listing, Override, Registration, Status, Why
+from adsum.core.sizes import TEXT
 from adsum.stores.records import (
     ChangeRecord,
     CheckRecord,
@@ -24,6 +25,10 @@ from adsum.stores.records import (
 )
 
 T = TypeVar("T")
+
+MAX_SHARED: Final = 16 * 1024 * 1024
+"""Bytes of texts whose meaning is remembered, of each kind; past it all of them are forgotten, and read anew when they
+are met again."""
 
 _LISTING: Final = msgspec.json.Decoder(ListingRecord)
 _CHANGE: Final = msgspec.json.Decoder(ChangeRecord)
@@ -82,13 +87,18 @@ class Reader:
 
 
 class _Shared(dict[bytes, T]):
-    """What each text means, read when it is first met."""
+    """What each text means, read when it is first met, or again after so many others."""
 
     def __init__(self, read: Callable[[bytes], T]) -> None:
         super().__init__()
         self._read = read
+        self._size = 0
 
     def __missing__(self, body: bytes) -> T:
+        self._size += len(body) + TEXT
+        if self._size > MAX_SHARED:
+            self.clear()
+            self._size = len(body) + TEXT
         value = self[body] = self._read(body)
         return value
 
@@ -107,7 +117,7 @@ def change(revision: int, key: Key, body: bytes) -> Recorded:
 
 def to_why(record: WhyRecord) -> Why:
     """Why something stands as it does."""
-    return Why(record.cause, intern(record.actor), record.reason, record.at)
+    return Why(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
 
 
 def _to_override(record: OverrideRecord) -> Override:

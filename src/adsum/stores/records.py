@@ -99,10 +99,11 @@ class WhyRecord(Struct, frozen=True, omit_defaults=True):
     actor: str
     reason: str = ""
     at: float = 0.0
+    peer: str = ""
 
     @staticmethod
     def of(why: Why) -> WhyRecord:
-        return WhyRecord(why.cause, why.actor, why.reason, why.at)
+        return WhyRecord(why.cause, why.actor, why.reason, why.at, why.peer)
 
 
 class OverrideRecord(Struct, frozen=True, omit_defaults=True):

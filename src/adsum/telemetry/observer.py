@@ -91,13 +91,14 @@ class Telemetry:
                 "status": listing.status.value if listing is not None else "gone",
                 "cause": why.cause.value,
                 "actor": why.actor,
+                "peer": why.peer,
                 "reason": why.reason,
             }
             logs.line(why.at, "info", "change", fields)
         for edit in batch.edits:
             why, title = edit.why, edit.title
             fields = {"revision": batch.revision, title.kind.value: title.name}
-            fields |= {"cause": why.cause.value, "actor": why.actor, "reason": why.reason}
+            fields |= {"cause": why.cause.value, "actor": why.actor, "peer": why.peer, "reason": why.reason}
             logs.line(why.at, "info", "change", fields)
 
     def published(self, revision: int, woken: int) -> None:  # noqa: ARG002

@@ -27,7 +27,7 @@ from adsum.wire.answers import (
     Unaware,
     Written,
 )
-from adsum.wire.codec import MAX_TOLD, decode, encode
+from adsum.wire.codec import MAX_TOLD, decode, encode, repeated_key
 from adsum.wire.detail import CheckView, InstanceDetail, OverrideView
 from adsum.wire.requests import AppliedBody, CheckBody, LeaseBody, OverrideBody, RegistrationBody, RenewBody, Request
 from adsum.wire.views import Gone, InstanceView, Opened, ServiceChange, ServiceView, Synced
@@ -175,6 +175,7 @@ __all__ = [
     "decode",
     "encode",
     "meaning",
+    "repeated_key",
     "written_route",
     "written_upstream",
 ]

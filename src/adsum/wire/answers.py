@@ -106,7 +106,10 @@ class ServiceList(Answer, frozen=True):
 
 
 class ChangeView(Answer, frozen=True):
-    """A recorded change. `status` is what it led to; "" if the instance left."""
+    """A recorded change. `status` is what it led to; "" if the instance left.
+
+    Anyone can claim to be any actor: `peer` is the address that the claim came from, "" if nothing was claimed.
+    """
 
     revision: int
     service: str
@@ -116,12 +119,14 @@ class ChangeView(Answer, frozen=True):
     at: float
     status: str = ""
     reason: str = ""
+    peer: str = ""
 
     @staticmethod
     def of(recorded: Recorded) -> ChangeView:
         key, why = recorded.key, recorded.why
         return ChangeView(
-            recorded.revision, key.service, key.id, why.cause, why.actor, round(why.at, 3), recorded.status, why.reason
+            *(recorded.revision, key.service, key.id, why.cause, why.actor, round(why.at, 3)),
+            *(recorded.status, why.reason, why.peer),
         )
 
 
@@ -218,6 +223,12 @@ class NodeStatus(Answer, frozen=True):
     instances: int = 0
     status: dict[str, int] = {}
     """How many instances stand how."""
+    catalog_bytes: int = 0
+    """How much memory registrations take, about."""
+    catalog_max: int = 0
+    """How much they may take; past it what would make them larger is refused."""
+    declared_bytes: int = 0
+    """How many bytes routes and upstreams have."""
     watches: int = 0
     consumers: int = 0
     """How many cooperating consumers are connected."""

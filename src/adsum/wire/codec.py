@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final, TypeVar
 
@@ -36,6 +37,36 @@ def decode(body: bytes | str, kind: type[T]) -> T:
         raise Invalid("", f"the body must be JSON: {error}") from None
     except RecursionError:
         raise Invalid("", "the body must be JSON of less depth") from None
+
+
+def repeated_key(body: bytes) -> str | None:
+    """A key that an object in the JSON `body`, which can be decoded, has twice: decoding takes the last one in silence.
+
+    Takes twice as long as decoding does.
+    """
+    try:
+        _UNIQUE.decode(body.decode())
+    except _RepeatedError as repeated:
+        return _told(repeated.key)
+    return None
+
+
+class _RepeatedError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedError(key)
+            seen.add(key)
+
+
+_UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str)
 
 
 def _invalid(message: str, kind: object) -> Invalid:

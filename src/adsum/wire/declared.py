@@ -69,12 +69,16 @@ class EmptyTarget(Answer, frozen=True):
 
 
 class RouteView(Answer, frozen=True):
-    """A route, who declared it so, when on the wall clock, and those of its targets that are empty now."""
+    """A route, who declared it so, when on the wall clock, and those of its targets that are empty now.
+
+    `peer` is the address from which somebody said to be the actor, "" if nobody did.
+    """
 
     route: RouteBody
     actor: str
     at: float
     empty: list[EmptyTarget] = []
+    peer: str = ""
 
     @staticmethod
     def of(document: Document, snapshot: Snapshot) -> RouteView:
@@ -86,6 +90,7 @@ class RouteView(Answer, frozen=True):
             why.actor,
             round(why.at, 3),
             [each for each in empty if each.presence is not Presence.THERE],
+            why.peer,
         )
 
 
@@ -103,16 +108,20 @@ class RouteList(Answer, frozen=True):
 
 
 class UpstreamView(Answer, frozen=True):
-    """How gateways treat a service, and who declared it so, when on the wall clock."""
+    """How gateways treat a service, and who declared it so, when on the wall clock.
+
+    `peer` is the address from which somebody said to be the actor, "" if nobody did.
+    """
 
     upstream: UpstreamBody
     actor: str
     at: float
+    peer: str = ""
 
     @staticmethod
     def of(document: Document) -> UpstreamView:
         why = document.why
-        return UpstreamView(decode(document.body, UpstreamBody), why.actor, round(why.at, 3))
+        return UpstreamView(decode(document.body, UpstreamBody), why.actor, round(why.at, 3), why.peer)
 
 
 class UpstreamList(Answer, frozen=True):

@@ -40,7 +40,10 @@ class OverrideView(Answer, frozen=True):
 
 
 class InstanceDetail(Answer, frozen=True):
-    """Everything known of one instance."""
+    """Everything known of one instance.
+
+    `peer` is the address from which its latest change was asked for, "" if the actor is that address or the registry.
+    """
 
     epoch: str
     revision: int
@@ -52,6 +55,7 @@ class InstanceDetail(Answer, frozen=True):
     ttl: float | None = None
     override: OverrideView | None = None
     checks: list[CheckView] = []
+    peer: str = ""
 
     @staticmethod
     def of(epoch: str, revision: int, listing: Listing, outcomes: Mapping[str, Outcome]) -> InstanceDetail:
@@ -76,4 +80,5 @@ class InstanceDetail(Answer, frozen=True):
             ttl=registration.ttl,
             override=OverrideView.of(listing.override) if listing.override else None,
             checks=checks,
+            peer=listing.why.peer,
         )

@@ -126,7 +126,7 @@ class RegistrationBody(Request, frozen=True):
             metadata=sharing.pairs(self.metadata),
         )
         ttl = None if self.ttl is None else sharing.length(self.ttl)
-        checks = _checks(encode(self.checks)) if self.checks else ()
+        checks = _shared_checks(encode(self.checks)) if self.checks else ()
         return Registration(instance, ttl, sharing.length(self.grace), checks, self.holder)
 
     @staticmethod
@@ -148,7 +148,16 @@ class RegistrationBody(Request, frozen=True):
         )
 
 
+def _shared_checks(text: bytes) -> tuple[Check, ...]:
+    """Checks from their bodies in JSON; what is short is remembered. Raises `Invalid`."""
+    return _remembered_checks(text) if len(text) <= sharing.LARGEST else _checks(text)
+
+
 @lru_cache(sharing.MOST)
+def _remembered_checks(text: bytes) -> tuple[Check, ...]:
+    return _checks(text)
+
+
 def _checks(text: bytes) -> tuple[Check, ...]:
     """Checks from their bodies in JSON: what many instances declare alike is one value. Raises `Invalid`."""
     checks = []

@@ -12,14 +12,19 @@ from adsum.core import model
 MOST: Final = 1_024
 """How many different values of each kind are remembered; past it those met longest ago are kept apart from then on."""
 
+LARGEST: Final = 4 * 1024
+"""Characters of a value that is remembered; a longer one is kept apart: some 16 MB are remembered of each kind."""
+
 
 def texts(values: Sequence[str]) -> tuple[str, ...]:
     """Such as tags."""
-    return _texts(tuple(values)) if values else ()
+    return _texts(tuple(values)) if values and sum(map(len, values)) <= LARGEST else tuple(values)
 
 
 def pairs(values: Mapping[str, str]) -> Mapping[str, str]:
     """Such as metadata, frozen. As many in another order are others."""
+    if sum(map(len, values.values())) > LARGEST:
+        return model.frozen(values)
     return _pairs(tuple(values.items())) if values else model.NOTHING
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adsum.dialects.xds import delta, sotw
-from adsum.dialects.xds.audience import Gateways, GrpcClients
-from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE
+from adsum.dialects.xds import audience, delta, sotw
+from adsum.dialects.xds.audience import Gateways, GrpcClients, Held
+from adsum.dialects.xds.bounds import HOLD, MAX_NAMES, MAX_RESPONSE, NAME
 from adsum.dialects.xds.refusals import Refused
 from adsum.dialects.xds.session import Session
 from adsum.gateway.encoding.resources import Kind
@@ -628,3 +628,21 @@ def test_a_large_answer_comes_in_parts() -> None:
 
 def test_a_gateway_may_name_a_cluster_of_each_version_for_ten_thousand_services_and_as_many_choices() -> None:
     assert len(Version) * 20_000 <= MAX_NAMES
+
+
+def test_the_names_of_all_clients_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    monkeypatch.setattr(audience, "MAX_HELD", 4 * (NAME + 1))
+    gateways, clients = Gateways(held), GrpcClients(held)
+    one, other = FakeClient(delta, Session(delta, gateways)), FakeClient(sotw, Session(sotw, clients))
+    one.ask(EDS, "a", "b")
+    other.ask(EDS, "a", "b")
+    assert held.size == 4 * (NAME + 1)
+    with pytest.raises(Refused, match="too many names"):
+        one.ask(EDS, "c")
+    one.session.leave()
+    assert held.size == 2 * (NAME + 1)
+    other.ask(EDS, "a", "c", "d", "e", nonce=other.nonces.get(EDS, ""))
+    assert held.size == 4 * (NAME + 1)
+    other.session.leave()
+    assert held.size == 0

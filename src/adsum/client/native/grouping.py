@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from adsum import wire
 from adsum.client.errors import Garbled
-from adsum.client.native.sse import Event
+from adsum.client.native.sse import MAX_EVENT, Event
 from adsum.client.ports import Group, Position
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint
+
+MAX_GROUP: Final = MAX_EVENT
+"""Bytes of the events of one group; a longer one is garbled. The view that there is stays, and the watch is opened
+again."""
 
 _log = logging.getLogger(__name__)
 
@@ -22,10 +27,15 @@ class Grouping:
         self.service = service
         self.opened: wire.Opened | None = None
         self._since = since.revision if since is not None else 0
+        self._size = 0
+        """Bytes of the events since the last group was complete."""
         self._begin(whole=False)
 
     def take(self, event: Event) -> Group | None:
         """The group that `event` completes. Raises `Garbled`; unknown events are for later readers."""
+        self._size += len(event.data)
+        if self._size > MAX_GROUP:
+            raise Garbled(f"{MAX_GROUP} bytes of changes came without the `synced` that ends them")
         try:
             if event.name == "open":
                 self._open(wire.decode(event.data, wire.Opened))
@@ -82,5 +92,6 @@ class Grouping:
             age=synced.age,
         )
         self._since = synced.revision
+        self._size = 0
         self._begin(whole=False)
         return group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from random import Random
 from typing import Final, Protocol
 
@@ -14,6 +15,7 @@ from adsum.dialects.native.asgi import Headers, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.declaring import Declaring
 from adsum.dialects.native.events import Events
+from adsum.dialects.native.inflow import Inflow
 from adsum.dialects.native.pages import Pages
 from adsum.dialects.native.problems import NotReady, problem
 from adsum.dialects.native.prompt import Answer, Prompt
@@ -65,9 +67,10 @@ class Native:
         self._registry = registry
         self._clock = clock
         self._observer = observer
-        pages = Pages(registry)
+        self._pages = pages = Pages(registry)
         self._prompt = Prompt(registry, pages)
         self._router = Router(ROUTES)
+        self._inflow = Inflow()
         rooms = (
             Reads(registry, pages, outcomes),
             Writes(registry, keeper, others or Nobody(), admit, clock, node),
@@ -76,6 +79,11 @@ class Native:
             About(registry, status, exposition),
         )
         self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}
+
+    @property
+    def pages_size(self) -> int:
+        """Bytes of memory that the pages of services take."""
+        return self._pages.size
 
     def prompt(self, target: bytes, headers: Headers) -> Answer | None:
         """The hot path: the answer to a GET, if it needs no waiting (see `prompt.Prompt`)."""
@@ -104,9 +112,9 @@ class Native:
             operation = route.operation
             if not (route.early or self._registry.ready):
                 raise NotReady("the catalog is not loaded yet")
-            asked = Asked(route, values, scope, receive)
-            operation = "long_poll" if asked.query.get("wait") else operation
-            return operation, await self._serves[route.operation](asked)
+            with closing(Asked(route, values, scope, receive, self._inflow)) as asked:
+                operation = "long_poll" if asked.query.get("wait") else operation
+                return operation, await self._serves[route.operation](asked)
         except AdsumError as error:
             self._observer.refused(operation, error)
             return operation, problem(error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Mapping
 from functools import cache
+from sys import intern
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,11 +15,13 @@ import msgspec
 
 from adsum import wire
 from adsum.core import rules
+from adsum.core.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.asgi import Receive, Scope, header
+from adsum.dialects.native.inflow import Inflow
 from adsum.dialects.native.problems import Malformed, NoJson, TooLarge
-from adsum.dialects.native.routes import PATH_KINDS, Parameter, Route
+from adsum.dialects.native.routes import MAX_SMALL_BODY, PATH_KINDS, Parameter, Route
 
 MAX_FIELDS: Final = 1_024
 """How many parameters one query has at most; one with more is refused."""
@@ -31,8 +35,11 @@ T = TypeVar("T")
 class Asked:
     """A request for one route."""
 
-    def __init__(self, route: Route, values: list[str], scope: Scope, receive: Receive) -> None:
+    def __init__(self, route: Route, values: list[str], scope: Scope, receive: Receive, inflow: Inflow) -> None:
         self.route = route
+        self._inflow = inflow
+        self._held = 0
+        """Bytes of its body that count as held until it is closed."""
         self.scope = scope
         self.receive = receive
         self.path = {
@@ -73,18 +80,38 @@ class Asked:
         rules.text(wire.ACTOR_HEADER, actor)
         return actor
 
-    async def body(self, kind: type[T]) -> T:
-        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson` and `TooLarge`."""
+    def caller(self, at: float) -> Caller:
+        """Who asks, for the record, at an instant on the wall clock."""
+        actor, peer = intern(self.actor), intern(self.peer)
+        return Caller(actor, at, peer if peer != actor else "")
+
+    def close(self) -> None:
+        """It is answered."""
+        held, self._held = self._held, 0
+        self._inflow.give_back(held)
+
+    async def body(self, kind: type[T], *, by_people: bool = True) -> T:
+        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson`, `Overloaded` and `TooLarge`.
+
+        `by_people`: people may have written it, and so it is also looked for keys that are given twice.
+        """
         declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if declared != "application/json":
             raise NoJson("the body must be declared as application/json")
         body = await self._read(self.route.max_body)
         try:
-            return wire.decode(body, kind)
+            decoded = wire.decode(body, kind)
         except Invalid as error:
             if error.field:
                 raise
             raise Malformed("", error.problem) from None
+        if by_people:
+            # A large body takes longer than others should wait.
+            look = wire.repeated_key
+            repeated = look(body) if len(body) <= MAX_SMALL_BODY else await asyncio.to_thread(look, body)
+            if repeated is not None:
+                raise Malformed(repeated, "must be given once in one object")
+        return decoded
 
     async def _read(self, most: int) -> bytes:
         length = self.header(b"content-length")
@@ -95,10 +122,13 @@ class Asked:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise Malformed("", "the connection ended within the body")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            part = message.get("body", b"")
+            size += len(part)
             if size > most:
                 raise TooLarge(f"the body may have at most {most} bytes")
+            self._inflow.take(len(part))
+            self._held += len(part)
+            parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
 

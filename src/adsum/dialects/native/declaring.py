@@ -9,7 +9,6 @@ from typing import Final
 from adsum import wire
 from adsum.core import declarations
 from adsum.core.catalog import Snapshot
-from adsum.core.decisions import Caller
 from adsum.core.declarations import Declaration
 from adsum.core.documents import Document, DocumentKind, Documents, Title
 from adsum.core.errors import Invalid, UnknownDocument
@@ -51,7 +50,7 @@ class Declaring:
             declarations.replaced(
                 (_ROUTE, _UPSTREAM),
                 bodies,
-                self._caller(asked),
+                asked.caller(self._clock.wall()),
                 self._fits("routes"),
                 prune=asked.query.get("prune", False),
                 reason=asked.query.get("reason", ""),
@@ -74,7 +73,11 @@ class Declaring:
         says = wire.written_route(name, await asked.body(wire.RouteBody))
         return await self._write(
             declarations.declared(
-                Title(_ROUTE, name), says, self._caller(asked), self._fits("to"), reason=asked.query.get("reason", "")
+                Title(_ROUTE, name),
+                says,
+                asked.caller(self._clock.wall()),
+                self._fits("to"),
+                reason=asked.query.get("reason", ""),
             )
         )
 
@@ -115,9 +118,8 @@ class Declaring:
     async def put_upstream(self, asked: Asked) -> Reply:
         service = asked.path["service"]
         says = wire.written_upstream(service, await asked.body(wire.UpstreamBody))
-        reason = asked.query.get("reason", "")
-        title = Title(_UPSTREAM, service)
-        return await self._write(declarations.declared(title, says, self._caller(asked), reason=reason))
+        caller, reason = asked.caller(self._clock.wall()), asked.query.get("reason", "")
+        return await self._write(declarations.declared(Title(_UPSTREAM, service), says, caller, reason=reason))
 
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
@@ -141,14 +143,13 @@ class Declaring:
         return lambda documents: self._wanted.of(documents).must_fit(field)
 
     async def _withdraw(self, asked: Asked, title: Title) -> Reply:
-        return await self._write(declarations.withdrawn(title, asked.query.get("reason", ""), self._caller(asked)))
+        return await self._write(
+            declarations.withdrawn(title, asked.query.get("reason", ""), asked.caller(self._clock.wall()))
+        )
 
     async def _write(self, declaration: Declaration) -> Reply:
         revision = await self._registry.write(declaration)
         return Reply(200, wire.encode(wire.Written(self._registry.snapshot.epoch, revision)))
-
-    def _caller(self, asked: Asked) -> Caller:
-        return Caller(asked.actor, self._clock.wall())
 
 
 def _read(body: wire.IntentBody, before_each: Callable[[], None]) -> Mapping[Title, bytes]:

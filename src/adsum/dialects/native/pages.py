@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +16,8 @@ from adsum.registry import Registry
 
 MAX_NARROWED: Final = 32 * 1024 * 1024
 """How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
-SPARE_PAGES: Final = 256
-"""How many pages of forgotten services are carried beside the known ones; past it they are dropped."""
+PAGE: Final = 1_000
+"""Bytes of a page without instances."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
@@ -34,6 +35,11 @@ class Sheet:
         self.service = service
         self._pieces = {id: wire.encode(wire.InstanceView.of(each)) for id, each in service.listings.items()}
         self.body = self._join(service.listings)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, with the instances that are on it."""
+        return PAGE + self.service.size
 
     def follow(self, service: ServiceSnapshot) -> None:
         """Become the page of a later snapshot of the same epoch."""
@@ -100,12 +106,19 @@ def matches(tags: str, etag: str) -> bool:
 
 
 class Pages:
-    """The pages of every service that somebody reads."""
+    """The pages of every service that somebody reads.
+
+    They take as much memory as registrations may, counted as those are; past it the one read longest ago is dropped.
+    So a page that nobody reads any more does not hold for ever what has left the catalog since.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._sheets: dict[str, Sheet] = {}
-        self._summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
+        self._sheets: OrderedDict[str, Sheet] = OrderedDict()
+        self.size = 0
+        """Bytes of memory that the pages take, with the instances that are on them."""
+        self._summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
+        """Of each service its epoch and revision, and what was said of it then."""
         self._narrowed = Shelf(MAX_NARROWED)
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
@@ -125,31 +138,37 @@ class Pages:
     def services(self) -> Page:
         """The newest list of all services, by name."""
         snapshot, age = self._registry.snapshot, self._registry.age()
-        summaries = {name: self._summary(service) for name, service in snapshot.services.items()}
+        summaries = {name: self._summary(snapshot.epoch, service) for name, service in snapshot.services.items()}
         self._summaries = summaries
         blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
         pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
         return _page(snapshot, age, snapshot.revision, b"".join((blank.removesuffix(b"]}"), pieces, b"]}")))
 
-    def _summary(self, service: ServiceSnapshot) -> tuple[ServiceSnapshot, bytes]:
+    def _summary(self, epoch: str, service: ServiceSnapshot) -> tuple[tuple[str, int], bytes]:
+        at = epoch, service.revision
         known = self._summaries.get(service.name)
-        return known if known is not None and known[0] is service else (service, wire.encode(summary(service)))
+        return known if known is not None and known[0] == at else (at, wire.encode(summary(service)))
 
     def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> Sheet:
         sheet = self._sheets.get(service.name)
-        if sheet is None or sheet.epoch != snapshot.epoch:
-            sheet = Sheet(snapshot.epoch, service)
-            if service.name in snapshot.services:
-                self._sheets[service.name] = sheet
-                self._forget(snapshot)
-        elif sheet.service is not service:
+        if sheet is not None and sheet.service is service and sheet.epoch == snapshot.epoch:
+            self._sheets.move_to_end(service.name)
+            return sheet
+        if sheet is not None:
+            self._drop(service.name)
+        if sheet is not None and sheet.epoch == snapshot.epoch:
             sheet.follow(service)
+        else:
+            sheet = Sheet(snapshot.epoch, service)
+        if service.name in snapshot.services:
+            self._sheets[service.name] = sheet
+            self.size += sheet.size
+            while self.size > self._registry.max_size and len(self._sheets) > 1:
+                self._drop(next(iter(self._sheets)))
         return sheet
 
-    def _forget(self, snapshot: Snapshot) -> None:
-        """Drop the pages of services that the catalog has forgotten."""
-        if len(self._sheets) > len(snapshot.services) + SPARE_PAGES:
-            self._sheets = {name: sheet for name, sheet in self._sheets.items() if name in snapshot.services}
+    def _drop(self, name: str) -> None:
+        self.size -= self._sheets.pop(name).size
 
 
 def summary(service: ServiceSnapshot) -> wire.ServiceSummary:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from sys import intern
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -14,7 +13,8 @@ from adsum import wire
 from adsum.consumers import Ask, Hints, report
 from adsum.core import decisions
 from adsum.core.changes import Change
-from adsum.core.decisions import Basis, Caller, Decision
+from adsum.core.decisions import Caller, Decision
+from adsum.core.draft import Basis
 from adsum.core.errors import KeeperUnavailable, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Key, Listing, Override, Registration, Status
 from adsum.core.rules import shown
@@ -114,7 +114,7 @@ class Writes:
         body = await asked.body(wire.RegistrationBody)
         registration = body.to_registration(*asked.key, asked.peer)
         self._admit(registration.instance.address)
-        write, revision = await self._list(registration, body.takeover, self._caller(asked))
+        write, revision = await self._list(registration, body.takeover, asked.caller(self._clock.wall()))
         if not write.changed:
             # Somebody may have taken it out, or over, since: the caller's next renewal says so.
             await self._renewed([wire.LeaseBody(*registration.key, registration.holder)])
@@ -137,7 +137,9 @@ class Writes:
 
     async def deregister(self, asked: Asked) -> Reply:
         reason, holder = asked.query.get("reason", ""), asked.query.get("holder", "")
-        revision = await self._registry.write(decisions.deregister(asked.key, holder, reason, self._caller(asked)))
+        revision = await self._registry.write(
+            decisions.deregister(asked.key, holder, reason, asked.caller(self._clock.wall()))
+        )
         return self._written(revision)
 
     async def renew(self, asked: Asked) -> Reply:
@@ -149,7 +151,7 @@ class Writes:
         return self._written(self._registry.snapshot.revision, ttl=ttl)
 
     async def renew_many(self, asked: Asked) -> Reply:
-        body = await asked.body(wire.RenewBody)
+        body = await asked.body(wire.RenewBody, by_people=False)
         if self._is_passed_on(asked):
             leases = [lease for lease in body.leases if self._keeper.keeps(lease.service)]
             lost = self._kept(leases)
@@ -163,7 +165,7 @@ class Writes:
     async def override(self, asked: Asked) -> Reply:
         body = await asked.body(wire.OverrideBody)
         deadline = self._clock.now() + body.wait
-        caller = self._caller(asked)
+        caller = asked.caller(self._clock.wall())
         override = Override(
             Status(body.status), caller.actor, body.reason, body.length, body.holder or None, at=caller.at
         )
@@ -210,7 +212,9 @@ class Writes:
 
     async def resume(self, asked: Asked) -> Reply:
         reason = asked.query.get("reason", "")
-        return self._written(await self._registry.write(decisions.resumed(asked.key, reason, self._caller(asked))))
+        return self._written(
+            await self._registry.write(decisions.resumed(asked.key, reason, asked.caller(self._clock.wall())))
+        )
 
     def _is_passed_on(self, asked: Asked) -> bool:
         """Whether another node passes it on to us. Raises `Misdirected` if that one meant another than us."""
@@ -257,11 +261,8 @@ class Writes:
     def _last_change(self, key: Key) -> int:
         """The revision at which the instance became what it is, as far as that is remembered."""
         service = self._registry.snapshot.service(key.service)
-        steps = (step.revision for step in reversed(service.trail) if step.change.key == key)
+        steps = (step.revision for step in reversed(service.trail) if step.id == key.id)
         return next(steps, service.horizon)
-
-    def _caller(self, asked: Asked) -> Caller:
-        return Caller(intern(asked.actor), self._clock.wall())
 
     def _written(
         self, revision: int, status: int = 200, *, ttl: float | None = None, unaware: wire.Unaware | None = None

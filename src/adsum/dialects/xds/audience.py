@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_NAMES
+from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_HELD, MAX_NAMES, NAME
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
 from adsum.gateway import selectors
@@ -17,6 +17,7 @@ from adsum.gateway.encoding.resources import ORDER, Kind, Resource
 
 Resources = Mapping[Kind, Mapping[str, Resource]]
 _NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
+_NOBODY: Final[Set[Session]] = frozenset()
 
 
 class Compiled(Protocol):
@@ -27,14 +28,33 @@ class Compiled(Protocol):
         ...
 
 
+class Held:
+    """Counts the bytes of the names that the clients of all audiences gave."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, name: str) -> None:
+        """A client gave the name. Raises `Refused` past the bound."""
+        size = NAME + len(name)
+        if self.size + size > MAX_HELD:
+            raise exhausted("gateways and gRPC clients ask this node for too many names")
+        self.size += size
+
+    def give_back(self, name: str) -> None:
+        """It no longer asks for it."""
+        self.size -= NAME + len(name)
+
+
 class _Audience:
     """Who subscribed to what."""
 
     forgets = False
     """Whether all its kinds lack what a new epoch does not know yet; else only assignments do."""
 
-    def __init__(self, most_names: int) -> None:
+    def __init__(self, most_names: int, held: Held | None) -> None:
         self.most_names = most_names
+        self._held = held or Held()
         self.number = 0
         self.revision = 0
         self.settling = False
@@ -51,13 +71,17 @@ class _Audience:
 
     def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         for name in names:
-            self._by_name.setdefault((kind, name), set()).add(session)
+            there = self._by_name.get((kind, name), _NOBODY)
+            if session not in there:
+                self._held.take(name)
+                self._by_name.setdefault((kind, name), set()).add(session)
 
     def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         for name in names:
             there = self._by_name.get((kind, name))
-            if there is not None:
+            if there is not None and session in there:
                 there.discard(session)
+                self._held.give_back(name)
                 if not there:
                     del self._by_name[kind, name]
 
@@ -86,8 +110,9 @@ class Gateways(_Audience):
 
     forgets = True
 
-    def __init__(self) -> None:
-        super().__init__(MAX_NAMES)
+    def __init__(self, held: Held | None = None) -> None:
+        """`held` is shared by all audiences of a node."""
+        super().__init__(MAX_NAMES, held)
         self._resources: Resources = {}
 
     def find(self, kind: Kind, name: str) -> Resource | None:
@@ -113,8 +138,9 @@ class Gateways(_Audience):
 class GrpcClients(_Audience):
     """All gRPC clients: they name everything that they want, and only that is made."""
 
-    def __init__(self) -> None:
-        super().__init__(MAX_GRPC_NAMES)
+    def __init__(self, held: Held | None = None) -> None:
+        """`held` is shared by all audiences of a node."""
+        super().__init__(MAX_GRPC_NAMES, held)
         self._find: Callable[[Kind, str], Resource | None] = lambda *_: None
         self._seen: dict[tuple[Kind, str], Resource | None] = {}
 

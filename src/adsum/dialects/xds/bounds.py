@@ -9,13 +9,18 @@ from adsum.core.decisions import MAX_SERVICES
 from adsum.gateway.intent import MAX_SELECTED
 
 MAX_STREAMS: Final = 10_000
-"""Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
+"""Streams at a time, fewer where descriptors are scarce; past it a new one is refused with RESOURCE_EXHAUSTED."""
 MAX_NAMES: Final = 2 * (MAX_SERVICES + MAX_SELECTED)
 """Names that a subscription, or what a client brings along, may have; a stream with more is ended.
 
 As many clusters as a gateway may be told of: a service, and each choice of its instances that a route makes, may have a
 cluster of each version of HTTP.
 """
+MAX_HELD: Final = 1024 * 1024 * 1024
+"""Bytes of the names that all clients gave, about: 3 million names, which is 100 gateways of 25,000 services. Past it a
+stream that gives more is ended."""
+NAME: Final = 300
+"""Bytes that a name takes in a subscription beside its characters."""
 MAX_GRPC_NAMES: Final = 2_000
 """Names that a gRPC client's subscription may have; a stream with more is ended."""
 MAX_GRPC_RESOURCES: Final = 200_000

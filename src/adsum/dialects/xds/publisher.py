@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
+from adsum.dialects.xds.audience import Gateways, GrpcClients, Held, Resources
 from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
@@ -79,7 +79,8 @@ class Publisher:
         self._compiled = compiled
         self._intent = intent
         self._gateways: dict[Shape, Gateways] = {}
-        self._grpc = GrpcClients()
+        self._held = Held()
+        self._grpc = GrpcClients(self._held)
         self._source = _Source(catalog.EMPTY, NO_INTENT, {})
         self._settled_at: float | None = None
         self._departed: set[str] = set()
@@ -151,7 +152,7 @@ class Publisher:
         if audience is None:
             if len(self._gateways) >= MAX_SHAPES:
                 raise exhausted(f"there are gateways of {MAX_SHAPES} different shapes already")
-            audience = Gateways()
+            audience = Gateways(self._held)
             self._gateways[shape] = audience
             audience.settling, audience.departed = self._settled_at is not None, self._departed
         audience.sessions += 1
@@ -234,6 +235,5 @@ class Publisher:
 def _departs(service: ServiceSnapshot) -> bool:
     """Whether an instance is about to leave, or left as far as is remembered."""
     leaving = (Status.DRAINING, Status.MAINTENANCE)
-    return any(each.status in leaving for each in service.listings.values()) or any(
-        step.change.listing is None for step in service.trail
-    )
+    departing = any(each.status in leaving for each in service.listings.values())
+    return departing or not all(step.listed for step in service.trail)

@@ -48,6 +48,8 @@ class Streams:
         self.refusals = Refusals(clock)
         self._departures = Departures()
         self._pushes = 0
+        self.most = MAX_STREAMS
+        """How many streams there may be at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
         self.shed = 0
         """How many were cut off because they did not read."""
 
@@ -61,8 +63,8 @@ class Streams:
 
     async def speak(self, call: Call, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
-        if len(self._all) >= MAX_STREAMS:
-            refusal = exhausted(f"this node has {MAX_STREAMS} streams, as many as it can hold")
+        if len(self._all) >= self.most:
+            refusal = exhausted(f"this node has {self.most} streams, as many as it can hold")
             self.refusals.add("", call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
             return

@@ -8,8 +8,6 @@ from adsum.core.heartbeats import HEARTBEAT, lost_after, staleness
 
 MAX_CALLS: Final = 12_000
 """Calls at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
-MAX_CONNECTIONS: Final = 12_000
-"""Connections at a time; past it new ones are closed."""
 MAX_CALLS_EACH: Final = 1_000
 """Calls at a time on one connection; the peer waits with more."""
 MAX_PENDING: Final = 20_000
@@ -32,14 +30,14 @@ STOP: Final = 1.0
 """Seconds that calls may take to end once the server stops."""
 
 
-def options(max_message: int) -> list[tuple[str, Any]]:
-    """The options of a server that takes messages of so many bytes."""
+def options(max_message: int, connections: int) -> list[tuple[str, Any]]:
+    """The options of a server that takes messages of so many bytes, and closes connections past so many at a time."""
     return [
         ("grpc.so_reuseport", 0),  # Two servers on one port would share its clients, and nobody be told.
         ("grpc.max_receive_message_length", max_message),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MAX_CALLS_EACH),
-        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
         ("grpc.max_metadata_size", MAX_METADATA),

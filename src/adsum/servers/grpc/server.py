@@ -105,16 +105,17 @@ Speak = Callable[[Call], Awaitable[None]]
 class GrpcServer:
     """Serves methods of two streams, by path; anything else is UNIMPLEMENTED."""
 
-    def __init__(self, methods: Mapping[str, Speak], max_message: int) -> None:
+    def __init__(self, methods: Mapping[str, Speak], max_message: int, connections: int) -> None:
+        """`max_message`: bytes of a message. `connections`: how many there may be; past it new ones are closed."""
         self._methods = methods
-        self._max_message = max_message
+        self._options = options(max_message, connections)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
         """Listen on HOST:PORT, and return when calls are accepted: where. Raises `ListenRefused`."""
         _try(address)
         server = grpc.aio.server(
-            handlers=[_Paths(self._methods)], options=options(self._max_message), maximum_concurrent_rpcs=MAX_CALLS
+            handlers=[_Paths(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
         )
         try:
             port = server.add_insecure_port(address)

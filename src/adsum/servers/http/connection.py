@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -68,9 +68,6 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._sweeper.bounds.connections:
-            self.refuse(503, "too many connections", b"retry-after: 5\r\n")
-            return
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -231,7 +228,7 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # ours says it
         self.refuse(*self._refusal)
 
-    def refuse(self, code: int, detail: str, headers: bytes = b"") -> None:
+    def refuse(self, code: int, detail: str) -> None:
         """Answer the request that can't be read on, and close; if another's answer is under way, all is cut off."""
         self._sweeper.has_all(self)
         if self.pipeline or (not self._idle() and self.cycle.response_started):
@@ -239,11 +236,21 @@ class Connection(HttpToolsProtocol):
             return
         self._sweeper.shed(str(code))
         self._gone()
-        title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
-        body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
-        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
-        self._write(code, head % (len(body), headers) + body)
+        self.transport.write(last_words(code, detail, self.server_state.default_headers))
         self.transport.close()
+
+
+def last_words(code: int, detail: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A whole answer that ends its connection: a problem document, below those headers."""
+    title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
+    body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
+    own = (
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    )
+    head = b"".join(b"%b: %b\r\n" % header for header in (*headers, *own))
+    return b"".join((STATUS_LINE[code], head, b"\r\n", body))
 
 
 def has_vanished(error: Exception | None) -> bool:

@@ -8,14 +8,18 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 import uvicorn
 
 from adsum import wire
+from adsum.servers.http.accepting import Acceptor
 from adsum.servers.http.bounds import BACKLOG, Bounds, Shed, Sweeper, untold
 from adsum.servers.http.browsers import Hosts
-from adsum.servers.http.connection import Connection, Prompt
+from adsum.servers.http.connection import Connection, Prompt, last_words
+
+RETRY_AFTER: Final = (b"retry-after", b"5")
+"""What a connection is told for which there is no room: after how many seconds to try again."""
 
 Application = Callable[..., Awaitable[None]]
 
@@ -50,7 +54,7 @@ class HttpServer:
             timeout_keep_alive=bounds.idle,
             timeout_graceful_shutdown=bounds.stop,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, self._refusal)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -71,6 +75,14 @@ class HttpServer:
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
 
+    def _refusal(self, arriving: int) -> bytes | None:
+        """What a connection is told for which there is no room, beside those that arrive; None: there is."""
+        if self.connections + arriving < self._sweeper.bounds.connections:
+            return None
+        self._sweeper.shed("503")
+        headers = (*self._server.server_state.default_headers, RETRY_AFTER)
+        return last_words(503, "too many connections", headers)
+
     def adjust(self, connections: int) -> None:
         """Turn new connections away past so many from now on; those that are open stay."""
         self._sweeper.bounds = replace(self._sweeper.bounds, connections=connections)
@@ -79,6 +91,11 @@ class HttpServer:
     def connections(self) -> int:
         """How many are open."""
         return len(self._server.server_state.connections)
+
+    @property
+    def max_connections(self) -> int:
+        """How many there may be."""
+        return self._sweeper.bounds.connections
 
     @property
     def stalled(self) -> int:
@@ -91,16 +108,28 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the daemon's business."""
+    """Signals are the daemon's business, and accepting connections is the `Acceptor`'s."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, refusal: Callable[[int], bytes | None]) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
+        self._refusal = refusal
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await self.lifespan.startup()
+        protocol = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        acceptors = [Acceptor(each, protocol, self._refusal) for each in sockets or ()]
+        for each in acceptors:
+            each.start(self.config.backlog)
+        self.servers = cast("list[asyncio.Server]", acceptors)
+        self.started = True
         self.up.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from random import Random
 from typing import Final
@@ -32,7 +32,10 @@ _log = logging.getLogger("adsum.store")
 
 
 class Following:
-    """What is known of the catalog in etcd. `told` hears every batch, `start_over` is called when some were missed."""
+    """What is known of the catalog in etcd.
+
+    `told` hears every batch with the heads of its parts, `start_over` is called when some were missed.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class Following:
         layout: Layout,
         clock: Clock,
         rng: Random,
-        told: Callable[[Batch, Head | None], None],
+        told: Callable[[Batch, Sequence[Head]], None],
         start_over: Callable[[], None],
     ) -> None:
         self._etcd = etcd
@@ -182,7 +185,8 @@ class Following:
             return
         if before is None or batch.revision > before.revision:
             self._settle(standing)
-        self._told(batch, said)
+        heads = (self._head_of(part)[0] for part in parts)
+        self._told(batch, [each for each in heads if each is not None])
 
     def _head_of(self, seen: Seen) -> tuple[Head | None, int]:
         for event in seen.events:

@@ -4,8 +4,9 @@
     PREFIX/catalog/instances/SERVICE/ID         a listing
     PREFIX/catalog/documents/KIND/NAME          what was declared beside the catalog
     PREFIX/catalog/departures/SERVICE           an instance left the service: it stays known, though all may have left
-    PREFIX/log/BASIS/COUNT                      the changes of the batch decided on that revision, for history
-    PREFIX/edits/KIND/NAME/BASIS                what the batch decided on that revision made of a document, for history
+    PREFIX/log/BASIS/SERVICE/COUNT              history: the changes of a service in the batch decided on BASIS
+    PREFIX/log/BASIS/COUNT                      history: those of all services, as earlier versions wrote it
+    PREFIX/edits/KIND/NAME/BASIS                history: what the batch decided on BASIS made of a document
     PREFIX/cluster/…                            which nodes there are, and what each keeps: see `presence`
 
 A batch is one transaction, conditional on the head: so batches have one order, and none is decided on an old catalog.
@@ -14,7 +15,7 @@ Its revision is etcd's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,7 +49,9 @@ class Head(Struct, frozen=True, omit_defaults=True):
     basis: int = 0
     """The revision that it was decided on."""
     count: int = 0
-    """How many changes its entry in the log has."""
+    """How many changes it has in the log."""
+    logged: dict[str, int] = {}
+    """How many of them are of each service: each service has an entry of its own."""
     part: int = 1
     parts: int = 1
     """Of a batch too large for one transaction: followers wait for its last part."""
@@ -63,10 +66,12 @@ class Logged(Struct, frozen=True, array_like=True):
     service: str
     id: str
     change: msgspec.Raw
+    number: int = 0
+    """Its place in the batch; earlier versions did not write it."""
 
 
 class Log(Struct, frozen=True, omit_defaults=True):
-    """The changes of one part of a batch."""
+    """The changes of one service in one part of a batch."""
 
     changes: list[Logged]
     part: int = 1
@@ -79,7 +84,8 @@ class Part:
 
     operations: tuple[Put | Delete, ...]
     gone: dict[str, WhyRecord]
-    log: tuple[Logged, ...]
+    log: Mapping[str, list[Logged]]
+    """The changes for the log, by service."""
     left: tuple[str, ...]
     """Services that instances left."""
 
@@ -130,12 +136,14 @@ class Layout:
     def key(self, subject: Key | Title) -> bytes:
         return self.catalog + self.path(subject).encode()
 
-    def log_key(self, basis: int, count: int) -> bytes:
-        """In the order of batches, and telling how many changes it has without being read."""
-        return self.log + f"{basis:016x}/{count}".encode()
+    def log_key(self, basis: int, service: str, count: int) -> bytes:
+        """In the order of batches, and telling what it is about without being read. `service` "": several."""
+        return self.log + "/".join(filter(None, (f"{basis:016x}", service, str(count)))).encode()
 
-    def log_count(self, key: bytes) -> int:
-        return int(key.rpartition(b"/")[2])
+    def logged(self, key: bytes) -> tuple[str, int]:
+        """The service of an entry ("": it may be about several), and how many changes it has."""
+        basis_and_service, _, count = key.removeprefix(self.log).decode().rpartition("/")
+        return basis_and_service.partition("/")[2], int(count)
 
     def edit_key(self, title: Title, basis: int) -> bytes:
         """In the order of the edits of one document."""
@@ -151,14 +159,15 @@ class Layout:
 
         Raises `UnicodeEncodeError` for a text that is none.
         """
-        return self._cut([*self._of_changes(changes), *self._of_edits(edits, basis)])
+        # Changes last: the revision of a batch in history is that of its last part, whose entries in the log have it.
+        return self._cut([*self._of_edits(edits, basis), *self._of_changes(changes)])
 
     def _of_changes(self, changes: Sequence[Change]) -> list[_Fact]:
         """A key may be written once in a transaction: the last change of an instance counts."""
         last = {change.key: number for number, change in enumerate(changes)}
         facts = []
         for number, change in enumerate(changes):
-            logged = Logged(*change.key, msgspec.Raw(records.write_change(change)))
+            logged = Logged(*change.key, msgspec.Raw(records.write_change(change)), number)
             counts = last[change.key] == number
             key = self.key(change.key)
             if not counts:
@@ -189,22 +198,33 @@ class Layout:
 
     def _cut(self, facts: Sequence[_Fact]) -> list[Part]:
         parts: list[list[_Fact]] = [[]]
-        left = {""}
+        left, logged = {""}, {""}
         operations = size = 0
         for fact in facts:
-            needed = (fact.operation is not None) + (fact.left not in left) + (fact.history is not None)
+            needed = self._needed(fact, left, logged)
             if parts[-1] and (operations + needed > MOST_OPERATIONS or size + fact.size > MOST_BYTES):
                 parts.append([])
-                left = {""}
+                left, logged = {""}, {""}
                 operations = size = 0
+                needed = self._needed(fact, left, logged)
             parts[-1].append(fact)
             left.add(fact.left)
+            logged.add(fact.service)
             operations += needed
             size += fact.size
         return [self._part(part) for part in parts]
 
+    def _needed(self, fact: _Fact, left: Set[str], logged: Set[str]) -> int:
+        """How many operations a fact adds to a part that writes those departures and entries of the log already."""
+        kept = (fact.operation is not None) + (fact.history is not None)
+        return kept + (fact.left not in left) + (fact.service not in logged)
+
     def _part(self, facts: Sequence[_Fact]) -> Part:
         departures = {fact.left: Put(self.departure(fact.left), b"") for fact in facts if fact.left}
+        log: dict[str, list[Logged]] = {}
+        for fact in facts:
+            if fact.logged is not None:
+                log.setdefault(fact.service, []).append(fact.logged)
         return Part(
             (
                 *(fact.operation for fact in facts if fact.operation is not None),
@@ -212,7 +232,7 @@ class Layout:
                 *departures.values(),
             ),
             dict(fact.gone for fact in facts if fact.gone is not None),
-            tuple(fact.logged for fact in facts if fact.logged is not None),
+            log,
             tuple(departures),
         )
 
@@ -226,6 +246,11 @@ class _Fact:
     """The service that an instance left."""
     history: Put | None = None
     """What became of a document."""
+
+    @property
+    def service(self) -> str:
+        """The service in whose log it is; "" if in none."""
+        return self.logged.service if self.logged is not None else ""
 
     @property
     def size(self) -> int:

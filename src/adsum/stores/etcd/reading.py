@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,15 @@ class Standing:
     revision: int
     head: int
     said: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the log: the revision that etcd gave it, and that of its batch, which may have later parts."""
+
+    written: int
+    revision: int
+    log: Log
 
 
 def head(found: KeyValue) -> Head:
@@ -101,25 +110,31 @@ class Reading:
                         edits[subject] = edit
         return Batch(seen[-1].revision, tuple(changes.values()), tuple(edits.values()))
 
-    def recorded(self, found: KeyValue, later: tuple[int, Log] | None) -> tuple[int, Log]:
-        """An entry of the log, and the revision of its batch; `later` is the entry after it."""
-        try:
-            entry = _LOG.decode(found.value)
-        except msgspec.DecodeError:
-            return found.revision, Log([])
-        if later is not None and entry.part < entry.parts == later[1].parts and later[1].part == entry.part + 1:
-            return later[0], entry
-        return found.revision, entry
+    async def newest(self, pages: AsyncIterator[Ranged]) -> AsyncGenerator[Recorded, None]:
+        """The changes of the log, newest first, from its entries, newest first. Raises what the pages raise."""
+        batch: list[tuple[int, int, Recorded]] = []
+        later: Entry | None = None
+        async for page in pages:
+            for each in page.found:
+                entry = _entry(each, later)
+                if later is not None and entry.revision != later.revision:
+                    for *_, recorded in sorted(batch, key=_place, reverse=True):
+                        yield recorded
+                    batch.clear()
+                batch += self._changes(entry)
+                later = entry
+        for *_, recorded in sorted(batch, key=_place, reverse=True):
+            yield recorded
 
-    def changes(self, revision: int, entry: Log) -> list[Recorded]:
-        """Its changes, newest first."""
-        found = []
-        for logged in reversed(entry.changes):
+    def _changes(self, entry: Entry) -> Iterator[tuple[int, int, Recorded]]:
+        """Its changes, each behind the part and its number, by which it has its place in the batch."""
+        for position, logged in enumerate(entry.log.changes):
             try:
-                found.append(reading.change(revision, Key(logged.service, logged.id), bytes(logged.change)))
+                recorded = reading.change(entry.revision, Key(logged.service, logged.id), bytes(logged.change))
             except _UNREADABLE as error:
                 _log.warning("history of %s/%s can't be read: %s", logged.service, logged.id, error)
-        return found
+            else:
+                yield entry.log.part, logged.number or position, recorded
 
     def _said(self, found: KeyValue) -> Listing | Document | None:
         subject = self._layout.subject(found.key)
@@ -152,3 +167,23 @@ class Reading:
             return Edit(title, None, SOMEBODY if why is None else reading.to_why(why))
         document = self._said(event.now)
         return Edit(title, document, document.why) if isinstance(document, Document) else None
+
+
+def _entry(found: KeyValue, later: Entry | None) -> Entry:
+    """An entry of the log; `later` is the entry after it."""
+    try:
+        log = _LOG.decode(found.value)
+    except msgspec.DecodeError:
+        return Entry(found.revision, found.revision, Log([]))
+    if later is not None and (found.revision == later.written or _goes_on(log, later.log)):
+        return Entry(found.revision, later.revision, log)
+    return Entry(found.revision, found.revision, log)
+
+
+def _goes_on(log: Log, later: Log) -> bool:
+    """Whether the later entry is of the next part of the same batch."""
+    return log.part < log.parts == later.parts and later.part == log.part + 1
+
+
+def _place(change: tuple[int, int, Recorded]) -> tuple[int, int]:
+    return change[:2]

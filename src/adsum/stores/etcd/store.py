@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from random import Random
 from typing import Final, TypeVar
 
@@ -19,13 +20,13 @@ from adsum.etcd import encryption
 from adsum.etcd.connection import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import STORE_PREFIX, Place
-from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Settled, Unchanged, end_of
+from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Ranged, Settled, Unchanged, end_of
 from adsum.ports import Clock
 from adsum.stores.etcd.departures import Departures
 from adsum.stores.etcd.edits import EditHistory
 from adsum.stores.etcd.following import Following
 from adsum.stores.etcd.inquiry import Inquiry
-from adsum.stores.etcd.layout import Head, Layout, Log, Part
+from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout, Log, Part
 from adsum.stores.etcd.presence import Presence
 from adsum.stores.etcd.reading import Reading, Standing, head
 from adsum.stores.etcd.trail import Trail
@@ -61,7 +62,6 @@ class EtcdStore:
         self._departures = Departures()
         self._edits = EditHistory(self._layout)
         self._feeds = Feeds(self._whole)
-        self._trail_is_known = False
         self._read = False
         self._writing = asyncio.Lock()
         self._etcd: Etcd | None = None
@@ -117,16 +117,16 @@ class EtcdStore:
                 return
 
     async def _load_trail(self) -> None:
-        keys = await self._open_etcd.range(self._layout.log, end_of(self._layout.log), keys_only=True)
-        self._trail.load(each.key for each in keys.found)
-        self._trail_is_known = True
+        """Raises `EtcdError`."""
+        pages = self._open_etcd.pages(self._layout.log, keys_only=True)
+        self._trail.load([each.key async for page in pages for each in page.found])
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         parts = self._layout.parts(changes, edits, basis)
         async with self._writing:
             following = self._open_following
             standing = await self._on(basis, following)
-            if not self._trail_is_known:
+            if not self._trail.known:
                 await self._asked(self._load_trail())
             for number, part in enumerate(parts, 1):
                 try:
@@ -138,6 +138,7 @@ class EtcdStore:
                     raise StoreUnavailable(f"only {number - 1} of {len(parts)} parts were written: {error}") from error
             if edits:
                 await self._edits.added(len(edits), self._open_etcd)
+            await self._cut_log()
         return standing.revision
 
     async def confirm(self, basis: int) -> None:
@@ -160,23 +161,31 @@ class EtcdStore:
 
     async def _write(self, part: Part, on: Standing, number: int, parts: int) -> Standing:
         """One transaction. Raises `StoreConflict` and `StoreUnavailable`."""
-        said = Head(on.said.epoch, secrets.token_hex(8), on.revision, len(part.log), number, parts, part.gone)
+        counts = {service: len(logged) for service, logged in part.log.items()}
+        said = Head(
+            *(on.said.epoch, secrets.token_hex(8), on.revision, sum(counts.values()), counts, number, parts, part.gone)
+        )
         then: list[Put | Delete] = [Put(self._layout.head, msgspec.json.encode(said)), *part.operations]
-        log = msgspec.json.encode(Log(list(part.log), number, parts))
-        then.append(Put(self._layout.log_key(said.basis, said.count), log))
-        cut = self._trail.cut() if self._trail_is_known else None
-        if cut is not None:
-            then.append(cut)
+        for service, logged in part.log.items():
+            key = self._layout.log_key(said.basis, service, len(logged))
+            then.append(Put(key, msgspec.json.encode(Log(logged, number, parts))))
         forgotten = self._departures.excess(part.left)
         then += (Delete(self._layout.departure(service)) for service in forgotten)
         settled = await self._settled(self._conditions(on), then, said.batch)
-        standing = Standing(settled, settled, said)
-        if cut is not None:
-            self._trail.was_cut(cut)
-        self._trail.add(said.basis, said.count)
+        self._trail.add(said)
         self._departures.forgot(forgotten)
         self._departures.add(part.left)
-        return standing
+        return Standing(settled, settled, said)
+
+    async def _cut_log(self) -> None:
+        """Delete what is beyond the bounds of history now and then. What can't be deleted is found again later."""
+        cut = self._trail.cut()
+        try:
+            for start in range(0, len(cut), MOST_OPERATIONS):
+                await self._open_etcd.commit([], [Delete(key) for key in cut[start : start + MOST_OPERATIONS]])
+        except EtcdError as error:
+            self._trail.known = False
+            _log.warning("the oldest changes could not be deleted yet: %s", error)
 
     async def _settled(self, when: Sequence[Condition], then: Sequence[Put | Delete], batch: str) -> int:
         """The revision under which it is written."""
@@ -248,33 +257,39 @@ class EtcdStore:
                 self._departures.load(whole.left)
                 return whole
 
-    def _told(self, batch: Batch, said: Head | None) -> None:
-        if said is not None:
-            self._trail.add(said.basis, said.count)
+    def _told(self, batch: Batch, heads: Sequence[Head]) -> None:
+        for said in heads:
+            self._trail.add(said)
         self._departures.add(change.key.service for change in batch.changes if change.listing is None)
         self._feeds.tell(batch)
 
     def _start_over(self) -> None:
-        self._trail_is_known = False
+        self._trail.known = False
         self._feeds.start_over()
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
-        etcd, end = self._open_etcd, end_of(self._layout.log)
+        start = self._layout.log
+        if service is not None and self._trail.known:
+            start = self._trail.oldest(service) or end_of(start)
         found: list[Recorded] = []
-        later: tuple[int, Log] | None = None
-        while len(found) < limit:
-            page = await self._asked(etcd.range(self._layout.log, end, limit=PAGE, backwards=True))
-            for each in page.found:
-                later = self._reading.recorded(each, later)
-                found += (
-                    change
-                    for change in self._reading.changes(*later)
-                    if service in (None, change.key.service) and id in (None, change.key.id)
-                )
+        async with aclosing(self._reading.newest(self._log_from(start))) as newest:
+            while len(found) < limit:
+                change = await anext(newest, None)
+                if change is None:
+                    break
+                if service in (None, change.key.service) and id in (None, change.key.id):
+                    found.append(change)
+        return found
+
+    async def _log_from(self, start: bytes) -> AsyncIterator[Ranged]:
+        """The entries of the log from a key on, newest first. Raises `StoreUnavailable`."""
+        etcd, end = self._open_etcd, end_of(self._layout.log)
+        while start < end:
+            page = await self._asked(etcd.range(start, end, limit=PAGE, backwards=True))
+            yield page
             if not page.more:
                 break
             end = page.found[-1].key
-        return found[: max(0, limit)]
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
         return await self._asked(self._edits.newest(self._open_etcd, kind, name, limit))

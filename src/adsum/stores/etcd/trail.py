@@ -1,17 +1,15 @@
-"""How much of history etcd keeps: the entries of the log by their keys, oldest first, and which of them may go."""
+"""How much of history etcd keeps: the entries of the log by their keys, and which of them may go."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from adsum.core.changes import HISTORY
-from adsum.etcd.values import Delete
-from adsum.stores.etcd.layout import Layout
+from adsum.stores.etcd.layout import Head, Layout
+from adsum.stores.retention import Retention
 
 SLACK: Final = 1_000
-"""By how many changes more than `HISTORY` the log may grow before it is cut: most batches cut nothing."""
+"""By how many changes more than its bounds allow the log may grow before it is cut: most batches cut nothing."""
 
 
 class Trail:
@@ -19,33 +17,38 @@ class Trail:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._keys: deque[bytes] = deque()
-        self._changes = 0
+        self._retention = Retention[bytes]()
+        self._newest = b""
+        self.known = False
+        """Whether it follows all that is in the log."""
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Every key of the log, in order."""
-        self._keys = deque(keys)
-        self._changes = sum(map(self._layout.log_count, self._keys))
+        self._retention = Retention[bytes]()
+        self._newest = b""
+        for key in keys:
+            self._retention.add(*self._entry(key))
+            self._newest = key
+        self.known = True
 
-    def add(self, basis: int, count: int) -> None:
-        """A batch was written; one that is known already changes nothing."""
-        key = self._layout.log_key(basis, count)
-        if basis and (not self._keys or key > self._keys[-1]):
-            self._keys.append(key)
-            self._changes += count
+    def add(self, said: Head) -> None:
+        """A batch with that head was written; one that is known already changes nothing."""
+        counts = said.logged or ({"": said.count} if said.count else {})
+        keys = sorted(self._layout.log_key(said.basis, service, count) for service, count in counts.items())
+        if said.basis and keys and keys[0] > self._newest:
+            for key in keys:
+                self._retention.add(*self._entry(key))
+            self._newest = keys[-1]
 
-    def cut(self) -> Delete | None:
-        """What is to be deleted now, if anything."""
-        if self._changes <= HISTORY + SLACK:
-            return None
-        left = self._changes
-        for key in self._keys:
-            left -= self._layout.log_count(key)
-            if left < HISTORY:
-                return Delete(self._keys[0], key) if key != self._keys[0] else None
-        return None
+    def cut(self) -> list[bytes]:
+        """The entries that are to be deleted now, if any. They are not followed any more."""
+        return self._retention.drop() if self._retention.is_over(SLACK) else []
 
-    def was_cut(self, cut: Delete) -> None:
-        """It is done."""
-        while self._keys and cut.end is not None and self._keys[0] < cut.end:
-            self._changes -= self._layout.log_count(self._keys.popleft())
+    def oldest(self, service: str) -> bytes | None:
+        """The first entry that may be about the service; None if none is."""
+        oldest = (self._retention.oldest(each) for each in (service, ""))
+        return min((key for key in oldest if key is not None), default=None)
+
+    def _entry(self, key: bytes) -> tuple[str, bytes, int]:
+        service, count = self._layout.logged(key)
+        return service, key, count

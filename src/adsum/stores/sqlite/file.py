@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from adsum.core.changes import HISTORY, MAX_LEFT, Recorded, Whole
+from adsum.core.changes import MAX_LEFT, Recorded, Whole
 from adsum.core.documents import Document, DocumentKind, RecordedEdit
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores import reading
 from adsum.stores.sqlite import edits, schema
+from adsum.stores.sqlite.history import History
 from adsum.stores.sqlite.lock import Lock, Mark
 from adsum.stores.sqlite.rows import ListingRow, Rows, Write, checked, checksum
 
-TRIM: Final = 1_000
-"""How many changes history grows beyond its bound before it is trimmed, so that no commit pays for all of it."""
+FORGET: Final = 1_000
+"""After how many changes departures beyond their bound are forgotten, so that no commit pays for all of it."""
 LONG_LOG: Final = 4 * 1024 * 1024
 """Bytes of the write-ahead log past which a commit has it copied into the main file, and emptied."""
 BUSY: Final = 5.0
@@ -35,13 +36,9 @@ _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
 _PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)"
 _DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
-_RECORD: Final = "INSERT INTO history (service, id, revision, body, checksum) VALUES (?, ?, ?, ?, ?)"
 _LEAVE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?, ?)"
 _FORGET: Final = """DELETE FROM departures WHERE service IN
     (SELECT service FROM departures ORDER BY revision DESC LIMIT -1 OFFSET ?)"""
-_TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
-_HISTORY: Final = """SELECT service, id, revision, body, checksum FROM history
-    WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR id = ?2) ORDER BY number DESC LIMIT ?3"""
 _MOVE: Final = "UPDATE meta SET revision = ?, checksum = ? WHERE epoch = ? AND revision = ?"
 _EPOCH: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -63,8 +60,9 @@ class File:
         self._database: sqlite3.Connection | None = None
         self._opened: os.stat_result | None = None
         self._epoch = ""
-        self._untrimmed = TRIM
-        """At first it is not known how much the last process left."""
+        self._history: History | None = None
+        self._unforgotten = FORGET
+        """How many changes were written since services were forgotten; at first it is not known."""
         self._doubtful = False
         self._long = LONG_LOG
         """Bytes of the log past which it is copied next."""
@@ -76,6 +74,12 @@ class File:
         if self._database is None:
             raise sqlite3.ProgrammingError("the file is closed")
         return self._database
+
+    @property
+    def _changes(self) -> History:
+        if self._history is None:
+            raise sqlite3.ProgrammingError("the file is closed")
+        return self._history
 
     def open(self) -> None:
         """Lock and open the file, made if it isn't there. Raises `StoreRefused`; then `close` it."""
@@ -104,6 +108,7 @@ class File:
                 # A crash before the file was read leaves a log that belongs to it, whatever it holds.
                 lock.note(Mark(known.epoch, known.revision, 0, ANY), durable=True)
             self._database = sqlite3.connect(self.path, BUSY, isolation_level=None, check_same_thread=False)
+            self._history = History(self._database)
             self._prepare(self._database, known if self._opened.st_size else None)
 
     def _must_be_ours(self) -> None:
@@ -280,23 +285,23 @@ class File:
         return results
 
     def _write(self, rows: Rows, revision: int) -> None:
-        untrimmed = self._untrimmed + len(rows.history)
+        unforgotten = self._unforgotten + len(rows.history)
         try:
             with schema.transaction(self._db):
                 self._put(rows)
                 moved = (revision, checksum(self._epoch, revision), self._epoch, self.revision)
                 if self._db.execute(_MOVE, moved).rowcount != 1:
                     raise StoreUnavailable(f"{self.path}: another program wrote to it; what it holds now is read anew")
-                if untrimmed >= TRIM:
-                    self._db.execute(_TRIM, (HISTORY,))
+                if unforgotten >= FORGET:
                     self._db.execute(_FORGET, (MAX_LEFT,))
-                    untrimmed = 0
-        except (sqlite3.Error, StoreUnavailable):
+                    unforgotten = 0
+        except BaseException:
             self._doubtful = True
+            self._changes.doubt()
             with suppress(sqlite3.Error):
                 self._look()
             raise
-        self.revision, self._untrimmed = revision, untrimmed
+        self.revision, self._unforgotten = revision, unforgotten
         if self._log_size() > self._long:
             self._copy_log()
         elif self._lock is not None and self._lock.mark is not None:
@@ -307,14 +312,13 @@ class File:
         self._db.executemany(_DELETE, [key for key, row in rows.listings.items() if row is None])
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
-        self._db.executemany(_RECORD, rows.history)
+        self._changes.record(rows.history)
         edits.put(self._db, rows.edits)
         self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in rows.left.items()])
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
         """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""
-        with closing(self._db.execute(_HISTORY, (service, id, max(0, limit)))) as rows:
-            return [self._recorded(*row) for row in rows]
+        return [self._recorded(*row) for row in self._changes.newest(service, id, limit)]
 
     def _recorded(self, *row: Any) -> Recorded:
         service, id, revision, body, _ = row
@@ -335,6 +339,7 @@ class File:
     def close(self) -> None:
         """Close and unlock; idempotent."""
         database, self._database = self._database, None
+        self._history = None
         if database is not None:
             database.close()
         if self._lock is not None:

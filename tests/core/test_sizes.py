@@ -1,0 +1,74 @@
+"""How large things are in memory, about, and how sizes are written."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from adsum import wire
+from adsum.core import sizes
+from adsum.core.catalog import EMPTY, Snapshot
+from adsum.core.changes import Batch, Change
+from adsum.core.decisions import Caller, register
+from adsum.core.errors import Invalid
+from adsum.dialects.native.pages import Sheet
+
+MANY = 60
+WORDS: dict[str, Callable[[int], dict[str, object]]] = {
+    "plain": lambda n: {"metadata": {f"k{m}": f"{n}-{m}-".ljust(900, "x") for m in range(60)}},
+    "wide": lambda n: {"metadata": {f"k{m}": f"{n}-{m}-".ljust(200, "\U0001f600") for m in range(60)}},
+    "short": lambda n: {"metadata": {f"k{m}-{n}": f"{n}" for m in range(64)}, "tags": [f"t{m}-{n}" for m in range(64)]},
+    "checks": lambda n: {
+        "checks": [
+            {"name": f"c{m}", "kind": "http", "headers": {f"X-{h}": f"{n}-{m}-{h}".ljust(700, "x") for h in range(8)}}
+            for m in range(8)
+        ]
+    },
+}
+
+
+def _registered(shape: str, first: int) -> list[Change]:
+    """As many registrations, each read from its own body and like no other."""
+    changes = []
+    for n in range(first, first + MANY):
+        body = wire.decode(wire.encode({"port": 8000} | WORDS[shape](n)), wire.RegistrationBody)
+        registration = body.to_registration("orders", f"o{n}", f"10.0.0.{n + 1}")
+        changes += register(registration, Caller("ann", 1.0))(EMPTY)
+    return changes
+
+
+@pytest.mark.parametrize("shape", WORDS)
+def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -> None:
+    _registered(shape, 0)  # What is remembered once, whatever comes after.
+    gc.collect()
+    tracemalloc.start()
+    try:
+        snapshot: Snapshot = EMPTY.apply(Batch(1, _registered(shape, MANY)))
+        sheet = Sheet("e", snapshot.service("orders"))
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(sheet.body) > 0
+    assert 0.6 * taken < snapshot.size < 2.0 * taken, taken / snapshot.size
+
+
+@pytest.mark.parametrize(
+    ("written", "size"), [("7", 7), ("1KiB", 1_024), ("512 MiB", 512 * 2**20), ("4GiB", 4 * 2**30), ("0", 0)]
+)
+def test_sizes_are_read(written: str, size: int) -> None:
+    assert sizes.parse("max_catalog", written) == size
+
+
+@pytest.mark.parametrize("written", ["", "many", "-1", "1.5GiB", "4GB", "4 TiB", "1" * 30, "٣"])
+def test_what_is_no_size_is_refused_by_name(written: str) -> None:
+    with pytest.raises(Invalid, match="max_catalog: must be a number of bytes, such as 512MiB"):
+        sizes.parse("max_catalog", written)
+
+
+def test_sizes_are_said_in_three_digits() -> None:
+    said = [sizes.spoken(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
+    assert said == ["0 bytes", "1023 bytes", "1 KiB", "1.56 MiB", "2 GiB"]
