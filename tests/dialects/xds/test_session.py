@@ -628,3 +628,18 @@ def test_a_large_answer_comes_in_parts() -> None:
 
 def test_a_gateway_may_name_a_cluster_of_each_version_for_ten_thousand_services_and_as_many_choices() -> None:
     assert len(Version) * 20_000 <= MAX_NAMES
+
+
+def test_only_what_moved_is_compared_if_that_is_known() -> None:
+    audience = Gateways()
+    client = FakeClient(delta, Session(delta, audience))
+    audience.move(resources({CDS: {"a": 1, "b": 1, "c": 1}}), 1, 1)
+    client.ask(CDS)
+    client.settle()
+    first = dict(client.has[CDS])
+    later = resources({CDS: {"a": 2, "b": 2}})
+    assert audience.move(later, 2, 2, moved=lambda _, after: {"b", "c", "d"} if after is later[CDS] else None)
+    client.settle()
+    assert client.has[CDS].keys() == {"a", "b"}
+    assert client.has[CDS]["a"] == first["a"]
+    assert client.has[CDS]["b"] != first["b"]

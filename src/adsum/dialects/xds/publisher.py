@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources
+from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources, Table
 from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
@@ -33,6 +33,10 @@ class Compiled(Protocol):
 
     def knows(self, shape: Shape) -> bool:
         """Whether all resources of such a gateway are made already."""
+        ...
+
+    def moved(self, before: Table, after: Table) -> Set[str] | None:
+        """The names of which two tables may differ; None: of all."""
         ...
 
     def envoy(self, shape: Shape) -> Resources:
@@ -193,7 +197,7 @@ class Publisher:
         touched = source.since(self._source)
         self._compiled, self._source = compiled, source
         for audience, resources in seen:
-            told |= audience.move(resources, number, revision, compiled.vacated)
+            told |= audience.move(resources, number, revision, compiled.vacated, compiled.moved)
         first, self.number, self.revision, self._troubled = not self.number, number, revision, False
         if begins:
             self._settle(now + SETTLING)

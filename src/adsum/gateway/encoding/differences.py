@@ -16,7 +16,8 @@ def between(before: Snapshot, after: Snapshot) -> set[str]:
         names = before.services.keys() | after.services.keys()  # Another history, or some were forgotten.
         return {name for name in names if before.services.get(name) is not after.services.get(name)}
     changed = set()
-    for service in reversed(tuple(after.services.values())):  # Their order is that of their last changes.
+    # Their order is that of their last changes.
+    for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
         if service.revision <= before.revision:
             break
         changed.add(service.name)
