@@ -382,3 +382,21 @@ async def test_a_new_process_is_seen_as_another_one_and_its_holder_is_not(spoken
 
 def _lease(holder: str) -> dict[str, str]:
     return {"service": "orders", "id": "o1", "holder": holder}
+
+
+async def test_a_service_is_forgotten_when_it_has_no_instance(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    refused = await spoken.ask("DELETE", "/api/v1/services/orders")
+    assert (refused.status, refused.headers["content-type"]) == (409, "application/problem+json")
+    assert "1 instance" in refused.json["detail"]
+    await spoken.ask("DELETE", O1)
+    for _ in range(2):
+        forgotten = await spoken.ask(
+            "DELETE", "/api/v1/services/orders?reason=renamed", None, JSON | {"Adsum-Actor": "ann"}
+        )
+        assert (forgotten.status, forgotten.json["revision"]) == (200, 3)
+    assert (await spoken.ask("GET", "/api/v1/services")).json["services"] == []
+    empty = (await spoken.ask("GET", "/api/v1/services/orders")).json
+    assert (empty["instances"], empty["revision"]) == ([], 2)
+    newest = (await spoken.ask("GET", "/api/v1/changes?service=orders")).json["changes"][0]
+    assert (newest["id"], newest["cause"], newest["actor"], newest["reason"]) == ("", "forgotten", "ann", "renamed")

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from adsum.core import takeover as takeovers
 from adsum.core.catalog import Snapshot
-from adsum.core.changes import Change, Fact
+from adsum.core.changes import Change, Fact, forgetting
 from adsum.core.documents import Documents, Edit
-from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
+from adsum.core.errors import CatalogFull, LeaseLost, NotEmpty, UnknownInstance
 from adsum.core.identity import Process, Socket
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
 from adsum.core.takeover import Takeover
@@ -39,6 +39,10 @@ class Basis(Protocol):
         """How many services are known once this is one of them."""
         ...
 
+    def listed(self, service: str) -> int | None:
+        """How many instances the service lists; None: it is not known."""
+        ...
+
     def at(self, socket: Socket) -> Sequence[Listing]:
         """Whatever is listed at the socket, of any service."""
         ...
@@ -57,7 +61,9 @@ class Draft:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._ahead: dict[Key, Listing | None] = {}
-        self._new_services: set[str] = set()
+        self._listed: dict[str, int | None] = {}
+        """How many instances each service lists that changed (None: it was forgotten)."""
+        self._services = len(snapshot.services)
         self._ahead_at: dict[Socket, dict[Key, None]] = {}
         """Who came to each socket by changes that are not committed yet."""
         self._edits: list[Edit] = []
@@ -67,7 +73,10 @@ class Draft:
         return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
 
     def services_with(self, service: str) -> int:
-        return self._snapshot.services_with(service) + len(self._new_services - {service})
+        return self._services + (self.listed(service) is None)
+
+    def listed(self, service: str) -> int | None:
+        return self._listed[service] if service in self._listed else self._snapshot.listed(service)
 
     def at(self, socket: Socket) -> list[Listing]:
         keys = dict.fromkeys((*self._snapshot.occupancy.at(socket), *self._ahead_at.get(socket, ())))
@@ -84,12 +93,22 @@ class Draft:
             if isinstance(fact, Edit):
                 self._edits.append(fact)
             else:
-                self.count += (fact.listing is not None) - (self.find(fact.key) is not None)
-                self._ahead[fact.key] = fact.listing
-                if fact.key.service not in self._snapshot.services:
-                    self._new_services.add(fact.key.service)
-                if fact.listing is not None:
-                    self._ahead_at.setdefault(fact.listing.instance.place.socket, {})[fact.key] = None
+                self._add(fact)
+
+    def _add(self, change: Change) -> None:
+        service = change.key.service
+        listed = self.listed(service)
+        if change.forgets:
+            self._services -= listed is not None
+            self._listed[service] = None
+            return
+        more = (change.listing is not None) - (self.find(change.key) is not None)
+        self.count += more
+        self._services += listed is None
+        self._listed[service] = (listed or 0) + more
+        self._ahead[change.key] = change.listing
+        if change.listing is not None:
+            self._ahead_at.setdefault(change.listing.instance.place.socket, {})[change.key] = None
 
 
 REGISTRY: Final = "registry"
@@ -209,6 +228,18 @@ def deregister(key: Key, holder: str, reason: str, caller: Caller) -> Decision:
             return []
         _must_hold(before, holder)
         return [Change(key, None, caller.why(Cause.DEREGISTERED, reason))]
+
+    return decide
+
+
+def forgotten(service: str, reason: str, caller: Caller) -> Decision:
+    """The service is no longer known. One that never was is forgotten already. Raises `NotEmpty`."""
+
+    def decide(basis: Basis) -> list[Change]:
+        listed = basis.listed(service)
+        if listed:
+            raise NotEmpty(service, listed)
+        return [] if listed is None else [forgetting(service, caller.why(Cause.FORGOTTEN, reason))]
 
     return decide
 

@@ -22,9 +22,11 @@ class Tally:
     def of(self, snapshot: Snapshot) -> dict[str, int]:
         """How many of the snapshot's instances stand how; a status in which none is, is left out."""
         seen, self._seen = self._seen, snapshot
-        if snapshot.epoch != seen.epoch or snapshot.revision < seen.revision or snapshot.floor > seen.revision:
-            # Another history, or services were forgotten that may have emptied unseen.
-            self._of, self._all, seen = {}, Standing(), catalog.EMPTY
+        forgotten = snapshot.forgotten.since(seen.revision)
+        if forgotten is None or snapshot.epoch != seen.epoch or snapshot.revision < seen.revision:
+            self._of, self._all, seen, forgotten = {}, Standing(), catalog.EMPTY, set()
+        for name in forgotten:  # They may have emptied unseen.
+            self._count(snapshot.service(name))
         # The order of services is that of their last change.
         for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's: reversible
             if service.revision <= seen.revision:

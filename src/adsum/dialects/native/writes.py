@@ -140,6 +140,10 @@ class Writes:
         revision = await self._registry.write(decisions.deregister(asked.key, holder, reason, self._caller(asked)))
         return self._written(revision)
 
+    async def forget(self, asked: Asked) -> Reply:
+        service, reason = asked.path["service"], asked.query.get("reason", "")
+        return self._written(await self._registry.write(decisions.forgotten(service, reason, self._caller(asked))))
+
     async def renew(self, asked: Asked) -> Reply:
         key = asked.key
         for lost in await self._renewed([wire.LeaseBody(*key, asked.query.get("holder", ""))]):

@@ -12,10 +12,10 @@ def between(before: Snapshot, after: Snapshot) -> set[str]:
     """The services that changed, came or went."""
     if before is after:
         return set()
-    if before.epoch != after.epoch or before.floor != after.floor or after.revision < before.revision:
-        names = before.services.keys() | after.services.keys()  # Another history, or some were forgotten.
+    changed = after.forgotten.since(before.revision)
+    if changed is None or before.epoch != after.epoch or after.revision < before.revision:
+        names = before.services.keys() | after.services.keys()  # Another history, or one that is not remembered.
         return {name for name in names if before.services.get(name) is not after.services.get(name)}
-    changed = set()
     # Their order is that of their last changes.
     for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
         if service.revision <= before.revision:

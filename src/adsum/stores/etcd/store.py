@@ -161,14 +161,14 @@ class EtcdStore:
         cut = self._trail.cut() if self._trail_is_known else None
         if cut is not None:
             then.append(cut)
-        forgotten = self._departures.excess(part.left)
+        forgotten = self._departures.excess((*part.left, *part.forgotten))
         then += (Delete(self._layout.departure(service)) for service in forgotten)
         settled = await self._settled(self._conditions(on), then, said.batch)
         standing = Standing(settled, settled, said)
         if cut is not None:
             self._trail.was_cut(cut)
         self._trail.add(said.basis, said.count)
-        self._departures.forgot(forgotten)
+        self._departures.forgot((*forgotten, *part.forgotten))
         self._departures.add(part.left)
         return standing
 
@@ -245,7 +245,11 @@ class EtcdStore:
     def _told(self, batch: Batch, said: Head | None) -> None:
         if said is not None:
             self._trail.add(said.basis, said.count)
-        self._departures.add(change.key.service for change in batch.changes if change.listing is None)
+        for change in batch.changes:
+            if change.forgets:
+                self._departures.forgot([change.key.service])
+            elif change.listing is None:
+                self._departures.add([change.key.service])
         self._feeds.tell(batch)
 
     def _start_over(self) -> None:

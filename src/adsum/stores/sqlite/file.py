@@ -37,7 +37,8 @@ _PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)"
 _DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
 _RECORD: Final = "INSERT INTO history (service, id, revision, body, checksum) VALUES (?, ?, ?, ?, ?)"
 _LEAVE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?, ?)"
-_FORGET: Final = """DELETE FROM departures WHERE service IN
+_FORGET: Final = "DELETE FROM departures WHERE service = ?"
+_FORGET_OLDEST: Final = """DELETE FROM departures WHERE service IN
     (SELECT service FROM departures ORDER BY revision DESC LIMIT -1 OFFSET ?)"""
 _TRIM: Final = "DELETE FROM history WHERE number <= (SELECT max(number) FROM history) - ?"
 _HISTORY: Final = """SELECT service, id, revision, body, checksum FROM history
@@ -289,7 +290,7 @@ class File:
                     raise StoreUnavailable(f"{self.path}: another program wrote to it; what it holds now is read anew")
                 if untrimmed >= TRIM:
                     self._db.execute(_TRIM, (HISTORY,))
-                    self._db.execute(_FORGET, (MAX_LEFT,))
+                    self._db.execute(_FORGET_OLDEST, (MAX_LEFT,))
                     untrimmed = 0
         except (sqlite3.Error, StoreUnavailable):
             self._doubtful = True
@@ -308,7 +309,9 @@ class File:
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._db.executemany(_RECORD, rows.history)
-        self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in rows.left.items()])
+        left = [(service, at) for service, at in rows.left.items() if at is not None]
+        self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in left])
+        self._db.executemany(_FORGET, [(service,) for service, at in rows.left.items() if at is None])
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
         """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""
