@@ -29,6 +29,7 @@ from adsum.core.rules import public
 from adsum.core.tally import Tally
 from adsum.dialects import dialect
 from adsum.keeper import Keeper
+from adsum.mentions import Mentions
 from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
@@ -75,7 +76,9 @@ class Daemon:
             shares=self._shares,
             guard=self._guard,
             max_probes=config.probes,
+            mentioned=Mentions(self.registry, lambda service: self._control.names(service)).of,
         )
+        self._keeper.forget_after(config.forget_after)
         self._native = dialect("native")(
             self.registry,
             self._keeper,
@@ -218,6 +221,7 @@ class Daemon:
         await self._probes.adjust(fence, excerpts=config.probe_excerpts)
         self._guard.adjust(config.guard_share, config.guard_hold)
         self._keeper.limit(config.probes)
+        self._keeper.forget_after(config.forget_after)
         if self._server is not None:
             self._server.adjust(config.max_connections)
         if self._logs is not None:

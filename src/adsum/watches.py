@@ -182,6 +182,10 @@ class Watches:
         self.count += 1
         return watch
 
+    def names(self, service: str) -> bool:
+        """Whether some watch is told of that service by its name."""
+        return service in self._of
+
     def leave(self, watch: Watch) -> None:
         self.count -= 1
         for name in _names(watch.services) if watch.told else ():

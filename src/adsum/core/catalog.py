@@ -237,6 +237,23 @@ def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]
     return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY)]]
 
 
+def changed(before: Snapshot, after: Snapshot) -> set[str]:
+    """The services that changed, came or went."""
+    if before is after:
+        return set()
+    names = after.forgotten.since(before.revision)
+    if names is None or before.epoch != after.epoch or after.revision < before.revision:
+        # Another history, or one that is not remembered.
+        every = before.services.keys() | after.services.keys()
+        return {name for name in every if before.services.get(name) is not after.services.get(name)}
+    # Their order is that of their last changes.
+    for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
+        if service.revision <= before.revision:
+            break
+        names.add(service.name)
+    return names
+
+
 EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 """The catalog before anything was loaded."""
 

@@ -595,6 +595,15 @@ def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> N
     assert set(client.has[EDS]) == {"a", "new"}
 
 
+def test_it_is_known_which_services_grpc_clients_ask_for() -> None:
+    clients = GrpcClients()
+    client = FakeClient(sotw, Session(sotw, clients))
+    client.ask(EDS, "a")
+    assert [clients.names_service(name) for name in ("a", "b")] == [True, False]
+    client.ask(EDS, "b", nonce=client.nonces.get(EDS, ""))
+    assert [clients.names_service(name) for name in ("a", "b")] == [False, True]
+
+
 def test_what_does_not_come_back_is_taken_away_in_the_end(world: World) -> None:
     world.audience.settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})

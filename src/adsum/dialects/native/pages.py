@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
+from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.dialects.native.asgi import JSON, Headers, Reply
 from adsum.dialects.native.filters import Filter
@@ -15,8 +16,6 @@ from adsum.registry import Registry
 
 MAX_NARROWED: Final = 32 * 1024 * 1024
 """How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
-SPARE_PAGES: Final = 256
-"""How many pages of forgotten services are carried beside the known ones; past it they are dropped."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
@@ -105,8 +104,13 @@ class Pages:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._sheets: dict[str, Sheet] = {}
+        self._seen = registry.snapshot
         self._summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
         self._narrowed = Shelf(MAX_NARROWED)
+
+    def __len__(self) -> int:
+        """How many services' pages are kept ready."""
+        return len(self._sheets)
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
         """The service as JSON."""
@@ -125,6 +129,7 @@ class Pages:
     def services(self) -> Page:
         """The newest list of all services, by name."""
         snapshot, age = self._registry.snapshot, self._registry.age()
+        self._drop_emptied(snapshot)
         summaries = {name: self._summary(service) for name, service in snapshot.services.items()}
         self._summaries = summaries
         blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
@@ -136,20 +141,22 @@ class Pages:
         return known if known is not None and known[0] is service else (service, wire.encode(summary(service)))
 
     def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> Sheet:
+        self._drop_emptied(snapshot)
         sheet = self._sheets.get(service.name)
         if sheet is None or sheet.epoch != snapshot.epoch:
             sheet = Sheet(snapshot.epoch, service)
-            if service.name in snapshot.services:
+            if service.listings:
                 self._sheets[service.name] = sheet
-                self._forget(snapshot)
         elif sheet.service is not service:
             sheet.follow(service)
         return sheet
 
-    def _forget(self, snapshot: Snapshot) -> None:
-        """Drop the pages of services that the catalog has forgotten."""
-        if len(self._sheets) > len(snapshot.services) + SPARE_PAGES:
-            self._sheets = {name: sheet for name, sheet in self._sheets.items() if name in snapshot.services}
+    def _drop_emptied(self, snapshot: Snapshot) -> None:
+        """Drop the pages of services that have no instance any more; an empty page is quickly made."""
+        before, self._seen = self._seen, snapshot
+        for name in catalog.changed(before, snapshot):
+            if not snapshot.listed(name):
+                self._sheets.pop(name, None)
 
 
 def summary(service: ServiceSnapshot) -> wire.ServiceSummary:

@@ -146,6 +146,10 @@ class GrpcClients(_Audience):
                     raise exhausted("gRPC clients ask for too many names")
                 self._seen[kind, name] = self._find(kind, name)
 
+    def names_service(self, name: str) -> bool:
+        """Whether a client subscribes to anything of that service."""
+        return any((kind, name) in self._by_name for kind in Kind)
+
     def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         super().unsubscribe(session, kind, names)
         for name in names:

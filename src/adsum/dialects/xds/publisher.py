@@ -13,7 +13,6 @@ from adsum.dialects.xds.audience import Gateways, GrpcClients, Resources, Table
 from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
-from adsum.gateway.encoding import differences
 from adsum.gateway.encoding.resources import Kind, Resource
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
@@ -63,7 +62,7 @@ class _Source(NamedTuple):
         """The services of which something else may be told than before; None: all."""
         if self.intent is not before.intent or self.addresses is not before.addresses:
             return None
-        return differences.between(before.snapshot, self.snapshot)
+        return catalog.changed(before.snapshot, self.snapshot)
 
 
 class _Prepared(NamedTuple):
@@ -115,7 +114,7 @@ class Publisher:
         before = self._source.snapshot
         if snapshot.documents is not before.documents and len(snapshot.documents.of) > MUCH:
             return True
-        if len(differences.between(before, snapshot)) > MUCH:
+        if len(catalog.changed(before, snapshot)) > MUCH:
             return True
         return len(snapshot.services) > MUCH and not all(map(self._compiled.knows, self._unseen()))
 
@@ -165,6 +164,10 @@ class Publisher:
         """The audience of gRPC clients, with one more in it."""
         self._grpc.sessions += 1
         return self._grpc
+
+    def names(self, service: str) -> bool:
+        """Whether a gRPC client asks for that service."""
+        return self._grpc.names_service(service)
 
     def leave(self, audience: Gateways | GrpcClients) -> None:
         """One of it left."""

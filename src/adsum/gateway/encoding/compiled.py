@@ -125,7 +125,7 @@ class Compiled:
         whose name is not in there is left out.
         """
         plan = self._plan if intent is self._plan.intent else Plan(intent)
-        touched = differences.between(self._snapshot, snapshot) | plan.differences(self._plan)
+        touched = catalog.changed(self._snapshot, snapshot) | plan.differences(self._plan)
         touched |= differences.resolved(snapshot, self._addresses, addresses)
         shared = self._followed_shares(snapshot, plan, addresses, touched)
         encoded = self._encoded if plan is self._plan else self._encoded.kept(intent.routes)
