@@ -35,9 +35,12 @@ class Tally:
         return {status.value: count for status, count in self._all.items() if count}
 
     def _count(self, service: ServiceSnapshot) -> None:
-        before = self._of.pop(service.name, Standing())
+        before = self._of.pop(service.name, None)
+        if before is None and not service.listings:
+            return
         after = Standing(listing.status for listing in service.listings.values())
-        self._all.subtract(before)
+        if before is not None:
+            self._all.subtract(before)
         self._all.update(after)
         if after:
             self._of[service.name] = after

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -75,16 +76,16 @@ class Asked:
 
     async def body(self, kind: type[T]) -> T:
         """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson` and `TooLarge`."""
+        body = await self.json()
+        with decoding():
+            return wire.decode(body, kind)
+
+    async def json(self) -> bytes:
+        """The body, which is declared as JSON. Raises `Malformed`, `NoJson` and `TooLarge`."""
         declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if declared != "application/json":
             raise NoJson("the body must be declared as application/json")
-        body = await self._read(self.route.max_body)
-        try:
-            return wire.decode(body, kind)
-        except Invalid as error:
-            if error.field:
-                raise
-            raise Malformed("", error.problem) from None
+        return await self._read(self.route.max_body)
 
     async def _read(self, most: int) -> bytes:
         length = self.header(b"content-length")
@@ -101,6 +102,17 @@ class Asked:
                 raise TooLarge(f"the body may have at most {most} bytes")
             more = message.get("more_body", False)
         return b"".join(parts)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """A body that is no JSON at all is malformed, and not invalid."""
+    try:
+        yield
+    except Invalid as error:
+        if error.field:
+            raise
+        raise Malformed("", error.problem) from None
 
 
 @cache

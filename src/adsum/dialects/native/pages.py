@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
 from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import JSON, Headers, Reply
 from adsum.dialects.native.filters import Filter
 from adsum.dialects.native.shelf import Shelf
@@ -16,6 +17,9 @@ from adsum.registry import Registry
 
 MAX_NARROWED: Final = 32 * 1024 * 1024
 """How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
+
+FEW: Final = 1_000
+"""Services that are listed at once; a longer list holds up nobody."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
@@ -107,6 +111,7 @@ class Pages:
         self._seen = registry.snapshot
         self._summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
         self._narrowed = Shelf(MAX_NARROWED)
+        self._lists = Apart()
 
     def __len__(self) -> int:
         """How many services' pages are kept ready."""
@@ -126,11 +131,19 @@ class Pages:
         body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).narrowed(narrow))
         return _page(snapshot, age, service.revision, body, narrow)
 
-    def services(self) -> Page:
-        """The newest list of all services, by name."""
+    async def services(self) -> Page:
+        """The newest list of all services, by name; a long one is made in a thread, one after the other."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         self._drop_emptied(snapshot)
-        summaries = {name: self._summary(service) for name, service in snapshot.services.items()}
+        if len(snapshot.services) <= FEW:
+            return self._listed(snapshot, age, _at_once)
+        return await self._lists.run(lambda before_each: self._listed(snapshot, age, before_each))
+
+    def _listed(self, snapshot: Snapshot, age: float, before_each: Callable[[], None]) -> Page:
+        summaries: dict[str, tuple[ServiceSnapshot, bytes]] = {}
+        for name, service in snapshot.services.items():
+            before_each()
+            summaries[name] = self._summary(service)
         self._summaries = summaries
         blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
         pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
@@ -157,6 +170,10 @@ class Pages:
         for name in catalog.changed(before, snapshot):
             if not snapshot.listed(name):
                 self._sheets.pop(name, None)
+
+
+def _at_once() -> None:
+    """Go on."""
 
 
 def summary(service: ServiceSnapshot) -> wire.ServiceSummary:
