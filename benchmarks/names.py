@@ -1,5 +1,5 @@
-"""A new name beside many: routed by a gateway alone, and beside 1,000 routes, 1,000 services and 10,000 names that came and
-went. Meanwhile somebody else asks the registry, which shows for how long its loop was held.
+"""A new name until a gateway answers for it: alone, and beside 1,000 routes, 1,000 services and 10,000 names that came
+and went. Meanwhile somebody else asks the registry, which shows for how long its loop was held.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from statistics import median
 from types import TracebackType
 from typing import Final
@@ -35,16 +34,16 @@ LONGEST: Final = 0.02
 def run(setting: Setting) -> list[Result]:
     services, routes, dead = setting.so_many(1_000, 40), setting.so_many(1_000, 10), setting.so_many(10_000, 60)
     turns = setting.so_many(50, 5)
-    with ExitStack() as stack:
-        node = stack.enter_context(Node(setting.folder, "memory:"))
-        gateway = stack.enter_context(Gateway(setting.folder, node))
-        alone, _ = _new_names(node, gateway, "alone", turns)
+    with Node(setting.folder, "memory:") as node:
+        with Gateway(setting.folder, node) as gateway:
+            alone, _ = _new_names(node, gateway, "alone", turns)
         say(f"  {services:,} services, {routes:,} routes, {dead:,} names that came and went")
         _register(node, [f"there-{n}" for n in range(services)])
         node.put("/api/v1/intent", {"routes": [_route(n, services) for n in range(routes)]})
         _register(node, [f"gone-{n}" for n in range(dead)], leave=True)
-        _new_names(node, gateway, "settling", 1)
-        beside, held = _new_names(node, gateway, "beside", turns)
+        with Gateway(setting.folder, node) as gateway:
+            _new_names(node, gateway, "settling", 1)
+            beside, held = _new_names(node, gateway, "beside", turns)
     many = f"{routes:,} routes, {services:,} services and {dead:,} names that came and went"
     dearer = median(beside) / median(alone)
     return [
