@@ -32,6 +32,7 @@ BENCHMARKS: Final = {
     "gateway": "requests through the gateway, beside other proxies",
     "features": "what each thing that the gateway does costs a request",
     "pushes": "one change to many gateways, and to the first routed request",
+    "names": "a new name, beside 10,000 that came and went",
     "nodes": "three nodes over one etcd",
     "scale": "what 3, 5 and 9 nodes would hold, by arithmetic",
     "pick": "choosing an endpoint, for each policy",

@@ -17,9 +17,9 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.json_format import MessageToDict
 
 from adsum.envoy.figures import stats_config
-from adsum.gateway.encoding import clusters, listeners, virtual_hosts
+from adsum.gateway.encoding import clusters, filters, listeners, virtual_hosts
 from adsum.gateway.encoding.tls import Peers
-from adsum.gateway.encoding.versions import Version
+from adsum.gateway.encoding.versions import ALL_HTTP1, Version
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Policy, Upstream
 from benchmarks import target
@@ -110,7 +110,13 @@ def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
     listener = _json(listeners.listener(shape.listen[0], shape))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
-    routes = virtual_hosts.route_configuration((), [SERVICE], {}, virtual_hosts.Encoded(), behind_proxy=False)
+    routes = virtual_hosts.route_configuration(
+        (), {SERVICE: ALL_HTTP1}, {}, virtual_hosts.Encoded(), default_routes=True, behind_proxy=False
+    )
+    for each in manager["http_filters"]:
+        if "config_discovery" in each:
+            del each["config_discovery"]
+            each["typed_config"] = _json(filters.rate_limits(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
     nobody = Peers(named=False, ips=())

@@ -102,6 +102,7 @@ class FakeStore:
         self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
         """What `watch` gives next; None ends it."""
         self._listings: dict[Key, tuple[int, Listing]] = {}
+        self._left: dict[str, int] = {}
 
     @property
     def changes(self) -> list[Change]:
@@ -116,7 +117,7 @@ class FakeStore:
 
     async def open(self) -> None:
         self.stream = asyncio.Queue()
-        self.stream.put_nowait(Whole(self.epoch, self.revision, list(self._listings.values())))
+        self.stream.put_nowait(Whole(self.epoch, self.revision, list(self._listings.values()), left=dict(self._left)))
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
         await self.gate.wait()
@@ -142,6 +143,7 @@ class FakeStore:
         """Another history begins, with this state."""
         self.epoch, self.revision = whole.epoch, whole.revision
         self._listings = {listing.key: (revision, listing) for revision, listing in whole.listings}
+        self._left = dict(whole.left)
         self.stream.put_nowait(whole)
 
     def tell_all(self) -> None:
@@ -154,6 +156,10 @@ class FakeStore:
         self.revision += 1
         for change in changes:
             self._listings.pop(change.key, None)
+            if change.forgets:
+                self._left.pop(change.key.service, None)
+            elif change.listing is None:
+                self._left[change.key.service] = self.revision
             if change.listing is not None:
                 self._listings[change.key] = (self.revision, change.listing)
             status = change.listing.status.value if change.listing is not None else ""

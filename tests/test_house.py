@@ -31,7 +31,7 @@ FLOORS = (
     ("dialects", "integrations", "peers"),
     ("servers", "telemetry"),
     ("config", "descriptors"),
-    ("control", "envoy"),
+    ("control", "envoy", "mentions"),
     ("daemon", "run"),
     ("demo",),
     ("cli",),
@@ -60,6 +60,7 @@ PROVIDER_SIDE = (
     "dialects",
     "control",
     "daemon",
+    "mentions",
     "peers",
 )
 """What a program that only calls or registers never loads."""

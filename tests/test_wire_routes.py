@@ -10,6 +10,7 @@ from adsum.core.errors import Invalid
 from adsum.gateway.routes import Route
 from adsum.gateway.upstreams import Upstream
 from adsum.wire.codec import decode, encode
+from adsum.wire.declared import IntentBody
 from adsum.wire.routes import RouteBody
 from adsum.wire.upstreams import UpstreamBody
 from tests.gateway import strategies
@@ -139,4 +140,31 @@ def test_names_of_default_routes_are_kept_for_them() -> None:
 def test_what_is_wrong_with_an_upstream_is_told_with_the_field(said: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
         decode(json.dumps(said), UpstreamBody).to_upstream("orders")
+    assert refused.value.field == field
+
+
+def test_an_intent_is_read_piece_by_piece_to_the_same_documents() -> None:
+    body = decode(json.dumps({"routes": [{"name": f"r{n}", "to": TO} for n in range(3)]}), IntentBody)
+    steps: list[None] = []
+    assert IntentBody.read(encode(body), lambda: steps.append(None)) == body.to_bodies()
+    assert len(steps) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"routes": [{"name": "a", "to": [{"service": "x"}]}, {"name": "b", "paht": 1}]}', "routes[1].paht"),
+        ('{"routes": [{"name": "a", "to": [{"service": "X"}]}]}', "routes[0].to[0].service"),
+        ('{"routes": 1}', "routes"),
+        ('{"route": []}', "route"),
+        (
+            '{"routes": [{"name": "a", "to": [{"service": "x"}]}, {"name": "a", "to": [{"service": "x"}]}]}',
+            "routes[1].name",
+        ),
+        ('{"upstreams": [{"service": "x", "policy": "none"}]}', "upstreams[0].policy"),
+    ],
+)
+def test_what_is_wrong_in_an_intent_is_named_from_outside(body: str, field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        IntentBody.read(body.encode(), lambda: None)
     assert refused.value.field == field

@@ -29,6 +29,7 @@ from adsum.core.heartbeats import DRAIN_WAIT, HEARTBEAT, HEARTBEAT_MAX, HEARTBEA
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
 from adsum.core.rules import MAX_PORT, address, public, shown
 from adsum.core.sizes import spoken
+from adsum.core.vacancies import FORGET_AFTER
 from adsum.etcd import naming
 from adsum.etcd.place import SCHEME, STORE_PREFIX, Place
 from adsum.gateway.shape import Shape, split
@@ -192,6 +193,12 @@ class ServeConfig:
     guard_hold: float = setting(
         "How long one mass lapse is held back at most", length=True, default=3_600.0, reloads=True
     )
+    forget_after: float = setting(
+        "How long a service stays known without an instance, if no route, upstream or connected client names it",
+        length=True,
+        default=FORGET_AFTER,
+        reloads=True,
+    )
     heartbeat: float = setting(
         "How often a watch is sent a word when nothing changes; clients take a connection for dead after twice as long",
         length=True,
@@ -229,6 +236,7 @@ class ServeConfig:
             )
         within("guard_share", self.guard_share, 0.0, 1.0)
         within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
+        within("forget_after", self.forget_after, 1.0, 366 * LONGEST)
 
     def fence(self) -> Fence:
         """Where instances and probes may be. Raises `Invalid`.

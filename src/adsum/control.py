@@ -89,6 +89,10 @@ class Control:
             await self._xds.stop()
             await self._server.stop()
 
+    def names(self, service: str) -> bool:
+        """Whether a gRPC client asks for that service."""
+        return self._xds is not None and self._xds.names(service)
+
     def status(self) -> list[wire.GatewayView]:
         """What is known of gateways and gRPC clients; at most `MOST_SHOWN`, those that reject something first."""
         xds = self._xds

@@ -191,6 +191,10 @@ class Watches:
         self.named += named
         return watch
 
+    def names(self, service: str) -> bool:
+        """Whether some watch is told of that service by its name."""
+        return service in self._of
+
     def leave(self, watch: Watch) -> None:
         self.count -= 1
         self.named -= len(watch.services) if watch.services is not None else 0

@@ -537,3 +537,17 @@ def test_resolve_asks_an_etcd_too_and_what_needs_a_registry_says_so(
                 assert adsum("resolve", "orders").out == "10.0.0.1:8000\n"
             refused = adsum("ls")
     assert (refused.code, "is no registry of Adsum's" in refused.err) == (2, True)
+
+
+def test_forget_takes_an_emptied_service_off_the_lists(orders: RunningDaemon, adsum: Adsum) -> None:
+    refused = adsum("forget", "orders")
+    assert (refused.code, refused.out) == (1, "")
+    assert "2 instances" in refused.err
+    for id in ("a", "b"):
+        adsum("deregister", f"orders/{id}")
+    assert adsum("forget", "orders", "--reason", "renamed").code == 0
+    assert json.loads(adsum("ls", "--json").out)["services"] == []
+    assert adsum("forget", "orders", "--json").code == 0
+    newest = adsum("history", "orders", "--limit", "1").out
+    assert all(word in newest for word in ("gone", "forgotten", "ann", "renamed"))
+    assert "orders/" not in newest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adsum.core import catalog
 from adsum.core.catalog import EMPTY, TRAIL, Diff, Snapshot
-from adsum.core.changes import Batch, Change, Whole
+from adsum.core.changes import Batch, Change, Whole, forgetting
 from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
 from tests import strategies
 
@@ -25,14 +25,16 @@ def _change(service: str, id: str, port: int | None) -> Change:
     return Change(Key(service, id), None if port is None else _listing(service, id, port), WHY)
 
 
+services = st.sampled_from(["s1", "s2", "s3"])
 plain_changes = st.builds(
-    _change,
-    st.sampled_from(["s1", "s2", "s3"]),
-    st.sampled_from(["i1", "i2", "i3", "i4"]),
-    st.sampled_from([None, 8000, 8001]),
+    _change, services, st.sampled_from(["i1", "i2", "i3", "i4"]), st.sampled_from([None, 8000, 8001])
 )
 histories = st.lists(st.lists(plain_changes, min_size=1, max_size=5), max_size=20)
 """Batches of few instances that come, change and leave all the time."""
+forgetful = st.lists(
+    st.lists(plain_changes | st.builds(forgetting, services, st.just(WHY)), min_size=1, max_size=5), max_size=20
+)
+"""The same, and services are forgotten, those with instances too, which changes nothing."""
 short_histories = st.lists(st.lists(plain_changes, min_size=1, max_size=3), max_size=6)
 
 Copy = dict[Key, Listing]
@@ -129,7 +131,7 @@ def test_a_service_that_a_batch_does_not_touch_is_shared(history: list[list[Chan
             assert (after.services[name] is service) == (name not in touched)
 
 
-@given(histories)
+@given(forgetful)
 def test_services_stand_in_the_order_of_their_last_change(history: list[list[Change]]) -> None:
     revisions = [service.revision for service in _walked(history)[-1].services.values()]
     assert revisions == sorted(revisions)
@@ -282,7 +284,7 @@ def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch
     assert snapshot.service("s2").revision == snapshot.floor == 6
 
 
-@given(histories)
+@given(forgetful)
 @settings(max_examples=50)
 def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -315,3 +317,37 @@ def test_loaded_services_stand_in_the_order_of_their_last_change() -> None:
         (5, _listing("s3", "i", 1)),
     ]
     assert list(catalog.load(Whole("e1", 9, listings)).services) == ["s2", "s3", "s1"]
+
+
+def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards() -> None:
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forgetting("s1", WHY)]])[-1]
+    assert (dict(snapshot.services), snapshot.count, snapshot.listed("s1")) == ({}, 0, None)
+    assert snapshot.service("s1").revision == 2
+    again = snapshot.apply(Batch(4, [_change("s1", "i2", 8001)]))
+    diff = again.service("s1").since(2)
+    assert diff is not None
+    assert list(diff.apply({})) == ["i2"]
+    assert again.service("s1").since(1) is None
+
+
+def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_moment_is() -> None:
+    listed = EMPTY.apply(Batch(1, [_change("s1", "i1", 8000)]))
+    assert listed.apply(Batch(2, [forgetting("s1", WHY)])).services == listed.services
+    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forgetting("s1", WHY)]))
+    assert (dict(gone.services), gone.count, gone.service("s1").revision) == ({}, 0, 2)
+    both = listed.apply(Batch(2, [_change("s1", "i1", None), forgetting("s1", WHY), _change("s1", "i2", 8001)]))
+    assert list(both.services["s1"].listings) == ["i2"]
+    assert both.services["s1"].since(1) is None
+
+
+@given(forgetful)
+@settings(max_examples=50)
+def test_it_is_remembered_which_services_were_forgotten(history: list[list[Change]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "MAX_FORGOTTEN", 3)
+        snapshots = _walked(history)
+        for n, before in enumerate(snapshots):
+            for after in snapshots[n:]:
+                forgotten = after.forgotten.since(before.revision)
+                assert forgotten is None or before.services.keys() - after.services.keys() <= forgotten
+            assert before.forgotten.since(before.revision) == set()

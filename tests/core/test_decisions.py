@@ -13,7 +13,7 @@ from adsum.core.catalog import EMPTY, Snapshot
 from adsum.core.changes import Batch, Change
 from adsum.core.decisions import REGISTRY, Caller, Decision
 from adsum.core.draft import Basis, Draft
-from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, UnknownInstance
+from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, NotEmpty, UnknownInstance
 from adsum.core.model import (
     Cause,
     Check,
@@ -362,3 +362,33 @@ def test_a_decision_changes_no_listing_that_is_out_already() -> None:
     snapshot = EMPTY.apply(Batch(1, [Change(KEY, before, before.why)]))
     _after(decisions.checked(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
     assert _stands(snapshot).checks == {"web": Status.STARTING}
+
+
+def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> None:
+    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    forgotten = decisions.forgotten("orders", "renamed", LATER)
+    (change,) = forgotten(emptied)
+    assert (change.key, change.listing, change.why) == (
+        Key("orders", ""),
+        None,
+        Why(Cause.FORGOTTEN, "tester", "renamed", 200.0),
+    )
+    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY) == []
+
+
+def test_a_service_with_instances_is_not_forgotten() -> None:
+    listed = _after(decisions.register(_registration(), NOW))
+    with pytest.raises(NotEmpty, match=r"1 instance.*deregister"):
+        decisions.forgotten("orders", "", NOW)(listed)
+
+
+def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_again() -> None:
+    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    draft = Draft(emptied)
+    assert (draft.listed("orders"), draft.services_with("users")) == (0, 2)
+    draft.add(decisions.forgotten("orders", "", NOW)(draft))
+    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (None, 1, 1)
+    draft.add(decisions.register(_registration(), NOW)(draft))
+    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (1, 2, 1)
+    with pytest.raises(NotEmpty):
+        decisions.forgotten("orders", "", NOW)(draft)

@@ -10,7 +10,7 @@ from adsum.core import declarations, documents
 from adsum.core.catalog import EMPTY, Snapshot
 from adsum.core.changes import Batch
 from adsum.core.decisions import Caller
-from adsum.core.declarations import Declaration
+from adsum.core.declarations import Declaration, Replacement
 from adsum.core.documents import Document, DocumentKind, Title
 from adsum.core.draft import Draft
 from adsum.core.errors import CatalogFull, Invalid
@@ -43,7 +43,7 @@ def test_what_was_declared_stands_with_its_author_and_cause() -> None:
 
 def _replaced(says: dict[str, bytes], *, prune: bool = True) -> Declaration:
     bodies = {Title(ROUTE, name): body for name, body in says.items()}
-    return declarations.replaced({ROUTE}, bodies, ANN, prune=prune)
+    return Replacement({ROUTE}, bodies, ANN, prune=prune)
 
 
 def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
@@ -98,12 +98,12 @@ def test_documents_that_can_not_stand_together_are_refused_and_change_nothing() 
     snapshot = _after(declarations.declared(Title(ROUTE, "a"), b"1", ANN, lonely))
     for declaration in (
         declarations.declared(Title(ROUTE, "b"), b"1", ANN, lonely),
-        declarations.replaced([ROUTE], {Title(ROUTE, "b"): b"1", Title(ROUTE, "c"): b"1"}, ANN, lonely),
+        Replacement([ROUTE], {Title(ROUTE, "b"): b"1", Title(ROUTE, "c"): b"1"}, ANN, lonely),
     ):
         with pytest.raises(Invalid):
             declaration(snapshot)
     assert declarations.declared(Title(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
-    assert declarations.replaced([ROUTE], {Title(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
+    assert Replacement([ROUTE], {Title(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
 
 
 def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +141,24 @@ def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(mon
     assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
     assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80
     assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7
+
+
+def test_what_was_decided_ahead_stands_only_while_the_documents_do() -> None:
+    judged: list[documents.Documents] = []
+    snapshot = _after(_declared("a", b"1"))
+    prepared = Replacement([ROUTE], {Title(ROUTE, "b"): b"2"}, ANN, judged.append)
+    prepared.prepare(snapshot.documents, declarations.anything)
+    assert {str(edit.title) for edit in prepared(snapshot)} == {"route a", "route b"}
+    assert judged == []
+    other = _after(_declared("c", b"1"), start=snapshot)
+    assert {str(edit.title) for edit in prepared(other)} == {"route a", "route b", "route c"}
+    assert len(judged) == 1
+
+
+def test_a_refusal_that_was_decided_ahead_is_one_only_while_the_documents_stand() -> None:
+    snapshot = _after(_declared("a", b"1"))
+    nothing = Replacement([ROUTE], {}, ANN)
+    nothing.prepare(snapshot.documents, declarations.anything)
+    with pytest.raises(Invalid, match="1 would go"):
+        nothing(snapshot)
+    assert nothing(EMPTY) == []

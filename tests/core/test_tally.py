@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adsum.core import catalog
 from adsum.core.catalog import EMPTY, Snapshot
-from adsum.core.changes import Batch, Change, Whole
+from adsum.core.changes import Batch, Change, Whole, forgetting
 from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Registration, Why
 from adsum.core.tally import Tally
 
@@ -20,8 +20,10 @@ def _change(service: str, id: str, lease: LeaseState | None) -> Change:
     return Change(Key(service, id), listing if lease else None, WHY)
 
 
-changes = st.builds(
-    _change, st.sampled_from(["s1", "s2", "s3"]), st.sampled_from(["i1", "i2"]), st.sampled_from([None, *LeaseState])
+services = st.sampled_from(["s1", "s2", "s3"])
+changes = st.one_of(
+    st.builds(_change, services, st.sampled_from(["i1", "i2"]), st.sampled_from([None, *LeaseState])),
+    st.builds(forgetting, services, st.just(WHY)),
 )
 
 

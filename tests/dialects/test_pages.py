@@ -34,7 +34,7 @@ async def test_what_left_the_catalog_is_let_go_of_when_other_pages_need_the_room
     pages = Pages(spoken.registry)
     await spoken.put("emptied", "i1", metadata=LARGE)
     pages.page("emptied", None)
-    pages.services()
+    await pages.services()
     held = pages.size + 1_000
     await spoken.ask("DELETE", "/api/v1/services/emptied/instances/i1")
     spoken.registry.max_size = held

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from adsum.dialects.native import prompt
+from adsum.dialects.native.pages import Pages
+from adsum.dialects.native.prompt import Prompt
 from adsum.dialects.native.shelf import Shelf
 from tests.dialects.speaking import Spoken
 
@@ -60,11 +62,21 @@ async def test_everything_else_goes_the_long_way(spoken: Spoken, target: bytes) 
     assert spoken.native.prompt(target, []) is None
 
 
-async def test_answers_about_forgotten_services_are_dropped(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt, "SPARE", 0)
+async def test_pages_of_emptied_services_are_freed(spoken: Spoken) -> None:
+    pages = Pages(spoken.registry)
+    prompt = Prompt(spoken.registry, pages)
     for n in range(3):
         await spoken.put(f"s{n}", "i")
-        assert spoken.native.prompt(b"/api/v1/services/s%d" % n, []) is not None
+        assert prompt.answer(b"/api/v1/services/s%d" % n, []) is not None
+    assert len(pages) == 3
+    for n in range(2):
+        await spoken.ask("DELETE", f"/api/v1/services/s{n}/instances/i")
+    await spoken.ask("DELETE", "/api/v1/services/s1")
+    emptied = prompt.answer(b"/api/v1/services/s0", [])
+    assert emptied is not None
+    assert _split(emptied.text)[1].endswith(b'"instances":[]}')
+    assert prompt.answer(b"/api/v1/services/s1", []) is None
+    assert len(pages) == 1
 
 
 def test_a_shelf_keeps_what_was_asked_for_last_within_its_bound() -> None:

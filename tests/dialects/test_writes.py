@@ -407,3 +407,21 @@ async def test_past_the_bound_in_bytes_what_is_larger_is_refused_and_what_is_the
     assert (await spoken.ask("PUT", f"{O1}/override", {"status": "draining", "reason": "y" * 1_000})).status == 200
     assert (await spoken.ask("DELETE", O1)).status == 200
     assert (await spoken.ask("PUT", O2, {"port": 2})).status == 201
+
+
+async def test_a_service_is_forgotten_when_it_has_no_instance(spoken: Spoken) -> None:
+    await spoken.put("orders", "o1")
+    refused = await spoken.ask("DELETE", "/api/v1/services/orders")
+    assert (refused.status, refused.headers["content-type"]) == (409, "application/problem+json")
+    assert "1 instance" in refused.json["detail"]
+    await spoken.ask("DELETE", O1)
+    for _ in range(2):
+        forgotten = await spoken.ask(
+            "DELETE", "/api/v1/services/orders?reason=renamed", None, JSON | {"Adsum-Actor": "ann"}
+        )
+        assert (forgotten.status, forgotten.json["revision"]) == (200, 3)
+    assert (await spoken.ask("GET", "/api/v1/services")).json["services"] == []
+    empty = (await spoken.ask("GET", "/api/v1/services/orders")).json
+    assert (empty["instances"], empty["revision"]) == ([], 2)
+    newest = (await spoken.ask("GET", "/api/v1/changes?service=orders")).json["changes"][0]
+    assert (newest["id"], newest["cause"], newest["actor"], newest["reason"]) == ("", "forgotten", "ann", "renamed")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from adsum.core.errors import Invalid
+from adsum.core.rules import service_name
 from adsum.envoy.bootstrap import bootstrap
 from adsum.envoy.finding import find
 from adsum.envoy.plan import Place, Plan, registry_places
@@ -40,7 +42,7 @@ def judged(made: dict[str, Any], folder: Path) -> str:
 
 def registry(made: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = next(
-        each for each in made["static_resources"]["clusters"] if each["name"] == "adsum-registry"
+        each for each in made["static_resources"]["clusters"] if each["name"] == "adsum_registry"
     )
     return found
 
@@ -67,10 +69,18 @@ def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
     assert Shape.of(node["metadata"]) == shape
 
 
+def test_no_service_can_have_the_name_of_a_cluster_that_envoy_begins_with(tmp_path: Path) -> None:
+    clusters = bootstrap(PLAN, tmp_path / "s")["static_resources"]["clusters"]
+    assert len(clusters) > 1
+    for each in clusters:
+        with pytest.raises(Invalid):
+            service_name("name", each["name"])
+
+
 def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
     made = bootstrap(PLAN, tmp_path / "s")
     assert made["admin"]["address"] == {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}
-    assert "adsum-admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
+    assert "adsum_admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
 
 
 def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: Path) -> None:

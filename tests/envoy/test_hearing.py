@@ -46,7 +46,7 @@ def test_a_gateway_says_that_it_is_on_its_own_before_a_drain_ends_its_wait() -> 
 
 def test_the_reason_of_a_refusal_is_read_from_what_envoy_says() -> None:
     lines = Lines(lambda: 7.0)
-    stream = "[warning][config] DeltaAggregatedResources gRPC config stream to adsum-registry closed"
+    stream = "[warning][config] DeltaAggregatedResources gRPC config stream to adsum_registry closed"
     lines.feed(f"{stream}: 14, upstream connect error or disconnect/reset before headers\n".encode())
     lines.feed(f"{stream}: 13, upstream_reset_after_response_started{{connection_termination}}\n".encode())
     before = lines.refusal

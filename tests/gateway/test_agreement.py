@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing
+from adsum.gateway import defaults
 from adsum.gateway.actions import Redirect, Target
 from adsum.gateway.cors import Cors
-from adsum.gateway.encoding.compiled import NOTHING
+from adsum.gateway.encoding.compiled import FEW, NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.matches import Path as Where
@@ -85,13 +86,14 @@ ROUTES = (
 
 
 class Gateway:
-    """An Envoy with routes to two services that echo."""
+    """An Envoy with routes to two services that echo, and a crowd of others that nobody asks."""
 
-    def __init__(self, intent: Intent, folder: Path) -> None:
+    def __init__(self, intent: Intent, folder: Path, crowd: int = 0) -> None:
         self.intent = intent
         self.services: set[str] = set()
         self._stack = ExitStack()
         listings = [self._listing("orders", "o1", "canary"), self._listing("users", "u1")]
+        listings += [listing(f"other-{n}", "x", 1) for n in range(crowd)]
         snapshot = catalog.load(Whole("e", 1, [(1, each) for each in listings]))
         self.services = set(snapshot.services)
         shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
@@ -113,7 +115,7 @@ class Gateway:
         told = (response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
         if verdict.route is None:
             assert response.status == NO_ROUTE, told
-            assert response.getheader("x-route") in (None, ""), told
+            assert response.getheader("x-route") in (None, "", defaults.BY_PATH, defaults.BY_HOST), told
             return verdict
         if verdict.preflight:
             assert (response.status, response.getheader("x-route")) == (200, None), told
@@ -129,9 +131,10 @@ class Gateway:
         return verdict
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"))
+@pytest.fixture(scope="module", params=[0, FEW])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Of a few services, each has default routes of its own; of many, one pattern finds all of them."""
+    gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), request.param)
     yield gateway
     gateway.close()
 

@@ -22,7 +22,7 @@ from adsum.core.changes import Batch, Change, Whole
 from adsum.core.model import Cause, Listing, Status, Why
 from adsum.gateway.actions import HashOn, RateLimit, Target
 from adsum.gateway.encoding import virtual_hosts
-from adsum.gateway.encoding.compiled import NOTHING, Compiled
+from adsum.gateway.encoding.compiled import FEW, NOTHING, Compiled
 from adsum.gateway.encoding.entries import entries
 from adsum.gateway.encoding.filters import DESCRIPTOR, RATE_LIMIT
 from adsum.gateway.encoding.messages import OWNER
@@ -165,6 +165,8 @@ def test_a_change_is_one_services_and_everything_else_is_shared() -> None:
     )
     later = after.envoy(SHAPE)
     assert later[Kind.ROUTES] is tables[Kind.ROUTES]
+    assert after.moved(tables[Kind.CLUSTER], later[Kind.CLUSTER]) == {"users", "users?h2"}
+    assert after.moved(later[Kind.CLUSTER], tables[Kind.CLUSTER]) is None
     assert later[Kind.LISTENER] is tables[Kind.LISTENER]
     assert later[Kind.ASSIGNMENT]["orders"] is tables[Kind.ASSIGNMENT]["orders"]
     assert later[Kind.ASSIGNMENT]["users"].version != tables[Kind.ASSIGNMENT]["users"].version
@@ -276,6 +278,23 @@ def test_a_service_that_comes_has_no_declared_route_made_again(monkeypatch: pyte
     more.envoy(SHAPE)
     assert [name for name in made if not name.startswith("default:")] == ["new"]
     assert said(more) == said(compiled(snapshot, wider))
+
+
+@pytest.mark.parametrize("scheme", ["http", "h2c"])
+def test_a_service_among_many_comes_and_goes_without_a_route(scheme: str) -> None:
+    crowd = loaded(*(listing(f"s{n}", "x") for n in range(FEW)))
+    intent = Intent((Route("r", to=(Target(Selector("s0")),)),))
+    before = compiled(crowd, intent)
+    tables = before.envoy(SHAPE)
+    fresh = listing("fresh", "f1", 9, scheme=scheme)
+    snapshot = changed(crowd, fresh)
+    after = before.follow(snapshot, intent, {})
+    later = after.envoy(SHAPE)
+    assert set(later[Kind.CLUSTER]) - set(tables[Kind.CLUSTER]) in ({"fresh"}, {"fresh?h2"})
+    assert later[Kind.ROUTES] is tables[Kind.ROUTES]
+    emptied = after.follow(gone(snapshot, fresh), intent, {})
+    assert emptied.envoy(SHAPE)[Kind.ROUTES] is tables[Kind.ROUTES]
+    assert said(after) == said(compiled(snapshot, intent))
 
 
 def test_another_epoch_forgets_what_it_does_not_know() -> None:

@@ -17,6 +17,7 @@ import pytest
 from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing, Status
+from adsum.gateway import defaults
 from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Retries, Target
 from adsum.gateway.cors import Cors
 from adsum.gateway.encoding.compiled import NOTHING
@@ -241,7 +242,7 @@ def test_a_service_without_a_healthy_instance_is_said_to_be_so(call: Any, servic
     assert said["status"] == 503
     assert service in said["detail"]
     assert said["title"] == "No healthy instance"
-    assert said["route"] in (f"default:{service}", "copied")
+    assert said["route"] in (defaults.BY_PATH, "copied")
 
 
 def test_an_unknown_path_is_a_problem_that_names_the_remedy(call: Any) -> None:

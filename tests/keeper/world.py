@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 from zlib import crc32
 
@@ -63,6 +64,8 @@ class World:
         self.observer = Recorder()
         self.registry = Registry(self.store, self.clock, self.observer)
         self.probe = ScriptedProbe(self.clock)
+        self.mentioned: set[str] = set()
+        """Services that somebody names."""
         self.keeper = Keeper(
             self.registry,
             self.probe,
@@ -72,7 +75,11 @@ class World:
             shares=shares,
             guard=Guard(),
             max_probes=max_probes,
+            mentioned=self._mentioned,
         )
+
+    async def _mentioned(self, services: Collection[str]) -> set[str]:
+        return self.mentioned & set(services)
 
     async def __aenter__(self) -> World:
         await self.registry.start()

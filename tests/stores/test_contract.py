@@ -11,10 +11,10 @@ import pytest
 
 from adsum import stores
 from adsum.core import documents
-from adsum.core.changes import HISTORY_EACH, Batch, Whole
+from adsum.core.changes import HISTORY_EACH, Batch, Whole, forgetting
 from adsum.core.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
-from adsum.core.model import Key
+from adsum.core.model import Cause, Key, Why
 from adsum.stores import memory
 from adsum.stores.edits import MAX_RECORDED
 from adsum.stores.etcd import departures
@@ -110,6 +110,38 @@ async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
         await store.commit([change("i", service="e")], place.zero + 2 * len(names))
         await follower.reach(place.zero + 2 * len(names) + 1)
         assert set((await shown(store)).services) == {"c", "d", "e"}
+
+
+async def test_a_forgotten_service_is_unknown_to_all_who_follow_and_its_history_stays(place: Place) -> None:
+    why = Why(Cause.FORGOTTEN, "ann", "renamed")
+    async with place.open() as store, following(store) as follower:
+        await store.commit([change("o1"), change("u1", service="users")], place.zero)
+        await store.commit([change("o1", None), change("u1", None, service="users")], place.zero + 1)
+        await store.commit([forgetting("orders", why)], place.zero + 2)
+        await follower.reach(place.zero + 3)
+        assert set(follower.snapshot.services) == set((await shown(store)).services) == {"users"}
+        newest, *earlier = await store.history("orders", None, 9)
+        assert (newest.key, newest.status, newest.why) == (Key("orders", ""), "", why)
+        assert [each.key for each in earlier] == [Key("orders", "o1")] * 2
+    async with place.open() as store:
+        assert set((await shown(store)).services) == {"users"}
+        assert len(await store.history("orders", None, 9)) == 3
+
+
+async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(place: Place) -> None:
+    why = Why(Cause.FORGOTTEN, "ann")
+    async with place.open() as store, following(store) as follower:
+        await store.commit([change("o1"), change("u1", service="users"), change("p1", service="pay")], place.zero)
+        leaving = change("o1", None), change("u1", None, service="users"), change("p1", None, service="pay")
+        forgotten = forgetting("orders", why), forgetting("users", why), forgetting("pay", why)
+        again = change("u2", service="users"), change("p2", service="pay"), change("p2", None, service="pay")
+        await store.commit([*leaving, *forgotten, *again], place.zero + 1)
+        await follower.reach(place.zero + 2)
+        for snapshot in (follower.snapshot, await shown(store)):
+            assert {name: snapshot.listed(name) for name in snapshot.services} == {"users": 1, "pay": 0}
+    async with place.open() as store:
+        snapshot = await shown(store)
+        assert {name: snapshot.listed(name) for name in snapshot.services} == {"users": 1, "pay": 0}
 
 
 async def test_a_stale_batch_is_refused_and_leaves_nothing(place: Place) -> None:

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 
-from adsum.core.changes import Batch, Change
+import pytest
+
+from adsum.core.changes import Batch, Change, Fact
 from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Registration, Result, Why
 from adsum.ports import Lag
-from adsum.telemetry import Logs, Telemetry
+from adsum.telemetry import Logs, Telemetry, observer
+from adsum.telemetry.lines import Entry
+from adsum.telemetry.observer import AT_ONCE
 from adsum.telemetry.timings import Timings
 from tests.fakes import FakeClock
 
@@ -77,3 +82,24 @@ def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
     assert (buckets["0.0001"], buckets["0.0003"], buckets["30.0"], buckets["+Inf"]) == (1, 2, 2, 3)
     (total,) = (each.value for each in family.samples if each.name.endswith("_sum"))
     assert total == 100.0003
+
+
+def test_the_lines_of_a_large_batch_are_made_by_the_thread_that_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[str] = set()
+    made_as_ever = observer.entry
+
+    def noted(revision: int, fact: Fact) -> Entry:
+        made.add(threading.current_thread().name)
+        return made_as_ever(revision, fact)
+
+    monkeypatch.setattr(observer, "entry", noted)
+    reading, writing = os.pipe()
+    logs = Logs("info", "json", writing)
+    changes = [Change(Key("orders", f"o{n}"), None, Why(Cause.DEREGISTERED, "ann")) for n in range(2 * AT_ONCE + 1)]
+    Telemetry(FakeClock(), logs).committed(Batch(7, changes), 0.002)
+    logs.close()
+    told = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]
+    assert [line["id"] for line in told] == [each.key.id for each in changes]
+    assert made == {"adsum-log"}
+    os.close(reading)
+    os.close(writing)

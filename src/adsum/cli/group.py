@@ -45,6 +45,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
             "drain": Entry("Have an instance called no more, then return", "adsum.cli.operating:drain"),
             "maintenance": Entry("Take an instance out of use for a while", "adsum.cli.operating:maintenance"),
             "resume": Entry("End a drain or a maintenance", "adsum.cli.operating:resume"),
+            "forget": Entry("Take a service without an instance off the lists", "adsum.cli.operating:forget"),
         },
         "The gateway": {
             "gateway": Entry("Take requests and pass them on to who is here", "adsum.cli.gateway:gateway"),

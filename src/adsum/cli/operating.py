@@ -1,4 +1,4 @@
-"""Commands that operators use: drain, maintenance, resume, history, status."""
+"""Commands that operators use: drain, maintenance, resume, forget, history, status."""
 
 from __future__ import annotations
 
@@ -138,6 +138,27 @@ def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
         output.say(f"{key} is {detail.instance.status}")
 
 
+@click.command(epilog="Example: adsum forget orders --reason 'renamed to order-service'")
+@click.argument("service", type=ServiceType())
+@reason("Why it is forgotten")
+@as_json
+@settings(ClientConfig)
+def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
+    """Take a service without an instance off the lists.
+
+    It leaves `adsum ls`, status, metrics and gateways, on every node; its history stays. Services that stay empty do so
+    by themselves after a day (`adsum serve --forget-after`). One with instances is refused: `adsum deregister` takes
+    those out.
+
+    --json prints the answer of DELETE /api/v1/services/SERVICE.
+    """
+    written = ask(loaded, lambda client: client.api.forget(service, reason=reason))
+    if as_json:
+        output.json(written)
+    else:
+        output.say(f"{service} is forgotten")
+
+
 @click.command(epilog="Examples: adsum history orders; adsum history orders/web1 --limit 5 --json")
 @click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(id=True))
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
@@ -168,7 +189,7 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
     return (
         output.clock(change.at),
         output.ago(change.at),
-        f"{change.service}/{change.id}",
+        f"{change.service}/{change.id}" if change.id else change.service,
         change.status or "gone",
         output.why(change.cause, change.actor, change.reason, change.peer),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -26,6 +27,9 @@ STEP: Final = 400
 """Bytes of a remembered change without its reason."""
 MAX_EMPTY: Final = MAX_LEFT
 """How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
+
+MAX_FORGOTTEN: Final = 1_024
+"""How many of the services forgotten last a snapshot names; whoever saw an earlier one has to compare all services."""
 
 _NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
 
@@ -133,6 +137,27 @@ class ServiceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The services that were forgotten last, each with the revision at which it was, the latest last."""
+
+    horizon: int = 0
+    """It is complete for what came after this revision."""
+    services: tuple[tuple[int, str], ...] = ()
+
+    def since(self, revision: int) -> set[str] | None:
+        """The services forgotten after `revision`; None if that is not remembered."""
+        if revision < self.horizon:
+            return None
+        return {name for _, name in takewhile(lambda each: each[0] > revision, reversed(self.services))}
+
+    def with_services(self, revision: int, names: Iterable[str]) -> Forgotten:
+        """With those that were forgotten at `revision`."""
+        services = (*self.services, *((revision, name) for name in names))
+        cut = max(0, len(services) - MAX_FORGOTTEN)
+        return Forgotten(services[cut - 1][0] if cut else self.horizon, services[cut:])
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The catalog at one revision of one epoch; it never changes."""
 
@@ -151,6 +176,22 @@ class Snapshot:
     """Bytes of memory that all registrations take, about."""
     trail_size: int = 0
     """Bytes of memory that the trails of all services take, about."""
+    forgotten: Forgotten = Forgotten()
+
+    def changed_since(self, epoch: str, revision: int) -> set[str] | None:
+        """The services that changed, came or went since a revision, at the cost of what changed.
+
+        None if that is not known: it was another history, or more was forgotten since than is remembered.
+        """
+        names = self.forgotten.since(revision)
+        if names is None or epoch != self.epoch or self.revision < revision:
+            return None
+        # Their order is that of their last changes.
+        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
+            if service.revision <= revision:
+                break
+            names.add(service.name)
+        return names
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -160,6 +201,11 @@ class Snapshot:
     def services_with(self, service: str) -> int:
         """How many services are known once this is one of them."""
         return len(self.services) + (service not in self.services)
+
+    def listed(self, service: str) -> int | None:
+        """How many instances the service lists; None: it is not known."""
+        known = self.services.get(service)
+        return len(known.listings) if known is not None else None
 
     def find(self, key: Key) -> Listing | None:
         service = self.services.get(key.service)
@@ -178,25 +224,51 @@ class Snapshot:
             touched.setdefault(change.key.service, []).append(change)
         services, count, floor = _copied(self.services), self.count, self.floor
         size, trail_size = self.size, self.trail_size
+        gone: list[ServiceSnapshot] = []
         for name, changes in touched.items():
-            before = self.service(name)
+            before, after = services.get(name), self._followed(name, batch.revision, changes, gone)
+            if after is before:
+                continue
             # Taken out and put back: the order of `services` is that of the last change.
             services.pop(name, None)
-            after = services[name] = before.with_changes(batch.revision, changes)
-            count += len(after.listings) - len(before.listings)
-            size += after.size - before.size
-            trail_size += after.trail_size - before.trail_size
-        if len(services) > MAX_EMPTY and any(not services[name].listings for name in touched):
-            floor = max(floor, _forget_empty(services))
-            trail_size = sum(each.trail_size for each in services.values())
+            for service, sign in ((after, 1), (before, -1)):
+                if service is not None:
+                    count += sign * len(service.listings)
+                    size += sign * service.size
+                    trail_size += sign * service.trail_size
+            if after is not None:
+                services[name] = after
+        if len(services) > MAX_EMPTY and any(name in services and not services[name].listings for name in touched):
+            emptied = _forget_empty(services)
+            trail_size -= sum(each.trail_size for each in emptied)
+            gone += emptied
         if trail_size > MAX_TRAILS:
             trail_size = _shorten_trails(services, trail_size)
+        # A forgotten service stays at its last revision or a later one: nobody's view of it goes backwards.
+        floor = max((floor, *(each.revision for each in gone)))
+        forgotten = (
+            self.forgotten.with_services(batch.revision, (each.name for each in gone)) if gone else self.forgotten
+        )
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
         occupancy = self.occupancy.with_moves(self._moves(batch.changes))
         return Snapshot(
             *(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy),
-            *(size, trail_size),
+            *(size, trail_size, forgotten),
         )
+
+    def _followed(
+        self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
+    ) -> ServiceSnapshot | None:
+        """The service after those changes of one batch; None: it was forgotten. As it was then, it is put in `gone`."""
+        service, unknown = self.services.get(name), self.service(name)
+        for forgets, some in groupby(changes, key=lambda each: each.forgets):
+            if not forgets:
+                service = (service or unknown).with_changes(revision, some)
+            elif service is not None and not service.listings:
+                gone.append(service)
+                # Whoever saw what is forgotten is shown the whole of what comes after it.
+                service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, horizon=revision)
+        return service
 
     def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
         """From where to where each instance went that changed its place, came or left."""
@@ -213,11 +285,19 @@ class Snapshot:
             places[key] = now
 
 
-def _forget_empty(services: dict[str, ServiceSnapshot]) -> int:
-    """Forget the services emptied longest ago beyond `MAX_EMPTY`; the revision of the latest one forgotten."""
+def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]:
+    """Forget the services emptied longest ago beyond `MAX_EMPTY`; those are returned."""
     empty = [name for name, service in services.items() if not service.listings]
-    forgotten = empty[: max(0, len(empty) - MAX_EMPTY)]
-    return max((services.pop(name).revision for name in forgotten), default=0)
+    return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY)]]
+
+
+def changed(before: Snapshot, after: Snapshot) -> set[str]:
+    """The services that changed, came or went."""
+    names = after.changed_since(before.epoch, before.revision)
+    if names is None:
+        every = before.services.keys() | after.services.keys()
+        return {name for name in every if before.services.get(name) is not after.services.get(name)}
+    return names
 
 
 def _shorten_trails(services: dict[str, ServiceSnapshot], size: int) -> int:
@@ -259,5 +339,6 @@ def load(whole: Whole) -> Snapshot:
     occupancy = NOBODY.with_moves(arrivals)
     size = sum(service.size for service in services.values())
     return Snapshot(
-        whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy, size
+        *(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy),
+        *(size, 0, Forgotten(whole.revision)),
     )

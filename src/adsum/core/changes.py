@@ -26,11 +26,25 @@ MAX_LEFT: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From now on the instance is listed as `listing`, or, if that is None, not at all; `why` says why."""
+    """From now on the instance is listed as `listing`, or, if that is None, not at all; `why` says why.
+
+    With an empty id it is about the service: from now on it is as unknown as one that never was. Only a service without
+    an instance can be forgotten; for any other the change means nothing.
+    """
 
     key: Key
     listing: Listing | None
     why: Why
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it is a service that is forgotten, and no instance that changes."""
+        return not self.key.id
+
+
+def forgetting(service: str, why: Why) -> Change:
+    """The service is no longer known."""
+    return Change(Key(service, ""), None, why)
 
 
 Fact = Change | Edit
@@ -62,7 +76,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A change as history keeps it, for people."""
+    """A change as history keeps it, for people. One without an id forgot the service."""
 
     revision: int
     key: Key

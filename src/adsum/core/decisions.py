@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core import takeover as takeovers
-from adsum.core.changes import Change
+from adsum.core.changes import Change, forgetting
 from adsum.core.draft import Basis
-from adsum.core.errors import CatalogFull, LeaseLost, UnknownInstance
+from adsum.core.errors import CatalogFull, LeaseLost, NotEmpty, UnknownInstance
 from adsum.core.identity import Process
 from adsum.core.model import Cause, Key, LeaseState, Listing, Override, Registration, Status, Why, standings
 from adsum.core.takeover import Takeover
@@ -146,6 +146,18 @@ def deregister(key: Key, holder: str, reason: str, caller: Caller) -> Decision:
             return []
         _must_hold(before, holder)
         return [Change(key, None, caller.why(Cause.DEREGISTERED, reason))]
+
+    return decide
+
+
+def forgotten(service: str, reason: str, caller: Caller) -> Decision:
+    """The service is no longer known. One that never was is forgotten already. Raises `NotEmpty`."""
+
+    def decide(basis: Basis) -> list[Change]:
+        listed = basis.listed(service)
+        if listed:
+            raise NotEmpty(service, listed)
+        return [] if listed is None else [forgetting(service, caller.why(Cause.FORGOTTEN, reason))]
 
     return decide
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from adsum.core.decisions import Caller
 from adsum.core.documents import MAX_DOCUMENTS, MAX_SIZE, Document, DocumentKind, Documents, Edit, Title
 from adsum.core.draft import Basis
-from adsum.core.errors import CatalogFull, Invalid
+from adsum.core.errors import AdsumError, CatalogFull, Invalid
 from adsum.core.model import Cause
 from adsum.core.sizes import spoken
 
@@ -46,34 +46,58 @@ def withdrawn(title: Title, reason: str, caller: Caller) -> Declaration:
     return decide
 
 
-def replaced(
-    kinds: Collection[DocumentKind],
-    bodies: Mapping[Title, bytes],
-    caller: Caller,
-    admit: Admit = anything,
-    *,
-    prune: bool = False,
-    reason: str = "",
-) -> Declaration:
-    """From now on these are all the documents of those kinds.
+class Replacement:
+    """The declaration that, from now on, these are all the documents of those kinds.
 
-    No documents at all withdraw everything only with `prune`: an empty list is more often a mistake. Raises `Invalid`
-    then, and what `declared` raises.
+    No documents at all withdraw everything only with `prune`: an empty list is more often a mistake. To decide raises
+    `Invalid` then, and what `declared` raises. `prepare` decides ahead, in any thread, so that deciding costs nothing
+    if the documents are still the same then.
     """
-    documents = [Document(title, body, caller.why(Cause.DECLARED, reason)) for title, body in bodies.items()]
 
-    def decide(basis: Basis) -> list[Edit]:
+    def __init__(
+        self,
+        kinds: Collection[DocumentKind],
+        bodies: Mapping[Title, bytes],
+        caller: Caller,
+        admit: Admit = anything,
+        *,
+        prune: bool = False,
+        reason: str = "",
+    ) -> None:
+        self._kinds = kinds
+        why = caller.why(Cause.DECLARED, reason)
+        self._documents = {title: Document(title, body, why) for title, body in bodies.items()}
+        self._withdrawn = caller.why(Cause.WITHDRAWN, reason)
+        self._admit = admit
+        self._prune = prune
+        self._prepared: tuple[Documents, list[Edit] | AdsumError] | None = None
+
+    def prepare(self, documents: Documents, admit: Admit) -> None:
+        """Decide on those documents; `admit` judges in place of the one that decides later."""
+        try:
+            self._prepared = documents, self._decided(documents, admit)
+        except AdsumError as refusal:
+            self._prepared = documents, refusal
+
+    def __call__(self, basis: Basis) -> list[Edit]:
+        documents = basis.documents
+        if self._prepared is None or self._prepared[0] is not documents:
+            return self._decided(documents, self._admit)
+        decided = self._prepared[1]
+        if isinstance(decided, AdsumError):
+            raise decided
+        return decided
+
+    def _decided(self, known: Documents, admit: Admit) -> list[Edit]:
         left = [
-            Edit(title, None, caller.why(Cause.WITHDRAWN, reason), before)
-            for title, before in basis.documents.of.items()
-            if title.kind in kinds and title not in bodies
+            Edit(title, None, self._withdrawn, before)
+            for title, before in known.of.items()
+            if title.kind in self._kinds and title not in self._documents
         ]
-        if left and not bodies and not prune:
+        if left and not self._documents and not self._prune:
             raise Invalid("prune", f"must be true to withdraw everything: this names nothing, and {len(left)} would go")
-        put = [edit for document in documents for edit in _edits(basis.documents, document)]
-        return _bounded(basis.documents, left + put, admit)
-
-    return decide
+        put = [edit for document in self._documents.values() for edit in _edits(known, document)]
+        return _bounded(known, left + put, admit)
 
 
 def _edits(known: Documents, document: Document) -> list[Edit]:

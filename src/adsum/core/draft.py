@@ -30,6 +30,10 @@ class Basis(Protocol):
         """How many services are known once this is one of them."""
         ...
 
+    def listed(self, service: str) -> int | None:
+        """How many instances the service lists; None: it is not known."""
+        ...
+
     def at(self, socket: Socket) -> Sequence[Listing]:
         """Whatever is listed at the socket, of any service."""
         ...
@@ -46,7 +50,9 @@ class Draft:
         self._snapshot = snapshot
         self._max_size = max_size
         self._ahead: dict[Key, Listing | None] = {}
-        self._new_services: set[str] = set()
+        self._listed: dict[str, int | None] = {}
+        """How many instances each service lists that changed (None: it was forgotten)."""
+        self._services = len(snapshot.services)
         self._ahead_at: dict[Socket, dict[Key, None]] = {}
         """Who came to each socket by changes that are not committed yet."""
         self._edits: list[Edit] = []
@@ -57,7 +63,10 @@ class Draft:
         return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
 
     def services_with(self, service: str) -> int:
-        return self._snapshot.services_with(service) + len(self._new_services - {service})
+        return self._services + (self.listed(service) is None)
+
+    def listed(self, service: str) -> int | None:
+        return self._listed[service] if service in self._listed else self._snapshot.listed(service)
 
     def at(self, socket: Socket) -> list[Listing]:
         keys = dict.fromkeys((*self._snapshot.occupancy.at(socket), *self._ahead_at.get(socket, ())))
@@ -86,12 +95,22 @@ class Draft:
             if isinstance(fact, Edit):
                 self._edits.append(fact)
             else:
-                self.count += (fact.listing is not None) - (self.find(fact.key) is not None)
-                self._ahead[fact.key] = fact.listing
-                if fact.key.service not in self._snapshot.services:
-                    self._new_services.add(fact.key.service)
-                if fact.listing is not None:
-                    self._ahead_at.setdefault(fact.listing.instance.place.socket, {})[fact.key] = None
+                self._add(fact)
+
+    def _add(self, change: Change) -> None:
+        service = change.key.service
+        listed = self.listed(service)
+        if change.forgets:
+            self._services -= listed is not None
+            self._listed[service] = None
+            return
+        more = (change.listing is not None) - (self.find(change.key) is not None)
+        self.count += more
+        self._services += listed is None
+        self._listed[service] = (listed or 0) + more
+        self._ahead[change.key] = change.listing
+        if change.listing is not None:
+            self._ahead_at.setdefault(change.listing.instance.place.socket, {})[change.key] = None
 
     def _growth(self, change: Change) -> int:
         """By how many bytes a change makes the catalog larger."""

@@ -70,6 +70,14 @@ class Taken(AdsumError):
         self.probe = probe
 
 
+class NotEmpty(AdsumError):
+    """A service that is to be forgotten has instances."""
+
+    def __init__(self, service: str, count: int) -> None:
+        lists = "1 instance" if count == 1 else f"{count} instances"
+        super().__init__(f"{service!r} lists {lists}: only a service without one can be forgotten; deregister first")
+
+
 class CatalogFull(AdsumError):
     """A bound of the catalog is reached; nothing was registered."""
 

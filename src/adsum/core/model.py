@@ -279,6 +279,8 @@ class Cause(StrEnum):
     OVERRIDE_EXPIRED = "override-expired"
     DECLARED = "declared"
     WITHDRAWN = "withdrawn"
+    FORGOTTEN = "forgotten"
+    """A service without an instance is no longer known."""
     SUPERSEDED = "superseded"
     """Another process is registered at the instance's place; the reason names it."""
 

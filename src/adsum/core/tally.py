@@ -22,9 +22,11 @@ class Tally:
     def of(self, snapshot: Snapshot) -> dict[str, int]:
         """How many of the snapshot's instances stand how; a status in which none is, is left out."""
         (epoch, revision), self._seen = self._seen, (snapshot.epoch, snapshot.revision)
-        if snapshot.epoch != epoch or snapshot.revision < revision or snapshot.floor > revision:
-            # Another history, or services were forgotten that may have emptied unseen.
-            self._of, self._all, revision = {}, Standing(), 0
+        forgotten = snapshot.forgotten.since(revision)
+        if forgotten is None or snapshot.epoch != epoch or snapshot.revision < revision:
+            self._of, self._all, revision, forgotten = {}, Standing(), 0, set()
+        for name in forgotten:  # They may have emptied unseen.
+            self._count(snapshot.service(name))
         # The order of services is that of their last change.
         for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's: reversible
             if service.revision <= revision:
@@ -33,9 +35,12 @@ class Tally:
         return {status.value: count for status, count in self._all.items() if count}
 
     def _count(self, service: ServiceSnapshot) -> None:
-        before = self._of.pop(service.name, Standing())
+        before = self._of.pop(service.name, None)
+        if before is None and not service.listings:
+            return
         after = Standing(listing.status for listing in service.listings.values())
-        self._all.subtract(before)
+        if before is not None:
+            self._all.subtract(before)
         self._all.update(after)
         if after:
             self._of[service.name] = after

@@ -41,8 +41,8 @@ PLACES: Final = (
     r"^listener\.(?:[^.]+|[0-9a-f._\[\]]+)\.(?:downstream_cx_(?:total|active|overflow|overload_reject)|downstream_global_cx_overflow"
     r"|ssl\.(?:connection_error|handshake|fail_verify_error)|ssl\.certificate\..*)$"
 )
-REGISTRY: Final = "adsum-registry"
-"""The cluster that leads to the registry."""
+REGISTRY: Final = "adsum_registry"
+"""The cluster that leads to the registry. No service can have such a name, and so no default route leads there."""
 RECEIVED: Final = f"cluster.{REGISTRY}.upstream_cx_rx_bytes_total"
 """Bytes that came from the registry, answers to pings among them: they show whether it is still there."""
 LIMITED: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from adsum.envoy.admin import MONITOR
 from adsum.envoy.hearing import LOST_AFTER
 
-ADMIN: Final = "adsum-admin"
+ADMIN: Final = "adsum_admin"
 """The cluster that leads to the admin socket."""
 LOST: Final = "adsum.registry_lost"
 """The key of Envoy's runtime that is `ALWAYS` while no registry is heard."""

@@ -17,6 +17,8 @@ from adsum.gateway.selectors import Selector
 
 PREFIX: Final = "default:"
 """The names of default routes begin with this, no others do."""
+BY_PATH: Final = PREFIX + "by-path"
+BY_HOST: Final = PREFIX + "by-host"
 LOCAL: Final = ".localhost"
 PREFIX_HEADER: Final = "x-forwarded-prefix"
 """Tells a service what was cut off its paths."""
@@ -25,7 +27,7 @@ PREFIX_HEADER: Final = "x-forwarded-prefix"
 def by_path(service: str) -> Route:
     """The service under `/{service}/`, which it does not see."""
     return Route(
-        PREFIX + service,
+        BY_PATH,
         path=Path(MatchKind.PREFIX, f"/{service}"),
         to=(Target(Selector(service)),),
         rewrite="/",
@@ -35,7 +37,7 @@ def by_path(service: str) -> Route:
 
 def by_host(service: str) -> Route:
     """The service on its own host name."""
-    return Route(PREFIX + service + LOCAL, hosts=(service + LOCAL,), to=(Target(Selector(service)),))
+    return Route(BY_HOST, hosts=(service + LOCAL,), to=(Target(Selector(service)),))
 
 
 def is_default(route: Route) -> bool:

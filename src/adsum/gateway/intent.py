@@ -59,8 +59,8 @@ class Intent:
         return frozenset(target.to.name for targets in several for target in targets if target.weight)
 
     def services(self) -> set[str]:
-        """The services that some route sends requests to."""
-        return {selector.service for route in self.routes for selector in route.selectors}
+        """The services that some route sends requests to, or that have settings."""
+        return {selector.service for route in self.routes for selector in route.selectors} | self.upstreams.keys()
 
     def must_fit(self, field: str) -> None:
         """Gateways can be told all of it. Raises `Invalid`, naming `field`."""

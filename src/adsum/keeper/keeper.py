@@ -21,6 +21,7 @@ from adsum.keeper.overrides import OverrideKeeper
 from adsum.keeper.proposals import Proposals
 from adsum.keeper.rounds import forever
 from adsum.keeper.touched import Touched, handed_over, touched
+from adsum.keeper.vacancies import Mentioned, VacancyKeeper, nobody
 from adsum.ports import Clock, Observer, Probe, Shares
 from adsum.registry import Registry
 
@@ -33,7 +34,8 @@ _log = logging.getLogger("adsum.keeper")
 
 
 class Keeper:
-    """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings.
+    """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings; of services
+    without an instance, too.
 
     Of several nodes each keeps its share of the services (`shares`). It follows the registry's snapshots: whatever it
     hadn't time to see is in the next one. `probe` runs the checks, at most `max_probes` at once; whoever made it closes
@@ -51,7 +53,9 @@ class Keeper:
         shares: Shares | None = None,
         guard: Guard | None = None,
         max_probes: int = MAX_PROBES,
+        mentioned: Mentioned = nobody,
     ) -> None:
+        """`mentioned` says which services are not forgotten, however long they are empty."""
         self._registry = registry
         self._clock = clock
         self._rng = rng
@@ -62,6 +66,7 @@ class Keeper:
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
         self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
         self._overrides = OverrideKeeper(self._proposals, clock)
+        self._vacancies = VacancyKeeper(registry, self._proposals, clock, mentioned)
         self._answering = Answering(probe)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -73,6 +78,10 @@ class Keeper:
     def limit(self, max_probes: int) -> None:
         """Run so many probes at once from now on."""
         self._checks.max_probes = max_probes
+
+    def forget_after(self, length: float) -> None:
+        """Have services forgotten that were empty for so many seconds, from now on."""
+        self._vacancies.forget_after = length
 
     @property
     def leases(self) -> Leases:
@@ -87,6 +96,7 @@ class Keeper:
             "leases": self._leases.round,
             "checks": self._checks.round,
             "overrides": self._overrides.round,
+            "vacancies": self._vacancies.round,
             "proposals": self._proposals.round,
         }
         self._tasks = [
@@ -140,6 +150,7 @@ class Keeper:
                 await self._clock.sleep(0)
         if before.epoch == after.epoch:
             self._note_newcomers(before, after)
+        self._vacancies.follow(before, after, kept, self._kept)
 
     def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
         """Those of services that others keep, too: they may be at the place of an instance that is ours."""

@@ -27,11 +27,11 @@ class Touched:
 def touched(before: Snapshot, after: Snapshot) -> Iterator[Touched]:
     """Every instance that changed from one snapshot to the next, in no order."""
     another = before.epoch != after.epoch
-    if another or after.floor > before.revision:
-        # Loaded anew, or services were forgotten: some may have gone without a trace.
-        for name in before.services.keys() - after.services.keys():
-            for id in before.services[name].listings:
-                yield Touched(Key(name, id), None, renewed=False)
+    forgotten = None if another else after.forgotten.since(before.revision)
+    gone = before.services.keys() - after.services.keys() if forgotten is None else forgotten - after.services.keys()
+    for name in gone:  # Loaded anew, or emptied and forgotten: they went without a trace.
+        for id in before.service(name).listings:
+            yield Touched(Key(name, id), None, renewed=False)
     # The order of services is that of their last change.
     for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
         if service.revision <= before.revision and not another:

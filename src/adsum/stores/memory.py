@@ -65,7 +65,9 @@ class MemoryStore:
     def _keep(self, change: Change) -> None:
         if change.listing is None:
             self._listings.pop(change.key, None)
-            self._leave(change.key.service)
+            self._left.pop(change.key.service, None)  # The order is that of leaving.
+            if not change.forgets:
+                self._leave(change.key.service)
             status = ""
         else:
             self._listings[change.key] = (self._revision, change.listing)
@@ -77,7 +79,6 @@ class MemoryStore:
             del self._history[dropped]
 
     def _leave(self, service: str) -> None:
-        self._left.pop(service, None)  # The order is that of leaving.
         self._left[service] = self._revision
         if len(self._left) > MAX_LEFT:
             del self._left[next(iter(self._left))]

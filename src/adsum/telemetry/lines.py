@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -19,6 +19,8 @@ from adsum.telemetry.sink import Sink
 _PLAIN: Final = re.compile(r"""[^\s"'=\\]*""")
 
 Fields = Mapping[str, object]
+Entry = tuple[float, str, str, Fields]
+"""The wall clock's time, the level, the message and further fields."""
 Format = Callable[[float, str, str, Fields], bytes]
 """From the wall clock's time, the level, the message and further fields to one line."""
 
@@ -63,6 +65,10 @@ class Logs:
     def line(self, at: float, level: str, message: str, fields: Fields) -> None:
         """Log one line; never waits."""
         self._sink.put(self._format(at, level, message, fields))
+
+    def later(self, entries: Callable[[], Iterable[Entry]], count: int) -> None:
+        """Log so many lines, made in the thread that writes them; never waits."""
+        self._sink.put(lambda: b"".join(self._format(*each) for each in entries()), count)
 
     def close(self) -> None:
         """Write what is left, and leave logging as it was found; idempotent."""

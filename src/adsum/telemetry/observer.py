@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from adsum.core.changes import Batch
+from adsum.core.changes import Batch, Fact
+from adsum.core.documents import Edit
 from adsum.core.model import Check, Key, Outcome
 from adsum.ports import Clock, Lag
-from adsum.telemetry.lines import Logs
+from adsum.telemetry.lines import Entry, Logs
 from adsum.telemetry.timings import Timings
 
 _QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+AT_ONCE: Final = 100
+"""How many lines are made at once."""
 _SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
 
 
@@ -74,32 +79,21 @@ class Telemetry:
     def committed(self, batch: Batch, took: float) -> None:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
-        for change in batch.changes:
-            self._changes.labels(change.why.cause.value).inc()
-        for edit in batch.edits:
-            self._changes.labels(edit.why.cause.value).inc()
+        facts: list[Fact] = [*batch.changes, *batch.edits]
+        for cause, count in Counts(each.why.cause.value for each in facts).items():
+            self._changes.labels(cause).inc(count)
         if self._logs is not None and self._logs.tells_changes:
-            self._tell(self._logs, batch)
+            self._tell(self._logs, batch.revision, facts)
 
-    def _tell(self, logs: Logs, batch: Batch) -> None:
-        for change in batch.changes:
-            why, listing = change.why, change.listing
-            fields = {
-                "revision": batch.revision,
-                "service": change.key.service,
-                "id": change.key.id,
-                "status": listing.status.value if listing is not None else "gone",
-                "cause": why.cause.value,
-                "actor": why.actor,
-                "peer": why.peer,
-                "reason": why.reason,
-            }
-            logs.line(why.at, "info", "change", fields)
-        for edit in batch.edits:
-            why, title = edit.why, edit.title
-            fields = {"revision": batch.revision, title.kind.value: title.name}
-            fields |= {"cause": why.cause.value, "actor": why.actor, "peer": why.peer, "reason": why.reason}
-            logs.line(why.at, "info", "change", fields)
+    def _tell(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
+        """A line a fact; those of a large batch are made apart, a stretch at a time: they would hold up everybody."""
+        if len(facts) <= AT_ONCE:
+            for fact in facts:
+                logs.line(*entry(revision, fact))
+            return
+        for start in range(0, len(facts), AT_ONCE):
+            some = facts[start : start + AT_ONCE]
+            logs.later(partial(_entries, revision, some), len(some))
 
     def published(self, revision: int, woken: int) -> None:  # noqa: ARG002
         self._woken.inc(woken)
@@ -134,3 +128,20 @@ class Telemetry:
         if self._logs is not None:
             words = "the guard holds back expiries" if holding else "the guard let go"
             self._logs.line(self._clock.wall(), "warning", words, {"service": service, "holding": holding})
+
+
+def _entries(revision: int, facts: Sequence[Fact]) -> list[Entry]:
+    return [entry(revision, each) for each in facts]
+
+
+def entry(revision: int, fact: Fact) -> Entry:
+    """The line that tells a fact."""
+    why = fact.why
+    fields: dict[str, object] = {"revision": revision}
+    if isinstance(fact, Edit):
+        fields[fact.title.kind.value] = fact.title.name
+    else:
+        status = fact.listing.status.value if fact.listing is not None else "gone"
+        fields |= {"service": fact.key.service, "id": fact.key.id, "status": status}
+    fields |= {"cause": why.cause.value, "actor": why.actor, "peer": why.peer, "reason": why.reason}
+    return why.at, "info", "change", fields

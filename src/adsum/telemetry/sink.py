@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 MAX_WAITING: Final = 50_000
@@ -22,19 +23,21 @@ class Sink:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._lines: deque[bytes] = deque()
-        self._lost = 0
+        self._pieces: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
+        self._taken_in = self._written = self._lost = 0
+        """Lines; the first and the last are counted by those who put them, the other by the thread."""
         self._some = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="adsum-log", daemon=True)
         self._thread.start()
 
-    def put(self, line: bytes) -> None:
-        """Have one line written, its end included."""
-        if len(self._lines) >= MAX_WAITING:
-            self._lost += 1
+    def put(self, piece: bytes | Callable[[], bytes], lines: int = 1) -> None:
+        """Have so many lines written, their ends included. A function is called in the thread, and must not raise."""
+        if self._taken_in - self._written >= MAX_WAITING:
+            self._lost += lines
             return
-        self._lines.append(line)
+        self._taken_in += lines
+        self._pieces.append((lines, piece))
         if not self._some.is_set():
             self._some.set()
 
@@ -45,7 +48,7 @@ class Sink:
         self._thread.join(wait)
 
     def _run(self) -> None:
-        while not self._closed or self._lines:
+        while not self._closed or self._pieces:
             self._some.wait()
             if not self._closed:
                 time.sleep(GATHER)
@@ -53,11 +56,13 @@ class Sink:
             self._write(self._taken())
 
     def _taken(self) -> bytes:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        taken = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        self._written += sum(lines for lines, _ in taken)
+        texts = [piece if isinstance(piece, bytes) else piece() for _, piece in taken]
         lost, self._lost = self._lost, 0
         if lost:
-            lines.append(b"%d log lines were lost: nobody reads them fast enough\n" % lost)
-        return b"".join(lines)
+            texts.append(b"%d log lines were lost: nobody reads them fast enough\n" % lost)
+        return b"".join(texts)
 
     def _write(self, text: bytes) -> None:
         with contextlib.suppress(OSError):  # Whoever read our log is gone; the registry goes on.

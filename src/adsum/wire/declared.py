@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Raw
 
@@ -30,6 +31,8 @@ from adsum.wire.requests import Request
 from adsum.wire.routes import RouteBody
 from adsum.wire.upstreams import UpstreamBody
 
+_Piece = TypeVar("_Piece", RouteBody, UpstreamBody)
+
 MAX_READ: Final = 2 * MAX_DOCUMENTS
 """Documents whose meaning is remembered; past it, the one that was asked for longest ago is read anew."""
 
@@ -42,14 +45,41 @@ class IntentBody(Request, frozen=True):
 
     def to_bodies(self) -> dict[Title, bytes]:
         """What the documents say. Raises `Invalid`."""
-        bodies: dict[Title, bytes] = {}
-        for n, route in enumerate(self.routes):
-            body = within(f"routes[{n}]", partial(written_route, route.name, route))
-            _add(bodies, Title(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
-        for n, upstream in enumerate(self.upstreams):
-            body = within(f"upstreams[{n}]", partial(written_upstream, upstream.service, upstream))
-            _add(bodies, Title(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
-        return bodies
+        return _bodies(self.routes, self.upstreams)
+
+    @staticmethod
+    def read(body: bytes, before_each: Callable[[], None]) -> dict[Title, bytes]:
+        """What the documents of a body say. Raises `Invalid`.
+
+        It is decoded piece by piece, and `before_each` is called before each of them: at once, it would keep Python's
+        lock for as long as it takes.
+        """
+        pieces = decode(body, _Pieces)
+
+        def read(field: str, n: int, piece: Raw, kind: type[_Piece]) -> _Piece:
+            before_each()
+            return within(f"{field}[{n}]", partial(decode, bytes(piece), kind))
+
+        routes = (read("routes", n, piece, RouteBody) for n, piece in enumerate(pieces.routes))
+        return _bodies(routes, (read("upstreams", n, piece, UpstreamBody) for n, piece in enumerate(pieces.upstreams)))
+
+
+def _bodies(routes: Iterable[RouteBody], upstreams: Iterable[UpstreamBody]) -> dict[Title, bytes]:
+    bodies: dict[Title, bytes] = {}
+    for n, route in enumerate(routes):
+        body = within(f"routes[{n}]", partial(written_route, route.name, route))
+        _add(bodies, Title(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
+    for n, upstream in enumerate(upstreams):
+        body = within(f"upstreams[{n}]", partial(written_upstream, upstream.service, upstream))
+        _add(bodies, Title(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
+    return bodies
+
+
+class _Pieces(Request, frozen=True):
+    """An `IntentBody` whose routes and upstreams are not decoded yet."""
+
+    routes: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
+    upstreams: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
 
 
 def _add(bodies: dict[Title, bytes], title: Title, body: bytes, field: str) -> None:
@@ -102,9 +132,10 @@ class RouteList(Answer, frozen=True):
     routes: list[RouteView]
 
     @staticmethod
-    def of(snapshot: Snapshot) -> RouteList:
-        routes = [RouteView.of(each, snapshot) for each in snapshot.documents.kind(DocumentKind.ROUTE)]
-        return RouteList(snapshot.epoch, snapshot.revision, routes)
+    def written(snapshot: Snapshot, before_each: Callable[[], None]) -> bytes:
+        """All of them as JSON, encoded one by one; `before_each` is called before each."""
+        routes = (RouteView.of(each, snapshot) for each in snapshot.documents.kind(DocumentKind.ROUTE))
+        return _listed(RouteList(snapshot.epoch, snapshot.revision, []), routes, before_each)
 
 
 class UpstreamView(Answer, frozen=True):
@@ -132,9 +163,19 @@ class UpstreamList(Answer, frozen=True):
     upstreams: list[UpstreamView]
 
     @staticmethod
-    def of(snapshot: Snapshot) -> UpstreamList:
-        upstreams = [UpstreamView.of(each) for each in snapshot.documents.kind(DocumentKind.UPSTREAM)]
-        return UpstreamList(snapshot.epoch, snapshot.revision, upstreams)
+    def written(snapshot: Snapshot, before_each: Callable[[], None]) -> bytes:
+        """All of them as JSON, encoded one by one; `before_each` is called before each."""
+        upstreams = map(UpstreamView.of, snapshot.documents.kind(DocumentKind.UPSTREAM))
+        return _listed(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, before_each)
+
+
+def _listed(blank: Answer, views: Iterable[Answer], before_each: Callable[[], None]) -> bytes:
+    """The answer whose last field is an empty list, with those in it."""
+    pieces = []
+    for view in views:
+        before_each()
+        pieces.append(encode(view))
+    return b"".join((encode(blank).removesuffix(b"]}"), b",".join(pieces), b"]}"))
 
 
 class EditView(Answer, frozen=True):

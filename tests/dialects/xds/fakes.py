@@ -80,6 +80,9 @@ class FakeCompiled:
     def envoy(self, shape: Shape) -> Mapping[Kind, Mapping[str, Resource]]:
         return self.found
 
+    def moved(self, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Set[str] | None:
+        return None
+
     def grpc(self, kind: Kind, name: str) -> Resource | None:
         return self.found.get(kind, {}).get(name)
 

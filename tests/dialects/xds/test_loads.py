@@ -92,7 +92,7 @@ async def test_instances_that_left_are_forgotten_and_strangers_never_counted(mon
     monkeypatch.setattr(loads, "MAX_PLACES", 2)
     told = Loads(FakeClock(), _known, Refusals(FakeClock()))
     places = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
-    await told.speak(Reporting(_report("orders", *places), _report("adsum-registry", ("127.0.0.1", 1, 1, 0))))
+    await told.speak(Reporting(_report("orders", *places), _report("adsum_registry", ("127.0.0.1", 1, 1, 0))))
     assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]
     assert list(told.by_instance(EMPTY.services, {})) == []
     await told.speak(Reporting(_report("orders", places[2])))

@@ -595,6 +595,15 @@ def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> N
     assert set(client.has[EDS]) == {"a", "new"}
 
 
+def test_it_is_known_which_services_grpc_clients_ask_for() -> None:
+    clients = GrpcClients()
+    client = FakeClient(sotw, Session(sotw, clients))
+    client.ask(EDS, "a")
+    assert [clients.names_service(name) for name in ("a", "b")] == [True, False]
+    client.ask(EDS, "b", nonce=client.nonces.get(EDS, ""))
+    assert [clients.names_service(name) for name in ("a", "b")] == [False, True]
+
+
 def test_what_does_not_come_back_is_taken_away_in_the_end(world: World) -> None:
     world.audience.settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
@@ -646,3 +655,18 @@ def test_the_names_of_all_clients_together_are_bounded_in_bytes(monkeypatch: pyt
     assert held.size == 4 * (NAME + 1)
     other.session.leave()
     assert held.size == 0
+
+
+def test_only_what_moved_is_compared_if_that_is_known() -> None:
+    audience = Gateways()
+    client = FakeClient(delta, Session(delta, audience))
+    audience.move(resources({CDS: {"a": 1, "b": 1, "c": 1}}), 1, 1)
+    client.ask(CDS)
+    client.settle()
+    first = dict(client.has[CDS])
+    later = resources({CDS: {"a": 2, "b": 2}})
+    assert audience.move(later, 2, 2, moved=lambda _, after: {"b", "c", "d"} if after is later[CDS] else None)
+    client.settle()
+    assert client.has[CDS].keys() == {"a", "b"}
+    assert client.has[CDS]["a"] == first["a"]
+    assert client.has[CDS]["b"] != first["b"]

@@ -134,7 +134,7 @@ async def test_what_gateways_are_not_told_of_is_no_service_and_forgotten(monkeyp
     monkeypatch.setattr(traffic, "MAX_FIGURES", 1)
     world = World()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("adsum-registry", _2xx=1), **_cluster("orders", _2xx=5)))
+    await world.heard(call, said("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
     await world.heard(call, said("", **_cluster("users", _2xx=3), **{"http.gateway.downstream_rq_2xx": 8}))
     assert world.traffic.by_service() == {"orders": Summary(5)}, "there is room for one"
     assert world.traffic.gateway("gw") == Summary(8), "there is always room for the whole"

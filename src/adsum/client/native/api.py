@@ -100,6 +100,14 @@ class Api:
         path, about = _instance(service, id), (service, id)
         return await self._ask("DELETE", path, wire.Written, params=params, about=about, silence=silence, fresh=True)
 
+    async def forget(self, service: str, *, reason: str = "") -> wire.Written:
+        """Raises `RegistryRefused` if the service has instances."""
+        params = [("reason", reason)] if reason else []
+        try:
+            return await self._ask("DELETE", f"/services/{_part(service)}", wire.Written, params=params, silence=None)
+        except Taken as refusal:
+            raise RegistryRefused(409, str(refusal)) from None
+
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
         """Answers within `body.wait` seconds and `ANSWER_LATE` more.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from sys import intern
 from typing import Any, Final, TypeVar
@@ -95,23 +96,23 @@ class Asked:
 
         `by_people`: people may have written it, and so it is also looked for keys that are given twice.
         """
+        body = await self.json()
+        with decoding():
+            decoded = wire.decode(body, kind)
+        if not by_people:
+            return decoded
+        if len(body) <= MAX_SMALL_BODY:
+            must_give_once(body)
+        else:  # It takes longer than others should wait.
+            await asyncio.to_thread(must_give_once, body)
+        return decoded
+
+    async def json(self) -> bytes:
+        """The body, which is declared as JSON. Raises `Malformed`, `NoJson`, `Overloaded` and `TooLarge`."""
         declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if declared != "application/json":
             raise NoJson("the body must be declared as application/json")
-        body = await self._read(self.route.max_body)
-        try:
-            decoded = wire.decode(body, kind)
-        except Invalid as error:
-            if error.field:
-                raise
-            raise Malformed("", error.problem) from None
-        if by_people:
-            # A large body takes longer than others should wait.
-            look = wire.repeated_key
-            repeated = look(body) if len(body) <= MAX_SMALL_BODY else await asyncio.to_thread(look, body)
-            if repeated is not None:
-                raise Malformed(repeated, "must be given once in one object")
-        return decoded
+        return await self._read(self.route.max_body)
 
     async def _read(self, most: int) -> bytes:
         length = self.header(b"content-length")
@@ -131,6 +132,24 @@ class Asked:
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """A body that is no JSON at all is malformed, and not invalid."""
+    try:
+        yield
+    except Invalid as error:
+        if error.field:
+            raise
+        raise Malformed("", error.problem) from None
+
+
+def must_give_once(body: bytes) -> None:
+    """A body that was decoded has each key once in one object. Raises `Malformed`."""
+    repeated = wire.repeated_key(body)
+    if repeated is not None:
+        raise Malformed(repeated, "must be given once in one object")
 
 
 @cache

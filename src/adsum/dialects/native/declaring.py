@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Final
 
 from adsum import wire
 from adsum.core import declarations
 from adsum.core.catalog import Snapshot
-from adsum.core.declarations import Declaration
+from adsum.core.declarations import Declaration, Replacement
 from adsum.core.documents import Document, DocumentKind, Documents, Title
 from adsum.core.errors import Invalid, UnknownDocument
 from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import Reply
-from adsum.dialects.native.asked import Asked
+from adsum.dialects.native.asked import Asked, decoding, must_give_once
 from adsum.gateway.matching import explain
 from adsum.gateway.presence import presence
 from adsum.ports import Clock
@@ -41,21 +40,28 @@ class Declaring:
         self._lists = Apart()
 
     async def list_routes(self, _: Asked) -> Reply:
-        return await self._listed(wire.RouteList.of)
+        return await self._listed(wire.RouteList.written)
 
     async def replace_intent(self, asked: Asked) -> Reply:
-        body = await asked.body(wire.IntentBody)
-        bodies = await self._lists.run(partial(_read, body))
-        return await self._write(
-            declarations.replaced(
-                (_ROUTE, _UPSTREAM),
-                bodies,
-                asked.caller(self._clock.wall()),
-                self._fits("routes"),
-                prune=asked.query.get("prune", False),
-                reason=asked.query.get("reason", ""),
+        body, prune, caller = await asked.json(), asked.query.get("prune", False), asked.caller(self._clock.wall())
+        reason = asked.query.get("reason", "")
+        documents = self._registry.snapshot.documents
+
+        def read(before_each: Callable[[], None]) -> Replacement:
+            with decoding():
+                bodies = wire.IntentBody.read(body, before_each)
+            must_give_once(body)
+            for title, said in bodies.items():
+                before_each()
+                # Their meaning is found out here, too, so that it is known when they are in force.
+                wire.meaning(title, said)
+            replacement = Replacement(
+                (_ROUTE, _UPSTREAM), bodies, caller, self._fits("routes"), prune=prune, reason=reason
             )
-        )
+            replacement.prepare(documents, lambda after: wire.Intents().of(after).must_fit("routes"))
+            return replacement
+
+        return await self._write(await self._lists.run(read))
 
     async def read_edits(self, asked: Asked) -> Reply:
         query = asked.query
@@ -66,7 +72,7 @@ class Declaring:
 
     async def read_route(self, asked: Asked) -> Reply:
         document = self._document(_ROUTE, asked.path["route"])
-        return await self._listed(lambda snapshot: wire.RouteView.of(document, snapshot))
+        return await self._listed(lambda snapshot, _: wire.encode(wire.RouteView.of(document, snapshot)))
 
     async def put_route(self, asked: Asked) -> Reply:
         name = asked.path["route"]
@@ -110,7 +116,7 @@ class Declaring:
         return Reply(200, await self._questions.run(answer))
 
     async def list_upstreams(self, _: Asked) -> Reply:
-        return await self._listed(wire.UpstreamList.of)
+        return await self._listed(wire.UpstreamList.written)
 
     async def read_upstream(self, asked: Asked) -> Reply:
         return Reply(200, wire.encode(wire.UpstreamView.of(self._document(_UPSTREAM, asked.path["service"]))))
@@ -124,13 +130,9 @@ class Declaring:
     async def remove_upstream(self, asked: Asked) -> Reply:
         return await self._withdraw(asked, Title(_UPSTREAM, asked.path["service"]))
 
-    async def _listed(self, of: Callable[[Snapshot], object]) -> Reply:
+    async def _listed(self, written: Callable[[Snapshot, Callable[[], None]], bytes]) -> Reply:
         snapshot = self._registry.snapshot
-
-        def answer(_: Callable[[], None]) -> bytes:
-            return wire.encode(of(snapshot))
-
-        return Reply(200, await self._lists.run(answer))
+        return Reply(200, await self._lists.run(lambda before_each: written(snapshot, before_each)))
 
     def _document(self, kind: DocumentKind, name: str) -> Document:
         document = self._registry.snapshot.documents.of.get(Title(kind, name))
@@ -150,12 +152,3 @@ class Declaring:
     async def _write(self, declaration: Declaration) -> Reply:
         revision = await self._registry.write(declaration)
         return Reply(200, wire.encode(wire.Written(self._registry.snapshot.epoch, revision)))
-
-
-def _read(body: wire.IntentBody, before_each: Callable[[], None]) -> Mapping[Title, bytes]:
-    """What the documents say. Their meaning is found out here, too, so that it is known when they are in force."""
-    bodies = body.to_bodies()
-    for title, said in bodies.items():
-        before_each()
-        wire.meaning(title, said)
-    return bodies

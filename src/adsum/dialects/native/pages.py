@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
 from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.dialects.native.apart import Apart
 from adsum.dialects.native.asgi import JSON, Headers, Reply
 from adsum.dialects.native.filters import Filter
 from adsum.dialects.native.shelf import Shelf
@@ -18,6 +19,8 @@ MAX_NARROWED: Final = 32 * 1024 * 1024
 """How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
 PAGE: Final = 1_000
 """Bytes of a page without instances."""
+FEW: Final = 1_000
+"""Services that are listed at once; a longer list holds up nobody."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
@@ -115,11 +118,17 @@ class Pages:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._sheets: OrderedDict[str, Sheet] = OrderedDict()
+        self._seen = registry.snapshot.epoch, registry.snapshot.revision
         self.size = 0
         """Bytes of memory that the pages take, with the instances that are on them."""
         self._summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
         """Of each service its epoch and revision, and what was said of it then."""
         self._narrowed = Shelf(MAX_NARROWED)
+        self._lists = Apart()
+
+    def __len__(self) -> int:
+        """How many services' pages are kept ready."""
+        return len(self._sheets)
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
         """The service as JSON."""
@@ -135,10 +144,19 @@ class Pages:
         body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).narrowed(narrow))
         return _page(snapshot, age, service.revision, body, narrow)
 
-    def services(self) -> Page:
-        """The newest list of all services, by name."""
+    async def services(self) -> Page:
+        """The newest list of all services, by name; a long one is made in a thread, one after the other."""
         snapshot, age = self._registry.snapshot, self._registry.age()
-        summaries = {name: self._summary(snapshot.epoch, service) for name, service in snapshot.services.items()}
+        self._drop_emptied(snapshot)
+        if len(snapshot.services) <= FEW:
+            return self._listed(snapshot, age, _at_once)
+        return await self._lists.run(lambda before_each: self._listed(snapshot, age, before_each))
+
+    def _listed(self, snapshot: Snapshot, age: float, before_each: Callable[[], None]) -> Page:
+        summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
+        for name, service in snapshot.services.items():
+            before_each()
+            summaries[name] = self._summary(snapshot.epoch, service)
         self._summaries = summaries
         blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
         pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
@@ -150,6 +168,7 @@ class Pages:
         return known if known is not None and known[0] == at else (at, wire.encode(summary(service)))
 
     def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> Sheet:
+        self._drop_emptied(snapshot)
         sheet = self._sheets.get(service.name)
         if sheet is not None and sheet.service is service and sheet.epoch == snapshot.epoch:
             self._sheets.move_to_end(service.name)
@@ -169,6 +188,20 @@ class Pages:
 
     def _drop(self, name: str) -> None:
         self.size -= self._sheets.pop(name).size
+
+    def _drop_emptied(self, snapshot: Snapshot) -> None:
+        """Drop the pages of services that have no instance any more; an empty page is quickly made."""
+        at, self._seen = self._seen, (snapshot.epoch, snapshot.revision)
+        if at == self._seen:
+            return
+        names = snapshot.changed_since(*at)
+        for name in names if names is not None else [*self._sheets]:
+            if name in self._sheets and not snapshot.listed(name):
+                self._drop(name)
+
+
+def _at_once() -> None:
+    """Go on."""
 
 
 def summary(service: ServiceSnapshot) -> wire.ServiceSummary:

@@ -33,7 +33,7 @@ class Reads:
 
     async def list_services(self, asked: Asked) -> Reply:
         await self._wait(asked, None, lambda: self._registry.snapshot.revision)
-        return self._pages.services().reply(asked.tags)
+        return (await self._pages.services()).reply(asked.tags)
 
     async def read_service(self, asked: Asked) -> Reply:
         name, narrow = asked.path["service"], Filter.of(asked.query)

@@ -178,6 +178,17 @@ ROUTES: Final = (
         text="A service that nobody has registered is empty, not an error: it may come.",
     ),
     Route(
+        "forget",
+        "DELETE",
+        _SERVICE,
+        "Forget a service that has no instance",
+        {200: wire.Written},
+        (409, 422, 503),
+        (REASON,),
+        text="Idempotent: one that isn't known is forgotten already. One with instances is refused with 409. It leaves "
+        "lists, status, metrics and gateways; its history stays, and whoever watches it sees an empty service.",
+    ),
+    Route(
         "unaware",
         "GET",
         f"{_SERVICE}/unaware",

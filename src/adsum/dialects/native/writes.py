@@ -142,6 +142,11 @@ class Writes:
         )
         return self._written(revision)
 
+    async def forget(self, asked: Asked) -> Reply:
+        service, reason = asked.path["service"], asked.query.get("reason", "")
+        caller = asked.caller(self._clock.wall())
+        return self._written(await self._registry.write(decisions.forgotten(service, reason, caller)))
+
     async def renew(self, asked: Asked) -> Reply:
         key = asked.key
         for lost in await self._renewed([wire.LeaseBody(*key, asked.query.get("holder", ""))]):

@@ -15,7 +15,8 @@ from adsum.dialects.xds.session import Session
 from adsum.gateway import selectors
 from adsum.gateway.encoding.resources import ORDER, Kind, Resource
 
-Resources = Mapping[Kind, Mapping[str, Resource]]
+Table = Mapping[str, Resource]
+Resources = Mapping[Kind, Table]
 _NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
 _NOBODY: Final[Set[Session]] = frozenset()
 
@@ -121,15 +122,26 @@ class Gateways(_Audience):
     def names(self, kind: Kind) -> Iterable[str]:
         return self._resources.get(kind, _NONE)
 
-    def move(self, resources: Resources, number: int, revision: int, vacated: Set[str] = frozenset()) -> set[Session]:
-        """See these from now on; who has to be told something. `vacated`: assignments to say after the routes."""
+    def move(
+        self,
+        resources: Resources,
+        number: int,
+        revision: int,
+        vacated: Set[str] = frozenset(),
+        moved: Callable[[Table, Table], Set[str] | None] = lambda *_: None,
+    ) -> set[Session]:
+        """See these from now on; who has to be told something.
+
+        `vacated`: assignments to say after the routes. `moved` says of which names two tables may differ (None: of
+        all).
+        """
         before, self._resources, self.vacated = self._resources, resources, vacated
         self.number, self.revision = number, revision
         told: set[Session] = set()
         for kind in ORDER:
             old, new = before.get(kind, _NONE), resources.get(kind, _NONE)
             if old is not new:
-                changed, removed = difference(old, new)
+                changed, removed = difference(old, new, moved(old, new))
                 if changed or removed:
                     told |= self._tell(kind, changed, removed)
         return told
@@ -159,6 +171,10 @@ class GrpcClients(_Audience):
                 if len(self._seen) >= MAX_GRPC_RESOURCES:
                     raise exhausted("gRPC clients ask for too many names")
                 self._seen[kind, name] = self._find(kind, name)
+
+    def names_service(self, name: str) -> bool:
+        """Whether a client subscribes to anything of that service."""
+        return any((kind, name) in self._by_name for kind in Kind)
 
     def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         super().unsubscribe(session, kind, names)
@@ -196,11 +212,12 @@ class GrpcClients(_Audience):
         return [(each, self._seen[each]) for each in named if each in self._seen]
 
 
-def difference(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> tuple[list[str], dict[str, Resource]]:
-    """The names of what is new or other than it was, and what is gone."""
+def difference(old: Table, new: Table, names: Set[str] | None = None) -> tuple[list[str], dict[str, Resource]]:
+    """The names of what is new or other than it was, and what is gone; the two may differ only in `names`, if given."""
     changed = []
-    for name, resource in new.items():
-        before = old.get(name)
+    for name in new if names is None else [name for name in names if name in new]:
+        before, resource = old.get(name), new[name]
         if before is not resource and (before is None or before.version != resource.version):
             changed.append(name)
-    return changed, {name: resource for name, resource in old.items() if name not in new}
+    gone = old.keys() - new.keys() if names is None else {name for name in names if name in old and name not in new}
+    return changed, {name: old[name] for name in gone}

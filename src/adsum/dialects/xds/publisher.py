@@ -9,11 +9,10 @@ from typing import Any, NamedTuple, Protocol
 from adsum.core import catalog
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.audience import Gateways, GrpcClients, Held, Resources
+from adsum.dialects.xds.audience import Gateways, GrpcClients, Held, Resources, Table
 from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
-from adsum.gateway.encoding import differences
 from adsum.gateway.encoding.resources import Kind, Resource
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
@@ -33,6 +32,10 @@ class Compiled(Protocol):
 
     def knows(self, shape: Shape) -> bool:
         """Whether all resources of such a gateway are made already."""
+        ...
+
+    def moved(self, before: Table, after: Table) -> Set[str] | None:
+        """The names of which two tables may differ; None: of all."""
         ...
 
     def envoy(self, shape: Shape) -> Resources:
@@ -59,7 +62,7 @@ class _Source(NamedTuple):
         """The services of which something else may be told than before; None: all."""
         if self.intent is not before.intent or self.addresses is not before.addresses:
             return None
-        return differences.between(before.snapshot, self.snapshot)
+        return catalog.changed(before.snapshot, self.snapshot)
 
 
 class _Prepared(NamedTuple):
@@ -112,7 +115,7 @@ class Publisher:
         before = self._source.snapshot
         if snapshot.documents is not before.documents and len(snapshot.documents.of) > MUCH:
             return True
-        if len(differences.between(before, snapshot)) > MUCH:
+        if len(catalog.changed(before, snapshot)) > MUCH:
             return True
         return len(snapshot.services) > MUCH and not all(map(self._compiled.knows, self._unseen()))
 
@@ -163,6 +166,10 @@ class Publisher:
         self._grpc.sessions += 1
         return self._grpc
 
+    def names(self, service: str) -> bool:
+        """Whether a gRPC client asks for that service."""
+        return self._grpc.names_service(service)
+
     def leave(self, audience: Gateways | GrpcClients) -> None:
         """One of it left."""
         audience.sessions -= 1
@@ -194,7 +201,7 @@ class Publisher:
         touched = source.since(self._source)
         self._compiled, self._source = compiled, source
         for audience, resources in seen:
-            told |= audience.move(resources, number, revision, compiled.vacated)
+            told |= audience.move(resources, number, revision, compiled.vacated, compiled.moved)
         first, self.number, self.revision, self._troubled = not self.number, number, revision, False
         if begins:
             self._settle(now + SETTLING)

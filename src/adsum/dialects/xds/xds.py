@@ -82,6 +82,10 @@ class Xds:
         """What gateways said of the tries that they made at each instance."""
         return self.loads.by_instance(self._registry.snapshot.services, self._addresses.known)
 
+    def names(self, service: str) -> bool:
+        """Whether a gRPC client asks for that service; gateways ask for all."""
+        return self._publisher.names(service)
+
     async def _follow(self) -> None:
         """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from adsum.core import catalog, rules
 from adsum.core.catalog import Snapshot
@@ -23,6 +23,7 @@ from adsum.gateway.encoding import (
     filters,
     listeners,
     proxyless,
+    tables,
     tls,
     versions,
     virtual_hosts,
@@ -30,8 +31,9 @@ from adsum.gateway.encoding import (
 from adsum.gateway.encoding.assignments import Reader
 from adsum.gateway.encoding.plan import NO_PLAN, Plan
 from adsum.gateway.encoding.resources import Kind, Resource, pack, packed
+from adsum.gateway.encoding.tables import Move, Table
 from adsum.gateway.encoding.tls import Peers
-from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits, Version, cluster_name
+from adsum.gateway.encoding.versions import ALL_HTTP1, ALL_HTTP2, Split, Splits, Version, cluster_name
 from adsum.gateway.encoding.virtual_hosts import Encoded
 from adsum.gateway.intent import Intent
 from adsum.gateway.shape import Shape
@@ -39,11 +41,13 @@ from adsum.gateway.upstreams import Policy, Upstream
 
 MAX_TABLES: Final = 256
 """Tables kept for gateways of different shape; past it, the one kept longest is compiled anew when asked for."""
+FEW: Final = 32
+"""Services and routes: of so few, each service has default routes of its own. A request meets them one after the other,
+and each that comes or goes has the whole table told anew; to find any service by its name costs a request as much as
+some thirty of them (measured: 7 µs of 60)."""
 MAX_CLUSTERS: Final = 32_768
 """Clusters kept encoded: most changes of a service leave its cluster as it is."""
 
-Table = Mapping[str, Resource]
-"""The resources of a kind, by name."""
 _Variant = tuple[Kind, Shape]
 """A kind, and a shape with no more than its resources depend on."""
 
@@ -53,11 +57,22 @@ _PLAIN: Final = Shape(("127.0.0.1:0",))
 _NO_ADDRESSES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+class _Shared(NamedTuple):
+    """What routes depend on beside the intent: how requests are shared, and between clusters of which services.
+
+    `splits` has those of the services that the intent names, and of the `mixed`: they speak both versions of HTTP, and
+    so have two clusters.
+    """
+
+    splits: Splits
+    mixed: Set[str]
+
+
 class Compiled:
     """What is told at one revision; it never changes. What nobody asked for yet is compiled when it is asked for."""
 
     def __init__(
-        self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], splits: Splits, encoded: Encoded
+        self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], shared: _Shared, encoded: Encoded
     ) -> None:
         self.revision = snapshot.revision
         self.vacated: Set[str] = frozenset()
@@ -65,11 +80,12 @@ class Compiled:
         self._snapshot = snapshot
         self._plan = plan
         self._addresses = addresses
-        self._splits = splits
+        self._shared = shared
         self._encoded = encoded
         self._tables: dict[_Variant, Table] = {}
         self._shapes: dict[Shape, Mapping[Kind, Table]] = {}
         self._calls: dict[tuple[Kind, str], Resource] = {}
+        self._moves: dict[int, Move] = {}
 
     def knows(self, shape: Shape) -> bool:
         """Whether the resources of such a gateway are made already."""
@@ -82,6 +98,11 @@ class Compiled:
             known = MappingProxyType({kind: self._table(kind, shape) for kind in Kind})
             _keep(self._shapes, shape, known)
         return known
+
+    def moved(self, before: Table, after: Table) -> Set[str] | None:
+        """The names of which the two tables may differ, `after` being one of these; None: all of them."""
+        move = self._moves.get(id(after))
+        return move.names if move is not None and move.before is before and move.after is after else None
 
     def grpc(self, kind: Kind, name: str) -> Resource | None:
         """A resource of that name for a gRPC client without a proxy; None: there can't be such a service."""
@@ -104,33 +125,33 @@ class Compiled:
         whose name is not in there is left out.
         """
         plan = self._plan if intent is self._plan.intent else Plan(intent)
-        touched = differences.between(self._snapshot, snapshot) | plan.differences(self._plan)
+        touched = catalog.changed(self._snapshot, snapshot) | plan.differences(self._plan)
         touched |= differences.resolved(snapshot, self._addresses, addresses)
-        splits = self._followed_splits(snapshot, plan, addresses, touched)
+        shared = self._followed_shares(snapshot, plan, addresses, touched)
         encoded = self._encoded if plan is self._plan else self._encoded.kept(intent.routes)
-        after = Compiled(snapshot, plan, addresses, splits, encoded)
-        after.vacated = self.vacated if splits is self._splits else versions.vacated(splits)
-        rerouted = plan is not self._plan or after._splits is not self._splits
-        rerouted = rerouted or any(self._knows(name) is not after._knows(name) for name in touched)
+        after = Compiled(snapshot, plan, addresses, shared, encoded)
+        after.vacated = self.vacated if shared is self._shared else versions.vacated(shared.splits)
+        rerouted = plan is not self._plan or shared is not self._shared or self._apart != after._apart
         for variant, table in list(self._tables.items()):
             after._tables[variant] = after._followed(variant, table, self._plan, touched, rerouted=rerouted)
         after._calls = {each: resource for each, resource in list(self._calls.items()) if each[1] not in touched}
         return after
 
-    def _followed_splits(
+    def _followed_shares(
         self, snapshot: Snapshot, plan: Plan, addresses: Mapping[str, str], touched: Set[str]
-    ) -> Splits:
-        """The splits after those services changed; the same ones if nothing in them did."""
-        before = {
-            name: self._splits[name]
-            for service in touched
-            for name in self._plan.selectors(service)
-            if name in self._splits
-        }
+    ) -> _Shared:
+        """What routes depend on after those services changed; the same if nothing in it did."""
+        known = self._shared.splits
+        before = {name: known[name] for service in touched for name in self._plan.selectors(service) if name in known}
         now: dict[str, Split] = {}
+        mixed = set[str]()
         for service in touched:
             listings = snapshot.service(service).listings.values()
             spoken = versions.versions((each.instance for each in listings), plan.upstream(service).protocol)
+            if len(spoken) > 1:
+                mixed.add(service)
+            elif service not in plan.services:
+                continue
             for name, selector in plan.selectors(service).items():
                 if spoken == [Version.HTTP1] and name not in plan.sharing:
                     continue
@@ -140,9 +161,10 @@ class Compiled:
                     split = replace(split, empty=True)
                 if split != ALL_HTTP1:
                     now[name] = split
-        if now == before:
-            return self._splits
-        return MappingProxyType({**{name: self._splits[name] for name in self._splits.keys() - before.keys()}, **now})
+        if now == before and mixed == self._shared.mixed & touched:
+            return self._shared
+        splits = {**{name: known[name] for name in known.keys() - before.keys()}, **now}
+        return _Shared(MappingProxyType(splits), self._shared.mixed - touched | mixed)
 
     def _knows(self, service: str) -> bool:
         return service in self._snapshot.services or service in self._plan.services
@@ -160,17 +182,20 @@ class Compiled:
         """The table after those services changed; the same one if nothing in it did."""
         kind = variant[0]
         if kind in (Kind.ROUTES, Kind.FILTER):
-            made = rerouted if kind is Kind.ROUTES else self._plan is not before
-            return MappingProxyType(_settled(self._made(variant, ()), table)) if made else table
+            anew = rerouted if kind is Kind.ROUTES else self._plan is not before
+            return MappingProxyType(tables.settled(self._made(variant, ()), table)) if anew else table
         if kind in (Kind.LISTENER, Kind.SECRET) or not touched:
             return table
-        after = dict(table)
-        for service in touched:
-            for name in before.selectors(service):
-                for version in Version:
-                    after.pop(cluster_name(name, version), None)
-        after.update(_settled(self._made(variant, {name for name in touched if self._knows(name)}), table))
-        return MappingProxyType(after)
+        left = {
+            cluster_name(name, version)
+            for service in touched
+            for name in before.selectors(service)
+            for version in Version
+        }
+        made = self._made(variant, {name for name in touched if self._knows(name)})
+        move = tables.moved(table, left, made)
+        self._moves[id(move.after)] = move
+        return move.after
 
     def _made(self, variant: _Variant, services: Set[str] | tuple[()]) -> dict[str, Resource]:
         kind, shape = variant
@@ -223,12 +248,28 @@ class Compiled:
         return spoken
 
     def _routes(self, shape: Shape) -> Resource:
-        services = self._snapshot.services.keys() | self._plan.services if shape.default_routes else ()
-        behind_proxy = shape.trusted_hops > 0
         content = virtual_hosts.route_configuration(
-            self._plan.intent.routes, services, self._splits, self._encoded, behind_proxy=behind_proxy
+            self._plan.intent.routes,
+            self._apart,
+            self._shared.splits,
+            self._encoded,
+            default_routes=shape.default_routes,
+            behind_proxy=shape.trusted_hops > 0,
         )
         return packed(Kind.ROUTES, virtual_hosts.NAME, content, self.revision)
+
+    @cached_property
+    def _apart(self) -> Mapping[str, Split]:
+        """How requests are shared for the services with default routes of their own, beside those of all services.
+
+        Requests for one of a few services cost a gateway less that way.
+        """
+        plan, shared = self._plan, self._shared
+        apart = {each: shared.splits.get(each, ALL_HTTP1) for each in shared.mixed | plan.intent.upstreams.keys()}
+        if len(self._snapshot.services) + len(plan.services) + len(plan.intent.routes) <= FEW:
+            for each in (self._snapshot.services.keys() | plan.services) - apart.keys():
+                apart[each] = ALL_HTTP2 if Version.HTTP2 in self._by_version(each) else ALL_HTTP1
+        return apart
 
     def _call(self, kind: Kind, name: str) -> Resource | None:
         if kind is Kind.LISTENER:
@@ -271,21 +312,11 @@ def _cluster(name: str, upstream: Upstream, policy: Policy, version: Version, pe
     return pack(Kind.CLUSTER, name, clusters.cluster(name, upstream, policy, version, peers, roots), 0)
 
 
-def _settled(made: dict[str, Resource], before: Table) -> dict[str, Resource]:
-    """What was made, sharing the bytes of what was there before and says the same."""
-    return {
-        name: before[name].at(resource.revision)
-        if name in before and before[name].version == resource.version
-        else resource
-        for name, resource in made.items()
-    }
-
-
 def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     while len(kept) >= MAX_TABLES:
         del kept[next(iter(kept))]
     kept[key] = value
 
 
-NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES, MappingProxyType({}), Encoded())
+NOTHING: Final = Compiled(catalog.EMPTY, NO_PLAN, _NO_ADDRESSES, _Shared(MappingProxyType({}), frozenset()), Encoded())
 """Before anything was loaded."""

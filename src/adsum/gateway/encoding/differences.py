@@ -1,4 +1,4 @@
-"""Which services differ between two snapshots, without looking at all of them."""
+"""Which services are reached at other addresses than before."""
 
 from __future__ import annotations
 
@@ -6,21 +6,6 @@ from collections.abc import Iterable, Mapping
 
 from adsum.core.catalog import ServiceSnapshot, Snapshot
 from adsum.gateway.encoding.tls import is_name
-
-
-def between(before: Snapshot, after: Snapshot) -> set[str]:
-    """The services that changed, came or went."""
-    if before is after:
-        return set()
-    if before.epoch != after.epoch or before.floor != after.floor or after.revision < before.revision:
-        names = before.services.keys() | after.services.keys()  # Another history, or some were forgotten.
-        return {name for name in names if before.services.get(name) is not after.services.get(name)}
-    changed = set()
-    for service in reversed(tuple(after.services.values())):  # Their order is that of their last changes.
-        if service.revision <= before.revision:
-            break
-        changed.add(service.name)
-    return changed
 
 
 def resolved(snapshot: Snapshot, before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:

@@ -28,8 +28,8 @@ class Plan:
         for name, selector in sorted(intent.selectors().items()):
             named[selector.service][name] = selector
         self._selectors = {service: {service: Selector(service)} | each for service, each in named.items()}
-        self.services = frozenset(self._selectors)
-        """The services that routes lead to; known or not, there is an answer for them."""
+        self.services = self._selectors.keys() | intent.upstreams.keys()
+        """The services that routes or upstreams name; known or not, there is an answer for them."""
         self.sharing = intent.sharing()
         """The names of the selectors whose routes share requests among several."""
 

@@ -34,10 +34,17 @@ class _Reply(NamedTuple):
     temporary: bool = False
     reasoned: bool = True
     """Whether Envoy's own reason is added. Of a failed connection it names what stands in certificates."""
+    status: int | None = None
+    """The status that has to come with one of the flags, if any."""
+    routed: bool = True
+    """Whether the route that was taken is named."""
 
 
+_NO_ROUTE: Final = "no route takes this request: `adsum route check` tells why"
 _REPLIES: Final = (
-    _Reply(("NR",), "No such route", "no route takes this request: `adsum route check` tells why"),
+    _Reply(("NR",), "No such route", _NO_ROUTE),
+    # The default routes of all services find no cluster of that name (see `every_service`).
+    _Reply(("NC",), "No such route", _NO_ROUTE, reasoned=False, status=404, routed=False),
     _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
     _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE} can take requests now", True),
     _Reply(("UO",), "Too many requests", f"the gateway holds as many requests for {SERVICE} as it may", True),
@@ -84,7 +91,8 @@ def _mapper(reply: _Reply, when: Any, body: Any) -> Any:
 def _when(reply: _Reply) -> Any:
     if isinstance(reply.on, int):
         return _status(ComparisonFilter.GE if reply is _OTHER else ComparisonFilter.EQ, reply.on)
-    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=reply.on))
+    flags = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=reply.on))
+    return flags if reply.status is None else _both(flags, _status(ComparisonFilter.EQ, reply.status))
 
 
 def _from_grpc() -> Any:
@@ -120,8 +128,11 @@ def _document(reply: _Reply) -> Any:
         "status": "%RESPONSE_CODE%",
         "detail": reply.detail,
         "service": SERVICE,
-        "route": "%ROUTE_NAME%",
         "request_id": "%REQ(X-REQUEST-ID)%",
     }
-    body.json_format.update(fields | ({"reason": "%RESPONSE_CODE_DETAILS%"} if reply.reasoned else {}))
+    if reply.routed:
+        fields["route"] = "%ROUTE_NAME%"
+    if reply.reasoned:
+        fields["reason"] = "%RESPONSE_CODE_DETAILS%"
+    body.json_format.update(fields)
     return body

@@ -13,7 +13,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from adsum.gateway import defaults, precedence
 from adsum.gateway.defaults import LOCAL
-from adsum.gateway.encoding import messages
+from adsum.gateway.encoding import every_service, messages
 from adsum.gateway.encoding.entries import entries
 from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits
 from adsum.gateway.routes import Route
@@ -21,9 +21,9 @@ from adsum.gateway.routes import Route
 NAME: Final = "routes"
 ANY: Final = "*"
 LOCALS: Final = "*" + LOCAL
+KEPT: Final = 1_024
+"""How many services' own default routes are kept encoded; the others are made again with every change of the table."""
 FORWARDED_HOST: Final = "x-forwarded-host"
-SERVICES: Final = 16_384
-"""How many services' default routes are kept ready: one more service comes while all the others stay."""
 
 
 class Encoded:
@@ -54,14 +54,20 @@ class _Known(NamedTuple):
 
 
 def route_configuration(
-    declared: Sequence[Route], services: Iterable[str], splits: Splits, encoded: Encoded, *, behind_proxy: bool
+    declared: Sequence[Route],
+    apart: Mapping[str, Split],
+    splits: Splits,
+    encoded: Encoded,
+    *,
+    default_routes: bool,
+    behind_proxy: bool,
 ) -> bytes:
-    """Everything that a gateway routes, as a RouteConfiguration; `services` are those that default routes are for.
+    """Everything that a gateway routes, as a RouteConfiguration.
 
     `splits`: how requests are shared between instances with other versions of HTTP, by the names of selectors.
-    `behind_proxy`: what a proxy in front of the gateway says of the host that was asked for is believed.
+    `apart`: the same of the services that have default routes of their own. `behind_proxy`: what a proxy in front of
+    the gateway says of the host that was asked for is believed.
     """
-    known = sorted(services)
     message = RouteConfiguration(name=NAME, ignore_port_in_host_matching=True)
     # A route may come before its service does: that is answered by 503, and holds back no other route.
     message.validate_clusters.value = False
@@ -71,11 +77,17 @@ def route_configuration(
     order = precedence.Order(declared)
     by_name = {route.name: encoded.of(route, splits) for route in declared}
     anywhere = [by_name[route.name] for route in order.anywhere()]
+    by_path, by_host = list[bytes](), list[bytes]()
+    if default_routes:
+        message.cluster_specifier_plugins.extend(every_service.specifiers())
+        known = sorted(apart)
+        by_path = [*(_by_path(each, apart[each]) for each in known), every_service.by_path()]
+        by_host = [*(_by_host(each, apart[each]) for each in known), every_service.by_host()]
     parts = [messages.serialized(message)]
     parts += [_host(pattern, [by_name[route.name] for route in order.of(pattern)]) for pattern in order.patterns]
-    if known and LOCALS not in order.patterns:
-        parts.append(_host(LOCALS, [*anywhere, *(_by_host(each, splits.get(each, ALL_HTTP1)) for each in known)]))
-    parts.append(_host(ANY, [*anywhere, *(_by_path(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    if by_host and LOCALS not in order.patterns:
+        parts.append(_host(LOCALS, [*anywhere, *by_host]))
+    parts.append(_host(ANY, [*anywhere, *by_path]))
     return b"".join(parts)
 
 
@@ -85,12 +97,12 @@ def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
     return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
-@lru_cache(maxsize=SERVICES)
+@lru_cache(maxsize=KEPT)
 def _by_path(service: str, split: Split) -> bytes:
     return messages.serialized(components.VirtualHost(routes=entries(defaults.by_path(service), {service: split})))
 
 
-@lru_cache(maxsize=SERVICES)
+@lru_cache(maxsize=KEPT)
 def _by_host(service: str, split: Split) -> bytes:
     """The service's default route by host, to stand with others in one virtual host.
 

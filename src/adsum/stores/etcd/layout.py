@@ -88,6 +88,8 @@ class Part:
     """The changes for the log, by service."""
     left: tuple[str, ...]
     """Services that instances left."""
+    forgotten: tuple[str, ...]
+    """Services that are no longer known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +124,22 @@ class Layout:
 
     def departed(self, key: bytes) -> str | None:
         """The service that instances left, of the key that says so."""
-        room, _, service = key.removeprefix(self.catalog).decode(errors="replace").partition("/")
+        return self.forgotten(key.removeprefix(self.catalog).decode(errors="replace"))
+
+    def forgotten(self, path: str) -> str | None:
+        """The service that is forgotten when the key at that path is deleted."""
+        room, _, service = path.partition("/")
         return service if room == "departures" else None
 
     def departure(self, service: str) -> bytes:
-        return self.catalog + b"departures/" + service.encode()
+        return self.key(Key(service, ""))
 
     def path(self, subject: Key | Title) -> str:
         """The end of its key's path, behind `catalog`."""
         first, last = subject
-        return f"{'instances' if isinstance(subject, Key) else 'documents'}/{first}/{last}"
+        if isinstance(subject, Title):
+            return f"documents/{first}/{last}"
+        return f"instances/{first}/{last}" if last else f"departures/{first}"
 
     def key(self, subject: Key | Title) -> bytes:
         return self.catalog + self.path(subject).encode()
@@ -163,18 +171,24 @@ class Layout:
         return self._cut([*self._of_edits(edits, basis), *self._of_changes(changes)])
 
     def _of_changes(self, changes: Sequence[Change]) -> list[_Fact]:
-        """A key may be written once in a transaction: the last change of an instance counts."""
+        """A key may be written once in a transaction: the last change of an instance counts.
+
+        So does the last that says whether instances left a service, or that it was forgotten.
+        """
         last = {change.key: number for number, change in enumerate(changes)}
+        gone = {change.key.service: change.forgets for change in changes if change.listing is None}
         facts = []
         for number, change in enumerate(changes):
             logged = Logged(*change.key, msgspec.Raw(records.write_change(change)), number)
-            counts = last[change.key] == number
+            service = change.key.service
+            counts = last[change.key] == number and (gone.get(service, False) or not change.forgets)
             key = self.key(change.key)
             if not counts:
                 facts.append(_Fact(None, logged))
             elif change.listing is None:
-                gone = self.path(change.key), WhyRecord.of(change.why)
-                facts.append(_Fact(Delete(key), logged, gone, change.key.service))
+                why = self.path(change.key), WhyRecord.of(change.why)
+                left, forgotten = ("" if gone[service] else service), (service if change.forgets else "")
+                facts.append(_Fact(Delete(key), logged, why, left, forgotten))
             else:
                 facts.append(_Fact(Put(key, records.write_listing(change.listing)), logged))
         return facts
@@ -234,6 +248,7 @@ class Layout:
             dict(fact.gone for fact in facts if fact.gone is not None),
             log,
             tuple(departures),
+            tuple(fact.forgotten for fact in facts if fact.forgotten),
         )
 
 
@@ -244,6 +259,8 @@ class _Fact:
     gone: tuple[str, WhyRecord] | None = None
     left: str = ""
     """The service that an instance left."""
+    forgotten: str = ""
+    """The service that is no longer known."""
     history: Put | None = None
     """What became of a document."""
 

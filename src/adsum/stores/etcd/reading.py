@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from adsum.core.changes import Batch, Change, Recorded, Whole
+from adsum.core.changes import Batch, Change, Recorded, Whole, forgetting
 from adsum.core.documents import Document, Edit, Title
 from adsum.core.errors import AdsumError, StoreRefused
 from adsum.core.model import Key, Listing
@@ -100,14 +100,19 @@ class Reading:
             gone = self._gone(each)
             for event in each.events:
                 subject = self._layout.subject(event.key)
-                if isinstance(subject, Key):
+                if isinstance(subject, Key) and subject.id:
                     change = self._change(subject, event, gone)
                     if change is not None:
                         changes[subject] = change
-                elif subject is not None:
+                elif isinstance(subject, Title):
                     edit = self._edit(subject, event, gone)
                     if edit is not None:
                         edits[subject] = edit
+            # A key that was not there is deleted without an event. Those that are deleted to make room are not named:
+            # each node forgets the same ones by itself.
+            for path, why in gone.items():
+                if (service := self._layout.forgotten(path)) is not None:
+                    changes[Key(service, "")] = forgetting(service, reading.to_why(why))
         return Batch(seen[-1].revision, tuple(changes.values()), tuple(edits.values()))
 
     async def newest(self, pages: AsyncIterator[Ranged]) -> AsyncGenerator[Recorded, None]:
@@ -155,8 +160,8 @@ class Reading:
         return {}
 
     def _change(self, key: Key, event: Event, gone: dict[str, WhyRecord]) -> Change | None:
+        why = gone.get(self._layout.path(key))
         if event.now is None:
-            why = gone.get(self._layout.path(key))
             return Change(key, None, SOMEBODY if why is None else reading.to_why(why))
         listing = self._said(event.now)
         return Change(key, listing, listing.why) if isinstance(listing, Listing) else None

@@ -169,11 +169,11 @@ class EtcdStore:
         for service, logged in part.log.items():
             key = self._layout.log_key(said.basis, service, len(logged))
             then.append(Put(key, msgspec.json.encode(Log(logged, number, parts))))
-        forgotten = self._departures.excess(part.left)
+        forgotten = self._departures.excess((*part.left, *part.forgotten))
         then += (Delete(self._layout.departure(service)) for service in forgotten)
         settled = await self._settled(self._conditions(on), then, said.batch)
         self._trail.add(said)
-        self._departures.forgot(forgotten)
+        self._departures.forgot((*forgotten, *part.forgotten))
         self._departures.add(part.left)
         return Standing(settled, settled, said)
 
@@ -260,7 +260,11 @@ class EtcdStore:
     def _told(self, batch: Batch, heads: Sequence[Head]) -> None:
         for said in heads:
             self._trail.add(said)
-        self._departures.add(change.key.service for change in batch.changes if change.listing is None)
+        for change in batch.changes:
+            if change.forgets:
+                self._departures.forgot([change.key.service])
+            elif change.listing is None:
+                self._departures.add([change.key.service])
         self._feeds.tell(batch)
 
     def _start_over(self) -> None:

@@ -37,7 +37,8 @@ _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
 _PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)"
 _DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
 _LEAVE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?, ?)"
-_FORGET: Final = """DELETE FROM departures WHERE service IN
+_FORGET: Final = "DELETE FROM departures WHERE service = ?"
+_FORGET_OLDEST: Final = """DELETE FROM departures WHERE service IN
     (SELECT service FROM departures ORDER BY revision DESC LIMIT -1 OFFSET ?)"""
 _MOVE: Final = "UPDATE meta SET revision = ?, checksum = ? WHERE epoch = ? AND revision = ?"
 _EPOCH: Final = re.compile(r"[0-9a-f]{32}")
@@ -293,7 +294,7 @@ class File:
                 if self._db.execute(_MOVE, moved).rowcount != 1:
                     raise StoreUnavailable(f"{self.path}: another program wrote to it; what it holds now is read anew")
                 if unforgotten >= FORGET:
-                    self._db.execute(_FORGET, (MAX_LEFT,))
+                    self._db.execute(_FORGET_OLDEST, (MAX_LEFT,))
                     unforgotten = 0
         except BaseException:
             self._doubtful = True
@@ -314,7 +315,9 @@ class File:
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._changes.record(rows.history)
         edits.put(self._db, rows.edits)
-        self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in rows.left.items()])
+        left = [(service, at) for service, at in rows.left.items() if at is not None]
+        self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in left])
+        self._db.executemany(_FORGET, [(service,) for service, at in rows.left.items() if at is None])
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
         """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""

@@ -48,12 +48,13 @@ class Rows:
     listings: dict[Key, ListingRow | None]
     documents: dict[Title, ListingRow | None]
     history: list[ListingRow]
-    left: dict[str, int]
+    left: dict[str, int | None]
+    """The revision at which an instance last left each service; None: the service was forgotten since."""
     edits: list[ListingRow]
 
     def add(self, revision: int, write: Write) -> None:
         """Add a batch, or nothing of it if something can't be encoded."""
-        listings = {each.key: _listing(revision, each) for each in write.changes}
+        listings = {each.key: _listing(revision, each) for each in write.changes if not each.forgets}
         documents = {each.title: _document(revision, each) for each in write.edits}
         history = [_row(*each.key, revision, records.write_change(each)) for each in write.changes]
         edited = [_row(*each.title, revision, msgspec.json.encode(edits.record(each))) for each in write.edits]
@@ -61,7 +62,8 @@ class Rows:
         self.documents.update(documents)
         self.history.extend(history)
         self.edits.extend(edited)
-        self.left.update((each.key.service, revision) for each in write.changes if each.listing is None)
+        gone = (each for each in write.changes if each.listing is None)
+        self.left.update((each.key.service, None if each.forgets else revision) for each in gone)
 
 
 def _listing(revision: int, change: Change) -> ListingRow | None:

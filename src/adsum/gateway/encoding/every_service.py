@@ -1,0 +1,77 @@
+"""Default routes as Envoy's: one pattern for all services, so that a service that comes or goes changes no route.
+
+A script finds the cluster by the name in the path or in the host. A name that the gateway has no cluster of is answered
+as if there were no route. The instances of a service can be shared between two clusters, by the version of HTTP that
+they speak (see `versions`): the script finds the one that there is, and a service that has both has routes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.config.route.v3 import route_components_pb2 as components
+from envoy.extensions.router.cluster_specifiers.lua.v3.lua_pb2 import LuaConfig
+
+from adsum.gateway import defaults
+from adsum.gateway.actions import Target
+from adsum.gateway.defaults import PREFIX_HEADER
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.entries import entries
+from adsum.gateway.encoding.replies import SERVICE
+from adsum.gateway.encoding.versions import Version, cluster_name
+from adsum.gateway.matches import MatchKind, Path
+from adsum.gateway.routes import Route
+from adsum.gateway.selectors import Selector
+
+_ANY: Final = (Target(Selector("any")),)
+"""Stands where a route names its target; the script chooses in its place."""
+_BY_PATH: Final = Route(defaults.BY_PATH, path=Path(MatchKind.REGEX, "/[a-z0-9-]+(?:/(.*))?"), to=_ANY, rewrite=r"/\1")
+_BY_HOST: Final = Route(defaults.BY_HOST, to=_ANY)
+_NONE: Final = "-"
+"""The cluster of requests that name no service: there is none of that name."""
+_NAMED_BY: Final = {
+    defaults.BY_PATH: (":path", "^/([a-z0-9-]+)"),
+    defaults.BY_HOST: (":authority", "^([a-z0-9-]+)%.localhost:?%d*$"),
+}
+"""The header, in lower case, and the pattern that find the name of the service."""
+_SCRIPT: Final = """
+function envoy_on_route(request)
+  local name = string.match(string.lower(request:headers():get("{header}") or ""), "{pattern}")
+  if name == nil then return "{none}" end
+  if request:getCluster(name) == nil and request:getCluster(name .. "{http2}") ~= nil then name = name .. "{http2}" end
+  return name
+end
+"""
+
+
+def by_path() -> bytes:
+    """Every service under `/{service}/`, as routes of a virtual host."""
+    made = _entries(_BY_PATH)
+    for entry in made:
+        option = entry.request_headers_to_add.add(append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
+        option.header.key, option.header.value = PREFIX_HEADER, f"/{SERVICE}"
+    return messages.serialized(components.VirtualHost(routes=made))
+
+
+def by_host() -> bytes:
+    """Every service on its own host name, as routes of a virtual host."""
+    return messages.serialized(components.VirtualHost(routes=_entries(_BY_HOST)))
+
+
+def _entries(route: Route) -> list[Any]:
+    made = list(entries(route, {}))
+    for entry in made:
+        entry.route.cluster_specifier_plugin = route.name
+        entry.route.cluster_not_found_response_code = components.RouteAction.NOT_FOUND
+    return made
+
+
+def specifiers() -> Iterator[Any]:
+    """What finds the clusters, for a route configuration."""
+    http2 = cluster_name("", Version.HTTP2)
+    for name, (header, pattern) in _NAMED_BY.items():
+        config = LuaConfig(default_cluster=_NONE)
+        config.source_code.inline_string = _SCRIPT.format(header=header, pattern=pattern, none=_NONE, http2=http2)
+        yield components.ClusterSpecifierPlugin(extension=messages.extension(name, config))
