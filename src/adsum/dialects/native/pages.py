@@ -179,7 +179,7 @@ class Pages:
             sheet.follow(service)
         else:
             sheet = Sheet(snapshot.epoch, service)
-        if service.name in snapshot.services:
+        if service.listings:
             self._sheets[service.name] = sheet
             self.size += sheet.size
             while self.size > self._registry.max_size and len(self._sheets) > 1:
