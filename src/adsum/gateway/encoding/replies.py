@@ -23,6 +23,10 @@ CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = "1"
 """Seconds after which a caller may well find what is missing now."""
 SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
+CAUSE: Final = "%METADATA(CLUSTER:adsum:cause)%"
+"""Why the gateway can't reach a service's instances, where that is known; else nothing."""
+CLAUSE: Final = "%METADATA(CLUSTER:adsum:clause)%"
+"""The same as a further clause of a sentence."""
 
 
 class _Reply(NamedTuple):
@@ -107,8 +111,8 @@ def _status(comparison: Any, status: int) -> Any:
 
 
 def _sentence(reply: _Reply) -> Any:
-    body = SubstitutionFormatString()
-    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}"
+    body = SubstitutionFormatString(omit_empty_values=True)
+    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}{CLAUSE}"
     return body
 
 
@@ -119,6 +123,7 @@ def _document(reply: _Reply) -> Any:
         "title": reply.title,
         "status": "%RESPONSE_CODE%",
         "detail": reply.detail,
+        "cause": CAUSE,
         "service": SERVICE,
         "route": "%ROUTE_NAME%",
         "request_id": "%REQ(X-REQUEST-ID)%",
