@@ -70,7 +70,7 @@ class Refusing(FakeClient):
 
 
 def _is_substitute(cluster: Cluster) -> bool:
-    return cluster.type == Cluster.STATIC and cluster.HasField("load_assignment")
+    return bool(cluster.type == Cluster.STATIC and cluster.HasField("load_assignment"))
 
 
 def _world(**clusters: int) -> Contents:

@@ -59,11 +59,19 @@ _REPLIES: Final = (
     _Reply(
         ("URX",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
     ),
+    _Reply(
+        400,
+        "Malformed request",
+        "a request must name one host, be in ASCII but for its body, with all else percent-encoded in its path, "
+        "and say one length of its body",
+    ),
+    _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
+    _Reply(431, "Headers too large", "a request may have at most 100 headers, of 60 KiB in all with its path"),
     _Reply(413, "Body too large", "the route takes no body of that size"),
     _Reply(429, "Rate limited", "the route takes no more requests now", True),
 )
 """The first that fits is said."""
-_OTHER: Final = _Reply(400, "Refused", "%LOCAL_REPLY_BODY%")
+_OTHER: Final = _Reply(400, "Refused", "the gateway refuses this request: %RESPONSE_CODE_DETAILS%")
 """Every other error, from this status on."""
 
 

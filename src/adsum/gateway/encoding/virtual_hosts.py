@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, precedence
+from adsum.gateway import defaults, precedence, refusing
+from adsum.gateway.actions import HeaderEdits
 from adsum.gateway.defaults import LOCAL
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.entries import entries
+from adsum.gateway.encoding.entries import edit, entries
 from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits
 from adsum.gateway.routes import Route
 
@@ -79,9 +80,26 @@ def route_configuration(
     return b"".join(parts)
 
 
+def _refused() -> Iterator[Any]:
+    """Envoy's routes for requests that no route is asked about."""
+    for refusal, header, comparison in (
+        (refusing.NO_TRACE, ":method", {"exact": refusing.TRACE}),
+        (refusing.SEVERAL_HOSTS, ":authority", {"contains": refusing.HOSTS}),
+    ):
+        entry = components.Route(match=components.RouteMatch(prefix="/"))
+        entry.match.headers.add(name=header, string_match=comparison)
+        entry.direct_response.status = refusal.status
+        entry.direct_response.body.inline_string = refusal.why
+        edit(HeaderEdits(set=refusal.headers), entry.response_headers_to_add, entry.response_headers_to_remove)
+        yield entry
+
+
+_REFUSED: Final = messages.serialized(components.VirtualHost(routes=_refused()))
+
+
 def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
-    """The virtual host of that pattern, as a field of the configuration."""
-    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern]))
+    """The virtual host of that pattern, as a field of the configuration; it refuses some requests before any route."""
+    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern])) + _REFUSED
     return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
