@@ -57,6 +57,8 @@ def cluster(name: str, upstream: Upstream, policy: Policy, version: Version, pee
     keepalive.keepalive_probes.value = PROBES
     keepalive.keepalive_time.value = PROBE_TIME
     keepalive.keepalive_interval.value = PROBE_INTERVAL
+    # Envoy says that a limit was reached, and not which.
+    message.metadata.filter_metadata[messages.OWNER].update({"limits": _told(upstream.limits)})
     _balance(message, upstream, policy)
     options = _protocol(upstream, http2=http2)
     message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
@@ -116,6 +118,11 @@ def _breakers(limits: Limits) -> Any:
     thresholds.retry_budget.budget_percent.value = limits.retry_share * 100.0
     thresholds.retry_budget.min_retry_concurrency.value = limits.retries
     return CircuitBreakers(thresholds=[thresholds])
+
+
+def _told(limits: Limits) -> str:
+    """What an answer says of the limits when one is reached."""
+    return f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
 
 
 def _outliers(outliers: Outliers) -> Any:

@@ -25,6 +25,7 @@ RETRY_AFTER: Final = "1"
 SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
 CAUSE: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """Why the gateway can't reach a service's instances, where that is known; else nothing."""
+LIMITS: Final = "%METADATA(CLUSTER:adsum:limits)%"
 CLAUSE: Final = "%METADATA(CLUSTER:adsum:clause)%"
 """The same as a further clause of a sentence."""
 
@@ -44,7 +45,12 @@ _REPLIES: Final = (
     _Reply(("NR",), "No such route", "no route takes this request: `adsum route check` tells why"),
     _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
     _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE} can take requests now", True),
-    _Reply(("UO",), "Too many requests", f"the gateway holds as many requests for {SERVICE} as it may", True),
+    _Reply(
+        ("UO",),
+        "Too many requests",
+        f"the gateway holds as many requests for {SERVICE} as a limit of its upstream allows: {LIMITS}",
+        True,
+    ),
     _Reply(("UT",), "Timed out", f"{SERVICE} did not answer within the route's time"),
     _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
     _Reply(
