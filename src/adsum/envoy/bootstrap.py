@@ -112,7 +112,7 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(SUMMED_UP),
-        "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
+        "overload_manager": {"resource_monitors": [_connection_bound(plan.room)]},
         "layered_runtime": runtime(),
     }
 

@@ -139,7 +139,16 @@ class Gateway:
             certificate.prove(found, plan, self._envoys.folder)
             return found
 
-        return Renewal(await asyncio.to_thread(pair))
+        renewal = Renewal(await asyncio.to_thread(pair))
+        if plan.room < plan.max_connections:
+            _log.info(
+                "it takes at most %d connections, not the %d of --max-connections: the system lets it open %d files, "
+                "two for each; raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= of docker)",
+                plan.room,
+                plan.max_connections,
+                plan.files,
+            )
+        return renewal
 
     async def _keep(self, current: Incarnation) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
