@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -17,6 +18,7 @@ from adsum.core.changes import Whole
 from adsum.core.model import Listing
 from adsum.gateway.actions import Redirect, Target
 from adsum.gateway.cors import Cors
+from adsum.gateway.encoding import host_groups
 from adsum.gateway.encoding.compiled import NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
@@ -129,9 +131,17 @@ class Gateway:
         return verdict
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"))
+@contextmanager
+def grouped(*, hosts: bool) -> Iterator[None]:
+    """Have all hosts share a virtual host, as they do where there are many routes for any host."""
+    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.REPEATED):
+        yield
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["hosts-apart", "hosts-together"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with grouped(hosts=request.param):
+        gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"))
     yield gateway
     gateway.close()
 
@@ -229,12 +239,14 @@ any_requests = st.builds(
 )
 
 
-@given(strategies.route_sets(most=12), st.lists(any_requests, min_size=40, max_size=60))
+@pytest.mark.parametrize("together", [False, True], ids=["hosts-apart", "hosts-together"])
+@given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_routes_are_asked_in_the_order_that_is_told(
-    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request]
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request], together: bool
 ) -> None:
-    gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
+    with grouped(hosts=together):
+        gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
     try:
         for request in requests:
             gateway.check(request)

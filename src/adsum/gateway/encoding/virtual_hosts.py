@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -11,10 +10,10 @@ from typing import Any, Final, NamedTuple
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, precedence, refusing
+from adsum.gateway import defaults, hosts, precedence, refusing
 from adsum.gateway.actions import HeaderEdits
 from adsum.gateway.defaults import LOCAL
-from adsum.gateway.encoding import messages
+from adsum.gateway.encoding import host_groups, messages
 from adsum.gateway.encoding.entries import edit, entries
 from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits
 from adsum.gateway.routes import Route
@@ -44,14 +43,25 @@ class Encoded:
         known = self._known.get(route.name)
         if known is None or known.route is not route or known.splits != relevant:
             host = components.VirtualHost(routes=entries(route, splits))
-            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host))
+            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host), {})
         return known.content
+
+    def limited(self, route: Route, pattern: str, splits: Splits) -> bytes:
+        """The same for hosts of that pattern alone ("": all), to stand beside routes for others."""
+        content = self.of(route, splits)
+        if not pattern:
+            return content
+        by_pattern = self._known[route.name].by_pattern
+        if pattern not in by_pattern:
+            by_pattern[pattern] = _limited(components.VirtualHost.FromString(content), pattern)
+        return by_pattern[pattern]
 
 
 class _Known(NamedTuple):
     route: Route
     splits: tuple[Split, ...]
     content: bytes
+    by_pattern: dict[str, bytes]
 
 
 def route_configuration(
@@ -73,10 +83,14 @@ def route_configuration(
     by_name = {route.name: encoded.of(route, splits) for route in declared}
     anywhere = [by_name[route.name] for route in order.anywhere()]
     parts = [messages.serialized(message)]
-    parts += [_host(pattern, [by_name[route.name] for route in order.of(pattern)]) for pattern in order.patterns]
+    for group in host_groups.groups(order):
+        if len(group) == 1:
+            parts.append(_host(group, [by_name[route.name] for route in order.of(group[0])]))
+        else:
+            parts.append(_host(group, [encoded.limited(*each, splits) for each in order.among(group)]))
     if known and LOCALS not in order.patterns:
-        parts.append(_host(LOCALS, [*anywhere, *(_by_host(each, splits.get(each, ALL_HTTP1)) for each in known)]))
-    parts.append(_host(ANY, [*anywhere, *(_by_path(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+        parts.append(_host([LOCALS], [*anywhere, *(_by_host(each, splits.get(each, ALL_HTTP1)) for each in known)]))
+    parts.append(_host([ANY], [*anywhere, *(_by_path(each, splits.get(each, ALL_HTTP1)) for each in known)]))
     return b"".join(parts)
 
 
@@ -97,9 +111,10 @@ def _refused() -> Iterator[Any]:
 _REFUSED: Final = messages.serialized(components.VirtualHost(routes=_refused()))
 
 
-def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
-    """The virtual host of that pattern, as a field of the configuration; it refuses some requests before any route."""
-    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern])) + _REFUSED
+def _host(patterns: Sequence[str], routes: Iterable[bytes]) -> bytes:
+    """The virtual host of those patterns, as a field of the configuration.."""
+    # Some requests are refused before any route.
+    host = messages.serialized(components.VirtualHost(name=host_groups.name(patterns), domains=patterns)) + _REFUSED
     return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
@@ -114,8 +129,12 @@ def _by_host(service: str, split: Split) -> bytes:
 
     A virtual host for every service would have to repeat all the declared routes that take any host.
     """
-    made = tuple(entries(defaults.by_host(service), {service: split}))
-    for entry in made:
-        authority = entry.match.headers.add(name=":authority")
-        authority.string_match.safe_regex.regex = f"(?i:{re.escape(service + LOCAL)})(:[0-9]*)?"
-    return messages.serialized(components.VirtualHost(routes=made))
+    made = components.VirtualHost(routes=entries(defaults.by_host(service), {service: split}))
+    return _limited(made, service + LOCAL)
+
+
+def _limited(host: Any, pattern: str) -> bytes:
+    """Those routes, for hosts of that pattern alone."""
+    for entry in host.routes:
+        entry.match.headers.add(name=":authority").string_match.safe_regex.regex = hosts.authorities(pattern)
+    return messages.serialized(host)
