@@ -121,3 +121,20 @@ def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
     with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
         check(plan)
     check(replace(plan, files=84))
+
+
+def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path) -> None:
+    nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
+
+    def tried(*answering: Place) -> list[list[str]]:
+        made = bootstrap(planned(*nodes), tmp_path / "s", answering)
+        endpoints = registry(made)["load_assignment"]["endpoints"]
+        assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
+        return [
+            [node["endpoint"]["address"]["socket_address"]["address"] for node in each["lb_endpoints"]]
+            for each in endpoints
+        ]
+
+    assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
+    assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
+    assert judged(bootstrap(planned(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""

@@ -7,6 +7,7 @@ import shutil
 import signal
 from typing import Final
 
+from adsum.envoy import reaching
 from adsum.envoy.access_log import AccessLog
 from adsum.envoy.draining import KILL_AFTER, tell_what_a_deaf_one_cuts_off
 from adsum.envoy.folder import Folder
@@ -97,11 +98,12 @@ class Succession:
     async def _come_up(
         self, plan: Plan, pair: bytes, lineage: Lineage, told: Told | None, *, strict: bool
     ) -> Incarnation:
+        answering = await reaching.answering(plan.registry) if told is None else []
         self._begun += 1
         folder = self.folder / str(self._begun)
         try:
             folder.mkdir(mode=0o700)
-            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told, self._access_log)
+            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told, self._access_log, answering)
         except OSError as error:
             raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None
         self._running.add(one)
