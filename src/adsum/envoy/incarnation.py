@@ -56,8 +56,8 @@ class Incarnation:
     ) -> Incarnation:
         """Start it in a folder of its own, to show `pair`.
 
-        `follows` are a lineage's arguments, `told` is what to serve without a registry, `answering` are
-        the registry nodes to try first.
+        `follows` are a lineage's arguments, `told` is what to serve without a registry, `answering` are the registry
+        nodes to try first.
         """
         admin, path = folder / "admin.sock", folder / "bootstrap.json"
         path.write_text(

@@ -26,7 +26,7 @@ class Sink:
         """`says_lost`: whether a line among the others says how many were lost."""
         self._fd = fd
         self._says_lost = says_lost
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # A signal's handler may log while its thread does.
         self._unwritten = 0
         """Bytes of what waits and of what is being written."""
         self._lines: deque[bytes] = deque()

@@ -95,9 +95,9 @@ class Gateways(_Audience):
 
     @property
     def troubles(self) -> str:
-        clusters = self._resources.get(Kind.CLUSTER, _NONE)
-        if self._troubles[0] is not clusters:
-            self._troubles = clusters, _troubles(clusters.values())
+        table = self._resources.get(Kind.CLUSTER, _NONE)
+        if self._troubles[0] is not table:
+            self._troubles = table, _troubles(table.values())
         return self._troubles[1]
 
     def find(self, kind: Kind, name: str) -> Resource | None:

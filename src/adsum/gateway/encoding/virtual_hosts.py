@@ -112,8 +112,8 @@ _REFUSED: Final = messages.serialized(components.VirtualHost(routes=_refused()))
 
 
 def _host(patterns: Sequence[str], routes: Iterable[bytes]) -> bytes:
-    """The virtual host of those patterns, as a field of the configuration.."""
-    # Some requests are refused before any route.
+    """The virtual host of those patterns, as a field of the configuration."""
+    # What no route is asked about is refused before any is.
     host = messages.serialized(components.VirtualHost(name=host_groups.name(patterns), domains=patterns)) + _REFUSED
     return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
