@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +88,25 @@ def test_no_refusal_is_without_words(there: Gateway) -> None:
     status, _, said = _ask(there, "OPTIONS * HTTP/1.1\nHost: x\n")
     assert status == 404
     assert said["detail"] == "the gateway refuses this request: absolute_path_rejected"
+
+
+@needs_envoy
+def test_a_service_that_breaks_off_during_an_upload_is_not_called_unreachable(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+        server.settimeout(PATIENCE)
+
+        def break_off() -> None:
+            connection, _ = server.accept()
+            connection.recv(10)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        broken = threads.submit(break_off)
+        with gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as there:
+            status, headers, said = _ask(there, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
+        broken.result(PATIENCE)
+    assert (status, said["title"]) == (503, "Connection lost")
+    assert "retry-after" not in headers, "to ask again helps no upload"
 
 
 def test_a_route_for_trace_can_not_be_declared() -> None:
