@@ -148,4 +148,5 @@ def _view(status: StreamStatus, xds: Xds, *, speaks: bool) -> wire.GatewayView:
         in_progress=xds.traffic.running(node),
         p50=round(answered.p50, 6),
         p99=round(answered.p99, 6),
+        certificate_expires=xds.traffic.certificate_expires(node),
     )

@@ -298,8 +298,8 @@ def test_without_a_prefix_it_shares_the_stores_etcd(etcd: Etcd, caplog: pytest.L
 @pytest.mark.parametrize("naming", ["/adsum", "/adsum/catalog", "/", "etcd://e2?prefix=/adsum"])
 def test_a_prefix_that_the_stores_own_keys_are_below_is_refused(naming: str) -> None:
     with pytest.raises(Invalid, match="etcd_naming: must be a prefix apart from /adsum/"):
-        ServeConfig(store="etcd://127.0.0.1", etcd_naming=naming)
-    ServeConfig(store="etcd://127.0.0.1", etcd_naming="etcd://e3?prefix=/adsum/")
+        ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming=naming)
+    ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming="etcd://e3?prefix=/adsum/")
 
 
 def test_a_prefix_alone_needs_a_store_on_etcd() -> None:

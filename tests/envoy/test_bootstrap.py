@@ -15,8 +15,10 @@ from adsum.core.rules import service_name
 from adsum.envoy.bootstrap import bootstrap
 from adsum.envoy.finding import find
 from adsum.envoy.plan import Place, Plan, registry_places
+from adsum.envoy.preflight import CannotServe, check
 from adsum.gateway.shape import Shape
 from tests.envoy.planned import planned
+from tests.gateway.envoys import free_port
 from tests.programs import need
 
 PLAN = planned(("127.0.0.1", 23787))
@@ -111,3 +113,38 @@ def test_a_gateway_is_named_for_its_host_and_port() -> None:
 @pytest.mark.needs("envoy")
 def test_the_envoy_beside_this_python_is_found() -> None:
     assert find().version.split(".")[0] == "1"
+
+
+@pytest.mark.parametrize(("files", "bound"), [(256, 85), (1_024, 469), (200_000, 50_000), (None, 50_000)])
+def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None, bound: int) -> None:
+    plan = replace(
+        planned(("127.0.0.1", 23787), concurrency=2, listen=["127.0.0.1:8080", "127.0.0.1:8081"]), files=files
+    )
+    (monitor,) = bootstrap(plan, Path("admin"))["overload_manager"]["resource_monitors"]
+    assert monitor["typed_config"]["max_active_downstream_connections"] == bound
+
+
+def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
+    plan = replace(
+        planned(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"), files=83
+    )
+    with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
+        check(plan)
+    check(replace(plan, files=84))
+
+
+def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path) -> None:
+    nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
+
+    def tried(*answering: Place) -> list[list[str]]:
+        made = bootstrap(planned(*nodes), tmp_path / "s", answering)
+        endpoints = registry(made)["load_assignment"]["endpoints"]
+        assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
+        return [
+            [node["endpoint"]["address"]["socket_address"]["address"] for node in each["lb_endpoints"]]
+            for each in endpoints
+        ]
+
+    assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
+    assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
+    assert judged(bootstrap(planned(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""

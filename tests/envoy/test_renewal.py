@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from adsum.envoy.preflight import CannotServe
 from adsum.envoy.renewal import Renewal
 from tests.certificates import certificate as made
 from tests.envoy.planned import planned
+from tests.programs import need
 
 PLAN = planned()
 
@@ -118,6 +120,18 @@ def test_what_is_no_pair_is_refused(files: Files, chain: bytes | None, key: byte
     good = files.make("first")
     files.put(good[0] if chain is None else chain, key)
     with pytest.raises(CannotServe, match=why):
+        certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours)
+
+
+@pytest.mark.parametrize("form", [[], ["-traditional"]], ids=["pkcs8", "traditional"])
+def test_an_encrypted_key_is_refused_with_what_to_do(files: Files, tmp_path: Path, form: list[str]) -> None:
+    chain, key = files.make("first")
+    plain, encrypted = tmp_path / "plain.key", tmp_path / "encrypted.key"
+    plain.write_bytes(key)
+    command = [str(need("openssl")), "pkey", *form, "-aes256", "-passout", "pass:secret"]
+    subprocess.run([*command, "-in", str(plain), "-out", str(encrypted)], check=True, capture_output=True)
+    files.put(chain, encrypted.read_bytes())
+    with pytest.raises(CannotServe, match=r"the key is encrypted, .*openssl pkey"):
         certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours)
 
 

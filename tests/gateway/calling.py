@@ -35,7 +35,7 @@ class Gateway:
     """An Envoy that serves those instances; requests to it, all on one connection."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self.address = address
         self._kept = http.client.HTTPConnection(address, timeout=PATIENCE)
 
     def get(self, path: str, **headers: str) -> Answer:
@@ -43,7 +43,7 @@ class Gateway:
 
     def apart(self, path: str) -> Answer:
         """On a connection of its own."""
-        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.address, timeout=PATIENCE)
         try:
             return self._get(connection, path, {})
         finally:

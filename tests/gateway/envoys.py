@@ -51,7 +51,8 @@ needs_envoy = pytest.mark.needs("envoy")
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on, below those that the system gives to callers."""
     while True:
-        port = random.randint(15_000, 32_000)
+        # Hypothesis seeds what `random` itself draws from: tests in two checkouts would choose the same ports.
+        port = random.SystemRandom().randint(15_000, 32_000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

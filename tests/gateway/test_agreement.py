@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -18,11 +19,12 @@ from adsum.core.model import Listing
 from adsum.gateway import defaults
 from adsum.gateway.actions import Redirect, Target
 from adsum.gateway.cors import Cors
+from adsum.gateway.encoding import host_groups
 from adsum.gateway.encoding.compiled import FEW, NOTHING
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.matches import Path as Where
-from adsum.gateway.matching import NO_ROUTE, Request, Verdict, explain
+from adsum.gateway.matching import Request, Verdict, explain
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.shape import Shape
@@ -114,7 +116,7 @@ class Gateway:
         response, body = self._caller(request.method, request.path, request.host, request.headers)
         told = (response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
         if verdict.route is None:
-            assert response.status == NO_ROUTE, told
+            assert response.status == verdict.status, told
             assert response.getheader("x-route") in (None, "", defaults.BY_PATH, defaults.BY_HOST), told
             return verdict
         if verdict.preflight:
@@ -131,10 +133,23 @@ class Gateway:
         return verdict
 
 
-@pytest.fixture(scope="module", params=[0, FEW])
+@contextmanager
+def grouped(*, hosts: bool) -> Iterator[None]:
+    """Have all hosts share a virtual host, as they do where there are many routes for any host."""
+    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.REPEATED):
+        yield
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(0, False), (FEW, False), (0, True)],
+    ids=["few-services", "many-services", "hosts-together"],
+)
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Of a few services, each has default routes of its own; of many, one pattern finds all of them."""
-    gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), request.param)
+    more, together = request.param
+    with grouped(hosts=together):
+        gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
     yield gateway
     gateway.close()
 
@@ -162,7 +177,7 @@ pairs = st.one_of(
     st.just(("access-control-request-method", "PUT")),
 )
 headers = st.lists(pairs, max_size=3, unique_by=lambda pair: pair[0].lower()).map(tuple)
-methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
 requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".join), headers)
 
 
@@ -199,6 +214,10 @@ requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".j
     )
 )
 @example(Request("OPTIONS", path="/cors"))
+@example(Request("TRACE", path="/a"))
+@example(Request("TRACE", path="/away", host="shop.example"))
+@example(Request(path="/a", host="shop.example,localhost"))
+@example(Request(path="/a", host="localhost, a.shop.example"))
 @example(Request("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
 def test_a_verdict_is_what_envoy_does(gateway: Gateway, request: Request) -> None:
     gateway.check(request)
@@ -228,12 +247,14 @@ any_requests = st.builds(
 )
 
 
-@given(strategies.route_sets(most=12), st.lists(any_requests, min_size=40, max_size=60))
+@pytest.mark.parametrize("together", [False, True], ids=["hosts-apart", "hosts-together"])
+@given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_routes_are_asked_in_the_order_that_is_told(
-    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request]
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request], together: bool
 ) -> None:
-    gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
+    with grouped(hosts=together):
+        gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
     try:
         for request in requests:
             gateway.check(request)

@@ -87,5 +87,7 @@ def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
         assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
         assert (answer.said["title"], answer.said["service"]) == ("Too many requests", "orders")
         assert "overflow" in answer.said["reason"]
+        told = f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
+        assert told in answer.said["detail"]
         assert answer.headers["retry-after"] == "1"
     assert Counter(answer.status for answer in answers) == {503: 10 - held, 200: held}

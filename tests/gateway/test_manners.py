@@ -89,6 +89,7 @@ def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             instance("half", "alive"),
             listing("half", "dead", free_port()),
             listing("dead", "d1", free_port()),
+            listing("secret", "s1", free_port(), scheme="https"),
             instance("failing", "good"),
             instance("failing", "bad", 503),
             listing("sick", "s1", 9, status=Status.CRITICAL),
@@ -256,6 +257,17 @@ def test_an_instance_that_can_not_be_reached_is_a_problem(call: Any) -> None:
     assert (status, said["service"], said["title"]) == (503, "dead", "Instance unreachable")
     assert "127.0.0.1" not in json.dumps(said)
     assert "reason" not in said, "what Envoy says of a failed connection can name what stands in certificates"
+
+
+def test_callers_hear_that_a_gateway_has_no_authorities_to_verify_instances_by(call: Any) -> None:
+    status, _, said = call("/secret/")
+    assert (status, said["service"], said["title"]) == (503, "secret", "Instance unreachable")
+    assert "no file of authorities" in said["cause"]
+    _, headers, _ = call("/secret/", content_type="application/grpc")
+    assert headers["grpc-message"] == f"{said['title']}: {said['detail']}; {said['cause']}"
+    _, headers, said = call("/sick/", content_type="application/grpc")
+    assert headers["grpc-message"] == "No healthy instance: no instance of sick can take requests now"
+    assert "cause" not in call("/sick/")[2]
 
 
 def test_what_never_reached_a_service_is_tried_again_whatever_the_method(call: Any) -> None:

@@ -25,6 +25,7 @@ from adsum.core import catalog
 from adsum.core.changes import Whole
 from adsum.core.model import Listing
 from adsum.gateway.encoding.compiled import NOTHING
+from adsum.gateway.encoding.tls import MAX_IPS, Peers, trouble
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.shape import Shape
 from adsum.gateway.upstreams import Outliers, Tls, Upstream
@@ -293,3 +294,26 @@ def _status(address: str, path: str) -> int:
 
 def _id(address: str, path: str) -> str:
     return str(json.loads(_asked(address, path)[1])["id"])
+
+
+@pytest.mark.parametrize(
+    ("tls", "roots", "why"),
+    [
+        (Tls(), "", "no file of authorities"),
+        (Tls(name="orders.internal"), "", "no file of authorities"),
+        (Tls(), "/roots.pem", ""),
+        (Tls(ca="/ours.pem"), "", ""),
+        (Tls(verify=False), "", ""),
+    ],
+)
+def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: Tls, roots: str, why: str) -> None:
+    found = trouble(tls, Peers(named=True, ips=()), roots)
+    assert why in found
+    assert bool(found) is bool(why)
+    assert trouble(tls, Peers(named=False, ips=()), roots) == "", "who speaks plain text needs no authorities"
+
+
+def test_more_ips_than_can_be_verified_are_named() -> None:
+    many = Peers(named=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_IPS + 1)))
+    assert "an upstream's tls.name is one for all" in trouble(Tls(), many, "/roots.pem")
+    assert trouble(Tls(name="orders.internal"), many, "/roots.pem") == ""

@@ -19,7 +19,7 @@ import pytest
 from tests.certificates import certificate
 from tests.scenarios.door import Door, program_of, register, wrapped
 from tests.scenarios.instance import instance
-from tests.scenarios.processes import Asking, until
+from tests.scenarios.processes import PATIENCE, Asking, until
 
 
 async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_request(door: Door) -> None:
@@ -242,6 +242,23 @@ async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed
     while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
         assert time.monotonic() < deadline, "the old certificate is still shown"
         await asyncio.sleep(0.1)
+
+
+async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_by_a_status(
+    door: Door, tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path, "for-a-day")
+    await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    await gateway.said("the certificate expires at")
+    async with Asking(door.place.url) as asking:
+        deadline = time.monotonic() + PATIENCE
+        while not any(each.get("certificate_expires") for each in (await asking.get("/status")).get("gateways", ())):
+            assert time.monotonic() < deadline, "the registry does not know"
+            await asyncio.sleep(0.1)
+    status = door.place.adsum("status")
+    await status.ended()
+    assert "its certificate expires in" in status.out
 
 
 async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(

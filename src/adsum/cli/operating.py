@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,8 @@ from adsum.core.sizes import spoken
 
 MOST: Final = 20
 """Services whose traffic, and consumers whose names, people are shown; programs are told more."""
+EXPIRES_SOON: Final = 14 * 86_400.0
+"""Seconds before a gateway's certificate expires from which on people are told."""
 
 _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
@@ -227,7 +230,7 @@ def status(loaded: Settings, as_json: bool) -> None:
             output.table(("NODE", "AT", "KEEPS"), _nodes(node))
         if node.gateways:
             output.line("")
-            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "REJECTS"), _gateways(node))
+            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "TROUBLE"), _gateways(node))
         if node.gateways_away:
             output.line("")
             output.table(("DEPARTED", "CLIENT", "FROM", "AWAY FOR", "REVISION"), _departed(node))
@@ -288,10 +291,18 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
             output.ago(each.since),
             str(each.revision),
             *_answered(each),
-            "; ".join(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())),
+            "; ".join((*(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())), *_certificate(each))),
         )
         for each in node.gateways
     ]
+
+
+def _certificate(gateway: wire.GatewayView) -> list[str]:
+    """What there is to say of the certificate that it shows."""
+    left = gateway.certificate_expires - time.time()
+    if not gateway.certificate_expires or left > EXPIRES_SOON:
+        return []
+    return [f"its certificate expires in {output.lasted(left)}" if left > 0 else "its certificate has expired"]
 
 
 def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:

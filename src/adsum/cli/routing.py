@@ -223,7 +223,8 @@ def check(
     else:
         _tell(verdict)
     if not verdict.route:
-        raise Ended(Exit.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}")
+        why = "".join(f": {each}" for each in verdict.because)
+        raise Ended(Exit.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}{why}")
 
 
 def _tell(verdict: wire.VerdictView) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
-from adsum.envoy.figures import RECEIVED
+from adsum.envoy.figures import EXPIRES, RECEIVED
 
 ANSWER: Final = 5.0
 """Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""
@@ -75,6 +75,10 @@ class Admin:
     async def received(self) -> int:
         """How many bytes came from registry nodes so far."""
         return (await self._figures(f"^{re.escape(RECEIVED)}$")).get(RECEIVED, 0)
+
+    async def certificate_expires(self) -> float:
+        """When the first certificate that its listeners show expires, on the wall clock; 0 if they show none."""
+        return min((await self._figures(rf"^listener\..*\.{re.escape(EXPIRES)}$")).values(), default=0.0)
 
     async def traffic(self) -> Traffic:
         """The requests that run and the connections that are open."""

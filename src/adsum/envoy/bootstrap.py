@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,8 @@ CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a registry node has to accept a connection; then the next one is tried."""
 BACKOFF: Final = (0.1, 1.0)
 """Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
+AWAY: Final = 10.0
+"""Seconds for which a registry node that failed is not tried while others answer."""
 KEEPALIVE: Final = (HEARTBEAT, HEARTBEAT)
 """Seconds between two pings of the registry, and within which each is answered; else another node is tried. Silence is
 noticed as soon as by other consumers (`heartbeats.staleness`)."""
@@ -40,15 +42,16 @@ FIGURES: Final = 1_000
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 
 
-def bootstrap(plan: Plan, admin: Path) -> dict[str, Any]:
+def bootstrap(plan: Plan, admin: Path, answering: Collection[Place] = ()) -> dict[str, Any]:
     """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach, in a folder of its own.
 
-    That folder is also where Envoy works, and where it finds its certificate.
+    That folder is also where Envoy works, and where it finds its certificate. `answering`: the registry nodes that
+    answered of late; it tries the others only when none of these does any more.
     """
     return {
         **_common(plan, admin),
         "static_resources": {
-            "clusters": [_registry(plan.registry), *_monitor_clusters(plan, admin)],
+            "clusters": [_registry(plan.registry, answering), *_monitor_clusters(plan, admin)],
             "listeners": _monitor_listeners(plan),
         },
         "dynamic_resources": {
@@ -112,7 +115,7 @@ def _common(plan: Plan, admin: Path) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(SUMMED_UP),
-        "overload_manager": {"resource_monitors": [_connection_bound(plan.max_connections)]},
+        "overload_manager": {"resource_monitors": [_connection_bound(plan.room)]},
         "layered_runtime": runtime(),
     }
 
@@ -150,8 +153,8 @@ def _monitor_listeners(plan: Plan) -> list[dict[str, Any]]:
     return [monitor.listener(plan.monitor)] if plan.monitor else []
 
 
-def _registry(places: Sequence[Place]) -> dict[str, Any]:
-    """Every node of the registry will do: they are tried in turn until one answers."""
+def _registry(places: Sequence[Place], answering: Collection[Place]) -> dict[str, Any]:
+    """Every node of the registry will do: they are tried in turn until one answers, first those that did of late."""
     protocol = {
         "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {
@@ -160,8 +163,12 @@ def _registry(places: Sequence[Place]) -> dict[str, Any]:
             }
         },
     }
+    first = [each for each in places if each in answering] or places
+    others = [each for each in places if each not in first]
     endpoints = [
-        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in places
+        {"priority": priority, "lb_endpoints": [_endpoint(*each) for each in nodes]}
+        for priority, nodes in enumerate((first, others))
+        if nodes
     ]
     named = not all(map(_is_ip, (host for host, _ in places)))
     return {
@@ -171,11 +178,26 @@ def _registry(places: Sequence[Place]) -> dict[str, Any]:
         **({"dns_lookup_family": "ALL"} if named else {}),
         "connect_timeout": _seconds(CONNECT_TIMEOUT),
         "lb_policy": "ROUND_ROBIN",
-        "load_assignment": {"cluster_name": REGISTRY, "endpoints": [{"lb_endpoints": endpoints}]},
+        "load_assignment": {"cluster_name": REGISTRY, "endpoints": endpoints},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
-        # All of them away for a while is no reason to stop trying any.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 100}},
+        # One that fails is not tried for a while; all of them away is no reason to stop trying any.
+        "outlier_detection": {
+            "consecutive_gateway_failure": 1,
+            "enforcing_consecutive_gateway_failure": 100,
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "base_ejection_time": _seconds(AWAY),
+            "max_ejection_time": _seconds(AWAY),
+            "max_ejection_percent": 100,
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
     }
+
+
+def _endpoint(host: str, port: int) -> dict[str, Any]:
+    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
 
 
 def _stream(kind: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ ANSWER: Final = 20.0
 """Seconds that Envoy has to judge it; a cold disk is slow, and the program is large."""
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+_ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 
@@ -83,9 +84,13 @@ def _misfit(path: Path) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
     except ssl.SSLError as error:
-        return (
-            "the key is not the certificate's" if "MISMATCH" in str(error) else "they are no PEM files that can be used"
-        )
+        if "MISMATCH" in str(error):
+            return "the key is not the certificate's"
+        if _ENCRYPTED.search(path.read_bytes()):
+            return (
+                "the key is encrypted, and nobody can be asked for its passphrase: `openssl pkey` writes it without one"
+            )
+        return "they are no PEM files that can be used"
     return ""
 
 

@@ -45,6 +45,8 @@ REGISTRY: Final = "adsum_registry"
 """The cluster that leads to the registry. No service can have such a name, and so no default route leads there."""
 RECEIVED: Final = f"cluster.{REGISTRY}.upstream_cx_rx_bytes_total"
 """Bytes that came from the registry, answers to pings among them: they show whether it is still there."""
+EXPIRES: Final = "ssl.certificate.gateway.expiration_unix_time_seconds"
+"""When the certificate of a listener expires."""
 LIMITED: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
 CACHED: Final = r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
-from adsum.envoy import certificate, hearing, monitor
-from adsum.envoy.admin import NoAnswer
+from adsum.envoy import certificate, expiry, hearing, monitor
+from adsum.envoy.admin import Admin, NoAnswer
 from adsum.envoy.draining import KILL_AFTER, drain
 from adsum.envoy.incarnation import Incarnation
 from adsum.envoy.keepsake import Keepsake, Told, default_folder
@@ -77,7 +77,8 @@ class Gateway:
             await self._envoys.close()
             raise
         keeping = (self._keep(self._current), self._remember(), self._renew(), self._hear())
-        self._tasks = [asyncio.create_task(each) for each in keeping]
+        watching = expiry.watch(self._serving, self._rng)
+        self._tasks = [asyncio.create_task(each) for each in (*keeping, watching)]
 
     def reload(self, settled: Callable[[], None] = lambda: None) -> None:
         """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why.
@@ -139,7 +140,16 @@ class Gateway:
             certificate.prove(found, plan, self._envoys.folder)
             return found
 
-        return Renewal(await asyncio.to_thread(pair))
+        renewal = Renewal(await asyncio.to_thread(pair))
+        if plan.room < plan.max_connections:
+            _log.info(
+                "it takes at most %d connections, not the %d of --max-connections: the system lets it open %d files, "
+                "two for each; raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= of docker)",
+                plan.room,
+                plan.max_connections,
+                plan.files,
+            )
+        return renewal
 
     async def _keep(self, current: Incarnation) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -265,6 +275,13 @@ class Gateway:
             async with self._replacing:
                 if await asyncio.to_thread(self._renewal.look, self._plan, self._envoys.folder):
                     await self._show(current)
+
+    def _serving(self) -> Admin | None:
+        """Whom to ask what is shown; None: nobody, for a moment or since there is no certificate."""
+        current = self._current
+        if current is None or self._replacing.locked() or not self._plan.shape.tls_certificate:
+            return None
+        return current.admin
 
     async def _show(self, current: Incarnation) -> None:
         try:

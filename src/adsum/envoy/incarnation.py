@@ -6,17 +6,18 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from adsum.envoy import certificate
+from adsum.envoy.access_log import AccessLog
 from adsum.envoy.admin import Admin, NoAnswer
 from adsum.envoy.bootstrap import SECRETS, bootstrap, remembered, secret
 from adsum.envoy.keepsake import Told
 from adsum.envoy.lines import ENVOY_LEVELS, FORMAT
-from adsum.envoy.plan import Plan
+from adsum.envoy.plan import Place, Plan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process import Process
 from adsum.envoy.reaching import trouble
@@ -43,16 +44,29 @@ class Incarnation:
     """Whether it serves what the one before was told, for want of a registry."""
 
     @classmethod
-    def start(cls, plan: Plan, pair: bytes, folder: Path, follows: Sequence[str], told: Told | None) -> Incarnation:
+    def start(
+        cls,
+        plan: Plan,
+        pair: bytes,
+        folder: Path,
+        follows: Sequence[str],
+        told: Told | None,
+        access_log: AccessLog,
+        answering: Collection[Place],
+    ) -> Incarnation:
         """Start it in a folder of its own, to show `pair`.
 
-        `follows` are a lineage's arguments, `told` is what to serve without a registry.
+        `follows` are a lineage's arguments, `told` is what to serve without a registry, `answering` are the registry
+        nodes to try first.
         """
         admin, path = folder / "admin.sock", folder / "bootstrap.json"
-        path.write_text(json.dumps(bootstrap(plan, admin) if told is None else remembered(plan, admin, told)))
+        path.write_text(
+            json.dumps(bootstrap(plan, admin, answering) if told is None else remembered(plan, admin, told))
+        )
         (folder / SECRETS).write_text(json.dumps(secret(folder)))
         certificate.show(pair, folder)
-        return cls(plan, folder, Process(_argv(plan, path, follows), folder), Admin(admin), told is not None)
+        process = Process(_argv(plan, path, follows), folder, access_log)
+        return cls(plan, folder, process, Admin(admin), told is not None)
 
     @property
     def leaves_within(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from adsum.client.native.nodes import parse_urls
 from adsum.config import OFF, XDS_PORT, GatewayConfig
 from adsum.core import rules
+from adsum.envoy import descriptors
 from adsum.envoy.finding import Binary, find
 from adsum.gateway.shape import Shape, split
 
@@ -30,7 +32,10 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One gateway. `registry`: where the nodes of its registry talk to gateways; `monitor`: None is nowhere."""
+    """One gateway. `registry`: where the nodes of its registry talk to gateways; `monitor`: None is nowhere.
+
+    `max_connections`: what the settings say. `files`: how many an Envoy may have open; None: any number.
+    """
 
     binary: Binary
     node: str
@@ -41,6 +46,15 @@ class Plan:
     max_connections: int
     drain_timeout: float
     log_level: str
+    files: int | None = None
+
+    @property
+    def room(self) -> int:
+        """Callers' connections that there are files for, at most `max_connections`; 0 or less: there are none."""
+        if self.files is None:
+            return self.max_connections
+        room = descriptors.most_connections(self.files, self.concurrency, len(self.all_places))
+        return min(self.max_connections, room)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -72,6 +86,7 @@ def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Pl
         max_connections=config.max_connections,
         drain_timeout=config.drain_timeout,
         log_level=config.log_level,
+        files=open_files(),
     )
 
 
@@ -100,6 +115,12 @@ def system_roots() -> str:
     """The file with the authorities that this system trusts; "" if it has none where it should be."""
     named = ssl.get_default_verify_paths().cafile
     return next((path for path in (named, *USUAL_ROOTS) if path and Path(path).is_file()), "")
+
+
+def open_files() -> int | None:
+    """How many files a program that we start may have open once it has raised its own limit; None: any number."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if most == resource.RLIM_INFINITY else most
 
 
 def processors() -> int:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from adsum import launcher
+from adsum.envoy.access_log import AccessLog, WholeLines
 from adsum.envoy.lines import Lines
 
 REAP: Final = 0.01
 """Seconds between two looks whether it can be reaped."""
 CHUNK: Final = 65_536
-"""Bytes of its log that are read at a time."""
+"""Bytes of its logs that are read at a time."""
 
 
 class Process:
     """A running Envoy. `ended` is its exit code once it is over: below 0 the negative number of the signal."""
 
-    def __init__(self, argv: Sequence[str | Path], folder: Path) -> None:
-        """Start it in that folder, in a running loop.
-
-        Its access log goes where our standard output goes, the rest into our log.
-        """
+    def __init__(self, argv: Sequence[str | Path], folder: Path, access_log: AccessLog) -> None:
+        """Start it in that folder, in a running loop. What it writes to standard error goes into our log."""
         self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            launcher.command(argv, many_files=True), cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            launcher.command(argv, many_files=True),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
+        self._accesses = WholeLines(access_log)
         self._lines = Lines()
         self.pid = self._process.pid
         self.ended: asyncio.Task[int] = asyncio.create_task(self._hear())
@@ -75,20 +78,24 @@ class Process:
         return f"{how}: {self._lines.errors[-1]}" if self._lines.errors else how
 
     async def _hear(self) -> int:
-        words = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(words), self._process.stderr
-        )
-        try:
-            while chunk := await words.read(CHUNK):
-                self._lines.feed(chunk)
-        finally:
-            transport.close()
-        self._lines.feed(b"")
+        out, err = self._process.stdout, self._process.stderr
+        await asyncio.gather(_read(out, self._accesses.feed), _read(err, self._lines.feed))
         # It has nothing more to say: it is over, or will be in a moment.
         while (code := self._process.poll()) is None:  # noqa: ASYNC110 - the system tells only a loop with watchers
             await asyncio.sleep(REAP)
         return code
+
+
+async def _read(pipe: IO[bytes] | None, feed: Callable[[bytes], None]) -> None:
+    """Feed what comes, and an empty chunk at its end."""
+    words = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), pipe)
+    try:
+        while chunk := await words.read(CHUNK):
+            feed(chunk)
+    finally:
+        transport.close()
+    feed(b"")
 
 
 def _name(number: int) -> str:

@@ -15,6 +15,10 @@ from adsum.gateway.shape import ONLOOKER
 
 ANSWER: Final = 3.0
 """Seconds that a node has to answer; one that takes longer counts as away."""
+SOON: Final = 1.0
+"""Seconds that the first of several nodes has to answer before an Envoy is started without knowing who does."""
+LATER: Final = 0.2
+"""Seconds that the other nodes have to answer after the first; an Envoy tries first those that did."""
 PAUSE: Final = 1.0
 """Seconds between two looks, give or take a tenth."""
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -47,6 +51,28 @@ async def trouble(places: Sequence[Place]) -> str:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
     return why
+
+
+async def answering(places: Sequence[Place]) -> list[Place]:
+    """Those that answer on xDS soon: within `SOON`, and little later than the first. Of one place, nothing is asked."""
+    if len(places) < 2:
+        return list(places)
+    asking = {asyncio.create_task(_trouble(*place)): place for place in places}
+    try:
+        left: set[asyncio.Task[str]] = set(asking)
+        until = asyncio.get_running_loop().time() + SOON
+        while left and not any(each.done() and not each.result() for each in asking):
+            patience = until - asyncio.get_running_loop().time()
+            done, left = await asyncio.wait(left, timeout=max(0.0, patience), return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+        if left:
+            await asyncio.wait(left, timeout=LATER)
+        return [place for each, place in asking.items() if each.done() and not each.result()]
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 async def until_reachable(places: Sequence[Place], rng: Random) -> None:

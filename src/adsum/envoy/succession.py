@@ -7,6 +7,8 @@ import shutil
 import signal
 from typing import Final
 
+from adsum.envoy import reaching
+from adsum.envoy.access_log import AccessLog
 from adsum.envoy.draining import KILL_AFTER, tell_what_a_deaf_one_cuts_off
 from adsum.envoy.folder import Folder
 from adsum.envoy.incarnation import Incarnation
@@ -34,6 +36,7 @@ class Succession:
         self._lineages = 0
         self._lineage: Lineage | None = None
         self._running: set[Incarnation] = set()
+        self._access_log = AccessLog()
         self.leaving: set[asyncio.Task[None]] = set()
         """Done when those that were replaced have ended."""
 
@@ -88,17 +91,19 @@ class Succession:
             leaving.cancel()
         for each in list(self._running):
             await each.process.end(KILL_AFTER)
+        self._access_log.close()
         self._end_lineage()
         self._own.close()
 
     async def _come_up(
         self, plan: Plan, pair: bytes, lineage: Lineage, told: Told | None, *, strict: bool
     ) -> Incarnation:
+        answering = await reaching.answering(plan.registry) if told is None else []
         self._begun += 1
         folder = self.folder / str(self._begun)
         try:
             folder.mkdir(mode=0o700)
-            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told)
+            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told, self._access_log, answering)
         except OSError as error:
             raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None
         self._running.add(one)

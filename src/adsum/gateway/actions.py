@@ -101,7 +101,7 @@ UNSENT: Final = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.RESET_
 """The request never reached a service: another try is always safe."""
 FAILED: Final = (RetryOn.RESET, RetryOn.GATEWAY_ERROR)
 """The service may have worked on it: another try is safe when the method is idempotent."""
-IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
+IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
 

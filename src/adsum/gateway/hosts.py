@@ -10,6 +10,7 @@ from typing import Final
 from adsum.core.errors import Invalid
 from adsum.core.rules import ADDRESS_LENGTH, shown
 
+WILDCARD: Final = "*."
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT: Final = re.compile(r":[0-9]*$")
@@ -42,9 +43,16 @@ def bare(authority: str) -> str:
 
 def covers(pattern: str, host: str) -> bool:
     """Whether the pattern takes that host, or all that another pattern takes. A wildcard takes any depth below it."""
-    if pattern.startswith("*."):
+    if pattern.startswith(WILDCARD):
         return host.endswith(pattern[1:]) and host != pattern[1:]
     return pattern == host
+
+
+def authorities(pattern: str) -> str:
+    """A regex of RE2 for the authorities whose host the pattern takes."""
+    below = pattern.startswith(WILDCARD)
+    name = re.escape(pattern.removeprefix("*") if below else pattern)
+    return f"(?i:{'.+' if below else ''}{name})(:[0-9]*)?"
 
 
 def covering(host: str) -> Iterator[str]:
@@ -62,7 +70,7 @@ def rank(patterns: Iterable[str], host: str) -> tuple[int, int] | None:
 
     An exact name before wildcards, the longer wildcard before the shorter. No patterns at all take every host, last.
     """
-    ranks = [(each.startswith("*."), -len(each)) for each in patterns if covers(each, host)]
+    ranks = [(each.startswith(WILDCARD), -len(each)) for each in patterns if covers(each, host)]
     if ranks:
         return min(ranks)
     return None if any(True for _ in patterns) else (2, 0)

@@ -12,6 +12,7 @@ from adsum.gateway.intent import Intent
 from adsum.gateway.matches import ANYWHERE
 from adsum.gateway.presence import Presence, assumed, sharing
 from adsum.gateway.reading import normal
+from adsum.gateway.refusing import refusal
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 
@@ -86,9 +87,10 @@ class Destination:
 class Verdict:
     """What becomes of a request.
 
-    `route` None: no route takes it, and `status` is 404. `path` is what a target sees. `status` and `location` are a
-    redirect's. `preflight`: the gateway answers it itself. `because` tells the conditions of the route that hold,
-    `passed` the routes that were asked before, in order, and then those that are for other hosts.
+    `route` None: no route takes it, and `status` is 404; or none is asked, and `because` tells why the gateway answers
+    `status`. `path` is what a target sees. `status` and `location` are a redirect's. `preflight`: the gateway answers
+    it itself. `because` tells the conditions of the route that hold, `passed` the routes that were asked before, in
+    order, and then those that are for other hosts.
     """
 
     route: Route | None = None
@@ -120,6 +122,9 @@ def explain(
     It takes time in proportion to the routes and to the length of the request. `before_each` is called before each
     route is asked: what it raises ends the question.
     """
+    refused = refusal(request.method, request.host)
+    if refused is not None:
+        return Verdict(status=refused.status, because=(refused.why,))
     reading = _Reading.of(request)
     asked: list[Passed] = []
     for route in _candidates(intent, services, reading, default_routes=default_routes):

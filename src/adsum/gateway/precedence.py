@@ -48,6 +48,24 @@ class Order:
         keyed = [(_key(route, rank), route) for rank, route in ranked if rank is not None]
         return [route for _, route in sorted((*self._anywhere, *keyed), key=_keyed)]
 
+    @property
+    def shared(self) -> int:
+        """How many routes take every host, or all below a name: those that several hosts may have."""
+        wildcards = (routes for pattern, routes in self._by_pattern.items() if pattern.startswith(hosts.WILDCARD))
+        return len(self._anywhere) + sum(map(len, wildcards))
+
+    def among(self, patterns: Iterable[str]) -> list[tuple[Route, str]]:
+        """The routes that take a host of these patterns, each with a pattern that it takes it by ("": any host).
+
+        Of those that take one host, what is asked first comes first; a route may come again after that.
+        """
+        covering = {each for pattern in patterns for each in hosts.covering(pattern)}
+        found = [(key, "", route) for key, route in self._anywhere]
+        for pattern in covering & self._by_pattern.keys():
+            rank = hosts.rank((pattern,), pattern) or ANYWHERE
+            found += [(_key(route, rank), pattern, route) for route in self._by_pattern[pattern]]
+        return [(route, pattern) for _, pattern, route in sorted(found, key=lambda each: each[:2])]
+
     def anywhere(self) -> list[Route]:
         """The routes that take every host."""
         return [route for _, route in self._anywhere]

@@ -8,13 +8,14 @@ from typing import Final
 
 from adsum.core import rules
 from adsum.core.errors import Invalid
-from adsum.gateway import hosts, patterns
+from adsum.gateway import hosts, patterns, refusing
 from adsum.gateway.actions import NO_EDITS, RETRIES, HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, Target
 from adsum.gateway.cors import Cors
 from adsum.gateway.matches import ANYWHERE, HeaderMatch, MatchKind, Path, QueryMatch, plain_path
 from adsum.gateway.selectors import Selector
 
 MAX_HOSTS: Final = 32
+NOT_ROUTED: Final = ("CONNECT", refusing.TRACE)
 MAX_METHODS: Final = 16
 MAX_METHODS_LENGTH: Final = 80
 """Characters of all methods of one route together: they become a regex, which must stay small."""
@@ -97,8 +98,11 @@ class Route:
             hosts.pattern(f"hosts[{n}]", host)
         rules.texts("methods", self.methods, MAX_METHODS)
         for n, method in enumerate(self.methods):
-            if not _METHOD.fullmatch(method) or method == "CONNECT":
-                raise Invalid(f"methods[{n}]", "must be a method in upper case, such as GET; CONNECT can't be routed")
+            if not _METHOD.fullmatch(method) or method in NOT_ROUTED:
+                unrouted = " and ".join(NOT_ROUTED)
+                raise Invalid(
+                    f"methods[{n}]", f"must be a method in upper case, such as GET; {unrouted} can't be routed"
+                )
         if sum(map(len, self.methods)) > MAX_METHODS_LENGTH:
             raise Invalid("methods", f"must be at most {MAX_METHODS_LENGTH} characters together")
         for name, conditions in (("headers", self.headers), ("query", self.query)):

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_WAITING: Final = 50_000
-"""How many lines wait to be written; past it further ones are lost, and a line says how many."""
+"""How many texts wait to be written; past it further ones are lost, and a line says how many lines that were."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Bytes that wait to be written or are being written; past it, the same."""
 GATHER: Final = 0.02
 """Seconds that the first waiting line waits for others, to be written with them."""
 LAST_WORDS: Final = 1.0
@@ -21,25 +23,38 @@ LAST_WORDS: Final = 1.0
 class Sink:
     """Writes lines to a file descriptor; `put` never waits."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, says_lost: bool = True) -> None:
+        """`says_lost`: whether a line among the others says how many were lost."""
         self._fd = fd
+        self._says_lost = says_lost
+        self._lock = threading.RLock()  # A signal's handler may log while its thread does.
+        self._waiting = 0
+        """Lines that are not taken up yet."""
+        self._unwritten = 0
+        """Bytes of what waits and of what is being written."""
         self._pieces: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
-        self._taken_in = self._written = self._lost = 0
-        """Lines; the first and the last are counted by those who put them, the other by the thread."""
+        self._lost = 0
         self._some = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="adsum-log", daemon=True)
         self._thread.start()
 
-    def put(self, piece: bytes | Callable[[], bytes], lines: int = 1) -> None:
-        """Have so many lines written, their ends included. A function is called in the thread, and must not raise."""
-        if self._taken_in - self._written >= MAX_WAITING:
-            self._lost += lines
-            return
-        self._taken_in += lines
-        self._pieces.append((lines, piece))
+    def put(self, piece: bytes | Callable[[], bytes], lines: int = 1) -> bool:
+        """Have so many lines written, their ends included; whether there is room for them.
+
+        A function is called in the thread, and must not raise; its lines have no size until then.
+        """
+        size = len(piece) if isinstance(piece, bytes) else 0
+        with self._lock:
+            if self._waiting >= MAX_WAITING or self._unwritten + size > MAX_BYTES:
+                self._lost += lines
+                return False
+            self._waiting += lines
+            self._unwritten += size
+            self._pieces.append((lines, piece))
         if not self._some.is_set():
             self._some.set()
+        return True
 
     def close(self, wait: float = LAST_WORDS) -> None:
         """Write what is left; return when that is done, at latest after `wait` seconds. Idempotent."""
@@ -56,15 +71,22 @@ class Sink:
             self._write(self._taken())
 
     def _taken(self) -> bytes:
-        taken = [self._pieces.popleft() for _ in range(len(self._pieces))]
-        self._written += sum(lines for lines, _ in taken)
+        with self._lock:
+            taken = [self._pieces.popleft() for _ in range(len(self._pieces))]
+            self._waiting -= sum(lines for lines, _ in taken)
+            lost, self._lost = self._lost, 0
         texts = [piece if isinstance(piece, bytes) else piece() for _, piece in taken]
-        lost, self._lost = self._lost, 0
-        if lost:
+        if lost and self._says_lost:
             texts.append(b"%d log lines were lost: nobody reads them fast enough\n" % lost)
-        return b"".join(texts)
+        text = b"".join(texts)
+        with self._lock:
+            self._unwritten += len(text) - sum(len(piece) for _, piece in taken if isinstance(piece, bytes))
+        return text
 
     def _write(self, text: bytes) -> None:
+        left = memoryview(text)
         with contextlib.suppress(OSError):  # Whoever read our log is gone; the registry goes on.
-            while text:
-                text = text[os.write(self._fd, text) :]
+            while left:
+                left = left[os.write(self._fd, left) :]
+        with self._lock:
+            self._unwritten -= len(text)

@@ -141,10 +141,11 @@ class ChangeList(Answer, frozen=True):
 class GatewayView(Answer, frozen=True):
     """A gateway or gRPC client that a node keeps informed. `since` is on the wall clock.
 
-    `revision` is what it routes by, as far as it said; `rejects` what it will not take, by kind, in its own words.
+    `revision` is what it routes by, as far as it said; `rejects` what it does not take or can't use, by kind.
     `requests` are those that a gateway answered since its Envoy began, whoever gave the answer, and `errors` those of
     them that callers got 5xx for; `p50` and `p99` are seconds that those of the last minute or two took, at most 30. A
-    gateway says so every 5 s; gRPC clients say nothing of it.
+    gateway says so every 5 s; gRPC clients say nothing of it. `certificate_expires` is when its certificate does, on
+    the wall clock; 0 if it shows none.
     """
 
     node: str
@@ -158,6 +159,7 @@ class GatewayView(Answer, frozen=True):
     in_progress: int = 0
     p50: float = 0.0
     p99: float = 0.0
+    certificate_expires: int = 0
 
 
 class DepartedView(Answer, frozen=True):

@@ -76,9 +76,9 @@ class PassedView(Answer, frozen=True):
 class VerdictView(Answer, frozen=True):
     """What becomes of a request.
 
-    `route` "": no route takes it, and `status` is what the gateway answers. `default`: the route is one of those that
-    every service has. `path` is what the service sees; `status` and `location` are a redirect's; `preflight`: the
-    gateway answers it itself.
+    `route` "": no route takes it, and `status` is what the gateway answers; `because` tells why if it asks no route at
+    all. `default`: the route is one of those that every service has. `path` is what the service sees; `status` and
+    `location` are a redirect's; `preflight`: the gateway answers it itself.
     """
 
     route: str = ""

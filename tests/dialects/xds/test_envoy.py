@@ -117,6 +117,34 @@ async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
             assert gateway.http.get("/any", headers={"host": "three.example"}).status_code == 429
 
 
+@both_variants
+async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_waiting(
+    registry: Registry, tmp_path: Path, *, delta: bool
+) -> None:
+    await registry.start()
+    with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with Asking(registry.place.url) as asking:
+            await _register(asking, "orders", "a", there["a"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "a")
+            await asking.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
+            await asking.put("/services/typo/instances/t", port=9, address="127.0.0.1", scheme="https", ttl=600)
+            await asyncio.to_thread(gateway.fails, "/typo/1", 503)
+            await until(lambda: "cause" in gateway.get("/typo/1")[1])
+            refused = gateway.http.get("/typo/1").json()
+            assert refused["service"] == "typo"
+            assert refused["cause"].endswith("authorities.pem")
+            assert "folder" not in refused["cause"]
+            answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
+            assert "unaware" not in answer
+            assert gateway.get("/orders/1")[0] == 503
+            (view,) = (await asking.get("/status"))["gateways"]
+            assert "/no/such/folder/authorities.pem" in view["rejects"]["clusters"]
+            await asking.put("/upstreams/typo", tls={"verify": False})
+            await until(lambda: "cause" not in gateway.get("/typo/1")[1])
+            (view,) = (await asking.get("/status"))["gateways"]
+            assert "rejects" not in view
+
+
 async def test_what_it_rejects_is_told_in_its_own_words(registry: Registry, tmp_path: Path) -> None:
     node = await registry.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:

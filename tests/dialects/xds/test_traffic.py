@@ -90,6 +90,18 @@ async def test_counts_are_what_was_said_last_and_a_services_clusters_count_toget
     assert world.traffic.counts() == [("gw", "", 9, 9), ("gw", "orders", 10, 2)]
 
 
+async def test_a_gateways_certificate_is_known_by_its_end() -> None:
+    world = World()
+    call = world.stream()
+    name = "listener.127.0.0.1_8443.ssl.certificate.gateway.expiration_unix_time_seconds"
+    other = "cluster.orders.ssl.certificate.gateway.expiration_unix_time_seconds"
+    assert world.traffic.certificate_expires("gw") == 0
+    await world.heard(call, said("gw", **{name: 2_000_000_000.0, other: 1.0}))
+    assert world.traffic.certificate_expires("gw") == 2_000_000_000
+    await world.heard(call, None)
+    assert world.traffic.certificate_expires("gw") == 0
+
+
 async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
     world = World(gw=("calls?h2", "calls?tag=canary&h2"))
     call = world.stream()

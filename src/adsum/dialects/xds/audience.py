@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_HELD, MAX_NAMES, NAME
+from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_HELD, MAX_NAMES, NAME, SHOWN
 from adsum.dialects.xds.refusals import exhausted
 from adsum.dialects.xds.session import Session
 from adsum.gateway import selectors
-from adsum.gateway.encoding.resources import ORDER, Kind, Resource
+from adsum.gateway.encoding import clusters
+from adsum.gateway.encoding.resources import ORDER, Kind, Resource, pack
 
 Table = Mapping[str, Resource]
 Resources = Mapping[Kind, Table]
@@ -115,12 +116,24 @@ class Gateways(_Audience):
         """`held` is shared by all audiences of a node."""
         super().__init__(MAX_NAMES, held)
         self._resources: Resources = {}
+        self._troubles: tuple[object, str] = (None, "")
+        """The clusters that were looked through, and what was found."""
+
+    @property
+    def troubles(self) -> str:
+        table = self._resources.get(Kind.CLUSTER, _NONE)
+        if self._troubles[0] is not table:
+            self._troubles = table, _troubles(table.values())
+        return self._troubles[1]
 
     def find(self, kind: Kind, name: str) -> Resource | None:
         return self._resources.get(kind, _NONE).get(name)
 
     def names(self, kind: Kind) -> Iterable[str]:
         return self._resources.get(kind, _NONE)
+
+    def substitute(self, cluster: str, cause: str) -> Resource | None:
+        return pack(Kind.CLUSTER, cluster, clusters.substitute(cluster, selectors.service_of(cluster), cause), 0)
 
     def move(
         self,
@@ -153,6 +166,7 @@ class GrpcClients(_Audience):
     def __init__(self, held: Held | None = None) -> None:
         """`held` is shared by all audiences of a node."""
         super().__init__(MAX_GRPC_NAMES, held)
+        self.troubles = ""
         self._find: Callable[[Kind, str], Resource | None] = lambda *_: None
         self._seen: dict[tuple[Kind, str], Resource | None] = {}
 
@@ -163,6 +177,10 @@ class GrpcClients(_Audience):
     def names(self, kind: Kind) -> Iterable[str]:  # noqa: ARG002
         """None: there would be no end."""
         return ()
+
+    def substitute(self, cluster: str, cause: str) -> Resource | None:  # noqa: ARG002
+        """None: gRPC itself fails calls with its reason."""
+        return None
 
     def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
         super().subscribe(session, kind, names)
@@ -221,3 +239,17 @@ def difference(old: Table, new: Table, names: Set[str] | None = None) -> tuple[l
             changed.append(name)
     gone = old.keys() - new.keys() if names is None else {name for name in names if name in old and name not in new}
     return changed, {name: old[name] for name in gone}
+
+
+def _troubles(clusters: Iterable[Resource]) -> str:
+    """The troubles of clusters, each with the services that have it."""
+    services: dict[str, dict[str, None]] = {}
+    for each in clusters:
+        if each.trouble:
+            services.setdefault(each.trouble, {})[selectors.service_of(each.name)] = None
+    return "; ".join(f"{_listed(list(names))}: {trouble}" for trouble, names in services.items())
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -33,6 +33,12 @@ MAX_SHAPES: Final = 256
 """Different shapes of gateways at a time; past it a gateway of yet another one is refused."""
 MAX_WORDS: Final = 1_024
 """Characters that are kept of why a client rejects something; the rest is cut."""
+SHOWN: Final = 5
+"""Services that a status names of those with one trouble; of more it says how many."""
+MAX_CAUSE: Final = 256
+"""Characters that callers are told of why a gateway refuses what it is told of a service; the rest is cut."""
+RETRY: Final = 60.0
+"""Seconds after which a gateway is told again what it refused; at once if that changes."""
 MAX_REQUEST: Final = 16 * 1024 * 1024
 """Bytes of a request: a gateway that comes back with `MAX_NAMES` assignments names each of them twice, and its version.
 A stream that sends a longer one is ended."""

@@ -36,11 +36,13 @@ ALL: Final = ""
 """In place of a cluster: all that the gateway answered, also what is for no service."""
 
 _CLUSTER: Final = "cluster"
+_LISTENER: Final = "listener"
 _GATEWAY: Final = "http.gateway"
 _CLASSES: Final = {f"{side}_rq_{first}xx": first - 1 for side in ("upstream", "downstream") for first in range(1, 6)}
 _TIME: Final = ("upstream_rq_time", "downstream_rq_time")
 _RUNNING: Final = "downstream_rq_active"
-_WANTED: Final = {*_CLASSES, *_TIME, _RUNNING}
+_EXPIRES: Final = "expiration_unix_time_seconds"
+_WANTED: Final = {*_CLASSES, *_TIME, _RUNNING, _EXPIRES}
 
 
 class Answers(NamedTuple):
@@ -57,6 +59,12 @@ class Running(NamedTuple):
     number: int
 
 
+class Expires(NamedTuple):
+    """When the certificate that a gateway shows expires, on the wall clock."""
+
+    at: int
+
+
 class Times(NamedTuple):
     """How long answers through a cluster took, in milliseconds, by bucket."""
 
@@ -65,7 +73,7 @@ class Times(NamedTuple):
     counts: tuple[int, ...]
 
 
-Figure = Answers | Running | Times
+Figure = Answers | Running | Expires | Times
 
 
 def parsed(request: bytes) -> Any:
@@ -83,6 +91,10 @@ def figures(said: Any) -> Iterator[Figure]:
         if figure not in _WANTED or not family.metric:  # Most are not: there must be little to do for those.
             continue
         room, _, cluster = where.partition(".")
+        if figure == _EXPIRES:
+            if room == _LISTENER:
+                yield Expires(_whole(family.metric[0].gauge.value))
+            continue
         if where == _GATEWAY:
             cluster = ALL
         elif room != _CLUSTER or not cluster or "." in cluster:

@@ -8,14 +8,15 @@ Of each kind at most one response is on its way: whoever is slow is told less of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from types import ModuleType
 from typing import Final, Protocol
 
 from adsum.dialects.xds import encoding
 from adsum.dialects.xds.asked import Asked
 from adsum.dialects.xds.bounds import HOLD
-from adsum.dialects.xds.subscription import Heard, Sight, Subscription
+from adsum.dialects.xds.subscription import Heard, Subscription
+from adsum.dialects.xds.substitutes import Substituted, SubstituteSource
 from adsum.gateway.encoding.resources import ORDER, Kind, Resource
 
 NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER})
@@ -23,7 +24,7 @@ NAMED: Final = frozenset({Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTE
 _NONE: Final = frozenset[str]()
 
 
-class Place(Sight, Protocol):
+class Place(SubstituteSource, Protocol):
     """What a client is to see, and at which publication; it wants to be told of changes of what is subscribed to."""
 
     @property
@@ -49,6 +50,11 @@ class Place(Sight, Protocol):
     @property
     def vacated(self) -> Set[str]:
         """Assignments in which nobody takes requests, and to which routes lead only if nobody does elsewhere either."""
+        ...
+
+    @property
+    def troubles(self) -> str:
+        """What such clients can't use of their clusters, and why; "" if they can use all."""
         ...
 
     def has_departures(self, assignment: str) -> bool:
@@ -78,6 +84,7 @@ class Session:
         "_current",
         "_held_since",
         "_place",
+        "_sight",
         "_subscriptions",
         "_variant",
         "returning",
@@ -86,6 +93,7 @@ class Session:
     def __init__(self, variant: ModuleType, place: Place) -> None:
         self._variant = variant
         self._place = place
+        self._sight = Substituted(place)
         self._subscriptions: dict[Kind, Subscription] = {}
         self._awaited: set[str] = set()
         """Clusters that the client was told of and whose assignment it has not asked for yet."""
@@ -111,7 +119,7 @@ class Session:
         if subscription is None:
             subscription = self._subscriptions[kind] = Subscription(kind, place.most_names)
         first, wildcard = not subscription.asked, subscription.wildcard
-        heard: Heard = self._variant.hear(subscription, asked, place)
+        heard: Heard = self._variant.hear(subscription, asked, self._sight)
         if first and asked.returning:
             self.returning = True
             if kind is Kind.ASSIGNMENT:
@@ -121,8 +129,11 @@ class Session:
         place.subscribe(self, kind, heard.added)
         if subscription.wildcard is not wildcard:
             place.subscribe_all(self, kind, all=subscription.wildcard)
-        if kind is Kind.ASSIGNMENT and self._awaited:
+        if kind is Kind.ASSIGNMENT:
             self._awaited -= subscription.names
+            self._say_clusters_again(self._sight.drop(heard.added))
+        elif kind is Kind.CLUSTER and heard.rejection:
+            self._note_refused(subscription.news, heard.rejection)
         return heard.rejection
 
     def told(self, kind: Kind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
@@ -133,11 +144,14 @@ class Session:
             subscription.told(changed, removed)
         if kind is Kind.CLUSTER:
             self._awaited.difference_update(removed)
+            self._sight.drop(removed)
 
     def next(self, now: float) -> bytes | None:
         """The next response, if one is to be sent now. To be asked for until there is none."""
         if not self._place.number:
             return None
+        if self._sight:
+            self._say_clusters_again(self._sight.due(now))
         response = self._say(Kind.ASSIGNMENT) if self._withholds_all() else self._next(now)
         if response is not None:
             self._current = False
@@ -178,8 +192,13 @@ class Session:
 
     @property
     def held(self) -> bool:
-        """Whether something waits for others to be acknowledged, and may be sent without that later."""
-        return self._held_since is not None
+        """Whether something may be sent later without a change: it waits for others, or was refused."""
+        return self._held_since is not None or bool(self._sight)
+
+    def rejection(self, kind: Kind) -> str:
+        """Why the client rejects or can't use something of a kind; "" if it uses all."""
+        words = self._subscriptions[kind].words if kind in self._subscriptions else ""
+        return words or (self._sight.words or self._place.troubles if kind is Kind.CLUSTER else "")
 
     @property
     def is_current(self) -> bool:
@@ -221,7 +240,9 @@ class Session:
         withheld = subscription.owed & (self._withheld() | later) if kind is Kind.ASSIGNMENT else _NONE
         subscription.owed -= withheld
         place = self._place
-        response: bytes | None = self._variant.say(subscription, place, place.number, place.revision, removing=removing)
+        response: bytes | None = self._variant.say(
+            subscription, self._sight, place.number, place.revision, removing=removing
+        )
         subscription.owed |= withheld
         if response is not None and kind is Kind.CLUSTER and not removing:
             self._follow_up(subscription.news)
@@ -231,12 +252,26 @@ class Session:
         """A cluster that changed waits for its assignment to be said again, even as it was; a new one is asked for."""
         assignments = self._subscriptions.get(Kind.ASSIGNMENT)
         for name in clusters:
-            if self._place.find(Kind.ASSIGNMENT, name) is None:
+            if name in self._sight or self._place.find(Kind.ASSIGNMENT, name) is None:
                 continue
             if assignments is not None and assignments.covers(name):
                 assignments.again(name)
             else:
                 self._awaited.add(name)
+
+    def _note_refused(self, clusters: Collection[str], words: str) -> None:
+        """Wait for none of the clusters in a response that the client rejects: it has asked for what it took by now.
+
+        Of one that it had before it goes on with what it had; what is refused of the others is told to callers.
+        """
+        assignments = self._subscriptions.get(Kind.ASSIGNMENT)
+        self._awaited.difference_update(clusters)
+        refused = [name for name in clusters if assignments is None or not assignments.covers(name)]
+        self._say_clusters_again(self._sight.refuse(refused, words))
+
+    def _say_clusters_again(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._subscriptions[Kind.CLUSTER].again(name)
 
     def _may_name(self, kind: Kind, now: float) -> bool:
         """Whether what listeners and routes name has been said by now, or has been waited for long enough."""

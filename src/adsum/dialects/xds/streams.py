@@ -228,6 +228,9 @@ def _shape(node: Node) -> Shape:
 
 
 def _status(stream: Stream, joined: Joined) -> StreamStatus:
-    kinds = {kind: KindStatus(each.sent, each.acked, each.words) for kind, each in joined.session.subscriptions.items()}
+    session = joined.session
+    kinds = {
+        kind: KindStatus(each.sent, each.acked, session.rejection(kind)) for kind, each in session.subscriptions.items()
+    }
     program = f"{joined.node.agent} {joined.node.version}".strip()
     return StreamStatus(joined.node.id, program, stream.call.peer, stream.since, joined.watch.applied, kinds)

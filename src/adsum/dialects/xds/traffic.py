@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from adsum.core.rules import shown
 from adsum.dialects.xds.audience import Gateways
 from adsum.dialects.xds.bounds import MAX_FIGURES, MAX_NODE
-from adsum.dialects.xds.figures import ALL, Answers, Running, Times, figures, parsed
+from adsum.dialects.xds.figures import ALL, Answers, Expires, Running, Times, figures, parsed
 from adsum.dialects.xds.latencies import Latencies, quantile
 from adsum.dialects.xds.pace import Pace
 from adsum.dialects.xds.refusals import Refusals, Refused, malformed
@@ -53,11 +53,12 @@ class _Kept:
 class _Gateway:
     """What one gateway said on the stream that it opened last."""
 
-    __slots__ = ("by_cluster", "call", "running", "whole")
+    __slots__ = ("by_cluster", "call", "expires", "running", "whole")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.running = 0
+        self.expires = 0
         self.whole = _Kept()
         self.by_cluster: dict[str, _Kept] = {}
 
@@ -82,6 +83,11 @@ class Traffic:
         """How many requests it has to answer now."""
         gateway = self._of.get(node)
         return 0 if gateway is None else gateway.running
+
+    def certificate_expires(self, node: str) -> int:
+        """When its certificate expires, on the wall clock; 0 if it shows none, or has not said."""
+        gateway = self._of.get(node)
+        return 0 if gateway is None else gateway.expires
 
     def by_service(self) -> dict[str, Summary]:
         """What all gateways together answered for each service."""
@@ -142,6 +148,9 @@ class Traffic:
         for figure in figures(said):
             if isinstance(figure, Running):
                 gateway.running = figure.number
+                continue
+            if isinstance(figure, Expires):
+                gateway.expires = figure.at
                 continue
             kept = self._kept(gateway, figure.cluster, told)
             if kept is not None:

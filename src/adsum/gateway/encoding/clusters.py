@@ -52,19 +52,37 @@ def cluster(name: str, upstream: Upstream, policy: Policy, version: Version, pee
         ignore_health_on_host_removal=True,
         upstream_connection_options=UpstreamConnectionOptions(),
     )
-    if "." in name:
-        # A dot would end the name in the names of its metrics.
-        message.alt_stat_name = name.replace(".", "_")
-    message.metadata.filter_metadata[messages.OWNER].update({"service": upstream.service})
+    _name(message, upstream.service, tls.trouble(upstream.tls, peers, roots))
     keepalive = message.upstream_connection_options.tcp_keepalive
     keepalive.keepalive_probes.value = PROBES
     keepalive.keepalive_time.value = PROBE_TIME
     keepalive.keepalive_interval.value = PROBE_INTERVAL
+    # Envoy says that a limit was reached, and not which.
+    message.metadata.filter_metadata[messages.OWNER].update({"limits": _told(upstream.limits)})
     _balance(message, upstream, policy)
     options = _protocol(upstream, http2=http2)
     message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
     tls.encrypt(message, upstream.tls, peers, http2=http2, roots=roots)
     return message
+
+
+def substitute(name: str, service: str, cause: str) -> Any:
+    """A cluster of that name without instances, for a gateway that can't have the service's own for that reason."""
+    message = Cluster(name=name, type=Cluster.STATIC)
+    message.load_assignment.cluster_name = name
+    _name(message, service, cause)
+    return message
+
+
+def _name(message: Any, service: str, cause: str) -> None:
+    """Say whose cluster it is and, for answers to callers, what keeps its instances from being reached, if anything."""
+    if "." in message.name:
+        # A dot would end the name in the names of its metrics.
+        message.alt_stat_name = message.name.replace(".", "_")
+    owner = message.metadata.filter_metadata[messages.OWNER]
+    owner.update({"service": service})
+    if cause:
+        owner.update({"cause": cause, "clause": f"; {cause}"})
 
 
 def _balance(message: Any, upstream: Upstream, policy: Policy) -> None:
@@ -100,6 +118,11 @@ def _breakers(limits: Limits) -> Any:
     thresholds.retry_budget.budget_percent.value = limits.retry_share * 100.0
     thresholds.retry_budget.min_retry_concurrency.value = limits.retries
     return CircuitBreakers(thresholds=[thresholds])
+
+
+def _told(limits: Limits) -> str:
+    """What an answer says of the limits when one is reached."""
+    return f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
 
 
 def _outliers(outliers: Outliers) -> Any:

@@ -24,6 +24,8 @@ PICKS: Final = 10
 """How often another instance than those already tried is looked for."""
 BACK_OFF, MAX_BACK_OFF = 0.01, 0.1
 """Seconds before a retry: another instance is there at once, and all of them seldom for long."""
+MIRROR_TIMEOUT: Final = 30.0
+"""Seconds that a mirrored copy may take, if its route has no timeout; then it is ended. Nobody waits for its answer."""
 MILLION: Final = 1_000_000
 SCALE: Final = 10_000
 """By this a target's weight is multiplied where it is shared between clusters: so fine is their share."""
@@ -232,7 +234,8 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn], traffi
     _retry(action, route, on)
     if route.mirror is not None and route.mirror.share:
         for cluster, part in clusters(route.mirror.to.name, traffic.shares(route.mirror.to)):
-            _mirror(action.request_mirror_policies.add(), cluster, route.mirror.share * part)
+            share = route.mirror.share * part
+            _mirror(action.request_mirror_policies.add(), cluster, share, route.timeout or MIRROR_TIMEOUT)
     if route.hash is not None:
         _hash(action.hash_policy.add(), route.hash)
 
@@ -269,8 +272,12 @@ def _retry(action: Any, route: Route, on: Sequence[RetryOn]) -> None:
         policy.per_try_timeout.CopyFrom(messages.seconds(route.try_timeout))
 
 
-def _mirror(policy: Any, cluster: str, share: float) -> None:
+def _mirror(policy: Any, cluster: str, share: float, timeout: float) -> None:
     policy.cluster = cluster
+    # Envoy gives a copy the route's timeout, and none if the route has none. The header is for Envoy itself.
+    limit = policy.request_headers_mutations.add().append
+    limit.header.key, limit.header.value = "x-envoy-upstream-rq-timeout-ms", f"{round(timeout * 1000)}"
+    limit.append_action = _Set
     policy.disable_shadow_host_suffix_append = True
     policy.runtime_fraction.default_value.numerator = round(share * MILLION)
     policy.runtime_fraction.default_value.denominator = policy.runtime_fraction.default_value.MILLION

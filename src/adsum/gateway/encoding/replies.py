@@ -23,6 +23,11 @@ CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = "1"
 """Seconds after which a caller may well find what is missing now."""
 SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
+CAUSE: Final = "%METADATA(CLUSTER:adsum:cause)%"
+"""Why the gateway can't reach a service's instances, where that is known; else nothing."""
+LIMITS: Final = "%METADATA(CLUSTER:adsum:limits)%"
+CLAUSE: Final = "%METADATA(CLUSTER:adsum:clause)%"
+"""The same as a further clause of a sentence."""
 
 
 class _Reply(NamedTuple):
@@ -47,7 +52,12 @@ _REPLIES: Final = (
     _Reply(("NC",), "No such route", _NO_ROUTE, reasoned=False, status=404, routed=False),
     _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
     _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE} can take requests now", True),
-    _Reply(("UO",), "Too many requests", f"the gateway holds as many requests for {SERVICE} as it may", True),
+    _Reply(
+        ("UO",),
+        "Too many requests",
+        f"the gateway holds as many requests for {SERVICE} as a limit of its upstream allows: {LIMITS}",
+        True,
+    ),
     _Reply(("UT",), "Timed out", f"{SERVICE} did not answer within the route's time"),
     _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
     _Reply(
@@ -62,11 +72,19 @@ _REPLIES: Final = (
     _Reply(
         ("URX",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
     ),
+    _Reply(
+        400,
+        "Malformed request",
+        "a request must name one host, be in ASCII but for its body, with all else percent-encoded in its path, "
+        "and say one length of its body",
+    ),
+    _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
+    _Reply(431, "Headers too large", "a request may have at most 100 headers, of 60 KiB in all with its path"),
     _Reply(413, "Body too large", "the route takes no body of that size"),
     _Reply(429, "Rate limited", "the route takes no more requests now", True),
 )
 """The first that fits is said."""
-_OTHER: Final = _Reply(400, "Refused", "%LOCAL_REPLY_BODY%")
+_OTHER: Final = _Reply(400, "Refused", "the gateway refuses this request: %RESPONSE_CODE_DETAILS%")
 """Every other error, from this status on."""
 
 
@@ -115,8 +133,8 @@ def _status(comparison: Any, status: int) -> Any:
 
 
 def _sentence(reply: _Reply) -> Any:
-    body = SubstitutionFormatString()
-    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}"
+    body = SubstitutionFormatString(omit_empty_values=True)
+    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}{CLAUSE}"
     return body
 
 
@@ -127,6 +145,7 @@ def _document(reply: _Reply) -> Any:
         "title": reply.title,
         "status": "%RESPONSE_CODE%",
         "detail": reply.detail,
+        "cause": CAUSE,
         "service": SERVICE,
         "request_id": "%REQ(X-REQUEST-ID)%",
     }

@@ -35,7 +35,7 @@ class Resource:
 
     `version` is the hash of its content. `delta` is a serialized DeltaDiscoveryResponse that holds just this resource,
     `sotw` a DiscoveryResponse: serialized messages can be concatenated, and protobuf reads them as one. `revision` is
-    that of the last change that is in it.
+    that of the last change that is in it. `trouble`: what keeps a client from using it, if that is known beforehand.
     """
 
     kind: Kind
@@ -44,6 +44,7 @@ class Resource:
     delta: bytes
     sotw: bytes
     revision: int
+    trouble: str = ""
 
     def at(self, revision: int) -> Resource:
         """The same, which later changes have not altered."""
@@ -55,12 +56,12 @@ def version_of(content: bytes) -> str:
     return blake2b(content, digest_size=VERSION_BYTES).hexdigest()
 
 
-def pack(kind: Kind, name: str, message: Any, revision: int) -> Resource:
+def pack(kind: Kind, name: str, message: Any, revision: int, trouble: str = "") -> Resource:
     """Encode a resource; equal content always has equal bytes."""
-    return packed(kind, name, messages.serialized(message), revision)
+    return packed(kind, name, messages.serialized(message), revision, trouble)
 
 
-def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
+def packed(kind: Kind, name: str, content: bytes, revision: int, trouble: str = "") -> Resource:
     """A resource whose content is encoded already."""
     version = version_of(content)
     delta = DeltaDiscoveryResponse()
@@ -69,4 +70,4 @@ def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
     resource.resource.value = content
     sotw = DiscoveryResponse()
     sotw.resources.add(type_url=kind.value, value=content)
-    return Resource(kind, name, version, messages.serialized(delta), messages.serialized(sotw), revision)
+    return Resource(kind, name, version, messages.serialized(delta), messages.serialized(sotw), revision, trouble)

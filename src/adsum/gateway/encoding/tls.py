@@ -91,6 +91,22 @@ def encrypt(message: Any, tls: Tls, peers: Peers, *, http2: bool, roots: str) ->
     message.transport_socket_matches.add(name="plain", transport_socket=plain).match.SetInParent()
 
 
+def trouble(tls: Tls, peers: Peers, roots: str) -> str:
+    """Why some of those instances can't be verified, and so are not reached; "" if all can."""
+    if not tls.verify or not (peers.named or peers.ips):
+        return ""
+    if not (tls.ca or roots):
+        return (
+            "the gateway's system has no file of authorities to verify instances by: "
+            "the package ca-certificates has one, or an upstream's tls.ca names one"
+        )
+    if not tls.name and len(peers.ips) > MAX_IPS:
+        return (
+            f"certificates of at most {MAX_IPS} IPs of a service can be verified: an upstream's tls.name is one for all"
+        )
+    return ""
+
+
 def _match(message: Any, name: str, metadata: Mapping[str, str], context: Any) -> None:
     socket = TransportSocket(name=_EXTENSION, typed_config=messages.typed(context))
     message.transport_socket_matches.add(name=name, transport_socket=socket).match.update(metadata)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
-from adsum.gateway import defaults, precedence
+from adsum.gateway import defaults, hosts, precedence, refusing
+from adsum.gateway.actions import HeaderEdits
 from adsum.gateway.defaults import LOCAL
-from adsum.gateway.encoding import every_service, messages
-from adsum.gateway.encoding.entries import entries
+from adsum.gateway.encoding import every_service, host_groups, messages
+from adsum.gateway.encoding.entries import edit, entries
 from adsum.gateway.encoding.versions import ALL_HTTP1, Split, Splits
 from adsum.gateway.routes import Route
 
@@ -43,14 +43,25 @@ class Encoded:
         known = self._known.get(route.name)
         if known is None or known.route is not route or known.splits != relevant:
             host = components.VirtualHost(routes=entries(route, splits))
-            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host))
+            known = self._known[route.name] = _Known(route, relevant, messages.serialized(host), {})
         return known.content
+
+    def limited(self, route: Route, pattern: str, splits: Splits) -> bytes:
+        """The same for hosts of that pattern alone ("": all), to stand beside routes for others."""
+        content = self.of(route, splits)
+        if not pattern:
+            return content
+        by_pattern = self._known[route.name].by_pattern
+        if pattern not in by_pattern:
+            by_pattern[pattern] = _limited(components.VirtualHost.FromString(content), pattern)
+        return by_pattern[pattern]
 
 
 class _Known(NamedTuple):
     route: Route
     splits: tuple[Split, ...]
     content: bytes
+    by_pattern: dict[str, bytes]
 
 
 def route_configuration(
@@ -84,16 +95,38 @@ def route_configuration(
         by_path = [*(_by_path(each, apart[each]) for each in known), every_service.by_path()]
         by_host = [*(_by_host(each, apart[each]) for each in known), every_service.by_host()]
     parts = [messages.serialized(message)]
-    parts += [_host(pattern, [by_name[route.name] for route in order.of(pattern)]) for pattern in order.patterns]
+    for group in host_groups.groups(order):
+        if len(group) == 1:
+            parts.append(_host(group, [by_name[route.name] for route in order.of(group[0])]))
+        else:
+            parts.append(_host(group, [encoded.limited(*each, splits) for each in order.among(group)]))
     if by_host and LOCALS not in order.patterns:
-        parts.append(_host(LOCALS, [*anywhere, *by_host]))
-    parts.append(_host(ANY, [*anywhere, *by_path]))
+        parts.append(_host([LOCALS], [*anywhere, *by_host]))
+    parts.append(_host([ANY], [*anywhere, *by_path]))
     return b"".join(parts)
 
 
-def _host(pattern: str, routes: Iterable[bytes]) -> bytes:
-    """The virtual host of that pattern, as a field of the configuration."""
-    host = messages.serialized(components.VirtualHost(name=pattern, domains=[pattern]))
+def _refused() -> Iterator[Any]:
+    """Envoy's routes for requests that no route is asked about."""
+    for refusal, header, comparison in (
+        (refusing.NO_TRACE, ":method", {"exact": refusing.TRACE}),
+        (refusing.SEVERAL_HOSTS, ":authority", {"contains": refusing.HOSTS}),
+    ):
+        entry = components.Route(match=components.RouteMatch(prefix="/"))
+        entry.match.headers.add(name=header, string_match=comparison)
+        entry.direct_response.status = refusal.status
+        entry.direct_response.body.inline_string = refusal.why
+        edit(HeaderEdits(set=refusal.headers), entry.response_headers_to_add, entry.response_headers_to_remove)
+        yield entry
+
+
+_REFUSED: Final = messages.serialized(components.VirtualHost(routes=_refused()))
+
+
+def _host(patterns: Sequence[str], routes: Iterable[bytes]) -> bytes:
+    """The virtual host of those patterns, as a field of the configuration."""
+    # What no route is asked about is refused before any is.
+    host = messages.serialized(components.VirtualHost(name=host_groups.name(patterns), domains=patterns)) + _REFUSED
     return messages.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
 
 
@@ -108,8 +141,12 @@ def _by_host(service: str, split: Split) -> bytes:
 
     A virtual host for every service would have to repeat all the declared routes that take any host.
     """
-    made = tuple(entries(defaults.by_host(service), {service: split}))
-    for entry in made:
-        authority = entry.match.headers.add(name=":authority")
-        authority.string_match.safe_regex.regex = f"(?i:{re.escape(service + LOCAL)})(:[0-9]*)?"
-    return messages.serialized(components.VirtualHost(routes=made))
+    made = components.VirtualHost(routes=entries(defaults.by_host(service), {service: split}))
+    return _limited(made, service + LOCAL)
+
+
+def _limited(host: Any, pattern: str) -> bytes:
+    """Those routes, for hosts of that pattern alone."""
+    for entry in host.routes:
+        entry.match.headers.add(name=":authority").string_match.safe_regex.regex = hosts.authorities(pattern)
+    return messages.serialized(host)
