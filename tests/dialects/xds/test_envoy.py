@@ -129,7 +129,7 @@ async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_wait
             await asking.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
             await asking.put("/services/typo/instances/t", port=9, address="127.0.0.1", scheme="https", ttl=600)
             await asyncio.to_thread(gateway.fails, "/typo/1", 503)
-            await until(lambda: "cause" in gateway.get("/typo/1")[1])
+            await until(lambda: "cause" in gateway.get("/typo/1")[1], lambda: gateway.get("/typo/1"))
             refused = gateway.http.get("/typo/1").json()
             assert refused["service"] == "typo"
             assert refused["cause"].endswith("authorities.pem")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -28,9 +29,11 @@ class Refusing(FakeClient):
         """The clusters that it refuses, by name: the version that is wrong."""
         self.refusals = 0
 
-    def publish(self, contents: Contents) -> None:
+    def publish(self, contents: Contents, *, encrypted: bool = False) -> None:
         number = self.audience.number + 1
-        self.audience.move(resources(contents), number, 10 * number)
+        of = resources(contents)
+        of[CDS] = {name: replace(each, encrypted=encrypted) for name, each in of[CDS].items()}
+        self.audience.move(of, number, 10 * number)
 
     def connect(self) -> None:
         self.ask(CDS)
@@ -165,6 +168,21 @@ def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: Refusing) -> 
     assert not _is_substitute(client.cluster("a"))
     assert client.session.is_current
     assert client.session.rejection(CDS)
+
+
+def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt_is_refused(client: Refusing) -> None:
+    client.wrong = {"a": 2}
+    client.publish(_world(a=2, b=1), encrypted=True)
+    client.settle()
+    assert client.cause("a") == CAUSE
+    assert not _is_substitute(client.cluster("b"))
+    client.wrong = {}
+    client.publish(_world(a=3, b=1), encrypted=True)
+    client.settle()
+    client.wrong = {"a": 4}
+    client.publish(_world(a=4, b=1), encrypted=True)
+    client.settle()
+    assert not _is_substitute(client.cluster("a")), "what it goes on with encrypts, too"
 
 
 def test_a_refused_cluster_that_is_gone_is_told_and_shown_no_more(client: Refusing) -> None:

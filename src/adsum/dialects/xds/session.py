@@ -82,6 +82,7 @@ class Session:
         "_brought",
         "_checked",
         "_current",
+        "_encrypted",
         "_held_since",
         "_place",
         "_sight",
@@ -97,6 +98,8 @@ class Session:
         self._subscriptions: dict[Kind, Subscription] = {}
         self._awaited: set[str] = set()
         """Clusters that the client was told of and whose assignment it has not asked for yet."""
+        self._encrypted: set[str] = set()
+        """The clusters that the client took last as ones that may speak TLS."""
         self._brought: dict[str, str] = {}
         """Assignments that it had when it came, or when an epoch began, by version; "" if that is not known."""
         self._checked = -1
@@ -118,7 +121,7 @@ class Session:
         subscription = self._subscriptions.get(kind)
         if subscription is None:
             subscription = self._subscriptions[kind] = Subscription(kind, place.most_names)
-        first, wildcard = not subscription.asked, subscription.wildcard
+        first, wildcard, flight = not subscription.asked, subscription.wildcard, subscription.flight
         heard: Heard = self._variant.hear(subscription, asked, self._sight)
         if first and asked.returning:
             self.returning = True
@@ -134,6 +137,8 @@ class Session:
             self._say_clusters_again(self._sight.drop(heard.added))
         elif kind is Kind.CLUSTER and heard.rejection:
             self._note_refused(subscription.news, heard.rejection)
+        elif kind is Kind.CLUSTER and flight is not None and subscription.flight is None:
+            self._note_taken(subscription.news)
         return heard.rejection
 
     def told(self, kind: Kind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
@@ -144,6 +149,7 @@ class Session:
             subscription.told(changed, removed)
         if kind is Kind.CLUSTER:
             self._awaited.difference_update(removed)
+            self._encrypted.difference_update(removed)
             self._sight.drop(removed)
 
     def next(self, now: float) -> bytes | None:
@@ -262,12 +268,30 @@ class Session:
     def _note_refused(self, clusters: Collection[str], words: str) -> None:
         """Wait for none of the clusters in a response that the client rejects: it has asked for what it took by now.
 
-        Of one that it had before it goes on with what it had; what is refused of the others is told to callers.
+        Of one that it had before it goes on with what it had; what is refused of the others is told to callers. So is
+        what is refused of one that is to speak TLS from now on: what it had sends requests there in plain text.
         """
         assignments = self._subscriptions.get(Kind.ASSIGNMENT)
         self._awaited.difference_update(clusters)
-        refused = [name for name in clusters if assignments is None or not assignments.covers(name)]
+        refused = [
+            name
+            for name in clusters
+            if assignments is None or not assignments.covers(name) or (self._is_exposed(name) and f" {name}: " in words)
+        ]
         self._say_clusters_again(self._sight.refuse(refused, words))
+
+    def _note_taken(self, clusters: Collection[str]) -> None:
+        for name in clusters:
+            found = self._sight.find(Kind.CLUSTER, name)
+            if found is not None and found.encrypted:
+                self._encrypted.add(name)
+            else:
+                self._encrypted.discard(name)
+
+    def _is_exposed(self, cluster: str) -> bool:
+        """Whether instances of the cluster speak TLS, and the client has one that does not."""
+        found = self._place.find(Kind.CLUSTER, cluster)
+        return found is not None and found.encrypted and cluster not in self._encrypted
 
     def _say_clusters_again(self, names: Iterable[str]) -> None:
         for name in names:

@@ -310,7 +310,7 @@ def _own(kind: Kind, shape: Shape) -> list[Resource]:
 @lru_cache(maxsize=MAX_CLUSTERS)
 def _cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Resource:
     message = clusters.cluster(name, upstream, policy, version, peers, roots)
-    return pack(Kind.CLUSTER, name, message, 0, tls.trouble(upstream.tls, peers, roots))
+    return pack(Kind.CLUSTER, name, message, 0, tls.trouble(upstream.tls, peers, roots), encrypted=bool(peers))
 
 
 def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:

@@ -36,6 +36,7 @@ class Resource:
     `version` is the hash of its content. `delta` is a serialized DeltaDiscoveryResponse that holds just this resource,
     `sotw` a DiscoveryResponse: serialized messages can be concatenated, and protobuf reads them as one. `revision` is
     that of the last change that is in it. `trouble`: what keeps a client from using it, if that is known beforehand.
+    `encrypted`: a cluster some of whose instances speak TLS.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Resource:
     sotw: bytes
     revision: int
     trouble: str = ""
+    encrypted: bool = False
 
     def at(self, revision: int) -> Resource:
         """The same, which later changes have not altered."""
@@ -56,12 +58,13 @@ def version_of(content: bytes) -> str:
     return blake2b(content, digest_size=VERSION_BYTES).hexdigest()
 
 
-def pack(kind: Kind, name: str, message: Any, revision: int, trouble: str = "") -> Resource:
+def pack(kind: Kind, name: str, message: Any, revision: int, trouble: str = "", *, encrypted: bool = False) -> Resource:
     """Encode a resource; equal content always has equal bytes."""
-    return packed(kind, name, messages.serialized(message), revision, trouble)
+    resource = packed(kind, name, messages.serialized(message), revision)
+    return replace(resource, trouble=trouble, encrypted=encrypted) if trouble or encrypted else resource
 
 
-def packed(kind: Kind, name: str, content: bytes, revision: int, trouble: str = "") -> Resource:
+def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
     """A resource whose content is encoded already."""
     version = version_of(content)
     delta = DeltaDiscoveryResponse()
@@ -70,4 +73,4 @@ def packed(kind: Kind, name: str, content: bytes, revision: int, trouble: str = 
     resource.resource.value = content
     sotw = DiscoveryResponse()
     sotw.resources.add(type_url=kind.value, value=content)
-    return Resource(kind, name, version, messages.serialized(delta), messages.serialized(sotw), revision, trouble)
+    return Resource(kind, name, version, messages.serialized(delta), messages.serialized(sotw), revision)

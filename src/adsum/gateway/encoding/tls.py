@@ -42,6 +42,9 @@ class Peers:
     named: bool
     ips: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        return self.named or bool(self.ips)
+
     @staticmethod
     def of(instances: Iterable[Instance]) -> Peers:
         addresses = {each.address for each in instances if each.scheme in TLS_SCHEMES}
@@ -78,7 +81,7 @@ def encrypt(message: Any, tls: Tls, peers: Peers, *, http2: bool, roots: str) ->
     Every instance goes by its own metadata. One that speaks TLS and that the cluster does not know yet is not reached:
     nothing may be sent to it in plain text or unverified.
     """
-    if not (peers.named or peers.ips):
+    if not peers:
         return
     verified = tls.verify and not tls.name
     for ip in peers.ips[:MAX_IPS] if verified else ():
@@ -93,7 +96,7 @@ def encrypt(message: Any, tls: Tls, peers: Peers, *, http2: bool, roots: str) ->
 
 def trouble(tls: Tls, peers: Peers, roots: str) -> str:
     """Why some of those instances can't be verified, and so are not reached; "" if all can."""
-    if not tls.verify or not (peers.named or peers.ips):
+    if not tls.verify or not peers:
         return ""
     if not (tls.ca or roots):
         return (
