@@ -231,6 +231,29 @@ async def test_a_good_bye_to_another_service_ends_no_wait_and_one_of_a_stranger_
     assert (await spoken.ask("GET", "/api/v1/services/orders/unaware?revision=1")).json["unaware"] == 1
 
 
+@pytest.mark.parametrize("waiting", ["drain", "question of another node", "question, not heard of yet"])
+async def test_a_node_that_stops_sends_elsewhere_at_once_who_waits_for_consumers(spoken: Spoken, waiting: str) -> None:
+    await spoken.put("orders", "o1")
+    async with spoken.watching("?acks=true") as mute:
+        await mute.group()
+        if waiting == "drain":
+            asking = spoken.ask("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
+        else:
+            revision = 1 if waiting == "question of another node" else 9
+            asking = spoken.ask("GET", f"/api/v1/services/orders/unaware?revision={revision}&wait=60")
+        task = asyncio.create_task(asking)
+        await settle()
+        assert not task.done()
+        spoken.registry.watches.end()
+        heard = await task
+    assert (heard.status, heard.headers["content-type"]) == (503, "application/problem+json")
+    assert heard.headers["retry-after"] == "1"
+    drained = "orders/o1 is draining, but the node is stopping; ask another node"
+    assert heard.json["detail"].startswith(drained if waiting == "drain" else "the node is stopping")
+    if waiting == "drain":
+        assert (await spoken.ask("GET", O1)).json["instance"]["status"] == "draining"
+
+
 async def test_the_time_that_the_write_takes_counts_as_waiting(spoken: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
     await spoken.put("orders", "o1")
     commit = spoken.store.commit

@@ -43,7 +43,6 @@ class Consumers:
         self._clock = clock
         self._ledger = Ledger(lost_after)
         self._waits: set[_Wait] = set()
-        self._ended = False
 
     @property
     def lost_after(self) -> float:
@@ -104,7 +103,7 @@ class Consumers:
     async def settled(self, service: str, revision: int, wait: float) -> Standing:
         """Return once every cooperating consumer of the service routes by that revision, or after `wait` seconds.
 
-        Says who still does not, and who is lost. Ends at once when the node stops: nobody is heard any more.
+        Says who still does not, and who is lost.
         """
         deadline = self._clock.now() + wait
         waiting = _Wait(service, revision)
@@ -113,7 +112,7 @@ class Consumers:
             while True:
                 now = self._clock.now()
                 standing = self._ledger.review(service, revision, now)
-                if not standing.waiting or self._ended or now >= deadline:
+                if not standing.waiting or now >= deadline:
                     return standing
                 waiting.behind = standing.behind
                 waiting.moved.clear()
@@ -122,12 +121,6 @@ class Consumers:
                 await self._moved(waiting, min(deadline, max(until, now + REVIEW)) - now)
         finally:
             self._waits.discard(waiting)
-
-    def end(self) -> None:
-        """The node stops: nobody waits any more."""
-        self._ended = True
-        for wait in self._waits:
-            wait.moved.set()
 
     @property
     def connected(self) -> int:

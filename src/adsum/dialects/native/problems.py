@@ -61,6 +61,10 @@ class NoJson(AdsumError):
     """The body is not declared as JSON."""
 
 
+STOPPING: Final = "the node is stopping"
+"""What whoever waits is told when the node stops: another node has to be asked, or this one once it is back."""
+
+
 class NotReady(AdsumError):
     """The catalog is not loaded yet, the node is stopping, or another one knows or may do more."""
 

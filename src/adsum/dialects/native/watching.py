@@ -23,7 +23,7 @@ from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced, touched
-from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
+from adsum.dialects.native.problems import STOPPING, Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
 from adsum.ports import END_IF_SILENT, MORE_AT_ONCE, EndIfSilent, MoreAtOnce
 from adsum.registry import Registry
@@ -77,7 +77,7 @@ class Watching:
     async def watch(self, asked: Asked) -> Stream:
         """A stream to be spoken at once. Raises `Invalid`, `Malformed`, `NotReady` and `Overloaded`."""
         if self.ended:
-            raise NotReady("the node is stopping")
+            raise NotReady(STOPPING)
         names = asked.query.get("service")
         if names is not None and len(names) > MAX_SERVICES:
             raise Invalid("service", f"must be at most {MAX_SERVICES}; leave it out to watch all")
