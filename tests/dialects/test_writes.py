@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adsum.core.errors import CatalogFull, Overloaded, StoreUnavailable
+from adsum.core.heartbeats import HEARTBEAT, lost_after
 from adsum.core.model import Key, Listing
 from tests.dialects.speaking import JSON, Spoken
 from tests.fakes import FakeShares, settle
@@ -294,6 +295,24 @@ async def test_another_node_is_told_the_ids_and_what_is_known_here_of_the_consum
         told = "/api/v1/services/orders/unaware?revision=2&acknowledged=behind"
         assert (await sharing.ask("GET", told)).json["unaware"] == 1, "only nodes speak for consumers"
         assert (await sharing.ask("GET", told, headers={"Adsum-Passed-On": "n1"})).json["unaware"] == 0
+
+
+@pytest.mark.parametrize("evidence", ["drain", "renewal", "watch"])
+async def test_a_registry_that_lost_its_state_waits_for_consumers_of_before(spoken: Spoken, evidence: str) -> None:
+    drain = {"status": "draining", "wait": 20}
+    if evidence == "drain":
+        assert (await spoken.ask("PUT", f"{O1}/override", drain)).status == 404
+    elif evidence == "renewal":
+        assert len((await spoken.ask("POST", "/api/v1/renew", {"leases": [_lease("h1")]})).json["lost"]) == 1
+    else:
+        async with spoken.watching("?service=orders", {"last-event-id": "another:7"}) as watch:
+            await watch.group()
+    await spoken.put("orders", "o1")
+    task = asyncio.create_task(spoken.ask("PUT", f"{O1}/override", drain))
+    await spoken.clock.advance(lost_after(HEARTBEAT) - 0.1)
+    assert not task.done()
+    await spoken.clock.advance(0.5)
+    assert (await task).json == {"epoch": "e1", "revision": 2}
 
 
 async def test_a_node_that_has_not_heard_of_a_change_is_waited_for_itself(spoken: Spoken) -> None:

@@ -43,6 +43,7 @@ class Consumers:
         self._clock = clock
         self._ledger = Ledger(lost_after)
         self._waits: set[_Wait] = set()
+        self._began = clock.now()
 
     @property
     def lost_after(self) -> float:
@@ -81,9 +82,18 @@ class Consumers:
         """See `Ledger.returning`."""
         return self._ledger.returning(name, address, self._clock.now())
 
+    def begin(self) -> None:
+        """The node serves from now on."""
+        self._began = self._clock.now()
+
     def restarted(self) -> None:
-        """The node knows a catalog that consumers have seen before it started: they may not have come back yet."""
-        self._ledger.restarted(self._clock.now())
+        """Consumers were shown a catalog before the node began to serve: they may not have come back yet.
+
+        So it is if the node found a catalog when it started, and if somebody speaks of what it never knew: then it
+        lost its state. Nothing happens once they would be lost.
+        """
+        if self._clock.now() < self._began + self.lost_after:
+            self._ledger.restarted(self._began)
 
     def begin_history(self) -> None:
         """Revisions begin anew: what was acknowledged says nothing about them."""

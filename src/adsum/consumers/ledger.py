@@ -187,9 +187,9 @@ class Ledger:
         only_lost = [pending for id, pending in lost.items() if id not in waiting]
         return Standing(list(waiting.values()), only_lost, behind, until)
 
-    def restarted(self, now: float) -> None:
-        """The node knows a catalog that consumers have seen before it started: they may not have come back yet."""
-        self._unknown = ("consumers of before the restart", RESTARTED, now + self.lost_after)
+    def restarted(self, began: float) -> None:
+        """Consumers were shown a catalog before the node began to serve: they may not have come back yet."""
+        self._unknown = ("consumers of before the restart", RESTARTED, began + self.lost_after)
 
     def begin_history(self) -> None:
         """Revisions begin anew: what was acknowledged says nothing about them."""

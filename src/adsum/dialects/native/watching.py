@@ -83,6 +83,8 @@ class Watching:
             raise Invalid("service", f"must be at most {MAX_SERVICES}; leave it out to watch all")
         position = _resumed_from(asked)
         await self._catch_up(position)
+        if position is not None and position.epoch != self._registry.snapshot.epoch:
+            self._registry.watches.consumers.restarted()
         services = frozenset(names) if names is not None else None
         watch = self._registry.watches.open(services, consumer=_consumer(asked))
         return Stream(self, watch, position)

@@ -169,7 +169,11 @@ class Writes:
             Status(body.status), caller.actor, body.reason, body.length, body.holder or None, at=caller.at
         )
         write = _Noting(decisions.overridden(asked.key, override, body.holder, caller))
-        revision = await self._registry.write(write)
+        try:
+            revision = await self._registry.write(write)
+        except UnknownInstance:
+            self._registry.watches.consumers.restarted()  # Consumers may know it from before.
+            raise
         if not body.wait:
             return self._written(revision)
         since = revision if write.changed else self._last_change(asked.key)
@@ -265,6 +269,7 @@ class Writes:
         try:
             self._keeper.renew(Key(lease.service, lease.id), lease.holder)
         except UnknownInstance:
+            self._registry.watches.consumers.restarted()  # Likewise.
             return "unknown"
         except LeaseLost:
             return "superseded"
