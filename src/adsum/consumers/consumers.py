@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from adsum.consumers.ledger import Consumer, Duty, Ledger, Standing
+from adsum.consumers.consumer import Consumer
+from adsum.consumers.ledger import Duty, Ledger, Standing
 from adsum.consumers.report import Hints
 from adsum.ports import Clock
 
@@ -55,7 +56,8 @@ class Consumers:
         duties = self._ledger.join(consumer, services, self._clock.now())
         for wait in self._waits:
             for duty in duties:  # Whoever comes now may come back, and route by what it was shown before.
-                wait.expect(duty)
+                if not self._ledger.suspects(duty):
+                    wait.expect(duty)
         return duties
 
     def leave(self, duties: Iterable[Duty], *, silent: bool) -> None:

@@ -279,7 +279,8 @@ def _consumer(asked: Asked) -> Consumer | None:
     """Who promises to acknowledge; without an id of its own, the connection is a consumer of its own."""
     if not asked.query.get("acks", False):
         return None
-    return Consumer(asked.query.get("consumer") or secrets.token_hex(16), asked.query.get("name", ""), asked.peer)
+    id = asked.query.get("consumer") or secrets.token_hex(16)
+    return Consumer(id, asked.query.get("name", ""), asked.peer, prompt=True)
 
 
 def _never_says(_: float) -> Callable[[], bool]:
