@@ -25,7 +25,7 @@ class Touched:
 
 
 def touched(before: Snapshot, after: Snapshot) -> Iterator[Touched]:
-    """Every instance that changed from one snapshot to the next, in no order."""
+    """Every instance that changed from one snapshot to the next, about in the order of change, the latest first."""
     another = before.epoch != after.epoch
     if another or after.floor > before.revision:
         # Loaded anew, or services were forgotten: some may have gone without a trace.
