@@ -77,9 +77,8 @@ async def _drained(client: Client, key: Key, body: wire.OverrideBody) -> wire.Wr
     has registered again, which it does at its next renewal. Raises `Ended` if it does not within the wait.
     """
     now = asyncio.get_running_loop().time
-    ends, forgotten = now() + body.wait, False
+    left, ends, forgotten = body.wait, now() + body.wait, False
     while True:
-        left = max(0.0, ends - now())
         try:
             return await client.api.override(key.service, key.id, msgspec.structs.replace(body, wait=left))
         except UnknownInstance as error:
@@ -93,6 +92,7 @@ async def _drained(client: Client, key: Key, body: wire.OverrideBody) -> wire.Wr
                 f"registered again within {body.wait:g} s",
             )
         await asyncio.sleep(PAUSE)
+        left = ends - now()
 
 
 def _unconfirmed(key: Key, written: wire.Written, timeout: float) -> str:

@@ -128,6 +128,8 @@ class Attendance:
             workers.join(own_socket(port))
             while not workers.take_turn():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
                 await asyncio.sleep(self._rng.uniform(TURN_PAUSE / 2, TURN_PAUSE))
+            if self._told:
+                return
             options = {"holder": workers.holder(), **self._options}
             self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **options)
             await self._registrar.start()
