@@ -109,6 +109,16 @@ async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_bot
         await task
 
 
+async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() -> None:
+    asked = Asked("http://a")
+    asked.say(*[Declined("etcd is away")] * 3)
+    task = await asked.begin(1.0)
+    await asked.clock.advance(1.1)
+    with pytest.raises(RegistryUnavailable, match="etcd is away") as error:
+        await task
+    assert error.value.declined
+
+
 async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
     asked = Asked("http://a")
     task = await asked.begin()

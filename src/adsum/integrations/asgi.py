@@ -145,7 +145,7 @@ class _Stay:
 
 
 def _was_told(handler: object) -> bool:
-    """Whether a signal told the server to stop before we could hear it: uvicorn, whose handler this is, remembers it."""
+    """Whether a signal told the server to stop before we could hear it, which uvicorn, whose handler this is, knows."""
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 

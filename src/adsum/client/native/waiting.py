@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from adsum.client.errors import (
     AnswerLost,
     AnswerOverdue,
+    Declined,
     InstanceForgotten,
     NotConnected,
     RegistryUnavailable,
@@ -38,16 +39,18 @@ class Waiting:
         self._ends = clock.now() + length
         self._lost = ""
         """How the first node was lost that had taken the request, in a clause; "" if none was."""
-        self._latest = ""
-        """What came of the latest round, likewise."""
+        self._latest: RegistryUnavailable | None = None
+        """What came of the latest round."""
+        self._refused = True
+        """Whether every node that heard of the request answered that it can't do it now."""
 
     async def answer(self, ask: Callable[[str, float], Awaitable[T]], look: Callable[[float], Awaitable[str]]) -> T:
-        """The answer of the node that waits to the end. `ask` has one node wait for so many seconds;
-        `look` finds a node that answers within so many seconds.
+        """The answer of the node that waits to the end. `ask` has one node wait for so many seconds; `look` finds a
+        node that answers within so many seconds.
 
-        The request must be harmless when it arrives again. Raises `RegistryUnavailable` if no node took it,
-        `AnswerOverdue` if one did and is silent, `AnswerLost` if that one was lost and no node has answered since, and
-        `InstanceForgotten` if the instance is unknown since then.
+        The request must be harmless when it arrives again. Raises `RegistryUnavailable` if no node took it, or if all
+        that heard of it refused it to the end; `AnswerOverdue` if one took it and is silent; `AnswerLost` if that one
+        was lost and no node has answered since; `InstanceForgotten` if the instance is unknown since then.
         """
         while True:
             self._must_have_time()
@@ -60,7 +63,7 @@ class Waiting:
             except RegistryUnavailable as error:
                 if not (self._length and self._lost):
                     raise
-                self._latest = error.why
+                self._latest = error
             except UnknownInstance as error:
                 if self._lost:
                     raise InstanceForgotten(error.service, error.id) from None
@@ -72,11 +75,13 @@ class Waiting:
         return max(0.0, self._ends - self._clock.now())
 
     def _must_have_time(self) -> None:
-        """Raises `AnswerLost` or `AnswerOverdue` if the wait is over."""
+        """Raises what is known if the wait is over."""
         if not self._length or self._left:
             return
+        if self._latest is not None and self._latest.declined and self._refused:
+            raise self._latest
         if self._lost:
-            raise AnswerLost(self._length, self._lost, self._latest)
+            raise AnswerLost(self._length, self._lost, self._latest.why if self._latest is not None else "")
         raise AnswerOverdue(self._length)
 
     async def _attempt(self, node: str, ask: Callable[[str, float], Awaitable[T]]) -> T:
@@ -89,4 +94,5 @@ class Waiting:
                 raise AnswerOverdue(self._length) from None
             if not isinstance(error, NotConnected):
                 self._lost = self._lost or f"{public(node)}: {error}"
+                self._refused = self._refused and isinstance(error, Declined)
             raise
