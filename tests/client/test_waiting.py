@@ -23,7 +23,7 @@ from tests.fakes import FakeClock, settle
 LENGTH = 8.0
 BROKEN = Unreachable("Server disconnected without sending a response.")
 REFUSED = NotConnected("All connection attempts failed")
-STOPPING = Declined("the node is stopping")
+STOPPING = Unreachable("orders/o1 is draining, but the node is stopping")
 
 
 class Asked:
@@ -105,7 +105,7 @@ async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_bot
     await asked.clock.advance(0.9)
     assert not task.done()
     await asked.clock.advance(0.2)
-    with pytest.raises(AnswerLost, match=r"http://a: the node is stopping; then: http://a: All connection attempts"):
+    with pytest.raises(AnswerLost, match=r"but the node is stopping; then: http://a: All connection attempts"):
         await task
 
 

@@ -142,7 +142,7 @@ async def test_a_node_that_stops_sends_elsewhere_at_once_who_waits_for_consumers
         spoken.registry.watches.end()
         heard = await task
     assert (heard.status, heard.headers["content-type"]) == (503, "application/problem+json")
-    assert heard.headers["retry-after"] == "1"
+    assert (heard.headers["retry-after"], heard.json["field"]) == ("1", "wait")
     drained = "orders/o1 is draining, but the node is stopping; ask another node"
     assert heard.json["detail"].startswith(drained if waiting == "drain" else "the node is stopping")
     if waiting == "drain":

@@ -29,13 +29,13 @@ async def test_every_drain_goes_on_when_the_node_is_back(place: Place, number: i
         await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         registrar = client.register("orders", place.port(), id="o2", signals=False)
         await registrar.start(30.0)
-        program = ("--service", "orders", "--id", "o3", "--drain-timeout", "20s")
+        program = ("--service", "orders", "--id", "o3", "--drain-timeout", "60s")
         wrapper = place.adsum("run", *program, "--", "python3", "-m", "tests.scenarios.instance", "o3")
         await asking.stand("orders", lambda found: list(found.values()).count("passing") == 3)
         async with consuming(place.url) as consumer:
             await consumer.acknowledge((await asking.get("/services"))["revision"])
-            command = place.adsum("drain", "orders/o1", "--timeout", "20s")
-            drain = asyncio.create_task(registrar.drain(20.0))
+            command = place.adsum("drain", "orders/o1", "--timeout", "60s")
+            drain = asyncio.create_task(registrar.drain(60.0))
             wrapper.tell(signal.SIGTERM)
             await _draining(asking, 3)
             await node.end(number)
@@ -58,9 +58,10 @@ async def test_a_registry_that_comes_back_without_its_state_is_told_of_the_drain
         registrars = [client.register("orders", place.port(), id=id, ttl=3.0, signals=False) for id in ("o1", "o2")]
         for registrar in registrars:
             await registrar.start(30.0)
-        async with consuming(place.url):
-            command = place.adsum("drain", "orders/o1", "--timeout", "20s")
-            drain = asyncio.create_task(registrars[1].drain(20.0))
+        async with consuming(place.url) as consumer:
+            await consumer.acknowledge((await asking.get("/services"))["revision"])
+            command = place.adsum("drain", "orders/o1", "--timeout", "60s")
+            drain = asyncio.create_task(registrars[1].drain(60.0))
             await _draining(asking, 2)
             await node.end(signal.SIGKILL)
         await place.serve("memory:", *OPTIONS)
@@ -76,8 +77,9 @@ async def test_a_registry_that_comes_back_without_its_state_is_told_of_the_drain
 async def test_a_registry_that_does_not_come_back_is_said_when_the_wait_is_over(place: Place) -> None:
     node = await place.serve("", *OPTIONS)
     async with Asking(place.url) as asking:
-        await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with consuming(place.url):
+        registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+        async with consuming(place.url) as consumer:
+            await consumer.acknowledge(registered["revision"])
             command = place.adsum("drain", "orders/o1", "--timeout", "2s")
             await _draining(asking, 1)
             await node.end(signal.SIGTERM)
@@ -106,7 +108,7 @@ async def test_a_drain_goes_on_at_the_other_node(place: Place, etcd: Etcd, numbe
             registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
             async with consuming(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])
-                body = OverrideBody("draining", wait=20.0)
+                body = OverrideBody("draining", wait=60.0)
                 drain = asyncio.create_task(client.api.override("orders", "o1", body))
                 await _draining(asking, 1)
                 await ending.end(number)

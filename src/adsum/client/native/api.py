@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.errors import Declined, Garbled, RegistryRefused
+from adsum.client.errors import Declined, Garbled, RegistryRefused, Unreachable
 from adsum.client.native.hedging import SILENCE, Heard, first_answer
 from adsum.client.native.nodes import Nodes
 from adsum.client.native.transport import Reply, Transport
@@ -281,7 +281,9 @@ class Api:
         """
         reply = await self._once(node, method, BASE + path, body, params, timeout, fresh=fresh)
         if reply.status in _PASSING_TROUBLE:
-            raise Declined(_problem(reply).detail)
+            problem = _problem(reply)
+            # About `wait`: all but the waiting was done.
+            raise Unreachable(problem.detail) if problem.field == "wait" else Declined(problem.detail)
         return _read(reply, kind, about)
 
     async def _once(

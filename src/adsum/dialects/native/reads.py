@@ -14,7 +14,7 @@ from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.filters import Filter
 from adsum.dialects.native.pages import Pages, etag, matches
-from adsum.dialects.native.problems import STOPPING, NotReady
+from adsum.dialects.native.problems import STOPPING, WaitEnded
 from adsum.registry import Registry
 
 HISTORY: Final = 100
@@ -65,7 +65,7 @@ class Reads:
     ) -> None:
         """Wait, as long as the caller says, while there is nothing but what it says it knows.
 
-        Raises `NotReady` if the node stops meanwhile.
+        Raises `WaitEnded` if the node stops meanwhile.
         """
         wait = asked.query.get("wait", 0.0)
         if not wait or not self._knows(asked, revision(), narrow):
@@ -78,7 +78,7 @@ class Reads:
         ):
             while self._knows(asked, revision(), narrow) and not peer.gone:
                 if self._registry.watches.ended:
-                    raise NotReady(STOPPING)
+                    raise WaitEnded(STOPPING)
                 left = deadline - now()
                 if left <= 0:
                     return

@@ -22,7 +22,7 @@ from adsum.core.shares import Peer
 from adsum.core.takeover import Takeover
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
-from adsum.dialects.native.problems import STOPPING, Misdirected, NotReady
+from adsum.dialects.native.problems import STOPPING, Misdirected, WaitEnded
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -194,7 +194,7 @@ class Writes:
         return Reply(200, wire.encode(await self._unless_stopping(settled, STOPPING)))
 
     async def _unless_stopping(self, settled: Coroutine[Any, Any, wire.Unaware], problem: str) -> wire.Unaware:
-        """What `settled` returns. Raises `NotReady` with that problem as soon as the node stops: nobody is heard here
+        """What `settled` returns. Raises `WaitEnded` with that problem as soon as the node stops: nobody is heard here
         any more.
         """
         waiting = asyncio.ensure_future(settled)
@@ -202,7 +202,7 @@ class Writes:
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
-                raise NotReady(problem)
+                raise WaitEnded(problem)
             return waiting.result()
         finally:
             waiting.cancel()
