@@ -178,22 +178,13 @@ async def test_a_watch_applies_what_its_consumer_acknowledged_last(hub: Watches)
         assert (watch.applied, onlooker.applied) == (7, 0)
 
 
-async def test_watches_that_the_node_ends_have_not_acknowledged(hub: Watches) -> None:
-    with hub.open(None, consumer=Consumer("a")):
-        waiting = asyncio.create_task(hub.consumers.settled("orders", 7, LONG))
-        await settle()
-        hub.end()
-        assert len((await hub.consumers.settled("orders", 7, LONG)).waiting) == 1
-    assert len((await waiting).waiting) == 1
-    assert len((await hub.consumers.settled("orders", 7, LONG)).waiting) == 1
-
-
 async def test_the_end_wakes_everybody(hub: Watches) -> None:
     with hub.open(None, consumer=Consumer("a")) as watch:
         wait = await _waits(watch)
         hub.end()
         assert await wait is True
         assert hub.ended
+        await hub.until_end()
 
 
 async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:

@@ -191,7 +191,6 @@ class Daemon:
         """End watches and long polls, accept no more, finish what is being answered, close the store; idempotent."""
         systemd.notify(systemd.STOPPING)
         self.registry.watches.end()
-        self._peers.end()
         await self._control.stop()
         if self._server is not None:
             await self._server.stop()

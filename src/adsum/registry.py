@@ -288,6 +288,8 @@ class Registry:
                 if self.ready and event.epoch != self.snapshot.epoch:
                     self.watches.consumers.begin_history()
                 self.snapshot = catalog.load(event)
+                if not self.ready:
+                    self.watches.consumers.begin()
                 if not self.ready and self.snapshot.count:
                     self.watches.consumers.restarted()
                 self.ready = True

@@ -170,7 +170,7 @@ class Watches:
         self.count = 0
         self.named = 0
         """How many services the watches name, a service counted for each of them."""
-        self.ended = False
+        self._end = asyncio.Event()
 
     def open(self, services: frozenset[str] | None, *, consumer: Consumer | None = None, told: bool = True) -> Watch:
         """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES` and `MAX_NAMED`.
@@ -254,13 +254,21 @@ class Watches:
 
     def end(self) -> None:
         """The node stops: every watch is told to look, and finds `ended`."""
-        self.ended = True
+        self._end.set()
         for timer in self._late.values():
             timer.cancel()
         for members in list(self._of.values()):
             for watch in list(members):
                 watch.wake()
-        self.consumers.end()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node stops."""
+        return self._end.is_set()
+
+    async def until_end(self) -> None:
+        """Return when the node stops."""
+        await self._end.wait()
 
 
 def _names(services: frozenset[str] | None) -> Iterable[str | None]:

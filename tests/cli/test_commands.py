@@ -150,6 +150,30 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
     assert "using what was known 90 s ago" in result.err
 
 
+def test_resolve_waits_for_a_registry_that_is_away_before_it_uses_what_this_host_knew(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(NOBODY, "a", age=7200.0)
+    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    begun = time.monotonic()
+    result = adsum("resolve", "orders", "--wait", "1s")
+    assert time.monotonic() - begun > 0.9
+    assert (result.code, result.out) == (0, "10.0.0.1:80\n")
+    assert "using what was known 2 h ago" in result.err
+
+
+@pytest.mark.parametrize("command", [["ls"], ["drain", "orders/a", "--no-wait"]])
+async def test_a_node_that_can_not_do_it_now_is_quoted_and_nobody_asks_whether_it_runs(
+    adsum: Adsum, command: list[str]
+) -> None:
+    async with stub_node() as node:
+        node.answer = stub.reply(503, b'{"title": "", "status": 503, "detail": "etcd is away"}')
+        result = await asyncio.to_thread(adsum, *command, "--url", node.url)
+    assert result.code == 69
+    assert f"no registry is available: {node.url}: etcd is away (try again when that is over" in result.err
+    assert "running there" not in result.err
+
+
 def keep(url: str, id: str, age: float = 90.0) -> None:
     """Have this host know one instance of orders from earlier."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))

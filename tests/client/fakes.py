@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from adsum.client.errors import RegistryUnavailable, Unreachable
+from adsum.client.errors import NotConnected, RegistryUnavailable
 from adsum.client.native.transport import Params, Reply
 from adsum.client.ports import Group, Lost, Position
 from adsum.core.errors import UnknownInstance
@@ -209,7 +209,7 @@ class FakeTransport:
 
     async def _reach(self, url: str) -> None:
         if any(url.startswith(node) for node in self.refusing):
-            raise Unreachable("connection refused")
+            raise NotConnected("connection refused")
         if any(url.startswith(node) for node in self.hanging):
             await asyncio.Event().wait()
 

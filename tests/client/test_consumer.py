@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from adsum.client.consumer import NAME_MAX, Consumer, one_line
+from adsum.client.consumer import NAME_MAX, Consumer, Following, one_line
 
 
 def test_a_consumer_keeps_its_id_for_its_life() -> None:
@@ -14,6 +14,18 @@ def test_a_consumer_keeps_its_id_for_its_life() -> None:
     assert re.fullmatch("[0-9a-f]{32}", consumer.id)
     assert consumer.id == consumer.id
     assert Consumer().id != consumer.id
+
+
+def test_who_follows_a_service_again_is_not_ended_by_the_good_bye_of_before() -> None:
+    following = Following(Consumer("shop"))
+    first = following.of("orders")
+    assert following.of("users") is first
+    assert following.end(["orders"]) == [(first.id, ["orders"])]
+    second = following.of("orders")
+    assert (second.id != first.id, second.name) == (True, "shop")
+    assert following.of("users") is first
+    assert following.end(()) == [(first.id, ()), (second.id, ())]
+    assert following.of("orders").id not in (first.id, second.id)
 
 
 def test_a_forked_child_is_another_consumer(monkeypatch: pytest.MonkeyPatch) -> None:

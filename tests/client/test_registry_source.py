@@ -10,7 +10,7 @@ import pytest
 
 from adsum import wire
 from adsum.client.consumer import Consumer
-from adsum.client.errors import AnswerOverdue, RegistryRefused, RegistryUnavailable
+from adsum.client.errors import AnswerLost, AnswerOverdue, RegistryRefused, RegistryUnavailable
 from adsum.client.native.api import ANSWER_LATE, GOODBYE_WAIT, Api
 from adsum.client.native.hedging import SILENCE
 from adsum.client.native.transport import Reply
@@ -265,6 +265,17 @@ async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailabl
         with pytest.raises(AnswerOverdue, match="not known who confirmed"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
         assert source._clock.now() - begun < 0.2 + ANSWER_LATE + 0.5
+        await source.close()
+
+
+async def test_a_node_that_stops_while_it_waits_has_done_the_rest_and_one_that_refuses_has_done_nothing(
+    node: StubNode,
+) -> None:
+    for field, error in (("wait", AnswerLost), ("", RegistryUnavailable)):
+        node.answer = reply(503, wire.encode(wire.Problem("", 503, "not now", field=field)))
+        source = source_of(node.url)
+        with pytest.raises(error, match="not now"):
+            await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
         await source.close()
 
 

@@ -48,8 +48,8 @@ class Watching:
         self.api.nodes._urls = list(urls or (A, B))
         self.heard: list[Group | Lost] = []
         self.position: Position | None = None
-        registry = RegistryAccess(self.api, Consumer("test"), self.clock, Random(seed))
-        self._watch = Watch(registry, "orders", lambda: self.position)
+        registry = RegistryAccess(self.api, self.clock, Random(seed))
+        self._watch = Watch(registry, "orders", lambda: self.position, Consumer("test"))
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -204,7 +204,7 @@ async def test_an_onlooker_acknowledges_nothing_and_has_no_id() -> None:
     net.greeting = opened() + SERVICE + BEAT
     api = Api([A], clock=clock, rng=Random(1))
     api.transport = net  # type: ignore[assignment]
-    async with aclosing(Watch(RegistryAccess(api, None, clock, Random(1)), "orders", lambda: None).groups()) as groups:
+    async with aclosing(Watch(RegistryAccess(api, clock, Random(1)), "orders", lambda: None, None).groups()) as groups:
         await anext(groups)
         reading = asyncio.ensure_future(anext(groups))
         await settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -167,3 +168,34 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_withi
                     async with client.register("users", 8001, id="u1", drain_wait=0.0) as registrar:
                         assert registrar.registered
                 assert client.resolver("orders").view.source == "live"
+
+
+async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_again(
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False, name="shop") as consumer:
+        registrar = provider.register("orders", 8000, id="o1", signals=False)
+        await registrar.start(30.0)
+        first, api, arrives = consumer.channel("orders"), consumer.api, asyncio.Event()
+        await first.ready()
+        goodbye = api.goodbye
+
+        async def late(id: str, services: Sequence[str] = ()) -> None:
+            await arrives.wait()
+            await goodbye(id, services)
+
+        monkeypatch.setattr(api, "goodbye", late)
+        closing = asyncio.create_task(first.close())
+        await until(lambda: first.resolver.closed)
+        second = consumer.channel("orders")
+        await second.ready()
+        arrives.set()
+        await closing
+
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(api, "applied", never)
+        drained = await registrar.drain(0.3)
+        assert [each.name for each in drained.waiting] == ["shop"], "it has not acknowledged"
+        await registrar.stop()

@@ -105,9 +105,13 @@ async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> No
 
 
 async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers: Consumers, clock: FakeClock) -> None:
+    consumers.begin()
+    await clock.advance(1.0)
     consumers.restarted()
     drain = await _begun(consumers)
-    await clock.advance(W - 0.1)
+    await clock.advance(W - 1.1)
     assert not drain.done()
     await clock.advance(0.4)
     assert await drain == []
+    consumers.restarted()
+    assert await (await _begun(consumers)) == [], "long after the start nobody of before is on the way"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from adsum.consumers import ledger as room
-from adsum.consumers.ledger import LOST_SHOWN, MUTE_AFTER, Consumer, Duty, Ledger, Standing
+from adsum.consumers import mutes
+from adsum.consumers.consumer import Consumer
+from adsum.consumers.ledger import LOST_SHOWN, MUTE_AFTER, Duty, Ledger, Standing
+from adsum.consumers.mutes import MUTES
 
 W = 7.5
 A, B = Consumer("a", "web", "10.0.0.1"), Consumer("b", "web", "10.0.0.2")
@@ -254,3 +257,77 @@ def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: Ledger) -> Non
     assert (ledger.connected, ledger.departed(10.0), ledger.lost(10.0)) == (0, 1, 0)
     assert (ledger.departed(10.0 + W), ledger.lost(10.0 + W)) == (0, 1)
     assert ledger.lost(10.0 + W + LOST_SHOWN) == 0
+
+
+def native(id: str, address: str = "10.0.0.1") -> Consumer:
+    return Consumer(id, "web", address, prompt=True)
+
+
+def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(ledger: Ledger) -> None:
+    duties = ledger.join(native("a"), ORDERS, 0.0)
+    standing = ledger.review("orders", 6, W - 0.01)
+    assert (waiting(standing), standing.until) == (["a"], W)
+    standing = ledger.review("orders", 6, W)
+    assert (waiting(standing), lost(standing), ledger.lost(W)) == ([], ["a"], 1)
+    assert "nothing since it came" in standing.lost[0].why
+    ledger.acknowledge(duties, 5)
+    assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "it may take its time from now on"
+    assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
+
+
+def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(ledger: Ledger) -> None:
+    held = 0
+    for n in range(3 * MUTES):
+        ledger.join(native(f"mute{n}"), ORDERS, 100.0 * n)
+        held += bool(ledger.review("orders", 6, 100.0 * n).waiting)
+        ledger.review("orders", 6, 100.0 * n + W)
+    assert held == MUTES
+    standing = ledger.review("orders", 6, 100.0 * (3 * MUTES))
+    assert "as 8 before it from its address" in standing.lost[-1].why
+    ledger.join(native("other", "10.0.0.2"), ORDERS, 9000.0)
+    assert waiting(ledger.review("orders", 6, 9000.0)) == ["other"], "addresses answer for themselves"
+
+
+def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good_bye_are_not(ledger: Ledger) -> None:
+    for n in range(3 * MUTES):
+        ledger.leave(ledger.join(native(f"short{n}"), ORDERS, n), n, n)
+        ledger.say_goodbye(f"short{n}", None, n)
+    ledger.join(native("a"), ORDERS, 100.0)
+    assert waiting(ledger.review("orders", 6, 100.0)) == ["a"]
+    ledger.say_goodbye("a", None, 100.0)
+    for n in range(MUTES):
+        ledger.leave(ledger.join(native(f"mute{n}"), ORDERS, 100.0), 100.0, 100.0)
+    ledger.join(native("b"), ORDERS, 100.0)
+    assert waiting(ledger.review("orders", 6, 100.0)) == [], "those that left are held to the same"
+
+
+def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken_ones(ledger: Ledger) -> None:
+    duties = {}
+    for n in range(1_000):
+        duties[n] = ledger.join(native(f"c{n}"), ORDERS, 0.0)
+    assert len(ledger.review("orders", 6, 1.0).waiting) == 1_000, "they come all at once"
+    for n in range(1_000):
+        ledger.acknowledge(duties[n], 5)
+    for n in range(3 * MUTES):  # One program crashes before it has said a word, again and again.
+        ledger.leave(ledger.join(native(f"crash{n}"), ORDERS, 10.0 + n), 10.0 + n, 10.0 + n)
+        ledger.acknowledge(ledger.join(native(f"well{n}"), ORDERS, 10.0 + n), 6)
+    ledger.join(native("new"), ORDERS, 200.0)
+    assert len(ledger.review("orders", 6, 200.0).waiting) == 1_001
+
+
+def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: Ledger) -> None:
+    for n in range(MUTES):
+        ledger.leave(ledger.join(native(f"mute{n}"), ORDERS, 0.0), 0.0, 0.0)
+    honest = ledger.join(native("honest"), ORDERS, 1.0)
+    assert lost(ledger.review("orders", 6, 1.0))[-1] == "honest"
+    ledger.acknowledge(honest, 5)
+    assert waiting(ledger.review("orders", 6, 1.0))[-1] == "honest"
+
+
+def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutes, "MAX_ADDRESSES", 2)
+    known = mutes.Mutes()
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        for n in range(MUTES):
+            known.note(native(f"m{n}", address))
+    assert [known.suspects(native("x", f"10.0.0.{n}")) for n in (1, 2, 3)] == [False, True, True]

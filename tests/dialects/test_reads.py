@@ -201,11 +201,13 @@ async def test_a_long_poll_of_the_list_waits_for_anything(spoken: Spoken) -> Non
     assert (await task).json["revision"] == 2
 
 
-async def test_a_long_poll_ends_with_the_registry(spoken: Spoken) -> None:
+async def test_a_long_poll_is_sent_elsewhere_when_the_node_stops(spoken: Spoken) -> None:
     await spoken.put("orders", "o1")
     task = await _waits(spoken, "?after=1&wait=300")
     spoken.registry.watches.end()
-    assert (await task).status == 200
+    heard = await task
+    assert (heard.status, heard.json["detail"]) == (503, "the node is stopping")
+    assert heard.headers["content-type"] == "application/problem+json"
     assert spoken.registry.watches.count == 0
 
 

@@ -274,7 +274,7 @@ async def test_a_consumer_is_known_by_its_id_and_named_by_its_name_and_address(s
         await watch.group()
     standing = await spoken.registry.watches.consumers.settled("orders", 1, 0.0)
     (pending,) = standing.waiting
-    assert pending.consumer == Consumer("c1", "web shop", "10.1.2.3")
+    assert pending.consumer == Consumer("c1", "web shop", "10.1.2.3", prompt=True)
 
 
 async def test_each_connection_without_an_id_is_a_consumer_of_its_own(spoken: Spoken) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from starlette.applications import Starlette
 from adsum.client.client import Client
 from adsum.core.errors import Invalid
 from adsum.integrations import asgi
+from adsum.integrations.workers import Workers
 from tests.client.fakes import ScriptedSource
 
 
@@ -132,6 +134,35 @@ async def test_an_app_whose_start_up_fails_is_never_listed(port: int) -> None:
         with pytest.raises(RuntimeError, match="no database"):
             await server.ended()
         assert source.calls == []
+
+
+async def test_a_server_that_was_told_to_stop_before_its_start_up_is_never_listed(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told:
+        should_exit = True
+
+        def handle_exit(self, number: int, frame: object) -> None: ...
+
+    looked, take_turn = asyncio.Event(), Workers.take_turn
+
+    def taking(self: Workers) -> bool:
+        looked.set()
+        return take_turn(self)
+
+    monkeypatch.setattr(Workers, "take_turn", taking)
+    before = signal.signal(signal.SIGTERM, Told().handle_exit)
+    try:
+        source = ScriptedSource()
+        client = Client(source=source, cache=False)
+        server = Server(asgi.registered(Starlette(), "orders", port, client=client, id="o1"))
+        assert await server.say("startup") == "startup.complete"
+        await asyncio.wait_for(looked.wait(), 20)
+        assert await server.say("shutdown") == "shutdown.complete"
+        assert source.calls == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    await client.close()
 
 
 async def test_a_registry_that_is_down_keeps_no_server_from_starting_or_ending(port: int) -> None:

@@ -127,6 +127,22 @@ async def test_a_worker_that_ends_as_it_begins_deregisters(
     assert source.listed == {}, "it was told to stop before it could hear that"
 
 
+def test_a_worker_whose_loop_ends_without_a_word_deregisters(
+    source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "parent_listens", lambda port: True)
+    monkeypatch.setattr(module, "SHORT", 0.0)
+
+    async def serve() -> None:
+        client = Client(source=source, cache=False)
+        attending().begin(client)
+        await until(lambda: bool(source.listed))
+
+    asyncio.run(serve())
+    assert source.listed == {}
+    assert source.calls[-1] == "deregister o1"
+
+
 @pytest.mark.parametrize("told_first", [True, False])
 async def test_the_last_worker_of_a_server_that_stops_deregisters(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, told_first: bool

@@ -51,6 +51,30 @@ async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_g
         assert world.causes(one)[-1] is Cause.SUPERSEDED
 
 
+async def test_a_restarted_registry_still_takes_out_whoever_left_its_place_to_another_service() -> None:
+    async with World() as world:
+        dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
+        await world.clock.advance(10.0)
+        living = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+    async with World(world.store, world.clock) as again:
+        await again.clock.advance(14.0)
+        again.keeper.renew(living)
+        assert again.status(dead) is Status.PASSING
+        await again.clock.advance(2.0)
+        assert again.find(dead) is None
+        assert again.causes(dead)[-1] is Cause.SUPERSEDED
+
+
+async def test_after_a_restart_nobody_leaves_for_one_who_was_not_heard_either() -> None:
+    async with World() as world:
+        one = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
+        await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+        world.keeper.renew(one)
+    async with World(world.store, world.clock) as again:
+        await again.clock.advance(16.0)
+        assert again.status(one) is Status.CRITICAL, "their network may be cut off"
+
+
 async def test_after_the_grace_no_guard_holds_back_whose_place_another_has() -> None:
     async with World() as world:
         keys = [await world.register(f"o{n}", holder=f"o{n}", ttl=5.0, grace=10.0, port=n, address="h") for n in (1, 2)]

@@ -229,16 +229,6 @@ async def test_nodes_that_refuse_are_not_asked_without_a_pause(world: World) -> 
     assert world.one.questions <= 13
 
 
-async def test_when_the_node_stops_a_drain_answers_with_what_is_known(world: World) -> None:
-    world.here.consumers.join(A, ORDERS)
-    drain = await world.drain(60.0)
-    await world.clock.advance(1.0)
-    world.here.consumers.end()
-    world.confirming.end()
-    await world.took(drain, 1.1)
-    assert (await drain).unaware == 1
-
-
 async def test_alone_it_asks_nobody_and_waits_in_one_go(world: World) -> None:
     world.neighbours = []
     duties = world.here.consumers.join(A, ORDERS)

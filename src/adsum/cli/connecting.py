@@ -47,8 +47,10 @@ def ask(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
 
 
 def _unavailable(error: RegistryUnavailable, url: str) -> Ended:
-    """Nobody answered: say so, and what to do."""
+    """Nobody answered, or none as it should: say so, and what to do."""
     other = _OTHERS.get(url.partition(":")[0])
     said = f"{other} does not answer: {error.why}" if other else str(error)
+    if error.declined:
+        return Ended(Exit.UNAVAILABLE, f"{said} (try again when that is over; `adsum status` shows how a node fares)")
     running = "it" if other else "`adsum serve`"
     return Ended(Exit.UNAVAILABLE, f"{said} (is {running} running there? --url or ADSUM_URL says where to look)")

@@ -7,7 +7,7 @@ from typing import Final
 
 from adsum.balance.picker import NoEndpoint
 from adsum.cli.loading import ConfigError
-from adsum.client.errors import AnswerOverdue, Garbled, NeedsRegistry, RegistryUnavailable, Unreachable
+from adsum.client.errors import AnswerLost, AnswerOverdue, Garbled, NeedsRegistry, RegistryUnavailable, Unreachable
 from adsum.core.errors import AdsumError, Invalid, Overloaded, StoreUnavailable, UnknownInstance
 
 
@@ -38,6 +38,7 @@ CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (StoreUnavailable, Exit.UNAVAILABLE),
     (Overloaded, Exit.TRY_AGAIN),
     (AnswerOverdue, Exit.TIMEOUT),
+    (AnswerLost, Exit.TIMEOUT),
     (Invalid, Exit.USAGE),
     (NeedsRegistry, Exit.USAGE),
     (AdsumError, Exit.FAILURE),

@@ -150,8 +150,9 @@ def resolve(
     """Print the address of an instance to call, for a script.
 
     Chooses among the instances that may be called, those of our own zone first, as the client library does; never one
-    that drains. If the registry is away, the last view that a program on this host kept is used. The exit code is 3,
-    with the reason, if there is nobody.
+    that drains. If the registry is away, the last view that a program on this host kept is used, and its age is said;
+    with --wait, a registry that refuses connections is waited for first. The exit code is 3, with the reason, if there
+    is nobody.
 
     --json prints the chosen instances as GET /api/v1/services/SERVICE has them.
     """
@@ -190,18 +191,21 @@ async def _wait(client: Client, service: str, options: Options, length: float) -
             async for view in views:
                 if not _trusted(usable(view.endpoints, options)):
                     continue
-                if view.source is Origin.LIVE or not await _answers(client, service):
-                    return  # While no registry answers, what was known last is the best that there is.
+                if view.source is Origin.LIVE or await _hangs(client, service):
+                    return
 
 
-async def _answers(client: Client, service: str) -> bool:
-    """Whether a registry answers after all, and soon: a watch may fail where a look-up works."""
-    try:
-        async with asyncio.timeout(client.source.patience):
-            await client.api.service(service)
-    except (NeedsRegistry, RegistryUnavailable, TimeoutError):
-        return False
-    return True
+async def _hangs(client: Client, service: str) -> bool:
+    """Whether the registry is silent: then what was known last is the best that there is. One that refuses connections
+    may be about to start.
+    """
+    with suppress(NeedsRegistry, RegistryUnavailable):
+        try:
+            async with asyncio.timeout(client.source.patience):
+                await client.api.service(service)
+        except TimeoutError:
+            return True
+    return False
 
 
 def _trusted(selection: Selection) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Final
 
 import click
+import msgspec
 
 from adsum import wire
 from adsum.cli import empty_targets, output
@@ -17,7 +19,10 @@ from adsum.cli.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
 from adsum.cli.instances import instances
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
+from adsum.client.errors import AnswerLost, InstanceForgotten
+from adsum.client.native.waiting import PAUSE
 from adsum.config import ClientConfig
+from adsum.core.errors import UnknownInstance
 from adsum.core.model import MAX_OVERRIDE
 from adsum.core.sizes import spoken
 
@@ -52,12 +57,18 @@ def drain(
     without losing a request, and no shut-down hook has to sleep. If some have not said so in time, they are named, the
     exit code is 124, and the instance stays draining. `adsum resume` takes it back.
 
-    A consumer of which nothing was heard for some 8 s is lost: it is named, and not waited for.
+    A consumer of which nothing was heard for some 8 s is lost: it is named, and not waited for. A registry that
+    restarts meanwhile is asked again when it is back.
 
     --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override, also when the exit code is 124.
     """
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
-    written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    try:
+        written = ask(loaded, lambda client: _drained(client, key, body))
+    except AnswerLost as error:
+        raise Ended(
+            Exit.TIMEOUT, f"{key} was told to drain; whether consumers know it could not be asked: {error.why}"
+        ) from None
     if as_json:
         output.json(written)
     if wait and written.unaware:
@@ -67,6 +78,29 @@ def drain(
     output.say(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
     for line in _lost(written):
         output.say(line)
+
+
+async def _drained(client: Client, key: Key, body: wire.OverrideBody) -> wire.Written:
+    """The answer to a drain. Of a registry that came back without its state, the drain is asked again when the program
+    has registered again, which it does at its next renewal. Raises `Ended` if it does not within the wait.
+    """
+    now = asyncio.get_running_loop().time
+    left, ends, forgotten = body.wait, now() + body.wait, False
+    while True:
+        try:
+            return await client.api.override(key.service, key.id, msgspec.structs.replace(body, wait=left))
+        except UnknownInstance as error:
+            forgotten = forgotten or isinstance(error, InstanceForgotten)
+            if not forgotten or (await client.api.changes(key.service, key.id, 1)).changes:
+                raise
+        if now() + PAUSE >= ends:
+            raise Ended(
+                Exit.NOT_FOUND,
+                f"{key} is not listed any more: the registry restarted and lost its state, and the program has not "
+                f"registered again within {body.wait:g} s",
+            )
+        await asyncio.sleep(PAUSE)
+        left = ends - now()
 
 
 def _unconfirmed(key: Key, written: wire.Written, timeout: float) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,10 +30,43 @@ class Consumer:
             self._id, self._pid = secrets.token_hex(16), os.getpid()
         return self._id
 
+    def successor(self) -> Consumer:
+        """Another consumer of the same name."""
+        return Consumer(self._name)
+
     @property
     def name(self) -> str:
         """One line of at most `NAME_MAX` characters."""
         return one_line(self._name or default_name())
+
+
+class Following:
+    """As which consumer a program follows each service: as one for all of them, until it has said good-bye to one.
+
+    A good-bye may arrive late. So whoever follows the service afterwards is another consumer, which the good-bye can't
+    end.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._after: dict[str, Consumer] = {}
+        """By service that a good-bye was said to: who follows it since."""
+
+    def of(self, service: str) -> Consumer:
+        """The consumer that follows the service from now on."""
+        return self._after.get(service, self._consumer)
+
+    def end(self, services: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+        """Follow these services (none: all) no more. The good-byes that are to be said: the id of a consumer, and the
+        services (none: all).
+        """
+        if not services:
+            ended = [self._consumer, *self._after.values()]
+            self._consumer, self._after = self._consumer.successor(), {}
+            return [(each.id, ()) for each in ended]
+        ended = [self.of(service) for service in services]
+        self._after |= {service: self._consumer.successor() for service in services}
+        return [(each.id, [service]) for each, service in zip(ended, services, strict=True)]
 
 
 def default_name() -> str:

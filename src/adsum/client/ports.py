@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -76,10 +76,11 @@ class Source(Protocol):
         """The address of this host that faces the source."""
         ...
 
-    async def leave(self, services: Sequence[str] = ()) -> None:
+    def leave(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
         """Say good-bye: nobody here calls these services (none: any service) any more, so drains need not wait for us.
 
-        Best effort, bounded in time, never raises.
+        Watches that begin after this call are not meant, though the good-bye is said when the result is awaited, and
+        may arrive after they have begun. Best effort, bounded in time, never raises.
         """
         ...
 

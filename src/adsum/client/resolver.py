@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from random import Random
 from typing import Final
 
@@ -133,13 +133,19 @@ class Resolver:
         need not wait for us (not without `goodbye`: then the caller says so). Idempotent.
         """
         followed, self._closed, self.connected = bool(self._tasks) and not self._closed, True, False
+        if not (followed and goodbye):
+            await self._end()
+            return
+        with closing(self._source.leave([self.service])) as leaving:  # Whoever follows it from now on is not meant.
+            await self._end()
+            await leaving
+
+    async def _end(self) -> None:
         tasks = [*self._tasks, *([self._settling] if self._settling else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._wake()
-        if followed and goodbye:
-            await self._source.leave([self.service])
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Call `follower` with the view there is, and at once with each new one; returns how to stop that."""

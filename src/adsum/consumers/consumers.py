@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from adsum.consumers.ledger import Consumer, Duty, Ledger, Standing
+from adsum.consumers.consumer import Consumer
+from adsum.consumers.ledger import Duty, Ledger, Standing
 from adsum.consumers.report import Hints
 from adsum.ports import Clock
 
@@ -43,7 +44,7 @@ class Consumers:
         self._clock = clock
         self._ledger = Ledger(lost_after)
         self._waits: set[_Wait] = set()
-        self._ended = False
+        self._began = clock.now()
 
     @property
     def lost_after(self) -> float:
@@ -55,7 +56,8 @@ class Consumers:
         duties = self._ledger.join(consumer, services, self._clock.now())
         for wait in self._waits:
             for duty in duties:  # Whoever comes now may come back, and route by what it was shown before.
-                wait.expect(duty)
+                if not self._ledger.suspects(duty):
+                    wait.expect(duty)
         return duties
 
     def leave(self, duties: Iterable[Duty], *, silent: bool) -> None:
@@ -82,9 +84,18 @@ class Consumers:
         """See `Ledger.returning`."""
         return self._ledger.returning(name, address, self._clock.now())
 
+    def begin(self) -> None:
+        """The node serves from now on."""
+        self._began = self._clock.now()
+
     def restarted(self) -> None:
-        """The node knows a catalog that consumers have seen before it started: they may not have come back yet."""
-        self._ledger.restarted(self._clock.now())
+        """Consumers were shown a catalog before the node began to serve: they may not have come back yet.
+
+        So it is if the node found a catalog when it started, and if somebody speaks of what it never knew: then it
+        lost its state. Nothing happens once they would be lost.
+        """
+        if self._clock.now() < self._began + self.lost_after:
+            self._ledger.restarted(self._began)
 
     def begin_history(self) -> None:
         """Revisions begin anew: what was acknowledged says nothing about them."""
@@ -104,7 +115,7 @@ class Consumers:
     async def settled(self, service: str, revision: int, wait: float) -> Standing:
         """Return once every cooperating consumer of the service routes by that revision, or after `wait` seconds.
 
-        Says who still does not, and who is lost. Ends at once when the node stops: nobody is heard any more.
+        Says who still does not, and who is lost.
         """
         deadline = self._clock.now() + wait
         waiting = _Wait(service, revision)
@@ -113,7 +124,7 @@ class Consumers:
             while True:
                 now = self._clock.now()
                 standing = self._ledger.review(service, revision, now)
-                if not standing.waiting or self._ended or now >= deadline:
+                if not standing.waiting or now >= deadline:
                     return standing
                 waiting.behind = standing.behind
                 waiting.moved.clear()
@@ -122,12 +133,6 @@ class Consumers:
                 await self._moved(waiting, min(deadline, max(until, now + REVIEW)) - now)
         finally:
             self._waits.discard(waiting)
-
-    def end(self) -> None:
-        """The node stops: nobody waits any more."""
-        self._ended = True
-        for wait in self._waits:
-            wait.moved.set()
 
     @property
     def connected(self) -> int:

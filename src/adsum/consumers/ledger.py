@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from adsum.consumers.consumer import Consumer
+from adsum.consumers.mutes import MUTES, Mutes
+
 MUTE_AFTER: Final = 30.0
 """Seconds for which a consumer may owe the acknowledgement of a drain; then it counts as lost until it acknowledges
 again, so that one mute consumer can't make every drain take its whole wait."""
@@ -26,6 +29,8 @@ other nodes wait for those consumers."""
 CONNECTED: Final = "it is connected, and has not acknowledged"
 LEFT: Final = "its connection ended without a good-bye, and it has not come back"
 MUTE: Final = f"it has not acknowledged for {MUTE_AFTER:g} s"
+NEVER: Final = "it has acknowledged nothing since it came"
+SUSPECT: Final = f"{NEVER}, as {MUTES} before it from its address"
 SILENT: Final = "its connection ended without a good-bye, and it did not come back in time"
 RESTARTED: Final = "this node has only just started, and they may not have come back yet"
 TOO_MANY: Final = "more consumers left at a time than this node remembers"
@@ -34,19 +39,10 @@ Scope = str | None
 """What a duty is about: a service, or all of them (None)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A program that resolves and routes. It keeps its id for its whole life; name and address are for people."""
-
-    id: str
-    name: str = ""
-    address: str = ""
-
-
 class Duty:
     """What one consumer owes for one scope."""
 
-    __slots__ = ("acknowledged", "connections", "consumer", "joined_at", "left_at", "owes_since", "scope")
+    __slots__ = ("acknowledged", "connections", "consumer", "joined_at", "left_at", "mute_since", "owes_since", "scope")
 
     def __init__(self, consumer: Consumer, scope: Scope, now: float) -> None:
         self.consumer = consumer
@@ -57,6 +53,8 @@ class Duty:
         self.joined_at = now
         self.left_at = 0.0
         """When it was last heard over a connection that has ended."""
+        self.mute_since: float | None = now if consumer.prompt else None
+        """Since when it has acknowledged nothing; None: it has, or may take its time."""
         self.owes_since: float | None = None
         """Since when it owes an acknowledgement; None: no drain has found it behind since it acknowledged last."""
 
@@ -105,6 +103,7 @@ class Ledger:
         self._goodbyes: OrderedDict[str, _Goodbye] = OrderedDict()
         self._farewells = 0
         """How many services the good-byes are to, in all; one to all services counts once."""
+        self._mutes = Mutes()
         self._unknown = ("", "", 0.0)
 
     def join(self, consumer: Consumer, services: Collection[str] | None, now: float) -> tuple[Duty, ...]:
@@ -118,6 +117,8 @@ class Ledger:
         """A connection over which the consumer was last heard at that instant has ended, without a good-bye."""
         for duty in duties:
             duty.connections -= 1
+            if duty.mute_since is not None and self._holds(duty):
+                self._mutes.note(duty.consumer)
             duty.left_at = max(duty.left_at, heard_at)
             if not duty.connections and self._holds(duty):
                 self._departed[duty] = None
@@ -129,12 +130,16 @@ class Ledger:
         for duty in duties:
             duty.acknowledged = max(duty.acknowledged, revision)
             duty.owes_since = None
+            if duty.mute_since is not None:
+                duty.mute_since = None
+                self._mutes.spoke(duty.consumer)
 
     def say_goodbye(self, id: str, services: frozenset[str] | None, now: float) -> list[Duty]:
         """The consumer routes no more by what it was shown of these services (None: of any). What it owed till now."""
         scopes = self._scopes.get(id, set())
         ended = [self._by_scope[scope][id] for scope in scopes if services is None or scope in services]
         for duty in ended:
+            self._mutes.excuse(duty.consumer)
             self._remove(duty)
         before = self._forget_goodbye(id)
         if before is not None and before.services is not None and services is not None:
@@ -171,6 +176,10 @@ class Ledger:
         self._forget_old(now)
         return next((duty.consumer.id for duty in self._departed_as.get((name, address), ())), None)
 
+    def suspects(self, duty: Duty) -> bool:
+        """Whether the duty's consumer has to acknowledge something before drains wait for it."""
+        return duty.mute_since is not None and self._mutes.suspects(duty.consumer)
+
     def review(self, service: str, revision: int, now: float) -> Standing:
         """Who has not acknowledged that revision of the service. From now on at the latest these owe it."""
         waiting, lost, until = dict[str, Pending](), dict[str, Pending](), float("inf")
@@ -195,9 +204,9 @@ class Ledger:
         only_lost = [pending for id, pending in lost.items() if id not in waiting]
         return Standing(list(waiting.values()), only_lost, behind, until)
 
-    def restarted(self, now: float) -> None:
-        """The node knows a catalog that consumers have seen before it started: they may not have come back yet."""
-        self._unknown = ("consumers of before the restart", RESTARTED, now + self.lost_after)
+    def restarted(self, began: float) -> None:
+        """Consumers were shown a catalog before the node began to serve: they may not have come back yet."""
+        self._unknown = ("consumers of before the restart", RESTARTED, began + self.lost_after)
 
     def begin_history(self) -> None:
         """Revisions begin anew: what was acknowledged says nothing about them."""
@@ -220,7 +229,7 @@ class Ledger:
         """How many consumers are lost, and still named."""
         self._forget_old(now)
         gone = {duty.consumer.id for duty in self._departed if now >= duty.left_at + self.lost_after}
-        return len(gone | {id for id in self._scopes if any(_is_mute(duty, now) for duty in self._all_of(id))})
+        return len(gone | {id for id in self._scopes if any(self._is_mute(duty, now) for duty in self._all_of(id))})
 
     def _joined(self, consumer: Consumer, scope: Scope, now: float) -> Duty:
         duties = self._by_scope.setdefault(scope, {})
@@ -232,6 +241,7 @@ class Ledger:
             self._return(duty)
             if now >= duty.left_at + self.lost_after:
                 duty.owes_since = None  # It was away, not mute.
+                duty.mute_since = now if duty.mute_since is not None else None
         duty.consumer = consumer
         duty.joined_at = now
         duty.connections += 1
@@ -241,13 +251,22 @@ class Ledger:
         """When the duty counts as lost, and how its consumer stands."""
         if duty.owes_since is None:
             duty.owes_since = now
-        mute_at = duty.owes_since + MUTE_AFTER
+        mute_at, why, since = duty.owes_since + MUTE_AFTER, MUTE, duty.owes_since
+        if duty.mute_since is not None:
+            suspect, since = self.suspects(duty), duty.mute_since
+            mute_at, why = (since, SUSPECT) if suspect else (since + self.lost_after, NEVER)
+            if now >= mute_at:
+                self._mutes.note(duty.consumer)
         if duty.connections:
             mute = now >= mute_at
-            since = duty.owes_since if mute else duty.joined_at
-            return mute_at, Pending(duty.consumer, MUTE if mute else CONNECTED, since)
+            return mute_at, Pending(duty.consumer, why if mute else CONNECTED, since if mute else duty.joined_at)
         lost_at = min(mute_at, duty.left_at + self.lost_after)
         return lost_at, Pending(duty.consumer, LEFT if now < lost_at else SILENT, duty.left_at)
+
+    def _is_mute(self, duty: Duty, now: float) -> bool:
+        owes = duty.owes_since is not None and now >= duty.owes_since + MUTE_AFTER
+        never = duty.mute_since is not None and now >= duty.mute_since + self.lost_after
+        return bool(duty.connections) and (owes or never)
 
     def _of(self, id: str, service: str) -> Iterator[Duty]:
         for scope in (service, None):
@@ -317,7 +336,3 @@ class Ledger:
 
 def _known_as(duty: Duty) -> tuple[str, str]:
     return duty.consumer.name, duty.consumer.address
-
-
-def _is_mute(duty: Duty, now: float) -> bool:
-    return bool(duty.connections) and duty.owes_since is not None and now >= duty.owes_since + MUTE_AFTER

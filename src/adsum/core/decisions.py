@@ -189,8 +189,8 @@ def lapsed(key: Key, reason: str, caller: Caller, *, deserted: bool = False) -> 
         before = basis.find(key)
         if before is None or before.lease is LeaseState.LAPSED:
             return []
-        if deserted and (successor := successor_of(before, basis)) is not None:
-            return [_left_to(successor, before, caller)]
+        if deserted and (successors := successors_of(before, basis)):
+            return [_left_to(successors[0], before, caller)]
         after = replace(before, lease=LeaseState.LAPSED)
         return [_changed(_explained(before, after, caller.why(Cause.LEASE_LAPSED, reason)))]
 
@@ -204,25 +204,16 @@ def expired(key: Key, reason: str, caller: Caller) -> Decision:
         before = basis.find(key)
         if before is None or before.lease is LeaseState.HELD:
             return []
-        if (successor := successor_of(before, basis)) is not None:
-            return [_left_to(successor, before, caller)]
+        if successors := successors_of(before, basis):
+            return [_left_to(successors[0], before, caller)]
         return [Change(key, None, caller.why(Cause.LEASE_EXPIRED, reason))]
 
     return decide
 
 
-def successor_of(listing: Listing, basis: Basis) -> Listing | None:
-    """Another process that holds its lease at the address and port of the instance; None: there is none.
-
-    A listing without a lease proves nothing: nobody renews it.
-    """
-    for each in basis.at(listing.instance.place.socket):
-        other = each.registration
-        if each.key == listing.key or each.lease is LeaseState.LAPSED or other.ttl is None:
-            continue
-        if takeovers.is_another(each, listing.registration):
-            return each
-    return None
+def successors_of(listing: Listing, basis: Basis) -> list[Listing]:
+    """Other processes that hold their leases at the address and port of the instance."""
+    return [each for each in basis.at(listing.instance.place.socket) if takeovers.succeeds(each, listing)]
 
 
 def _left_to(successor: Listing, listing: Listing, caller: Caller) -> Change:

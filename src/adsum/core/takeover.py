@@ -91,3 +91,13 @@ def is_another(listed: Listing, registration: Registration) -> bool:
     """Whether they are of two processes. Empty holders name none: then of two services, which seldom share a place."""
     one, other = listed.registration.process.holder, registration.process.holder
     return one != other or (not one and listed.key.service != registration.instance.service)
+
+
+def succeeds(other: Listing, listing: Listing) -> bool:
+    """Whether another process is listed in `other`, which is at the address and port of `listing`, and holds its lease.
+
+    A listing without a lease proves nothing: nobody renews it.
+    """
+    if other.key == listing.key or other.lease is LeaseState.LAPSED or other.registration.ttl is None:
+        return False
+    return is_another(other, listing.registration)

@@ -106,8 +106,11 @@ class _Stay:
         except BaseException:
             await self._close()
             raise
+        handler = signal.getsignal(signal.SIGTERM)
         if not self._before.install():
             _log.debug("no signal can be heard here: callers are told only when the server has stopped")
+        if _was_told(handler):
+            self._attendance.tell()
 
     async def end(self) -> None:
         """Idempotent."""
@@ -139,6 +142,11 @@ class _Stay:
             self._parting = asyncio.ensure_future(part())
 
         self._loop.call_soon_threadsafe(go)
+
+
+def _was_told(handler: object) -> bool:
+    """Whether a signal told the server to stop before we could hear it, which uvicorn, whose handler this is, knows."""
+    return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 
 class _Lifespan:

@@ -110,12 +110,26 @@ class Attendance:
 
     async def _attend(self, client: Client) -> None:
         try:
+            await self._take_part(client)
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if self._task is not None:
+                # Nobody said that we end: the loop does. So ends a server that was told to stop before it served.
+                self._task, self._told = None, True
+                await self.end()
+            raise
+
+    async def _take_part(self, client: Client) -> None:
+        """List it, or wait for our turn to."""
+        try:
             port = self._port if self._listening and self._port else await until_listening(self._port)
             self._port = port
             self._workers = workers = Workers(self.service, port)
             workers.join(own_socket(port))
             while not workers.take_turn():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
                 await asyncio.sleep(self._rng.uniform(TURN_PAUSE / 2, TURN_PAUSE))
+            if self._told:
+                return
             options = {"holder": workers.holder(), **self._options}
             self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **options)
             await self._registrar.start()

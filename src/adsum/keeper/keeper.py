@@ -154,7 +154,7 @@ class Keeper:
 
     def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
         """Those of services that others keep, too: they may be at the place of an instance that is ours."""
-        for instance in touched(before, after):
+        for instance in reversed(list(touched(before, after))):  # About in the order in which they came.
             if instance.renewed and instance.listing is not None:
                 self._leases.newcomer(instance.listing, after)
 

@@ -39,14 +39,15 @@ class LeaseKeeper:
         self._observer = observer
         self.leases = Leases(guard)
         self._deserted: dict[Key, float] = {}
-        """The deadline that a lease had when another instance came to its place. A later one shows that both live."""
+        """The deadline that a lease had when another instance came to its place, or when it was taken over from an
+        earlier run or another node together with that one. A later one shows that both live."""
 
     def newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
         """An instance, of any service, was listed anew: whoever of ours is at its place may be gone."""
+        self._deserted.pop(listing.key, None)
         for other in snapshot.at(listing.instance.place.socket):
-            deadline = self.leases.deadline(other.key)
-            if deadline is not None and other.key != listing.key:
-                self._deserted[other.key] = deadline
+            if other.key != listing.key:
+                self._desert(other.key)
 
     def follow(self, touched: Touched) -> None:
         """An instance changed. One seen for the first time gets a fresh full ttl: late is better than wrong."""
@@ -57,6 +58,8 @@ class LeaseKeeper:
             self._deserted.pop(key, None)
         elif (phase := self.leases.phase(key)) is None:
             self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
+            if not touched.renewed and decisions.successors_of(listing, self._registry.snapshot):
+                self._desert(key)
         elif touched.renewed and listing.lease is LeaseState.HELD:
             self._grant(listing, ttl)
         elif not _agree(phase, listing.lease) and not self._proposals.has(_subject(key)):
@@ -104,7 +107,6 @@ class LeaseKeeper:
         phase, listing = self.leases.phase(key), basis.find(key)
         if listing is None or phase is None:
             return []
-        deserted = self._deserted.get(key) == self.leases.deadline(key)
         if phase is Phase.HELD:
             return decisions.renewed(key, caller)(basis)
         if phase is Phase.EXPIRED and listing.lease is LeaseState.LAPSED:
@@ -112,12 +114,27 @@ class LeaseKeeper:
         # A lapsed lease is critical before it is gone, even if its lapse could not be written in time.
         self.leases.put_off(key, self._clock.now())
         reason = f"not renewed within its ttl of {listing.registration.ttl:g} s"
-        return decisions.lapsed(key, reason, caller, deserted=deserted)(basis)
+        return decisions.lapsed(key, reason, caller, deserted=self._has_made_room(listing, basis))(basis)
+
+    def _desert(self, key: Key) -> None:
+        """Unless it renews from now on, nobody is there any more."""
+        deadline = self.leases.deadline(key)
+        if deadline is not None:
+            self._deserted[key] = deadline
+
+    def _is_deserted(self, key: Key) -> bool:
+        return key in self._deserted and self._deserted[key] == self.leases.deadline(key)
+
+    def _has_made_room(self, listing: Listing, basis: Basis) -> bool:
+        """Whether another process at its place has shown since that it lives, and this one has not."""
+        return self._is_deserted(listing.key) and any(
+            not self._is_deserted(each.key) for each in decisions.successors_of(listing, basis)
+        )
 
     def _is_replaced(self, key: Key) -> bool:
         snapshot = self._registry.snapshot
         listing = snapshot.find(key)
-        return listing is not None and decisions.successor_of(listing, snapshot) is not None
+        return listing is not None and bool(decisions.successors_of(listing, snapshot))
 
     def _put_off(self, key: Key) -> None:
         self.leases.put_off(key, self._clock.now() + PUT_OFF)

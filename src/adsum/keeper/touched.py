@@ -25,7 +25,7 @@ class Touched:
 
 
 def touched(before: Snapshot, after: Snapshot) -> Iterator[Touched]:
-    """Every instance that changed from one snapshot to the next, in no order."""
+    """Every instance that changed from one snapshot to the next, about in the order of change, the latest first."""
     another = before.epoch != after.epoch
     forgotten = None if another else after.forgotten.since(before.revision)
     gone = before.services.keys() - after.services.keys() if forgotten is None else forgotten - after.services.keys()

@@ -58,11 +58,6 @@ class Confirming:
         self._silences: dict[str, _Silence] = {}
         self._heard: dict[str, float] = {}
         """When a node answered last."""
-        self._ended = False
-
-    def end(self) -> None:
-        """Have drains answer with what is known: this node stops."""
-        self._ended = True
 
     async def settled(
         self, ask_here: Ask, neighbours: Callable[[], Sequence[Neighbour]], service: str, revision: int, wait: float
@@ -81,7 +76,7 @@ class Confirming:
             answers = await self._round(ask_here, there, service, revision, brief, about, hints)
             found, now = merged(list(answers.values())), self._clock.now()
             told = number > FIRST_ROUNDS or not any(each.id for each in found.lost)
-            if now >= deadline or self._ended or (not found.unaware and told):
+            if now >= deadline or (not found.unaware and told):
                 return found
             about, hints = _questions(answers), _hints(answers)
             if number > FIRST_ROUNDS:

@@ -79,10 +79,6 @@ class Peers:
 
         return ask
 
-    def end(self) -> None:
-        """Have drains answer with what is known: this node stops."""
-        self._confirming.end()
-
     async def close(self) -> None:
         """Idempotent."""
         for id in list(self._apis):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
 from random import Random
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -21,10 +20,11 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.errors import AnswerOverdue, Garbled, RegistryRefused, Unreachable
+from adsum.client.errors import Declined, Garbled, RegistryRefused, Unreachable
 from adsum.client.native.hedging import SILENCE, Heard, first_answer
 from adsum.client.native.nodes import Nodes
 from adsum.client.native.transport import Reply, Transport
+from adsum.client.native.waiting import Waiting
 from adsum.clock import SystemClock
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.ports import Clock
@@ -111,8 +111,8 @@ class Api:
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
         """Answers within `body.wait` seconds and `ANSWER_LATE` more.
 
-        Raises `UnknownInstance` and `LeaseLost`, and `AnswerOverdue` if the instance may have the override, but no
-        answer came in time.
+        Raises `UnknownInstance` and `LeaseLost`, and `AnswerOverdue` or `AnswerLost` if the instance may have the
+        override, but no answer came in time.
         """
 
         def encoded(wait: float) -> tuple[bytes, list[tuple[str, str]]]:
@@ -205,7 +205,7 @@ class Api:
         body = wire.encode(wire.AppliedBody(revision))
         reply = await self._once(node, "POST", path, body, [], APPLIED_TIMEOUT, fresh=True)
         if reply.status in _PASSING_TROUBLE:
-            raise Unreachable(_problem(reply).detail)
+            raise Declined(_problem(reply).detail)
 
     async def goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
         """Tell every node that the consumer calls nobody of these services (none: of any service) any more.
@@ -216,11 +216,13 @@ class Api:
         told = (self._once(node, "DELETE", path, None, params, GOODBYE_WAIT, fresh=True) for node in self.nodes.urls)
         await asyncio.gather(*told, return_exceptions=True)
 
-    async def look(self) -> str:
-        """A node that answers; it is the first in the order from now on. Raises `RegistryUnavailable`."""
+    async def look(self, timeout: float = TIMEOUT) -> str:
+        """A node that answers within so many seconds; it is the first in the order from now on. Raises
+        `RegistryUnavailable`.
+        """
 
         async def ask(node: str, heard: Heard) -> str:  # noqa: ARG001 - an answer is one piece
-            await self._once(node, "GET", "/healthz", None, [], TIMEOUT, fresh=True)
+            await self._once(node, "GET", "/healthz", None, [], timeout, fresh=True)
             return node
 
         return await first_answer(self.nodes, ask, self._clock)
@@ -262,27 +264,18 @@ class Api:
         fresh: bool = False,
     ) -> T:
         """A call that waits at the registry for up to `wait` seconds; `encoded` gives its body and parameters for what
-        is left of that. Raises `AnswerOverdue`.
+        is left of that. Raises what `Waiting.answer` does.
         """
-        ends = self._clock.now() + wait
-        if len(self.nodes) > 1:
-            await self.look()
+        late = ANSWER_LATE if wait else TIMEOUT
 
-        async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - a wait is silent
-            left = ends - self._clock.now() if wait else 0.0
-            if wait and left <= 0:
-                raise AnswerOverdue(wait)
-            left = min(wait, ceil(left * 100) / 100)  # People read it in the node's log.
+        async def ask(node: str, left: float) -> T:
             body, params = encoded(left)
-            late = ANSWER_LATE if wait else TIMEOUT
-            try:
-                return await self._answer(node, method, path, kind, body, params, about, left + late, fresh)
-            except Unreachable:
-                if wait and self._clock.now() >= ends:
-                    raise AnswerOverdue(wait) from None
-                raise
+            return await self._answer(node, method, path, kind, body, params, about, left + late, fresh)
 
-        return await first_answer(self.nodes, ask, self._clock, silence=None)
+        async def look(left: float) -> str:
+            return await self.look(min(TIMEOUT, left + late))
+
+        return await Waiting(self.nodes, self._clock, wait).answer(ask, look)
 
     async def _answer(
         self,
@@ -301,7 +294,9 @@ class Api:
         """
         reply = await self._once(node, method, BASE + path, body, params, timeout, fresh=fresh)
         if reply.status in _PASSING_TROUBLE:
-            raise Unreachable(_problem(reply).detail)
+            problem = _problem(reply)
+            # About `wait`: all but the waiting was done.
+            raise Unreachable(problem.detail) if problem.field == "wait" else Declined(problem.detail)
         return _read(reply, kind, about)
 
     async def _once(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from adsum.client.errors import Garbled, RegistryUnavailable, Unreachable
+from adsum.client.errors import Declined, Garbled, RegistryUnavailable, Unreachable
 from adsum.client.native.nodes import Nodes
 from adsum.core.rules import public
 from adsum.ports import Clock
@@ -36,6 +36,7 @@ async def first_answer(
     `discard` closes an answer that came too late to be used. Raises `RegistryUnavailable` if no node answers.
     """
     waiting, attempts, troubles = nodes.order(clock.now()), list[_Attempt[T]](), list[str]()
+    declined = False
     try:
         while waiting or attempts:
             if waiting and (not attempts or attempts[-1].silent(silence)):
@@ -48,12 +49,13 @@ async def first_answer(
                     nodes.answered(attempt.node)
                     _note_hung(nodes, attempts, silence, clock)
                     return attempt.task.result()
+                declined = declined or isinstance(error, Declined)
                 troubles.append(f"{public(attempt.node)}: {error}")
                 if attempt.silent(silence):
                     nodes.hung(attempt.node, clock.now())
                 else:
                     nodes.failed(attempt.node)
-        raise RegistryUnavailable("; ".join(troubles))
+        raise RegistryUnavailable("; ".join(troubles), declined=declined)
     finally:
         await _end(attempts, discard)
 

@@ -17,7 +17,7 @@ import httpcore
 
 import adsum
 from adsum import wire
-from adsum.client.errors import Unreachable
+from adsum.client.errors import NotConnected, Unreachable
 from adsum.core.rules import shown
 
 CONNECT_TIMEOUT: Final = 3.0
@@ -85,7 +85,7 @@ class Transport:
                 async with self._begin(method, url, timeout, params, headers, body, pool) as answer:
                     return _reply(answer, await _read(answer, MAX_ANSWER))
         except _ERRORS as error:
-            raise Unreachable(_words(error)) from error
+            raise _unreachable(error) from error
 
     @asynccontextmanager
     async def stream(
@@ -99,7 +99,7 @@ class Transport:
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
         except _ERRORS as error:
-            raise Unreachable(_words(error)) from error
+            raise _unreachable(error) from error
 
     def _begin(
         self,
@@ -162,10 +162,11 @@ async def _read(answer: httpcore.Response, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _words(error: Exception) -> str:
-    """Say what happened: httpcore leaves some errors without words."""
+def _unreachable(error: Exception) -> Unreachable:
+    """What happened, in words: httpcore leaves some errors without."""
     if isinstance(error, httpcore.ConnectTimeout):
-        return "it did not accept a connection in time"
+        return NotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
-        return "it did not answer in time"
-    return str(error) or type(error).__name__
+        return Unreachable("it did not answer in time")
+    words = str(error) or type(error).__name__
+    return NotConnected(words) if isinstance(error, httpcore.ConnectError) else Unreachable(words)

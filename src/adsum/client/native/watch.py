@@ -45,10 +45,8 @@ CATCH_UP: Final = 0.1
 class RegistryAccess:
     """What the watches of one client share: the nodes, and what they said of themselves."""
 
-    def __init__(self, api: Api, consumer: Consumer | None, clock: Clock, rng: Random) -> None:
-        """Without a `consumer`, watches look on and are never waited for."""
+    def __init__(self, api: Api, clock: Clock, rng: Random) -> None:
         self.api = api
-        self.consumer = consumer
         self.clock = clock
         self.rng = rng
         self.heartbeat = HEARTBEAT
@@ -59,8 +57,16 @@ class RegistryAccess:
 class Watch:
     """One service, followed for as long as `groups` is iterated."""
 
-    def __init__(self, registry: RegistryAccess, service: str, position: Callable[[], Position | None]) -> None:
+    def __init__(
+        self,
+        registry: RegistryAccess,
+        service: str,
+        position: Callable[[], Position | None],
+        consumer: Consumer | None,
+    ) -> None:
+        """Without a `consumer` it looks on, and no drain waits for it."""
         self._registry = registry
+        self._consumer = consumer
         self._service = service
         self._position = position
         self._clock = registry.clock
@@ -147,7 +153,7 @@ class Watch:
 
     async def _connected(self) -> Stream:
         """A connection at whichever node shows the service first. Raises `RegistryUnavailable`."""
-        registry, request = self._registry, Request(self._service, self._position(), self._registry.consumer)
+        registry, request = self._registry, Request(self._service, self._position(), self._consumer)
 
         async def ask(node: str, heard: Heard) -> Stream:
             return await open_stream(registry.api, node, request, self._clock, registry.rng, heard)

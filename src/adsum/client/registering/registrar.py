@@ -349,12 +349,14 @@ class Registrar:
         return replace(self._registration, instance=self._instance)
 
     async def _override(self, wait: float) -> Drained:
+        ends = self._clock.now() + wait
         try:
             written = await self._declare(wait)
         except UnknownInstance:
             # The registry lost its state, and consumers still show what it knew before: they must hear that we drain.
             registration = await self._addressed()
             await self._source.register(self.service, self.id, RegistrationBody.of(registration, Takeover.NEVER))
+            wait = max(0.0, ends - self._clock.now())
             written = await self._declare(wait)
         if wait <= 0:
             return Drained(done=False, why="nobody was waited for")

@@ -6,13 +6,14 @@ every service, whenever a program begins to follow another. A quiet watch costs 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from random import Random
 from urllib.parse import urlsplit
 
 from adsum import wire
 from adsum.client.address import facing_any
-from adsum.client.consumer import Consumer
+from adsum.client.consumer import Consumer, Following
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.native.api import TIMEOUT, Api
 from adsum.client.native.hedging import SILENCE
@@ -30,15 +31,19 @@ class RegistrySource:
         self.api = Api(urls, actor=actor, clock=clock, rng=rng)
         self.patience = SILENCE * len(urls)
         self._clock = clock
-        self._registry = RegistryAccess(self.api, consumer, clock, rng)
+        self._registry = RegistryAccess(self.api, clock, rng)
+        self._following = Following(consumer) if consumer is not None else None
 
     def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         """Follow a service over connections that break, going over to the next node when one fails or hangs."""
-        return Watch(self._registry, service, position).groups()
+        consumer = self._following.of(service) if self._following is not None else None
+        return Watch(self._registry, service, position, consumer).groups()
 
-    async def leave(self, services: Sequence[str] = ()) -> None:
-        if self._registry.consumer is not None:
-            await self.api.goodbye(self._registry.consumer.id, services)
+    def leave(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
+        return self._say_goodbye(self._following.end(services) if self._following is not None else [])
+
+    async def _say_goodbye(self, goodbyes: Sequence[tuple[str, Sequence[str]]]) -> None:
+        await asyncio.gather(*(self.api.goodbye(consumer, services) for consumer, services in goodbyes))
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
         return await self.api.register(service, id, body)

@@ -26,6 +26,9 @@ from adsum.dialects.native.asgi import NO_STORE, Reply
 PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
 
 
+STOPPING: Final = "the node is stopping"
+
+
 class Malformed(AdsumError):
     """The request can't be read: no JSON, an unknown parameter, a position that is none."""
 
@@ -68,6 +71,10 @@ class NotReady(AdsumError):
     retry_after = 1.0
 
 
+class WaitEnded(NotReady):
+    """The node stops, and so nothing is waited for here any more. What was asked for before the wait is done."""
+
+
 STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
     {
         Malformed: HTTPStatus.BAD_REQUEST,
@@ -87,6 +94,7 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         KeeperUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+        WaitEnded: HTTPStatus.SERVICE_UNAVAILABLE,
         CatalogFull: HTTPStatus.INSUFFICIENT_STORAGE,
     }
 )
@@ -106,7 +114,7 @@ def problem(error: Exception) -> Reply:
         return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
     retry_after = getattr(error, "retry_after", None)
     headers = () if retry_after is None else ((b"retry-after", str(max(1, round(retry_after))).encode()),)
-    return _reply(status, str(error), headers=headers)
+    return _reply(status, str(error), "wait" if isinstance(error, WaitEnded) else "", headers)
 
 
 def _reply(status: HTTPStatus, detail: str, field: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:

@@ -14,6 +14,7 @@ from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.filters import Filter
 from adsum.dialects.native.pages import Pages, etag, matches
+from adsum.dialects.native.problems import STOPPING, WaitEnded
 from adsum.registry import Registry
 
 HISTORY: Final = 100
@@ -62,7 +63,10 @@ class Reads:
         revision: Callable[[], int],
         narrow: Filter | None = None,
     ) -> None:
-        """Wait, as long as the caller says, while there is nothing but what it says it knows."""
+        """Wait, as long as the caller says, while there is nothing but what it says it knows.
+
+        Raises `WaitEnded` if the node stops meanwhile.
+        """
         wait = asked.query.get("wait", 0.0)
         if not wait or not self._knows(asked, revision(), narrow):
             return
@@ -72,7 +76,9 @@ class Reads:
             self._registry.watches.open(services) as watch,
             Departure(asked.receive, watch.interrupt) as peer,
         ):
-            while self._knows(asked, revision(), narrow) and not peer.gone and not self._registry.watches.ended:
+            while self._knows(asked, revision(), narrow) and not peer.gone:
+                if self._registry.watches.ended:
+                    raise WaitEnded(STOPPING)
                 left = deadline - now()
                 if left <= 0:
                     return

@@ -250,7 +250,8 @@ ROUTES: Final = (
         {204: None},
         (422,),
         (Parameter("service", wire.Name, "Only for this service; may be repeated; all, if none is given", many=True),),
-        text="Idempotent, and also for a consumer that this node does not know: it may be connected to another one.",
+        text="Idempotent, and also for a consumer that this node does not know: it may be connected to another one. "
+        "It may arrive late, so a program that goes on needs another id.",
         early=True,
     ),
     Route("list_routes", "GET", f"{BASE}/routes", "Every route, by name", {200: wire.RouteList}, (503,)),

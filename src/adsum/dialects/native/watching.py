@@ -23,7 +23,7 @@ from adsum.dialects.native.asgi import NO_STORE, Receive, Reply, Scope, Send
 from adsum.dialects.native.asked import Asked
 from adsum.dialects.native.departure import Departure
 from adsum.dialects.native.events import Events, Services, event, resumable, synced, touched
-from adsum.dialects.native.problems import Malformed, NotReady, UnknownWatch
+from adsum.dialects.native.problems import STOPPING, Malformed, NotReady, UnknownWatch
 from adsum.dialects.native.pulse import Pulse
 from adsum.ports import END_IF_SILENT, MORE_AT_ONCE, EndIfSilent, MoreAtOnce
 from adsum.registry import Registry
@@ -77,12 +77,14 @@ class Watching:
     async def watch(self, asked: Asked) -> Stream:
         """A stream to be spoken at once. Raises `Invalid`, `Malformed`, `NotReady` and `Overloaded`."""
         if self.ended:
-            raise NotReady("the node is stopping")
+            raise NotReady(STOPPING)
         names = asked.query.get("service")
         if names is not None and len(names) > MAX_SERVICES:
             raise Invalid("service", f"must be at most {MAX_SERVICES}; leave it out to watch all")
         position = _resumed_from(asked)
         await self._catch_up(position)
+        if position is not None and position.epoch != self._registry.snapshot.epoch:
+            self._registry.watches.consumers.restarted()
         services = frozenset(names) if names is not None else None
         watch = self._registry.watches.open(services, consumer=_consumer(asked))
         return Stream(self, watch, position)
@@ -277,7 +279,8 @@ def _consumer(asked: Asked) -> Consumer | None:
     """Who promises to acknowledge; without an id of its own, the connection is a consumer of its own."""
     if not asked.query.get("acks", False):
         return None
-    return Consumer(asked.query.get("consumer") or secrets.token_hex(16), asked.query.get("name", ""), asked.peer)
+    id = asked.query.get("consumer") or secrets.token_hex(16)
+    return Consumer(id, asked.query.get("name", ""), asked.peer, prompt=True)
 
 
 def _never_says(_: float) -> Callable[[], bool]:

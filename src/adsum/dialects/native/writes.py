@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ from adsum.core.shares import Peer
 from adsum.core.takeover import Takeover
 from adsum.dialects.native.asgi import Reply
 from adsum.dialects.native.asked import Asked
-from adsum.dialects.native.problems import Misdirected
+from adsum.dialects.native.problems import STOPPING, Misdirected, WaitEnded
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -32,6 +32,7 @@ _PASSED_ON: Final = wire.PASSED_ON_HEADER.lower().encode()
 
 MAX_LOGGED: Final = 20
 """How many consumers a line of the log names; further ones are only counted."""
+ASK_AGAIN: Final = "ask another node, or this one once it is back, whether consumers know it"
 NOT_HEARD: Final = "this node has not heard of the change yet, and so none of its consumers has"
 
 Admit = Callable[[str], None]
@@ -175,12 +176,17 @@ class Writes:
             Status(body.status), caller.actor, body.reason, body.length, body.holder or None, at=caller.at
         )
         write = _Noting(decisions.overridden(asked.key, override, body.holder, caller))
-        revision = await self._registry.write(write)
+        try:
+            revision = await self._registry.write(write)
+        except UnknownInstance:
+            self._registry.watches.consumers.restarted()  # Consumers may know it from before.
+            raise
         if not body.wait:
             return self._written(revision)
         since = revision if write.changed else self._last_change(asked.key)
         left = max(0.0, deadline - self._clock.now())
-        found = await self._others.settled(self._settled, asked.key.service, since, left)
+        settled = self._others.settled(self._settled, asked.key.service, since, left)
+        found = await self._unless_stopping(settled, f"{asked.key} is {body.status}, but {STOPPING}; {ASK_AGAIN}")
         _log_unconfirmed(asked.key, body, found)
         return self._written(revision, unaware=found)
 
@@ -191,10 +197,24 @@ class Writes:
         if self._is_passed_on(asked):
             hints = Hints(query.get("acknowledged", ()), query.get("gone", ()))
         about = query.get("consumer", ())
-        found = await self._settled(
-            asked.path["service"], query.get("revision", 0), query.get("wait", 0.0), about, hints
-        )
-        return Reply(200, wire.encode(found))
+        settled = self._settled(asked.path["service"], query.get("revision", 0), query.get("wait", 0.0), about, hints)
+        return Reply(200, wire.encode(await self._unless_stopping(settled, STOPPING)))
+
+    async def _unless_stopping(self, settled: Coroutine[Any, Any, wire.Unaware], problem: str) -> wire.Unaware:
+        """What `settled` returns. Raises `WaitEnded` with that problem as soon as the node stops: nobody is heard here
+        any more.
+        """
+        waiting = asyncio.ensure_future(settled)
+        stopping = asyncio.ensure_future(self._registry.watches.until_end())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise WaitEnded(problem)
+            return waiting.result()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     async def _settled(
         self, service: str, revision: int, wait: float, about: Sequence[str], hints: Hints
@@ -258,6 +278,7 @@ class Writes:
         try:
             self._keeper.renew(Key(lease.service, lease.id), lease.holder)
         except UnknownInstance:
+            self._registry.watches.consumers.restarted()  # Likewise.
             return "unknown"
         except LeaseLost:
             return "superseded"
