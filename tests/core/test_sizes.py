@@ -40,20 +40,27 @@ def _registered(shape: str, first: int) -> list[Change]:
     return changes
 
 
-@pytest.mark.parametrize("shape", WORDS)
-def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -> None:
-    _registered(shape, 0)  # What is remembered once, whatever comes after.
-    gc.collect()
+def _measured(shape: str, first: int) -> tuple[int, int]:
+    """What those registrations and their page take, and what is counted."""
     tracemalloc.start()
     try:
-        snapshot: Snapshot = EMPTY.apply(Batch(1, _registered(shape, MANY)))
+        snapshot: Snapshot = EMPTY.apply(Batch(1, _registered(shape, first)))
         sheet = Sheet("e", snapshot.service("orders"))
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(sheet.body) > 0
-    assert 0.6 * taken < snapshot.size < 2.0 * taken, taken / snapshot.size
+    return taken, snapshot.size
+
+
+@pytest.mark.parametrize("shape", WORDS)
+def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -> None:
+    _registered(shape, 0)  # What is remembered once, whatever comes after.
+    gc.collect()
+    # A table that all of the process shares, such as that of interned texts, may grow at any time: seldom twice.
+    taken, counted = min(_measured(shape, MANY), _measured(shape, 2 * MANY))
+    assert 0.6 * taken < counted < 2.0 * taken, taken / counted
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Gateway:
         """Ask both, and compare."""
         verdict = explain(self.intent, self.services, request)
         response, body = self._caller(request.method, request.path, request.host, request.headers)
-        told = (response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
+        told = (request, response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
         if verdict.route is None:
             assert response.status == verdict.status, told
             assert response.getheader("x-route") in (None, "", defaults.BY_PATH, defaults.BY_HOST), told
@@ -214,6 +214,10 @@ requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".j
     )
 )
 @example(Request("OPTIONS", path="/cors"))
+@example(Request(path="/a%00"))
+@example(Request(path="/a/%00/../b?x=%00"))
+@example(Request(path="/..;%00/a?x=%00"))
+@example(Request("TRACE", path="/%00", host="shop.example,localhost"))
 @example(Request("TRACE", path="/a"))
 @example(Request("TRACE", path="/away", host="shop.example"))
 @example(Request(path="/a", host="shop.example,localhost"))

@@ -25,7 +25,7 @@ from adsum.gateway.cors import Cors
 from adsum.gateway.intent import Intent
 from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
 from adsum.gateway.matching import Request, explain
-from adsum.gateway.reading import normal
+from adsum.gateway.reading import has_nul, normal
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
 from adsum.gateway.upstreams import Limits, Outliers, Policy, Tls, Upstream
@@ -193,6 +193,15 @@ def test_a_path_that_no_request_can_have_is_refused_with_what_is_meant(
     with pytest.raises(Invalid, match=f"{kind.value}: .* as {re.escape(read)}; write that"):
         Path(kind, written)
     assert Path(kind, read).takes(normal(written))
+
+
+@pytest.mark.parametrize("kind", [EXACT, PREFIX])
+def test_a_path_with_a_zero_byte_is_refused(kind: MatchKind) -> None:
+    with pytest.raises(Invalid, match=f"{kind.value}: .*zero byte"):
+        Path(kind, "/a%00b")
+    assert has_nul("/a/%00/../b")
+    assert not has_nul("/..;%00/x"), "it goes with the parameters"
+    assert not has_nul("/%2500")
 
 
 def test_an_ipv6_host_is_written_as_callers_write_it() -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from adsum.core import rules
 from adsum.core.errors import Invalid
 from adsum.gateway import patterns
-from adsum.gateway.reading import normal
+from adsum.gateway.reading import has_nul, normal
 
 PATH_LENGTH: Final = 1024
 """Characters of a path in a route; a longer one is refused."""
@@ -52,6 +52,8 @@ class Path:
             patterns.check("regex", self.value)
         elif self.kind in (MatchKind.EXACT, MatchKind.PREFIX):
             plain_path(self.kind.value, self.value)
+            if has_nul(self.value):
+                raise Invalid(self.kind.value, "no request has it: gateways refuse paths with a zero byte (%00)")
             if (read := normal(self.value)) != self.value:
                 raise Invalid(self.kind.value, f"no request has it: gateways read such a path as {read}; write that")
         else:

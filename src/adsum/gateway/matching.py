@@ -122,7 +122,7 @@ def explain(
     It takes time in proportion to the routes and to the length of the request. `before_each` is called before each
     route is asked: what it raises ends the question.
     """
-    refused = refusal(request.method, request.host)
+    refused = refusal(request.method, request.host, request.path.partition("?")[0])
     if refused is not None:
         return Verdict(status=refused.status, because=(refused.why,))
     reading = _Reading.of(request)

@@ -10,6 +10,12 @@ _ESCAPED: Final = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}
 _HEX: Final = frozenset("0123456789ABCDEFabcdef")
 _TOKEN: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _PARAMETERS: Final = re.compile(r"(?<=/)(\.\.?);[^/]*")
+NUL: Final = "%00"
+
+
+def has_nul(path: str) -> bool:
+    """Whether the path, without its query, has a zero byte, which gateways refuse wherever it stands."""
+    return NUL in _without_parameters(path)
 
 
 def normal(path: str) -> str:
@@ -18,7 +24,7 @@ def normal(path: str) -> str:
     Escapes of unreserved characters are undone, characters that a path may not have are escaped, backslashes are
     turned, and dot segments resolved, also those with parameters (`..;x`); doubled slashes stay.
     """
-    path = _unescaped(_PARAMETERS.sub(r"\1", path).replace("\\", "/")).translate(_ESCAPED)
+    path = _unescaped(_without_parameters(path).replace("\\", "/")).translate(_ESCAPED)
     kept: list[str] = []
     segments = path.split("/")[1:]
     for n, segment in enumerate(segments):
@@ -30,6 +36,11 @@ def normal(path: str) -> str:
         else:
             kept.append(segment)
     return "/" + "/".join(kept)
+
+
+def _without_parameters(path: str) -> str:
+    """Without the parameters of dot segments."""
+    return _PARAMETERS.sub(r"\1", path)
 
 
 def _unescaped(path: str) -> str:

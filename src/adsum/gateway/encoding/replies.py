@@ -75,8 +75,8 @@ _REPLIES: Final = (
     _Reply(
         400,
         "Malformed request",
-        "a request must name one host, be in ASCII but for its body, with all else percent-encoded in its path, "
-        "and say one length of its body",
+        "a request must name one host, be in ASCII but for its body, with all else percent-encoded in its path and no "
+        "zero byte there, and say one length of its body",
     ),
     _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
     _Reply(431, "Headers too large", "a request may have at most 100 headers, of 60 KiB in all with its path"),
