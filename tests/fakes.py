@@ -13,7 +13,7 @@ from adsum.core.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.core.shares import Alone, Peer, shard_of
-from adsum.stores.edits import EditLog
+from adsum.stores.edits import EditLog, records
 
 
 class FakeClock:
@@ -164,7 +164,7 @@ class FakeStore:
                 self._listings[change.key] = (self.revision, change.listing)
             status = change.listing.status.value if change.listing is not None else ""
             self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
-        self.edit_log.add(self.revision, edits)
+        self.edit_log.add(self.revision, records(edits))
         batch = Batch(self.revision, changes, edits)
         if self.held_back is None:
             self.stream.put_nowait(batch)

@@ -7,6 +7,7 @@ without those before it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -19,6 +20,9 @@ from adsum.stores.records import WhyRecord
 
 MAX_RECORDED: Final = 4 * 1024
 """Bytes of values that one record keeps; a field that does not fit is named without its values."""
+
+MUCH: Final = 100
+"""Edits that are recorded in the event loop's thread; a larger batch would hold up everybody else."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -43,6 +47,11 @@ def record(edit: Edit) -> EditRecord:
         before.pop(name, None)
         after.pop(name, None)
     return EditRecord(_kind(edit), WhyRecord.of(edit.why), before, after, omitted)
+
+
+def records(edits: Iterable[Edit]) -> list[tuple[Title, EditRecord]]:
+    """Their records, with their titles."""
+    return [(edit.title, record(edit)) for edit in edits]
 
 
 def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
@@ -80,16 +89,16 @@ class EditLog:
     """Recorded edits in memory."""
 
     def __init__(self) -> None:
-        self._edits: dict[int, RecordedEdit] = {}
-        """By a number that grows, the oldest first."""
+        self._edits: dict[int, tuple[int, Title, EditRecord]] = {}
+        """Each with its revision and title, by a number that grows, the oldest first."""
         self._numbers: dict[Title, dict[int, None]] = {}
         self._next = 0
 
-    def add(self, revision: int, edits: Iterable[Edit]) -> None:
-        """Record edits; past a bound the oldest are forgotten."""
-        for edit in edits:
-            self._edits[self._next] = recorded(revision, edit.title, record(edit))
-            numbers = self._numbers.setdefault(edit.title, {})
+    def add(self, revision: int, records: Iterable[tuple[Title, EditRecord]]) -> None:
+        """Keep these; past a bound the oldest are forgotten."""
+        for title, each in records:
+            self._edits[self._next] = revision, title, each
+            numbers = self._numbers.setdefault(title, {})
             numbers[self._next] = None
             self._next += 1
             if len(numbers) > documents.MAX_EDITS_OF_ONE:
@@ -98,7 +107,7 @@ class EditLog:
                 self._forget(next(iter(self._edits)))
 
     def _forget(self, number: int) -> None:
-        title = self._edits.pop(number).title
+        _, title, _ = self._edits.pop(number)
         self._numbers[title].pop(number)
         if not self._numbers[title]:
             del self._numbers[title]
@@ -108,6 +117,6 @@ class EditLog:
         found = (
             edit
             for edit in reversed(self._edits.values())
-            if kind in (None, edit.title.kind) and name in (None, edit.title.name)
+            if kind in (None, edit[1].kind) and name in (None, edit[1].name)
         )
-        return [edit for edit, _ in zip(found, range(max(0, limit)), strict=False)]
+        return [recorded(*edit) for edit in islice(found, max(0, limit))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count, islice
@@ -11,7 +12,7 @@ from adsum.core.documents import Document, DocumentKind, Edit, RecordedEdit, Tit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.core.shares import Alone
-from adsum.stores.edits import EditLog
+from adsum.stores.edits import MUCH, EditLog, records
 from adsum.stores.feed import Feeds
 from adsum.stores.retention import Retention
 
@@ -47,13 +48,14 @@ class MemoryStore:
         self._open = True
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+        recorded = await asyncio.to_thread(records, edits) if len(edits) > MUCH else records(edits)
         await self.confirm(basis)
         self._revision += 1
         for change in changes:
             self._keep(change)
         for edit in edits:
             self._edit(edit)
-        self._edits.add(self._revision, edits)
+        self._edits.add(self._revision, recorded)
         self._feeds.tell(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 

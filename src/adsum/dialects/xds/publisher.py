@@ -113,7 +113,8 @@ class Publisher:
     def is_much(self, snapshot: Snapshot) -> bool:
         """Whether to compile it takes so long that it should be prepared first."""
         before = self._source.snapshot
-        if snapshot.documents is not before.documents and len(snapshot.documents.of) > MUCH:
+        documents = before.documents, snapshot.documents
+        if documents[0] is not documents[1] and any(len(each.of) > MUCH for each in documents):
             return True
         if len(catalog.changed(before, snapshot)) > MUCH:
             return True

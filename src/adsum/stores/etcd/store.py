@@ -22,6 +22,7 @@ from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
 from adsum.etcd.place import STORE_PREFIX, Place
 from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Ranged, Settled, Unchanged, end_of
 from adsum.ports import Clock
+from adsum.stores.edits import MUCH
 from adsum.stores.etcd.departures import Departures
 from adsum.stores.etcd.edits import EditHistory
 from adsum.stores.etcd.following import Following
@@ -122,7 +123,9 @@ class EtcdStore:
         self._trail.load([each.key async for page in pages for each in page.found])
 
     async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        parts = self._layout.parts(changes, edits, basis)
+        made = self._layout.parts
+        many = len(edits) > MUCH
+        parts = await asyncio.to_thread(made, changes, edits, basis) if many else made(changes, edits, basis)
         async with self._writing:
             following = self._open_following
             standing = await self._on(basis, following)
