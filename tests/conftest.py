@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 # Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# Tests start hundreds of programs. Where bytecode is not kept, each of them compiles all of Adsum anew: a second each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Who starts the tests in the background may have had these ignored, which the programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
