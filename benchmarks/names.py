@@ -42,7 +42,7 @@ def run(setting: Setting) -> list[Result]:
         node.put("/api/v1/intent", {"routes": [_route(n, services) for n in range(routes)]})
         _register(node, [f"gone-{n}" for n in range(dead)], leave=True)
         with Gateway(setting.folder, node) as gateway:
-            _new_names(node, gateway, "settling", 1)
+            gateway.wait_until(lambda: _follows(node))
             beside, held = _new_names(node, gateway, "beside", turns)
     many = f"{routes:,} routes, {services:,} services and {dead:,} names that came and went"
     dearer = median(beside) / median(alone)
@@ -89,6 +89,12 @@ def _new_names(node: Node, gateway: Gateway, kind: str, turns: int) -> tuple[lis
             time.sleep(0.05)  # Changes that come together are told together: here each comes alone.
     asking.close()
     return took, hold.longest
+
+
+def _follows(node: Node) -> bool:
+    """Whether the gateway has taken all that the registry knows."""
+    said = json.loads(node.get("/api/v1/status"))
+    return any(each["revision"] >= said["revision"] for each in said.get("gateways", ()))
 
 
 def _status(asking: http.client.HTTPConnection, path: str) -> int:
