@@ -77,7 +77,8 @@ def bootstrap(compiled: Compiled, shape: Shape) -> Any:
         cluster = content(resource)
         cluster.type = Cluster.STATIC
         cluster.ClearField("eds_cluster_config")
-        cluster.load_assignment.CopyFrom(content(tables[Kind.ASSIGNMENT][name]))
+        if name in tables[Kind.ASSIGNMENT]:
+            cluster.load_assignment.CopyFrom(content(tables[Kind.ASSIGNMENT][name]))
         whole.static_resources.clusters.append(cluster)
     whole.static_resources.secrets.extend(map(content, tables[Kind.SECRET].values()))
     (routes,) = map(content, tables[Kind.ROUTES].values())

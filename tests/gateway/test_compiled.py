@@ -165,7 +165,7 @@ def test_a_change_is_one_services_and_everything_else_is_shared() -> None:
     )
     later = after.envoy(SHAPE)
     assert later[Kind.ROUTES] is tables[Kind.ROUTES]
-    assert after.moved(tables[Kind.CLUSTER], later[Kind.CLUSTER]) == {"users", "users?h2"}
+    assert after.moved(tables[Kind.CLUSTER], later[Kind.CLUSTER]) == {"users", "users?h2", "users?h2&only"}
     assert after.moved(later[Kind.CLUSTER], tables[Kind.CLUSTER]) is None
     assert later[Kind.LISTENER] is tables[Kind.LISTENER]
     assert later[Kind.ASSIGNMENT]["orders"] is tables[Kind.ASSIGNMENT]["orders"]
@@ -290,7 +290,7 @@ def test_a_service_among_many_comes_and_goes_without_a_route(scheme: str) -> Non
     snapshot = changed(crowd, fresh)
     after = before.follow(snapshot, intent, {})
     later = after.envoy(SHAPE)
-    assert set(later[Kind.CLUSTER]) - set(tables[Kind.CLUSTER]) in ({"fresh"}, {"fresh?h2"})
+    assert set(later[Kind.CLUSTER]) - set(tables[Kind.CLUSTER]) in ({"fresh"}, {"fresh?h2", "fresh?h2&only"})
     assert later[Kind.ROUTES] is tables[Kind.ROUTES]
     emptied = after.follow(gone(snapshot, fresh), intent, {})
     assert emptied.envoy(SHAPE)[Kind.ROUTES] is tables[Kind.ROUTES]

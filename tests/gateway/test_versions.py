@@ -19,7 +19,7 @@ from adsum.gateway.actions import Mirror, Target
 from adsum.gateway.encoding.compiled import NOTHING, Compiled
 from adsum.gateway.encoding.resources import Kind
 from adsum.gateway.encoding.tls import MATCH, MAX_IPS, Peers, canonical
-from adsum.gateway.encoding.versions import ALL_HTTP1, ALL_HTTP2, Shares, Split, Version, split, versions
+from adsum.gateway.encoding.versions import ALL_HTTP1, ALL_HTTP2, Shares, Split, Version, sole, split, versions
 from adsum.gateway.intent import NO_INTENT, Intent
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
@@ -132,7 +132,8 @@ def test_following_whoever_comes_and_goes_comes_to_the_same_as_compiling_anew(
             if entry.HasField("route") and not entry.route.cluster_specifier_plugin
         ]
         named = {cluster for target in targets for cluster, _ in shared(target)}
-        assert named <= tables[Kind.CLUSTER].keys() == tables[Kind.ASSIGNMENT].keys()
+        marks = {name for name in tables[Kind.CLUSTER] if name.endswith("&only")}
+        assert named <= tables[Kind.CLUSTER].keys() - marks == tables[Kind.ASSIGNMENT].keys()
 
 
 def shared(target: Any) -> list[tuple[str, int]]:
@@ -260,3 +261,26 @@ def test_ips_are_bounded_and_those_beyond_are_sealed() -> None:
 )
 def test_an_ip_is_written_as_in_certificates(ip: str, said: str) -> None:
     assert canonical(ip) == said
+
+
+@pytest.mark.parametrize("status", [Status.STARTING, Status.PASSING])
+def test_a_service_is_marked_for_as_long_as_all_of_its_instances_speak_http2(status: Status) -> None:
+    mark = sole("s")
+    assert mark not in compiled(HTTP).envoy(SHAPE)[Kind.CLUSTER]
+    alone = compiled(H2C)
+    assert mark in alone.envoy(SHAPE)[Kind.CLUSTER]
+    coming = replace(HTTP, checks={"web": status})
+    both = loaded(H2C).apply(Batch(2, [Change(coming.key, coming, coming.why)]))
+    mixed = alone.follow(both, NO_INTENT, ADDRESSES)
+    assert mark not in mixed.envoy(SHAPE)[Kind.CLUSTER]
+    again = mixed.follow(both.apply(Batch(3, [Change(coming.key, None, coming.why)])), NO_INTENT, ADDRESSES)
+    assert mark in again.envoy(SHAPE)[Kind.CLUSTER]
+
+
+@pytest.mark.parametrize(("drained", "cluster"), [(HTTP, "s"), (H2C, "s?h2")])
+def test_the_half_that_nobody_leads_to_any_more_is_emptied_after_the_routes(drained: Listing, cluster: str) -> None:
+    start = compiled(HTTP, H2C)
+    assert not start.vacated
+    left = replace(drained, checks={"web": Status.CRITICAL})
+    after = loaded(HTTP, H2C).apply(Batch(2, [Change(left.key, left, left.why)]))
+    assert start.follow(after, NO_INTENT, ADDRESSES).vacated == {cluster}

@@ -257,3 +257,18 @@ async def test_hundreds_that_moved_are_cleared_a_few_hundred_at_a_time(world: Wo
     drain = await world.drain(W)
     await world.took(drain, 6.0)
     assert (await drain).unaware == 0
+
+
+async def test_a_node_that_left_and_is_back_for_long_is_not_named(world: World) -> None:
+    """Its consumers have been heard of since, or are lost at a node that lives."""
+    world.two.away = True
+    ended = replace(world.neighbours[1], left=2 * W)
+    back = replace(world.neighbours[0], peer=replace(world.one.peer, name=ended.peer.name))
+    world.neighbours = [back, ended]
+    drain = await world.drain(1.0)
+    await world.took(drain, 1.0)
+    assert names((await drain).lost) == ["two"], "not for so long yet"
+    world.neighbours[1] = replace(ended, left=2 * W + 0.1)
+    drain = await world.drain(1.0)
+    await world.took(drain, 1.0)
+    assert (await drain).lost_count == 0

@@ -84,7 +84,10 @@ async def test_a_registry_that_does_not_come_back_is_said_when_the_wait_is_over(
             await _draining(asking, 1)
             await node.end(signal.SIGTERM)
     assert await command.ended() == 124
-    assert "orders/o1 was told to drain; whether consumers know it could not be asked" in command.errors
+    assert (
+        "orders/o1 was told to drain; whether it drains, and whether consumers know, could not be asked"
+        in command.errors
+    )
     assert "orders/o1 is draining, but the node is stopping" in command.errors
     assert "All connection attempts failed" in command.errors
 

@@ -82,3 +82,23 @@ async def test_connections_wait_while_the_system_has_no_descriptor(
         acceptor.close()
         await acceptor.wait_closed()
         met[0].close()
+
+
+async def test_who_asks_only_after_it_was_turned_away_reads_why() -> None:
+    sockets = http.listen("127.0.0.1:0")
+    server = HttpServer(_app, sockets, Bounds(connections=1))
+    await server.start()
+    first = socket.create_connection(sockets[0].getsockname())
+    while server.connections < 1:  # noqa: ASYNC110 - what is accepted gets its protocol soon
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+    async with asyncio.timeout(30.0):
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3):  # A closed socket would answer the first with a reset, which the second meets.
+            writer.write(GET)
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert b"too many connections" in await reader.read()
+    writer.close()
+    first.close()
+    await server.stop()

@@ -20,7 +20,7 @@ from adsum.core.model import (
     Why,
 )
 from adsum.stores.reading import Reader, change
-from adsum.stores.records import write_change, write_listing
+from adsum.stores.records import WhyRecord, write_change, write_listing
 from tests import strategies
 
 # What version 1 wrote. Every later version must read it as this, so it is never edited.
@@ -109,3 +109,8 @@ def test_a_record_that_breaks_a_rule_is_refused() -> None:
 
 def test_a_record_holds_no_key_of_its_own() -> None:
     assert Reader().listing("other", "o9", LEAST).key == Key("other", "o9")
+
+
+def test_a_cause_of_a_later_version_is_unknown_and_stops_nobody() -> None:
+    known = msgspec.json.decode(b'{"cause":"of-a-later-version","actor":"ann"}', type=WhyRecord)
+    assert (known.cause, known.actor) == (Cause.UNKNOWN, "ann")

@@ -16,5 +16,5 @@ def sentences(routes: Iterable[wire.RouteView]) -> list[str]:
 def why(target: wire.EmptyTarget | wire.DestinationView) -> str:
     """Why it is empty; "" if it is not."""
     if target.presence is Presence.UNKNOWN:
-        return f"no service {target.to.partition('?')[0]} was ever registered"
+        return f"no service {target.to.partition('?')[0]} is registered (none ever was, or it is forgotten)"
     return "no instance of it takes requests now" if target.presence is Presence.EMPTY else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -18,12 +19,24 @@ from adsum.core.errors import UnknownInstance
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+Begin = Callable[[Settings, Sequence[Key], Mapping[str, Any]], None]
+"""What is done about several instances at once, before each has its turn; with the options of the command."""
 
-def instances(command: C) -> Callable[..., Any]:
+
+def instances(begin: Begin | None = None) -> Callable[[C], Callable[..., Any]]:
     """Give a command its argument SERVICE/ID, `--all` and `--at`: it is run for each instance, one after the other.
 
-    The command takes `Settings` and a `key`. Its exit code is that of the last one that did not end with 0.
+    The command takes `Settings` and a `key`. Its exit code is that of the last one that did not end with 0. `begin` is
+    called before, if there are several. A `timeout` among the options is for all of them together.
     """
+
+    def decorate(command: C) -> Callable[..., Any]:
+        return _for_each(command, begin)
+
+    return decorate
+
+
+def _for_each(command: C, begin: Begin | None) -> Callable[..., Any]:
 
     @wraps(command)
     def for_each(loaded: Settings, key: Key | None, every: bool, at: str | None, **given: Any) -> None:
@@ -41,8 +54,12 @@ def instances(command: C) -> Callable[..., Any]:
         if not found:
             where = f" at {at}" if at is not None else ""
             raise Ended(Exit.NOT_FOUND, f"no instance{f' of {key}' if key is not None else ''} is listed{where}")
-        code = Exit.OK
+        if begin is not None and len(found) > 1:
+            begin(loaded, found, given)
+        code, began, timeout = Exit.OK, time.monotonic(), given.get("timeout")
         for each in found:
+            if timeout is not None:  # It is for all of them.
+                given["timeout"] = round(max(0.0, timeout - (time.monotonic() - began)), 1)
             try:
                 command(loaded, key=each, **given)
             except UnknownInstance:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 import click
 import msgspec
@@ -35,6 +36,18 @@ _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
 
 
+def _mark(loaded: Settings, keys: Sequence[Key], options: Mapping[str, Any]) -> None:
+    """Have all of them drain before any is waited for: no call goes from one of them to the next."""
+    body = wire.OverrideBody("draining", options["reason"], options["length"])
+
+    async def work(client: Client) -> None:
+        for key in keys:
+            with suppress(UnknownInstance):  # It left meanwhile.
+                await client.api.override(key.service, key.id, body)
+
+    ask(loaded, work)
+
+
 @click.command(
     epilog="Examples: adsum drain orders/web1 --reason 'deploy 1.4' && systemctl stop orders; "
     "adsum drain --at 10.0.0.7 --reason 'new disks'"
@@ -47,7 +60,7 @@ _for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help=
 @reason("Why it is drained")
 @as_json
 @settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances
+@instances(_mark)
 def drain(
     loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
 ) -> None:
@@ -67,7 +80,8 @@ def drain(
         written = ask(loaded, lambda client: _drained(client, key, body))
     except AnswerLost as error:
         raise Ended(
-            Exit.TIMEOUT, f"{key} was told to drain; whether consumers know it could not be asked: {error.why}"
+            Exit.TIMEOUT,
+            f"{key} was told to drain; whether it drains, and whether consumers know, could not be asked: {error.why}",
         ) from None
     if as_json:
         output.json(written)
@@ -134,7 +148,7 @@ def _who(view: wire.ConsumerView) -> str:
 @reason("What is being done")
 @as_json
 @settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances
+@instances()
 def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, as_json: bool) -> None:
     """Take an instance out of use for a while.
 
@@ -156,7 +170,7 @@ def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, a
 @reason("Why it is back")
 @as_json
 @settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances
+@instances()
 def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """End a drain or a maintenance: lease and checks decide again whether the instance is called.
 
@@ -179,7 +193,7 @@ def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
 @click.argument("service", type=ServiceType())
 @reason("Why it is forgotten")
 @as_json
-@settings(ClientConfig)
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
 def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
     """Take a service without an instance off the lists.
 

@@ -79,7 +79,7 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
 @reason("Why it leaves")
 @as_json
 @settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances
+@instances()
 def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     """Take an instance out of the catalog.
 

@@ -283,6 +283,12 @@ class Cause(StrEnum):
     """A service without an instance is no longer known."""
     SUPERSEDED = "superseded"
     """Another process is registered at the instance's place; the reason names it."""
+    UNKNOWN = "unknown"
+    """A cause of a later version, whose node wrote to the same etcd."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - whatever it is
+        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

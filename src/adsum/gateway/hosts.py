@@ -13,7 +13,7 @@ from adsum.core.rules import ADDRESS_LENGTH, shown
 WILDCARD: Final = "*."
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_PORT: Final = re.compile(r":[0-9]*$")
+_PORT: Final = re.compile(r":[^:\]]*$")
 
 
 def pattern(field: str, value: str) -> None:
@@ -52,7 +52,7 @@ def authorities(pattern: str) -> str:
     """A regex of RE2 for the authorities whose host the pattern takes."""
     below = pattern.startswith(WILDCARD)
     name = re.escape(pattern.removeprefix("*") if below else pattern)
-    return f"(?i:{'.+' if below else ''}{name})(:[0-9]*)?"
+    return f"(?i:{'.+' if below else ''}{name})(:[^:]*)?"
 
 
 def covering(host: str) -> Iterator[str]:

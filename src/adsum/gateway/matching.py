@@ -143,9 +143,8 @@ def _candidates(
     yield from precedence.Order(intent.routes).of(host)
     if default_routes and defaults.answer_on(host, intent.routes):
         known = set(services) | intent.services()
-        name, local, _ = host.partition(defaults.LOCAL)
-        first = reading.target.split("/")[1]
-        if local and host == name + local:
+        name, first = host.removesuffix(defaults.LOCAL), reading.target.split("/")[1]
+        if name not in ("", host):
             yield from [defaults.by_host(name)] if name in known else []
         elif first in known:
             yield defaults.by_path(first)

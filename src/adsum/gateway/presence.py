@@ -14,7 +14,7 @@ from adsum.gateway.selectors import Selector
 class Presence(StrEnum):
     """Whether somebody takes the requests that are sent to some instances of a service.
 
-    EMPTY: none of them takes requests now. UNKNOWN: no service of that name was ever registered.
+    EMPTY: none of them takes requests now. UNKNOWN: no service of that name is known.
     """
 
     THERE = "there"

@@ -67,7 +67,7 @@ class Confirming:
         about, hints = dict[str, Sequence[str]](), dict[str, Hints]()
         for number in itertools.count(1):
             began = self._clock.now()
-            there = neighbours()
+            there = self._of_interest(neighbours())
             self._forget_others(there)
             left = max(0.0, deadline - began)
             if not there:
@@ -136,6 +136,7 @@ class Confirming:
         silence.last = asked_at
         since = silence.began
         if neighbour.left is not None:
+            why = f"it left {neighbour.left:.0f} s ago"
             since = min(since, max(now - neighbour.left, self._heard.get(peer.id, 0.0)))
         view = wire.ConsumerView(
             name=peer.name,
@@ -147,6 +148,15 @@ class Confirming:
         if now < since + self._lost_after:
             return wire.Unaware("", 0, 1, [view])
         return wire.Unaware("", 0, 0, [], [view], 1)
+
+    def _of_interest(self, neighbours: Sequence[Neighbour]) -> list[Neighbour]:
+        """All but the nodes that left and are back for so long that their consumers were heard of or are lost."""
+        back = {each.peer.name for each in neighbours if each.left is None}
+        return [
+            each
+            for each in neighbours
+            if each.left is None or each.left <= 2 * self._lost_after or each.peer.name not in back
+        ]
 
     def _forget_others(self, there: Sequence[Neighbour]) -> None:
         known = {each.peer.id for each in there}

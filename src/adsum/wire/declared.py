@@ -91,7 +91,7 @@ def _add(bodies: dict[Title, bytes], title: Title, body: bytes, field: str) -> N
 class EmptyTarget(Answer, frozen=True):
     """A target of a route that nobody takes requests for: a service, or `SERVICE?tag=…&KEY=VALUE`.
 
-    `presence` is `empty` (none of its instances takes requests now) or `unknown` (no such service was ever registered).
+    `presence` is `empty` (none of its instances takes requests now) or `unknown` (no such service is known).
     """
 
     to: str

@@ -159,7 +159,7 @@ class Compiled:
                 split = versions.split(spoken, chosen, addresses)
                 if name in plan.sharing and versions.is_empty(chosen, addresses):
                     split = replace(split, empty=True)
-                if split != ALL_HTTP1:
+                if split != ALL_HTTP1 or len(spoken) > 1:  # What nobody leads to is told by it, too.
                     now[name] = split
         if now == before and mixed == self._shared.mixed & touched:
             return self._shared
@@ -192,6 +192,7 @@ class Compiled:
             for name in before.selectors(service)
             for version in Version
         }
+        left |= {versions.sole(service) for service in touched}
         made = self._made(variant, {name for name in touched if self._knows(name)})
         move = tables.moved(table, left, made)
         self._moves[id(move.after)] = move
@@ -216,7 +217,10 @@ class Compiled:
         plan = self._plan
         upstream, policy = plan.upstream(service), plan.policy(service)
         made = []
-        for version, instances in self._by_version(service).items():
+        spoken = self._by_version(service)
+        if spoken.keys() == {Version.HTTP2}:
+            made.append(_sole(service).at(self.revision))
+        for version, instances in spoken.items():
             peers = Peers.of(instances)
             for name in plan.selectors(service):
                 cluster = _cluster(cluster_name(name, version), upstream, policy, version, peers, roots)
@@ -311,6 +315,12 @@ def _own(kind: Kind, shape: Shape) -> list[Resource]:
 def _cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Resource:
     message = clusters.cluster(name, upstream, policy, version, peers, roots)
     return pack(Kind.CLUSTER, name, message, 0, tls.trouble(upstream.tls, peers, roots), encrypted=bool(peers))
+
+
+@lru_cache(maxsize=MAX_CLUSTERS)
+def _sole(service: str) -> Resource:
+    name = versions.sole(service)
+    return pack(Kind.CLUSTER, name, clusters.substitute(name, service, ""), 0)
 
 
 def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:

@@ -2,7 +2,9 @@
 
 A script finds the cluster by the name in the path or in the host. A name that the gateway has no cluster of is answered
 as if there were no route. The instances of a service can be shared between two clusters, by the version of HTTP that
-they speak (see `versions`): the script finds the one that there is, and a service that has both has routes of its own.
+they speak (see `versions`); a service that has both has routes of its own. A cluster without instances marks a service
+that speaks HTTP/2 alone: clusters come before routes and go after them, so that the mark stands for as long as the
+script is asked about such a service.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from adsum.gateway.defaults import PREFIX_HEADER
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.entries import entries
 from adsum.gateway.encoding.replies import SERVICE
-from adsum.gateway.encoding.versions import Version, cluster_name
+from adsum.gateway.encoding.versions import Version, cluster_name, sole
 from adsum.gateway.matches import MatchKind, Path
 from adsum.gateway.routes import Route
 from adsum.gateway.selectors import Selector
@@ -33,15 +35,15 @@ _NONE: Final = "-"
 """The cluster of requests that name no service: there is none of that name."""
 _NAMED_BY: Final = {
     defaults.BY_PATH: (":path", "^/([a-z0-9-]+)"),
-    defaults.BY_HOST: (":authority", "^([a-z0-9-]+)%.localhost:?%d*$"),
+    defaults.BY_HOST: (":authority", "^([a-z0-9-]+)%.localhost%f[:%z]"),
 }
 """The header, in lower case, and the pattern that find the name of the service."""
 _SCRIPT: Final = """
 function envoy_on_route(request)
   local name = string.match(string.lower(request:headers():get("{header}") or ""), "{pattern}")
   if name == nil then return "{none}" end
-  if request:getCluster(name) == nil and request:getCluster(name .. "{http2}") ~= nil then name = name .. "{http2}" end
-  return name
+  if request:getCluster(name .. "{sole}") == nil then return name end
+  return name .. "{http2}"
 end
 """
 
@@ -73,5 +75,7 @@ def specifiers() -> Iterator[Any]:
     http2 = cluster_name("", Version.HTTP2)
     for name, (header, pattern) in _NAMED_BY.items():
         config = LuaConfig(default_cluster=_NONE)
-        config.source_code.inline_string = _SCRIPT.format(header=header, pattern=pattern, none=_NONE, http2=http2)
+        config.source_code.inline_string = _SCRIPT.format(
+            header=header, pattern=pattern, none=_NONE, http2=http2, sole=sole("")
+        )
         yield components.ClusterSpecifierPlugin(extension=messages.extension(name, config))

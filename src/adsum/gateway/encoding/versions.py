@@ -82,6 +82,11 @@ def cluster_name(name: str, version: Version) -> str:
     return f"{name}&{_MARK}" if "?" in name else f"{name}?{_MARK}"
 
 
+def sole(service: str) -> str:
+    """The cluster without instances that tells a script that all of the service's speak HTTP/2."""
+    return f"{cluster_name(service, Version.HTTP2)}&only"
+
+
 def split(spoken: Sequence[Version], listings: Sequence[Listing], addresses: Mapping[str, str]) -> Split:
     """How requests for those instances are shared. Those that can't take requests count only if nobody can.
 
@@ -113,9 +118,13 @@ def _is_reached(instance: Instance, addresses: Mapping[str, str]) -> bool:
 
 
 def vacated(splits: Splits) -> frozenset[str]:
-    """The clusters of all selectors of which nobody takes requests."""
-    empty = (name for name, each in splits.items() if each.empty)
-    return frozenset(cluster_name(name, version) for name in empty for version in Version)
+    """The clusters of all selectors to which no route leads, because nobody in them takes requests."""
+    return frozenset(
+        cluster_name(name, version)
+        for name, each in splits.items()
+        for version, *shares in zip(Version, each.requests, each.calls, strict=True)
+        if each.empty or not any(shares)
+    )
 
 
 def clusters(name: str, shares: Shares) -> Iterator[tuple[str, float]]:

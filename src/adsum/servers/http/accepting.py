@@ -19,8 +19,12 @@ AT_ONCE: Final = 64
 PAUSE: Final = 0.5
 """Seconds without accepting after the system had no descriptor or no memory for a connection; those that come wait."""
 READ: Final = 64 * 1024
-"""Bytes that are read, at most, of what a connection that is turned away has sent: closing it unread would reset it,
-and the peer might never see why."""
+"""Bytes that are read at a time of what a connection that is turned away sends: closing it unread would reset it, and
+the peer might never see why."""
+LINGER: Final = 1.0
+"""Seconds for which such a connection is read, since its request may come later than it was turned away."""
+MAX_LINGERING: Final = 32
+"""How many of them are read at a time; further ones are closed at once."""
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger("adsum.http")
@@ -41,6 +45,8 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         """Connections that are accepted and have no protocol yet."""
+        self._lingering: set[asyncio.Task[None]] = set()
+        """Connections that were turned away and are still read."""
         self._pause: asyncio.TimerHandle | None = None
         self._scarce = False
         """Whether the system had nothing for the latest connection."""
@@ -56,6 +62,8 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
+        for task in self._lingering:
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """Return when every accepted connection has its protocol."""
@@ -83,7 +91,7 @@ class Acceptor:
                 self._arriving.add(task)
                 task.add_done_callback(self._arriving.discard)
             else:
-                _turn_away(connection, refusal)
+                self._turn_away(connection, refusal)
 
     async def _arrive(self, connection: socket.socket) -> None:
         try:
@@ -91,10 +99,25 @@ class Acceptor:
         except OSError:  # The peer is gone already.
             connection.close()
 
+    def _turn_away(self, connection: socket.socket, words: bytes) -> None:
+        try:
+            connection.setblocking(False)
+            connection.send(words)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:  # The peer is gone already.
+            connection.close()
+            return
+        if len(self._lingering) >= MAX_LINGERING:
+            with connection, suppress(OSError):
+                connection.recv(READ)
+            return
+        task = self._loop.create_task(self._linger(connection))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
 
-def _turn_away(connection: socket.socket, words: bytes) -> None:
-    with connection, suppress(OSError):
-        connection.setblocking(False)
-        connection.send(words)
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(READ)
+    async def _linger(self, connection: socket.socket) -> None:
+        """Read until the peer has read its refusal, and closes."""
+        with connection, suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while await self._loop.sock_recv(connection, READ):
+                    pass

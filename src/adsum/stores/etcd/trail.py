@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from adsum.stores.etcd.layout import Head, Layout
@@ -27,8 +28,9 @@ class Trail:
         self._retention = Retention[bytes]()
         self._newest = b""
         for key in keys:
-            self._retention.add(*self._entry(key))
-            self._newest = key
+            with suppress(ValueError):  # Somebody else's: nothing that a node writes.
+                self._retention.add(*self._entry(key))
+                self._newest = key
         self.known = True
 
     def add(self, said: Head) -> None:
