@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.running import RunningDaemon
 
 
-UNKNOWN = "no service orders is registered (none ever was, or it is forgotten)".split()
+UNKNOWN = ["no", "service", "orders", "is", "registered", "(none", "ever", "was,", "or", "it", "is", "forgotten)"]
 
 
 @pytest.fixture(autouse=True)
