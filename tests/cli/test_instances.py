@@ -28,5 +28,5 @@ def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: 
     run = instances.instances(lambda loaded, keys, given: seen.append((*keys, given["timeout"])))(wait)
     with pytest.raises(Ended) as ended:
         run(Settings.__new__(Settings), key=Key("orders", ""), every=True, at=None, timeout=6.0)
-    assert seen == [(*KEYS, 6.0), ("o0", 6.0), ("o1", 2.0), ("o2", 0.0)]
+    assert seen == [(*KEYS, 6.0), ("o0", 6.0), ("o1", 2.0), ("o2", 0.1)]
     assert ended.value.code is Exit.TIMEOUT

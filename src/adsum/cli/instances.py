@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from adsum.cli.exits import Ended, Exit
 from adsum.cli.loading import Settings
 from adsum.client.client import Client
 from adsum.core.errors import UnknownInstance
+
+SHORTEST: Final = 0.1
+"""Seconds for which each is waited for, even if the time for all is over: only so it is known who has not confirmed."""
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -58,8 +61,8 @@ def _for_each(command: C, begin: Begin | None) -> Callable[..., Any]:
             begin(loaded, found, given)
         code, began, timeout = Exit.OK, time.monotonic(), given.get("timeout")
         for each in found:
-            if timeout is not None:  # It is for all of them.
-                given["timeout"] = round(max(0.0, timeout - (time.monotonic() - began)), 1)
+            if timeout:  # It is for all of them.
+                given["timeout"] = max(SHORTEST, round(timeout - (time.monotonic() - began), 1))
             try:
                 command(loaded, key=each, **given)
             except UnknownInstance:

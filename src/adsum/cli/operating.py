@@ -75,6 +75,7 @@ def drain(
 
     --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override, also when the exit code is 124.
     """
+    wait = wait and timeout > 0.0
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
     try:
         written = ask(loaded, lambda client: _drained(client, key, body))
