@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,15 +238,24 @@ def test_resolve_waits_although_this_host_knew_an_instance(registry: RunningDaem
     assert time.monotonic() - begun > 0.9
 
 
-def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
-    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
+@contextmanager
+def mute_consumer(registry: RunningDaemon) -> Iterator[None]:
+    """Somebody watches orders, and acknowledges nothing."""
+    watching = http.client.HTTPConnection(registry.url.removeprefix("http://"))
     watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
     answer = watching.getresponse()
     while not answer.readline().startswith(b"event: synced"):
         pass
-    result = adsum("drain", "orders/a", "--timeout", "200ms")
-    answer.close()
-    watching.close()
+    try:
+        yield
+    finally:
+        answer.close()
+        watching.close()
+
+
+def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
+    with mute_consumer(orders):
+        result = adsum("drain", "orders/a", "--timeout", "200ms")
     assert (result.code, result.out) == (124, "")
     assert (
         "orders/a is draining, but 1 consumer has not confirmed within 0.2 s that they call it no more:" in result.err
@@ -291,28 +301,16 @@ def test_operators_act_on_a_whole_service_or_on_all_that_is_at_an_address(orders
 
 
 def test_a_drain_of_several_goes_on_past_one_that_is_not_acknowledged(orders: RunningDaemon, adsum: Adsum) -> None:
-    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
-    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
-    answer = watching.getresponse()
-    while not answer.readline().startswith(b"event: synced"):
-        pass
-    result = adsum("drain", "orders", "--all", "--timeout", "200ms")
-    answer.close()
-    watching.close()
+    with mute_consumer(orders):
+        result = adsum("drain", "orders", "--all", "--timeout", "200ms")
     assert result.code == 124
     for key, length in (("orders/a", "0.2"), ("orders/b", "0.1")):
         assert f"{key} is draining, but 1 consumer has not confirmed within {length} s" in result.err
 
 
 def test_a_drain_that_is_not_acknowledged_prints_its_answer_as_json_too(orders: RunningDaemon, adsum: Adsum) -> None:
-    watching = http.client.HTTPConnection(orders.url.removeprefix("http://"))
-    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
-    answer = watching.getresponse()
-    while not answer.readline().startswith(b"event: synced"):
-        pass
-    result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
-    answer.close()
-    watching.close()
+    with mute_consumer(orders):
+        result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
     written = json.loads(result.out)
     assert (result.code, written["unaware"]) == (124, 1)
     assert [each["name"] for each in written["waiting"]] == ["web"]

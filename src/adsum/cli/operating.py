@@ -54,7 +54,10 @@ def _mark(loaded: Settings, keys: Sequence[Key], options: Mapping[str, Any]) -> 
 )
 @click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
 @click.option(
-    "--timeout", type=LengthType(0.0, wire.MAX_WAIT), default="30", help="Wait at most so long.  [default: 30 s]"
+    "--timeout",
+    type=LengthType(0.0, wire.MAX_WAIT),
+    default="30",
+    help="Wait at most so long, for all instances.  [default: 30 s]",
 )
 @_for
 @reason("Why it is drained")
