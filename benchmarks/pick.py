@@ -109,7 +109,7 @@ class _Fixed:
     def __init__(self, size: int) -> None:
         self._endpoints = {each.id: each for each in map(workload.endpoint, range(size))}
 
-    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:  # noqa: ARG002
+    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
         yield Group(Position("bench", 1), True, self._endpoints)
         await asyncio.get_running_loop().create_future()
 

@@ -62,7 +62,7 @@ class Daemon:
         self._room = self._room_of(config)
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
-        self._rng = rng = Random()  # noqa: S311  # jitter
+        self._rng = rng = Random()  # jitter
         self._telemetry = Telemetry(self._clock, logs)
         self._logs = logs
         fence = config.fence()

@@ -16,7 +16,7 @@ class LeastRequest:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         return Fewer(tuple(choices), loads, rng) if choices else NOBODY
 
 

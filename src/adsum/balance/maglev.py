@@ -29,7 +29,7 @@ class Maglev:
 
     keyed = True
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         if not choices:
             return NOBODY
         members, weights = standing(sorted(choices, key=_id))

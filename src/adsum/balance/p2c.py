@@ -29,7 +29,7 @@ class TwoChoices:
         self._rng = rng
         self._two = draw(self._weights, rng).two
 
-    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         if exclude:
             return self._pick_other(exclude)
         first, second = self._two()

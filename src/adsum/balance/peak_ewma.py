@@ -28,7 +28,7 @@ class PeakEwma:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         return Sooner(tuple(choices), loads, rng) if choices else NOBODY
 
 

@@ -57,7 +57,7 @@ class Nobody:
 
     choices: tuple[Choice, ...] = ()
 
-    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> NoReturn:  # noqa: ARG002
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> NoReturn:
         raise NoEndpoint("there is no endpoint to pick")
 
 

@@ -30,7 +30,7 @@ class RingHash:
 
     keyed = True
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         if not choices:
             return NOBODY
         return Ring(tuple(choices), rng, previous if isinstance(previous, Ring) else None)

@@ -37,7 +37,7 @@ class RoundRobin:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         if not choices:
             return NOBODY
         members, weights = standing(sorted(choices, key=_id))
@@ -62,7 +62,7 @@ class Rotation:
     def mark(self) -> Mark:
         return (self._next - 0.5) / (self._weight * len(self._members)), -self._weight
 
-    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         members = self._members
         index = self._next
         self._next = index + 1 if index + 1 < len(members) else 0

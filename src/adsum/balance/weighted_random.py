@@ -17,7 +17,7 @@ class WeightedRandom:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:  # noqa: ARG002
+    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
         return Lottery(tuple(choices), rng) if choices else NOBODY
 
 
@@ -32,7 +32,7 @@ class Lottery:
         self._rng = rng
         self._draw = draw(self._weights, rng).one
 
-    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:  # noqa: ARG002
+    def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         endpoint = self._members[self._draw()]
         if exclude and endpoint.id in exclude:
             return self._pick_other(exclude)

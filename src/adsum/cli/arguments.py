@@ -64,8 +64,8 @@ class ServiceType(Type):
 
     def shell_complete(
         self,
-        ctx: click.Context,  # noqa: ARG002
-        param: click.Parameter,  # noqa: ARG002
+        ctx: click.Context,
+        param: click.Parameter,
         incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
         names = _quickly(lambda api: _names(api, incomplete, with_ids=self._id))

@@ -174,7 +174,7 @@ def resolve(
         output.say(f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all")
     endpoints = [choice.endpoint for choice in selection.choices]
     if not every:
-        endpoints = [policy(name).build(selection.choices, Loads(), Random()).pick(key)]  # noqa: S311 - balance
+        endpoints = [policy(name).build(selection.choices, Loads(), Random()).pick(key)]
     if as_json:
         chosen = {endpoint.id for endpoint in endpoints}
         instances = [each for each in view.instances if each.id in chosen]

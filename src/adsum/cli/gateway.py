@@ -43,7 +43,7 @@ def gateway(loaded: Settings) -> int:
     plan, config = _plan(loaded), loaded.of(GatewayConfig)
 
     async def go() -> int:
-        gateway = Gateway(plan, lambda: _plan(loaded.again()), Random())  # noqa: S311 - jitter
+        gateway = Gateway(plan, lambda: _plan(loaded.again()), Random())
         return await Running(gateway, lambda: output.line(f"adsum gateway listens on {' '.join(plan.urls)}")).run()
 
     logs = Logs(config.log_level, config.log_format)

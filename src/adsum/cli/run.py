@@ -61,7 +61,7 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
     instance = loaded.of(InstanceConfig)
     if not instance.service:
         raise click.UsageError("--service must be given: the name under which the program is to be found.")
-    claim = claim_free_port(Random()) if instance.port == 0 else Claim(instance.port, None)  # noqa: S311 - not a secret
+    claim = claim_free_port(Random()) if instance.port == 0 else Claim(instance.port, None)
     registration = registration_of(loaded, instance.service, claim.port)
     client = loaded.of(ClientConfig)
     try:

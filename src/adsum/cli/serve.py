@@ -52,7 +52,7 @@ def serve(loaded: Settings) -> None:
 def _gateway(loaded: Settings, xds: str) -> Gateway:
     from adsum.envoy.gateway import Gateway
 
-    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.again(), xds), Random())  # noqa: S311 - jitter
+    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.again(), xds), Random())
 
 
 def _plan(loaded: Settings, xds: str) -> Plan:

@@ -33,7 +33,7 @@ def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: b
     """
 
     async def work(client: Client) -> None:
-        async with aclosing(follow(client.api, services, Random(), output.say)) as seen:  # noqa: S311 - jitter
+        async with aclosing(follow(client.api, services, Random(), output.say)) as seen:
             async for each in seen:
                 if changes and each.first:
                     continue

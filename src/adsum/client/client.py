@@ -84,7 +84,7 @@ class Client:
         self._cache_max_age = cache_max_age
         self._consumer = Consumer(name) if routes else None
         self._clock: Clock = clock or SystemClock()
-        self._rng = rng or Random()  # noqa: S311 - for balance and jitter
+        self._rng = rng or Random()
         self._shelf = _shelf(cache, self.urls)
         self._source = source
         self._renewals: Renewals | None = None

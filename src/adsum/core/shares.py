@@ -60,7 +60,7 @@ class Alone:
     async def begin(self) -> None:
         """It keeps everything from the start."""
 
-    def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
+    def keepers(self, service: str) -> Sequence[Peer]:
         return ()
 
     def peers(self) -> Sequence[tuple[Peer, int]]:

@@ -69,7 +69,7 @@ class Cast:
             self._claims.close()
 
     def _free_port(self) -> int:
-        claim = claim_free_port(Random())  # noqa: S311 - not a secret
+        claim = claim_free_port(Random())
         self._claims.callback(claim.release)
         return claim.port
 

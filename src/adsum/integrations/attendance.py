@@ -53,7 +53,7 @@ class Attendance:
         self._listening = listening
         self._drain_wait = drain_wait
         self._options = options
-        self._rng = rng or Random()  # noqa: S311 - for jitter
+        self._rng = rng or Random()
         self._workers: Workers | None = None
         self._registrar: Registrar | None = None
         self._task: asyncio.Task[None] | None = None

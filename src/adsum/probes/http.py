@@ -125,7 +125,7 @@ class _Exchange(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._framed = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002 - called so by the parser
+    def on_header(self, name: bytes, value: bytes) -> None:
         """Without one of these the end of the connection is the end of the answer (RFC 9112, 6.3)."""
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True

@@ -12,7 +12,7 @@ from adsum.probes.dialing import Place, dial, judged, place
 class TcpProbe:
     """Implements `ports.Probe`: connects, says nothing, and hangs up."""
 
-    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:  # noqa: ARG002 - it reads nothing
+    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
         self._fence = fence
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:

@@ -95,7 +95,7 @@ class Telemetry:
             some = facts[start : start + AT_ONCE]
             logs.later(partial(_entries, revision, some), len(some))
 
-    def published(self, revision: int, woken: int) -> None:  # noqa: ARG002
+    def published(self, revision: int, woken: int) -> None:
         self._woken.inc(woken)
 
     def shown(self, took: float) -> None:
@@ -111,7 +111,7 @@ class Telemetry:
         """A connection was ended by a bound or a rule: the status that it was told, or "cut" if none."""
         self._shed.labels(status).inc()
 
-    def probed(self, key: Key, check: Check, outcome: Outcome) -> None:  # noqa: ARG002
+    def probed(self, key: Key, check: Check, outcome: Outcome) -> None:
         self._probes.labels(check.kind.value, outcome.result.value).inc()
 
     def lagged(self, lag: Lag) -> None:

@@ -64,8 +64,8 @@ class ConsulSource:
         self,
         urls: Sequence[str],
         *,
-        actor: str,  # noqa: ARG002
-        consumer: Consumer | None = None,  # noqa: ARG002
+        actor: str,
+        consumer: Consumer | None = None,
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -208,7 +208,7 @@ class ConsulSource:
             raise Unacknowledged(f"Consul tells consumers, and none says when it heard; {settle:g} s were waited for")
         return wire.Written(_EPOCH, 0)
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:  # noqa: ARG002
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:
         """Raises `LeaseLost` if somebody else registered it since."""
         key = Key(service, id)
         self._listed.pop(key, None)

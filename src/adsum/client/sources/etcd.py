@@ -78,8 +78,8 @@ class EtcdSource:
         self,
         urls: Sequence[str],
         *,
-        actor: str,  # noqa: ARG002
-        consumer: Consumer | None = None,  # noqa: ARG002
+        actor: str,
+        consumer: Consumer | None = None,
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -274,7 +274,7 @@ class EtcdSource:
             raise Unacknowledged(f"etcd tells consumers, and none says when it has heard; {settle:g} s were waited for")
         return wire.Written(_EPOCH, 0)
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:  # noqa: ARG002
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:
         """What somebody else registered since stays. Raises `LeaseLost` if that was done in this process."""
         key = Key(service, id)
         listed = self._listed.get(key)

@@ -87,10 +87,10 @@ class Nobody:
 
     id = ""
 
-    def keepers(self, service: str) -> Sequence[Peer]:  # noqa: ARG002
+    def keepers(self, service: str) -> Sequence[Peer]:
         return ()
 
-    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:  # noqa: ARG002
+    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.Lost]:
         return []
 
     async def settled(self, ask_here: Ask, service: str, revision: int, wait: float) -> wire.Unaware:

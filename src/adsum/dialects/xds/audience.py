@@ -174,11 +174,11 @@ class GrpcClients(_Audience):
         seen = self._seen.get((kind, name))
         return seen if seen is not None else self._find(kind, name)
 
-    def names(self, kind: Kind) -> Iterable[str]:  # noqa: ARG002
+    def names(self, kind: Kind) -> Iterable[str]:
         """None: there would be no end."""
         return ()
 
-    def substitute(self, cluster: str, cause: str) -> Resource | None:  # noqa: ARG002
+    def substitute(self, cluster: str, cause: str) -> Resource | None:
         """None: gRPC itself fails calls with its reason."""
         return None
 

@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._sweeper.moves(self)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # ours says it
+    def send_400_response(self, msg: str) -> None:  # ours says it
         self.refuse(*self._refusal)
 
     def refuse(self, code: int, detail: str) -> None:

@@ -54,7 +54,7 @@ class EtcdStore:
 
     def __init__(self, place: Place, clock: Clock | None = None, rng: Random | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._rng = rng or Random()  # noqa: S311 - for jitter
+        self._rng = rng or Random()
         place = place.under(STORE_PREFIX)
         self.place = place
         self._layout = Layout(place.prefix.encode())
