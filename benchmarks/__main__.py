@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
 
-from benchmarks import machine
-from benchmarks.load import WrongAnswers
-from benchmarks.processes import Trouble
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Skipped, render, say
+from benchmarks.harness import machine
+from benchmarks.harness.load import WrongAnswers
+from benchmarks.harness.processes import Trouble
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.table import Result, Skipped, render, say
 
 BENCHMARKS: Final = {
     "lookup": "reading a service, beside a bare server and etcd",

@@ -14,24 +14,24 @@ from statistics import median
 from time import perf_counter
 from typing import Final, cast
 
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.policies import policy
-from adsum.client.fold import Fold
-from adsum.client.options import DEFAULT_POLICY
-from adsum.client.ports import Group, Position
-from adsum.core import catalog, decisions
-from adsum.core.catalog import Snapshot
-from adsum.core.changes import Batch, Whole
-from adsum.core.decisions import Caller
-from adsum.core.draft import MAX_SIZE, Draft
+from adsum.client.calls.options import DEFAULT_POLICY
+from adsum.client.sources.source import Group, Position
+from adsum.client.views.view_state import Fold
+from adsum.core.catalog import decisions, snapshots
+from adsum.core.catalog.changes import Batch, Whole
+from adsum.core.catalog.decisions import Caller
+from adsum.core.catalog.draft import MAX_SIZE, Draft
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Endpoint, Listing, Registration, Status
 from adsum.core.selection import usable
-from adsum.dialects.native.events import Events
-from adsum.dialects.native.pages import Pages
+from adsum.dialects.native.events.watch_events import Events
+from adsum.dialects.native.pages.pages import Pages
 from adsum.registry import Registry
-from benchmarks import workload
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, lengths, say
+from benchmarks.harness import workload
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.table import Result, Row, length, lengths, say
 
 SIZES: Final = (10_000, 100_000)
 SERVICES: Final = 1_000
@@ -94,7 +94,7 @@ class _Node:
     """A catalog, its pages and its events; instances of its first service change."""
 
     def __init__(self, listings: Iterable[Listing]) -> None:
-        snapshot = catalog.load(Whole("bench", 1, ((1, listing) for listing in listings)))
+        snapshot = snapshots.load(Whole("bench", 1, ((1, listing) for listing in listings)))
         self._kept = _Kept(snapshot)
         pages = Pages(cast("Registry", self._kept))
         self._pages, self._events = pages, Events(pages)

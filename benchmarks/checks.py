@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import callers, load, target, workload
-from benchmarks.load import CALLERS, quantile
-from benchmarks.peers import Node, sqlite
-from benchmarks.processes import Child, accepts, free_port
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, say
+from benchmarks.harness import callers, load, target_server, workload
+from benchmarks.harness.load import CALLERS, quantile
+from benchmarks.harness.processes import Child, accepts, free_port
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import Node, sqlite
+from benchmarks.harness.table import Result, Row, length, say
 
 CHECKS: Final = 5_000
 INTERVAL: Final = 10.0
@@ -33,7 +33,7 @@ class Target(Child):
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        super().__init__("target", [sys.executable, str(target.__file__), str(self.port)], folder)
+        super().__init__("target", [sys.executable, str(target_server.__file__), str(self.port)], folder)
         self.wait_until(partial(accepts, self.port))
 
 

@@ -15,14 +15,14 @@ from statistics import median
 from time import monotonic, sleep
 from typing import Final
 
-from adsum.core.heartbeats import HEARTBEAT
-from benchmarks import callers, etcd, http2, workload
-from benchmarks.crowd import Crowd, Ear, Heard, stamped
-from benchmarks.load import Load, WrongAnswers, quantile
-from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
-from benchmarks.processes import Child
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, Skipped, length, lengths, say, size
+from adsum.core.liveness.heartbeats import HEARTBEAT
+from benchmarks.harness import callers, etcd_messages, http2, workload
+from benchmarks.harness.load import Load, WrongAnswers, quantile
+from benchmarks.harness.processes import Child
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
+from benchmarks.harness.table import Result, Row, Skipped, length, lengths, say, size
+from benchmarks.harness.watcher_pool import Crowd, Ear, Heard, stamped
 
 WATCHERS: Final = 10_000
 BESIDE_ETCD: Final = 1_000
@@ -154,11 +154,11 @@ def registrations(node: Node) -> Change:
 def _puts(peer: Etcd) -> Change:
     def request(mark: int) -> bytes:
         value = workload.body(mark, metadata={"version": f"mark-{mark:08}"})
-        return etcd.put(PREFIX + b"%d" % (mark % INSTANCES), value)
+        return etcd_messages.put(PREFIX + b"%d" % (mark % INSTANCES), value)
 
     def change(marks: Sequence[int]) -> list[float]:
         sent: list[float] = []
-        kind = http2.Grpc.of(etcd.PUT)
+        kind = http2.Grpc.of(etcd_messages.PUT)
         made = callers.call_all(peer.port, stamped(sent, request, marks), len(marks), kind, count=len(marks))
         return _made(made, sent)
 
@@ -180,10 +180,10 @@ def ear(node: Node) -> Ear:
 
 
 def _etcd_ear() -> Ear:
-    call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(etcd.WATCH))
-    watch = http2.frame(http2.DATA, 0, 1, http2.message(etcd.watch_prefix(PREFIX)))
+    call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(etcd_messages.WATCH))
+    watch = http2.frame(http2.DATA, 0, 1, http2.message(etcd_messages.watch_prefix(PREFIX)))
     settled = http2.frame(http2.SETTINGS, http2.ACK, 0)
-    return Ear(http2.opening() + settled + call + watch, etcd.CREATED, b"mark-")
+    return Ear(http2.opening() + settled + call + watch, etcd_messages.CREATED, b"mark-")
 
 
 def _rows(told: Told) -> list[Result]:

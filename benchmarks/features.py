@@ -16,11 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from benchmarks import h2load, proxies
-from benchmarks.processes import Trouble, free_port
-from benchmarks.proxies import Proxy, Target
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, say
+from benchmarks.harness import h2load, proxies
+from benchmarks.harness.processes import Trouble, free_port
+from benchmarks.harness.proxies import Proxy, Target
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.table import Result, Row, say
 
 CALLERS: Final = 8
 

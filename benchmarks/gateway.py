@@ -10,13 +10,13 @@ from itertools import repeat
 from typing import Final
 from urllib.request import urlopen
 
-from benchmarks import callers, h2load, load, proxies
-from benchmarks.load import CALLERS, Load, Measured
-from benchmarks.peers import Node
-from benchmarks.processes import Trouble
-from benchmarks.proxies import Gateway, Proxy, Target, featured_envoy, static_envoy
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, Skipped, length, rate, say
+from benchmarks.harness import callers, h2load, load, proxies
+from benchmarks.harness.load import CALLERS, Load, Measured
+from benchmarks.harness.processes import Trouble
+from benchmarks.harness.proxies import Gateway, Proxy, Target, featured_envoy, static_envoy
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import Node
+from benchmarks.harness.table import Result, Row, Skipped, length, rate, say
 
 LEAST: Final = 0.98
 """Of a static Envoy's rate."""

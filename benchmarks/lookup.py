@@ -11,12 +11,12 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Final
 
-from benchmarks import callers, etcd, h2load, http2, load, workload
-from benchmarks.load import CALLERS, Load, Measured
-from benchmarks.peers import NO_ETCD, Bare, Etcd, Node, etcd_is_there, sqlite
-from benchmarks.processes import Child
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, Skipped, length, rate, say
+from benchmarks.harness import callers, etcd_messages, h2load, http2, load, workload
+from benchmarks.harness.load import CALLERS, Load, Measured
+from benchmarks.harness.processes import Child
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import NO_ETCD, Bare, Etcd, Node, etcd_is_there, sqlite
+from benchmarks.harness.table import Result, Row, Skipped, length, rate, say
 
 INSTANCES: Final = 100
 MOST_CPU: Final = 40e-6
@@ -43,9 +43,11 @@ def run(setting: Setting) -> list[Result]:
 def _fill(peer: Etcd, body: bytes) -> int:
     """Put the same instances into etcd; the size of a range read's answer."""
     values = [json.dumps(each, separators=(",", ":")).encode() for each in json.loads(body)["instances"]]
-    puts = iter([etcd.put(PREFIX + b"%d" % number, value) for number, value in enumerate(values)])
-    callers.call_all(peer.port, puts, 8, http2.Grpc.of(etcd.PUT), count=len(values))
-    once = callers.call_all(peer.port, repeat(etcd.get_prefix(PREFIX)), 1, http2.Grpc.of(etcd.RANGE), count=1)
+    puts = iter([etcd_messages.put(PREFIX + b"%d" % number, value) for number, value in enumerate(values)])
+    callers.call_all(peer.port, puts, 8, http2.Grpc.of(etcd_messages.PUT), count=len(values))
+    once = callers.call_all(
+        peer.port, repeat(etcd_messages.get_prefix(PREFIX)), 1, http2.Grpc.of(etcd_messages.RANGE), count=1
+    )
     if once.answer < sum(map(len, values)):
         raise load.WrongAnswers("etcd does not answer what was put")
     return round(once.answer)
@@ -87,11 +89,11 @@ def _get(setting: Setting, port: int, path: str, many: int) -> Load:
 
 
 def _range(setting: Setting, port: int, many: int) -> Load:
-    request = etcd.get_prefix(PREFIX)
+    request = etcd_messages.get_prefix(PREFIX)
     if h2load.there():
-        url = f"http://127.0.0.1:{port}{etcd.RANGE}"
+        url = f"http://127.0.0.1:{port}{etcd_messages.RANGE}"
         return h2load.grpc(url, http2.message(request), CALLERS, many, setting.folder)
-    return callers.call_all(port, repeat(request), CALLERS, http2.Grpc.of(etcd.RANGE), count=many)
+    return callers.call_all(port, repeat(request), CALLERS, http2.Grpc.of(etcd_messages.RANGE), count=many)
 
 
 def _rows(size: int, found: tuple[list[Measured], list[Measured], list[Measured]]) -> list[Result]:

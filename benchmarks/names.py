@@ -14,11 +14,11 @@ from statistics import median
 from types import TracebackType
 from typing import Final
 
-from benchmarks.load import WrongAnswers
-from benchmarks.peers import Node
-from benchmarks.proxies import Gateway
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, lengths, say
+from benchmarks.harness.load import WrongAnswers
+from benchmarks.harness.proxies import Gateway
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import Node
+from benchmarks.harness.table import Result, Row, length, lengths, say
 
 PATIENCE: Final = 60.0
 AT_ONCE: Final = 16

@@ -14,16 +14,16 @@ from random import Random
 from typing import Any, Final
 
 from adsum.client.client import Client
-from adsum.client.resolver import Resolver
-from benchmarks import callers, etcd, http2, load, workload
-from benchmarks.crowd import Crowd
+from adsum.client.views.resolver import Resolver
 from benchmarks.fanout import Told, ear, registrations
-from benchmarks.load import CALLERS, Load, Measured, WrongAnswers, quantile
-from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there
-from benchmarks.processes import Trouble
+from benchmarks.harness import callers, etcd_messages, http2, load, workload
+from benchmarks.harness.load import CALLERS, Load, Measured, WrongAnswers, quantile
+from benchmarks.harness.processes import Trouble
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import NO_ETCD, Etcd, Node, etcd_is_there
+from benchmarks.harness.table import Result, Row, length, lengths, rate, say
+from benchmarks.harness.watcher_pool import Crowd
 from benchmarks.register import names, puts
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, lengths, rate, say
 
 NODES: Final = 3
 WATCHERS: Final = 1_000
@@ -66,7 +66,7 @@ def _registered(setting: Setting, nodes: Sequence[Node], peer: Etcd) -> list[Row
     seconds = setting.so_long(4.0, 0.5)
     every = names()
     requests = [workload.puts(node.port, every) for node in nodes]
-    raw, kind = puts(), http2.Grpc.of(etcd.PUT)
+    raw, kind = puts(), http2.Grpc.of(etcd_messages.PUT)
     ours: list[Load] = []
     theirs: list[Measured] = []
     for turn in range(setting.so_many(5, 1)):

@@ -13,18 +13,18 @@ from random import Random
 from timeit import repeat
 from typing import Final
 
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.policies import POLICIES, policy
-from adsum.client.channel import Channel
-from adsum.client.options import ChannelOptions
-from adsum.client.ports import Group, Lost, Position
-from adsum.client.resolver import Resolver
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.options import ChannelOptions
+from adsum.client.sources.source import Group, Lost, Position
+from adsum.client.views.resolver import Resolver
 from adsum.clock import SystemClock
 from adsum.core.selection import Choice
 from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
-from benchmarks import workload
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, lengths, say
+from benchmarks.harness import workload
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.table import Result, Row, length, lengths, say
 
 SIZES: Final = (10, 1_000, 10_000)
 AIMS: Final = {"round_robin": 1e-6, "least_request": 2e-6}

@@ -12,13 +12,13 @@ from typing import Any, Final
 import grpc.aio
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from adsum.gateway.encoding.resources import Kind
-from adsum.gateway.shape import Shape
-from benchmarks.load import WrongAnswers, quantile
-from benchmarks.peers import Node
-from benchmarks.proxies import SERVICE, Gateway, Target
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, lengths, say
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.resources import Kind
+from benchmarks.harness.load import WrongAnswers, quantile
+from benchmarks.harness.proxies import SERVICE, Gateway, Target
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import Node
+from benchmarks.harness.table import Result, Row, length, lengths, say
 
 METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 AT_ONCE: Final = 100

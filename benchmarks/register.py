@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
-from benchmarks import callers, etcd, http2, load, workload
-from benchmarks.load import CALLERS, Measured
-from benchmarks.peers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, Skipped, length, rate, say
+from benchmarks.harness import callers, etcd_messages, http2, load, workload
+from benchmarks.harness.load import CALLERS, Measured
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
+from benchmarks.harness.table import Result, Row, Skipped, length, rate, say
 
 SERVICES: Final = 100
 """The registrations go to so many services in turn."""
@@ -33,7 +33,7 @@ def _rounds(setting: Setting, node: Node, peer: Etcd | None) -> tuple[list[Measu
     etcds: list[Measured] = []
     registrations, raw = workload.puts(node.port, names()), puts()
     seconds = setting.so_long(4.0, 0.5)
-    kind = http2.Grpc.of(etcd.PUT)
+    kind = http2.Grpc.of(etcd_messages.PUT)
     for turn in range(setting.so_many(5, 1)):
         say(f"  round {turn + 1}")
         ours.append(
@@ -52,7 +52,7 @@ def names() -> Iterator[tuple[str, str]]:
 def puts() -> Iterator[bytes]:
     """The same registrations as puts of etcd's."""
     for number, (service, id) in enumerate(names()):
-        yield etcd.put(f"bench/{service}/{id}".encode(), workload.body(number))
+        yield etcd_messages.put(f"bench/{service}/{id}".encode(), workload.body(number))
 
 
 def _rows(ours: list[Measured], etcds: list[Measured]) -> list[Result]:

@@ -10,11 +10,11 @@ import json
 import time
 from typing import Final
 
-from benchmarks import callers, load, workload
-from benchmarks.load import CALLERS
-from benchmarks.peers import Node, sqlite
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, length, rate, say, size
+from benchmarks.harness import callers, load, workload
+from benchmarks.harness.load import CALLERS
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.servers import Node, sqlite
+from benchmarks.harness.table import Result, Row, length, rate, say, size
 
 INSTANCES: Final = 100_000
 SERVICES: Final = 1_000

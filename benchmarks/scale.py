@@ -11,10 +11,10 @@ from random import Random
 from statistics import median
 from typing import Final
 
-from adsum.core.heartbeats import HEARTBEAT
-from adsum.core.shares import SHARDS, chosen
-from benchmarks.setting import Setting
-from benchmarks.table import Result, Row, size
+from adsum.core.liveness.heartbeats import HEARTBEAT
+from adsum.core.nodes.sharding import SHARDS, chosen
+from benchmarks.harness.run_options import Setting
+from benchmarks.harness.table import Result, Row, size
 
 NODES: Final = (3, 5, 9)
 FULL: Final = 0.6

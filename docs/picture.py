@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adsum.demo.board import Board, Note
-from adsum.demo.performance import _perform
-from adsum.demo.screen import picture
+from adsum.demo.live_display import picture
+from adsum.demo.runner import _perform
+from adsum.demo.scoreboard import Board, Note
 
 WIDTH, HEIGHT = 112, 24
 DOWN = 2.5

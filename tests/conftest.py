@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.programs import NEEDED, PEERS, Needed, need
+from tests.support.programs import NEEDED, PEERS, Needed, need
 
 if TYPE_CHECKING:
-    from tests.etcds import Etcd
-    from tests.fake_etcd import FakeEtcd
-    from tests.running import RunningDaemon
+    from tests.support.etcd_process import Etcd
+    from tests.support.fake_etcd import FakeEtcd
+    from tests.support.registry_daemon import RunningDaemon
 
 # Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -43,8 +43,8 @@ settings.load_profile("adsum")
 def daemon() -> Iterator[RunningDaemon]:
     """A running registry, fresh for this test; `daemon.url` is where. Works for async and for blocking clients."""
     # Imported when asked for: most tests need no daemon.
-    from adsum.config import ServeConfig
-    from tests.running import RunningDaemon
+    from adsum.config.serve import ServeConfig
+    from tests.support.registry_daemon import RunningDaemon
 
     running = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="test"))
     yield running
@@ -54,13 +54,13 @@ def daemon() -> Iterator[RunningDaemon]:
 @pytest.fixture(params=["fake", "3.4", "3.5", "3.6"])
 def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd | FakeEtcd]:
     """An etcd for this test alone: a fake one, and one of each line that Adsum must be right on."""
-    from tests import etcds, fake_etcd
+    from tests.support import etcd_process, fake_etcd
 
     if request.param == "fake":
         with fake_etcd.FakeEtcd() as fake:
             yield fake
     else:
-        with etcds.Etcd(tmp_path, program=etcds.of_line(request.param)) as etcd:
+        with etcd_process.Etcd(tmp_path, program=etcd_process.of_line(request.param)) as etcd:
             yield etcd
 
 
@@ -107,10 +107,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
-    config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.programs")
+    config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.support.programs")
     found = [peer.shown() for peer in PEERS.values() if peer.find()] if config.getoption("--without-peers") else []
     if found:
-        raise pytest.UsageError(f"--without-peers needs peers that can't be found (see tests/hide_peers.py): {found}")
+        raise pytest.UsageError(
+            f"--without-peers needs peers that can't be found (see tests/support/hide_programs.py): {found}"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

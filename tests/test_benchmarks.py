@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import etcd, http2
-from benchmarks.load import quantile
-from benchmarks.table import Result, Row, Skipped, length, lengths, render, size
+from benchmarks.harness import etcd_messages, http2
+from benchmarks.harness.load import quantile
+from benchmarks.harness.table import Result, Row, Skipped, length, lengths, render, size
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,5 +85,5 @@ def test_frames_come_whole_however_they_are_cut(pieces: Iterator[bytes]) -> None
 
 
 def test_etcd_is_asked_for_a_prefix_by_the_key_behind_it() -> None:
-    assert etcd.get_prefix(b"a/") == b"\x0a\x02a/\x12\x02a0"
-    assert etcd.put(b"k", b"v" * 200) == b"\x0a\x01k\x12\xc8\x01" + b"v" * 200
+    assert etcd_messages.get_prefix(b"a/") == b"\x0a\x02a/\x12\x02a0"
+    assert etcd_messages.put(b"k", b"v" * 200) == b"\x0a\x01k\x12\xc8\x01" + b"v" * 200

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.config import OFF, XDS, ServeConfig
+from adsum.config.serve import OFF, XDS, ServeConfig
 from adsum.control import Control
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon
-from tests.running import RunningDaemon
+from tests.support.registry_daemon import RunningDaemon
 
 ALONE: dict[str, Any] = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n"}
 
@@ -37,7 +37,7 @@ def test_two_nodes_live_side_by_side_on_ports_of_their_own() -> None:
 def test_a_node_without_gateways_listens_nowhere_and_loads_nothing_for_them() -> None:
     program = """
 import asyncio, sys
-from adsum.config import ServeConfig
+from adsum.config.serve import ServeConfig
 from adsum.daemon import Daemon
 async def main():
     daemon = Daemon(ServeConfig(listen="127.0.0.1:0", store="memory:", node="n", xds="off"))
@@ -52,7 +52,7 @@ sys.exit([name for name in ("grpc", "google.protobuf", "envoy") if name in sys.m
 
 @pytest.mark.parametrize("place", [XDS, "127.0.0.1:1234"])
 async def test_missing_libraries_matter_only_to_those_who_ask(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "adsum.gateway.encoding.compiled", None)
+    monkeypatch.setitem(sys.modules, "adsum.gateway.resources.compiled_resources", None)
 
     def control() -> Control:
         return Control(place, None, SystemClock(), None, connections=10, intent=None, refusal=None)  # type: ignore[arg-type]

@@ -19,17 +19,17 @@ from typing import Any
 import httpx
 import pytest
 
-from adsum.config import ServeConfig
+from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
 from adsum.servers.http import ListenRefused, listen, url
-from tests.etcds import Etcd, field
-from tests.running import RunningDaemon
+from tests.support.etcd_process import Etcd, field
+from tests.support.registry_daemon import RunningDaemon
 
 PATIENCE = 30.0
 PROGRAM = """
 import json, sys
-from adsum.config import ServeConfig
+from adsum.config.serve import ServeConfig
 from adsum.core.errors import AdsumError
 from adsum.daemon import serve
 try:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adsum.config import RunConfig
-from adsum.core.heartbeats import DRAIN_WAIT
-from tests.programs import need
+from adsum.config.serve import RunConfig
+from adsum.core.liveness.heartbeats import DRAIN_WAIT
+from tests.support.programs import need
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted(each.name for each in DEPLOY.glob("*.service"))

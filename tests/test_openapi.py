@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from adsum import wire
-from adsum.dialects.native.openapi import document
-from adsum.dialects.native.routes import ROUTES
-from tests.running import RunningDaemon
+from adsum.dialects.native.api.openapi import document
+from adsum.dialects.native.api.operation_table import ROUTES
+from tests.support.registry_daemon import RunningDaemon
 
 HERE = Path(__file__).parent
 EXAMPLES = 20

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import etcds, hide_peers
-from tests.programs import PEERS
+from tests.support import etcd_process, hide_programs
+from tests.support.programs import PEERS
 
 TESTS = Path(__file__).parent
 
@@ -20,8 +20,8 @@ def test_a_test_without_etcd_claims_no_port_and_says_where_etcd_was_searched_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PEERS, "etcd", replace(PEERS["etcd"], command="no-such-program"))
-    monkeypatch.setattr(etcds, "claim_free_port", lambda _: pytest.fail("a port was claimed"))
-    for start in (etcds.Etcd, lambda folder: etcds.cluster(folder).__enter__()):
+    monkeypatch.setattr(etcd_process, "claim_free_port", lambda _: pytest.fail("a port was claimed"))
+    for start in (etcd_process.Etcd, lambda folder: etcd_process.cluster(folder).__enter__()):
         with pytest.raises(
             pytest.skip.Exception, match=r"etcd is not in the folders of PATH, /usr/sbin.*apt-get install"
         ):
@@ -42,17 +42,17 @@ def test_of_several_programs_the_one_on_path_comes_first(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", PEERS)
 def test_no_peer_is_found_where_peers_are_hidden(name: str) -> None:
-    look = f"from tests.programs import PEERS; raise SystemExit(bool(PEERS[{name!r}].find()))"
-    command = [sys.executable, "-m", "tests.hide_peers", sys.executable, "-c", look]
+    look = f"from tests.support.programs import PEERS; raise SystemExit(bool(PEERS[{name!r}].find()))"
+    command = [sys.executable, "-m", "tests.support.hide_programs", sys.executable, "-c", look]
     code = subprocess.run(command, cwd=TESTS.parent, check=False).returncode
-    if code == hide_peers.NOT_PERMITTED:
+    if code == hide_programs.NOT_PERMITTED:
         pytest.skip("this system permits no mount namespace")
     assert code == 0
 
 
 def test_peers_are_searched_for_in_one_place() -> None:
-    """`.ci/run` hides what `tests.programs` finds: a search of a test's own would find what is hidden from the rest."""
+    """`.ci/run` hides what `tests.support.programs` finds: a search of a test's own would find what is hidden from the rest."""
     for path in TESTS.rglob("*.py"):
-        if path.name not in ("programs.py", "hide_peers.py"):
+        if path.name not in ("programs.py", "hide_programs.py"):
             calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
-            assert not any(node.attr == "which" for node in calls), f"{path}: ask tests.programs.need for it"
+            assert not any(node.attr == "which" for node in calls), f"{path}: ask tests.support.programs.need for it"

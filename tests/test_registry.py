@@ -7,15 +7,15 @@ import pytest
 
 from adsum import registry as room
 from adsum.consumers import Consumer
-from adsum.core import decisions
-from adsum.core.changes import Change, Whole
-from adsum.core.decisions import Caller, Decision
-from adsum.core.draft import Draft
+from adsum.core.catalog import decisions
+from adsum.core.catalog.changes import Change, Whole
+from adsum.core.catalog.decisions import Caller, Decision
+from adsum.core.catalog.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
 from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
 from adsum.registry import Registry
-from tests.fakes import FakeClock, FakeStore
-from tests.observers import Recorder
+from tests.support.fakes import FakeClock, FakeStore
+from tests.support.observers import Recorder
 
 CALLER = Caller("tester", 0.0)
 

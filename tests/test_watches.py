@@ -9,8 +9,8 @@ from adsum import watches as room
 from adsum.consumers import Consumer
 from adsum.core.errors import Overloaded
 from adsum.watches import Watch, Watches
-from tests.fakes import FakeClock, settle
-from tests.observers import Recorder
+from tests.support.fakes import FakeClock, settle
+from tests.support.observers import Recorder
 
 LONG = 30.0
 

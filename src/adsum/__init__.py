@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from adsum.balance.ejection import Limits as Limits
     from adsum.balance.picker import NoEndpoint as NoEndpoint
     from adsum.balance.slow_start import SlowStart as SlowStart
-    from adsum.client.calls import Call as Call
-    from adsum.client.calls import Try as Try
-    from adsum.client.channel import Channel as Channel
+    from adsum.client.calls.call import Call as Call
+    from adsum.client.calls.call import Try as Try
+    from adsum.client.calls.channel import Channel as Channel
+    from adsum.client.calls.failures import CallFailed as CallFailed
+    from adsum.client.calls.failures import Kind as Kind
+    from adsum.client.calls.options import CallOptions as CallOptions
+    from adsum.client.calls.options import ChannelOptions as ChannelOptions
+    from adsum.client.calls.pick import Pick as Pick
     from adsum.client.client import Client as Client
     from adsum.client.errors import RegistryRefused as RegistryRefused
     from adsum.client.errors import RegistryUnavailable as RegistryUnavailable
-    from adsum.client.failures import CallFailed as CallFailed
-    from adsum.client.failures import Kind as Kind
-    from adsum.client.options import CallOptions as CallOptions
-    from adsum.client.options import ChannelOptions as ChannelOptions
-    from adsum.client.pick import Pick as Pick
-    from adsum.client.registering.registrar import Registrar as Registrar
-    from adsum.client.registering.standing import Drained as Drained
-    from adsum.client.resolver import Resolver as Resolver
+    from adsum.client.registration.registrar import Registrar as Registrar
+    from adsum.client.registration.registrar_state import Drained as Drained
     from adsum.client.sync import SyncChannel as SyncChannel
     from adsum.client.sync import SyncClient as SyncClient
     from adsum.client.sync import SyncRegistrar as SyncRegistrar
     from adsum.client.sync import SyncResolver as SyncResolver
-    from adsum.client.view import View as View
+    from adsum.client.views.resolver import Resolver as Resolver
+    from adsum.client.views.view import View as View
     from adsum.core.errors import AdsumError as AdsumError
     from adsum.core.errors import Invalid as Invalid
     from adsum.core.errors import LeaseLost as LeaseLost
@@ -47,18 +47,18 @@ _ROOMS: Final = {
     "adsum.balance.ejection": ("Limits",),
     "adsum.balance.picker": ("NoEndpoint",),
     "adsum.balance.slow_start": ("SlowStart",),
-    "adsum.client.calls": ("Call", "Try"),
-    "adsum.client.channel": ("Channel",),
+    "adsum.client.calls.call": ("Call", "Try"),
+    "adsum.client.calls.channel": ("Channel",),
     "adsum.client.client": ("Client",),
     "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
-    "adsum.client.failures": ("CallFailed", "Kind"),
-    "adsum.client.options": ("CallOptions", "ChannelOptions"),
-    "adsum.client.pick": ("Pick",),
-    "adsum.client.registering.registrar": ("Registrar",),
-    "adsum.client.resolver": ("Resolver",),
-    "adsum.client.registering.standing": ("Drained",),
+    "adsum.client.calls.failures": ("CallFailed", "Kind"),
+    "adsum.client.calls.options": ("CallOptions", "ChannelOptions"),
+    "adsum.client.calls.pick": ("Pick",),
+    "adsum.client.registration.registrar": ("Registrar",),
+    "adsum.client.views.resolver": ("Resolver",),
+    "adsum.client.registration.registrar_state": ("Drained",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
-    "adsum.client.view": ("View",),
+    "adsum.client.views.view": ("View",),
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),
     "adsum.core.model": ("Check", "CheckKind", "Endpoint", "Instance", "Status"),
 }

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import Metric
 
 from adsum import wire
-from adsum.config import OFF, XDS
+from adsum.config.serve import OFF, XDS
 from adsum.core.errors import AdsumError
 from adsum.dialects import dialect
 from adsum.ports import Clock
 from adsum.registry import Registry
-from adsum.telemetry import gateways
+from adsum.telemetry import gateway_metrics
 
 if TYPE_CHECKING:
-    from adsum.core.catalog import Snapshot
+    from adsum.core.catalog.snapshots import Snapshot
     from adsum.dialects.xds import StreamStatus, Xds
-    from adsum.gateway.intent import Intent
+    from adsum.gateway.intent.intent import Intent
 
 MAX_CONNECTIONS: Final = 12_000
 """Connections of gateways and gRPC clients at a time, fewer where descriptors are scarce; past it new ones are closed.
@@ -60,7 +60,7 @@ class Control:
         try:
             # Imported when wanted: they take a third of the time that a node needs to start.
             from adsum.dialects.xds.bounds import MAX_REQUEST
-            from adsum.gateway.encoding.compiled import NOTHING
+            from adsum.gateway.resources.compiled_resources import NOTHING
             from adsum.servers import grpc
         except ModuleNotFoundError as error:
             if place != XDS:
@@ -129,7 +129,7 @@ class Control:
 
     def metrics(self) -> Iterable[Metric]:
         """For Prometheus."""
-        return () if self._xds is None else gateways.metrics(self._xds)
+        return () if self._xds is None else gateway_metrics.metrics(self._xds)
 
 
 def _view(status: StreamStatus, xds: Xds, *, speaks: bool) -> wire.GatewayView:

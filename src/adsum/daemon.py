@@ -19,28 +19,28 @@ import uvloop
 import adsum
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
-from adsum.config import OFF, ServeConfig
+from adsum.config.serve import OFF, ServeConfig
 from adsum.control import MAX_CONNECTIONS, Control
+from adsum.core.catalog.status_counts import Tally
 from adsum.core.errors import AdsumError, Invalid
-from adsum.core.guard import Guard
-from adsum.core.heartbeats import lost_after
-from adsum.core.rules import public
-from adsum.core.tally import Tally
-from adsum.descriptors import Room, raise_limit, room
+from adsum.core.liveness.guard import Guard
+from adsum.core.liveness.heartbeats import lost_after
+from adsum.core.validation import public
 from adsum.dialects import dialect
-from adsum.etcd.place import SCHEME, Place
+from adsum.etcd.address import SCHEME, Place
+from adsum.file_descriptors import Room, raise_limit, room
 from adsum.keeper import Keeper
-from adsum.mentions import Mentions
-from adsum.peers import advertising
+from adsum.peers import advertised_url
 from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
+from adsum.service_references import Mentions
 from adsum.telemetry import Logs, Telemetry, gauges
 from adsum.telemetry.sink import Sink
 
 if TYPE_CHECKING:
-    from adsum.dialects.etcd_naming import EtcdNaming
+    from adsum.dialects.etcd_naming.etcd_naming import EtcdNaming
     from adsum.envoy.gateway import Gateway
 
 ADDRESSES: Final = 65_536
@@ -113,7 +113,7 @@ class Daemon:
         naming = config.naming_place()
         self._naming: EtcdNaming | None = None
         if naming is not None:
-            from adsum.etcd.connection import Etcd
+            from adsum.etcd.client import Etcd
 
             speaking = dialect("etcd-naming")
             self._naming = speaking(
@@ -170,7 +170,7 @@ class Daemon:
     async def _url_for_others(self) -> str:
         if self._config.advertise or not self._config.store.startswith(SCHEME):
             return self._config.advertise or self.urls[0]
-        return await advertising.url_for_others(self.urls[0], Place.parse(self._config.store), self._rng)
+        return await advertised_url.url_for_others(self.urls[0], Place.parse(self._config.store), self._rng)
 
     def _room_of(self, config: ServeConfig) -> Room:
         grpc = 0 if config.xds == OFF else MAX_CONNECTIONS

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.model import Check, Instance, Key, Outcome
-from adsum.core.shares import Peer
+from adsum.core.nodes.sharding import Peer
 
 
 class Clock(Protocol):

@@ -15,15 +15,15 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from adsum.core import catalog
-from adsum.core.catalog import Snapshot
-from adsum.core.changes import Batch, Change, Fact, Recorded, Whole
-from adsum.core.decisions import Decision
-from adsum.core.declarations import Declaration
-from adsum.core.documents import DocumentKind, Edit, RecordedEdit
-from adsum.core.draft import MAX_SIZE, Draft
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Batch, Change, Fact, Recorded, Whole
+from adsum.core.catalog.decisions import Decision
+from adsum.core.catalog.declarations import Declaration
+from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.catalog.draft import MAX_SIZE, Draft
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
-from adsum.core.heartbeats import HEARTBEAT
+from adsum.core.liveness.heartbeats import HEARTBEAT
 from adsum.ports import Clock, Observer, Store
 from adsum.watches import Watches
 
@@ -87,7 +87,7 @@ class Registry:
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
-        self.snapshot: Snapshot = catalog.EMPTY
+        self.snapshot: Snapshot = snapshots.EMPTY
         """The newest published snapshot."""
         self.ready = False
         """Whether the catalog is loaded."""
@@ -287,7 +287,7 @@ class Registry:
             if isinstance(event, Whole):
                 if self.ready and event.epoch != self.snapshot.epoch:
                     self.watches.consumers.begin_history()
-                self.snapshot = catalog.load(event)
+                self.snapshot = snapshots.load(event)
                 if not self.ready:
                     self.watches.consumers.begin()
                 if not self.ready and self.snapshot.count:

@@ -14,7 +14,7 @@ from typing import Final
 
 from adsum.consumers import Consumer, Consumers, Duty
 from adsum.core.errors import Overloaded
-from adsum.core.heartbeats import HEARTBEAT, lost_after
+from adsum.core.liveness.heartbeats import HEARTBEAT, lost_after
 from adsum.ports import Clock, Observer
 
 COALESCE: Final = 0.02

@@ -8,7 +8,7 @@ import pytest
 
 from adsum.balance.picker import NoEndpoint
 from adsum.balance.policies import POLICIES, UnknownPolicy, policy
-from tests.balance.making import build, choice, choices, picks
+from tests.balance.builders import build, choice, choices, picks
 
 MANY = 20_000
 UNLIKELY = 40.0

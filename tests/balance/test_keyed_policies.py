@@ -8,7 +8,7 @@ import pytest
 from adsum.balance.picker import Picker
 from adsum.balance.policies import POLICIES, policy
 from adsum.balance.ring_hash import MAX_RING, Ring
-from tests.balance.making import build, choice, choices, picks
+from tests.balance.builders import build, choice, choices, picks
 
 KEYS = 5_000
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.balance.making import build, choice, choices, picks
+from tests.balance.builders import build, choice, choices, picks
 
 WEIGHTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
 

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from adsum.balance.loads import FAILURE_LATENCY, Loads
+from adsum.balance.load_tracker import FAILURE_LATENCY, Loads
 from adsum.balance.policies import policy
-from tests.balance.making import choices
+from tests.balance.builders import choices
 
 
 def test_of_two_the_one_with_fewer_calls_is_picked() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adsum.cli import loading, main
+from adsum.cli import main
+from adsum.cli.settings import loader
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(loading, "SYSTEM_FILE", tmp_path / "etc" / "adsum.toml")
+    monkeypatch.setattr(loader, "SYSTEM_FILE", tmp_path / "etc" / "adsum.toml")
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Adsum
-from tests.stores.test_backup import ids, store
-from tests.stores.test_backup import path as path
+from tests.stores.sqlite.test_backup import ids, store
+from tests.stores.sqlite.test_backup import path as path
 
 __all__ = ["path", "store"]
 

@@ -21,21 +21,21 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from adsum import wire
-from adsum.cli import arguments, main, operating
-from adsum.cli.group import root
-from adsum.client.ports import Position
-from adsum.client.shelf import Shelf, Shelved, default_folder
+from adsum.cli import arguments, main
+from adsum.cli.root import root
+from adsum.client.sources.source import Position
 from adsum.client.sync import SyncClient
-from adsum.config import ServeConfig
+from adsum.client.views.view_cache import Shelf, Shelved, default_folder
+from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance
-from tests import running
 from tests.cli.conftest import Adsum
-from tests.client import stub
-from tests.client.stub import stub_node
-from tests.etcds import Etcd
+from tests.client import stub_node as stubs
+from tests.client.stub_node import stub_node
+from tests.support import registry_daemon
+from tests.support.etcd_process import Etcd
 
 if TYPE_CHECKING:
-    from tests.running import RunningDaemon
+    from tests.support.registry_daemon import RunningDaemon
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -99,7 +99,7 @@ def test_status_shows_who_was_refused_and_who_is_not_connected_any_more(
         gateways_away=[wire.DepartedView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
         refused=[wire.RefusedView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
     )
-    monkeypatch.setattr(operating, "ask", lambda *_: (status, []))
+    monkeypatch.setattr(status, "ask", lambda *_: (status, []))
     lines = [line.split() for line in adsum("status").out.splitlines()]
     departed = lines.index(["DEPARTED", "CLIENT", "FROM", "AWAY", "FOR", "REVISION"])
     assert lines[departed + 1] == ["gw1", "envoy", "1.40.0", "10.0.0.1:5", "65", "s", "6"]
@@ -168,7 +168,7 @@ async def test_a_node_that_can_not_do_it_now_is_quoted_and_nobody_asks_whether_i
     adsum: Adsum, command: list[str]
 ) -> None:
     async with stub_node() as node:
-        node.answer = stub.reply(503, b'{"title": "", "status": 503, "detail": "etcd is away"}')
+        node.answer = stubs.reply(503, b'{"title": "", "status": 503, "detail": "etcd is away"}')
         result = await asyncio.to_thread(adsum, *command, "--url", node.url)
     assert result.code == 69
     assert f"no registry is available: {node.url}: etcd is away (try again when that is over" in result.err
@@ -203,7 +203,7 @@ async def test_resolve_waits_on_when_a_registry_lists_nobody_though_its_watch_fa
     async with stub_node() as node:
         # An empty service, and an empty list of services.
         empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
-        node.answer = stub.reply(200, empty)
+        node.answer = stubs.reply(200, empty)
         keep(node.url, "gone")
         begun = time.monotonic()
         result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
@@ -359,7 +359,7 @@ def test_resolve_waits_for_a_registry_that_is_just_starting(
     found: list[RunningDaemon] = []
 
     def start() -> None:
-        found.append(running.RunningDaemon(ServeConfig(listen=place, store="memory:", xds="off")))
+        found.append(registry_daemon.RunningDaemon(ServeConfig(listen=place, store="memory:", xds="off")))
         register = [sys.executable, "-m", "adsum", "register", "orders", "--port", "8000", "--ttl", "none"]
         subprocess.run(register, check=True, capture_output=True)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.programs import need
+from tests.support.programs import need
 
 if TYPE_CHECKING:
-    from tests.running import RunningDaemon
+    from tests.support.registry_daemon import RunningDaemon
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/registry.md", "docs/gateway.md", "docs/grpc.md")

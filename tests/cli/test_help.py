@@ -8,8 +8,8 @@ import sys
 import click
 import pytest
 
-from adsum.cli.completion import SHELLS
-from adsum.cli.group import COMMANDS, root
+from adsum.cli.commands.completion import SHELLS
+from adsum.cli.root import COMMANDS, root
 from tests.cli.conftest import Adsum
 
 

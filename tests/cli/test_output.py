@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import pytest
 
 from adsum import wire
-from adsum.cli import operating, output
+from adsum.cli import output
+from adsum.cli.commands import status
 
 
 class Terminal(io.StringIO):
@@ -42,7 +43,7 @@ def test_colour_is_asked_for_as_everywhere(stream: io.StringIO, environ: Mapping
 def test_what_others_keep_is_not_claimed_by_a_node_that_is_apart(apart: float, share: int, shown: list[str]) -> None:
     peers = [wire.PeerView("n2", "http://n2", 128)]
     node = wire.NodeStatus("n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, apart=apart, share=share, peers=peers)
-    assert [row[-1] for row in operating._nodes(node)] == shown
+    assert [row[-1] for row in status._nodes(node)] == shown
 
 
 def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:

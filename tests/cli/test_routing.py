@@ -12,7 +12,7 @@ import pytest
 from tests.cli.conftest import Adsum
 
 if TYPE_CHECKING:
-    from tests.running import RunningDaemon
+    from tests.support.registry_daemon import RunningDaemon
 
 
 UNKNOWN = ["no", "service", "orders", "is", "registered", "(none", "ever", "was,", "or", "it", "is", "forgotten)"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adsum.cli.loading import ConfigError, flag, load, variable
-from adsum.cli.values import MANY, fields
-from adsum.config import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
+from adsum.cli.settings.loader import ConfigError, flag, load, variable
+from adsum.cli.settings.values import MANY, fields
+from adsum.config.serve import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
 from tests.cli.conftest import Adsum
 
 READABLE = (str, int, float, float | None, bool)

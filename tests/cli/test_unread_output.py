@@ -17,7 +17,7 @@ import pytest
 from tests.run.conftest import DEADLINE, SERVER, eventually, listed, port
 
 if TYPE_CHECKING:
-    from tests.running import RunningDaemon
+    from tests.support.registry_daemon import RunningDaemon
 
 __all__ = ["port"]
 

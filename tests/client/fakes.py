@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from adsum.client.errors import NotConnected, RegistryUnavailable
 from adsum.client.native.transport import Params, Reply
-from adsum.client.ports import Group, Lost, Position
+from adsum.client.sources.source import Group, Lost, Position
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
 from adsum.wire import ConsumerView, LeaseBody, OverrideBody, RegistrationBody, Renewed, Written

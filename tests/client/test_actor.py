@@ -12,7 +12,7 @@ from adsum.client.actor import default_actor
 from adsum.client.client import Client
 from adsum.client.sync import SyncClient
 from adsum.core.errors import Invalid
-from tests.running import RunningDaemon
+from tests.support.registry_daemon import RunningDaemon
 
 pytestmark = pytest.mark.usefixtures("no_actor_in_the_environment")
 

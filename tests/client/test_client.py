@@ -10,12 +10,12 @@ import pytest
 
 import adsum
 from adsum.balance.picker import NoEndpoint
+from adsum.client.calls.options import ChannelOptions
 from adsum.client.client import MISSED, Client
 from adsum.client.errors import NeedsRegistry
-from adsum.client.options import ChannelOptions
 from adsum.core.errors import Invalid
 from tests.client.fakes import ScriptedSource, endpoint, whole
-from tests.fakes import FakeClock, settle
+from tests.support.fakes import FakeClock, settle
 
 
 def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:

@@ -18,8 +18,8 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.sync import SyncClient
 from adsum.core.errors import Invalid, UnknownInstance
 from adsum.core.model import Status
-from tests.client.stub import HEAD, said, stub_node, synced
-from tests.running import RunningDaemon
+from tests.client.stub_node import HEAD, said, stub_node, synced
+from tests.support.registry_daemon import RunningDaemon
 
 
 def until(fact: Callable[[], bool]) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.errors import RegistryUnavailable
-from adsum.config import ServeConfig
+from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
 from adsum.core.model import Key
 from adsum.wire import LeaseBody
-from tests.client.stub import hung_node, until
-from tests.running import RunningDaemon
+from tests.client.stub_node import hung_node, until
+from tests.support.registry_daemon import RunningDaemon
 
 
 async def test_what_one_registers_the_other_picks_until_it_drains(daemon: RunningDaemon) -> None:

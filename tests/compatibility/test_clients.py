@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum.config import ServeConfig
-from tests.compatibility.keeping import CLIENTS, HERE
-from tests.running import RunningDaemon
+from adsum.config.serve import ServeConfig
+from tests.compatibility.archive import CLIENTS, HERE
+from tests.support.registry_daemon import RunningDaemon
 
 RELEASES = sorted([*CLIENTS.glob("*.whl"), *CLIENTS.glob("*.tar.gz")])
 

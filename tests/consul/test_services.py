@@ -10,7 +10,7 @@ from adsum.consul import services
 from adsum.core.errors import Invalid
 from adsum.core.identity import digest
 from adsum.core.model import Check, CheckKind, Endpoint, Instance, Registration, Status, frozen
-from tests.strategies import instances
+from tests.support.strategies import instances
 
 RECORDED = b"""[{
   "Node": {"ID": "40e4a748-2192-161a-0510-9bf59fe950b5", "Node": "foobar", "Address": "10.1.10.12", "Datacenter": "dc1",

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from adsum.consumers import Consumer, Consumers, Hints
-from tests.fakes import FakeClock, settle
+from tests.support.fakes import FakeClock, settle
 
 W, LONG = 7.5, 20.0
 ORDERS = frozenset({"orders"})

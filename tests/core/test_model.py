@@ -26,7 +26,7 @@ from adsum.core.model import (
     Status,
     Why,
 )
-from tests import strategies
+from tests.support import strategies
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ import pytest
 
 from adsum import wire
 from adsum.core import sizes
-from adsum.core.catalog import EMPTY, Snapshot
-from adsum.core.changes import Batch, Change
-from adsum.core.decisions import Caller, register
+from adsum.core.catalog.changes import Batch, Change
+from adsum.core.catalog.decisions import Caller, register
+from adsum.core.catalog.snapshots import EMPTY, Snapshot
 from adsum.core.errors import Invalid
-from adsum.dialects.native.pages import Sheet
+from adsum.dialects.native.pages.pages import Sheet
 
 MANY = 60
 WORDS: dict[str, Callable[[int], dict[str, object]]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import find
+from tests.support.programs import find
 
 LIMIT = 170.0
 """Seconds that a performance may take on a machine as slow as it likes."""

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from adsum.run.port import claim_free_port
-from tests.envoy.ads import Ads
-from tests.programs import need
+from tests.envoy.ads_server import Ads
+from tests.support.programs import need
 
 DEADLINE = 60.0
 """Seconds within which anything must have happened, on a machine as slow as it likes."""

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.core import rules
+from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.core.model import MAX_METADATA, MAX_TAGS, Instance, frozen
 from adsum.etcd import naming
-from tests import strategies
+from tests.support import strategies
 
 
 @given(strategies.instances)
@@ -30,15 +30,17 @@ def test_what_is_written_is_read(instance: Instance) -> None:
 def test_the_largest_instance_that_there_can_be_is_read() -> None:
     widest = "\U0001f600"
     instance = Instance(
-        "s" * rules.NAME_LENGTH,
-        "i" * rules.ID_LENGTH,
+        "s" * validation.NAME_LENGTH,
+        "i" * validation.ID_LENGTH,
         "h." * 100,
         65_535,
-        zone=widest * rules.TEXT_LENGTH,
-        tags=tuple(f"{n:04}{widest * (rules.TEXT_LENGTH - 4)}" for n in range(MAX_TAGS)),
-        metadata=frozen({f"{n:0{rules.TEXT_LENGTH}}": widest * rules.VALUE_LENGTH for n in range(MAX_METADATA)}),
+        zone=widest * validation.TEXT_LENGTH,
+        tags=tuple(f"{n:04}{widest * (validation.TEXT_LENGTH - 4)}" for n in range(MAX_TAGS)),
+        metadata=frozen(
+            {f"{n:0{validation.TEXT_LENGTH}}": widest * validation.VALUE_LENGTH for n in range(MAX_METADATA)}
+        ),
     )
-    value = naming.write(instance, published=True, holder="h" * rules.TEXT_LENGTH)
+    value = naming.write(instance, published=True, holder="h" * validation.TEXT_LENGTH)
     assert naming.read(instance.service, value) == instance
     assert naming.published(value)
 

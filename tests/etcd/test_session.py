@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from adsum.etcd.connection import Etcd
+from adsum.etcd.client import Etcd
 from adsum.etcd.errors import EtcdError, LeaseGone, Refused, Unreachable
 from adsum.etcd.session import Session
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 class ScriptedEtcd:

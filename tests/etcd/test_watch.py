@@ -10,13 +10,13 @@ from random import Random
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.etcd import connection as connection_of
+from adsum.etcd import client as connection_of
 from adsum.etcd import watch
-from adsum.etcd.connection import Etcd as Connection
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd as Connection
 from adsum.etcd.errors import Unreachable
-from adsum.etcd.place import Place
 from adsum.etcd.watch import Broken, Fresh, Gone, Seen, Told
-from tests.fake_etcd import FakeEtcd
+from tests.support.fake_etcd import FakeEtcd
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from adsum.core import model
-from adsum.gateway import actions, routes, upstreams
-from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
-from adsum.gateway.cors import Cors
-from adsum.gateway.intent import Intent
-from adsum.gateway.matches import HeaderMatch, MatchKind, Path, QueryMatch
-from adsum.gateway.routes import Route
-from adsum.gateway.selectors import Selector
-from adsum.gateway.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
-from tests.strategies import ids, lengths, metadata, texts
+from adsum.gateway.intent import actions, routes, upstreams
+from adsum.gateway.intent.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
+from adsum.gateway.intent.cors import Cors
+from adsum.gateway.intent.intent import Intent
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.selectors import Selector
+from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
+from tests.support.strategies import ids, lengths, metadata, texts
 
 SERVICES = ("orders", "users", "web")
 

@@ -15,10 +15,10 @@ import requests
 import adsum.integrations.aiohttp as our_aiohttp
 import adsum.integrations.httpx as our_httpx
 import adsum.integrations.requests as our_requests
-from adsum.client.channel import Channel
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.failures import CallFailed
+from adsum.client.calls.options import ChannelOptions
 from adsum.client.client import Client
-from adsum.client.failures import CallFailed
-from adsum.client.options import ChannelOptions
 from adsum.client.sync import SyncClient
 from adsum.core.model import Endpoint
 from tests.client.fakes import ScriptedSource

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from adsum.balance.loads import Load
-from adsum.client.channel import Channel
-from adsum.client.pick import Pick
+from adsum.balance.load_tracker import Load
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.pick import Pick
 from adsum.core.model import Endpoint, Instance
 from tests.client.fakes import ScriptedSource, whole
 from tests.integrations.callers import CALLERS, Caller, options

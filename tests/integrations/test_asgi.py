@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from adsum.client.client import Client
 from adsum.core.errors import Invalid
 from adsum.integrations import asgi
-from adsum.integrations.workers import Workers
+from adsum.integrations.worker_group import Workers
 from tests.client.fakes import ScriptedSource
 
 

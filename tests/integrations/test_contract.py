@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from adsum.balance.picker import NoEndpoint
+from adsum.client.calls.failures import CallFailed
+from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.client import Client
-from adsum.client.failures import CallFailed
-from adsum.client.options import CallOptions, ChannelOptions
-from adsum.client.ports import Lost, Position
-from adsum.client.shelf import Shelf, Shelved
+from adsum.client.sources.source import Lost, Position
+from adsum.client.views.view_cache import Shelf, Shelved
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
-from adsum.integrations.terms import calling
+from adsum.integrations.request_options import calling
 from tests.client.fakes import ScriptedSource, endpoint, whole
-from tests.client.stub import until
+from tests.client.stub_node import until
 from tests.integrations.callers import in_flight, options
 from tests.integrations.conftest import Make, instance
 from tests.integrations.servers import HERE, Fleet, Manner, served

@@ -16,17 +16,17 @@ import pytest
 
 import adsum
 from adsum.run.port import claim_free_port
+from tests.integrations.programs.server_processes import ROOT, Process, listed, passing, starting, until
 from tests.integrations.servers import Fleet
-from tests.integrations.serving import ROOT, Process, listed, passing, starting, until
-from tests.running import RunningDaemon
 from tests.scenarios.processes import Asking
+from tests.support.registry_daemon import RunningDaemon
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", (DOCS / "integrations.md").read_text(), re.DOTALL))
 SERVED = f"""
 import http.server, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.client.ending import Silent, serves
+from tests.client.registration.block_programs import Silent, serves
 server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Silent)
 """
 """What the examples of docs/client.md leave to their reader: a server that answers HTTP, with and without a loop."""

@@ -9,7 +9,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adsum.client.options import CallOptions, ChannelOptions
+from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.sync import SyncClient
 from adsum.integrations.requests import Session
 from tests.client.fakes import ScriptedSource, whole

@@ -14,8 +14,8 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from adsum import Client
-from adsum.config import ServeConfig
-from tests.running import RunningDaemon
+from adsum.config.serve import ServeConfig
+from tests.support.registry_daemon import RunningDaemon
 
 CALL = """
 import sys

@@ -13,16 +13,16 @@ import requests
 
 import adsum
 from adsum.integrations.httpx import AsyncClient
+from adsum.integrations.request_options import calling
 from adsum.integrations.requests import Session
-from adsum.integrations.terms import calling
-from tests.integrations.serving import Process, listed, load, passing, starting, until
-from tests.running import RunningDaemon
+from tests.integrations.programs.server_processes import Process, listed, load, passing, starting, until
+from tests.support.registry_daemon import RunningDaemon
 
 Start = Callable[..., Process]
-UVICORN = ("uvicorn", "tests.integrations.apps:plain", "--port", "0", "--log-level", "warning")
+UVICORN = ("uvicorn", "tests.integrations.programs.apps:plain", "--port", "0", "--log-level", "warning")
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:0", "-w", "3", "--no-control-socket")
-FLASK = (*GUNICORN, "-c", "tests/integrations/gunicorn.conf.py", "tests.integrations.apps:flask_app")
-SIMPLE = (*GUNICORN, "tests.integrations.apps:make_simple()")
+FLASK = (*GUNICORN, "-c", "tests/integrations/gunicorn.conf.py", "tests.integrations.programs.apps:flask_app")
+SIMPLE = (*GUNICORN, "tests.integrations.programs.apps:make_simple()")
 
 
 @pytest.fixture

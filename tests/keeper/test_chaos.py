@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from adsum.core.errors import AdsumError, UnknownInstance
-from adsum.core.leases import Phase
+from adsum.core.liveness.leases import Phase
 from adsum.core.model import Cause, Key, LeaseState
 from tests.keeper.world import World
 

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from adsum.core.errors import LeaseLost, UnknownInstance
-from adsum.core.leases import Phase
+from adsum.core.liveness.leases import Phase
 from adsum.core.model import Cause, Key, LeaseState, Status
-from tests.fakes import settle
 from tests.keeper.world import World
+from tests.support.fakes import settle
 
 REGISTERED, LAPSED, RENEWED, EXPIRED = Cause.REGISTERED, Cause.LEASE_LAPSED, Cause.LEASE_RENEWED, Cause.LEASE_EXPIRED
 

@@ -8,9 +8,9 @@ import pytest
 
 from adsum.core.errors import Overloaded, ProbeUnable
 from adsum.core.model import Cause, Check, CheckKind, Result, Status
-from adsum.keeper import answering
-from tests.fakes import settle
+from adsum.keeper import place_prober
 from tests.keeper.world import World
+from tests.support.fakes import settle
 
 HERE = "127.0.0.1"
 CHECK = Check("web", CheckKind.TCP, interval=5.0, rise=1)
@@ -151,7 +151,7 @@ async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
 
 
 async def test_places_are_probed_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(place_prober, "MOST_AT_ONCE", 1)
     async with World() as world:
         world.probe.took = 60.0
         one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]

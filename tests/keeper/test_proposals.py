@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from adsum.core import decisions
-from adsum.core.changes import Change
-from adsum.core.draft import Basis
+from adsum.core.catalog import decisions
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.draft import Basis
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Instance, Key, Registration
 from adsum.keeper.proposals import Proposals

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from adsum.keeper.rounds import LONGEST_PAUSE, forever
-from tests.fakes import FakeClock
 from tests.keeper.world import World
+from tests.support.fakes import FakeClock
 
 
 async def test_a_loop_outlives_the_errors_of_its_rounds_and_tells_them(caplog: pytest.LogCaptureFixture) -> None:

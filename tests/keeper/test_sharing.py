@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from adsum.core.leases import Phase
+from adsum.core.liveness.leases import Phase
 from adsum.core.model import Cause, Check, CheckKind, Key, LeaseState, Result, Status
 from adsum.keeper import Keeper
 from adsum.keeper.keeper import LOOK
-from tests.fakes import FakeShares
 from tests.keeper.world import ScriptedProbe, World
+from tests.support.fakes import FakeShares
 
 HTTP = Check("http", CheckKind.HTTP, interval=10.0, rise=1, fall=1)
 TCP = Check("tcp", CheckKind.TCP, interval=10.0)

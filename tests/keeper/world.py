@@ -6,15 +6,15 @@ from collections.abc import Collection
 from random import Random
 from zlib import crc32
 
-from adsum.core import decisions
-from adsum.core.decisions import Caller
+from adsum.core.catalog import decisions
+from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import ProbeUnable
-from adsum.core.guard import Guard
+from adsum.core.liveness.guard import Guard
 from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
 from adsum.keeper import Keeper
 from adsum.registry import Registry
-from tests.fakes import FakeClock, FakeShares, FakeStore
-from tests.observers import Recorder
+from tests.support.fakes import FakeClock, FakeShares, FakeStore
+from tests.support.observers import Recorder
 
 CALLER = Caller("tester", 0.0)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adsum.config import ServeConfig
-from adsum.core.changes import Whole
+from adsum.config.serve import ServeConfig
+from adsum.core.catalog.changes import Whole
 from adsum.daemon import Daemon
-from adsum.stores.etcd import EtcdStore, presence
-from tests.etcds import Etcd
+from adsum.stores.etcd import EtcdStore, membership
+from tests.support.etcd_process import Etcd
 
 SERVICES = [f"s{n}" for n in range(24)]
 
@@ -91,7 +91,7 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
-    monkeypatch.setattr(presence, "DOUBTFUL", 0.5)
+    monkeypatch.setattr(membership, "DOUBTFUL", 0.5)
     async with serving(etcd, "n1") as one, serving(etcd, "n2", one.urls[0]) as other:
         await _register(one)
         await _share(one, other)
@@ -122,7 +122,7 @@ async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_the
         assert (peer.name, peer.url) == ("n2", other.urls[0])
         assert 0.0 <= ago < 20.0
         assert shares.peers() == []
-        monkeypatch.setattr(presence, "REMEMBERED", 0.0)
+        monkeypatch.setattr(membership, "REMEMBERED", 0.0)
         assert shares.left() == []
 
 
@@ -192,7 +192,7 @@ async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
         starting = asyncio.create_task(late.start())
         try:
             await loading.wait()
-            await asyncio.sleep(presence.LOOK)
+            await asyncio.sleep(membership.LOOK)
             assert _shares(one) == {"n1": 256}
             assert await _renewed(one) == set(SERVICES)
             loaded.set()

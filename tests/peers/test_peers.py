@@ -11,14 +11,14 @@ import pytest
 
 from adsum import wire
 from adsum.clock import SystemClock
-from adsum.config import ServeConfig
+from adsum.config.serve import ServeConfig
 from adsum.consumers import Hints
 from adsum.core.errors import KeeperUnavailable
-from adsum.core.shares import Peer
-from adsum.peers.passing import PATIENCE
+from adsum.core.nodes.sharding import Peer
 from adsum.peers.peers import Peers
-from tests.cutting import Wire
-from tests.running import RunningDaemon
+from adsum.peers.renewal_forwarder import PATIENCE
+from tests.support.registry_daemon import RunningDaemon
+from tests.support.tcp_proxy import Wire
 
 NOWHERE = Peer("n", "nowhere", "http://127.0.0.1:1")
 HERE, GONE = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", "")

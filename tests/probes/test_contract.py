@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import CheckKind, Result
 from adsum.ports import Probe
 from adsum.probes import PROBES, Probes, load

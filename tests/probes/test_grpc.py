@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import CheckKind, Outcome, Result
 from adsum.probes.grpc import GrpcProbe
 from tests.probes.servers import CERTIFICATE, HERE, answering, check, grpc_serving, instance, serving

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum import __version__
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import CheckKind, Outcome, Result
-from adsum.core.rules import VALUE_LENGTH
+from adsum.core.validation import VALUE_LENGTH
 from adsum.probes.http import EXCERPT, MOST_READ, HttpProbe
 from tests.probes.servers import HERE, Caller, Server, Talk, answering, check, instance, serving, silent
 

@@ -19,7 +19,7 @@ from adsum.core.model import Listing
 from adsum.run.port import claim_free_port
 
 if TYPE_CHECKING:
-    from tests.running import RunningDaemon
+    from tests.support.registry_daemon import RunningDaemon
 
 DEADLINE = 30.0
 """Seconds within which anything must have happened, on a machine as slow as it likes."""

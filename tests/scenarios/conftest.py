@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import need
-from tests.scenarios.door import Door
+from tests.scenarios.gateway_load import Door
 from tests.scenarios.processes import Place
+from tests.support.programs import need
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import Final
 
 import pytest
 
-from tests.programs import need
+from tests.support.programs import need
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"

@@ -14,9 +14,9 @@ import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 
 from adsum.client.client import Client
-from tests.etcds import Etcd
-from tests.programs import GO_PACKAGES, need
 from tests.scenarios.processes import Asking, Child, Place, until
+from tests.support.etcd_process import Etcd
+from tests.support.programs import GO_PACKAGES, need
 
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
 

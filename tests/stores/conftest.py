@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.etcds import Etcd
+from tests.support.etcd_process import Etcd
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from adsum import stores
-from adsum.core import documents
-from adsum.core.changes import HISTORY_EACH, Batch, Whole, forgetting
-from adsum.core.documents import DocumentKind, Edit
+from adsum.core.catalog import documents
+from adsum.core.catalog.changes import HISTORY_EACH, Batch, Whole, forgetting
+from adsum.core.catalog.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Cause, Key, Why
 from adsum.stores import memory
-from adsum.stores.edits import MAX_RECORDED
-from adsum.stores.etcd import departures
-from adsum.stores.etcd import edits as etcd_edits
-from adsum.stores.feed import MAX_BEHIND
+from adsum.stores.batch_feed import MAX_BEHIND
+from adsum.stores.edit_log import MAX_RECORDED
+from adsum.stores.etcd import departed_services
+from adsum.stores.etcd import edit_history as etcd_edits
 from adsum.stores.sqlite import file
-from tests.etcds import Etcd
-from tests.stores.places import PLACES, Place, change, following, listed, put, shown, withdraw
+from tests.stores.support import PLACES, Place, change, following, listed, put, shown, withdraw
+from tests.support.etcd_process import Etcd
 
 SLACK = 2_000
 """How much more than promised a history may hold before it is trimmed."""
@@ -100,7 +100,7 @@ async def test_a_service_whose_last_instance_left_stays_known(place: Place) -> N
 async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in (memory, file, departures):
+    for room in (memory, file, departed_services):
         monkeypatch.setattr(room, "MAX_LEFT", 2)
     monkeypatch.setattr(file, "FORGET", 0)
     async with place.open() as store, following(store) as follower:

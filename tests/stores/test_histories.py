@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from adsum import stores
-from adsum.core.changes import Change, Recorded
+from adsum.core.catalog.changes import Change, Recorded
 from adsum.core.errors import StoreConflict
 from adsum.core.model import Key, Listing
 from adsum.ports import Store
-from tests import strategies
-from tests.stores.places import PLACES, Follower, Place, following, listed, shown
+from tests.stores.support import PLACES, Follower, Place, following, listed, shown
+from tests.support import strategies
 
 batches = st.lists(strategies.simple_changes, min_size=1, max_size=4)
 

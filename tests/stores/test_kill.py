@@ -13,8 +13,8 @@ import pytest
 
 from adsum.core.errors import StoreRefused
 from adsum.stores.sqlite import SqliteStore
-from tests.stores.places import listed, shown
-from tests.stores.writing import pair
+from tests.stores.support import listed, shown
+from tests.stores.writer_process import pair
 
 ROOT = Path(__file__).parents[2]
 KILLS = 10
@@ -23,7 +23,7 @@ KILLS = 10
 @contextmanager
 def writer(url: str) -> Iterator[subprocess.Popen[str]]:
     """A process that commits for ever, with the file open; killed at the end if it isn't yet."""
-    command = [sys.executable, "-m", "tests.stores.writing", url]
+    command = [sys.executable, "-m", "tests.stores.writer_process", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None

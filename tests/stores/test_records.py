@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from adsum.core.changes import Change, Recorded
+from adsum.core.catalog.changes import Change, Recorded
 from adsum.core.errors import Invalid
 from adsum.core.model import (
     Cause,
@@ -19,9 +19,9 @@ from adsum.core.model import (
     Status,
     Why,
 )
-from adsum.stores.reading import Reader, change
+from adsum.stores.record_decoder import Reader, change
 from adsum.stores.records import WhyRecord, write_change, write_listing
-from tests import strategies
+from tests.support import strategies
 
 # What version 1 wrote. Every later version must read it as this, so it is never edited.
 FULL = (

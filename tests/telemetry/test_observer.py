@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
-from adsum.core.changes import Batch, Change, Fact
+from adsum.core.catalog.changes import Batch, Change, Fact
 from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Registration, Result, Why
 from adsum.ports import Lag
 from adsum.telemetry import Logs, Telemetry, observer
-from adsum.telemetry.lines import Entry
+from adsum.telemetry.logs import Entry
 from adsum.telemetry.observer import AT_ONCE
-from adsum.telemetry.timings import Timings
-from tests.fakes import FakeClock
+from adsum.telemetry.request_timings import Timings
+from tests.support.fakes import FakeClock
 
 KEY = Key("orders", "o1")
 

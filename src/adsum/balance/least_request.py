@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.p2c import TwoChoices
 from adsum.balance.picker import NOBODY, Picker
 from adsum.core.selection import Choice

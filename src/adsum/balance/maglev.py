@@ -13,7 +13,7 @@ from random import Random
 from typing import Final
 
 from adsum.balance.hashing import number, pair
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.picker import NOBODY, NoEndpoint, Picker, standing
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice

@@ -12,7 +12,7 @@ from math import exp
 from random import Random
 from typing import Final
 
-from adsum.balance.loads import Load, Loads
+from adsum.balance.load_tracker import Load, Loads
 from adsum.balance.p2c import TwoChoices
 from adsum.balance.picker import NOBODY, Picker
 from adsum.core.selection import Choice

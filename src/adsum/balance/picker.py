@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from random import Random
 from typing import Final, NoReturn, Protocol
 
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice

@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from adsum.balance.hashing import position, positions
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.picker import NOBODY, NoEndpoint, Picker, standing
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice

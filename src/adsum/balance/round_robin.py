@@ -17,7 +17,7 @@ from random import Random
 from threading import Lock
 from typing import Final
 
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.picker import EXTRA_DRAWS, NOBODY, NoEndpoint, Picker, alike, spare, standing
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice

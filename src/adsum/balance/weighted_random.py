@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from random import Random
 
-from adsum.balance.draws import draw
-from adsum.balance.loads import Loads
+from adsum.balance.load_tracker import Loads
 from adsum.balance.picker import EXTRA_DRAWS, NOBODY, Picker, spare, standing
+from adsum.balance.sampler import draw
 from adsum.core.model import Endpoint
 from adsum.core.selection import Choice
 

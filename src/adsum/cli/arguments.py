@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import click
 
 from adsum.client.durations import seconds
-from adsum.core import rules
+from adsum.core import validation
 from adsum.core.errors import AdsumError, Invalid
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class ServiceType(Type):
             return value
         service, slash, id = str(value).partition("/")
         try:
-            rules.service_name("a service's name", service)
+            validation.service_name("a service's name", service)
             if id:
-                rules.instance_id("an instance's id", id)
+                validation.instance_id("an instance's id", id)
         except Invalid as error:
             self.fail(f"{error.field} {error.problem}", param, ctx)
         if slash and not (self._id and id):
@@ -85,7 +85,7 @@ class LengthType(Type):
             return value
         try:
             length = seconds(str(value))
-            rules.seconds("", length, self._least, self._most)
+            validation.seconds("", length, self._least, self._most)
         except Invalid as error:
             self.fail(error.problem, param, ctx)
         return length

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from adsum import wire
-from adsum.gateway.presence import Presence
+from adsum.gateway.route_check.availability import Presence
 
 
 def sentences(routes: Iterable[wire.RouteView]) -> list[str]:

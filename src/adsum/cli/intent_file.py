@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from adsum import wire
-from adsum.cli.loading import ConfigError
+from adsum.cli.settings.loader import ConfigError
 from adsum.core.errors import Invalid
-from adsum.core.rules import shown
+from adsum.core.validation import shown
 
 _TABLES: Final = {"routes": ("route", "name"), "upstreams": ("upstream", "service")}
 """The lists of the body: how their tables are headed in the file, and what names one."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from adsum.cli.group import root
+from adsum.cli.root import root
 
 DEBUG_VARIABLE: Final = "ADSUM_DEBUG"
 
@@ -42,7 +42,7 @@ def _escape_what_streams_lack() -> None:
 def _ended(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         raise error
-    from adsum.cli.exits import code_of
+    from adsum.cli.exit_codes import code_of
     from adsum.cli.output import say
     from adsum.core.errors import AdsumError
 

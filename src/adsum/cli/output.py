@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import msgspec
 
-from adsum.core.rules import printable
+from adsum.core.validation import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

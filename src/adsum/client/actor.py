@@ -7,8 +7,8 @@ import platform
 import pwd
 from typing import Final
 
-from adsum.client.consumer import one_line
-from adsum.core.rules import TEXT_LENGTH, text
+from adsum.client.consumer_identity import one_line
+from adsum.core.validation import TEXT_LENGTH, text
 
 ACTOR_VARIABLE: Final = "ADSUM_ACTOR"
 

@@ -14,26 +14,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from adsum.client.actor import default_actor, given_actor
-from adsum.client.address import LOOPBACK, default_id
-from adsum.client.channel import Channel
-from adsum.client.checks import parse, parse_all
-from adsum.client.consumer import Consumer
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.options import ChannelOptions
+from adsum.client.consumer_identity import Consumer
 from adsum.client.errors import NeedsRegistry
+from adsum.client.local_address import LOOPBACK, default_id
 from adsum.client.native.nodes import DEFAULT_URL, parse_urls
-from adsum.client.options import ChannelOptions
-from adsum.client.ports import Source
-from adsum.client.registering.registrar import Registrar
-from adsum.client.registering.renewals import Renewals
-from adsum.client.registering.standing import State
-from adsum.client.resolver import Resolver
-from adsum.client.shelf import Shelf, default_folder
+from adsum.client.registration.check_specs import parse, parse_all
+from adsum.client.registration.registrar import Registrar
+from adsum.client.registration.registrar_state import State
+from adsum.client.registration.renewals import Renewals
 from adsum.client.sources import open_source
-from adsum.client.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
+from adsum.client.sources.source import Source
+from adsum.client.views.resolver import Resolver
+from adsum.client.views.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
+from adsum.client.views.view_cache import Shelf, default_folder
 from adsum.clock import SystemClock
-from adsum.core.heartbeats import DRAIN_WAIT
 from adsum.core.identity import PART
+from adsum.core.liveness.heartbeats import DRAIN_WAIT
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
-from adsum.core.rules import public, seconds
+from adsum.core.validation import public, seconds
 from adsum.ports import Clock
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Client:
         """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
 
         `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
-        host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.checks`).
+        host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.registration.check_specs`).
         On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters; in the main thread SIGTERM
         and SIGINT do so first, before they end the block, unless `signals` is False (`client.registering.termination`).
         `holder` names the process (default: the client's own); processes that serve one socket together give the same

@@ -18,18 +18,18 @@ from threading import RLock
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from adsum.client import background
-from adsum.client.background import Background
-from adsum.client.calls import Call
-from adsum.client.channel import READY_TIMEOUT, Channel
+from adsum.client import background_loop
+from adsum.client.background_loop import Background
+from adsum.client.calls.call import Call
+from adsum.client.calls.channel import READY_TIMEOUT, Channel
+from adsum.client.calls.options import CallOptions, ChannelOptions
+from adsum.client.calls.pick import Pick
 from adsum.client.client import Client
-from adsum.client.options import CallOptions, ChannelOptions
-from adsum.client.pick import Pick
-from adsum.client.registering.registrar import START_WAIT, Registrar
-from adsum.client.registering.standing import Drained, State
-from adsum.client.registering.termination import Block, thread_block
-from adsum.client.resolver import Resolver
-from adsum.client.view import View
+from adsum.client.registration.registrar import START_WAIT, Registrar
+from adsum.client.registration.registrar_state import Drained, State
+from adsum.client.registration.termination import Block, thread_block
+from adsum.client.views.resolver import Resolver
+from adsum.client.views.view import View
 from adsum.core.errors import AdsumError
 from adsum.core.model import Instance
 
@@ -117,7 +117,7 @@ class SyncClient:
             try:
                 loop.run(client.close())
             finally:
-                background.release(loop)
+                background_loop.release(loop)
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +133,7 @@ class SyncClient:
                 raise RuntimeError("the client is closed")
             if self._running is None:
                 urls, options = self._made_of
-                self._running = (background.acquire(), Client(urls, **options))
+                self._running = (background_loop.acquire(), Client(urls, **options))
             return self._running
 
     def forget_parent(self) -> None:

@@ -28,8 +28,8 @@ from adsum.core.model import (
     Why,
     frozen,
 )
-from adsum.core.rules import ID_LENGTH
-from adsum.core.schemes import checked_over_tls
+from adsum.core.tls_schemes import checked_over_tls
+from adsum.core.validation import ID_LENGTH
 
 MARK: Final = "adsum-"
 """What begins the names of metadata that is ours."""

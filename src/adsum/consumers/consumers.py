@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from adsum.consumers.ack_ledger import Duty, Ledger, Standing
+from adsum.consumers.ack_report import Hints
 from adsum.consumers.consumer import Consumer
-from adsum.consumers.ledger import Duty, Ledger, Standing
-from adsum.consumers.report import Hints
 from adsum.ports import Clock
 
 REVIEW: Final = 0.2

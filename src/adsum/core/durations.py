@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.rules import shown
+from adsum.core.validation import shown
 
 UNITS: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0})
 

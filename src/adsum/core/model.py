@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.core import rules, sizes
+from adsum.core import sizes, validation
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, Process, place_of
 
@@ -117,17 +117,17 @@ class Instance:
     metadata: Mapping[str, str] = field(default_factory=nothing)
 
     def __post_init__(self) -> None:
-        rules.service_name("service", self.service)
-        rules.instance_id("id", self.id)
-        rules.address("address", self.address)
-        rules.whole("port", self.port, 1, rules.MAX_PORT)
-        rules.scheme("scheme", self.scheme)
-        rules.text("zone", self.zone)
-        rules.whole("weight", self.weight, 0, MAX_WEIGHT)
+        validation.service_name("service", self.service)
+        validation.instance_id("id", self.id)
+        validation.address("address", self.address)
+        validation.whole("port", self.port, 1, validation.MAX_PORT)
+        validation.scheme("scheme", self.scheme)
+        validation.text("zone", self.zone)
+        validation.whole("weight", self.weight, 0, MAX_WEIGHT)
         if self.tags:
-            rules.texts("tags", self.tags, MAX_TAGS)
+            validation.texts("tags", self.tags, MAX_TAGS)
         if self.metadata:
-            rules.mapping("metadata", self.metadata, MAX_METADATA)
+            validation.mapping("metadata", self.metadata, MAX_METADATA)
 
     @property
     def key(self) -> Key:
@@ -176,25 +176,25 @@ class Check:
     tls: bool = False
 
     def __post_init__(self) -> None:
-        rules.instance_id("name", self.name)
-        rules.seconds("interval", self.interval, MIN_INTERVAL, MAX_INTERVAL)
-        rules.seconds("timeout", self.timeout, 0.01, MAX_TIMEOUT)
-        rules.whole("rise", self.rise, 1, MAX_STREAK)
-        rules.whole("fall", self.fall, 1, MAX_STREAK)
+        validation.instance_id("name", self.name)
+        validation.seconds("interval", self.interval, MIN_INTERVAL, MAX_INTERVAL)
+        validation.seconds("timeout", self.timeout, 0.01, MAX_TIMEOUT)
+        validation.whole("rise", self.rise, 1, MAX_STREAK)
+        validation.whole("fall", self.fall, 1, MAX_STREAK)
         if self.port is not None:
-            rules.whole("port", self.port, 1, rules.MAX_PORT)
-        rules.text("path", self.path, rules.VALUE_LENGTH)
+            validation.whole("port", self.port, 1, validation.MAX_PORT)
+        validation.text("path", self.path, validation.VALUE_LENGTH)
         if not self.path.startswith("/") or not self.path.isascii() or " " in self.path:
             raise Invalid("path", "must start with / and be plain ASCII without spaces; percent-encode the rest")
         if self.method not in ("GET", "HEAD", "POST", "OPTIONS"):
             raise Invalid("method", "must be GET, HEAD, POST or OPTIONS")
-        rules.headers("headers", self.headers, MAX_HEADERS)
+        validation.headers("headers", self.headers, MAX_HEADERS)
         if not 1 <= len(self.expect) <= MAX_HEADERS:
             raise Invalid("expect", f"must be 1 to {MAX_HEADERS} ranges of statuses")
         for low, high in self.expect:
             if not 100 <= low <= high <= 599:
                 raise Invalid("expect", "must be statuses from 100 to 599, the lower first")
-        rules.text("grpc_service", self.grpc_service)
+        validation.text("grpc_service", self.grpc_service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +216,9 @@ class Registration:
 
     def __post_init__(self) -> None:
         if self.ttl is not None:
-            rules.seconds("ttl", self.ttl, MIN_TTL, MAX_TTL)
-        rules.seconds("grace", self.grace, 0.0, MAX_GRACE)
-        rules.text("holder", self.holder)
+            validation.seconds("ttl", self.ttl, MIN_TTL, MAX_TTL)
+        validation.seconds("grace", self.grace, 0.0, MAX_GRACE)
+        validation.text("holder", self.holder)
         if len(self.checks) > MAX_CHECKS:
             raise Invalid("checks", f"must be at most {MAX_CHECKS}, not {len(self.checks)}")
         names = {check.name for check in self.checks}
@@ -255,10 +255,10 @@ class Override:
     def __post_init__(self) -> None:
         if self.status not in (Status.DRAINING, Status.MAINTENANCE):
             raise Invalid("status", "must be draining or maintenance")
-        rules.text("author", self.author)
-        rules.text("reason", self.reason, rules.VALUE_LENGTH)
+        validation.text("author", self.author)
+        validation.text("reason", self.reason, validation.VALUE_LENGTH)
         if self.length is not None:
-            rules.seconds("length", self.length, 1.0, MAX_OVERRIDE)
+            validation.seconds("length", self.length, 1.0, MAX_OVERRIDE)
 
 
 class Cause(StrEnum):

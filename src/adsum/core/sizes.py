@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from adsum.core.errors import Invalid
-from adsum.core.rules import shown
+from adsum.core.validation import shown
 
 if TYPE_CHECKING:
     from adsum.core.model import Check, Instance

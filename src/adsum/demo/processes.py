@@ -13,7 +13,7 @@ from typing import Final
 
 from adsum import launcher
 from adsum.core.errors import AdsumError
-from adsum.run.child import signal_name
+from adsum.run.child_process import signal_name
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds that all processes together have to end; then they are killed."""

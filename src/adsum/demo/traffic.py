@@ -10,10 +10,10 @@ from typing import Final
 import httpx
 import msgspec
 
+from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.client import Client
-from adsum.client.options import CallOptions, ChannelOptions
 from adsum.core.errors import AdsumError
-from adsum.demo.board import Board
+from adsum.demo.scoreboard import Board
 from adsum.integrations.httpx import AsyncAdsumTransport
 
 RATE: Final = 50.0

@@ -11,7 +11,7 @@ from adsum.core.errors import AdsumError
 
 DIALECTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "etcd-naming": "adsum.dialects.etcd_naming:EtcdNaming",
+        "etcd-naming": "adsum.dialects.etcd_naming.etcd_naming:EtcdNaming",
         "native": "adsum.dialects.native:Native",
         "xds": "adsum.dialects.xds:Xds",
     }

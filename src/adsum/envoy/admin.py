@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
-from adsum.envoy.figures import EXPIRES, RECEIVED
+from adsum.envoy.metrics.stats import EXPIRES, RECEIVED
 
 ANSWER: Final = 5.0
 """Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""

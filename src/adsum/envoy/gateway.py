@@ -11,16 +11,18 @@ from typing import Final
 
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
-from adsum.envoy import certificate, expiry, hearing, monitor
 from adsum.envoy.admin import Admin, NoAnswer
-from adsum.envoy.draining import KILL_AFTER, drain
-from adsum.envoy.incarnation import Incarnation
-from adsum.envoy.keepsake import Keepsake, Told, default_folder
+from adsum.envoy.certificates import certificate, expiry
+from adsum.envoy.certificates.renewal import LOOK, Renewal
+from adsum.envoy.metrics import monitor
 from adsum.envoy.plan import Place, Plan
 from adsum.envoy.preflight import CannotServe, check
-from adsum.envoy.reaching import reachable, trouble, until_reachable
-from adsum.envoy.renewal import LOOK, Renewal
-from adsum.envoy.succession import LATE, TAKEOVER, Succession
+from adsum.envoy.process.envoy_instance import Incarnation
+from adsum.envoy.registry_health import registry_contact
+from adsum.envoy.registry_health.last_good_config import Keepsake, Told, default_folder
+from adsum.envoy.registry_health.xds_health import reachable, trouble, until_reachable
+from adsum.envoy.restart.draining import KILL_AFTER, drain
+from adsum.envoy.restart.rollout import LATE, TAKEOVER, Succession
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before an Envoy that has ended by itself is started again."""
@@ -249,10 +251,10 @@ class Gateway:
     async def _hear(self) -> None:
         """Say at /readyz and in the log when no registry is heard any more, and when one is heard again."""
         loop = asyncio.get_running_loop()
-        state = hearing.Hearing(loop.time())
+        state = registry_contact.Hearing(loop.time())
         shown: tuple[Incarnation | None, bool] = (None, False)
         while True:
-            await asyncio.sleep(jittered(hearing.LOOK, self._rng))
+            await asyncio.sleep(jittered(registry_contact.LOOK, self._rng))
             current = self._current
             if current is None or not current.process.running or self._replacing.locked():
                 continue
@@ -321,6 +323,8 @@ def _tell_hearing(current: Incarnation, now: float, *, lost: bool) -> None:
         _log.info("a registry is heard again")
         return
     process, why = current.process, ""
-    if now - process.refused_at < hearing.LOST_AFTER:
+    if now - process.refused_at < registry_contact.LOST_AFTER:
         why = f"; the registry refuses this gateway: {process.refusal}"
-    _log.warning("no registry has been heard for %g s; it goes on with what it knows%s", hearing.LOST_AFTER, why)
+    _log.warning(
+        "no registry has been heard for %g s; it goes on with what it knows%s", registry_contact.LOST_AFTER, why
+    )

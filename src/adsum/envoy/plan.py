@@ -13,11 +13,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.native.nodes import parse_urls
-from adsum.config import OFF, XDS_PORT, GatewayConfig
-from adsum.core import rules
-from adsum.envoy import descriptors
-from adsum.envoy.finding import Binary, find
-from adsum.gateway.shape import Shape, split
+from adsum.config.serve import OFF, XDS_PORT, GatewayConfig
+from adsum.core import validation
+from adsum.envoy.process import file_limits
+from adsum.envoy.process.binary import Binary, find
+from adsum.gateway.profile import Shape, split
 
 USUAL_ROOTS: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -53,7 +53,7 @@ class Plan:
         """Callers' connections that there are files for, at most `max_connections`; 0 or less: there are none."""
         if self.files is None:
             return self.max_connections
-        room = descriptors.most_connections(self.files, self.concurrency, len(self.all_places))
+        room = file_limits.most_connections(self.files, self.concurrency, len(self.all_places))
         return min(self.max_connections, room)
 
     @property
@@ -92,7 +92,7 @@ def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Pl
 
 def default_node(shape: Shape) -> str:
     """The host and the first port, within what a registry takes (`rules.node`), whatever the host is called."""
-    host = "".join(filter(str.isprintable, platform.node()))[: rules.ADDRESS_LENGTH]
+    host = "".join(filter(str.isprintable, platform.node()))[: validation.ADDRESS_LENGTH]
     return f"{host or 'gateway'}-{split('listen', shape.listen[0])[1]}"
 
 

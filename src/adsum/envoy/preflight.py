@@ -8,8 +8,8 @@ import socket
 from collections.abc import Iterable
 
 from adsum.core.errors import AdsumError
-from adsum.envoy import descriptors
 from adsum.envoy.plan import Place, Plan
+from adsum.envoy.process import file_limits
 
 
 class CannotServe(AdsumError):
@@ -19,7 +19,7 @@ class CannotServe(AdsumError):
 def check(plan: Plan, held: Iterable[Place] = ()) -> None:
     """Raises `CannotServe`. `held`: places that we listen at already."""
     if plan.room < 1:
-        least = descriptors.fewest_files(plan.concurrency, len(plan.all_places))
+        least = file_limits.fewest_files(plan.concurrency, len(plan.all_places))
         raise CannotServe(
             f"the system lets a program open {plan.files} files, and a gateway needs {least}, "
             "and 2 more for each caller: raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= "

@@ -21,7 +21,7 @@ from typing import Any, Final
 from adsum.core.errors import Invalid
 from adsum.core.identity import digest
 from adsum.core.model import MAX_METADATA, Instance, frozen
-from adsum.core.rules import ID_LENGTH, mapping, service_name
+from adsum.core.validation import ID_LENGTH, mapping, service_name
 
 OURS: Final = "Adsum"
 """The field that holds what only we write."""

@@ -10,7 +10,7 @@ from random import Random
 from typing import Final
 
 from adsum.core.backoff import Backoff
-from adsum.etcd.connection import Etcd
+from adsum.etcd.client import Etcd
 from adsum.etcd.errors import EtcdError, LeaseGone
 from adsum.ports import Clock
 

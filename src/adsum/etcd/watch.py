@@ -22,7 +22,7 @@ import grpc.aio
 
 from adsum.core.backoff import Backoff
 from adsum.etcd import translation
-from adsum.etcd.connection import END, EVERY_KEY, Etcd, is_of_the_token, translated
+from adsum.etcd.client import END, EVERY_KEY, Etcd, is_of_the_token, translated
 from adsum.etcd.errors import EtcdError, Refused, Unreachable
 from adsum.etcd.messages import MESSAGE
 from adsum.etcd.values import Header, KeyValue, end_of

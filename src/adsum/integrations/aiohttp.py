@@ -22,15 +22,15 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from aiohttp.payload import BytesPayload
 
 from adsum.balance.picker import NoEndpoint
-from adsum.client import failures
-from adsum.client.calls import Try
-from adsum.client.channel import Channel
+from adsum.client.calls import failures
+from adsum.client.calls.call import Try
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.failures import Kind
 from adsum.client.client import Client
-from adsum.client.failures import Kind
 from adsum.integrations.exchange import Exchange, first_word, unheard_of
-from adsum.integrations.routing import Routes, Routing
-from adsum.integrations.terms import calling as calling
-from adsum.integrations.terms import terms
+from adsum.integrations.request_options import calling as calling
+from adsum.integrations.request_options import terms
+from adsum.integrations.service_channels import Routes, Routing
 
 HashKey = Callable[[ClientRequest], bytes | str | None]
 

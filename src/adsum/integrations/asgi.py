@@ -18,9 +18,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any, Final, TypeVar
 
 from adsum.client.client import Client
-from adsum.client.registering.signals import Before
+from adsum.client.registration.signal_interceptor import Before
 from adsum.core.errors import AdsumError
-from adsum.integrations.attendance import Attendance
+from adsum.integrations.socket_registration import Attendance
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

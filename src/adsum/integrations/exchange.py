@@ -1,6 +1,6 @@
 """One request to a service, from the first try to the answer that stands: what is the same for every HTTP library.
 
-When to try again is decided in `adsum.client.calls`. Here: what a request's method, body and terms mean for that, and
+When to try again is decided in `adsum.client.calls.call`. Here: what a request's method, body and terms mean for that, and
 how its failure is told in the library's own errors.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from typing import Protocol
 
-from adsum.client.calls import Call, Try
-from adsum.client.channel import Channel
-from adsum.client.failures import IDEMPOTENT, CallFailed, Kind
-from adsum.client.options import CallOptions, ChannelOptions
-from adsum.client.view import Origin, View
+from adsum.client.calls.call import Call, Try
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.failures import IDEMPOTENT, CallFailed, Kind
+from adsum.client.calls.options import CallOptions, ChannelOptions
+from adsum.client.views.view import Origin, View
 from adsum.core.model import Endpoint
-from adsum.integrations.terms import Terms
+from adsum.integrations.request_options import Terms
 
 
 class Channels(Protocol):

@@ -19,10 +19,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from adsum.client.client import Client
-from adsum.client.registering.registrar import Registrar
+from adsum.client.registration.registrar import Registrar
 from adsum.client.sync import SyncClient, SyncRegistrar
-from adsum.core import rules
-from adsum.integrations.bootstrap import bootstrap
+from adsum.core import validation
+from adsum.integrations.grpc_bootstrap import bootstrap
 
 XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
 """HOST:PORT of the registry's nodes, separated by commas; without it, port 23787 at the hosts of ADSUM_URL."""
@@ -107,7 +107,7 @@ def _registration(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _target(service: str, xds: str) -> str:
-    rules.service_name("service", service)
+    validation.service_name("service", service)
     if not (os.environ.get(BOOTSTRAP_FILE) or os.environ.get(BOOTSTRAP_JSON)):
         found = bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
         os.environ[BOOTSTRAP_JSON] = json.dumps(found)

@@ -18,16 +18,16 @@ from typing import Any, Final, Unpack, cast
 import httpx
 
 from adsum.balance.picker import NoEndpoint
-from adsum.client import failures
-from adsum.client.calls import Try
-from adsum.client.channel import Channel
+from adsum.client.calls import failures
+from adsum.client.calls.call import Try
+from adsum.client.calls.channel import Channel
+from adsum.client.calls.failures import Kind
 from adsum.client.client import Client as Discovery
-from adsum.client.failures import Kind
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.integrations.exchange import Channels, Exchange, first_word, shorter, unheard_of
-from adsum.integrations.routing import Routes, Routing
-from adsum.integrations.terms import calling as calling
-from adsum.integrations.terms import terms
+from adsum.integrations.request_options import calling as calling
+from adsum.integrations.request_options import terms
+from adsum.integrations.service_channels import Routes, Routing
 
 HashKey = Callable[[httpx.Request], bytes | str | None]
 

@@ -24,15 +24,15 @@ from urllib3.exceptions import EmptyPoolError, MaxRetryError, NewConnectionError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from adsum.balance.picker import NoEndpoint
-from adsum.client import failures
-from adsum.client.calls import Try
-from adsum.client.failures import Kind
+from adsum.client.calls import failures
+from adsum.client.calls.call import Try
+from adsum.client.calls.failures import Kind
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.core.model import Endpoint
 from adsum.integrations.exchange import Exchange, first_word, shorter, unheard_of
-from adsum.integrations.routing import Routes, Routing
-from adsum.integrations.terms import calling as calling
-from adsum.integrations.terms import terms
+from adsum.integrations.request_options import calling as calling
+from adsum.integrations.request_options import terms
+from adsum.integrations.service_channels import Routes, Routing
 
 HashKey = Callable[[requests.PreparedRequest], bytes | str | None]
 

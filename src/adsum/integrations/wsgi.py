@@ -25,10 +25,10 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from adsum.client.client import Client
-from adsum.client.registering.signals import Before
+from adsum.client.registration.signal_interceptor import Before
 from adsum.client.sync import SyncClient
 from adsum.core.errors import AdsumError, Invalid
-from adsum.integrations.attendance import Attendance
+from adsum.integrations.socket_registration import Attendance
 
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Hook: TypeAlias = Callable[[Any], None]

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from adsum.core import decisions
-from adsum.core.changes import Change
-from adsum.core.decisions import REGISTRY, Caller
-from adsum.core.draft import Basis
+from adsum.core.catalog import decisions
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.decisions import REGISTRY, Caller
+from adsum.core.catalog.draft import Basis
 from adsum.core.errors import ProbeUnable
-from adsum.core.health import Standing
 from adsum.core.identity import Process
+from adsum.core.liveness.check_health import Standing
+from adsum.core.liveness.probe_schedule import Schedule, Turn
 from adsum.core.model import Check, Instance, Key, Listing, Outcome, Status
-from adsum.core.schedule import Schedule, Turn
+from adsum.keeper.changed_instances import Touched
 from adsum.keeper.proposals import Proposals
-from adsum.keeper.touched import Touched
 from adsum.ports import Clock, Lag, Observer, Probe
 
 MAX_PROBES: Final = 256

@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping, Set
 from random import Random
 from typing import Final
 
-from adsum.core import catalog
-from adsum.core.catalog import Snapshot
-from adsum.core.guard import Guard
-from adsum.core.leases import Leases
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.core.liveness.guard import Guard
+from adsum.core.liveness.leases import Leases
 from adsum.core.model import Key, Listing, Outcome
-from adsum.core.shares import Alone, shard_of
-from adsum.keeper.answering import Answering
+from adsum.core.nodes.sharding import Alone, shard_of
+from adsum.keeper.changed_instances import Touched, handed_over, touched
 from adsum.keeper.checks import MAX_PROBES, CheckKeeper
+from adsum.keeper.empty_services import Mentioned, VacancyKeeper, nobody
 from adsum.keeper.leases import LeaseKeeper
 from adsum.keeper.overrides import OverrideKeeper
+from adsum.keeper.place_prober import Answering
 from adsum.keeper.proposals import Proposals
 from adsum.keeper.rounds import forever
-from adsum.keeper.touched import Touched, handed_over, touched
-from adsum.keeper.vacancies import Mentioned, VacancyKeeper, nobody
 from adsum.ports import Clock, Observer, Probe, Shares
 from adsum.registry import Registry
 
@@ -59,7 +59,7 @@ class Keeper:
         self._registry = registry
         self._clock = clock
         self._rng = rng
-        self._seen = catalog.EMPTY
+        self._seen = snapshots.EMPTY
         self._shares: Shares = shares or Alone("")
         self._kept = self._shares.kept
         self._proposals = Proposals(registry, clock, rng)

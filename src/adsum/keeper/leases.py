@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from adsum.core import decisions
-from adsum.core.catalog import Snapshot
-from adsum.core.changes import Change
-from adsum.core.decisions import REGISTRY, Caller
-from adsum.core.draft import Basis
+from adsum.core.catalog import decisions
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.decisions import REGISTRY, Caller
+from adsum.core.catalog.draft import Basis
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import LeaseLost, UnknownInstance
-from adsum.core.guard import Guard
-from adsum.core.leases import PULSE, Leases, Phase
+from adsum.core.liveness.guard import Guard
+from adsum.core.liveness.leases import PULSE, Leases, Phase
 from adsum.core.model import Key, LeaseState, Listing
+from adsum.keeper.changed_instances import Touched
 from adsum.keeper.proposals import Proposals
-from adsum.keeper.touched import Touched
 from adsum.ports import Clock, Observer
 from adsum.registry import Registry
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
-from adsum.core import decisions
-from adsum.core.decisions import REGISTRY, Caller
+from adsum.core.catalog import decisions
+from adsum.core.catalog.decisions import REGISTRY, Caller
 from adsum.core.model import Key, Override
+from adsum.keeper.changed_instances import Touched
 from adsum.keeper.proposals import Proposals
-from adsum.keeper.touched import Touched
 from adsum.ports import Clock
 
 MOST_A_ROUND: Final = 1_000

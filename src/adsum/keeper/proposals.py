@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from adsum.core.backoff import Backoff
-from adsum.core.decisions import Decision
+from adsum.core.catalog.decisions import Decision
 from adsum.core.errors import AdsumError, Overloaded, StoreUnavailable
 from adsum.ports import Clock
 from adsum.registry import Registry

@@ -11,10 +11,10 @@ from adsum import wire
 from adsum.client.native.api import Api
 from adsum.consumers import Ask, Hints
 from adsum.core.errors import KeeperUnavailable
-from adsum.core.heartbeats import HEARTBEAT, lost_after
-from adsum.core.shares import Peer
-from adsum.peers.confirming import Confirming, Neighbour
-from adsum.peers.passing import Passing
+from adsum.core.liveness.heartbeats import HEARTBEAT, lost_after
+from adsum.core.nodes.sharding import Peer
+from adsum.peers.drain_confirmation import Confirming, Neighbour
+from adsum.peers.renewal_forwarder import Passing
 from adsum.ports import Clock, Shares
 
 MAX_PEERS: Final = 64

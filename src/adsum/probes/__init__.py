@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final, cast
 
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import Check, CheckKind, Instance, Outcome
 from adsum.ports import Probe
 

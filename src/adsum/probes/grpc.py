@@ -15,9 +15,9 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from adsum import __version__
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.probes.dialing import Place, addresses, authority, judged, place
+from adsum.probes.connection import Place, addresses, authority, judged, place
 
 MOST_READ: Final = 4_096
 """How many bytes an answer may have (the real one has two); a longer one is a fail."""

@@ -11,9 +11,9 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from adsum import __version__
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.probes.dialing import Place, dial, in_words, judged, one_line, place
+from adsum.probes.connection import Place, dial, in_words, judged, one_line, place
 
 MOST_READ: Final = 65_536
 """How many bytes of an answer are read, head and body. Past it the status is judged, if there is one by then."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from adsum.core.fence import Fence
+from adsum.core.address_policy import Fence
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.probes.dialing import Place, dial, judged, place
+from adsum.probes.connection import Place, dial, judged, place
 
 
 class TcpProbe:

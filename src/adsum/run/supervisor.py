@@ -13,15 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from adsum.config import ClientConfig, RunConfig
+from adsum.config.serve import ClientConfig, RunConfig
 from adsum.core.model import Registration
-from adsum.run.child import SIGNALLED, Child, Ending, signal_name
+from adsum.run.child_process import SIGNALLED, Child, Ending, signal_name
 from adsum.run.phases import MOVES, Event, Phase
 from adsum.run.port import ANY, listening_addresses
-from adsum.run.ready import listens, until_answers
+from adsum.run.readiness import listens, until_answers
 
 if TYPE_CHECKING:
-    from adsum.run.listing import Listing
+    from adsum.run.background_registrar import Listing
 
 PASSED_ON: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that are the program's own business."""
@@ -99,7 +99,7 @@ class Supervisor:
     def _make_listing(self) -> Listing:
         # Imported here: the program starts meanwhile.
         from adsum.client.client import Client
-        from adsum.run.listing import Listing
+        from adsum.run.background_registrar import Listing
 
         config, plan = self._plan.client, self._plan
         client = Client(config.url, zone=config.zone, actor=config.actor, cache=False)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.rules import public
+from adsum.core.validation import public
 from adsum.ports import Store
 
 STORES: Final[Mapping[str, str]] = MappingProxyType(

@@ -7,13 +7,13 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count, islice
 
-from adsum.core.changes import MAX_LEFT, Batch, Change, Recorded, Whole
-from adsum.core.documents import Document, DocumentKind, Edit, RecordedEdit, Title
+from adsum.core.catalog.changes import MAX_LEFT, Batch, Change, Recorded, Whole
+from adsum.core.catalog.documents import Document, DocumentKind, Edit, RecordedEdit, Title
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.core.shares import Alone
-from adsum.stores.edits import MUCH, EditLog, records
-from adsum.stores.feed import Feeds
+from adsum.core.nodes.sharding import Alone
+from adsum.stores.batch_feed import Feeds
+from adsum.stores.edit_log import MUCH, EditLog, records
 from adsum.stores.retention import Retention
 
 

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from adsum.core.changes import Change
-from adsum.core.documents import Document
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.documents import Document
 from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Registration, Status, Why
 
 _ARRAY: Final = Raw(b"[]")

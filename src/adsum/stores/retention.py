@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from adsum.core.changes import HISTORY, HISTORY_EACH
+from adsum.core.catalog.changes import HISTORY, HISTORY_EACH
 
 T = TypeVar("T")
 

@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from adsum.core.changes import Batch, Fact
-from adsum.core.documents import Edit
+from adsum.core.catalog.changes import Batch, Fact
+from adsum.core.catalog.documents import Edit
 from adsum.core.model import Check, Key, Outcome
 from adsum.ports import Clock, Lag
-from adsum.telemetry.lines import Entry, Logs
-from adsum.telemetry.timings import Timings
+from adsum.telemetry.logs import Entry, Logs
+from adsum.telemetry.request_timings import Timings
 
 _QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 AT_ONCE: Final = 100

@@ -8,30 +8,9 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from adsum.wire.answers import (
-    Answer,
-    ChangeList,
-    ChangeView,
-    ConsumerView,
-    DepartedView,
-    GatewayView,
-    Lost,
-    NodeStatus,
-    PeerView,
-    Problem,
-    RefusedView,
-    Renewed,
-    ServiceList,
-    ServiceSummary,
-    TrafficView,
-    Unaware,
-    Written,
-)
 from adsum.wire.codec import MAX_TOLD, decode, encode, repeated_key
-from adsum.wire.detail import CheckView, InstanceDetail, OverrideView
-from adsum.wire.requests import AppliedBody, CheckBody, LeaseBody, OverrideBody, RegistrationBody, RenewBody, Request
-from adsum.wire.views import Gone, InstanceView, Opened, ServiceChange, ServiceView, Synced
-from adsum.wire.words import (
+from adsum.wire.instance_detail import CheckView, InstanceDetail, OverrideView
+from adsum.wire.protocol import (
     ACTOR_HEADER,
     AGE_HEADER,
     EPOCH_HEADER,
@@ -52,9 +31,30 @@ from adsum.wire.words import (
     Text,
     Wait,
 )
+from adsum.wire.requests import AppliedBody, CheckBody, LeaseBody, OverrideBody, RegistrationBody, RenewBody, Request
+from adsum.wire.responses import (
+    Answer,
+    ChangeList,
+    ChangeView,
+    ConsumerView,
+    DepartedView,
+    GatewayView,
+    Lost,
+    NodeStatus,
+    PeerView,
+    Problem,
+    RefusedView,
+    Renewed,
+    ServiceList,
+    ServiceSummary,
+    TrafficView,
+    Unaware,
+    Written,
+)
+from adsum.wire.views import Gone, InstanceView, Opened, ServiceChange, ServiceView, Synced
 
 if TYPE_CHECKING:
-    from adsum.wire.declared import (
+    from adsum.wire.documents import (
         EditList,
         EditView,
         EmptyTarget,
@@ -76,22 +76,22 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
     {
         "CheckRouteBody": "verdict",
         "DestinationView": "verdict",
-        "EditList": "declared",
-        "EditView": "declared",
-        "EmptyTarget": "declared",
-        "IntentBody": "declared",
-        "Intents": "declared",
-        "meaning": "declared",
+        "EditList": "documents",
+        "EditView": "documents",
+        "EmptyTarget": "documents",
+        "IntentBody": "documents",
+        "Intents": "documents",
+        "meaning": "documents",
         "PassedView": "verdict",
         "RouteBody": "routes",
-        "RouteList": "declared",
-        "RouteView": "declared",
+        "RouteList": "documents",
+        "RouteView": "documents",
         "UpstreamBody": "upstreams",
-        "UpstreamList": "declared",
-        "UpstreamView": "declared",
+        "UpstreamList": "documents",
+        "UpstreamView": "documents",
         "VerdictView": "verdict",
-        "written_route": "declared",
-        "written_upstream": "declared",
+        "written_route": "documents",
+        "written_upstream": "documents",
     }
 )
 """What is about gateways, and in which file it is: a program that only calls and registers never loads it."""

@@ -8,13 +8,13 @@ import msgspec
 from msgspec import Meta
 
 from adsum.core import model
-from adsum.gateway import actions
-from adsum.gateway.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
-from adsum.gateway.cors import Cors
-from adsum.gateway.selectors import Selector
-from adsum.wire.lengths import Length, Share, seconds, within
+from adsum.gateway.intent import actions
+from adsum.gateway.intent.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
+from adsum.gateway.intent.cors import Cors
+from adsum.gateway.intent.selectors import Selector
+from adsum.wire.durations import Length, Share, seconds, within
+from adsum.wire.protocol import Name, Port
 from adsum.wire.requests import Request
-from adsum.wire.words import Name, Port
 
 
 class SelectorBody(Request, frozen=True):

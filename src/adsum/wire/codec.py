@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from adsum.core.errors import Invalid
-from adsum.wire import meant
-from adsum.wire.wording import worded
+from adsum.wire import suggestions
+from adsum.wire.decode_errors import worded
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def _invalid(message: str, kind: object) -> Invalid:
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         name = mentioned["name"]
-        likely = meant.meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
+        likely = suggestions.meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
         problem += f"; did you mean `{likely}`?" if likely else ""
         path = f"{path}.{name}" if path else name
     else:

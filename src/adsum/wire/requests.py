@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from adsum.core import model, rules
+from adsum.core import model, validation
+from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind, Instance, Registration
-from adsum.core.takeover import Takeover
-from adsum.wire import sharing
+from adsum.wire import interning
 from adsum.wire.codec import decode, encode
-from adsum.wire.words import (
+from adsum.wire.protocol import (
     HEADERS,
     MAX_RENEWALS,
     PAIRS,
@@ -47,7 +47,7 @@ class CheckBody(Request, frozen=True):
     rise: Streak = 2
     fall: Streak = 3
     port: Port | None = None
-    path: Annotated[str, Meta(max_length=rules.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
+    path: Annotated[str, Meta(max_length=validation.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
     method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
     headers: Annotated[dict[str, str], Meta(max_length=model.MAX_HEADERS, extra_json_schema=HEADERS)] = {}
     expect: Annotated[list[tuple[Code, Code]], Meta(min_length=1, max_length=16)] = msgspec.field(
@@ -100,7 +100,7 @@ class RegistrationBody(Request, frozen=True):
     """
 
     port: Port
-    address: Annotated[str, Meta(min_length=1, max_length=rules.ADDRESS_LENGTH)] | None = None
+    address: Annotated[str, Meta(min_length=1, max_length=validation.ADDRESS_LENGTH)] | None = None
     scheme: Annotated[str, Meta(pattern=SCHEME)] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
@@ -122,12 +122,12 @@ class RegistrationBody(Request, frozen=True):
             scheme=intern(self.scheme),
             zone=intern(self.zone),
             weight=self.weight,
-            tags=sharing.texts(self.tags),
-            metadata=sharing.pairs(self.metadata),
+            tags=interning.texts(self.tags),
+            metadata=interning.pairs(self.metadata),
         )
-        ttl = None if self.ttl is None else sharing.length(self.ttl)
+        ttl = None if self.ttl is None else interning.length(self.ttl)
         checks = _shared_checks(encode(self.checks)) if self.checks else ()
-        return Registration(instance, ttl, sharing.length(self.grace), checks, self.holder)
+        return Registration(instance, ttl, interning.length(self.grace), checks, self.holder)
 
     @staticmethod
     def of(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
@@ -150,10 +150,10 @@ class RegistrationBody(Request, frozen=True):
 
 def _shared_checks(text: bytes) -> tuple[Check, ...]:
     """Checks from their bodies in JSON; what is short is remembered. Raises `Invalid`."""
-    return _remembered_checks(text) if len(text) <= sharing.LARGEST else _checks(text)
+    return _remembered_checks(text) if len(text) <= interning.LARGEST else _checks(text)
 
 
-@lru_cache(sharing.MOST)
+@lru_cache(interning.MOST)
 def _remembered_checks(text: bytes) -> tuple[Check, ...]:
     return _checks(text)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from adsum.core.errors import Invalid
-from adsum.gateway import defaults, routes
-from adsum.gateway.actions import NO_EDITS, RETRIES, HeaderEdits
-from adsum.gateway.matches import ANYWHERE
-from adsum.gateway.routes import Route
+from adsum.gateway.intent import default_routes, routes
+from adsum.gateway.intent.actions import NO_EDITS, RETRIES, HeaderEdits
+from adsum.gateway.intent.matches import ANYWHERE
+from adsum.gateway.intent.routes import Route
 from adsum.wire.actions import (
     CorsBody,
     EditsBody,
@@ -22,8 +22,8 @@ from adsum.wire.actions import (
     SelectorBody,
     TargetBody,
 )
-from adsum.wire.conditions import HeaderBody, PathBody, QueryBody
-from adsum.wire.lengths import Length, maybe_seconds, within
+from adsum.wire.durations import Length, maybe_seconds, within
+from adsum.wire.matches import HeaderBody, PathBody, QueryBody
 from adsum.wire.requests import Request
 
 
@@ -58,7 +58,7 @@ class RouteBody(Request, frozen=True):
         if self.name and name and self.name != name:
             raise Invalid("name", f"must be {name}, as it was asked for")
         name = name or self.name
-        defaults.refuse("name", name)
+        default_routes.refuse("name", name)
         return Route(
             name=name,
             hosts=tuple(host.lower() for host in self.hosts),

@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from adsum.core.errors import Invalid
-from adsum.gateway import upstreams
-from adsum.gateway.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
-from adsum.wire.lengths import Length, Share, seconds, within
+from adsum.gateway.intent import upstreams
+from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
+from adsum.wire.durations import Length, Share, seconds, within
 from adsum.wire.requests import Request
 
 Limit = Annotated[int, Meta(ge=1, le=upstreams.MAX_LIMIT)]

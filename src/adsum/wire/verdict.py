@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from adsum.core.errors import Invalid
-from adsum.gateway import matching
-from adsum.gateway.presence import Presence
-from adsum.wire.answers import Answer
+from adsum.gateway.route_check import route_check
+from adsum.gateway.route_check.availability import Presence
+from adsum.wire.protocol import METHOD
 from adsum.wire.requests import Request
-from adsum.wire.words import METHOD
+from adsum.wire.responses import Answer
 
 MAX_URL = 4_096
 """Characters of a request's URL; a longer one is refused."""
@@ -34,7 +34,7 @@ class CheckRouteBody(Request, frozen=True):
     headers: Annotated[list[tuple[Line, Line]], Meta(max_length=MAX_ASKED_HEADERS)] = []
     default_routes: bool = True
 
-    def to_request(self) -> matching.Request:
+    def to_request(self) -> route_check.Request:
         """Raises `Invalid`."""
         try:
             parts = urlsplit(self.url)
@@ -49,7 +49,7 @@ class CheckRouteBody(Request, frozen=True):
         query = f"?{parts.query}" if parts.query else ""
         if not _SENT.fullmatch(path + query):
             raise Invalid("url", "must be ASCII without spaces, as it is sent: percent-encode the rest")
-        return matching.Request(
+        return route_check.Request(
             self.method, host or "localhost", path + query, tuple(self.headers), parts.scheme or "http"
         )
 
@@ -92,7 +92,7 @@ class VerdictView(Answer, frozen=True):
     passed: list[PassedView] = []
 
     @staticmethod
-    def of(verdict: matching.Verdict) -> VerdictView:
+    def of(verdict: route_check.Verdict) -> VerdictView:
         return VerdictView(
             verdict.route.name if verdict.route is not None else "",
             verdict.default,

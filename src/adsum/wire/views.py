@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sys import intern
 
-from adsum.core.catalog import Diff, ServiceSnapshot
-from adsum.core.changes import Change
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.snapshots import Diff, ServiceSnapshot
 from adsum.core.identity import digest
 from adsum.core.model import Endpoint, Instance, Listing, Status
-from adsum.wire import sharing
-from adsum.wire.answers import Answer
+from adsum.wire import interning
+from adsum.wire.responses import Answer
 
 
 class InstanceView(Answer, frozen=True):
@@ -63,8 +63,8 @@ class InstanceView(Answer, frozen=True):
             scheme=intern(self.scheme),
             zone=intern(self.zone),
             weight=self.weight,
-            tags=sharing.texts(self.tags),
-            metadata=sharing.pairs(self.metadata),
+            tags=interning.texts(self.tags),
+            metadata=interning.pairs(self.metadata),
         )
         return Endpoint(instance, self.status, self.process)
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import httpx
 
 from adsum import launcher
-from adsum.gateway.shape import Shape
+from adsum.gateway.profile import Shape
 from adsum.run.port import claim_free_port
-from tests.programs import need
+from tests.support.programs import need
 
 PATIENCE: Final = 30.0
 """Seconds after which what a test waits for is taken not to happen."""

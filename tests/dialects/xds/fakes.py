@@ -21,14 +21,14 @@ from envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryResponse,
 )
 
-from adsum.core.catalog import Snapshot
-from adsum.dialects.xds import asked, delta
-from adsum.dialects.xds.figures import MESSAGE
-from adsum.dialects.xds.session import Session
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.dialects.xds.streams import delta, request
+from adsum.dialects.xds.streams.session import Session
+from adsum.dialects.xds.telemetry.gateway_metrics import MESSAGE
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.resources import Kind, Resource, pack
-from adsum.gateway.intent import Intent
-from adsum.gateway.shape import Shape
+from adsum.gateway.intent.intent import Intent
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.resources import Kind, Resource, pack
 
 CDS, EDS, LDS, RDS = Kind.CLUSTER, Kind.ASSIGNMENT, Kind.LISTENER, Kind.ROUTES
 
@@ -139,10 +139,10 @@ class FakeClient:
         if error:
             said.error_detail.message = error
         self.names[kind] = sorted({*self.names.get(kind, ()), *names}) if self.is_delta else list(names)
-        parse = asked.delta if self.is_delta else asked.sotw
-        request = parse(said.SerializeToString()).asked
-        assert request is not None
-        return self.session.hear(request)
+        parse = request.delta if self.is_delta else request.sotw
+        asked = parse(said.SerializeToString()).asked
+        assert asked is not None
+        return self.session.hear(asked)
 
     def hear(self) -> Said | None:
         """The next response, taken in but not answered."""

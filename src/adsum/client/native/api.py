@@ -21,10 +21,10 @@ import msgspec
 
 from adsum import wire
 from adsum.client.errors import Declined, Garbled, RegistryRefused, Unreachable
-from adsum.client.native.hedging import SILENCE, Heard, first_answer
+from adsum.client.native.hedged_requests import SILENCE, Heard, first_answer
 from adsum.client.native.nodes import Nodes
 from adsum.client.native.transport import Reply, Transport
-from adsum.client.native.waiting import Waiting
+from adsum.client.native.waiting_request import Waiting
 from adsum.clock import SystemClock
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.ports import Clock

@@ -7,10 +7,10 @@ from random import Random
 from typing import Final
 from urllib.parse import urlsplit
 
-from adsum.consul import place as consul
+from adsum.consul import address as consul
 from adsum.core.errors import Invalid
-from adsum.core.rules import public, shown
-from adsum.etcd import place as etcd
+from adsum.core.validation import public, shown
+from adsum.etcd import address as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
 """Where `adsum serve` listens unless told otherwise."""

@@ -18,7 +18,7 @@ import httpcore
 import adsum
 from adsum import wire
 from adsum.client.errors import NotConnected, Unreachable
-from adsum.core.rules import shown
+from adsum.core.validation import shown
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to reach a registry node; then the next one is tried."""

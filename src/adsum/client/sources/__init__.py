@@ -8,8 +8,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, cast
 
-from adsum.client.consumer import Consumer
-from adsum.client.ports import Source
+from adsum.client.consumer_identity import Consumer
+from adsum.client.sources.source import Source
 from adsum.ports import Clock
 
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(

@@ -16,20 +16,20 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.address import LOOPBACK, facing_any
-from adsum.client.consumer import Consumer
+from adsum.client.consumer_identity import Consumer
 from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
-from adsum.client.native.hedging import SILENCE
+from adsum.client.local_address import LOOPBACK, facing_any
+from adsum.client.native.hedged_requests import SILENCE
 from adsum.client.native.transport import Params, Reply, Transport
-from adsum.client.ports import Group, Lost, Position
-from adsum.client.registering.answering import answers
+from adsum.client.registration.reachability import answers
+from adsum.client.sources.source import Group, Lost, Position
 from adsum.consul import services
-from adsum.consul.blocking import Answered, Pace, Query
-from adsum.consul.place import Place
+from adsum.consul.address import Place
+from adsum.consul.blocking_query import Answered, Pace, Query
 from adsum.core.backoff import Backoff
+from adsum.core.catalog.takeover import Claim, Takeover, claim, refusal
 from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.model import Endpoint, Key, Registration
-from adsum.core.takeover import Claim, Takeover, claim, refusal
 from adsum.ports import Clock
 
 T = TypeVar("T")

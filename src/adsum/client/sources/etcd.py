@@ -16,22 +16,22 @@ from random import Random
 from typing import Final, Literal
 
 from adsum import wire
-from adsum.client.address import facing_any
-from adsum.client.consumer import Consumer
+from adsum.client.consumer_identity import Consumer
 from adsum.client.errors import RegistryRefused, RegistryUnavailable, Unacknowledged
-from adsum.client.native.hedging import SILENCE
-from adsum.client.ports import Group, Lost, Position
-from adsum.client.registering.answering import answers
+from adsum.client.local_address import facing_any
+from adsum.client.native.hedged_requests import SILENCE
+from adsum.client.registration.reachability import answers
+from adsum.client.sources.source import Group, Lost, Position
 from adsum.core.backoff import Backoff
+from adsum.core.catalog.takeover import Claim, Takeover, claim, refusal
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
 from adsum.core.identity import process_of
 from adsum.core.model import Cause, Endpoint, Instance, Key, Listing, Registration, Status, Why
-from adsum.core.takeover import Claim, Takeover, claim, refusal
 from adsum.etcd import naming
-from adsum.etcd.connection import Etcd
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd
+from adsum.etcd.cluster_history import History
 from adsum.etcd.errors import EtcdError, LeaseGone, Unreachable
-from adsum.etcd.history import History
-from adsum.etcd.place import Place
 from adsum.etcd.values import Delete, KeyValue, Put, Unchanged
 from adsum.etcd.watch import Broken, Fresh, Gone, watch
 from adsum.ports import Clock

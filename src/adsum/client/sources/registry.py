@@ -12,13 +12,13 @@ from random import Random
 from urllib.parse import urlsplit
 
 from adsum import wire
-from adsum.client.address import facing_any
-from adsum.client.consumer import Consumer, Following
+from adsum.client.consumer_identity import Consumer, Following
 from adsum.client.errors import RegistryUnavailable
+from adsum.client.local_address import facing_any
 from adsum.client.native.api import TIMEOUT, Api
-from adsum.client.native.hedging import SILENCE
-from adsum.client.native.watch import RegistryAccess, Watch
-from adsum.client.ports import Group, Lost, Position
+from adsum.client.native.hedged_requests import SILENCE
+from adsum.client.native.service_watch import RegistryAccess, Watch
+from adsum.client.sources.source import Group, Lost, Position
 from adsum.ports import Clock
 
 

@@ -10,20 +10,20 @@ from typing import Final, Protocol
 
 from adsum import wire
 from adsum.core.errors import AdsumError
-from adsum.dialects.native.about import About
+from adsum.dialects.native.api.operation_table import ROUTES
+from adsum.dialects.native.api.router import Router
 from adsum.dialects.native.asgi import Headers, Receive, Reply, Scope, Send
-from adsum.dialects.native.asked import Asked
-from adsum.dialects.native.declaring import Declaring
-from adsum.dialects.native.events import Events
-from adsum.dialects.native.inflow import Inflow
-from adsum.dialects.native.pages import Pages
+from adsum.dialects.native.events.watch_events import Events
+from adsum.dialects.native.operations.intent import Declaring
+from adsum.dialects.native.operations.node import About
+from adsum.dialects.native.operations.reads import Outcomes, Reads
+from adsum.dialects.native.operations.watch import Watching
+from adsum.dialects.native.operations.writes import Admit, Nobody, Others, Renews, Writes
+from adsum.dialects.native.pages.fast_path import Answer, Prompt
+from adsum.dialects.native.pages.pages import Pages
 from adsum.dialects.native.problems import NotReady, problem
-from adsum.dialects.native.prompt import Answer, Prompt
-from adsum.dialects.native.reads import Outcomes, Reads
-from adsum.dialects.native.router import Router
-from adsum.dialects.native.routes import ROUTES
-from adsum.dialects.native.watching import Watching
-from adsum.dialects.native.writes import Admit, Nobody, Others, Renews, Writes
+from adsum.dialects.native.requests.api_request import Asked
+from adsum.dialects.native.requests.body_memory import Inflow
 from adsum.ports import Clock, Observer
 from adsum.registry import Registry
 

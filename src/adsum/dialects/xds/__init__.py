@@ -2,10 +2,10 @@
 "xDS REST and gRPC protocol" for the rules that `delta`, `sotw` and `session` follow.
 """
 
-from adsum.dialects.xds.knowledge import StreamStatus
-from adsum.dialects.xds.loads import Load
-from adsum.dialects.xds.refusals import RefusedClient
-from adsum.dialects.xds.traffic import Summary
+from adsum.dialects.xds.telemetry.client_status import StreamStatus
+from adsum.dialects.xds.telemetry.load_reports import Load
+from adsum.dialects.xds.telemetry.refusals import RefusedClient
+from adsum.dialects.xds.telemetry.traffic import Summary
 from adsum.dialects.xds.xds import Xds
 
 __all__ = ["Load", "RefusedClient", "StreamStatus", "Summary", "Xds"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from adsum.core import rules
-from adsum.core.decisions import MAX_SERVICES
-from adsum.gateway.intent import MAX_SELECTED
+from adsum.core import validation
+from adsum.core.catalog.decisions import MAX_SERVICES
+from adsum.gateway.intent.intent import MAX_SELECTED
 
 MAX_STREAMS: Final = 10_000
 """Streams at a time, fewer where descriptors are scarce; past it a new one is refused with RESOURCE_EXHAUSTED."""
@@ -27,7 +27,7 @@ MAX_GRPC_RESOURCES: Final = 200_000
 """Different resources that gRPC clients name at a time; past it a stream that names yet another one is ended."""
 MAX_NAME: Final = 512
 """Characters of a name, of a version and of a nonce; a stream that says longer ones is ended."""
-MAX_NODE: Final = rules.NODE_LENGTH
+MAX_NODE: Final = validation.NODE_LENGTH
 """Characters of a node's id and of what it calls itself; a stream with longer ones is ended."""
 MAX_SHAPES: Final = 256
 """Different shapes of gateways at a time; past it a gateway of yet another one is refused."""

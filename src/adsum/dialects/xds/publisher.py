@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple, Protocol
 
-from adsum.core import catalog
-from adsum.core.catalog import ServiceSnapshot, Snapshot
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.audience import Gateways, GrpcClients, Held, Resources, Table
 from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
-from adsum.dialects.xds.refusals import exhausted
-from adsum.dialects.xds.session import Session
-from adsum.gateway.encoding.resources import Kind, Resource
-from adsum.gateway.intent import NO_INTENT, Intent
-from adsum.gateway.shape import Shape
+from adsum.dialects.xds.streams.session import Session
+from adsum.dialects.xds.subscribers import Gateways, GrpcClients, Held, Resources, Table
+from adsum.dialects.xds.telemetry.refusals import exhausted
+from adsum.gateway.intent.intent import NO_INTENT, Intent
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.resources import Kind, Resource
 
 _log = logging.getLogger("adsum.xds")
 
@@ -23,7 +23,7 @@ IntentOf = Callable[[Snapshot], Intent]
 
 
 class Compiled(Protocol):
-    """What `adsum.gateway.encoding.compiled.Compiled` promises."""
+    """What `adsum.gateway.resources.compiled_resources.Compiled` promises."""
 
     @property
     def vacated(self) -> Set[str]:
@@ -62,7 +62,7 @@ class _Source(NamedTuple):
         """The services of which something else may be told than before; None: all."""
         if self.intent is not before.intent or self.addresses is not before.addresses:
             return None
-        return catalog.changed(before.snapshot, self.snapshot)
+        return snapshots.changed(before.snapshot, self.snapshot)
 
 
 class _Prepared(NamedTuple):
@@ -84,7 +84,7 @@ class Publisher:
         self._gateways: dict[Shape, Gateways] = {}
         self._held = Held()
         self._grpc = GrpcClients(self._held)
-        self._source = _Source(catalog.EMPTY, NO_INTENT, {})
+        self._source = _Source(snapshots.EMPTY, NO_INTENT, {})
         self._settled_at: float | None = None
         self._departed: set[str] = set()
         """Services of which an instance leaves or left while the epoch settles."""
@@ -116,7 +116,7 @@ class Publisher:
         documents = before.documents, snapshot.documents
         if documents[0] is not documents[1] and any(len(each.of) > MUCH for each in documents):
             return True
-        if len(catalog.changed(before, snapshot)) > MUCH:
+        if len(snapshots.changed(before, snapshot)) > MUCH:
             return True
         return len(snapshot.services) > MUCH and not all(map(self._compiled.knows, self._unseen()))
 

@@ -8,16 +8,16 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from adsum.core.catalog import Snapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Key
-from adsum.dialects.xds import delta, sotw
-from adsum.dialects.xds.addresses import Addresses, Refusal
 from adsum.dialects.xds.bounds import LOOK
-from adsum.dialects.xds.loads import Load, Loads
+from adsum.dialects.xds.host_names import Addresses, Refusal
 from adsum.dialects.xds.publisher import Compiled, IntentOf, Publisher
-from adsum.dialects.xds.stream import Call
-from adsum.dialects.xds.streams import Streams
-from adsum.dialects.xds.traffic import Traffic
+from adsum.dialects.xds.streams import delta, sotw
+from adsum.dialects.xds.streams.stream import Call
+from adsum.dialects.xds.streams.streams import Streams
+from adsum.dialects.xds.telemetry.load_reports import Load, Loads
+from adsum.dialects.xds.telemetry.traffic import Traffic
 from adsum.ports import Clock
 from adsum.registry import Registry
 from adsum.watches import Watch

@@ -19,8 +19,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpFilter,
 )
 
-from adsum.gateway.encoding import filters, messages
-from adsum.gateway.upstreams import HASHING, Outliers, Policy, Upstream
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.listeners import http_filters
+from adsum.gateway.intent.upstreams import HASHING, Outliers, Policy, Upstream
 
 FAILURES: Final = 85
 """Per cent of an instance's calls in an interval that fail before it is left out; of at least so many calls:"""
@@ -32,7 +33,7 @@ def listener(service: str) -> Any:
     manager = HttpConnectionManager(stat_prefix=service)
     manager.rds.route_config_name = service
     manager.rds.config_source.CopyFrom(messages.ads())
-    manager.http_filters.append(HttpFilter(name=filters.ROUTER, typed_config=messages.typed(Router())))
+    manager.http_filters.append(HttpFilter(name=http_filters.ROUTER, typed_config=messages.typed(Router())))
     message = Listener(name=service)
     message.api_listener.api_listener.CopyFrom(messages.typed(manager))
     return message

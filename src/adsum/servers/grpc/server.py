@@ -15,7 +15,7 @@ import grpc.aio
 
 from adsum.core.errors import AdsumError
 from adsum.servers.grpc import connections
-from adsum.servers.grpc.bounds import LAST_WORDS, MAX_CALLS, STOP, options
+from adsum.servers.grpc.options import LAST_WORDS, MAX_CALLS, STOP, options
 
 _log = logging.getLogger("adsum.grpc")
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum import wire
-from adsum.core.rules import shown
+from adsum.core.validation import shown
 from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
-from adsum.servers.http.bounds import MAX_BEHIND, MAX_HEAD, Sweeper
-from adsum.servers.http.browsers import Hosts, crosses_origins
+from adsum.servers.http.cross_origin import Hosts, crosses_origins
+from adsum.servers.http.limits import MAX_BEHIND, MAX_HEAD, Sweeper
 
 Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
 """From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind

@@ -13,10 +13,10 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.servers.http.accepting import Acceptor
-from adsum.servers.http.bounds import BACKLOG, Bounds, Shed, Sweeper, untold
-from adsum.servers.http.browsers import Hosts
+from adsum.servers.http.acceptor import Acceptor
 from adsum.servers.http.connection import Connection, Prompt, last_words
+from adsum.servers.http.cross_origin import Hosts
+from adsum.servers.http.limits import BACKLOG, Bounds, Shed, Sweeper, untold
 
 RETRY_AFTER: Final = (b"retry-after", b"5")
 """What a connection is told for which there is no room: after how many seconds to try again."""

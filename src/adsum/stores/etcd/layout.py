@@ -22,12 +22,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from adsum.core import documents
-from adsum.core.changes import Change
-from adsum.core.documents import DocumentKind, Edit, Title
+from adsum.core.catalog import documents
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.documents import DocumentKind, Edit, Title
 from adsum.core.model import Cause, Key, Why
 from adsum.etcd.values import Delete, Put
-from adsum.stores import edits as histories
+from adsum.stores import edit_log as histories
 from adsum.stores import records
 from adsum.stores.records import WhyRecord
 

@@ -13,25 +13,25 @@ from typing import Final, TypeVar
 import msgspec
 
 from adsum.clock import SystemClock
-from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
-from adsum.etcd import encryption
-from adsum.etcd.connection import Etcd
+from adsum.etcd import tls_diagnosis
+from adsum.etcd.address import STORE_PREFIX, Place
+from adsum.etcd.client import Etcd
 from adsum.etcd.errors import Compacted, EtcdError, Refused, Unreachable
-from adsum.etcd.place import STORE_PREFIX, Place
 from adsum.etcd.values import Condition, Delete, Get, KeyValue, Put, Ranged, Settled, Unchanged, end_of
 from adsum.ports import Clock
-from adsum.stores.edits import MUCH
-from adsum.stores.etcd.departures import Departures
-from adsum.stores.etcd.edits import EditHistory
-from adsum.stores.etcd.following import Following
-from adsum.stores.etcd.inquiry import Inquiry
+from adsum.stores.batch_feed import Feeds
+from adsum.stores.edit_log import MUCH
+from adsum.stores.etcd.catalog_decoder import Reading, Standing, head
+from adsum.stores.etcd.catalog_follower import Following
+from adsum.stores.etcd.departed_services import Departures
+from adsum.stores.etcd.edit_history import EditHistory
+from adsum.stores.etcd.health_probe import Inquiry
 from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout, Log, Part
-from adsum.stores.etcd.presence import Presence
-from adsum.stores.etcd.reading import Reading, Standing, head
-from adsum.stores.etcd.trail import Trail
-from adsum.stores.feed import Feeds
+from adsum.stores.etcd.log_retention import Trail
+from adsum.stores.etcd.membership import Presence
 
 OPENING: Final = 10.0
 """Seconds within which etcd must answer when a node starts; then it ends, saying so."""
@@ -103,7 +103,7 @@ class EtcdStore:
     async def _begin(self, following: Following) -> None:
         """Return when etcd answered. Raises `Refused` for what waiting does not mend, and `StoreRefused`."""
         while True:
-            wrong = await encryption.mistake(self.place)
+            wrong = await tls_diagnosis.mistake(self.place)
             if wrong:
                 raise Refused(wrong)
             try:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from adsum.core.changes import MAX_LEFT, Recorded, Whole
-from adsum.core.documents import Document, DocumentKind, RecordedEdit
+from adsum.core.catalog.changes import MAX_LEFT, Recorded, Whole
+from adsum.core.catalog.documents import Document, DocumentKind, RecordedEdit
 from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.stores import reading
-from adsum.stores.sqlite import edits, schema
-from adsum.stores.sqlite.history import History
+from adsum.stores import record_decoder
+from adsum.stores.sqlite import edits_table, schema
+from adsum.stores.sqlite.history_table import History
 from adsum.stores.sqlite.lock import Lock, Mark
 from adsum.stores.sqlite.rows import ListingRow, Rows, Write, checked, checksum
 
@@ -224,7 +224,7 @@ class File:
 
     def whole(self) -> Whole:
         """Everything that is stored. Raises `StoreRefused` if it can't be understood, and `sqlite3.Error`."""
-        reader = reading.Reader()
+        reader = record_decoder.Reader()
         with self._refusals(), closing(self._rows("listings")) as rows:
             listings = [self._listing(reader, row) for row in rows]
         with self._refusals(), closing(self._rows("documents")) as rows:
@@ -236,7 +236,7 @@ class File:
     def _rows(self, table: str) -> sqlite3.Cursor:
         return self._db.execute(f"SELECT {', '.join(schema.CHECKED[table])}, checksum FROM {table}")  # noqa: S608 - ours
 
-    def _listing(self, reader: reading.Reader, row: ListingRow) -> tuple[int, Listing]:
+    def _listing(self, reader: record_decoder.Reader, row: ListingRow) -> tuple[int, Listing]:
         service, id, revision, body, _ = row
         try:
             if not checked(row):
@@ -250,7 +250,7 @@ class File:
         try:
             if not checked(row):
                 raise ValueError(_DAMAGED)
-            return revision, reading.document(kind, name, body)
+            return revision, record_decoder.document(kind, name, body)
         except (*_UNREADABLE, AdsumError) as error:
             raise StoreRefused(f"its record of {kind} {name} can't be read: {error}; {_REMEDY}") from error
 
@@ -314,7 +314,7 @@ class File:
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._changes.record(rows.history)
-        edits.put(self._db, rows.edits)
+        edits_table.put(self._db, rows.edits)
         left = [(service, at) for service, at in rows.left.items() if at is not None]
         self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in left])
         self._db.executemany(_FORGET, [(service,) for service, at in rows.left.items() if at is None])
@@ -328,7 +328,7 @@ class File:
         try:
             if not checked(row):
                 raise ValueError(_DAMAGED)
-            return reading.change(revision, Key(service, id), body)
+            return record_decoder.change(revision, Key(service, id), body)
         except _UNREADABLE as error:
             # Nothing but the past is told from it: the registry goes on.
             raise StoreUnavailable(
@@ -337,7 +337,7 @@ class File:
 
     def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
         """The newest edits, newest first. Raises `StoreUnavailable` if one can't be understood."""
-        return edits.newest(self._db, self.path, kind, name, limit)
+        return edits_table.newest(self._db, self.path, kind, name, limit)
 
     def close(self) -> None:
         """Close and unlock; idempotent."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from adsum.core.changes import Change
-from adsum.core.documents import Edit, Title
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.documents import Edit, Title
 from adsum.core.model import Key
-from adsum.stores import edits, records
+from adsum.stores import edit_log, records
 
 ListingRow = tuple[str, str, int, bytes, int]
 """Service, id, revision, record, checksum. Rows of documents have kind and name in place of service and id."""
@@ -57,7 +57,7 @@ class Rows:
         listings = {each.key: _listing(revision, each) for each in write.changes if not each.forgets}
         documents = {each.title: _document(revision, each) for each in write.edits}
         history = [_row(*each.key, revision, records.write_change(each)) for each in write.changes]
-        edited = [_row(*each.title, revision, msgspec.json.encode(edits.record(each))) for each in write.edits]
+        edited = [_row(*each.title, revision, msgspec.json.encode(edit_log.record(each))) for each in write.edits]
         self.listings.update(listings)
         self.documents.update(documents)
         self.history.extend(history)

@@ -18,12 +18,12 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from adsum.clock import SystemClock
-from adsum.core.changes import Batch, Change, Recorded, Whole
-from adsum.core.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
-from adsum.core.shares import Alone
+from adsum.core.nodes.sharding import Alone
 from adsum.ports import Clock
-from adsum.stores.feed import Feeds
+from adsum.stores.batch_feed import Feeds
 from adsum.stores.sqlite.file import File
 from adsum.stores.sqlite.rows import Write
 

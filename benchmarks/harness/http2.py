@@ -1,0 +1,119 @@
+"""Just enough HTTP/2 (RFC 9113) and gRPC to call etcd in its own language, as cheaply as our HTTP/1.1 callers.
+
+An answer's headers are not decoded: a call that succeeds answers a message, one that fails only a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from benchmarks.harness.callers import Caller, Run
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
+END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
+
+WINDOW: Final = 2**31 - 1
+"""The most that may be under way unread: nobody waits for us."""
+REFILL: Final = 2**30
+"""Bytes received after which the connection's window is filled up again."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def opening() -> bytes:
+    """What a client says first: windows as wide as they go."""
+    settings = (0x4).to_bytes(2, "big") + WINDOW.to_bytes(4, "big")
+    wider = (WINDOW - 65_535).to_bytes(4, "big")
+    start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    return start + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, wider)
+
+
+def headers(path: str) -> bytes:
+    """The header block of a gRPC call: literals without indexing (RFC 7541, 6.2.2), the same for every call."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "127.0.0.1",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    return b"".join(
+        b"\x00" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in fields.items()
+    )
+
+
+def message(body: bytes) -> bytes:
+    """A message as gRPC frames it, not compressed."""
+    return b"\x00" + len(body).to_bytes(4, "big") + body
+
+
+class Frames:
+    """From bytes to frames: (kind, flags, payload)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        data = self._rest + data if self._rest else data
+        at = 0
+        while len(data) - at >= 9:
+            end = at + 9 + int.from_bytes(data[at : at + 3], "big")
+            if end > len(data):
+                break
+            yield data[at + 3], data[at + 4], data[at + 9 : end]
+            at = end
+        self._rest = data[at:]
+
+
+class Grpc(Caller):
+    """Unary calls of one method, one at a time; requests are messages."""
+
+    def __init__(self, run: Run, path: str) -> None:
+        super().__init__(run)
+        self._headers = headers(path)
+        self._frames = Frames()
+        self._stream = -1
+        self._size = 0
+        self._received = 0
+
+    @staticmethod
+    def of(path: str) -> Callable[[Run], Grpc]:
+        return lambda run: Grpc(run, path)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(opening())
+        self.ask()
+
+    def write(self, request: bytes) -> None:
+        self._stream += 2
+        self._size = 0
+        self.transport.write(
+            frame(HEADERS, END_HEADERS, self._stream, self._headers)
+            + frame(DATA, END_STREAM, self._stream, message(request))
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > REFILL:
+            self.transport.write(frame(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
+            self._received = 0
+        for kind, flags, payload in self._frames.take(data):
+            if kind == DATA:
+                self._size += len(payload)
+            elif kind == HEADERS and flags & END_STREAM:
+                self.ended(self._size > 0, self._size)
+            elif kind == SETTINGS and not flags & ACK:
+                self.transport.write(frame(SETTINGS, ACK, 0))
+            elif kind == PING and not flags & ACK:
+                self.transport.write(frame(PING, ACK, 0, payload))
+            elif kind in (RST_STREAM, GOAWAY):
+                self.transport.abort()
+                return

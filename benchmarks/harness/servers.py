@@ -1,0 +1,126 @@
+"""Whom we measure and beside whom: our own node, the bare server under it, and etcd. Each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from benchmarks.harness import bare_server
+from benchmarks.harness.processes import Child, accepts, free_port
+
+_SERVE: Final = """
+import sys
+from adsum.config.serve import ServeConfig
+from adsum.daemon import serve
+serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="bench"))
+"""
+"""What `adsum serve` does once its options are read, with the defaults, the log included."""
+
+NO_ETCD: Final = "etcd is not installed (apt-get install etcd-server)"
+PATIENCE: Final = 60.0
+"""Seconds that one request of ours may take."""
+
+
+class Node(Child):
+    """A registry node, ready when it is made. `store` is a URL; the folder takes its log."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.xds = f"127.0.0.1:{free_port()}"
+        places = [f"127.0.0.1:{self.port}", store, self.xds]
+        super().__init__("adsum", [sys.executable, "-c", _SERVE, *places], folder)
+        self.started = self.wait_until(lambda: ready(self.url))
+        """Seconds that it took to start."""
+
+    def get(self, path: str) -> bytes:
+        """The body of an answer; raises if it is an error."""
+        return self._ask(Request(self.url + path))
+
+    def put(self, path: str, body: Mapping[str, object]) -> bytes:
+        """The same, of a PUT."""
+        headers = {"content-type": "application/json"}
+        return self._ask(Request(self.url + path, json.dumps(body).encode(), headers, method="PUT"))
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """The same, of a POST of JSON."""
+        return self._ask(Request(self.url + path, body, {"content-type": "application/json"}))
+
+    def _ask(self, request: Request) -> bytes:
+        with urlopen(request, timeout=PATIENCE) as answer:
+            body: bytes = answer.read()
+        return body
+
+
+def ready(url: str) -> bool:
+    """Whether the node says that its catalog is loaded."""
+    try:
+        with urlopen(f"{url}/readyz", timeout=5.0) as answer:
+            status: int = answer.status
+            return status == 200
+    except (HTTPError, URLError, OSError):
+        return False
+
+
+def sqlite(folder: Path, name: str = "bench") -> str:
+    """The URL of a store in the folder."""
+    return f"sqlite:///{folder / name}.db"
+
+
+class Bare(Child):
+    """uvicorn with uvloop and httptools, and an application that does nothing but answer these bytes."""
+
+    def __init__(self, folder: Path, body: bytes) -> None:
+        file = folder / "bare.body"
+        file.write_bytes(body)
+        self.port = free_port()
+        super().__init__("bare", [sys.executable, str(bare_server.__file__), str(self.port), str(file)], folder)
+        self.wait_until(partial(accepts, self.port))
+
+
+class Etcd(Child):
+    """One member with its defaults (each write synced), on a fresh folder beside our store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, peer = free_port(), free_port()
+        client, member = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{peer}"
+        command = {
+            "--name": "bench",
+            "--data-dir": str(folder / f"etcd-{self.port}"),
+            "--listen-client-urls": client,
+            "--advertise-client-urls": client,
+            "--listen-peer-urls": member,
+            "--initial-advertise-peer-urls": member,
+            "--initial-cluster": f"bench={member}",
+            "--log-level": "error",
+        }
+        super().__init__("etcd", ["etcd", *(part for pair in command.items() for part in pair)], folder)
+        self.wait_until(lambda: healthy(self.port))
+
+
+def healthy(port: int) -> bool:
+    """Whether etcd says that it has a leader and can write."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5.0) as answer:
+            said: bytes = answer.read()
+            return b"true" in said
+    except (HTTPError, URLError, OSError):
+        return False
+
+
+def etcd_is_there() -> bool:
+    return shutil.which("etcd") is not None
+
+
+def etcd_version() -> str:
+    """Such as "etcd 3.4.23"."""
+    said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, timeout=10.0, check=True).stdout
+    return f"etcd {said.splitlines()[0].rpartition(' ')[2]}"

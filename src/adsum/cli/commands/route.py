@@ -1,0 +1,299 @@
+"""Commands about routes: which requests gateways send where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+from adsum import wire
+from adsum.cli import empty_targets, output
+from adsum.cli.arguments import as_json, reason
+from adsum.cli.client import ask
+from adsum.cli.commands.route_history import history
+from adsum.cli.exit_codes import Ended, Exit
+from adsum.cli.intent_file import read
+from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
+from adsum.cli.settings.loader import Settings
+from adsum.client.client import Client
+from adsum.config.serve import ClientConfig
+from adsum.core.catalog.documents import Title
+from adsum.core.errors import Invalid
+from adsum.gateway.intent.actions import Target
+
+_TARGET: Final = re.compile(r"(?P<service>[^?@]+)(?:\?(?P<pairs>.+?))?(?:@(?P<weight>\d+))?")
+
+
+@click.group(
+    epilog="Example: adsum route add shop --host shop.example --to web. Everything a route can do: docs/gateway.md."
+)
+def route() -> None:
+    """Say which requests gateways send where.
+
+    Without any route, every service is reachable under /SERVICE/… and as SERVICE.localhost. Routes are kept by the
+    registry: every gateway follows them at once.
+    """
+
+
+route.add_command(history)
+
+
+@route.command(
+    epilog="Examples: adsum route add shop --host shop.example --to web; "
+    "adsum route add canary --path /orders --to 'orders?tag!=canary@90' --to 'orders?tag=canary@10'"
+)
+@click.argument("name")
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]",
+    help="Where requests go, by weight; != instead of = for instances without that tag or metadata.",
+)
+@click.option(
+    "--host", multiple=True, metavar="NAME", help="Only requests for this host; *.example takes all below it."
+)
+@click.option("--path", metavar="PREFIX", help="Only paths under this one.")
+@click.option("--exact", metavar="PATH", help="Only this very path.")
+@click.option("--regex", metavar="REGEX", help="Only paths that match as a whole.")
+@click.option("--method", multiple=True, metavar="METHOD", help="Only this method.")
+@click.option("--header", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this header.")
+@click.option("--query", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this parameter.")
+@click.option("--rewrite", metavar="PATH", help="Replace what the prefix matched.")
+@click.option(
+    "--redirect",
+    metavar="URL",
+    help="Answer with a redirect instead: a path, or scheme://host[:port][/path]; the query stays.",
+)
+@click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
+@click.option("--try-timeout", metavar="LENGTH", help="For one try.")
+@click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
+@reason("Why it is declared")
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
+def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
+    """Declare a route, or declare it anew.
+
+    A request takes the first route that fits: higher priority, then the more exact host, path, and more conditions.
+    What can't be said with flags is said in a file: `adsum route apply --help`.
+    """
+    body = wire.decode(wire.encode(_route(given)), wire.RouteBody)
+    body.to_route(name)
+
+    async def work(client: Client) -> wire.RouteView:
+        await client.api.put_route(name, body, reason=reason)
+        return await client.api.route(name)
+
+    declared = ask(loaded, work)
+    output.say(f"route {name} is declared; `adsum route check URL` tells what it takes")
+    _name_empty([declared])
+
+
+def _route(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The route's JSON: what was given, and nothing else."""
+    paths = {kind: given[flag] for flag, kind in (("path", "prefix"), ("exact", "exact"), ("regex", "regex"))}
+    said = {
+        "to": [_target(text) for text in given["to"]],
+        "hosts": list(given["host"]),
+        "path": {kind: value for kind, value in paths.items() if value is not None},
+        "methods": list(given["method"]),
+        "headers": [_condition(text) for text in given["header"]],
+        "query": [_condition(text) for text in given["query"]],
+        "redirect": _redirect(given["redirect"]) if given["redirect"] is not None else None,
+        **{name: given[name] for name in ("rewrite", "timeout", "try_timeout", "priority")},
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
+
+
+def _target(text: str) -> dict[str, Any]:
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"must be SERVICE[?tag=T&KEY=VALUE][@WEIGHT], not {text!r}", param_hint="--to")
+    pairs = parse_qsl(match["pairs"] or "", keep_blank_values=True)
+    said = {
+        "service": match["service"],
+        "tags": [value for key, value in pairs if key == "tag"],
+        "metadata": {key: value for key, value in pairs if key != "tag" and not key.endswith("!")},
+        "without_tags": [value for key, value in pairs if key == "tag!"],
+        "without_metadata": {key[:-1]: value for key, value in pairs if key != "tag!" and key.endswith("!")},
+        "weight": int(match["weight"]) if match["weight"] else None,
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
+
+
+def _condition(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    return {"name": name, "exact": value} if equals else {"name": name, "present": True}
+
+
+def _redirect(url: str) -> dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise click.BadParameter(f"can't read {url!r}: {error}", param_hint="--redirect") from None
+    if any(sign in url for sign in "?#@"):
+        problem = f"must be a path, or scheme://host[:port][/path], not {url!r}: callers keep their own query"
+        raise click.BadParameter(problem, param_hint="--redirect")
+    said = {"scheme": parts.scheme, "host": parts.hostname, "port": port, "path": parts.path}
+    return {name: value for name, value in said.items() if value not in (None, "")}
+
+
+@route.command(epilog="Example: adsum route ls --json | jq -r '.routes[].route.name'")
+@as_json
+@settings(ClientConfig, but=UNUSED_BY_READS)
+def ls(loaded: Settings, as_json: bool) -> None:
+    """List the routes, and who declared them; `adsum route check` tells which of them takes a request.
+
+    --json prints the answer of GET /api/v1/routes.
+    """
+    found = ask(loaded, lambda client: client.api.routes())
+    if as_json:
+        output.json(found)
+    elif found.routes:
+        output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [_row(each) for each in found.routes])
+        _name_empty(found.routes)
+    else:
+        output.say("no route is declared: every service is reachable under /SERVICE/ and as SERVICE.localhost")
+
+
+def _name_empty(routes: Iterable[wire.RouteView]) -> None:
+    for sentence in empty_targets.sentences(routes):
+        output.say(sentence)
+
+
+def _row(view: wire.RouteView) -> tuple[str, ...]:
+    route = view.route.to_route()
+    takes = [*route.methods, str(route.path), *map(str, route.headers), *map(str, route.query)]
+    goes = f"redirect {route.redirect.status}" if route.redirect is not None else _goes(route.to)
+    return route.name, ", ".join(route.hosts) or "any", " ".join(takes), goes, f"{output.ago(view.at)} by {view.actor}"
+
+
+def _goes(targets: Sequence[Target]) -> str:
+    return ", ".join(f"{each.to.text}@{each.weight}" if len(targets) > 1 else each.to.text for each in targets)
+
+
+@route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")
+@click.argument("name")
+@reason("Why it goes")
+@as_json
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
+def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
+    """Withdraw a route.
+
+    The exit code is 3 if there is none of that name. --json prints the answer of DELETE /api/v1/routes/NAME.
+    """
+
+    async def work(client: Client) -> tuple[bool, wire.Written]:
+        there = any(each.route.name == name for each in (await client.api.routes()).routes)
+        return there, await client.api.remove_route(name, reason=reason)
+
+    there, written = ask(loaded, work)
+    if as_json:
+        output.json(written)
+    if not there:
+        raise Ended(Exit.NOT_FOUND, f"no route {name!r} is declared")
+    if not as_json:
+        output.say(f"route {name} is withdrawn")
+
+
+@route.command(epilog="Example: adsum route check -X POST 'http://shop.example/orders/7?v=2' -H 'x-canary: 1'")
+@click.argument("request", metavar="URL|PATH")
+@click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
+@click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
+@click.option("--no-default-routes", is_flag=True, help="At a gateway that runs with --no-default-routes.")
+@as_json
+@settings(ClientConfig, but=UNUSED_BY_READS)
+def check(
+    loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
+) -> None:
+    """Tell which route a request would take, where it would go, and why the routes before it don't take it.
+
+    It holds for every gateway that follows this registry; whether it has default routes is a gateway's own setting.
+    Nothing is sent to any service. --json prints the answer of POST /api/v1/check-route. The exit code is 3 if no route
+    takes the request.
+    """
+    headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
+    body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)
+    verdict = ask(loaded, lambda client: client.api.check_route(body))
+    if as_json:
+        output.json(verdict)
+    else:
+        _tell(verdict)
+    if not verdict.route:
+        why = "".join(f": {each}" for each in verdict.because)
+        raise Ended(Exit.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}{why}")
+
+
+def _tell(verdict: wire.VerdictView) -> None:
+    rows = []
+    if verdict.route:
+        kind = (
+            "a default route, unless the gateway has none"
+            if verdict.default
+            else " and ".join(verdict.because) or "takes everything"
+        )
+        rows.append(("takes it", verdict.route, kind))
+        rows += [("goes to", each.to, _share(each)) for each in verdict.to]
+        if verdict.to:
+            rows.append(("with path", verdict.path, ""))
+        if verdict.location:
+            rows.append(("redirects to", verdict.location, str(verdict.status)))
+        if verdict.preflight:
+            rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
+    rows += [("not", each.route, each.failed) for each in verdict.passed]
+    output.table(("", "", ""), rows)
+
+
+def _share(to: wire.DestinationView) -> str:
+    lacks = empty_targets.why(to)
+    return f"{to.share:.0%}: {lacks}" if lacks else f"{to.share:.0%}"
+
+
+@route.command(epilog="Example: adsum route apply gateway.toml --dry-run")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
+@reason("Why they change")
+@settings(ClientConfig, but=UNUSED_BY_WRITES)
+def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
+    """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
+
+    \b
+    [[route]]
+    name = "shop"
+    hosts = ["shop.example"]
+    to = [{ service = "web" }]
+    \b
+    [[upstream]]
+    service = "web"
+    policy = "least_request"
+
+    All of it is applied, or, if anything is wrong, nothing. A FILE that names nothing withdraws everything only with
+    --prune.
+    """  # noqa: D301 - click takes the very character for a paragraph that is not filled
+    body = read(file)
+    wanted = body.to_bodies()
+
+    async def work(client: Client) -> tuple[dict[Title, bytes], list[wire.RouteView]]:
+        routes, upstreams = (await client.api.routes()).routes, (await client.api.upstreams()).upstreams
+        known = wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams])
+        if dry_run:
+            return known.to_bodies(), []
+        await client.api.replace_intent(body, prune=prune, reason=reason)
+        return known.to_bodies(), (await client.api.routes()).routes
+
+    try:
+        known, declared = ask(loaded, work)
+    except Invalid as error:
+        if error.field != "prune":
+            raise
+        raise Ended(Exit.USAGE, f"{file} names no route and no upstream; --prune withdraws everything") from None
+    changes = [("~" if title in known else "+", title) for title, says in wanted.items() if known.get(title) != says]
+    changes += [("-", title) for title in known if title not in wanted]
+    for sign, title in changes:
+        output.line(f"{sign} {title}")
+    output.say(f"{len(changes)} {'to change' if dry_run else 'changed'}, {len(wanted)} wanted")
+    _name_empty(declared)

@@ -1,0 +1,141 @@
+"""`adsum run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import click
+
+from adsum.cli import output
+from adsum.cli.exit_codes import Ended, Exit
+from adsum.cli.registration import registration_of
+from adsum.cli.settings.flags import settings
+from adsum.cli.settings.loader import Settings
+from adsum.client.native.nodes import parse_urls
+from adsum.config.serve import ClientConfig, InstanceConfig, RunConfig
+from adsum.core.errors import Invalid
+from adsum.core.model import Registration
+from adsum.run.child_process import CannotStart
+from adsum.run.port import Claim, answering, claim_free_port
+from adsum.run.supervisor import Plan, Supervisor
+
+REPEAT: Final = 60.0
+"""Seconds within which the same trouble is told once."""
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Examples: adsum run --service orders --port 8000 --check http:/health -- gunicorn app:app; "
+    "adsum run --service hello --port 0 -- sh -c 'exec python3 -m http.server $PORT'",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Tell troubles only.")
+@click.argument("argv", metavar="-- COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
+@settings(ClientConfig, InstanceConfig, RunConfig, but=("cache_max_age",))
+def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
+    """Wrap any program: list it while it answers, drain it before it stops.
+
+    Starts COMMAND with PORT, ADSUM_SERVICE, ADSUM_ID, ADSUM_PORT and ADSUM_URL set; --port 0 (the default) picks a free
+    port. Lists it once its checks pass here (without checks: once the port accepts connections), and renews. On SIGTERM
+    and Ctrl-C it drains first: callers let go and say so, so that no request is lost; then the program gets the signal,
+    and is killed if it has not ended in time. A second signal is quicker. Other signals go straight through.
+
+    It is not started if another program answers on its port already, unless --shared-port says that both serve it. An
+    id that a process at another place has, and keeps, is asked for until that one leaves or does not answer.
+
+    A registry that is down delays nothing: the program runs, and is listed as soon as one answers. If the program ends
+    by itself it leaves the catalog at once, with how it ended as the reason.
+
+    The exit code is the program's; 128+n if signal n killed it, 126 if it can't be executed, 127 if there is none, 124
+    if it never answered, 75 if another program answers in its place.
+    """
+    with output.unblocked():
+        return _run(loaded, _teller(quiet), argv)
+
+
+def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -> int:
+    instance = loaded.of(InstanceConfig)
+    if not instance.service:
+        raise click.UsageError("--service must be given: the name under which the program is to be found.")
+    claim = claim_free_port(Random()) if instance.port == 0 else Claim(instance.port, None)
+    registration = registration_of(loaded, instance.service, claim.port)
+    client = loaded.of(ClientConfig)
+    try:
+        parse_urls(client.url)  # Before anything runs.
+    except Invalid as error:
+        raise loaded.blame(error) from None
+    plan = Plan(
+        argv=argv,
+        environ=_environ(registration, client),
+        registration=registration,
+        address=instance.address,
+        client=client,
+        patience=loaded.of(RunConfig),
+        take_over=instance.take_over,
+    )
+    try:
+        _must_be_ours(plan)
+        return asyncio.run(Supervisor(plan, tell).run())
+    except CannotStart as error:
+        output.say(f"adsum run: {error}")
+        return error.code
+    finally:
+        claim.release()
+
+
+def _must_be_ours(plan: Plan) -> None:
+    """Raises `Ended` if another program answers already where this one will: it would be listed in its place."""
+    port = plan.registration.instance.port
+    host = "" if plan.patience.shared_port else answering(port, plan.hosts)
+    if host:
+        raise Ended(
+            Exit.TRY_AGAIN,
+            f"another program answers at {host}, port {port}, and would be listed in the place of this one, which was "
+            "not started; stop that program, choose another --port or --address, or say --shared-port if both serve it",
+        )
+
+
+def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]:
+    """Ours, and what the program is told about itself."""
+    instance = registration.instance
+    told = {
+        "PORT": str(instance.port),
+        "ADSUM_PORT": str(instance.port),
+        "ADSUM_SERVICE": instance.service,
+        "ADSUM_ID": instance.id,
+        "ADSUM_URL": client.url,
+        "ADSUM_ZONE": client.zone,
+    }
+    return {**os.environ, **{name: value for name, value in told.items() if value}}
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    """Have everything that matters told on standard error, each line marked as ours."""
+    telling = output.Voice()
+    telling.setFormatter(logging.Formatter("adsum run: %(message)s"))
+    telling.addFilter(_Sparing())
+    log = logging.getLogger("adsum")
+    log.addHandler(telling)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    return logging.getLogger("adsum.run").info
+
+
+class _Sparing(logging.Filter):
+    """Lets the same trouble through once a while: a registry that is down for hours is told once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        last = self._told.get(record.msg)
+        if last is not None and record.created - last < REPEAT:
+            return False
+        self._told[record.msg] = record.created
+        return True

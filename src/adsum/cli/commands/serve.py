@@ -1,0 +1,69 @@
+"""`adsum serve`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+import click
+
+from adsum.cli.settings.flags import settings
+from adsum.cli.settings.loader import Settings
+from adsum.config.serve import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
+from adsum.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from adsum.envoy.gateway import Gateway
+    from adsum.envoy.plan import Plan
+
+
+@click.command(
+    epilog="Examples: adsum serve --gateway; "
+    "adsum serve --listen 0.0.0.0:23786 --store sqlite:////var/lib/adsum/adsum.db"
+)
+@settings(ServeConfig)
+def serve(loaded: Settings) -> None:
+    """Run a registry node until SIGTERM or Ctrl-C.
+
+    Services register here, the node checks their health, and tells everyone who watches of every change. What it
+    acknowledges is on disk; killing it stops no traffic, because clients go on with what they know.
+
+    It listens on this host only unless told otherwise: whoever reaches it may register and deregister. Logs go to
+    standard error, the address to standard output.
+
+    On SIGHUP it reads its settings again. What can change while it runs is marked below; the log names the rest.
+
+    With --gateway it also runs a gateway, as `adsum gateway` does, and ends with it: enough for one host.
+    """
+    from adsum import daemon, stores
+
+    config = loaded.of(ServeConfig)
+    try:
+        stores.store(config.store)
+        if config.gateway != OFF:
+            _plan(loaded, config.xds)  # What is wrong is said before anything runs.
+        beside = None if config.gateway == OFF else lambda place: _gateway(loaded, place)
+        daemon.serve(config, beside, lambda: loaded.again().of(ServeConfig))
+    except Invalid as error:
+        raise loaded.blame(error) from None
+
+
+def _gateway(loaded: Settings, xds: str) -> Gateway:
+    from adsum.envoy.gateway import Gateway
+
+    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.again(), xds), Random())
+
+
+def _plan(loaded: Settings, xds: str) -> Plan:
+    """The gateway that the file describes, told by the node that is told here."""
+    from adsum.envoy import plan
+
+    serve, table = loaded.of(ServeConfig), loaded.beside(GatewayConfig)
+    config = replace(table.of(GatewayConfig), log_level=serve.log_level)
+    if serve.gateway != ON:
+        config = replace(config, listen=(serve.gateway,))
+    try:
+        return plan.plan(config, [plan.nearest(xds)], loaded.beside(ClientConfig).of(ClientConfig).zone)
+    except Invalid as error:
+        raise table.blame(error, {"tls_certificate": "tls_cert"}) from None

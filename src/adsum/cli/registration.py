@@ -1,0 +1,36 @@
+"""From settings to what is listed. Loads nothing of the client, so that `adsum run` starts its program first."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from adsum.cli.settings.loader import Settings
+from adsum.client.local_address import LOOPBACK, default_id
+from adsum.client.registration.check_specs import parse_all
+from adsum.config.serve import ClientConfig, InstanceConfig
+from adsum.core.errors import Invalid
+from adsum.core.model import Instance, Registration
+
+NAMES: Final = MappingProxyType({"tags": "tag", "checks": "check"})
+"""Fields of an instance → settings."""
+
+
+def registration_of(loaded: Settings, service: str, port: int, address: str = "") -> Registration:
+    """What the settings describe, listed at `address` (default: the one set, else loopback). Raises `ConfigError`."""
+    config = loaded.of(InstanceConfig)
+    try:
+        instance = Instance(
+            service=service,
+            id=config.id or default_id(port, address or config.address),
+            address=address or config.address or LOOPBACK,
+            port=port,
+            scheme=config.scheme,
+            zone=loaded.of(ClientConfig).zone,
+            weight=config.weight,
+            tags=config.tag,
+            metadata=config.metadata,
+        )
+        return Registration(instance, config.ttl, config.grace, parse_all(config.check))
+    except Invalid as error:
+        raise loaded.blame(error, NAMES) from None

@@ -1,0 +1,124 @@
+"""Flags derived from the fields of the tables in `adsum.config.serve`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from adsum.cli.settings.loader import DEFAULT, Settings, flag, load, variable
+from adsum.cli.settings.values import MANY, Field, fields
+from adsum.core import sizes
+from adsum.core.validation import public
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+UNUSED_BY_WRITES: Final = ("zone", "cache_max_age")
+"""Settings of a client that a command does not use which only writes to the registry."""
+UNUSED_BY_READS: Final = ("actor", *UNUSED_BY_WRITES)
+"""The same of one that only reads what the registry says."""
+
+
+def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable[..., Any]]:
+    """Give a command the flags of `tables` (except those named by `but`) and, as its first argument, `Settings`."""
+
+    def decorate(command: C) -> Callable[..., Any]:
+        names = [name for table in tables for name in fields(table) if name not in but]
+
+        @wraps(command)
+        def with_settings(*, config: str | None, show_config: bool, **given: Any) -> Any:
+            flags = {name: given.pop(name, None) for name in names}
+            loaded = load(tables, flags, os.environ, config)
+            if show_config:
+                _show(loaded, names)
+                return None
+            return command(loaded, **given)
+
+        options = [_option(*fields(table)[name]) for table in tables for name in fields(table) if name in names]
+        options += [
+            click.option("--config", metavar="FILE", help="A TOML file of settings.  [env: ADSUM_CONFIG]"),
+            click.option(
+                "--show-config",
+                is_flag=True,
+                is_eager=True,
+                callback=_without_arguments,
+                help="Print every setting and where it comes from, and end.",
+            ),
+        ]
+        decorated: Callable[..., Any] = with_settings
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _option(field: Field, kind: Any) -> Callable[[C], C]:
+    if kind is bool:
+        return _switch(field)
+    options: dict[str, Any] = {"multiple": kind in MANY, "default": None}
+    if field.metadata["bare"]:
+        options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
+    units = "LENGTH" if field.metadata["length"] else "SIZE" if field.metadata["size"] else ""
+    metavar = field.metadata["metavar"] or units or _METAVARS.get(kind, "TEXT")
+    text = f"{field.metadata['help']}.  [env: {variable(field)}{_default(field)}{_reloads(field)}]"
+    return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
+
+
+def _switch(field: Field) -> Callable[[C], C]:
+    """One of two flags; what it says goes the way of all settings, as a text."""
+    names = f"{flag(field.name)}/{flag(f'no_{field.name}')}"
+    default = str(field.default).lower()
+    text = f"{field.metadata['help']}.  [env: {variable(field)}; default: {default}{_reloads(field)}]"
+    return click.option(names, field.name, default=None, callback=_said, help=text)
+
+
+def _said(_: click.Context, __: click.Parameter, value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
+
+
+def _without_arguments(ctx: click.Context, _: click.Parameter, shown: bool) -> bool:
+    """Settings are shown whatever arguments the command needs besides."""
+    ctx.resilient_parsing = ctx.resilient_parsing or shown
+    return shown
+
+
+_METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER"}
+
+
+def _reloads(field: Field) -> str:
+    return "; SIGHUP changes it" if field.metadata["reloads"] else ""
+
+
+def _default(field: Field) -> str:
+    """What `--help` says of the default; those that depend on the machine are shown by --show-config."""
+    value = field.default
+    if value is MISSING or value in ("", (), 0):
+        return ""
+    if isinstance(value, float):
+        return f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
+    return f"; default: {sizes.spoken(value) if field.metadata['size'] else _shown(value)}"
+
+
+def _show(loaded: Settings, names: Collection[str]) -> None:
+    from adsum.cli.output import table
+
+    rows = []
+    for kind, values in loaded.tables.items():
+        for name in (each for each in fields(kind) if each in names):
+            value = getattr(values, name)
+            origin = loaded.origins[name]
+            rows.append((name, _shown(value), "" if origin == DEFAULT else origin))
+    table(("SETTING", "VALUE", "FROM"), rows)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else public(str(value))

@@ -1,0 +1,155 @@
+"""Where settings come from: the defaults < the file < the environment < the flags; each remembers which it was."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
+
+from adsum.cli.settings.values import MANY, Field, fields, from_text, from_texts, from_toml
+from adsum.config.serve import TABLES
+from adsum.core.errors import AdsumError, Invalid
+
+CONFIG_VARIABLE: Final = "ADSUM_CONFIG"
+SYSTEM_FILE: Final = Path("/etc/adsum/adsum.toml")
+DEFAULT: Final = "default"
+
+T = TypeVar("T")
+
+
+class ConfigError(AdsumError):
+    """A setting can't be used: one sentence that names where it was given and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The tables that a command asked for, and where each value came from."""
+
+    tables: Mapping[type, object]
+    origins: Mapping[str, str]
+    """Name of a setting → the flag, the variable, or the file and its key, that gave it; `default` if none did."""
+    flags: Mapping[str, Any]
+    environ: Mapping[str, str]
+    file: str | None
+    """What was said, so that it can be read again."""
+
+    def again(self) -> Settings:
+        """The same, with the file as it is now. Raises `ConfigError`."""
+        return load(tuple(self.tables), self.flags, self.environ, self.file)
+
+    def beside(self, table: type) -> Settings:
+        """A table that the command has no flags and variables for: from the file alone. Raises `ConfigError`."""
+        where = {name: self.environ.get(name, "") for name in (CONFIG_VARIABLE, "XDG_CONFIG_HOME")}
+        return load((table,), {}, where, self.file)
+
+    def of(self, table: type[T]) -> T:
+        """That table's values."""
+        return cast("T", self.tables[table])
+
+    def blame(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
+        """What is wrong with a value, from where it was given. `names`: field of the error → name of the setting."""
+        first = _setting(error)
+        return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
+
+
+def variable(field: Field) -> str:
+    """The environment's name of a setting."""
+    return f"ADSUM_{field.metadata['prefix']}{field.name.upper()}"
+
+
+def flag(name: str) -> str:
+    """The command line's name of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def load(
+    tables: Sequence[type], flags: Mapping[str, Any], environ: Mapping[str, str], file: str | None = None
+) -> Settings:
+    """The settings of `tables`. `flags` holds the texts given, None for those that were not. Raises `ConfigError`."""
+    path = _path(file, environ)
+    written = _read(path) if path is not None else {}
+    origins: dict[str, str] = {}
+    loaded: dict[type, object] = {}
+    for table in tables:
+        values: dict[str, Any] = {}
+        section = next(name for name, known in TABLES.items() if known is table)
+        for name, (field, kind) in fields(table).items():
+            origins[name] = DEFAULT
+            try:
+                if name in written.get(section, {}):
+                    origins[name] = f"{path}: {section}.{name}"
+                    values[name] = from_toml(field, kind, written[section][name])
+                if environ.get(variable(field)):
+                    origins[name] = variable(field)
+                    values[name] = from_text(field, kind, environ[variable(field)])
+                if flags.get(name) not in (None, ()):
+                    origins[name] = flag(name)
+                    values[name] = (from_texts if kind in MANY else from_text)(field, kind, flags[name])
+            except Invalid as error:
+                raise ConfigError(_sentence(origins, name, error.problem)) from None
+        try:
+            loaded[table] = table(**values)
+        except Invalid as error:
+            raise ConfigError(_sentence(origins, _setting(error), error.problem)) from None
+    return Settings(MappingProxyType(loaded), MappingProxyType(origins), flags, environ, file)
+
+
+def _setting(error: Invalid) -> str:
+    """The setting that an error's field is in."""
+    return error.field.partition(".")[0].partition("[")[0]
+
+
+def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:
+    origin = origins.get(name, name)
+    return f"{flag(name) if origin == DEFAULT else origin}: {problem}"
+
+
+def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: the one named, else the first that is there."""
+    named = file or environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - needs no home to exist
+    for path in (Path(home) / "adsum" / "adsum.toml", SYSTEM_FILE):
+        if path.is_file():
+            return path
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The file's tables, all of them known and of known keys."""
+    try:
+        written = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{path}: can't be read: {why}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    for section, table in written.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {_homeless(section)}")
+        if section not in TABLES:
+            raise ConfigError(f"{path}: {_unknown(section, TABLES, 'table')}")
+        for name in table:
+            if name not in fields(TABLES[section]):
+                raise ConfigError(f"{path}: {section}.{_unknown(name, fields(TABLES[section]), 'setting')}")
+    return written
+
+
+def _homeless(name: str) -> str:
+    """What to say of a key that stands in no table."""
+    owners = [section for section, table in TABLES.items() if name in fields(table)]
+    tables = " or ".join(f"[{each}]" for each in owners)
+    hint = f"it belongs below {tables}" if owners else f"there are {', '.join(f'[{each}]' for each in TABLES)}"
+    return f"{name}: stands in no table; {hint}"
+
+
+def _unknown(name: str, known: Mapping[str, Any], what: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return f"{name}: there is no such {what}; {hint}"

@@ -1,0 +1,130 @@
+"""Checks in one word, for parameters and flags.
+
+http:/health                    GET http://<address>:<port>/health, any 2xx passes
+https:8443:/health              another port, with TLS
+tcp   tcp:5432                  the port accepts connections
+grpc   grpc:orders.v1.Orders    grpc.health.v1, of the whole server or of one gRPC service (grpcs: with TLS)
+http:/health?interval=5s&timeout=1s&rise=2&fall=3&method=HEAD&expect=200-299,304&name=web
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from adsum.client.durations import seconds
+from adsum.core.errors import Invalid
+from adsum.core.model import Check, CheckKind
+from adsum.core.validation import shown
+
+KINDS: Final = MappingProxyType(
+    {
+        "http": (CheckKind.HTTP, False),
+        "https": (CheckKind.HTTP, True),
+        "tcp": (CheckKind.TCP, False),
+        "grpc": (CheckKind.GRPC, False),
+        "grpcs": (CheckKind.GRPC, True),
+    }
+)
+"""Word → kind of check, and whether with TLS."""
+
+_RANGE = re.compile(r"(\d{3})(?:-(\d{3}))?")
+
+
+def parse(text: str, field: str = "check") -> Check:
+    """The check that `text` describes. Raises `Invalid`; the field is `field`, or that and the option's name."""
+    place, _, options = text.strip().partition("?")
+    word, _, rest = place.partition(":")
+    if word not in KINDS:
+        raise Invalid(field, f"must start with {', '.join(KINDS)}, not {shown(word)}; such as http:/health or tcp")
+    kind, tls = KINDS[word]
+    port, target = _port_and_target(rest, field)
+    values: dict[str, Any] = {"name": word, "kind": kind, "tls": tls, "port": port}
+    values.update(_target(kind, target, field))
+    values.update(_options(options, field))
+    try:
+        return Check(**values)
+    except Invalid as error:
+        raise error.under(field) from None
+
+
+def parse_all(texts: Iterable[str | Check], field: str = "checks") -> tuple[Check, ...]:
+    """Several checks, the words parsed; those of one name are numbered (`http`, `http-2`). Raises `Invalid`."""
+    checks: list[Check] = []
+    for n, text in enumerate(texts):
+        check = parse(text, f"{field}[{n}]") if isinstance(text, str) else text
+        taken = {other.name for other in checks}
+        names = (check.name if number == 1 else f"{check.name}-{number}" for number in range(1, len(taken) + 2))
+        checks.append(replace(check, name=next(name for name in names if name not in taken)))
+    return tuple(checks)
+
+
+def _port_and_target(rest: str, field: str) -> tuple[int | None, str]:
+    """`8081:/health` → 8081 and /health; what does not start with a digit is all target."""
+    if not rest[:1].isdigit():
+        return None, rest
+    number, _, target = rest.partition(":")
+    if not number.isdecimal() or not 1 <= int(number) <= 65_535:
+        raise Invalid(f"{field}.port", f"must be a whole number from 1 to 65535, not {shown(number)}")
+    return int(number), target
+
+
+def _target(kind: CheckKind, target: str, field: str) -> dict[str, str]:
+    if not target:
+        return {}
+    if kind is CheckKind.TCP:
+        raise Invalid(field, f"a tcp check takes a port only, as in tcp:5432, not {shown(target)}")
+    if kind is CheckKind.GRPC:
+        return {"grpc_service": target}
+    if not target.startswith("/"):
+        raise Invalid(field, f"a path must start with /, as in http:/health, not {shown(target)}")
+    return {"path": target}
+
+
+def _options(text: str, field: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name not in _OPTIONS:
+            near = difflib.get_close_matches(name, _OPTIONS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
+            raise Invalid(field, f"{shown(name)} is no option of a check; {hint}")
+        values[name] = _OPTIONS[name](value, f"{field}.{name}")
+    return values
+
+
+def _whole(text: str, field: str) -> int:
+    if not (text.isdecimal() and len(text) <= 6):
+        raise Invalid(field, f"must be a whole number, not {shown(text)}")
+    return int(text)
+
+
+def _ranges(text: str, field: str) -> tuple[tuple[int, int], ...]:
+    ranges = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise Invalid(field, f"must be statuses such as 200-299,304, not {shown(text)}")
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(ranges)
+
+
+def _word(text: str, field: str) -> str:  # noqa: ARG001 - the model checks it
+    return text
+
+
+_OPTIONS: Final[MappingProxyType[str, Callable[[str, str], object]]] = MappingProxyType(
+    {
+        "interval": seconds,
+        "timeout": seconds,
+        "rise": _whole,
+        "fall": _whole,
+        "method": _word,
+        "expect": _ranges,
+        "name": _word,
+    }
+)

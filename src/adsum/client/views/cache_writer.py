@@ -1,0 +1,58 @@
+"""Keeping a resolver's views on disk, off the loop and not for every change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from adsum.client.views.view_cache import Shelf, Shelved
+from adsum.client.wakeup import Alarm
+from adsum.ports import Clock
+
+FIRST: Final = 0.1
+"""Seconds from the first view to its write, so that a program that lives for a second leaves a fresh one behind."""
+COALESCE: Final = 1.0
+"""Seconds from a change to its write; changes in between are written with it."""
+REFRESH: Final = 60.0
+"""Seconds after which a view that has not changed is written again, so that its stated age stays about right."""
+
+
+class Keeping:
+    """Writes the latest view of one service; views in between are skipped."""
+
+    def __init__(self, service: str, shelf: Shelf, clock: Clock) -> None:
+        self._service = service
+        self._shelf = shelf
+        self._clock = clock
+        self._alarm = Alarm(clock)
+        self._latest: Shelved | None = None
+        self._due: float | None = None
+        self._written_at = clock.now()
+        self._pause = FIRST
+
+    def offer(self, shelved: Shelved, *, changed: bool) -> None:
+        """Let this be the latest view from now on."""
+        now = self._clock.now()
+        due = now + self._pause if changed else self._written_at + REFRESH
+        self._latest = shelved
+        if self._due is None or due < self._due:
+            self._due = due
+            self._alarm.ring()
+
+    async def run(self) -> None:
+        """Write what is due, for ever; a last time when cancelled."""
+        try:
+            while True:
+                await self._alarm.wait(self._due)
+                if self._due is not None and self._due <= self._clock.now():
+                    await self._write()
+        finally:
+            if self._latest is not None:
+                # Cancelled, so no waiting: one small file, unsynced.
+                self._shelf.save(self._service, self._latest)
+
+    async def _write(self) -> None:
+        latest, self._latest, self._due, self._pause = self._latest, None, None, COALESCE
+        if latest is not None:
+            self._written_at = self._clock.now()
+            await asyncio.to_thread(self._shelf.save, self._service, latest)

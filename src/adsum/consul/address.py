@@ -1,0 +1,65 @@
+"""Where a Consul agent is, as people write it: `consul://host[:port][?option=…&…]`."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from adsum import connection_url
+from adsum.core.errors import Invalid
+
+SCHEME: Final = "consul://"
+PORT: Final = 8500
+OPTIONS: Final = ("dc", "token-file", "tls", "ca", "cert", "key")
+TOKEN_VARIABLE: Final = "CONSUL_HTTP_TOKEN"
+"""Where every client of Consul's looks for the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One agent, and how to speak to it. `host` is HOST:PORT; files are PEM."""
+
+    host: str
+    dc: str = ""
+    token: str = field(default="", repr=False)
+    tls: bool = False
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @classmethod
+    def parse(cls, url: str, environ: Mapping[str, str], name: str = "url") -> Place:
+        """`environ` may have the token. Raises `Invalid` for the field `name`."""
+        host, _, query = url.removeprefix(SCHEME).partition("?")
+        if not url.startswith(SCHEME) or not host or "@" in host or "," in host:
+            raise Invalid(
+                name, f"must be {SCHEME}HOST[:PORT][?dc=…&token-file=…]: one agent, the one on this host if any"
+            )
+        given = connection_url.options(query, OPTIONS, name)
+        file = given.pop("token-file", "")
+        token = connection_url.first_line(file, "token", name) if file else environ.get(TOKEN_VARIABLE, "")
+        tls = connection_url.secure(given, name)
+        given.pop("tls", None)
+        return cls(connection_url.host_port(host.rstrip("/"), PORT, name), token=token, tls=tls, **given)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}"
+
+    def trust(self) -> ssl.SSLContext | None:
+        """Raises `Invalid` when a file can't be used; None without TLS."""
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca or None)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise Invalid("url", f"names a certificate that can't be used: {error}") from None
+        return context
+
+    def __str__(self) -> str:
+        """For people and logs."""
+        return f"{SCHEME}{self.host}"

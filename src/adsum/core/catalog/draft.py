@@ -1,0 +1,118 @@
+"""What requests are decided on: a snapshot, and the changes on top of it that are not committed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from adsum.core import sizes
+from adsum.core.catalog.changes import Change, Fact
+from adsum.core.catalog.documents import Documents, Edit
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.core.errors import CatalogFull
+from adsum.core.identity import Socket
+from adsum.core.model import Key, Listing
+
+MAX_SIZE: Final = 2 * 1024 * 1024 * 1024
+"""Bytes of memory that all registrations may take unless the operator says otherwise; past it what would make them
+larger is refused, and all else goes on."""
+
+
+class Basis(Protocol):
+    """What is decided on: a snapshot, or a draft of the next one."""
+
+    @property
+    def count(self) -> int: ...
+
+    def find(self, key: Key) -> Listing | None: ...
+
+    def services_with(self, service: str) -> int:
+        """How many services are known once this is one of them."""
+        ...
+
+    def listed(self, service: str) -> int | None:
+        """How many instances the service lists; None: it is not known."""
+        ...
+
+    def at(self, socket: Socket) -> Sequence[Listing]:
+        """Whatever is listed at the socket, of any service."""
+        ...
+
+    @property
+    def documents(self) -> Documents: ...
+
+
+class Draft:
+    """A snapshot with changes on top that are not committed yet, so that requests of one batch see each other."""
+
+    def __init__(self, snapshot: Snapshot, max_size: int = MAX_SIZE) -> None:
+        """`max_size`: bytes of memory that all registrations may take."""
+        self._snapshot = snapshot
+        self._max_size = max_size
+        self._ahead: dict[Key, Listing | None] = {}
+        self._listed: dict[str, int | None] = {}
+        """How many instances each service lists that changed (None: it was forgotten)."""
+        self._services = len(snapshot.services)
+        self._ahead_at: dict[Socket, dict[Key, None]] = {}
+        """Who came to each socket by changes that are not committed yet."""
+        self._edits: list[Edit] = []
+        self.count = snapshot.count
+        self.size = snapshot.size
+
+    def find(self, key: Key) -> Listing | None:
+        return self._ahead[key] if key in self._ahead else self._snapshot.find(key)
+
+    def services_with(self, service: str) -> int:
+        return self._services + (self.listed(service) is None)
+
+    def listed(self, service: str) -> int | None:
+        return self._listed[service] if service in self._listed else self._snapshot.listed(service)
+
+    def at(self, socket: Socket) -> list[Listing]:
+        keys = dict.fromkeys((*self._snapshot.occupancy.at(socket), *self._ahead_at.get(socket, ())))
+        found = (self.find(key) for key in keys)
+        return [listing for listing in found if listing is not None and listing.instance.place.socket == socket]
+
+    @property
+    def documents(self) -> Documents:
+        known = self._snapshot.documents
+        return known.with_edits(known.revision, self._edits) if self._edits else known
+
+    def add(self, facts: Sequence[Fact]) -> None:
+        """Put them on top. Raises `CatalogFull`, and adds none of them, if registrations grow beyond the bound.
+
+        What makes nothing larger always fits: removals, new statuses, overrides.
+        """
+        grown = self.size + sum(self._growth(fact) for fact in facts if isinstance(fact, Change))
+        if grown > max(self.size, self._max_size):
+            raise CatalogFull(
+                f"registrations take {sizes.spoken(self.size)} of the {sizes.spoken(self._max_size)} of memory that "
+                f"they may take, and this one needs {sizes.spoken(grown - self.size)} more: raise --max-catalog "
+                "(the registry takes it over on SIGHUP), or register with fewer tags, metadata and checks"
+            )
+        self.size = grown
+        for fact in facts:
+            if isinstance(fact, Edit):
+                self._edits.append(fact)
+            else:
+                self._add(fact)
+
+    def _add(self, change: Change) -> None:
+        service = change.key.service
+        listed = self.listed(service)
+        if change.forgets:
+            self._services -= listed is not None
+            self._listed[service] = None
+            return
+        more = (change.listing is not None) - (self.find(change.key) is not None)
+        self.count += more
+        self._services += listed is None
+        self._listed[service] = (listed or 0) + more
+        self._ahead[change.key] = change.listing
+        if change.listing is not None:
+            self._ahead_at.setdefault(change.listing.instance.place.socket, {})[change.key] = None
+
+    def _growth(self, change: Change) -> int:
+        """By how many bytes a change makes the catalog larger."""
+        before, after = self.find(change.key), change.listing
+        return (after.registration.size if after else 0) - (before.registration.size if before else 0)

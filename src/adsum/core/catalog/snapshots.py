@@ -1,0 +1,344 @@
+"""The catalog: the fold of all batches, published as immutable snapshots.
+
+A snapshot costs what changed: services that a batch does not touch are shared with the snapshot before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from adsum.core.catalog.address_index import NOBODY, Occupancy
+from adsum.core.catalog.changes import MAX_LEFT, Batch, Change, Whole
+from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
+from adsum.core.identity import Place, Socket
+from adsum.core.model import Key, Listing, Why
+from adsum.core.sizes import text
+
+TRAIL: Final = 256
+"""How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
+MAX_TRAILS: Final = 256 * 1024 * 1024
+"""Bytes that the remembered changes of all services take; past it those of the services that changed longest ago are
+forgotten, and whoever resumes there is shown the whole."""
+STEP: Final = 400
+"""Bytes of a remembered change without its reason."""
+MAX_EMPTY: Final = MAX_LEFT
+"""How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
+
+MAX_FORGOTTEN: Final = 1_024
+"""How many of the services forgotten last a snapshot names; whoever saw an earlier one has to compare all services."""
+
+_NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
+
+
+V = TypeVar("V")
+
+
+def _copied(view: Mapping[str, V]) -> dict[str, V]:
+    """A dictionary of the same, to be changed. A proxy's own copy costs a twentieth of reading it item by item."""
+    return view.copy() if isinstance(view, MappingProxyType) else dict(view)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change at its revision: of which instance, why, and whether it is listed since. What as is not remembered."""
+
+    revision: int
+    id: str
+    why: Why
+    listed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return STEP + text(self.why.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What turns a service as it was at revision `since` into what it is at `revision`.
+
+    Every listing that changed, as it is now, and the last change of every instance that is gone.
+    """
+
+    service: str
+    since: int
+    revision: int
+    changed: tuple[Listing, ...]
+    gone: tuple[Change, ...]
+
+    def apply(self, listings: Mapping[str, Listing]) -> dict[str, Listing]:
+        """The listings by id after this diff. Instances that were never there may be gone: that is harmless."""
+        after = _copied(listings)
+        for listing in self.changed:
+            after[listing.instance.id] = listing
+        for change in self.gone:
+            after.pop(change.key.id, None)
+        return after
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """One service at the revision of its last change. A service whose last instance left stays known, empty."""
+
+    name: str
+    revision: int
+    listings: Mapping[str, Listing]
+    trail: tuple[Step, ...] = ()
+    horizon: int = 0
+    """The trail is complete for what came after this revision."""
+    size: int = 0
+    """Bytes of memory that its registrations take, about."""
+    trail_size: int = 0
+    """Bytes of memory that its trail takes, about."""
+
+    def since(self, revision: int) -> Diff | None:
+        """What changed after `revision` (nothing, if it is not before ours); None if that is not remembered."""
+        if revision < self.horizon:
+            return None
+        last: dict[str, Why] = {}
+        for step in reversed(self.trail):
+            if step.revision <= revision:
+                break
+            last.setdefault(step.id, step.why)
+        changed = tuple(self.listings[id] for id in reversed(last) if id in self.listings)
+        gone = (id for id in reversed(last) if id not in self.listings)
+        left = tuple(Change(Key(self.name, id), None, last[id]) for id in gone)
+        return Diff(self.name, revision, max(revision, self.revision), changed, left)
+
+    def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
+        """The service after `changes`, committed under `revision`."""
+        listings, steps = _copied(self.listings), list(self.trail)
+        size, trail_size = self.size, self.trail_size
+        for change in changes:
+            before = listings.pop(change.key.id, None) if change.listing is None else listings.get(change.key.id)
+            size -= before.registration.size if before is not None else 0
+            if change.listing is not None:
+                listings[change.key.id] = change.listing
+                size += change.listing.registration.size
+            steps.append(Step(revision, change.key.id, change.why, change.listing is not None))
+            trail_size += steps[-1].size
+        horizon = self.horizon
+        if len(steps) > TRAIL:
+            first = len(steps) - TRAIL
+            horizon = steps[first - 1].revision
+            while first < len(steps) and steps[first].revision == horizon:
+                first += 1  # A revision is remembered whole or not at all.
+            trail_size -= sum(step.size for step in steps[:first])
+            steps = steps[first:]
+        return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon, size, trail_size)
+
+    def without_trail(self) -> ServiceSnapshot:
+        """The same service, of whose changes nothing is remembered."""
+        return replace(self, trail=(), horizon=self.revision, trail_size=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The services that were forgotten last, each with the revision at which it was, the latest last."""
+
+    horizon: int = 0
+    """It is complete for what came after this revision."""
+    services: tuple[tuple[int, str], ...] = ()
+
+    def since(self, revision: int) -> set[str] | None:
+        """The services forgotten after `revision`; None if that is not remembered."""
+        if revision < self.horizon:
+            return None
+        return {name for _, name in takewhile(lambda each: each[0] > revision, reversed(self.services))}
+
+    def with_services(self, revision: int, names: Iterable[str]) -> Forgotten:
+        """With those that were forgotten at `revision`."""
+        services = (*self.services, *((revision, name) for name in names))
+        cut = max(0, len(services) - MAX_FORGOTTEN)
+        return Forgotten(services[cut - 1][0] if cut else self.horizon, services[cut:])
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The catalog at one revision of one epoch; it never changes."""
+
+    epoch: str
+    revision: int
+    services: Mapping[str, ServiceSnapshot]
+    count: int
+    """How many instances are listed."""
+    floor: int
+    """The revision that a service unknown here is at: it has not changed since."""
+    documents: Documents = NO_DOCUMENTS
+    """What was declared beside the services."""
+    occupancy: Occupancy = NOBODY
+    """Which instances are listed at which socket."""
+    size: int = 0
+    """Bytes of memory that all registrations take, about."""
+    trail_size: int = 0
+    """Bytes of memory that the trails of all services take, about."""
+    forgotten: Forgotten = Forgotten()
+
+    def changed_since(self, epoch: str, revision: int) -> set[str] | None:
+        """The services that changed, came or went since a revision, at the cost of what changed.
+
+        None if that is not known: it was another history, or more was forgotten since than is remembered.
+        """
+        names = self.forgotten.since(revision)
+        if names is None or epoch != self.epoch or self.revision < revision:
+            return None
+        # Their order is that of their last changes.
+        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
+            if service.revision <= revision:
+                break
+            names.add(service.name)
+        return names
+
+    def service(self, name: str) -> ServiceSnapshot:
+        """The service as it stands; one never heard of is empty, not an error: it may come."""
+        known = self.services.get(name)
+        return known if known is not None else ServiceSnapshot(name, self.floor, _NO_LISTINGS, horizon=self.floor)
+
+    def services_with(self, service: str) -> int:
+        """How many services are known once this is one of them."""
+        return len(self.services) + (service not in self.services)
+
+    def listed(self, service: str) -> int | None:
+        """How many instances the service lists; None: it is not known."""
+        known = self.services.get(service)
+        return len(known.listings) if known is not None else None
+
+    def find(self, key: Key) -> Listing | None:
+        service = self.services.get(key.service)
+        return service.listings.get(key.id) if service is not None else None
+
+    def at(self, socket: Socket) -> list[Listing]:
+        """Whatever is listed at the socket, of any service."""
+        return [listing for key in self.occupancy.at(socket) if (listing := self.find(key)) is not None]
+
+    def apply(self, batch: Batch) -> Snapshot:
+        """The snapshot after `batch`. One at or before this revision changes nothing."""
+        if batch.revision <= self.revision:
+            return self
+        touched: dict[str, list[Change]] = {}
+        for change in batch.changes:
+            touched.setdefault(change.key.service, []).append(change)
+        services, count, floor = _copied(self.services), self.count, self.floor
+        size, trail_size = self.size, self.trail_size
+        gone: list[ServiceSnapshot] = []
+        for name, changes in touched.items():
+            before, after = services.get(name), self._followed(name, batch.revision, changes, gone)
+            if after is before:
+                continue
+            # Taken out and put back: the order of `services` is that of the last change.
+            services.pop(name, None)
+            for service, sign in ((after, 1), (before, -1)):
+                if service is not None:
+                    count += sign * len(service.listings)
+                    size += sign * service.size
+                    trail_size += sign * service.trail_size
+            if after is not None:
+                services[name] = after
+        if len(services) > MAX_EMPTY and any(name in services and not services[name].listings for name in touched):
+            emptied = _forget_empty(services)
+            trail_size -= sum(each.trail_size for each in emptied)
+            gone += emptied
+        if trail_size > MAX_TRAILS:
+            trail_size = _shorten_trails(services, trail_size)
+        # A forgotten service stays at its last revision or a later one: nobody's view of it goes backwards.
+        floor = max((floor, *(each.revision for each in gone)))
+        forgotten = (
+            self.forgotten.with_services(batch.revision, (each.name for each in gone)) if gone else self.forgotten
+        )
+        documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
+        occupancy = self.occupancy.with_moves(self._moves(batch.changes))
+        return Snapshot(
+            *(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy),
+            *(size, trail_size, forgotten),
+        )
+
+    def _followed(
+        self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
+    ) -> ServiceSnapshot | None:
+        """The service after those changes of one batch; None: it was forgotten. As it was then, it is put in `gone`."""
+        service, unknown = self.services.get(name), self.service(name)
+        for forgets, some in groupby(changes, key=lambda each: each.forgets):
+            if not forgets:
+                service = (service or unknown).with_changes(revision, some)
+            elif service is not None and not service.listings:
+                gone.append(service)
+                # Whoever saw what is forgotten is shown the whole of what comes after it.
+                service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, horizon=revision)
+        return service
+
+    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
+        """From where to where each instance went that changed its place, came or left."""
+        places: dict[Key, Place | None] = {}
+        for change in changes:
+            key, after = change.key, change.listing
+            if key not in places:
+                before = self.find(key)
+                if before is not None and after is not None and before.instance == after.instance:
+                    continue
+                places[key] = before.instance.place if before is not None else None
+            now = after.instance.place if after is not None else None
+            yield key, places[key], now
+            places[key] = now
+
+
+def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]:
+    """Forget the services emptied longest ago beyond `MAX_EMPTY`; those are returned."""
+    empty = [name for name, service in services.items() if not service.listings]
+    return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY)]]
+
+
+def changed(before: Snapshot, after: Snapshot) -> set[str]:
+    """The services that changed, came or went."""
+    names = after.changed_since(before.epoch, before.revision)
+    if names is None:
+        every = before.services.keys() | after.services.keys()
+        return {name for name in every if before.services.get(name) is not after.services.get(name)}
+    return names
+
+
+def _shorten_trails(services: dict[str, ServiceSnapshot], size: int) -> int:
+    """Forget the trails of the services that changed longest ago, an eighth more than needed; what is left in bytes."""
+    for name, service in services.items():
+        if size <= MAX_TRAILS * 7 // 8:
+            break
+        if service.trail:
+            size -= service.trail_size
+            services[name] = service.without_trail()
+    return size
+
+
+EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
+"""The catalog before anything was loaded."""
+
+
+def load(whole: Whole) -> Snapshot:
+    """The snapshot of everything that a store knows. What came before it is not remembered: watchers see the whole."""
+    listings: dict[str, dict[str, Listing]] = {name: {} for name in whole.left}
+    revisions = dict(whole.left)
+    count = 0
+    for revision, listing in whole.listings:
+        name, id = listing.key
+        listings.setdefault(name, {})[id] = listing
+        revisions[name] = max(revisions.get(name, 0), revision)
+        count += 1
+    services = {
+        name: ServiceSnapshot(
+            *(name, whole.revision, MappingProxyType(listings[name])),
+            horizon=whole.revision,
+            size=sum(each.registration.size for each in listings[name].values()),
+        )
+        for name in sorted(listings, key=revisions.__getitem__)
+    }
+    _forget_empty(services)
+    documents = Documents.all(whole.revision, (each for _, each in whole.documents))
+    arrivals = ((listing.key, None, listing.instance.place) for each in listings.values() for listing in each.values())
+    occupancy = NOBODY.with_moves(arrivals)
+    size = sum(service.size for service in services.values())
+    return Snapshot(
+        *(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy),
+        *(size, 0, Forgotten(whole.revision)),
+    )

@@ -1,0 +1,78 @@
+"""Who plays: the registry, the services, and how each is started."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from adsum.demo.processes import Process, Processes, environment
+from adsum.demo.service import CHECK
+from adsum.envoy.process.binary import NoEnvoy, find
+from adsum.run.port import claim_free_port
+
+TTL: Final = "5s"
+GRACE: Final = "5s"
+"""Shorter than the defaults, so that half a minute shows what else takes a minute and more."""
+
+
+class Cast:
+    """The processes of one performance, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._claims = ExitStack()
+        self._port = self._free_port()
+        self._xds = f"127.0.0.1:{self._free_port()}"
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.gateway = ""
+        """Where the gateway is; "" if there is none."""
+        self.processes = Processes(folder, environment(self.url, folder))
+        self.instances: dict[str, Process] = {}
+        self._store = f"sqlite:///{folder / 'adsum.db'}"
+
+    def start_registry(self) -> Process:
+        """`adsum serve`, on the same port and with the same store each time."""
+        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
+        return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
+
+    def start_gateway(self) -> bool:
+        """`adsum gateway`; False if there is no Envoy for it to run."""
+        try:
+            find()
+        except NoEnvoy:
+            return False
+        place = f"127.0.0.1:{self._free_port()}"
+        places = ["--listen", place, "--xds", self._xds, "--monitor", "off"]
+        self.processes.start("gateway", _adsum("gateway", *places, "--access-log", "off", "--concurrency", "1"))
+        self.gateway = f"http://{place}"
+        return True
+
+    def start_wrapped(self, service: str, id: str) -> None:
+        """A program that knows nothing of Adsum, wrapped by `adsum run`."""
+        program = [sys.executable, "-m", "adsum.demo.service", service, "--id", id]
+        lease = ["--ttl", TTL, "--grace", GRACE, "--check", CHECK]
+        naming = ["--service", service, "--id", id, "--port", str(self._free_port())]
+        self.instances[id] = self.processes.start(id, _adsum("run", *naming, *lease, "--", *program))
+
+    def start_registering(self, service: str, id: str) -> None:
+        """A program that lists itself through the client library."""
+        argv = [sys.executable, "-m", "adsum.demo.service", service, "--id", id, "--register"]
+        self.instances[id] = self.processes.start(id, argv, PORT=str(self._free_port()))
+
+    async def close(self) -> None:
+        """Stop whatever runs."""
+        try:
+            await self.processes.close()
+        finally:
+            self._claims.close()
+
+    def _free_port(self) -> int:
+        claim = claim_free_port(Random())
+        self._claims.callback(claim.release)
+        return claim.port
+
+
+def _adsum(*args: str) -> list[str]:
+    return [sys.executable, "-m", "adsum", *args]

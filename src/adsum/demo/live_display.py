@@ -1,0 +1,129 @@
+"""The demo as a live picture: services, instances and their share of the calls, what happens, what fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from adsum.client.views.view import View
+from adsum.core.model import Endpoint
+from adsum.demo.scoreboard import Board, Kind, Note
+
+REFRESH: Final = 0.2
+"""Seconds between two pictures."""
+BAR: Final = 24
+"""Columns of a bar that is full."""
+SHOWN_NOTES: Final = 12
+"""Lines of the time line, if the terminal has the room."""
+
+_STATUS: Final = MappingProxyType(
+    {
+        "passing": "green",
+        "warning": "yellow",
+        "starting": "cyan",
+        "critical": "red",
+        "draining": "magenta",
+        "maintenance": "blue",
+    }
+)
+_KIND: Final = MappingProxyType(
+    {Kind.ACT: "bold", Kind.CATALOG: "bright_black", Kind.GOOD: "green", Kind.BAD: "bold red"}
+)
+
+
+@asynccontextmanager
+async def shown(board: Board, console: Console) -> AsyncIterator[None]:
+    """The picture, until the block ends; the last one stays."""
+    with Live(picture(board, console.height), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        task = asyncio.create_task(_refresh(board, live, console))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            live.update(picture(board, console.height), refresh=True)
+
+
+async def _refresh(board: Board, live: Live, console: Console) -> None:
+    while True:
+        live.update(picture(board, console.height), refresh=True)
+        await asyncio.sleep(REFRESH)
+
+
+def picture(board: Board, height: int) -> Group:
+    """The board as it is now, in at most `height` lines."""
+    instances = sum(len(view.endpoints) for view in board.views.values()) + len(board.views)
+    room = max(3, min(SHOWN_NOTES, height - instances - 9))
+    return Group(
+        Panel(
+            _services(board),
+            title=Text(board.act or "services", style="bold"),
+            title_align="left",
+            border_style="bright_black",
+        ),
+        Panel(_notes(board, room), title="what happens", title_align="left", border_style="bright_black"),
+        _counts(board),
+    )
+
+
+def _services(board: Board) -> Table:
+    table = Table.grid(padding=(0, 2))
+    shares = board.shares()
+    for name in sorted(board.views):
+        view = board.views[name]
+        table.add_row(Text(f"http://{name}", style="bold"), "", "", _age(view, board.registry_up))
+        total = sum(count for instance, count in shares.items() if instance.startswith(f"{name}/"))
+        for endpoint in view.endpoints:
+            table.add_row(*_row(endpoint, shares.get(f"{name}/{endpoint.id}", 0) / max(1, total)))
+    return table
+
+
+def _row(endpoint: Endpoint, share: float) -> tuple[Text, Text, Text, Text]:
+    colour = _STATUS.get(endpoint.status, "")
+    filled = round(share * BAR)
+    return (
+        Text(f"  {endpoint.id}"),
+        Text(endpoint.status, style=colour),
+        Text(endpoint.authority, style="bright_black"),
+        Text("█" * filled, style=colour) + Text("░" * (BAR - filled), style="bright_black") + f" {share:4.0%}",
+    )
+
+
+def _age(view: View, up: bool) -> Text:
+    if up:
+        return Text(f"revision {view.revision}", style="bright_black")
+    return Text(f"no registry: this is what was known {view.age():.0f} s ago", style="yellow")
+
+
+def _notes(board: Board, room: int) -> Text:
+    notes = list(board.notes)[-room:]
+    lines = [_note(note) for note in notes] + [Text()] * (room - len(notes))
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+
+
+def _note(note: Note) -> Text:
+    return Text(f"{note.at:5.1f} s  ", style="bright_black") + Text(note.text, style=_KIND[note.kind])
+
+
+def _counts(board: Board) -> Text:
+    """The last line. A mark stands between two counts, since a picture may lose space at a change of style."""
+    failed = Text(f"{board.failed} failed", style="bold red" if board.failed else "bold green")
+    registry = Text("registry up", style="green") if board.registry_up else Text("registry down", style="bold red")
+    through = f", {board.passed} through the gateway" if board.passed else ""
+    counts = [
+        Text(f" {board.rate():.0f} calls a second"),
+        Text(f"{board.sent} sent{through}"),
+        failed,
+        Text(f"{board.retried} retries unseen"),
+        registry,
+    ]
+    return Text(" · ", style="bright_black").join(counts)

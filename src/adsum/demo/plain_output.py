@@ -1,0 +1,45 @@
+"""The demo as plain lines with the time, for pipes and logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+from adsum.demo.scoreboard import Board, Kind, Note
+
+EVERY: Final = 5.0
+"""Seconds between two lines about the traffic."""
+
+_MARKS: Final = MappingProxyType({Kind.ACT: "▶", Kind.CATALOG: " ", Kind.GOOD: "✓", Kind.BAD: "✗"})
+
+
+def tell(note: Note) -> None:
+    """One line, at once."""
+    _print(f"{note.at:5.1f} s  {_MARKS[note.kind]} {note.text}")
+
+
+@asynccontextmanager
+async def shown(board: Board) -> AsyncIterator[None]:
+    """Tell of the traffic now and then."""
+    task = asyncio.create_task(_traffic(board))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _traffic(board: Board) -> None:
+    while True:
+        await asyncio.sleep(EVERY)
+        if board.sent:
+            shares = board.shares()
+            among = ", ".join(f"{instance.partition('/')[2]} {shares[instance]}" for instance in sorted(shares))
+            _print(f"{board.now():5.1f} s    {board.sent} sent, {board.failed} failed; the latest: {among}")
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201

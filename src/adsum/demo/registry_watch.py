@@ -1,0 +1,46 @@
+"""What the registry says meanwhile: the views of the services, and every change with its cause."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Final
+
+from adsum import wire
+from adsum.client.client import Client
+from adsum.core.errors import AdsumError
+from adsum.demo.scoreboard import Board, Kind
+
+POLL: Final = 0.25
+"""Seconds between two looks at the history."""
+MOST: Final = 100
+"""Changes of one look at most."""
+
+
+async def watch_views(client: Client, service: str, board: Board) -> None:
+    """Keep the board's view of a service the latest."""
+    async with aclosing(client.resolver(service).watch()) as views:
+        async for view in views:
+            board.views[service] = view
+
+
+async def watch_changes(client: Client, board: Board) -> None:
+    """Put every change on the time line, with its cause; and whether the registry answers."""
+    seen = 0
+    while True:
+        try:
+            found = await client.api.changes(limit=MOST)
+            board.registry_up = True
+            new = [change for change in reversed(found.changes) if change.revision > seen]
+            for change in new:
+                board.note(Kind.CATALOG, told(change))
+                seen = change.revision
+        except AdsumError:
+            board.registry_up = False
+        await asyncio.sleep(POLL)
+
+
+def told(change: wire.ChangeView) -> str:
+    """A change, as the time line tells it."""
+    reason = f": {change.reason}" if change.reason else ""
+    return f"{change.service}/{change.id} {change.status or 'gone'} ({change.cause}{reason})"

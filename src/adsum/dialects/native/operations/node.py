@@ -1,0 +1,56 @@
+"""What the node says of itself: status, readiness, metrics, and its own documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from adsum import wire
+from adsum.dialects.native.api.docs_page import page
+from adsum.dialects.native.api.openapi import document
+from adsum.dialects.native.asgi import JSON, NO_STORE, Reply
+from adsum.dialects.native.problems import NotReady
+from adsum.dialects.native.requests.api_request import Asked
+from adsum.registry import Registry
+
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_HTML: Final = (b"content-type", b"text/html; charset=utf-8")
+_POLICY: Final = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+
+
+class About:
+    """The operations about the node itself."""
+
+    def __init__(
+        self, registry: Registry, status: Callable[[], wire.NodeStatus], exposition: Callable[[], bytes]
+    ) -> None:
+        self._registry = registry
+        self._status = status
+        self._exposition = exposition
+        self._document = document()
+        self._page = page(self._document)
+
+    async def read_status(self, _: Asked) -> Reply:
+        return Reply(200, wire.encode(self._status()))
+
+    async def metrics(self, _: Asked) -> Reply:
+        return Reply(200, self._exposition(), (_METRICS, NO_STORE))
+
+    async def healthz(self, _: Asked) -> Reply:
+        return Reply(200, b"ok\n", (_TEXT, NO_STORE))
+
+    async def readyz(self, _: Asked) -> Reply:
+        unready = self._registry.unready()
+        if unready:
+            raise NotReady(unready)
+        return Reply(200, b"ready\n", (_TEXT, NO_STORE))
+
+    async def openapi(self, _: Asked) -> Reply:
+        return Reply(200, wire.encode(self._document), (JSON, (b"cache-control", b"no-cache")))
+
+    async def docs(self, _: Asked) -> Reply:
+        return Reply(200, self._page, (_HTML, _POLICY, (b"cache-control", b"no-cache")))
+
+    async def home(self, _: Asked) -> Reply:
+        return Reply(307, b"", ((b"location", b"/docs"), NO_STORE))

@@ -1,0 +1,131 @@
+"""The addresses of host names: gateways want instances' addresses as numbers, and instances may have given names.
+
+A name is asked for when it comes up and again every `REFRESH` seconds. While the answer is an error the last good one
+stays; an address that is still among the answers stays, so that nothing moves without a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from types import MappingProxyType
+from typing import Final, cast
+
+from adsum.core.backoff import jittered
+from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.ports import Clock
+
+REFRESH: Final = 30.0
+"""Seconds between two questions for one name, give or take a fifth."""
+RETRY: Final = 5.0
+"""Seconds after which one is repeated that failed when nothing was known."""
+MAX_HOSTS: Final = 10_000
+"""Names that are followed; further ones stay unresolved, and their instances are left out."""
+AT_A_TIME: Final = 16
+"""Questions asked at a time; others wait."""
+PATIENCE: Final = 10.0
+"""Seconds that an answer may take; then it counts as failed."""
+
+Refusal = Callable[[str], "str | None"]
+
+_NO_NAMES: Final = frozenset[str]()
+
+
+def is_name(address: str) -> bool:
+    """Whether an instance's address is a host name."""
+    return ":" not in address and not address.replace(".", "").isdigit()
+
+
+class Addresses:
+    """Follows the host names in a catalog; `changed` is called when an answer is another than before."""
+
+    def __init__(self, clock: Clock, rng: Random, refusal: Refusal, changed: Callable[[], None]) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._refusal = refusal
+        self._changed = changed
+        self._names: dict[str, frozenset[str]] = {}
+        """The names in each service that has some."""
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._seats = asyncio.Semaphore(AT_A_TIME)
+        self._revision = -1
+        self._epoch = ""
+        self.known: Mapping[str, str] = MappingProxyType({})
+        """Name → address, as last answered. Another object whenever something changed."""
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Follow the names in this snapshot, and no others."""
+        moved = snapshot.epoch != self._epoch
+        if moved:
+            self._names, self._revision = {}, -1
+        for service in self._touched(snapshot):
+            if self._still_nameless(service):
+                continue
+            names = frozenset(
+                each.instance.address for each in service.listings.values() if is_name(each.instance.address)
+            )
+            if names != self._names.get(service.name, _NO_NAMES):
+                moved = True
+                self._names[service.name] = names
+                if not names:
+                    del self._names[service.name]
+        self._epoch, self._revision = snapshot.epoch, snapshot.revision
+        if moved:
+            self._attend(_NO_NAMES.union(*self._names.values()))
+
+    async def close(self) -> None:
+        """Ask no more; idempotent."""
+        tasks = list(self._asking.values())
+        self._asking = {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _still_nameless(self, service: ServiceSnapshot) -> bool:
+        """Whether it had no names, and what changed brought none: told without looking at every instance."""
+        if service.name in self._names or self._revision < 0:
+            return False
+        diff = service.since(self._revision)
+        return diff is not None and not any(is_name(each.instance.address) for each in diff.changed)
+
+    def _touched(self, snapshot: Snapshot) -> Iterable[ServiceSnapshot]:
+        """The services that changed since the snapshot before: the catalog keeps them in the order of their changes."""
+        for name in reversed(cast("dict[str, ServiceSnapshot]", snapshot.services)):
+            service = snapshot.services[name]
+            if service.revision <= self._revision:
+                return
+            yield service
+
+    def _attend(self, names: frozenset[str]) -> None:
+        for name in [name for name in self._asking if name not in names]:
+            self._asking.pop(name).cancel()
+        if any(name not in names for name in self.known):
+            self.known = MappingProxyType({name: ip for name, ip in self.known.items() if name in names})
+        for name in sorted(names - self._asking.keys())[: MAX_HOSTS - len(self._asking)]:
+            self._asking[name] = asyncio.create_task(self._ask_on(name), name=f"adsum-resolve-{name}")
+
+    async def _ask_on(self, name: str) -> None:
+        while True:
+            async with self._seats:
+                found = await self._ask(name)
+            if found and self.known.get(name) not in found:
+                self.known = MappingProxyType({**self.known, name: found[0]})
+                self._changed()
+            await self._clock.sleep(jittered(REFRESH if name in self.known else RETRY, self._rng))
+
+    async def _ask(self, name: str) -> list[str]:
+        """The addresses that may be used, best first; none if there is no answer."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await look_up(name)
+        except (OSError, UnicodeError):  # `TimeoutError` is one, too.
+            return []
+        return [ip for ip in found if "%" not in ip and self._refusal(ip) is None]
+
+
+async def look_up(name: str) -> list[str]:
+    """The addresses of a name, in the order that the system prefers. Raises `OSError` and `UnicodeError`."""
+    answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for *_, where in answers))

@@ -1,0 +1,204 @@
+"""One stream on the wire: a session, who is at its other end, and how far its messages have got."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+from adsum.core.errors import AdsumError
+from adsum.dialects.xds.bounds import SAFE
+from adsum.dialects.xds.streams import delta
+from adsum.dialects.xds.streams.request import Node, Request
+from adsum.dialects.xds.streams.request import delta as parse_delta
+from adsum.dialects.xds.streams.request import sotw as parse_sotw
+from adsum.dialects.xds.streams.request_rate import Pace
+from adsum.dialects.xds.streams.session import Session
+from adsum.dialects.xds.subscribers import Gateways, GrpcClients
+from adsum.dialects.xds.telemetry.refusals import code, malformed
+from adsum.gateway.resources.resources import Kind
+from adsum.ports import Clock
+from adsum.watches import Watch
+
+Audience = Gateways | GrpcClients
+
+_log = logging.getLogger("adsum.xds")
+
+
+class Call(Protocol):
+    """A call of two streams, as the server hands it in."""
+
+    @property
+    def peer(self) -> str:
+        """Where it comes from."""
+        ...
+
+    async def read(self) -> bytes | None:
+        """The next message; None once the peer has said its last."""
+        ...
+
+    async def write(self, message: bytes) -> None:
+        """Return when the transport has taken the message; it takes no more than the peer lets it.
+
+        Raises `ConnectionError` if the call has ended.
+        """
+        ...
+
+    def refuse(self, code: str, words: str) -> None:
+        """Have the call end with that status, once what is being written is taken."""
+        ...
+
+    def cut(self, words: str) -> None:
+        """End the call for that reason, although the peer may not read it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """A place for a client that said who it is."""
+
+    node: Node
+    audience: Audience
+    session: Session
+    watch: Watch
+
+
+class Desk(Protocol):
+    """Where streams belong."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
+        """Take a client in. Raises `Refused` and `Overloaded`."""
+        ...
+
+    def applied(self, watch: Watch, revision: int, *, at_once: bool) -> None:
+        """The client has acknowledged all that there was to say to it up to that revision."""
+        ...
+
+    def rejected(self, node: Node, kind: Kind, words: str) -> None:
+        """The client rejects the last response of that kind."""
+        ...
+
+    def refused(self, stream: Stream, code: str, reason: str) -> None:
+        """The stream is about to be ended with that status."""
+        ...
+
+
+class Stream:
+    """Reads and writes one call until it ends."""
+
+    def __init__(self, desk: Desk, call: Call, variant: ModuleType) -> None:
+        self.call = call
+        self.since = desk.clock.wall()
+        self.writing_since: float | None = None
+        """Since when the peer has not taken the message that is being written."""
+        self.unsent = 0
+        """Bytes of that message."""
+        self.pushes = 0
+        self.node = ""
+        """The id that the client gave; "" until it did."""
+        self.joined: Joined | None = None
+        """Who it is, once it has said so."""
+        self._desk = desk
+        self._variant = variant
+        self._parse: Callable[[bytes], Request] = parse_delta if variant is delta else parse_sotw
+        self._acked_at = 0.0
+        self._unanswered_since: float | None = None
+        """When the first message was sent after which the client has said nothing; None: it has answered."""
+        self._outgoing: asyncio.Future[bytes] | None = None
+
+    async def run(self) -> None:
+        """Until the peer ends the call, or is turned away."""
+        writing = asyncio.create_task(self._write(), name="adsum-xds-write")
+        try:
+            await self._read()
+        except AdsumError as refusal:
+            self._desk.refused(self, code(refusal), str(refusal))
+            self.call.refuse(code(refusal), str(refusal))
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _read(self) -> None:
+        pace, clock = Pace(), self._desk.clock
+        while (request := await self.call.read()) is not None:
+            self._hear(request)
+            pause = pace.pause(clock.now())
+            if pause:
+                await clock.sleep(pause)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether the client has owed a word for so long, although it takes what is sent.
+
+        We end the stream of one that takes nothing ourselves, and it goes on with what it knows.
+        """
+        since = self._unanswered_since if self.writing_since is None else None
+        return since is not None and self._desk.clock.now() - since >= seconds
+
+    def flush(self) -> None:
+        """Say what there is to say, unless a message is still being written; what is said next is decided then."""
+        if self.joined is None or self._outgoing is None or self._outgoing.done():
+            return
+        message = self.joined.session.next(self._desk.clock.now())
+        if message is None:
+            self.settle()
+        else:
+            self._outgoing.set_result(message)
+
+    def settle(self) -> None:
+        """Tell up to where the client has acknowledged everything, if it has."""
+        joined = self.joined
+        if joined is None:
+            return
+        watch, revision = joined.watch, joined.audience.revision
+        if revision > watch.applied and joined.session.is_current:
+            at_once = self._desk.clock.now() - self._acked_at >= SAFE
+            self._desk.applied(watch, revision, at_once=at_once)
+
+    def _hear(self, request: bytes) -> None:
+        heard = self._parse(request)
+        self._unanswered_since = None
+        asked = heard.asked
+        if self.joined is None:
+            node = heard.node()
+            if node is None:
+                raise malformed("the first request must say which node asks")
+            self.node = node.id
+            self.joined = self._desk.join(self, node, self._variant)
+        if asked is None:
+            return  # Nobody here knows that kind; the client goes on without.
+        rejection = self.joined.session.hear(asked)
+        if rejection:
+            self._desk.rejected(self.joined.node, asked.kind, rejection)
+        if asked.kind is Kind.ASSIGNMENT and asked.nonce:
+            self._acked_at = self._desk.clock.now()
+        self.flush()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._write_next()
+        except ConnectionError:
+            pass  # The reader is told, too.
+        except Exception:
+            _log.exception("a stream of %s failed", self.call.peer)
+            self.call.cut("the registry failed at this")
+
+    async def _write_next(self) -> None:
+        clock = self._desk.clock
+        self._outgoing = asyncio.get_running_loop().create_future()
+        self.flush()
+        message: bytes | None = await self._outgoing
+        while message is not None and self.joined is not None:
+            self.writing_since, self.unsent = clock.now(), len(message)
+            if self._unanswered_since is None:
+                self._unanswered_since = self.writing_since
+            await self.call.write(message)
+            self.writing_since, self.unsent = None, 0
+            self.pushes += 1
+            message = self.joined.session.next(clock.now())

@@ -1,0 +1,255 @@
+"""Audiences: clients that are told the same of the same name. Who subscribed to what, and what changed for whom.
+
+Gateways of one shape are an audience, and so are all gRPC clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_GRPC_RESOURCES, MAX_HELD, MAX_NAMES, NAME, SHOWN
+from adsum.dialects.xds.streams.session import Session
+from adsum.dialects.xds.telemetry.refusals import exhausted
+from adsum.gateway.encoding.clusters import clusters
+from adsum.gateway.intent import selectors
+from adsum.gateway.resources.resources import ORDER, Kind, Resource, pack
+
+Table = Mapping[str, Resource]
+Resources = Mapping[Kind, Table]
+_NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
+_NOBODY: Final[Set[Session]] = frozenset()
+
+
+class Compiled(Protocol):
+    """What `adsum.gateway.resources.compiled_resources.Compiled` has for gRPC clients."""
+
+    def grpc(self, kind: Kind, name: str) -> Resource | None:
+        """The resource of that name."""
+        ...
+
+
+class Held:
+    """Counts the bytes of the names that the clients of all audiences gave."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, name: str) -> None:
+        """A client gave the name. Raises `Refused` past the bound."""
+        size = NAME + len(name)
+        if self.size + size > MAX_HELD:
+            raise exhausted("gateways and gRPC clients ask this node for too many names")
+        self.size += size
+
+    def give_back(self, name: str) -> None:
+        """It no longer asks for it."""
+        self.size -= NAME + len(name)
+
+
+class _Audience:
+    """Who subscribed to what."""
+
+    forgets = False
+    """Whether all its kinds lack what a new epoch does not know yet; else only assignments do."""
+
+    def __init__(self, most_names: int, held: Held | None) -> None:
+        self.most_names = most_names
+        self._held = held or Held()
+        self.number = 0
+        self.revision = 0
+        self.settling = False
+        self.departed: Set[str] = frozenset()
+        """Services of which an instance leaves or left while the epoch settles."""
+        self.vacated: Set[str] = frozenset()
+        self.sessions = 0
+        """How many have joined and not left."""
+        self._by_name: dict[tuple[Kind, str], set[Session]] = {}
+        self._by_kind: dict[Kind, set[Session]] = {}
+
+    def has_departures(self, assignment: str) -> bool:
+        return selectors.service_of(assignment) in self.departed
+
+    def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        for name in names:
+            there = self._by_name.get((kind, name), _NOBODY)
+            if session not in there:
+                self._held.take(name)
+                self._by_name.setdefault((kind, name), set()).add(session)
+
+    def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        for name in names:
+            there = self._by_name.get((kind, name))
+            if there is not None and session in there:
+                there.discard(session)
+                self._held.give_back(name)
+                if not there:
+                    del self._by_name[kind, name]
+
+    def subscribe_all(self, session: Session, kind: Kind, *, all: bool) -> None:
+        if all:
+            self._by_kind.setdefault(kind, set()).add(session)
+        else:
+            self._by_kind.get(kind, set()).discard(session)
+
+    def _tell(self, kind: Kind, changed: list[str], removed: Mapping[str, Resource]) -> set[Session]:
+        """Tell everybody who subscribed to these, and only of those that they subscribed to."""
+        everything = self._by_kind.get(kind, ())
+        for session in everything:
+            session.told(kind, changed, removed)
+        told = set(everything)
+        for name in (*changed, *removed):
+            gone = {name: removed[name]} if name in removed else _NONE
+            for session in self._by_name.get((kind, name), ()):
+                session.told(kind, () if gone else (name,), gone)
+                told.add(session)
+        return told
+
+
+class Gateways(_Audience):
+    """Gateways of one shape."""
+
+    forgets = True
+
+    def __init__(self, held: Held | None = None) -> None:
+        """`held` is shared by all audiences of a node."""
+        super().__init__(MAX_NAMES, held)
+        self._resources: Resources = {}
+        self._troubles: tuple[object, str] = (None, "")
+        """The clusters that were looked through, and what was found."""
+
+    @property
+    def troubles(self) -> str:
+        table = self._resources.get(Kind.CLUSTER, _NONE)
+        if self._troubles[0] is not table:
+            self._troubles = table, _troubles(table.values())
+        return self._troubles[1]
+
+    def find(self, kind: Kind, name: str) -> Resource | None:
+        return self._resources.get(kind, _NONE).get(name)
+
+    def names(self, kind: Kind) -> Iterable[str]:
+        return self._resources.get(kind, _NONE)
+
+    def substitute(self, cluster: str, cause: str) -> Resource | None:
+        return pack(Kind.CLUSTER, cluster, clusters.substitute(cluster, selectors.service_of(cluster), cause), 0)
+
+    def move(
+        self,
+        resources: Resources,
+        number: int,
+        revision: int,
+        vacated: Set[str] = frozenset(),
+        moved: Callable[[Table, Table], Set[str] | None] = lambda *_: None,
+    ) -> set[Session]:
+        """See these from now on; who has to be told something.
+
+        `vacated`: assignments to say after the routes. `moved` says of which names two tables may differ (None: of
+        all).
+        """
+        before, self._resources, self.vacated = self._resources, resources, vacated
+        self.number, self.revision = number, revision
+        told: set[Session] = set()
+        for kind in ORDER:
+            old, new = before.get(kind, _NONE), resources.get(kind, _NONE)
+            if old is not new:
+                changed, removed = difference(old, new, moved(old, new))
+                if changed or removed:
+                    told |= self._tell(kind, changed, removed)
+        return told
+
+
+class GrpcClients(_Audience):
+    """All gRPC clients: they name everything that they want, and only that is made."""
+
+    def __init__(self, held: Held | None = None) -> None:
+        """`held` is shared by all audiences of a node."""
+        super().__init__(MAX_GRPC_NAMES, held)
+        self.troubles = ""
+        self._find: Callable[[Kind, str], Resource | None] = lambda *_: None
+        self._seen: dict[tuple[Kind, str], Resource | None] = {}
+
+    def find(self, kind: Kind, name: str) -> Resource | None:
+        seen = self._seen.get((kind, name))
+        return seen if seen is not None else self._find(kind, name)
+
+    def names(self, kind: Kind) -> Iterable[str]:
+        """None: there would be no end."""
+        return ()
+
+    def substitute(self, cluster: str, cause: str) -> Resource | None:
+        """None: gRPC itself fails calls with its reason."""
+        return None
+
+    def subscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        super().subscribe(session, kind, names)
+        for name in names:
+            if (kind, name) not in self._seen:
+                if len(self._seen) >= MAX_GRPC_RESOURCES:
+                    raise exhausted("gRPC clients ask for too many names")
+                self._seen[kind, name] = self._find(kind, name)
+
+    def names_service(self, name: str) -> bool:
+        """Whether a client subscribes to anything of that service."""
+        return any((kind, name) in self._by_name for kind in Kind)
+
+    def unsubscribe(self, session: Session, kind: Kind, names: Iterable[str]) -> None:
+        super().unsubscribe(session, kind, names)
+        for name in names:
+            if (kind, name) not in self._by_name:
+                self._seen.pop((kind, name), None)
+
+    def move(self, compiled: Compiled, touched: Set[str] | None, number: int, revision: int) -> set[Session]:
+        """See this from now on; who has to be told something.
+
+        Only resources of the services `touched` may differ from what was seen before (None: all may).
+        """
+        self._find = find = compiled.grpc
+        self.number, self.revision = number, revision
+        moved: dict[Kind, tuple[list[str], dict[str, Resource]]] = {}
+        for (kind, name), old in self._touched(touched):
+            new = find(kind, name)
+            if new is old:
+                continue
+            self._seen[kind, name] = new
+            changed, removed = moved.setdefault(kind, ([], {}))
+            if new is None:
+                removed.update({name: old} if old is not None else {})
+            elif old is None or old.version != new.version:
+                changed.append(name)
+        told: set[Session] = set()
+        for kind, (changed, removed) in moved.items():
+            told |= self._tell(kind, changed, removed)
+        return told
+
+    def _touched(self, services: Set[str] | None) -> list[tuple[tuple[Kind, str], Resource | None]]:
+        if services is None:
+            return list(self._seen.items())
+        named = [(kind, name) for name in services for kind in ORDER]  # What clients name are services.
+        return [(each, self._seen[each]) for each in named if each in self._seen]
+
+
+def difference(old: Table, new: Table, names: Set[str] | None = None) -> tuple[list[str], dict[str, Resource]]:
+    """The names of what is new or other than it was, and what is gone; the two may differ only in `names`, if given."""
+    changed = []
+    for name in new if names is None else [name for name in names if name in new]:
+        before, resource = old.get(name), new[name]
+        if before is not resource and (before is None or before.version != resource.version):
+            changed.append(name)
+    gone = old.keys() - new.keys() if names is None else {name for name in names if name in old and name not in new}
+    return changed, {name: old[name] for name in gone}
+
+
+def _troubles(clusters: Iterable[Resource]) -> str:
+    """The troubles of clusters, each with the services that have it."""
+    services: dict[str, dict[str, None]] = {}
+    for each in clusters:
+        if each.trouble:
+            services.setdefault(each.trouble, {})[selectors.service_of(each.name)] = None
+    return "; ".join(f"{_listed(list(names))}: {trouble}" for trouble, names in services.items())
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

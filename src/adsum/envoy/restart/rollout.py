@@ -1,0 +1,137 @@
+"""The Envoys of one gateway, one after the other; at most two run at a time, while one takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from typing import Final
+
+from adsum.envoy.plan import Plan
+from adsum.envoy.preflight import CannotServe
+from adsum.envoy.process.access_log import AccessLog
+from adsum.envoy.process.envoy_instance import Incarnation
+from adsum.envoy.process.runtime_folder import Folder
+from adsum.envoy.registry_health import xds_health
+from adsum.envoy.registry_health.last_good_config import Told
+from adsum.envoy.restart.draining import KILL_AFTER, tell_what_a_deaf_one_cuts_off
+from adsum.envoy.restart.hot_restart import POSSIBLE, Lineage
+
+TAKEOVER: Final = 30.0
+"""Seconds that one that is to take over has to come up; then it is given up."""
+LATE: Final = 5.0
+"""Seconds by which one that was replaced may end later than it should; then it is ended."""
+LAST_LOOK: Final = 0.5
+"""Seconds before one that was replaced is to end, at which we say what it leaves unfinished."""
+
+
+class Succession:
+    """`begin` a line of Envoys, have others `follow`; `close` leaves none."""
+
+    def __init__(self) -> None:
+        self._own = Folder()
+        self.folder = self._own.path
+        """Ours alone."""
+        self._begun = 0
+        self._lineages = 0
+        self._lineage: Lineage | None = None
+        self._running: set[Incarnation] = set()
+        self._access_log = AccessLog()
+        self.leaving: set[asyncio.Task[None]] = set()
+        """Done when those that were replaced have ended."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Of those that run."""
+        return [each.process.pid for each in self._running]
+
+    async def begin(self, plan: Plan, pair: bytes, told: Told | None, *, strict: bool) -> Incarnation:
+        """One that follows none, once it serves; it gets what there is to serve from `told`, else from the registry.
+
+        `pair` is the certificate that it shows. Raises `CannotServe`; see `Incarnation.until_serving` for `strict`.
+        """
+        self._end_lineage()
+        self._lineages += 1
+        self._lineage = Lineage(self.folder, self._lineages)
+        one = await self._come_up(plan, pair, self._lineage, told, strict=strict)
+        self._lineage.succeeded()
+        return one
+
+    async def follow(self, old: Incarnation, plan: Plan, pair: bytes, told: Told | None) -> Incarnation:
+        """One that has taken over from `old`, which finishes what runs and leaves. See `begin`.
+
+        Raises `CannotServe`: then `old` goes on, but if the new one got far enough, it is deaf: nobody can ask it
+        anything any more. Another one can follow it.
+        """
+        if self._lineage is None or not POSSIBLE:
+            raise CannotServe("Envoy can take over from another on Linux alone; restart the gateway instead")
+        try:
+            async with asyncio.timeout(TAKEOVER):
+                new = await self._come_up(plan, pair, self._lineage, told, strict=True)
+        except TimeoutError:
+            self._lineage.failed()
+            raise CannotServe(f"the new one took no requests within {TAKEOVER:g} s") from None
+        except BaseException:
+            self._lineage.failed()
+            raise
+        self._lineage.succeeded()
+        leaving = asyncio.create_task(_see_off(old))
+        self.leaving.add(leaving)
+        leaving.add_done_callback(self.leaving.discard)
+        return new
+
+    def kill(self) -> None:
+        """All of them, now."""
+        for each in self._running:
+            each.process.signal(signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End what still runs, and leave nothing behind; idempotent."""
+        for leaving in list(self.leaving):
+            leaving.cancel()
+        for each in list(self._running):
+            await each.process.end(KILL_AFTER)
+        self._access_log.close()
+        self._end_lineage()
+        self._own.close()
+
+    async def _come_up(
+        self, plan: Plan, pair: bytes, lineage: Lineage, told: Told | None, *, strict: bool
+    ) -> Incarnation:
+        answering = await xds_health.answering(plan.registry) if told is None else []
+        self._begun += 1
+        folder = self.folder / str(self._begun)
+        try:
+            folder.mkdir(mode=0o700)
+            one = Incarnation.start(plan, pair, folder, lineage.arguments(), told, self._access_log, answering)
+        except OSError as error:
+            raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None
+        self._running.add(one)
+        one.process.ended.add_done_callback(lambda _: self._over(one))
+        try:
+            await one.until_serving(strict=strict)
+        except BaseException:
+            await one.process.kill()  # Were it told to end, it would tell the one before to end, too.
+            raise
+        return one
+
+    def _over(self, one: Incarnation) -> None:
+        self._running.discard(one)
+        shutil.rmtree(one.folder, ignore_errors=True)
+
+    def _end_lineage(self) -> None:
+        if self._lineage is not None:
+            self._lineage.end()
+
+
+async def _see_off(old: Incarnation) -> None:
+    """The one that took over tells it to end; unless it can't."""
+    if not await _ends_within(old, old.leaves_within - LAST_LOOK):
+        await tell_what_a_deaf_one_cuts_off(old)
+        if not await _ends_within(old, LAST_LOOK + LATE):
+            await old.process.end(KILL_AFTER)
+
+
+async def _ends_within(old: Incarnation, length: float) -> bool:
+    done, _ = await asyncio.wait({old.process.ended}, timeout=length)
+    return bool(done)

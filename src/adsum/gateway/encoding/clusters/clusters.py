@@ -1,0 +1,160 @@
+"""Clusters: how gateways treat a service, or some of its instances. Every choice is explicit.
+
+The instances come from assignments, and their health from the registry: a status acts within milliseconds, while
+Envoy's own active checks would keep traffic on what has left.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
+from envoy.config.core.v3.protocol_pb2 import KeepaliveSettings
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.clusters import tls
+from adsum.gateway.encoding.clusters.http_versions import Version
+from adsum.gateway.encoding.clusters.tls import Peers
+from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Upstream
+
+PING_INTERVAL, PING_TIMEOUT = 30.0, 10.0
+"""Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""
+PROBES, PROBE_TIME, PROBE_INTERVAL = 3, 30, 10
+"""TCP keepalive, in seconds: a peer that vanished without a word does not hold streams for ever."""
+
+_POLICIES: Final = {
+    Policy.ROUND_ROBIN: Cluster.ROUND_ROBIN,
+    Policy.LEAST_REQUEST: Cluster.LEAST_REQUEST,
+    Policy.RANDOM: Cluster.RANDOM,
+    Policy.RING_HASH: Cluster.RING_HASH,
+    Policy.MAGLEV: Cluster.MAGLEV,
+}
+_PRIMES: Final = (1_031, 2_053, 4_099, 8_209, 16_411, 32_771, 65_537, 131_101, 262_147, 524_309, 1_048_583)
+"""Sizes of Maglev's table, which must be a prime: the next one from `hash_size`, at most 5,000,011."""
+
+
+def cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Any:
+    """The cluster of that name, of instances that speak that version of HTTP.
+
+    `peers`: those of them that speak TLS. `roots`: the file with the authorities that the gateway's system trusts.
+    """
+    http2 = version is Version.HTTP2
+    message = Cluster(
+        name=name,
+        type=Cluster.EDS,
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads()),
+        connect_timeout=messages.seconds(upstream.connect_timeout),
+        circuit_breakers=_breakers(upstream.limits),
+        outlier_detection=_outliers(upstream.outliers),
+        ignore_health_on_host_removal=True,
+        upstream_connection_options=UpstreamConnectionOptions(),
+    )
+    _name(message, upstream.service, tls.trouble(upstream.tls, peers, roots))
+    keepalive = message.upstream_connection_options.tcp_keepalive
+    keepalive.keepalive_probes.value = PROBES
+    keepalive.keepalive_time.value = PROBE_TIME
+    keepalive.keepalive_interval.value = PROBE_INTERVAL
+    # Envoy says that a limit was reached, and not which.
+    message.metadata.filter_metadata[messages.OWNER].update({"limits": _told(upstream.limits)})
+    _balance(message, upstream, policy)
+    options = _protocol(upstream, http2=http2)
+    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
+    tls.encrypt(message, upstream.tls, peers, http2=http2, roots=roots)
+    return message
+
+
+def substitute(name: str, service: str, cause: str) -> Any:
+    """A cluster of that name without instances, for a gateway that can't have the service's own for that reason."""
+    message = Cluster(name=name, type=Cluster.STATIC)
+    message.load_assignment.cluster_name = name
+    _name(message, service, cause)
+    return message
+
+
+def _name(message: Any, service: str, cause: str) -> None:
+    """Say whose cluster it is and, for answers to callers, what keeps its instances from being reached, if anything."""
+    if "." in message.name:
+        # A dot would end the name in the names of its metrics.
+        message.alt_stat_name = message.name.replace(".", "_")
+    owner = message.metadata.filter_metadata[messages.OWNER]
+    owner.update({"service": service})
+    if cause:
+        owner.update({"cause": cause, "clause": f"; {cause}"})
+
+
+def _balance(message: Any, upstream: Upstream, policy: Policy) -> None:
+    message.lb_policy = _POLICIES[policy]
+    common = message.common_lb_config
+    # Envoy's 50% would send requests to what is draining.
+    common.healthy_panic_threshold.value = upstream.panic_threshold * 100.0
+    # Envoy's second of merging would delay every change of health.
+    common.update_merge_window.CopyFrom(messages.seconds(0.0))
+    if policy is Policy.RING_HASH:
+        message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
+    elif policy is Policy.MAGLEV:
+        message.maglev_lb_config.table_size.value = next(prime for prime in _PRIMES if prime >= upstream.hash_size)
+    elif policy is Policy.LEAST_REQUEST:
+        message.least_request_lb_config.choice_count.value = 2
+        _warm(message.least_request_lb_config, upstream.slow_start)
+    elif policy is Policy.ROUND_ROBIN:
+        _warm(message.round_robin_lb_config, upstream.slow_start)
+
+
+def _warm(policy: Any, slow_start: float) -> None:
+    if slow_start:
+        policy.slow_start_config.slow_start_window.CopyFrom(messages.seconds(slow_start))
+
+
+def _breakers(limits: Limits) -> Any:
+    thresholds = CircuitBreakers.Thresholds(
+        max_connections=UInt32Value(value=limits.connections),
+        max_pending_requests=UInt32Value(value=limits.pending),
+        max_requests=UInt32Value(value=limits.requests),
+        max_retries=UInt32Value(value=limits.retries),
+    )
+    thresholds.retry_budget.budget_percent.value = limits.retry_share * 100.0
+    thresholds.retry_budget.min_retry_concurrency.value = limits.retries
+    return CircuitBreakers(thresholds=[thresholds])
+
+
+def _told(limits: Limits) -> str:
+    """What an answer says of the limits when one is reached."""
+    return f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
+
+
+def _outliers(outliers: Outliers) -> Any:
+    on = 100 if outliers.consecutive else 0
+    count = UInt32Value(value=outliers.consecutive or 1)
+    return OutlierDetection(
+        consecutive_5xx=count,
+        enforcing_consecutive_5xx=UInt32Value(value=0),
+        consecutive_gateway_failure=count,
+        enforcing_consecutive_gateway_failure=UInt32Value(value=on),
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=count,
+        enforcing_consecutive_local_origin_failure=UInt32Value(value=on),
+        enforcing_success_rate=UInt32Value(value=0),
+        enforcing_local_origin_success_rate=UInt32Value(value=0),
+        enforcing_failure_percentage=UInt32Value(value=0),
+        interval=messages.seconds(outliers.interval),
+        base_ejection_time=messages.seconds(outliers.base),
+        max_ejection_percent=UInt32Value(value=round(outliers.max_share * 100)),
+        always_eject_one_host=BoolValue(value=False),
+    )
+
+
+def _protocol(upstream: Upstream, *, http2: bool) -> Any:
+    options = HttpProtocolOptions()
+    options.common_http_protocol_options.idle_timeout.CopyFrom(messages.seconds(upstream.keep_alive))
+    explicit = options.explicit_http_config
+    if http2:
+        explicit.http2_protocol_options.connection_keepalive.CopyFrom(
+            KeepaliveSettings(interval=messages.seconds(PING_INTERVAL), timeout=messages.seconds(PING_TIMEOUT))
+        )
+    else:
+        explicit.http_protocol_options.SetInParent()
+    return options

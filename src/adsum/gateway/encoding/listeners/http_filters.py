@@ -1,0 +1,123 @@
+"""The HTTP filters of a gateway. They are always there, asleep: a route that needs one wakes it.
+
+So the listener stays the same whatever routes come and go, no connection is drained for them, and a request pays only
+for what its route asks for.
+
+The buckets of rate limits are told apart from the routes: Envoy makes whatever stands in a route configuration anew,
+full buckets too, whenever any route or service comes or goes. It makes these anew when some rate limit changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import RuntimeFractionalPercent
+from envoy.config.core.v3.config_source_pb2 import ExtensionConfigSource
+from envoy.config.route.v3.route_components_pb2 import FilterConfig
+from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import Buffer, BufferPerRoute
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2 import LocalRateLimit
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from adsum.gateway.encoding import messages
+from adsum.gateway.encoding.messages import OWNER
+from adsum.gateway.intent.actions import RateLimit
+from adsum.gateway.intent.cors import Cors, below
+from adsum.gateway.intent.routes import Route
+
+CORS: Final = "envoy.filters.http.cors"
+RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
+BUFFER: Final = "envoy.filters.http.buffer"
+ROUTER: Final = "envoy.filters.http.router"
+DESCRIPTOR: Final = "route"
+"""The key under which a request says which route's bucket it is counted in."""
+_AWAKE: Final = FilterConfig()
+_AWAKE.config.SetInParent()  # There and empty: as it is elsewhere.
+
+_ALWAYS: Final = RuntimeFractionalPercent()
+_ALWAYS.default_value.numerator = 100
+
+
+def chain() -> Iterator[Any]:
+    """The filters, in the order that requests pass them."""
+    yield HttpFilter(name=CORS, typed_config=messages.typed(cors_pb2.Cors()), disabled=True)
+    yield HttpFilter(name=RATE_LIMIT, config_discovery=_told_apart(_limit()), disabled=True)
+    # Never in force: every route that wakes it says its own limit.
+    buffer = Buffer(max_request_bytes=UInt32Value(value=1))
+    yield HttpFilter(name=BUFFER, typed_config=messages.typed(buffer), disabled=True)
+    yield HttpFilter(name=ROUTER, typed_config=messages.typed(Router()))
+
+
+def of_route(route: Route) -> Iterator[tuple[str, Any]]:
+    """What wakes the filters of a route: their names and configurations."""
+    if route.cors is not None:
+        yield CORS, messages.typed(_policy(route.cors))
+    if route.rate_limit is not None:
+        yield RATE_LIMIT, messages.typed(_AWAKE)
+    if route.max_body is not None:
+        buffer = Buffer(max_request_bytes=UInt32Value(value=route.max_body))
+        yield BUFFER, messages.typed(BufferPerRoute(buffer=buffer))
+
+
+def rate_limits(routes: Iterable[Route]) -> Any:
+    """The buckets of all routes that are limited: one each, whatever hosts the route is for. May hold none."""
+    config = _limit()
+    action = config.rate_limits.add().actions.add().metadata
+    action.descriptor_key, action.source, action.skip_if_absent = DESCRIPTOR, action.ROUTE_ENTRY, True
+    action.metadata_key.key = OWNER
+    action.metadata_key.path.add(key=DESCRIPTOR)
+    for route in sorted(routes, key=lambda each: each.name):
+        if route.rate_limit is not None:
+            descriptor = config.descriptors.add()
+            descriptor.entries.add(key=DESCRIPTOR, value=route.name)
+            _fill(descriptor.token_bucket, route.rate_limit)
+    return messages.extension(RATE_LIMIT, config)
+
+
+def count(entry: Any, route: Route) -> None:
+    """Have requests that one of Envoy's routes takes counted in the bucket of ours, which others are made of too."""
+    if route.rate_limit is not None:
+        entry.metadata.filter_metadata[OWNER].update({DESCRIPTOR: route.name})
+
+
+def _told_apart(until_then: Any) -> Any:
+    """A configuration that is told by itself, under the filter's name."""
+    source = ExtensionConfigSource(config_source=messages.ads(), default_config=messages.typed(until_then))
+    source.type_urls.append(source.default_config.type_url)
+    return source
+
+
+def _limit() -> Any:
+    config = LocalRateLimit(stat_prefix="gateway", filter_enabled=_ALWAYS, filter_enforced=_ALWAYS)
+    # The bucket of those that are not counted in any: it never runs dry.
+    config.token_bucket.max_tokens = 2**32 - 1
+    config.token_bucket.tokens_per_fill.value = 2**32 - 1
+    config.token_bucket.fill_interval.CopyFrom(messages.seconds(0.05))
+    return config
+
+
+def _fill(bucket: Any, limit: RateLimit) -> None:
+    bucket.max_tokens = limit.burst or limit.requests
+    bucket.tokens_per_fill.value = limit.requests
+    bucket.fill_interval.CopyFrom(messages.seconds(limit.per))
+
+
+def _policy(cors: Cors) -> Any:
+    policy = cors_pb2.CorsPolicy(
+        allow_methods=",".join(cors.methods),
+        allow_headers=",".join(cors.headers),
+        expose_headers=",".join(cors.expose),
+        max_age=str(round(cors.max_age)),
+        filter_enabled=_ALWAYS,
+    )
+    policy.allow_credentials.value = cors.credentials
+    for origin in cors.origins:
+        scheme, wildcard, rest = origin.partition("*.")
+        if wildcard:
+            policy.allow_origin_string_match.add().safe_regex.regex = below(scheme, rest)
+        else:
+            policy.allow_origin_string_match.add().exact = origin
+    return policy

@@ -1,0 +1,159 @@
+"""What a request must be like for a route to take it: conditions on its path, headers and query."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from adsum.core import validation
+from adsum.core.errors import Invalid
+from adsum.gateway.patterns import regexes
+from adsum.gateway.patterns.path_normalization import has_nul, normal
+
+PATH_LENGTH: Final = 1024
+"""Characters of a path in a route; a longer one is refused."""
+
+_PATH: Final = re.compile(r"/[!-\"$->@-~]*")
+_QUERY_NAME: Final = re.compile(r"[A-Za-z0-9._~\[\]-]{1,128}")
+
+
+class MatchKind(StrEnum):
+    """How a value is compared."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+    PRESENT = "present"
+
+
+def plain_path(field: str, value: str) -> None:
+    """A path of printable ASCII that starts with / and has neither query nor fragment."""
+    if len(value) > PATH_LENGTH:
+        raise Invalid(field, f"must be at most {PATH_LENGTH} characters, not {len(value)}")
+    if not _PATH.fullmatch(value):
+        raise Invalid(field, "must start with / and be plain ASCII without spaces, ? and #; percent-encode the rest")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A condition on the path without its query.
+
+    A prefix counts by whole segments: `/orders` takes `/orders`, `/orders/` and `/orders/7`, never `/orders7`; a slash
+    at its end makes no difference. A regex must match the whole path.
+    """
+
+    kind: MatchKind
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.kind is MatchKind.REGEX:
+            regexes.check("regex", self.value)
+        elif self.kind in (MatchKind.EXACT, MatchKind.PREFIX):
+            plain_path(self.kind.value, self.value)
+            if has_nul(self.value):
+                raise Invalid(self.kind.value, "no request has it: gateways refuse paths with a zero byte (%00)")
+            if (read := normal(self.value)) != self.value:
+                raise Invalid(self.kind.value, f"no request has it: gateways read such a path as {read}; write that")
+        else:
+            raise Invalid("", "must be exact, prefix or regex")
+
+    @property
+    def stem(self) -> str:
+        """The prefix without the slash at its end; "" for the prefix / that takes every path."""
+        return self.value.removesuffix("/")
+
+    def takes(self, path: str) -> bool:
+        if self.kind is MatchKind.PREFIX:
+            return path.startswith(self.stem) and path[len(self.stem) : len(self.stem) + 1] in ("", "/")
+        if self.kind is MatchKind.REGEX:
+            return regexes.matches(self.value, path)
+        return path == self.value
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.value}"
+
+
+ANYWHERE: Final = Path(MatchKind.PREFIX, "/")
+"""Every path."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """A condition on a header; several headers of one name count as one, joined by commas.
+
+    With `invert`, it must not be so; a header that is not there then counts as empty.
+    """
+
+    name: str
+    kind: MatchKind = MatchKind.PRESENT
+    value: str = ""
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        validation.headers("name", {self.name: ""}, 1)
+        if self.name != self.name.lower():
+            raise Invalid("name", "must be in lower case: headers are matched in any case")
+        _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
+
+    def holds(self, value: str | None) -> bool:
+        """Whether it is so of a request with that value of the header (None: without it)."""
+        if self.kind is MatchKind.PRESENT:
+            return (value is not None) is not self.invert
+        if value is None:
+            return self.invert and not _compared(self.kind, self.value, "")
+        return _compared(self.kind, self.value, value) is not self.invert
+
+    def __str__(self) -> str:
+        return _told(f"header {self.name}", self.kind, self.value, invert=self.invert)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMatch:
+    """A condition on the first parameter of that name in the query, as it was sent: percent-encoding stays."""
+
+    name: str
+    kind: MatchKind = MatchKind.PRESENT
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        if not _QUERY_NAME.fullmatch(self.name):
+            raise Invalid("name", "must be 1 to 128 letters, digits and . _ ~ [ ] -")
+        if self.kind is MatchKind.PREFIX:
+            raise Invalid("", "must be exact, regex or present")
+        _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
+
+    def holds(self, value: str | None) -> bool:
+        """Whether it is so of a request with that value of the parameter (None: without it)."""
+        if value is None or self.kind is MatchKind.PRESENT:
+            return value is not None and self.kind is MatchKind.PRESENT
+        return _compared(self.kind, self.value, value)
+
+    def __str__(self) -> str:
+        return _told(f"query {self.name}", self.kind, self.value)
+
+
+def _value(kind: MatchKind, value: str, *, empty: bool) -> None:
+    if kind is MatchKind.PRESENT:
+        if value:
+            raise Invalid("present", "has no value")
+        return
+    if kind is MatchKind.REGEX:
+        regexes.check("regex", value)
+        return
+    validation.text(kind.value, value, validation.VALUE_LENGTH, empty=empty)
+    if not value.isascii():
+        raise Invalid(kind.value, "must be ASCII")
+
+
+def _compared(kind: MatchKind, wanted: str, value: str) -> bool:
+    if kind is MatchKind.REGEX:
+        return regexes.matches(wanted, value)
+    return value.startswith(wanted) if kind is MatchKind.PREFIX else value == wanted
+
+
+def _told(what: str, kind: MatchKind, value: str, *, invert: bool = False) -> str:
+    if kind is MatchKind.PRESENT:
+        return f"{what} {'absent' if invert else 'present'}"
+    return f"{what} {'not ' if invert else ''}{kind.value} {value!r}"

@@ -1,0 +1,94 @@
+"""Which instances of a service a route means: all of them, or those with, or without, some tags and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote
+
+from adsum.core import model, validation
+from adsum.core.errors import Invalid
+from adsum.core.model import Instance
+
+MAX_PICKED: Final = 8
+"""Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
+
+NAME_LENGTH: Final = 128
+"""Characters of a selector's name; the rest of a longer text is replaced by a hash of the whole."""
+
+_HASH_BYTES: Final = 16
+_HASH_MARK: Final = "#"
+"""Stands before the hash. No text contains it, so that none can pass for a shortened one."""
+_METADATA_KEYS: Final = {"tag": "%74ag"}
+"""A key that would read as a tag is written so that it can't."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The instances of a service that have all these tags and pairs of metadata, and none of those `without`."""
+
+    service: str
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=model.nothing)
+    without_tags: tuple[str, ...] = ()
+    without_metadata: Mapping[str, str] = field(default_factory=model.nothing)
+
+    def __post_init__(self) -> None:
+        validation.service_name("service", self.service)
+        validation.texts("tags", self.tags, MAX_PICKED)
+        validation.mapping("metadata", self.metadata, MAX_PICKED)
+        validation.texts("without_tags", self.without_tags, MAX_PICKED)
+        validation.mapping("without_metadata", self.without_metadata, MAX_PICKED)
+        if not set(self.tags).isdisjoint(self.without_tags):
+            raise Invalid("without_tags", "must have nothing that stands in tags: no instance is both")
+        if not set(self.metadata.items()).isdisjoint(self.without_metadata.items()):
+            raise Invalid("without_metadata", "must have nothing that stands in metadata: no instance is both")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it means every instance."""
+        return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
+
+    @property
+    def text(self) -> str:
+        """As people write it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal texts."""
+        if self.whole:
+            return self.service
+        pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
+        return f"{self.service}?{'&'.join(pairs)}"
+
+    @property
+    def name(self) -> str:
+        """What names it at gateways, as its cluster and its assignment: ASCII of at most `NAME_LENGTH` characters.
+
+        That is its text, if need be its beginning and a hash of the whole. Different selectors have different names.
+        """
+        text = self.text
+        if len(text) <= NAME_LENGTH:
+            return text
+        digest = _HASH_MARK + blake2b(text.encode(), digest_size=_HASH_BYTES).hexdigest()
+        return text[: NAME_LENGTH - len(digest)] + digest
+
+    def chooses(self, instance: Instance) -> bool:
+        """Whether it means that instance of its service."""
+        has = instance.metadata.get
+        return (
+            all(tag in instance.tags for tag in self.tags)
+            and all(has(key) == value for key, value in self.metadata.items())
+            and not any(tag in instance.tags for tag in self.without_tags)
+            and not any(has(key) == value for key, value in self.without_metadata.items())
+        )
+
+
+def service_of(cluster: str) -> str:
+    """The service that a cluster of that name is of."""
+    return cluster.partition("?")[0]
+
+
+def _pairs(sign: str, tags: Iterable[str], metadata: Mapping[str, str]) -> Iterator[str]:
+    for tag in sorted(tags):
+        yield f"tag{sign}{quote(tag, safe='')}"
+    for key, value in sorted(metadata.items()):
+        yield f"{_METADATA_KEYS.get(key, key)}{sign}{quote(value, safe='')}"

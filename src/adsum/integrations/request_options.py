@@ -1,0 +1,67 @@
+"""On which terms a single request is called: how often, how long, by which hash key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from adsum.client.calls.options import CallOptions
+from adsum.core.errors import Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one request; None leaves it to the channel.
+
+    `tries`, `try_timeout` and `deadline` (seconds) are those of `CallOptions`. `hash_key` is what hash policies choose
+    by. `idempotent` says whether it may be sent twice, whatever its method is.
+    """
+
+    tries: int | None = None
+    try_timeout: float | None = None
+    deadline: float | None = None
+    hash_key: bytes | str | None = None
+    idempotent: bool | None = None
+
+    def but(self, given: Mapping[str, Any]) -> Terms:
+        """These terms, but for those given. Raises `Invalid` for a name that is none."""
+        unknown = given.keys() - _NAMES
+        if unknown:
+            raise Invalid(f"adsum.{min(unknown)}", f"is no term of a call; there are {', '.join(sorted(_NAMES))}")
+        return replace(self, **given) if given else self
+
+    def over(self, options: CallOptions) -> CallOptions:
+        """The options of a call under these terms. Raises `Invalid`."""
+        if self.tries is None and self.try_timeout is None and self.deadline is None:
+            return options
+        return CallOptions(
+            options.tries if self.tries is None else self.tries,
+            options.try_timeout if self.try_timeout is None else self.try_timeout,
+            options.deadline if self.deadline is None else self.deadline,
+        )
+
+
+_NAMES: Final = frozenset(field.name for field in fields(Terms))
+_NONE: Final = Terms()
+_current: ContextVar[Terms] = ContextVar("adsum_terms", default=_NONE)
+
+
+@contextmanager
+def calling(**terms: Any) -> Iterator[None]:
+    """Set terms for the requests made in this block, by this task or thread; blocks nest. Raises `Invalid`.
+
+    with calling(deadline=2.0, hash_key=user): …
+    """
+    token = _current.set(_current.get().but(terms))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def terms(given: Mapping[str, Any] | None = None) -> Terms:
+    """The terms that hold here, but for those given. Raises `Invalid`."""
+    return _current.get().but(given) if given else _current.get()

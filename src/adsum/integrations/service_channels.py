@@ -1,0 +1,132 @@
+"""Which hosts are services, and the channel of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from math import inf
+from threading import Lock
+from typing import Final, Generic, Protocol, TypedDict, TypeVar
+
+from adsum.balance.picker import NoEndpoint
+from adsum.client.calls.channel import READY_TIMEOUT
+from adsum.client.calls.options import ChannelOptions
+from adsum.core.errors import Invalid
+from adsum.core.model import Endpoint
+from adsum.core.validation import service_name
+
+MAX_SERVICES: Final = 1_000
+"""Services that one integration follows, each by a watch. For one more, the one that was longest not asked for among
+those without an instance is let go of; if all have instances, the call raises `NoEndpoint`. Where users choose the
+hosts, say by `services` which are ours: else they can open that many watches."""
+PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+"""The port that a URL without one means."""
+
+
+class Followed(Protocol):
+    """What is asked of a channel, asynchronous or not."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def missed_at(self) -> float | None:
+        """When it was last asked for in vain; None: it may not be let go of."""
+        ...
+
+    def close_soon(self) -> None: ...
+
+
+C = TypeVar("C", bound=Followed)
+
+
+class Routing(TypedDict, total=False):
+    """The options that every calling integration takes."""
+
+    services: Collection[str]
+    """Only these names are services."""
+    suffix: str
+    """Only hosts that end in it are services: with ".adsum" it is http://orders.adsum/ that goes to orders."""
+    channel: ChannelOptions
+    """How instances are chosen and called; without, as the client does by default."""
+    ready: float
+    """Seconds that the first call to a service waits for the registry or the disk to say anything of it."""
+    server_name: Callable[[Endpoint], str]
+    """The name that the certificate of an https instance must carry; by default the service's. What an instance says of
+    itself does not count: who registers a false address could vouch for it."""
+
+
+class Routes(Generic[C]):
+    """Channels by service, opened by `open` at the first call. May be used from any thread."""
+
+    def __init__(self, open: Callable[[str, ChannelOptions | None], C], routing: Routing) -> None:
+        """Raises `Invalid`, and `TypeError` for an option that there isn't."""
+        unknown = routing.keys() - Routing.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unknown option {min(unknown)!r}")
+        self.ready = routing.get("ready", READY_TIMEOUT)
+        self.server_name = routing.get("server_name", _service_of)
+        self._open = open
+        self._options = routing.get("channel")
+        named = routing.get("services")
+        self._services = None if named is None else frozenset(named)
+        for each in self._services or ():
+            service_name("services", each)
+        self._suffix = "." + routing["suffix"].strip(".").lower() if routing.get("suffix") else ""
+        self._channels: dict[str, C] = {}
+        self._lock = Lock()
+
+    def service(self, scheme: str, host: str, port: int | None) -> str | None:
+        """The service that a URL means, None if it means a machine.
+
+        A service is one label without a port: a host with a dot, a colon or a port of its own is an address.
+        """
+        if port is not None and port != PORTS.get(scheme):
+            return None
+        host = host.lower()
+        if scheme not in PORTS or not host.endswith(self._suffix):
+            return None
+        name = host.removesuffix(self._suffix)
+        if self._services is not None:
+            return name if name in self._services else None
+        return name if _may_be_service(name) else None
+
+    def channel(self, service: str) -> C:
+        """Raises `NoEndpoint` if too many services are followed already."""
+        channel = self._channels.get(service)
+        if channel is not None and not channel.closed:
+            return channel
+        with self._lock:
+            channel = self._channels.get(service)
+            if channel is None or channel.closed:
+                if service not in self._channels:
+                    self._make_room(service)
+                channel = self._channels[service] = self._open(service, self._options)
+            return channel
+
+    def _make_room(self, service: str) -> None:
+        """For one more. Raises `NoEndpoint`."""
+        if len(self._channels) < MAX_SERVICES:
+            return
+        missed = {name: channel.missed_at for name, channel in self._channels.items()}
+        name = min(missed, key=lambda each: inf if (at := missed[each]) is None else at)
+        if missed[name] is None:
+            raise NoEndpoint(
+                f"no endpoint of {service}: {MAX_SERVICES} services are followed already, which is the bound; "
+                "the option `services` says which hosts are services"
+            )
+        self._channels.pop(name).close_soon()
+
+
+def _service_of(endpoint: Endpoint) -> str:
+    return endpoint.service
+
+
+def _may_be_service(name: str) -> bool:
+    """Whether it is a service's name, and neither this host nor a number, which systems read as an IP address."""
+    if name == "localhost" or name.isdigit() or name.startswith("0x"):
+        return False
+    try:
+        service_name("host", name)
+    except Invalid:
+        return False
+    return True

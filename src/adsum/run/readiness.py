@@ -1,0 +1,87 @@
+"""Does the program answer? Its checks once, from here, before it is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from adsum.core.model import Check, CheckKind, Registration
+from adsum.core.tls_schemes import checked_over_tls
+from adsum.run.port import PATIENCE
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+"""Seconds between two looks; a look is cheap, and a start should not wait for us."""
+MAX_LINE: Final = 8_192
+"""Bytes of the first line of an answer; a longer one is none."""
+
+
+async def until_answers(registration: Registration, hosts: Sequence[str]) -> None:
+    """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
+    checks = [replace(each, tls=checked_over_tls(registration.instance, each)) for each in registration.checks]
+    checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
+    pause = FIRST_PAUSE
+    while not await _any_answers(checks, registration.instance.port, hosts):
+        await asyncio.sleep(pause)
+        pause = min(LONGEST_PAUSE, pause * 1.5)
+
+
+async def listens(port: int, hosts: Sequence[str]) -> bool:
+    """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
+    for host in hosts:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                _, writer = await asyncio.open_connection(host, port)
+        except ConnectionRefusedError:
+            continue
+        except (OSError, TimeoutError):
+            return True
+        writer.close()
+        return True
+    return False
+
+
+async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
+    for host in hosts:
+        results = [await answers(check, host, check.port or port) for check in checks]
+        if all(results):
+            return True
+    return False
+
+
+async def answers(check: Check, host: str, port: int) -> bool:
+    """Whether a check passes. Of gRPC only the connection is tried: the registry asks further."""
+    try:
+        async with asyncio.timeout(check.timeout):
+            reader, writer = await asyncio.open_connection(
+                host, port, ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None, limit=MAX_LINE
+            )
+            try:
+                return check.kind is not CheckKind.HTTP or await _passes(check, host, port, reader, writer)
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        return False
+
+
+async def _passes(
+    check: Check, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    headers = {"Host": authority, "User-Agent": "adsum-run", "Connection": "close", **check.headers}
+    lines = [f"{check.method} {check.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    version, status, *_ = (await reader.readuntil(b"\n")).split(None, 2)
+    return version.startswith(b"HTTP/") and any(low <= int(status) <= high for low, high in check.expect)
+
+
+def _trusting() -> ssl.SSLContext:
+    """Certificates are for callers to verify: we only ask whether our own program answers."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

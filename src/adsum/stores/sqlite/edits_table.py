@@ -1,0 +1,54 @@
+"""History of what operators declared, in the SQLite file. Blocking."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from adsum.core.catalog import documents
+from adsum.core.catalog.documents import DocumentKind, RecordedEdit, Title
+from adsum.core.errors import StoreUnavailable
+from adsum.stores.edit_log import EditRecord, recorded
+from adsum.stores.sqlite.rows import ListingRow, checked
+
+_RECORD: Final = "INSERT INTO edits (kind, name, revision, body, checksum) VALUES (?, ?, ?, ?, ?)"
+_TRIM_ONE: Final = """DELETE FROM edits WHERE kind = ?1 AND name = ?2 AND number <=
+    (SELECT number FROM edits WHERE kind = ?1 AND name = ?2 ORDER BY number DESC LIMIT 1 OFFSET ?3)"""
+_TRIM: Final = """DELETE FROM edits WHERE number <=
+    (SELECT number FROM edits ORDER BY number DESC LIMIT 1 OFFSET ?)"""
+_NEWEST: Final = """SELECT kind, name, revision, body, checksum FROM edits
+    WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3"""
+
+
+def put(db: sqlite3.Connection, rows: Sequence[ListingRow]) -> None:
+    """Record edits, within a transaction; past a bound the oldest are forgotten."""
+    if not rows:
+        return
+    db.executemany(_RECORD, rows)
+    db.executemany(_TRIM_ONE, [(*title, documents.MAX_EDITS_OF_ONE) for title in {row[:2] for row in rows}])
+    db.execute(_TRIM, (documents.MAX_EDITS,))
+
+
+def newest(
+    db: sqlite3.Connection, path: Path, kind: DocumentKind | None, name: str | None, limit: int
+) -> list[RecordedEdit]:
+    """The newest edits, newest first. Raises `StoreUnavailable` if one can't be understood."""
+    with closing(db.execute(_NEWEST, (kind, name, max(0, limit)))) as rows:
+        return [_recorded(path, row) for row in rows]
+
+
+def _recorded(path: Path, row: Any) -> RecordedEdit:
+    kind, name, revision, body, _ = row
+    try:
+        if not checked(row):
+            raise ValueError("it is damaged: its checksum is wrong")
+        return recorded(revision, Title(DocumentKind(kind), name), msgspec.json.decode(body, type=EditRecord))
+    except (ValueError, TypeError) as error:
+        # Nothing but the past is told from it: the registry goes on.
+        problem = f"its history of {kind} {name} at revision {revision} can't be read: {error}"
+        raise StoreUnavailable(f"{path}: {problem}") from error

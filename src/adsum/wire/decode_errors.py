@@ -1,0 +1,51 @@
+"""What would be right, in words, where the JSON decoder has only types, bounds and patterns to say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from adsum.wire import protocol, suggestions
+
+_GOT: Final = re.compile(r"Expected `(?P<kinds>[^`]+)`, got `(?P<got>[^`]+)`")
+_BOUND: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>]=) (?P<bound>\S+)")
+_LENGTH: Final = re.compile(r"Expected `(?P<kind>\w+)` of length (?P<sign>[<>]=)? ?(?P<length>\d+)")
+_PATTERN: Final = re.compile(r"Expected `str` matching regex (?P<quote>['\"])(?P<pattern>.*)(?P=quote)")
+_CHOICE: Final = re.compile(r"Invalid enum value (?P<said>.*)", re.DOTALL)
+
+_KINDS: Final[Mapping[str, str]] = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_SIGNS: Final[Mapping[str | None, str]] = {"<=": "at most ", ">=": "at least ", None: ""}
+_PARTS: Final[Mapping[str, str]] = {"str": "characters", "array": "values", "object": "fields"}
+
+
+def worded(problem: str, kind: object, path: str) -> str:
+    """The decoder's problem at `path` of a body of `kind`, as what must be; its own words if they are others."""
+    if found := _GOT.fullmatch(problem):
+        wanted = [_KINDS.get(each, each) for each in found["kinds"].split(" | ") if each != "null"]
+        return f"must be {listed(wanted)}, not {_KINDS.get(found['got'], found['got'])}"
+    if found := _BOUND.fullmatch(problem):
+        return f"must be {_SIGNS[found['sign']]}{float(found['bound']):.12g}"
+    if found := _LENGTH.fullmatch(problem):
+        verb = "be" if found["kind"] == "str" else "have"
+        return f"must {verb} {_SIGNS[found['sign']]}{found['length']} {_PARTS.get(found['kind'], 'parts')}"
+    if found := _PATTERN.fullmatch(problem):
+        right = protocol.PATTERNS.get(found["pattern"].replace("\\\\", "\\"))
+        return f"must be {right}" if right else problem
+    if found := _CHOICE.fullmatch(problem):
+        allowed = suggestions.choices(kind, path)
+        return f"must be {listed(allowed)}, not {found['said']}" if allowed else problem
+    return problem
+
+
+def listed(values: list[str]) -> str:
+    """One of them, as people say it."""
+    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))

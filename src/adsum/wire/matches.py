@@ -1,0 +1,84 @@
+"""The conditions of a route as they travel, and how they become the model's values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from msgspec import Meta
+
+from adsum.core import validation
+from adsum.core.errors import Invalid
+from adsum.gateway.intent.matches import PATH_LENGTH, HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.wire import protocol
+from adsum.wire.requests import Request
+
+PathText = Annotated[str, Meta(max_length=PATH_LENGTH)]
+Value = Annotated[str, Meta(max_length=validation.VALUE_LENGTH)]
+HeaderName = Annotated[str, Meta(pattern=protocol.TOKEN)]
+ParameterName = Annotated[str, Meta(pattern=protocol.PARAMETER)]
+
+
+class PathBody(Request, frozen=True):
+    """A condition on the path: exactly one of its fields."""
+
+    exact: PathText | None = None
+    prefix: PathText | None = None
+    regex: PathText | None = None
+
+    def to_path(self) -> Path:
+        return Path(*_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
+
+    @staticmethod
+    def of(path: Path) -> PathBody:
+        return PathBody(**{path.kind.value: path.value})
+
+
+class HeaderBody(Request, frozen=True):
+    """A condition on a header, whose name may be in any case: exactly one of exact, prefix, regex and present."""
+
+    name: HeaderName
+    exact: Value | None = None
+    prefix: Value | None = None
+    regex: Value | None = None
+    present: bool = False
+    invert: bool = False
+
+    def to_match(self) -> HeaderMatch:
+        given = {"exact": self.exact, "prefix": self.prefix, "regex": self.regex}
+        return HeaderMatch(self.name.lower(), *_one(given, present=self.present), invert=self.invert)
+
+    @staticmethod
+    def of(match: HeaderMatch) -> HeaderBody:
+        said = {match.kind: match.value}.get
+        present = match.kind is MatchKind.PRESENT
+        exact, prefix, regex = said(MatchKind.EXACT), said(MatchKind.PREFIX), said(MatchKind.REGEX)
+        return HeaderBody(match.name, exact, prefix, regex, present, match.invert)
+
+
+class QueryBody(Request, frozen=True):
+    """A condition on a parameter of the query: exactly one of exact, regex and present."""
+
+    name: ParameterName
+    exact: Value | None = None
+    regex: Value | None = None
+    present: bool = False
+
+    def to_match(self) -> QueryMatch:
+        return QueryMatch(self.name, *_one({"exact": self.exact, "regex": self.regex}, present=self.present))
+
+    @staticmethod
+    def of(match: QueryMatch) -> QueryBody:
+        said = {match.kind: match.value}.get
+        return QueryBody(match.name, said(MatchKind.EXACT), said(MatchKind.REGEX), match.kind is MatchKind.PRESENT)
+
+
+def _one(given: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:
+    """The one condition that was given. Raises `Invalid`."""
+    there = [(MatchKind(kind), value) for kind, value in given.items() if value is not None]
+    if present:
+        there.append((MatchKind.PRESENT, ""))
+    if len(there) != 1:
+        names = [*given, *(("present",) if present is not None else ())]
+        raise Invalid("", f"must have exactly one of {', '.join(names[:-1])} and {names[-1]}")
+    return there[0]

@@ -1,0 +1,35 @@
+"""Makes choices and counts picks for the tests of this room."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+from adsum.balance.load_tracker import Loads
+from adsum.balance.picker import Picker
+from adsum.balance.policies import policy
+from adsum.core.model import Endpoint, Instance
+from adsum.core.selection import Choice
+
+
+def choices(*weights: float) -> list[Choice]:
+    """One choice per weight, with the ids i-000, i-001 …"""
+    return [choice(f"i-{index:03}", weight) for index, weight in enumerate(weights)]
+
+
+def choice(id: str, weight: float = 1.0) -> Choice:
+    return Choice(Endpoint(Instance("orders", id, "10.0.0.1", 80)), weight)
+
+
+def build(name: str, of: Sequence[Choice], seed: int = 1, previous: Picker | None = None) -> Picker:
+    return policy(name).build(of, Loads(), Random(seed), previous)
+
+
+def picks(picker: Picker, count: int, **given: object) -> list[str]:
+    """The ids of so many picks, each with a key of its own."""
+    return [picker.pick(f"key-{index}", **given).id for index in range(count)]  # type: ignore[arg-type]
+
+
+def shares(picker: Picker, count: int) -> dict[str, float]:
+    return {id: times / count for id, times in Counter(picks(picker, count)).items()}

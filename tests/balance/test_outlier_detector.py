@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.balance.ejection import MOVES, Cause, Event, Limits, Place
+from adsum.balance.outlier_detector import Outliers
+from adsum.core.errors import Invalid
+
+TEN = [f"i-{index}" for index in range(10)]
+
+
+def watching(ids: list[str] = TEN, **limits: float) -> Outliers:
+    outliers = Outliers(Limits(**limits))  # type: ignore[arg-type]
+    outliers.view(ids)
+    return outliers
+
+
+def fail(outliers: Outliers, id: str, now: float, times: int = 5) -> Event | None:
+    """The last event of so many failures."""
+    return [outliers.record(id, False, now) for _ in range(times)][-1]
+
+
+def calls(outliers: Outliers, id: str, passed: int, failed: int, now: float) -> None:
+    """Spread, so that there is no streak."""
+    for index in range(passed + failed):
+        outliers.record(id, (index + 1) * failed // (passed + failed) == index * failed // (passed + failed), now)
+
+
+def test_five_failures_in_a_row_eject() -> None:
+    outliers = watching()
+    assert fail(outliers, "i-3", 100.0, times=4) is None
+    event = outliers.record("i-3", False, 100.0)
+    assert event == Event("i-3", Place.OUT, Cause.FAILED_IN_A_ROW, until=130.0)
+    assert outliers.ejected == {"i-3"}
+
+
+def test_a_success_ends_the_streak() -> None:
+    outliers = watching()
+    fail(outliers, "i-3", 0.0, times=4)
+    outliers.record("i-3", True, 0.0)
+    assert fail(outliers, "i-3", 0.0, times=4) is None
+
+
+def test_who_served_its_time_comes_back_with_a_clean_record() -> None:
+    outliers = watching()
+    fail(outliers, "i-3", 0.0)
+    assert not [event for event in outliers.tick(29.9) if event.place is Place.IN]
+    assert outliers.tick(30.0) == [Event("i-3", Place.IN, Cause.SERVED)]
+    assert not outliers.ejected
+    assert fail(outliers, "i-3", 30.0, times=4) is None
+
+
+def test_calls_that_end_after_the_ejection_do_not_lengthen_it() -> None:
+    outliers = watching()
+    fail(outliers, "i-3", 0.0)
+    assert fail(outliers, "i-3", 10.0, times=20) is None
+    assert [event.id for event in outliers.tick(30.0)] == ["i-3"]
+
+
+def test_each_ejection_lasts_longer_up_to_the_longest() -> None:
+    outliers = watching(base=30.0, longest=100.0, interval=1000.0)
+    now, lengths = 0.0, []
+    for _ in range(5):
+        event = fail(outliers, "i-3", now)
+        assert event is not None
+        assert event.until is not None
+        lengths.append(event.until - now)
+        now = event.until
+        outliers.tick(now)
+    assert lengths == [30.0, 60.0, 90.0, 100.0, 100.0]
+
+
+def test_calm_intervals_are_forgiving() -> None:
+    outliers = watching(base=30.0, interval=10.0)
+    fail(outliers, "i-3", 0.0)
+    outliers.tick(30.0)
+    now = 30.0
+    while (deadline := outliers.next_deadline()) is not None:
+        now = deadline
+        outliers.tick(now)
+    assert now <= 60.0
+    event = fail(outliers, "i-3", now)
+    assert event is not None
+    assert event.until == now + 30.0
+
+
+def test_a_forgiving_sweep_does_not_end_a_streak() -> None:
+    outliers = watching(base=5.0)
+    fail(outliers, "i-3", 0.0)
+    outliers.tick(5.0)
+    fail(outliers, "i-3", 9.0, times=4)
+    outliers.tick(10.0)
+    assert fail(outliers, "i-3", 11.0, times=1) is not None
+
+
+@pytest.mark.parametrize(("endpoints", "out"), [(0, 0), (1, 0), (2, 1), (5, 1), (19, 1), (20, 2), (100, 10)])
+def test_a_tenth_may_be_out_at_least_one_but_never_the_only_one(endpoints: int, out: int) -> None:
+    ids = [f"i-{index}" for index in range(endpoints)]
+    outliers = watching(ids)
+    for id in ids:
+        fail(outliers, id, 0.0)
+    assert len(outliers.ejected) == Limits().most_out(endpoints) == out
+
+
+def test_room_is_taken_by_who_still_fails() -> None:
+    outliers = watching()
+    fail(outliers, "i-1", 0.0)
+    assert fail(outliers, "i-2", 0.0) is None
+    outliers.tick(30.0)
+    assert fail(outliers, "i-2", 30.0, times=1) is not None
+
+
+def test_a_shrinking_view_lets_back_whose_time_would_be_over_first() -> None:
+    outliers = watching([f"i-{index}" for index in range(20)])
+    fail(outliers, "i-3", 0.0)
+    fail(outliers, "i-4", 1.0)
+    assert outliers.view(TEN) == [Event("i-3", Place.IN, Cause.SHARE_SHRANK)]
+    assert outliers.ejected == {"i-4"}
+
+
+def test_who_left_is_forgotten() -> None:
+    outliers = watching()
+    fail(outliers, "i-3", 0.0)
+    assert outliers.view([id for id in TEN if id != "i-3"]) == []
+    assert not outliers.ejected
+    assert outliers.record("i-3", False, 0.0) is None
+    outliers.view(TEN)
+    assert fail(outliers, "i-3", 0.0, times=4) is None
+
+
+def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
+    outliers = watching(consecutive=0, deviations=0.0)
+    for id in TEN:
+        calls(outliers, id, *((5, 45) if id == "i-7" else (50, 0)), now=0.0)
+    assert outliers.tick(9.9) == []
+    assert outliers.tick(10.0) == [Event("i-7", Place.OUT, Cause.FAILED_TOO_OFTEN, until=40.0)]
+
+
+def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
+    outliers = watching(consecutive=0)
+    for id in TEN:
+        calls(outliers, id, *((70, 30) if id == "i-7" else (99, 1)), now=0.0)
+    assert outliers.tick(10.0) == [Event("i-7", Place.OUT, Cause.FAILED_MORE_THAN_OTHERS, until=40.0)]
+
+
+def test_if_all_fail_alike_none_stands_out() -> None:
+    outliers = watching(consecutive=0)
+    for id in TEN:
+        calls(outliers, id, 70, 30, now=0.0)
+    assert outliers.tick(10.0) == []
+
+
+def test_the_worst_goes_first_if_there_is_room_for_one() -> None:
+    outliers = watching(consecutive=0)
+    for id in TEN:
+        calls(outliers, id, *{"i-2": (4, 46), "i-7": (0, 50)}.get(id, (50, 0)), now=0.0)
+    assert [event.id for event in outliers.tick(10.0)] == ["i-7"]
+
+
+def test_rates_of_few_calls_or_few_endpoints_are_not_judged() -> None:
+    few_calls = watching(consecutive=0)
+    for id in TEN:
+        calls(few_calls, id, *((0, 49) if id == "i-7" else (49, 0)), now=0.0)
+    few_endpoints = watching(TEN[:4], consecutive=0)
+    for id in TEN[:4]:
+        calls(few_endpoints, id, *((0, 100) if id == "i-2" else (100, 0)), now=0.0)
+    assert few_calls.tick(10.0) == few_endpoints.tick(10.0) == []
+
+
+def test_each_interval_is_judged_alone() -> None:
+    outliers = watching(consecutive=0)
+    for now in (0.0, 10.0):
+        for id in TEN:
+            calls(outliers, id, *((0, 30) if id == "i-7" else (30, 0)), now=now)
+        assert outliers.tick(now + 10.0) == []
+
+
+def test_an_idle_consumer_waits_for_nothing() -> None:
+    outliers = watching()
+    assert outliers.next_deadline() is None
+    outliers.record("i-1", True, 5.0)
+    assert outliers.next_deadline() == 15.0
+    outliers.tick(15.0)
+    outliers.tick(25.0)
+    assert outliers.next_deadline() is None
+
+
+def test_the_next_deadline_is_the_first_return_or_sweep() -> None:
+    outliers = watching(base=3.0)
+    fail(outliers, "i-1", 5.0)
+    assert outliers.next_deadline() == 8.0
+    outliers.tick(8.0)
+    assert outliers.next_deadline() == 15.0
+
+
+def test_every_cause_of_an_ejection_leads_out_and_every_end_in() -> None:
+    assert {cause for _, cause in MOVES} == set(Cause)
+    for (place, _), (to, more) in MOVES.items():
+        assert more == (1 if (place, to) == (Place.IN, Place.OUT) else -1 if place is to else 0)
+
+
+ACTIONS = st.lists(st.tuples(st.integers(0, 29), st.booleans(), st.floats(0.0, 20.0)), max_size=150)
+
+
+@given(ACTIONS, st.integers(1, 30), st.integers(1, 30), st.floats(0.0, 1.0))
+def test_never_more_than_the_share_is_out(
+    actions: list[tuple[int, bool, float]], before: int, after: int, share: float
+) -> None:
+    outliers = watching([], consecutive=2, base=7.0, share=share, volume=2, hosts=2)
+    now = 0.0
+    for step, (index, ok, passed) in enumerate(actions):
+        endpoints = before if step < len(actions) // 2 else after
+        outliers.view([f"i-{each}" for each in range(endpoints)])
+        outliers.record(f"i-{index}", ok, now)
+        outliers.record(f"i-{index}", ok, now)
+        assert len(outliers.ejected) <= Limits(share=share).most_out(endpoints)
+        now += passed
+        outliers.tick(now)
+        assert len(outliers.ejected) <= Limits(share=share).most_out(endpoints)
+        assert (deadline := outliers.next_deadline()) is None or deadline > now
+
+
+@pytest.mark.parametrize("wrong", [{"share": 1.5}, {"interval": 0.0}, {"hosts": 0}, {"consecutive": -1}])
+def test_limits_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(Invalid):
+        Limits(**wrong)  # type: ignore[arg-type]

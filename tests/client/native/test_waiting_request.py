@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from adsum.client.errors import (
+    AnswerLost,
+    AnswerOverdue,
+    Declined,
+    InstanceForgotten,
+    NotConnected,
+    RegistryUnavailable,
+    Unreachable,
+)
+from adsum.client.native.nodes import Nodes
+from adsum.client.native.waiting_request import PAUSE, Waiting
+from adsum.core.errors import UnknownInstance
+from tests.support.fakes import FakeClock, settle
+
+LENGTH = 8.0
+BROKEN = Unreachable("Server disconnected without sending a response.")
+REFUSED = NotConnected("All connection attempts failed")
+STOPPING = Unreachable("orders/o1 is draining, but the node is stopping")
+
+
+class Asked:
+    """Nodes that say, one after the other, what the test has them say; then they are silent."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.clock = FakeClock()
+        self.nodes = Nodes(nodes, Random(1))
+        self.asked: list[tuple[str, float]] = []
+        self.looked: list[float] = []
+        self._says: asyncio.Queue[str | Exception] = asyncio.Queue()
+
+    def say(self, *answers: str | Exception) -> None:
+        for answer in answers:
+            self._says.put_nowait(answer)
+
+    async def begin(self, length: float = LENGTH) -> asyncio.Task[str]:
+        task = asyncio.create_task(Waiting(self.nodes, self.clock, length).answer(self._ask, self._look))
+        await settle()
+        return task
+
+    async def _ask(self, node: str, left: float) -> str:
+        self.asked.append((node, round(left, 3)))
+        answer = await self._says.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _look(self, left: float) -> str:
+        self.looked.append(left)
+        return self.nodes.current(self.clock.now())
+
+
+@pytest.mark.parametrize("lost", [BROKEN, STOPPING])
+@pytest.mark.parametrize("meanwhile", [(), (REFUSED, REFUSED), (Declined("the catalog is not loaded yet"),)])
+async def test_a_node_that_is_lost_in_the_middle_is_asked_again_for_what_is_left(
+    lost: Exception, meanwhile: Sequence[Exception]
+) -> None:
+    asked = Asked("http://a")
+    task = await asked.begin()
+    await asked.clock.advance(1.0)
+    asked.say(lost, *meanwhile, "confirmed")
+    await settle()
+    for n in range(len(meanwhile) + 1):
+        assert len(asked.asked) == n + 1, "it is left alone for a while"
+        await asked.clock.advance(PAUSE)
+    assert await task == "confirmed"
+    assert asked.asked[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * PAUSE)
+
+
+async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None:
+    asked = Asked("http://a", "http://b")
+    task = await asked.begin()
+    await asked.clock.advance(1.0)
+    asked.say(BROKEN, "confirmed")
+    assert await task == "confirmed"
+    assert [left for _, left in asked.asked] == [LENGTH, LENGTH - 1.0]
+    assert len({node for node, _ in asked.asked}) == 2
+
+
+async def test_a_registry_that_took_nothing_is_given_up_at_once() -> None:
+    asked = Asked("http://a", "http://b")
+    asked.say(REFUSED, REFUSED)
+    with pytest.raises(RegistryUnavailable):
+        await (await asked.begin())
+
+
+async def test_nothing_is_asked_again_that_waits_for_nothing() -> None:
+    asked = Asked("http://a")
+    asked.say(BROKEN)
+    with pytest.raises(RegistryUnavailable):
+        await (await asked.begin(0.0))
+
+
+async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_both_reasons() -> None:
+    asked = Asked("http://a")
+    task = await asked.begin(1.0)
+    asked.say(STOPPING, REFUSED, REFUSED, REFUSED)
+    await asked.clock.advance(0.9)
+    assert not task.done()
+    await asked.clock.advance(0.2)
+    with pytest.raises(AnswerLost, match=r"but the node is stopping; then: http://a: All connection attempts"):
+        await task
+
+
+async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() -> None:
+    asked = Asked("http://a")
+    asked.say(*[Declined("etcd is away")] * 3)
+    task = await asked.begin(1.0)
+    await asked.clock.advance(1.1)
+    with pytest.raises(RegistryUnavailable, match="etcd is away") as error:
+        await task
+    assert error.value.declined
+
+
+async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
+    asked = Asked("http://a")
+    task = await asked.begin()
+    await asked.clock.advance(LENGTH + 0.1)
+    asked.say(Unreachable("it did not answer in time"))
+    with pytest.raises(AnswerOverdue):
+        await task
+
+
+async def test_an_instance_that_is_unknown_afterwards_was_forgotten_and_one_that_never_was_known_is_not() -> None:
+    unknown = UnknownInstance("orders", "o1")
+    asked = Asked("http://a")
+    asked.say(unknown)
+    with pytest.raises(UnknownInstance) as never:
+        await (await asked.begin())
+    assert not isinstance(never.value, InstanceForgotten)
+    asked = Asked("http://a")
+    asked.say(BROKEN, unknown)
+    task = await asked.begin()
+    await asked.clock.advance(PAUSE)
+    with pytest.raises(InstanceForgotten, match="o1"):
+        await task

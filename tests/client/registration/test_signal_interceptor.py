@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from adsum.client.registration.signal_interceptor import Before
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """What the server's own way of ending hears."""
+    heard: list[int] = []
+    previous = signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
+    yield heard
+    signal.signal(signal.SIGUSR1, previous)
+
+
+def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
+    resumes: list[Callable[[], None]] = []
+    before = Before([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    assert before.install()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert (len(resumes), heard) == (1, [])
+    resumes[0]()
+    assert heard == [signal.SIGUSR1]
+    before.remove()
+
+
+def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> None:
+    resumes: list[Callable[[], None]] = []
+    before = Before([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    before.install()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert heard == [signal.SIGUSR1]
+    resumes[0]()
+    assert heard == [signal.SIGUSR1], "what was passed on already is not passed on again"
+    before.remove()
+
+
+def test_removing_leaves_what_others_installed_since(heard: list[int]) -> None:
+    def others(number: int, frame: object) -> None: ...
+
+    before = Before([signal.SIGUSR1], lambda resume, final: None)
+    before.install()
+    signal.signal(signal.SIGUSR1, others)
+    before.remove()
+    assert signal.getsignal(signal.SIGUSR1) is others
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    assert not Before([signal.SIGUSR1], lambda resume, final: None).install()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    signal.signal(signal.SIGUSR1, previous)
+
+
+def test_only_the_main_thread_can_hear() -> None:
+    said: list[bool] = []
+    before = Before([signal.SIGUSR1], lambda resume, final: None)
+    thread = threading.Thread(target=lambda: said.append(before.install()))
+    thread.start()
+    thread.join()
+    assert said == [False]
+
+
+DYING = """
+import os, signal, time
+from adsum.client.registration.signal_interceptor import Before
+def first(resume, final):
+    print("last:", final, flush=True)
+    resume()
+Before([signal.SIGTERM], first).install()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_what_would_have_died_dies_afterwards() -> None:
+    done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("last: True\n", -signal.SIGTERM), done.stderr

@@ -1,0 +1,260 @@
+"""Programs that list themselves in a block are drained and deregistered before a signal ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.registration.termination import FIRST_LOOK
+from tests.scenarios.processes import Child, Place, until
+from tests.support.registry_daemon import RunningDaemon
+
+KILLED = -signal.SIGTERM
+TERMINATED = 143
+SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "several", "sync-server", "sync-own-handler")
+"""Bodies that answer HTTP."""
+
+
+class Program:
+    """One of the programs of `tests.client.registration.block_programs`, and what the registry recorded of it."""
+
+    def __init__(self, place: Place, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
+        self.kind, self.port = kind, place.port()
+        argv = (
+            *wrapper,
+            *([sys.executable] if wrapper else []),
+            "-m",
+            "tests.client.registration.block_programs",
+            kind,
+            str(self.port),
+        )
+        self.child: Child = place.run(kind, *argv, ADSUM_URL=daemon.url)
+        self._daemon = daemon
+
+    async def in_its_body(self) -> None:
+        """Return once it is, and listed; a server answers then."""
+        await self.child.said("in the body")
+        if self.kind in SERVING:
+            await until(self._answers)
+        if "uvicorn" in self.kind:
+            await asyncio.sleep(3 * FIRST_LOOK)  # Until we have seen that it installed signal handlers.
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/", trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def causes(self, id: str = "o1") -> list[tuple[str, str]]:
+        """What happened to the instance, and why, the newest first; checks left out."""
+        answer = httpx.get(
+            f"{self._daemon.url}/api/v1/changes", params={"service": "orders", "id": id}, trust_env=False
+        )
+        changes = answer.json()["changes"]
+        return [(each["cause"], each.get("reason", "")) for each in changes if not each["cause"].startswith("check")]
+
+
+DRAINED = [("deregistered", "the provider stopped"), ("drained", "the provider is stopping"), ("registered", "")]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    found = Place(tmp_path)
+    yield found
+    found.clear()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sleep",
+        "uvloop-uvicorn",
+        "group",
+        "another-task",
+        "grpc",
+        "sync-server",
+        "sync-pause",
+        "sync-uvicorn",
+        "sync-grpc",
+    ],
+)
+async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
+    place: Place, daemon: RunningDaemon, kind: str
+) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    assert await program.child.end() == TERMINATED, program.child.errors
+    assert program.child.out == "in the body\ncleaned up\n"
+    assert program.causes() == DRAINED
+    if kind != "another-task":  # asyncio.run reports what another task than its own raised.
+        assert "Traceback" not in program.child.errors
+
+
+@pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
+async def test_sigint_does_so_too_and_raises_keyboard_interrupt(place: Place, daemon: RunningDaemon, kind: str) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    assert await program.child.end(signal.SIGINT) == -signal.SIGINT, program.child.errors
+    assert program.child.out == "in the body\ncleaned up\n"
+    assert program.child.errors.rstrip().endswith("KeyboardInterrupt")
+    assert program.causes() == DRAINED
+
+
+@pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
+async def test_a_program_that_handles_sigterm_goes_on_doing_so(place: Place, daemon: RunningDaemon, kind: str) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    assert await program.child.end() == 0, program.child.errors
+    assert "after the block\ncleaned up\n" in program.child.out
+    assert program.causes() == DRAINED
+    if kind.startswith("sync"):
+        assert "heard\n" in program.child.out
+        assert "restored: True\n" in program.child.out
+
+
+async def test_all_that_a_process_registered_is_drained_at_once(place: Place, daemon: RunningDaemon) -> None:
+    program = Program(place, daemon, "several")
+    await program.in_its_body()
+    assert await program.child.end() == TERMINATED, program.child.errors
+    assert program.causes("o1") == program.causes("o2") == DRAINED
+
+
+@pytest.mark.parametrize("kind", ["unheard", "sync-unheard"])
+async def test_without_signals_sigterm_kills_as_ever(place: Place, daemon: RunningDaemon, kind: str) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    assert await program.child.end() == KILLED
+    assert program.causes() == [("registered", "")]
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
+async def test_calls_are_answered_until_consumers_have_heard(place: Place, daemon: RunningDaemon, kind: str) -> None:
+    """As long as a consumer has not said that it knows, the drain lasts, and the server serves."""
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    with httpx.stream(
+        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
+    ) as mute:
+        assert mute.status_code == 200
+        began = time.monotonic()
+        program.child.tell(signal.SIGTERM)
+        await until(lambda: ("drained", "the provider is stopping") in program.causes())
+        while len(program.causes()) < len(DRAINED):
+            assert program._answers() or len(program.causes()) == len(DRAINED)
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - began > 1.5, "the drain waits for 2 s"
+    assert await program.child.ended() == TERMINATED, program.child.errors
+
+
+@pytest.mark.parametrize(("kind", "status"), [("server", KILLED), ("sync-server", KILLED)])
+async def test_a_second_sigterm_kills_at_once(place: Place, daemon: RunningDaemon, kind: str, status: int) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    with httpx.stream(
+        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
+    ) as mute:
+        assert mute.status_code == 200
+        program.child.tell(signal.SIGTERM)
+        await until(lambda: ("drained", "the provider is stopping") in program.causes())
+        assert await program.child.end() == status
+    assert program.causes() == DRAINED[1:]
+
+
+@pytest.mark.parametrize("kind", ["server", "sync-server"])
+async def test_a_second_sigint_ends_the_drain_and_deregisters(place: Place, daemon: RunningDaemon, kind: str) -> None:
+    program = Program(place, daemon, kind)
+    await program.in_its_body()
+    with httpx.stream(
+        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
+    ) as mute:
+        assert mute.status_code == 200
+        program.child.tell(signal.SIGINT)
+        await until(lambda: ("drained", "the provider is stopping") in program.causes())
+        began = time.monotonic()
+        assert await program.child.end(signal.SIGINT) == -signal.SIGINT, program.child.errors
+        assert time.monotonic() - began < 1.5, "the drain would have waited for 2 s"
+    assert program.causes() == DRAINED
+
+
+async def test_adsum_run_around_such_a_program_ends_as_the_program_does(place: Place, daemon: RunningDaemon) -> None:
+    port = place.port()
+    command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
+    child = place.run(
+        "run", *command, "-m", "tests.client.registration.block_programs", "server", str(port), ADSUM_URL=daemon.url
+    )
+    await child.said("in the body")
+    await until(lambda: daemon.registry.snapshot.service("wrapped").listings, lambda: child.errors)
+    began = time.monotonic()
+    assert await child.end() == TERMINATED, child.errors
+    assert time.monotonic() - began < 5.0
+    assert "stopped by SIGTERM" in child.errors
+    for service in ("wrapped", "orders"):
+        assert not daemon.registry.snapshot.service(service).listings
+
+
+async def test_the_signal_handlers_are_as_before_once_the_last_block_has_ended(daemon: RunningDaemon) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with Client(daemon.url, cache=False) as client:
+        async with client.register("orders", 1, id="o1"), client.register("orders", 2, id="o2"):
+            assert signal.getsignal(signal.SIGTERM) is not before[0]
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        async with client.register("orders", 1, id="o1", signals=False):
+            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+IGNORED = """
+import signal, sys, adsum
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+"""
+
+
+def test_ignored_signals_stay_ignored(daemon: RunningDaemon) -> None:
+    environ = {"ADSUM_URL": daemon.url, "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", IGNORED], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+HANGING = """
+import os, signal, time
+from concurrent.futures import Future
+from adsum.client.registration.termination import Block
+Block(Future, None, patience=0.2).enter()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_a_block_that_is_not_finished_in_time_holds_up_no_signal() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
+    assert done.returncode == KILLED, done.stderr
+
+
+FORKING = """
+import os, signal, time, adsum
+with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
+    running, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(said, b"!")
+        time.sleep(60)
+    os.read(running, 1)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+"""
+
+
+def test_a_forked_child_is_killed_as_ever(daemon: RunningDaemon) -> None:
+    environ = {"ADSUM_URL": daemon.url, "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,204 @@
+"""The library on a Consul agent, without a registry."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.errors import RegistryRefused
+from adsum.client.views.resolver import Resolver
+from adsum.core.errors import Invalid
+from adsum.core.model import Status
+from tests.support.fake_consul import Agent
+from tests.support.programs import need
+
+TTL = 1.5
+
+
+@pytest.fixture
+async def agent() -> AsyncIterator[Agent]:
+    agent = Agent()
+    await agent.start()
+    yield agent
+    await agent.stop()
+
+
+async def until(true: Callable[[], object], patience: float = 40.0) -> None:
+    async with asyncio.timeout(patience):
+        while not true():  # noqa: ASYNC110 - over a socket
+            await asyncio.sleep(0.01)
+
+
+def ids(resolver: Resolver) -> set[str]:
+    return {endpoint.id for endpoint in resolver.view.endpoints}
+
+
+async def test_an_instance_on_the_agents_host_has_the_address_that_the_agent_has(agent: Agent) -> None:
+    async with Client(agent.url, cache=False) as client, client.register("orders", 8001, id="o1", drain_wait=0.0):
+        assert agent.services["orders:o1"].said["Address"] == "127.0.0.9"
+
+
+async def test_what_others_list_is_found_and_followed_as_it_stands(agent: Agent) -> None:
+    await agent.list("orders", "x", 9000, Address="10.0.0.5", Tags=["blue"])
+    async with Client(agent.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        await until(lambda: ids(resolver) == {"x@n1"})
+        await agent.list("orders", "y", 9001)
+        await until(lambda: ids(resolver) == {"x@n1", "y@n1"})
+        authorities = {each.authority for each in resolver.view.endpoints}
+        assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "who has no address has its node's"
+
+
+async def test_a_query_waits_for_a_change_and_is_not_asked_again_and_again(agent: Agent) -> None:
+    async with Client(agent.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        await until(lambda: len(agent.asked) == 2)
+        assert agent.asked[1] == {"index": "10", "wait": "30s"}
+        for n in range(60):
+            await agent.list("orders", f"x{n}", 9000 + n)
+            await asyncio.sleep(0.01)
+        await until(lambda: len(ids(resolver)) == 60)
+        assert len(agent.asked) < 30, "sixty changes at once are some answers"
+        indexes = [query.get("index", "") for query in agent.asked]
+        assert len(set(indexes)) == len(indexes), "what has not changed is asked for once"
+
+
+async def test_one_that_no_longer_renews_turns_critical_and_comes_back_when_it_does(agent: Agent) -> None:
+    async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        registrar = provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
+        await registrar.start(10.0)
+        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        (check,) = agent.services["orders:o1"].checks.values()
+        check.until = 0.0
+        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.CRITICAL])
+        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await registrar.stop()
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old: bool) -> None:
+    agent = Agent(old=old)
+    await agent.start()
+    async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            await until(lambda: ids(resolver) == {"o1"})
+            await agent.restore(3)
+            await until(lambda: "orders:o1" in agent.services)
+            assert ids(resolver) == {"o1"}, "an index that went back is a new history: nobody left"
+            await until(lambda: resolver.view.epoch == "consul-1" and ids(resolver) == {"o1"})
+    await agent.stop()
+
+
+async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: Agent) -> None:
+    async with Client(agent.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        registrar = client.register("orders", 8001, id="o1", ttl=TTL)
+        await registrar.start(10.0)
+        await until(lambda: ids(resolver) == {"o1"})
+        drained = await registrar.drain(1.0)
+        assert (drained.done, "none says" in drained.why) == (False, True)
+        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        await asyncio.sleep(TTL)
+        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        await registrar.stop()
+
+
+async def test_a_token_is_shown_and_one_that_may_not_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Agent("s3cret")
+    await agent.start()
+    async with Client(agent.url, cache=False) as client:
+        with pytest.raises(RegistryRefused, match="Permission denied"):
+            await client.register("orders", 8001, address="10.0.0.1").start(10.0)
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "s3cret")
+    async with Client(agent.url, cache=False) as client, client.register("orders", 8001, drain_wait=0.0):
+        assert agent.services
+    assert "s3cret" not in caplog.text
+    await agent.stop()
+
+
+async def test_an_instance_without_a_ttl_is_asked_after(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", 1.0)
+    async with Client(agent.url, cache=False) as client, client.register("orders", 8001, ttl=None, drain_wait=0.0):
+        agent.services.clear()
+        await until(lambda: bool(agent.services))
+
+
+async def test_a_view_of_before_an_agent_lost_everything_is_not_forgotten(agent: Agent, tmp_path: Path) -> None:
+    await agent.list("orders", "x", 9000)
+    async with Client(agent.url, cache=tmp_path) as client:
+        resolver = client.resolver("orders")
+        await until(lambda: ids(resolver) == {"x@n1"})
+        await asyncio.sleep(0.1)
+    await agent.restore(2)
+    async with Client(agent.url, cache=tmp_path) as client:
+        resolver = client.resolver("orders")
+        await until(lambda: resolver.connected)
+        assert ids(resolver) == {"x@n1"}
+        assert resolver.view.epoch == "consul-1"
+
+
+async def test_who_answers_otherwise_is_no_consul() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with Client(f"consul://127.0.0.1:{port}", cache=False) as client:
+        resolver = client.resolver("orders")
+        await until(lambda: "none of Consul's" in resolver.trouble)
+    server.close()
+
+
+def test_several_agents_are_refused() -> None:
+    with pytest.raises(Invalid, match="one agent"):
+        Client("consul://a,b")
+
+
+@pytest.fixture
+def consul() -> Iterator[str]:
+    """The address of a real agent."""
+    program = str(need("consul"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    off = ["-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1"]
+    argv = [program, "agent", "-dev", "-bind=127.0.0.1", f"-http-port={port}", *off]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20.0)
+
+
+async def test_on_a_real_consul(consul: str) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{consul}", trust_env=False) as http, asyncio.timeout(30.0):
+        led = False
+        while not led:
+            await asyncio.sleep(0.1)
+            with suppress(httpx.HTTPError):
+                led = bool((await http.get("/v1/status/leader")).text.strip('"\n'))
+    url = f"consul://{consul}"
+    async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        registrar = provider.register("orders", 8001, id="o1", ttl=TTL, tags=["a"], metadata={"v": "2"})
+        await registrar.start(10.0)
+        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await asyncio.sleep(2 * TTL)
+        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+        await registrar.drain(1.0)
+        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.DRAINING])
+        await registrar.stop()
+        await until(lambda: not ids(resolver))

@@ -1,0 +1,384 @@
+"""The library straight on etcd, without a registry: on a real one, through what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.errors import NeedsRegistry
+from adsum.client.registration.registrar_state import State
+from adsum.client.sources import etcd as etcd_source
+from adsum.client.sources.source import Group, Lost
+from adsum.client.sync import SyncClient
+from adsum.client.views.resolver import Resolver
+from adsum.client.views.view_state import Fold
+from adsum.clock import SystemClock
+from adsum.core.errors import Invalid
+from adsum.etcd import watch
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd as Connection
+from adsum.etcd.values import Header, KeyValue, Ranged
+from adsum.etcd.watch import Broken, Event, Fresh, Gone, Seen, Told
+from tests.support.etcd_process import Etcd
+from tests.support.fake_etcd import FakeEtcd
+
+TTL = 3.0
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path) as etcd:
+        yield etcd
+
+
+async def until(true: Callable[[], object], patience: float = 40.0) -> None:
+    """Return once it is."""
+    async with asyncio.timeout(patience):
+        while not true():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+
+
+def ids(resolver: Resolver) -> set[str]:
+    return {endpoint.id for endpoint in resolver.view.endpoints}
+
+
+def written(etcd: Etcd, key: str, value: bytes) -> None:
+    """As a program of others' writes it."""
+    etcd.call("KV/Put", _fields(key.encode(), value))
+
+
+def _fields(*parts: bytes) -> bytes:
+    """A message of texts, numbered from 1."""
+    return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
+
+
+def _length(part: bytes) -> bytes:
+    return bytes([len(part)]) if len(part) < 128 else bytes([len(part) & 0x7F | 0x80, len(part) >> 7])
+
+
+async def _kept(etcd: Etcd, directory: bytes) -> KeyValue:
+    """The only key of a directory."""
+    connection = Connection(Place.parse(etcd.url), Random())
+    try:
+        (kept,) = (await connection.everything(directory)).found
+    finally:
+        await connection.close()
+    return kept
+
+
+async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd: Etcd) -> None:
+    async with Client(f"{etcd.url}?prefix=/svc/", cache=False) as client:
+        resolver = client.resolver("orders")
+        async with client.register("orders", 8001, address="10.0.0.1", id="o1", ttl=TTL, drain_wait=0.0):
+            kept = await _kept(etcd, b"/svc/orders/")
+            assert kept.key == b"/svc/orders/10.0.0.1:8001"
+            said = json.loads(kept.value)
+            assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:8001", None)
+            written(etcd, "/svc/orders/10.0.0.2:8002", b'{"Op":0,"Addr":"10.0.0.2:8002","Metadata":null}')
+            written(etcd, "/svc/orders/deep/er", b'{"addr":"[fd00::1]:80"}')
+            written(etcd, "/svc/orders/plain", b"10.0.0.3:8003")
+            written(etcd, "/svc/orders/junk", b'{"Addr":7}')
+            written(etcd, "/svc/orders-admin/x", b"10.0.0.9:1")
+            await until(lambda: len(ids(resolver)) == 4)
+            found = {each.authority for each in resolver.view.endpoints}
+            assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
+
+
+async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_loss_of_everything(etcd: Etcd) -> None:
+    async with Client(etcd.url, cache=False) as provider, Client(etcd.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            await until(lambda: ids(resolver) == {"o1"})
+            etcd.pause()
+            await asyncio.sleep(2 * TTL)
+            assert ids(resolver) == {"o1"}, "what is known stays while etcd says nothing"
+            etcd.go_on()
+            await until(lambda: resolver.connected and ids(resolver) == {"o1"})
+            etcd.kill()
+            await until(lambda: not resolver.connected)
+            assert ids(resolver) == {"o1"}
+            etcd.wipe()
+            etcd.start()
+            await until(lambda: resolver.connected)
+            await until(lambda: ids(resolver) == {"o1"})
+
+
+async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: Etcd) -> None:
+    async with Client(etcd.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        registrar = client.register("orders", 8001, id="o1", ttl=TTL)
+        await registrar.start(10.0)
+        await until(lambda: ids(resolver) == {"o1"})
+        drained = await registrar.drain(1.0)
+        assert (drained.done, "none says" in drained.why) == (False, True)
+        assert not ids(resolver)
+        await asyncio.sleep(TTL)
+        assert registrar.registered, "its renewals don't bring it back"
+        assert not ids(resolver)
+        await registrar.stop()
+
+
+async def test_what_needs_a_registry_is_refused(etcd: Etcd) -> None:
+    async with Client(etcd.url, cache=False) as client:
+        with pytest.raises(Invalid, match="can't be run without a registry"):
+            await client.register("orders", 8001, check="http:/health").start(10.0)
+        with pytest.raises(NeedsRegistry, match="is no registry"):
+            client.api  # noqa: B018
+
+
+def test_a_program_without_a_loop_finds_it_too(etcd: Etcd) -> None:
+    with SyncClient(etcd.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+        channel = client.channel("orders")
+        channel.ready(20.0)
+        assert channel.pick().endpoint.id == "o1"
+
+
+async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "adsum")
+    renewals = 0
+    renew = etcd_source.EtcdSource.renew
+
+    async def counted(self: etcd_source.EtcdSource, *given: Any) -> Any:
+        nonlocal renewals
+        renewed = await renew(self, *given)
+        renewals += 1
+        return renewed
+
+    monkeypatch.setattr(etcd_source.EtcdSource, "renew", counted)
+    elsewhere = Connection(Place.parse(etcd.url), Random())
+
+    async def write() -> None:
+        while True:
+            await elsewhere.put(b"/elsewhere", b"")
+
+    async with Client(etcd.url, cache=False) as client:
+        registrars = [client.register(f"s{n % 10}", 8000 + n, id=f"i{n}", ttl=TTL, drain_wait=0.0) for n in range(100)]
+        resolvers = [client.resolver(f"s{n}") for n in range(10)]
+        writing = asyncio.create_task(write())
+        await asyncio.gather(*(registrar.start(20.0) for registrar in registrars))
+        await until(lambda: renewals >= 4 and all(len(ids(each)) == 10 for each in resolvers))
+        assert {each.view.epoch.partition("-")[2] for each in resolvers} == {"0"}
+        writing.cancel()
+        await asyncio.gather(*(registrar.stop() for registrar in registrars))
+        await until(lambda: not any(ids(each) for each in resolvers))
+    await elsewhere.close()
+    assert not caplog.messages
+
+
+async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: Etcd, tmp_path: Path) -> None:
+    for n in range(20):
+        written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
+    async with Client(etcd.url, cache=tmp_path / "views") as client:
+        resolver = client.resolver("orders")
+        await until(lambda: ids(resolver) == {"o19"})
+    etcd.kill()
+    etcd.wipe()
+    etcd.start()
+    etcd.wait()
+    async with Client(etcd.url, cache=tmp_path / "views") as client:
+        resolver = client.resolver("orders")
+        await until(lambda: resolver.connected)
+        assert not resolver.trouble
+        written(etcd, "orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"new"}}')
+        await until(lambda: ids(resolver) == {"o19", "new"})
+
+
+async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_followed(tmp_path: Path) -> None:
+    with Etcd(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
+        for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
+            etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
+        etcd.call("Auth/AuthEnable", b"")
+        url = etcd.url.replace("://", "://root:s3cret@")
+        ttl = 9.0  # Renewed every 3 s, each time with a token that has ended.
+        async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
+            resolver = consumer.resolver("orders")
+            async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
+                await until(lambda: ids(resolver) == {"o1"})
+                seen = set[frozenset[str]]()
+                resolver.follow(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
+                await asyncio.sleep(1.5 * ttl)
+                assert seen == {frozenset({"o1"})}
+                assert registrar.registered
+                etcd.kill()  # And tokens end with it.
+                await until(lambda: not resolver.connected)
+                etcd.start()
+                await until(lambda: resolver.connected and ids(resolver) == {"o1"})
+            await until(lambda: not ids(resolver))
+
+
+class Scripted:
+    """An etcd that answers reads and tells watches what a test says, in place of a real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[Ranged, Sequence[Told]]) -> None:
+        self._connections = list(connections)
+        monkeypatch.setattr(Connection, "everything", self._everything)
+        monkeypatch.setattr(etcd_source, "watch", self._watch)
+        monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
+        monkeypatch.setattr(etcd_source, "FIRST_PAUSE", 0.001)
+        self.source = etcd_source.EtcdSource(["etcd://h"], actor="", clock=SystemClock(), rng=Random(1))
+
+    async def _everything(self, prefix: bytes) -> Ranged:
+        assert prefix == b"orders/"
+        return self._connections[0][0]
+
+    async def _watch(self, *_: object) -> AsyncGenerator[Told, None]:
+        for each in self._connections.pop(0)[1]:
+            yield each
+
+    async def told(self) -> list[Group | Lost]:
+        """All until the script is over."""
+        told = []
+        async with aclosing(self.source.watch("orders", lambda: None)) as events:
+            async for event in events:
+                told.append(event)
+                if not self._connections and isinstance(event, Lost):
+                    break
+        return told
+
+
+def _header(revision: int) -> Header:
+    return Header(7, 1, revision, 1)
+
+
+def _put(revision: int, id: str) -> KeyValue:
+    return KeyValue(f"orders/{id}".encode(), b'{"Addr":"10.0.0.1:80","Adsum":{"id":"%s"}}' % id.encode(), revision)
+
+
+def _seen(revision: int, id: str) -> Seen:
+    put = _put(revision, id)
+    return Seen(revision, (Event(put.key, put),))
+
+
+async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Told] = [
+        Fresh(_header(20)),
+        _seen(12, "b"),
+        Fresh(_header(30)),
+        Fresh(_header(25)),
+        _seen(21, "c"),
+        Broken("over"),
+    ]
+    scripted = Scripted(monkeypatch, (Ranged(_header(10), (_put(9, "a"),)), told))
+    fold = Fold()
+    for event in await scripted.told():
+        if isinstance(event, Group):
+            fold.take(event, 0.0)
+    assert [each.id for each in fold.endpoints] == ["a", "b", "c"]
+    assert fold.position == ("7-0", 21)
+
+
+async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What others wrote elsewhere counts, though no change of the service says so."""
+    scripted = Scripted(
+        monkeypatch,
+        (Ranged(_header(10), (_put(9, "a"),)), [Fresh(_header(500)), Gone("wiped or restored")]),
+        (Ranged(_header(300), (_put(9, "a"),)), [Broken("over")]),
+    )
+    groups = [each for each in await scripted.told() if isinstance(each, Group)]
+    assert [each.position for each in groups] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
+
+
+async def test_an_idle_etcd_is_never_lost(each_etcd: Etcd | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
+    monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
+    monkeypatch.setattr(watch, "ASK", 0.1)
+    each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
+    source = etcd_source.EtcdSource([each_etcd.url], actor="", clock=SystemClock(), rng=Random(1))
+    told = []
+    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as events:
+        async for event in events:
+            told.append(event)
+            if len(told) == 5:
+                break
+    await source.close()
+    assert [type(event) for event in told] == [Group] * 5
+
+
+async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(each_etcd: Etcd | FakeEtcd) -> None:
+    async with Client(each_etcd.url, cache=False) as provider, Client(each_etcd.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"before"}}')
+        await until(lambda: ids(resolver) == {"before"})
+        each_etcd.kill()
+        each_etcd.save()
+        each_etcd.start()
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            for number, lose in enumerate((each_etcd.wipe, each_etcd.restore), 1):
+                await until(lambda: resolver.connected and "o1" in ids(resolver))
+                for _ in range(9):
+                    each_etcd.put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"moving"}}')
+                last = b'{"Addr":"10.0.0.2:80","Adsum":{"id":"last%d"}}' % number
+                each_etcd.put(b"orders/10.0.0.2:80", last)
+                await until(partial(_is_listed, resolver, f"last{number}"))
+                each_etcd.kill()
+                await until(lambda: not resolver.connected)
+                lose()
+                each_etcd.start()
+                await until(partial(_is_history, resolver, number))
+                await until(lambda: resolver.connected and "o1" in ids(resolver))
+
+
+def _is_listed(resolver: Resolver, id: str) -> bool:
+    return id in ids(resolver)
+
+
+def _is_history(resolver: Resolver, number: int) -> bool:
+    return resolver.view.epoch.endswith(f"-{number}")
+
+
+async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(etcd: Etcd) -> None:
+    async with Client(etcd.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        for port in (80, 82, 81):
+            written(etcd, f"orders/10.0.0.1:{port}", b'{"Addr":"10.0.0.1:%d","Adsum":{"id":"o1"}}' % port)
+            await until(partial(_is_at, resolver, port))
+
+
+def _is_at(resolver: Resolver, port: int) -> bool:
+    return [each.port for each in resolver.view.endpoints] == [port]
+
+
+async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd) -> None:
+    """A key is an address: it has room for one of them."""
+    async with Client(etcd.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        first = client.register("orders", 8001, id="a", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
+        second = client.register("orders", 8001, id="b", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
+        await first.start(10.0)
+        await second.start(10.0)
+        await until(lambda: first.state is State.WAITING and bool(first.kept_out))
+        await until(lambda: {each.id for each in resolver.view.endpoints} == {"b"})
+        await second.stop()
+        await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
+        await first.stop()
+
+
+async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renewal_and_is_listed_when_it_is_free(
+    etcd: Etcd,
+) -> None:
+    async with Client(etcd.url, cache=False) as one, Client(etcd.url, cache=False) as other:
+        resolver = one.resolver("orders")
+        loser = one.register("orders", 8001, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        winner = other.register("orders", 8002, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True)
+        await loser.start(10.0)
+        await winner.start(10.0)
+        # A renewal that finds its lease alive finds its key gone all the same.
+        await until(lambda: loser.state is State.WAITING and "127.0.0.1:8002" in loser.kept_out)
+        await until(lambda: _is_at(resolver, 8002))
+        await winner.stop()
+        await until(lambda: _is_at(resolver, 8001))
+        await loser.stop()

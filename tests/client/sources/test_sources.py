@@ -1,0 +1,352 @@
+"""What every source promises: the same library, whoever lists the instances."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.registration.registrar_state import State
+from adsum.client.sources.source import Position
+from adsum.client.views.resolver import Resolver
+from adsum.client.views.view_cache import Shelf, Shelved
+from adsum.config.serve import ServeConfig
+from adsum.core.model import Endpoint, Instance, Status
+from tests.client.fakes import endpoint
+from tests.client.stub_node import until
+from tests.support.etcd_process import Etcd
+from tests.support.fake_consul import Agent
+from tests.support.registry_daemon import RunningDaemon
+
+TTL = 2.0
+
+
+class Place(Protocol):
+    """Where instances are listed."""
+
+    url: str
+
+    async def away(self) -> None: ...
+
+    async def back(self) -> None:
+        """It remembers nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Registry:
+    def __init__(self) -> None:
+        self._daemon = self._run(0)
+        self.url = self._daemon.url
+
+    @staticmethod
+    def _run(port: int) -> RunningDaemon:
+        return RunningDaemon(ServeConfig(listen=f"127.0.0.1:{port}", xds="off", store="memory:", node="test"))
+
+    async def away(self) -> None:
+        await asyncio.to_thread(self._daemon.stop)
+
+    async def back(self) -> None:
+        self._daemon = await asyncio.to_thread(self._run, int(self.url.rpartition(":")[2]))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._daemon.stop)
+
+
+class OnEtcd:
+    def __init__(self, folder: Path) -> None:
+        self._etcd = Etcd(folder).__enter__()
+        self.url = self._etcd.url
+
+    async def away(self) -> None:
+        self._etcd.kill()
+
+    async def back(self) -> None:
+        self._etcd.wipe()
+        self._etcd.start()
+
+    async def close(self) -> None:
+        self._etcd.__exit__(None, None, None)
+
+
+class OnConsul:
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.url = agent.url
+
+    async def away(self) -> None:
+        await self._agent.stop()
+
+    async def back(self) -> None:
+        await self._agent.restore(3)
+        await self._agent.start()
+
+    async def close(self) -> None:
+        await self._agent.stop()
+
+
+@pytest.fixture(params=["registry", "etcd", "consul"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    place: Place
+    if request.param == "consul":
+        agent = Agent()
+        await agent.start()
+        place = OnConsul(agent)
+    else:
+        place = Registry() if request.param == "registry" else OnEtcd(tmp_path)
+    yield place
+    await place.close()
+
+
+def ids(resolver: Resolver) -> set[str]:
+    return {endpoint.id for endpoint in resolver.view.endpoints}
+
+
+async def seen(resolver: Resolver, *wanted: str) -> None:
+    await until(lambda: resolver.connected and ids(resolver) == set(wanted))
+
+
+async def test_what_one_program_registers_another_one_finds_as_it_is(place: Place) -> None:
+    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+        resolver, other = consumer.resolver("orders"), consumer.resolver("orders-admin")
+        registrar = provider.register(
+            "orders",
+            8001,
+            id="o1",
+            address="10.0.0.1",
+            scheme="grpc",
+            zone="z1",
+            weight=3,
+            tags=["a", "b"],
+            metadata={"version": "2", "team": "x"},
+            ttl=TTL,
+            drain_wait=0.0,
+        )
+        async with registrar, provider.register("orders-admin", 9001, id="a1", ttl=TTL, drain_wait=0.0):
+            await seen(resolver, "o1")
+            await seen(other, "a1")
+            assert [(each.instance, each.status) for each in resolver.view.endpoints] == [
+                (
+                    Instance(
+                        "orders",
+                        "o1",
+                        "10.0.0.1",
+                        8001,
+                        scheme="grpc",
+                        zone="z1",
+                        weight=3,
+                        tags=("a", "b"),
+                        metadata={"version": "2", "team": "x"},
+                    ),
+                    Status.PASSING,
+                )
+            ]
+        await seen(resolver)
+        await seen(other)
+
+
+async def test_a_lease_is_kept_for_longer_than_its_ttl(place: Place) -> None:
+    async with Client(place.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL):
+        resolver = client.resolver("orders")
+        await seen(resolver, "o1")
+        await asyncio.sleep(2 * TTL)
+        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+
+
+async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        channel = client.channel("orders")
+        one = client.register("orders", 8001, id="o1", ttl=TTL)
+        async with one, client.register("orders", 8002, id="o2", ttl=TTL):
+            await channel.ready(20.0)
+            await seen(channel.resolver, "o1", "o2")
+            await one.drain(5.0)
+            for _ in range(2):
+                assert {channel.pick().endpoint.id for _ in range(50)} == {"o2"}
+                await asyncio.sleep(TTL)
+
+
+async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
+            await seen(resolver, "o1")
+            async with client.register("orders", 8002, id="o1", ttl=TTL, drain_wait=0.0):
+                await until(lambda: [each.port for each in resolver.view.endpoints] == [8002])
+
+
+@pytest.mark.parametrize("ttl", [TTL, None])
+async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
+    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", TTL)
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        resolver = second.resolver("orders")
+        earlier = first.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0)
+        quick = first.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0)
+        await earlier.start(10.0)
+        await quick.start(10.0)
+        shown: set[frozenset[str]] = set()
+        async with (
+            second.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0),
+            second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
+        ):
+            await seen(resolver, "o1", "o2")
+            resolver.follow(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
+            await quick.stop("before it could learn of it")
+            await until(lambda: earlier.state is State.WAITING)
+            await earlier.stop()
+            # Whoever registers now is told of after whatever those two did.
+            async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
+                await seen(resolver, "o1", "o2", "o3")
+            assert all({"o1", "o2"} <= each for each in shown)
+        await seen(resolver)
+
+
+@pytest.mark.parametrize("ttl", [TTL, None])
+async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_when_it_is_free(
+    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", TTL)
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        resolver = second.resolver("orders")
+        earlier = first.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0)
+        await earlier.start(10.0)
+        await seen(resolver, "o1")
+        processes: list[str] = []
+        resolver.follow(lambda view: processes.extend(each.process for each in view.endpoints))
+        async with second.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0) as later:
+            await until(lambda: earlier.state is State.WAITING and bool(earlier.kept_out))
+            assert "http://127.0.0.1:8001" in earlier.kept_out
+            await asyncio.sleep(2 * TTL)  # It asks several times.
+            assert later.registered
+            assert len(set(processes)) <= 2, "the earlier process, then the later one"
+        await until(lambda: earlier.registered)
+        await seen(resolver, "o1")
+        await earlier.stop()
+
+
+async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: Place) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=60.0, drain_wait=0.0)
+        await living.start(10.0)
+        resolver = second.resolver("orders")
+        other = second.register("orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        await other.start(10.0)
+        assert other.state is State.WAITING
+        assert f"http://127.0.0.1:{port}" in other.kept_out
+        assert "http://127.0.0.1:1 " in other.kept_out
+        assert "takeover=force" in other.kept_out
+        assert [each.port for each in resolver.view.endpoints or await _first(resolver)] == [port]
+        listening.close()
+        await listening.wait_closed()
+        await until(lambda: other.registered)
+        await until(lambda: [each.port for each in resolver.view.endpoints] == [1])
+        await other.stop()
+
+
+async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: Place) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+        living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
+        await living.start(10.0)
+        async with second.register(
+            "orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True
+        ) as other:
+            await until(lambda: living.state is State.WAITING)
+            assert other.registered
+        await until(lambda: living.registered)
+        await living.stop()
+    listening.close()
+
+
+async def _first(resolver: Resolver) -> tuple[Endpoint, ...]:
+    await seen(resolver, "o1")
+    return resolver.view.endpoints
+
+
+async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        resolver = client.resolver("orders")
+        earlier = client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
+        await earlier.start(10.0)
+        async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as later:
+            await until(lambda: earlier.state is State.SUPERSEDED)
+            await earlier.stop()
+            await asyncio.sleep(TTL)
+            assert (later.state, ids(resolver)) == (State.REGISTERED, {"o1"})
+        await seen(resolver)
+
+
+async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: Place) -> None:
+    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+        resolver = consumer.resolver("orders")
+        lengths: set[int] = set()
+        async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as registrar:
+            await seen(resolver, "o1")
+            watching = asyncio.create_task(_note(resolver, lengths))
+            await place.away()
+            await until(lambda: not resolver.connected)
+            await asyncio.sleep(2 * TTL)
+            await place.back()
+            async with Client(place.url, cache=False) as newcomer:
+                await seen(newcomer.resolver("orders"), "o1")
+            await seen(resolver, "o1")
+            await until(lambda: registrar.registered)
+            watching.cancel()
+        assert lengths == {1}
+
+
+async def _note(resolver: Resolver, lengths: set[int]) -> None:
+    async for view in resolver.watch():
+        lengths.add(len(view.endpoints))
+
+
+async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: Place) -> None:
+    await place.away()
+    async with Client(place.url, cache=False) as client:
+        registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
+        await registrar.start(0.2)
+        assert not registrar.registered
+        resolver = client.resolver("orders")
+        await place.back()
+        await seen(resolver, "o1")
+        await registrar.stop()
+
+
+async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Place) -> None:
+    async with Client(place.url, cache=False) as client:
+        await seen(client.resolver("nobody"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9",
+        "http://127.0.0.1:9,http://127.0.0.1:7",
+        "etcd://127.0.0.1:9",
+        "etcd://127.0.0.1:9,127.0.0.1:7",
+        "consul://127.0.0.1:9",
+    ],
+)
+async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(url: str, tmp_path: Path) -> None:
+    client = Client(url, cache=tmp_path)
+    Shelf(tmp_path, client.urls).save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), time.time()))
+    async with client, asyncio.timeout(client.source.patience + 2.0):
+        channel = client.channel("orders")
+        await channel.ready()
+        assert (channel.pick().endpoint.id, channel.resolver.view.source) == ("kept", "disk")
+
+
+async def test_half_a_second_is_waited_for_each_node() -> None:
+    for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
+        assert Client(url, cache=False).source.patience == patience

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from adsum.client import local_address as module
+from adsum.client.local_address import LOOPBACK, default_id, facing, facing_any, is_ours, own_address
+from adsum.core.validation import instance_id
+
+
+@pytest.mark.parametrize("peer", [("127.0.0.1", 80), ("127.8.8.8", 80), ("::1", 80, 0, 0)])
+def test_a_registry_on_this_host_is_faced_from_loopback(peer: tuple[str, int]) -> None:
+    assert facing(peer) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("address", "ours"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
+)
+def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> None:
+    assert is_ours(address) is ours
+
+
+async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "facing", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK)
+    near, far, nowhere = ("127.0.0.1", 1), ("10.0.0.2", 2), ("no-such-host.invalid", 3)
+    assert await facing_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
+    assert await facing_any([nowhere, near], 5.0) == LOOPBACK
+    with pytest.raises(OSError, match=r"no way to no-such-host\.invalid"):
+        await facing_any([nowhere], 5.0)
+
+
+def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:
+    try:
+        found = facing(("192.0.2.1", 9))
+    except OSError:
+        pytest.skip("this host has no route to anywhere")
+    assert not ipaddress.ip_address(found).is_unspecified
+
+
+@pytest.mark.parametrize(
+    ("host", "id"),
+    [
+        ("web-1", "web-1-10.0.0.1-80"),
+        ("a b/ü", "a-b-10.0.0.1-80"),
+        ("", "host-10.0.0.1-80"),
+        ("_x", "x-10.0.0.1-80"),
+    ],
+)
+def test_an_id_is_made_of_host_address_and_port(host: str, id: str) -> None:
+    assert default_id(80, "10.0.0.1", host) == id
+
+
+def test_two_hosts_of_one_name_have_two_ids() -> None:
+    assert default_id(80, "10.0.0.1", "web") != default_id(80, "10.0.0.2", "web")
+    assert default_id(80, "2001:db8::1", "web") == "web-2001-db8-1-80"
+
+
+def test_without_an_address_an_id_is_made_of_this_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADSUM_ADDRESS", raising=False)
+    assert default_id(80) == default_id(80, own_address())
+    monkeypatch.setenv("ADSUM_ADDRESS", "10.0.0.7")
+    assert default_id(80, host="web") == "web-10.0.0.7-80"
+
+
+def test_an_id_is_bounded_however_long_host_and_address_are() -> None:
+    id = default_id(65535, "a" * 250, "h" * 500)
+    instance_id("id", id)
+    assert id.endswith("-65535")

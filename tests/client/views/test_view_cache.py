@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adsum.client.sources.source import Position
+from adsum.client.views import view_cache as shelves
+from adsum.client.views.view_cache import Shelf, Shelved, default_folder
+from adsum.core.model import Endpoint, Instance, Status, frozen
+
+VIEW = Shelved(
+    Position("e1", 7),
+    (
+        Endpoint(Instance("orders", "a", "10.0.0.1", 80, "https", "z1", 3, ("t",), frozen({"k": "v"})), Status.WARNING),
+        Endpoint(Instance("orders", "b", "::1", 81)),
+    ),
+    1_700_000_000.5,
+)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path, ["http://a:1"])
+
+
+def file(shelf: Shelf) -> Path:
+    return shelf.folder / "orders.view"
+
+
+def test_a_view_comes_back_as_it_was_kept(shelf: Shelf) -> None:
+    shelf.save("orders", VIEW)
+    assert shelf.load("orders") == VIEW
+
+
+def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: Shelf) -> None:
+    shelf.save("orders", VIEW)
+    shelf.save("orders", VIEW)
+    assert [path.name for path in shelf.folder.iterdir()] == ["orders.view"]
+    assert file(shelf).stat().st_mode & 0o777 == 0o600
+    assert shelf.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_empty_now_is_kept_as_such(
+    shelf: Shelf,
+) -> None:
+    empty = replace(VIEW, endpoints=())
+    shelf.save("orders", empty)
+    assert shelf.load("orders") is None
+    shelf.save("orders", VIEW)
+    shelf.save("orders", empty)
+    assert shelf.load("orders") == empty
+
+
+def test_where_nothing_was_kept_nothing_is_found_and_nothing_is_logged(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert shelf.load("orders") is None
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("place", [0, 5, 20, 80, 90, 150, -1])
+def test_a_view_with_one_byte_changed_is_ignored(shelf: Shelf, place: int, caplog: pytest.LogCaptureFixture) -> None:
+    shelf.save("orders", VIEW)
+    content = bytearray(file(shelf).read_bytes())
+    content[place] ^= 1
+    file(shelf).write_bytes(content)
+    assert shelf.load("orders") is None
+    assert "is ignored" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"adsum-view 2 x\n{}", b"\x00" * 100, b"adsum-view 1 \n"])
+def test_a_foreign_file_is_ignored(shelf: Shelf, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    shelf.folder.mkdir(parents=True)
+    file(shelf).write_bytes(content)
+    assert shelf.load("orders") is None
+    assert "is ignored" in caplog.text
+
+
+def test_a_cut_file_is_ignored(shelf: Shelf) -> None:
+    shelf.save("orders", VIEW)
+    file(shelf).write_bytes(file(shelf).read_bytes()[:-10])
+    assert shelf.load("orders") is None
+
+
+def test_the_view_of_another_service_is_ignored(shelf: Shelf) -> None:
+    shelf.save("orders", VIEW)
+    file(shelf).rename(shelf.folder / "users.view")
+    assert shelf.load("users") is None
+
+
+def test_a_file_that_is_too_large_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.save("orders", VIEW)
+    monkeypatch.setattr(shelves, "MAX_FILE", 10)
+    assert shelf.load("orders") is None
+
+
+def test_views_of_different_registries_are_kept_apart(tmp_path: Path) -> None:
+    Shelf(tmp_path, ["http://a:1", "http://b:1"]).save("orders", VIEW)
+    assert Shelf(tmp_path, ["http://c:1"]).load("orders") is None
+    assert Shelf(tmp_path, ["http://b:1", "http://a:1"]).load("orders") == VIEW
+
+
+def test_a_folder_that_can_not_be_written_is_logged_and_nothing_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    Shelf(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
+    assert "can't be kept" in caplog.text
+
+
+def test_the_folder_follows_the_xdg_convention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/adsum/views")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_folder() == Path("/home/me/.cache/adsum/views")

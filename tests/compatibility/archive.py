@@ -1,0 +1,90 @@
+"""Writes what this version stores, to be kept: `python -m tests.compatibility.archive NAME`. The README says when."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from adsum.config.serve import ServeConfig
+from adsum.etcd.address import STORE_PREFIX, Place
+from adsum.etcd.client import Etcd as Connection
+from tests.support.etcd_process import Etcd
+from tests.support.registry_daemon import RunningDaemon
+
+HERE = Path(__file__).parent
+SQLITE, ETCD, CLIENTS = HERE / "sqlite", HERE / "etcd", HERE / "clients"
+O1: dict[str, Any] = {
+    "address": "127.0.0.1",
+    "port": 9,
+    "ttl": 86_400,
+    "tags": ["v2"],
+    "metadata": {"team": "shop"},
+    "zone": "a",
+    "weight": 3,
+    "checks": [{"name": "tcp", "kind": "tcp", "interval": 3_600}],
+}
+SHOP = {"hosts": ["shop.example"], "to": [{"service": "orders"}]}
+STORY: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
+    ("PUT", "/services/orders/instances/o1", O1),
+    ("PUT", "/services/orders/instances/o2", {"address": "127.0.0.2", "port": 8_000, "ttl": None}),
+    ("PUT", "/services/orders/instances/o2/override", {"status": "maintenance", "reason": "new disks"}),
+    ("PUT", "/services/users/instances/u1", {"address": "127.0.0.3", "port": 8_000}),
+    ("DELETE", "/services/users/instances/u1?reason=gone", None),
+    ("PUT", "/routes/shop", SHOP),
+    ("PUT", "/upstreams/orders", {"policy": "least_request"}),
+)
+"""What every kept file went through, in the order of its revisions."""
+
+
+def tell(store: str) -> None:
+    """Have a registry over that store live through the story."""
+    daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store))
+    try:
+        with httpx.Client(base_url=f"{daemon.url}/api/v1", headers={"Adsum-Actor": "ann"}, trust_env=False) as http:
+            for method, path, body in STORY:
+                http.request(method, path, json=body).raise_for_status()
+    finally:
+        daemon.stop()
+
+
+def catalog_prefix(place: Place) -> bytes:
+    """What the keys of a registry begin with."""
+    return place.under(STORE_PREFIX).prefix.encode()
+
+
+async def _dump(place: Place) -> dict[str, str]:
+    """What is kept in an etcd, without the nodes that keep it."""
+    prefix = catalog_prefix(place)
+    connection = Connection(place, Random())
+    try:
+        found = (await connection.everything(prefix)).found
+    finally:
+        await connection.close()
+    kept = {each.key.removeprefix(prefix).decode(): each.value.decode() for each in found}
+    return {key: value for key, value in kept.items() if not key.startswith("cluster/")}
+
+
+def main(name: str) -> None:
+    """Write `sqlite/NAME.db.gz` and `etcd/NAME.json`."""
+    with TemporaryDirectory() as folder:
+        database = Path(folder, "adsum.db")
+        tell(f"sqlite:///{database}")
+        with (SQLITE / f"{name}.db.gz").open("wb") as file:
+            file.write(gzip.compress(database.read_bytes(), mtime=0))
+        with Etcd(Path(folder)) as etcd:
+            tell(etcd.url)
+            kept = asyncio.run(_dump(Place.parse(etcd.url)))
+        (ETCD / f"{name}.json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

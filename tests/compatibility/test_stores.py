@@ -1,0 +1,110 @@
+"""Today's stores take along what earlier versions wrote: every file that was kept is opened, read and written on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from adsum import stores
+from adsum.core.model import Key, Status
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd as Connection
+from adsum.ports import Store
+from adsum.stores.sqlite.schema import MIGRATIONS
+from tests.compatibility.archive import ETCD, O1, SQLITE, catalog_prefix, tell
+from tests.stores.support import change, listed, put, shown
+from tests.support.etcd_process import Etcd
+
+FILES = sorted(SQLITE.glob("*.db.gz"))
+DUMPS = sorted(ETCD.glob("*.json"))
+
+
+async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
+    """The catalog is what the story made of it, its history is there, and it can be written on."""
+    snapshot = await shown(store)
+    found = listed(snapshot)
+    assert found.keys() == {Key("orders", "o1"), Key("orders", "o2")}
+    o1, o2 = found[Key("orders", "o1")], found[Key("orders", "o2")]
+    instance = o1.instance
+    assert (instance.address, instance.port, instance.zone, instance.weight) == ("127.0.0.1", 9, "a", 3)
+    assert (instance.tags, dict(instance.metadata)) == (("v2",), O1["metadata"])
+    assert (o1.registration.ttl, [each.name for each in o1.registration.checks]) == (86_400, ["tcp"])
+    assert (o2.status, o2.override and o2.override.reason) == (Status.MAINTENANCE, "new disks")
+    assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance left"
+    left = (await store.history("users", "u1", 1))[0]
+    assert (left.status, left.why.cause, left.why.actor, left.why.reason) == ("", "deregistered", "ann", "gone")
+    documents = {str(title): json.loads(each.body) for title, each in snapshot.documents.of.items()}
+    assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
+    revision = await store.commit([change("o3")], snapshot.revision, [put("new")])
+    assert [each.title.name for each in await store.edits(None, "new", 9)] == ["new"]
+    assert (await store.history("orders", "o3", 1))[0].revision == revision
+
+
+def _restored(kept: Path, folder: Path) -> Path:
+    path = folder / "adsum.db"
+    path.write_bytes(gzip.decompress(kept.read_bytes()))
+    return path
+
+
+def _dumped(kept: Path) -> dict[str, str]:
+    dumped: dict[str, str] = json.loads(kept.read_text())
+    return dumped
+
+
+def test_something_is_kept() -> None:
+    assert {each.name for each in FILES} >= {f"schema-{version}.db.gz" for version in range(1, 5)}
+    assert DUMPS
+
+
+@pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.name)
+async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path: Path) -> None:
+    path = _restored(kept, tmp_path)
+    for again in (False, True):
+        store = stores.store(f"sqlite:///{path}")
+        await store.open()
+        try:
+            if again:
+                assert Key("orders", "o3") in listed(await shown(store))
+            else:
+                await _is_as_it_was_told(store, routes=kept.name != "schema-1.db.gz")
+        finally:
+            await store.close()
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+@pytest.mark.parametrize("kept", DUMPS, ids=lambda kept: kept.name)
+async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, tmp_path: Path) -> None:
+    with Etcd(tmp_path) as etcd:
+        url = f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
+        place = Place.parse(url)
+        connection = Connection(place, Random())
+        try:
+            for key, value in _dumped(kept).items():
+                await connection.put(catalog_prefix(place) + key.encode(), value.encode())
+        finally:
+            await connection.close()
+        store = stores.store(url)
+        await store.open()
+        try:
+            await _is_as_it_was_told(store, routes=True)
+        finally:
+            await store.close()
+
+
+async def test_what_is_written_today_would_be_kept_like_the_rest(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/adsum.db"
+    tell(url)
+    store = stores.store(url)
+    await store.open()
+    try:
+        await _is_as_it_was_told(store, routes=True)
+    finally:
+        await store.close()

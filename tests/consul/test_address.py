@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adsum.consul.address import Place
+from adsum.core.errors import Invalid
+
+
+def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    place = Place.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
+    assert (place.url, place.dc, place.token) == ("http://h1:8500", "dc2", "s3cret")
+    assert "s3cret" not in f"{place} {place!r}"
+    assert Place.parse("consul://[::1]:85?tls=true", {"CONSUL_HTTP_TOKEN": "t"}).url == "https://[::1]:85"
+    assert Place.parse("consul://h1", {"CONSUL_HTTP_TOKEN": "t"}).token == "t"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "consul://",
+        "consul://a,b",
+        "consul://token@h1",
+        "consul://h1:0",
+        "consul://h1?what=1",
+        "consul://h1?dc=a&dc=b",
+        "consul://h1?tls=maybe",
+        "consul://h1?cert=x",
+        "consul://h1?token-file=/nowhere",
+        "http://h1",
+    ],
+)
+def test_what_is_no_agent_is_refused(url: str) -> None:
+    with pytest.raises(Invalid):
+        Place.parse(url, {})
+
+
+def test_certificates_that_can_not_be_read_are_said(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="can't be used"):
+        Place.parse(f"consul://h1?ca={tmp_path}/none.pem", {}).trust()

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adsum.core.catalog import decisions
+from adsum.core.catalog.changes import Batch, Change
+from adsum.core.catalog.decisions import REGISTRY, Caller, Decision
+from adsum.core.catalog.draft import Basis, Draft
+from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.takeover import Takeover
+from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, NotEmpty, UnknownInstance
+from adsum.core.model import (
+    Cause,
+    Check,
+    CheckKind,
+    Instance,
+    Key,
+    LeaseState,
+    Listing,
+    Override,
+    Registration,
+    Status,
+    Why,
+)
+from tests.support import strategies
+
+KEY = Key("orders", "o1")
+NOW, LATER = Caller("tester", 100.0), Caller("tester", 200.0)
+TIMER = Caller(REGISTRY, 300.0)
+WEB, DB = Check("web", CheckKind.HTTP), Check("db", CheckKind.TCP)
+DRAIN = Override(Status.DRAINING, "ann", "deploy", length=60.0, at=200.0)
+
+
+def _registration(*checks: Check, port: int = 8000, holder: str = "h1", ttl: float | None = 15.0) -> Registration:
+    return Registration(Instance(*KEY, "127.0.0.1", port), ttl=ttl, checks=checks, holder=holder)
+
+
+def _after(*steps: Decision, start: Snapshot = EMPTY) -> Snapshot:
+    """The snapshot after each has been decided and committed."""
+    snapshot = start
+    for decision in steps:
+        changes = decision(snapshot)
+        assert changes, "a step that changes nothing proves nothing"
+        snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
+    return snapshot
+
+
+def _stands(snapshot: Snapshot) -> Listing:
+    listing = snapshot.find(KEY)
+    assert listing is not None
+    return listing
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Decision:
+    """Anything that anybody may ask for, about few instances."""
+    registration = draw(strategies.simple_registrations())
+    key, caller = registration.key, Caller(draw(st.sampled_from(["ann", REGISTRY])), draw(st.floats(0.0, 1e3)))
+    holder = draw(st.sampled_from(["", "h1", "h2"]))
+    override = draw(st.sampled_from([DRAIN, replace(DRAIN, holder="h1"), Override(Status.MAINTENANCE, "bob")]))
+    status = draw(st.sampled_from([Status.PASSING, Status.WARNING, Status.CRITICAL]))
+    asked: list[Decision] = [
+        decisions.register(registration, caller),
+        decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
+        decisions.deregister(key, holder, "bye", caller),
+        decisions.renewed(key, caller),
+        decisions.lapsed(key, "late", caller, deserted=draw(st.booleans())),
+        decisions.expired(key, "too late", caller),
+        decisions.checked(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
+        decisions.overridden(key, override, holder, caller),
+        decisions.resumed(key, "done", caller),
+        decisions.override_expired(key, override, caller),
+    ]
+    return draw(st.sampled_from(asked))
+
+
+def _decided(decision: Decision, basis: Basis) -> list[Change]:
+    """What it changes; nothing if it is refused."""
+    try:
+        return decision(basis)
+    except AdsumError:
+        return []
+
+
+@given(st.lists(st.lists(requests(), max_size=4), max_size=8))
+@settings(max_examples=40)
+def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> None:
+    snapshot = EMPTY
+    for batch in batches:
+        draft, changes = Draft(snapshot), list[Change]()
+        for decision in batch:
+            decided = _decided(decision, draft)
+            draft.add(decided)
+            changes += decided
+        snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
+        assert draft.count == snapshot.count == sum(len(each.listings) for each in snapshot.services.values())
+        for key in (Key(f"s{s}", f"i{i}") for s in (1, 2) for i in (1, 2, 3)):
+            assert draft.find(key) == snapshot.find(key)
+
+
+@given(st.lists(requests(), max_size=15), st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_requests_of_one_batch_come_to_the_same_as_one_after_the_other(
+    asked: list[Decision], rng: random.Random
+) -> None:
+    alone, together, draft, waiting = EMPTY, EMPTY, Draft(EMPTY), list[Change]()
+    for decision in asked:
+        alone = alone.apply(Batch(alone.revision + 1, _decided(decision, alone)))
+        decided = _decided(decision, draft)
+        draft.add(decided)
+        waiting += decided
+        if rng.random() < 0.3:
+            together = together.apply(Batch(together.revision + 1, waiting))
+            draft, waiting = Draft(together), []
+    together = together.apply(Batch(together.revision + 1, waiting))
+    assert _listed(alone) == _listed(together)
+
+
+def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
+    return {listing.key: listing for service in snapshot.services.values() for listing in service.listings.values()}
+
+
+@given(st.lists(requests(), max_size=12), requests())
+@settings(max_examples=40)
+def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) -> None:
+    snapshot = EMPTY
+    for decision in history:
+        snapshot = snapshot.apply(Batch(snapshot.revision + 1, _decided(decision, snapshot)))
+    after = snapshot.apply(Batch(snapshot.revision + 1, _decided(asked, snapshot)))
+    assert _decided(asked, after) == []
+
+
+@given(st.lists(requests(), max_size=20))
+@settings(max_examples=40)
+def test_every_change_has_a_cause_and_an_actor_and_explains_what_is_listed(asked: list[Decision]) -> None:
+    snapshot = EMPTY
+    for decision in asked:
+        for change in _decided(decision, snapshot):
+            before, after = snapshot.find(change.key), change.listing
+            assert change.why.actor
+            assert after != before
+            if after is None:
+                assert before is not None
+                assert change.why.cause in (Cause.DEREGISTERED, Cause.LEASE_EXPIRED, Cause.SUPERSEDED)
+            else:
+                assert after.key == change.key
+                assert after.why == change.why
+                moved = before is None or after.status is not before.status
+                assert after.since == (change.why.at if moved else before.since)  # type: ignore[union-attr]
+            snapshot = snapshot.apply(Batch(snapshot.revision + 1, [change]))
+
+
+@given(strategies.registrations)
+@settings(max_examples=40)
+def test_a_new_instance_is_listed_with_its_checks_starting(registration: Registration) -> None:
+    (change,) = decisions.register(registration, NOW)(EMPTY)
+    listing = change.listing
+    assert listing is not None
+    assert listing.registration == registration
+    assert listing.checks == {check.name: Status.STARTING for check in registration.checks}
+    assert listing.status is (Status.STARTING if registration.checks else Status.PASSING)
+    assert (listing.lease, listing.override, listing.since) == (LeaseState.HELD, None, NOW.at)
+    assert listing.why == change.why == Why(Cause.REGISTERED, "tester", at=NOW.at)
+
+
+@given(strategies.listings())
+@settings(max_examples=40)
+def test_registering_the_same_again_never_resets_health(listing: Listing) -> None:
+    snapshot = EMPTY.apply(Batch(1, [Change(listing.key, listing, listing.why)]))
+    changes = decisions.register(listing.registration, LATER)(snapshot)
+    if listing.lease is LeaseState.HELD:
+        assert changes == []
+    else:
+        (change,) = changes
+        assert change.listing is not None
+        assert change.why.cause is Cause.LEASE_RENEWED
+        assert change.listing.lease is LeaseState.HELD
+        assert (change.listing.checks, change.listing.override) == (listing.checks, listing.override)
+
+
+def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_same() -> None:
+    snapshot = _after(
+        decisions.register(_registration(WEB, DB), NOW),
+        decisions.checked(KEY, "web", Status.PASSING, "200", NOW),
+        decisions.checked(KEY, "db", Status.PASSING, "", NOW),
+        decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
+    )
+    assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
+    assert _stands(snapshot).why == Why(Cause.REREGISTERED, "tester", at=LATER.at)
+
+
+def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
+    snapshot = _after(
+        decisions.register(_registration(WEB), NOW),
+        decisions.checked(KEY, "web", Status.PASSING, "200", NOW),
+        decisions.register(_registration(WEB, port=9000), LATER),
+    )
+    assert _stands(snapshot).status is Status.STARTING
+
+
+def test_another_registration_is_held_again() -> None:
+    snapshot = _after(
+        decisions.register(_registration(), NOW),
+        decisions.lapsed(KEY, "late", TIMER),
+        decisions.register(_registration(holder="h2"), LATER),
+    )
+    assert _stands(snapshot).lease is LeaseState.HELD
+    assert _stands(snapshot).status is Status.PASSING
+
+
+@pytest.mark.parametrize(("holder", "stays"), [("h1", True), ("h2", False)])
+def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str, stays: bool) -> None:
+    snapshot = _after(
+        decisions.register(_registration(holder="h1"), NOW),
+        decisions.overridden(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
+        decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
+    )
+    assert _stands(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
+    assert _stands(snapshot).since == (NOW.at if stays else LATER.at)
+
+
+def test_what_an_operator_declared_outlives_every_registration() -> None:
+    snapshot = _after(
+        decisions.register(_registration(holder="h1"), NOW),
+        decisions.overridden(KEY, DRAIN, "", NOW),
+        decisions.register(_registration(holder="h2"), LATER),
+    )
+    assert _stands(snapshot).override == DRAIN
+
+
+def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() -> None:
+    snapshot = _after(
+        decisions.register(_registration(holder="h1"), NOW), decisions.register(_registration(holder="h2"), LATER)
+    )
+    with pytest.raises(LeaseLost):
+        decisions.deregister(KEY, "h1", "bye", LATER)(snapshot)
+    with pytest.raises(LeaseLost):
+        decisions.overridden(KEY, DRAIN, "h1", LATER)(snapshot)
+    for holder in ("h2", ""):
+        (change,) = decisions.deregister(KEY, holder, "bye", LATER)(snapshot)
+        assert change == Change(KEY, None, Why(Cause.DEREGISTERED, "tester", "bye", LATER.at))
+
+
+def test_who_is_out_already_may_leave_again() -> None:
+    assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY) == []
+    assert decisions.lapsed(KEY, "late", TIMER)(EMPTY) == []
+    assert decisions.expired(KEY, "late", TIMER)(EMPTY) == []
+    assert decisions.checked(KEY, "web", Status.PASSING, "", TIMER)(EMPTY) == []
+    assert decisions.override_expired(KEY, DRAIN, TIMER)(EMPTY) == []
+
+
+def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
+    for decision in (
+        decisions.renewed(KEY, NOW),
+        decisions.overridden(KEY, DRAIN, "", NOW),
+        decisions.resumed(KEY, "", NOW),
+    ):
+        with pytest.raises(UnknownInstance):
+            decision(EMPTY)
+
+
+def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.lapsed(KEY, "late", TIMER))
+    assert _stands(snapshot).status is Status.CRITICAL
+    assert _stands(snapshot).why == Why(Cause.LEASE_LAPSED, REGISTRY, "late", TIMER.at)
+    again = _stands(_after(decisions.renewed(KEY, LATER), start=snapshot))
+    assert (again.status, again.why.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
+
+
+def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
+    held = _after(decisions.register(_registration(), NOW))
+    assert decisions.expired(KEY, "too late", TIMER)(held) == []
+    lapsed = _after(decisions.lapsed(KEY, "late", TIMER), start=held)
+    (change,) = decisions.expired(KEY, "too late", TIMER)(lapsed)
+    assert change == Change(KEY, None, Why(Cause.LEASE_EXPIRED, REGISTRY, "too late", TIMER.at))
+
+
+def test_the_worst_check_decides_and_is_told_by_name() -> None:
+    snapshot = _after(
+        decisions.register(_registration(WEB, DB), NOW),
+        decisions.checked(KEY, "web", Status.PASSING, "", NOW),
+        decisions.checked(KEY, "db", Status.CRITICAL, "refused", TIMER),
+    )
+    assert _stands(snapshot).status is Status.CRITICAL
+    assert _stands(snapshot).why == Why(Cause.CHECK_CRITICAL, REGISTRY, "db: refused", TIMER.at)
+
+
+def test_a_check_that_the_instance_no_longer_has_says_nothing() -> None:
+    snapshot = _after(decisions.register(_registration(WEB), NOW))
+    assert decisions.checked(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
+
+
+def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
+    snapshot = _after(
+        decisions.register(_registration(), NOW),
+        decisions.overridden(KEY, DRAIN, "", NOW),
+        decisions.lapsed(KEY, "late", TIMER),
+    )
+    assert _stands(snapshot).status is Status.DRAINING
+    assert _stands(snapshot).since == NOW.at
+    resumed = _stands(_after(decisions.resumed(KEY, "done", LATER), start=snapshot))
+    assert (resumed.status, resumed.since) == (Status.CRITICAL, LATER.at)
+    assert resumed.why == Why(Cause.RESUMED, "tester", "done", LATER.at)
+
+
+def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin_anew() -> None:
+    endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
+    for override, changes in ((endless, 0), (hour, 1)):
+        snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", NOW))
+        again = replace(override, at=override.at + 1.0)
+        assert len(decisions.overridden(KEY, again, "", LATER)(snapshot)) == changes
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(Status.DRAINING, Cause.DRAINED), (Status.MAINTENANCE, Cause.MAINTENANCE)]
+)
+def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause) -> None:
+    override = replace(DRAIN, status=status)
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", LATER))
+    assert _stands(snapshot).why == Why(cause, "tester", "deploy", LATER.at)
+
+
+def test_only_the_override_that_lasted_its_length_expires() -> None:
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, DRAIN, "", NOW))
+    assert decisions.override_expired(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
+    after = _stands(_after(decisions.override_expired(KEY, DRAIN, TIMER), start=snapshot))
+    assert (after.override, after.why.cause) == (None, Cause.OVERRIDE_EXPIRED)
+
+
+def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = _after(decisions.register(_registration(), NOW))
+    monkeypatch.setattr(decisions, "MAX_INSTANCES", 1)
+    with pytest.raises(CatalogFull):
+        decisions.register(replace(_registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(
+            snapshot
+        )
+    assert _stands(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
+
+
+def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def registered(service: str, id: str) -> Decision:
+        return decisions.register(Registration(Instance(service, id, "127.0.0.1", 8000)), NOW)
+
+    monkeypatch.setattr(decisions, "MAX_SERVICES", 2)
+    draft = Draft(_after(registered("orders", "o1")))
+    draft.add(registered("users", "u1")(draft))
+    with pytest.raises(CatalogFull, match="2 services"):
+        registered("web", "w1")(draft)
+    assert registered("orders", "o2")(draft)
+    assert registered("users", "u2")(draft)
+
+
+def test_a_decision_changes_no_listing_that_is_out_already() -> None:
+    before = _stands(_after(decisions.register(_registration(WEB), NOW)))
+    assert isinstance(before.checks, MappingProxyType)
+    snapshot = EMPTY.apply(Batch(1, [Change(KEY, before, before.why)]))
+    _after(decisions.checked(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
+    assert _stands(snapshot).checks == {"web": Status.STARTING}
+
+
+def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> None:
+    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    forgotten = decisions.forgotten("orders", "renamed", LATER)
+    (change,) = forgotten(emptied)
+    assert (change.key, change.listing, change.why) == (
+        Key("orders", ""),
+        None,
+        Why(Cause.FORGOTTEN, "tester", "renamed", 200.0),
+    )
+    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY) == []
+
+
+def test_a_service_with_instances_is_not_forgotten() -> None:
+    listed = _after(decisions.register(_registration(), NOW))
+    with pytest.raises(NotEmpty, match=r"1 instance.*deregister"):
+        decisions.forgotten("orders", "", NOW)(listed)
+
+
+def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_again() -> None:
+    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    draft = Draft(emptied)
+    assert (draft.listed("orders"), draft.services_with("users")) == (0, 2)
+    draft.add(decisions.forgotten("orders", "", NOW)(draft))
+    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (None, 1, 1)
+    draft.add(decisions.register(_registration(), NOW)(draft))
+    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (1, 2, 1)
+    with pytest.raises(NotEmpty):
+        decisions.forgotten("orders", "", NOW)(draft)

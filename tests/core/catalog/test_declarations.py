@@ -1,0 +1,164 @@
+"""Documents beside the catalog: declared, replaced, withdrawn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.core.catalog import declarations, documents
+from adsum.core.catalog.changes import Batch
+from adsum.core.catalog.decisions import Caller
+from adsum.core.catalog.declarations import Declaration, Replacement
+from adsum.core.catalog.documents import Document, DocumentKind, Title
+from adsum.core.catalog.draft import Draft
+from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.errors import CatalogFull, Invalid
+from adsum.core.model import Cause
+
+ANN = Caller("ann", 100.0)
+ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
+
+
+def _after(*asked: Declaration, start: Snapshot = EMPTY) -> Snapshot:
+    for declaration in asked:
+        start = start.apply(Batch(start.revision + 1, [], declaration(start)))
+    return start
+
+
+def _says(snapshot: Snapshot) -> dict[str, bytes]:
+    return {str(title): document.body for title, document in snapshot.documents.of.items()}
+
+
+def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
+    return declarations.declared(Title(kind, name), body, ANN)
+
+
+def test_what_was_declared_stands_with_its_author_and_cause() -> None:
+    snapshot = _after(_declared("r1", b"1"))
+    (document,) = snapshot.documents.kind(ROUTE)
+    assert (document.body, document.why.actor, document.why.cause) == (b"1", "ann", Cause.DECLARED)
+    assert snapshot.documents.revision == 1
+
+
+def _replaced(says: dict[str, bytes], *, prune: bool = True) -> Declaration:
+    bodies = {Title(ROUTE, name): body for name, body in says.items()}
+    return Replacement({ROUTE}, bodies, ANN, prune=prune)
+
+
+def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
+    snapshot = _after(_declared("r1", b"1"))
+    assert declarations.declared(Title(ROUTE, "r1"), b"1", Caller("bob", 200.0))(snapshot) == []
+
+
+def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
+    snapshot = _after(_declared("x", b"1"), _declared("x", b"2", UPSTREAM))
+    gone = declarations.withdrawn(Title(ROUTE, "x"), "old", ANN)
+    snapshot = _after(gone, start=snapshot)
+    assert _says(snapshot) == {"upstream x": b"2"}
+    assert gone(snapshot) == []
+
+
+def test_replacing_a_kind_leaves_the_others_alone() -> None:
+    snapshot = _after(_declared("a", b"1"), _declared("b", b"1"), _declared("a", b"9", UPSTREAM))
+    snapshot = _after(_replaced({"b": b"2", "c": b"3"}), start=snapshot)
+    assert _says(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
+
+
+names = st.sampled_from(["a", "b", "c"])
+bodies = st.sampled_from([b"1", b"2"])
+asked = st.one_of(
+    st.builds(_declared, names, bodies, st.sampled_from(DocumentKind)),
+    st.builds(
+        lambda name, kind: declarations.withdrawn(Title(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
+    ),
+    st.builds(_replaced, st.dictionaries(names, bodies)),
+)
+
+
+@given(st.lists(asked, max_size=8), asked)
+def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
+    history: list[Declaration], last: Declaration
+) -> None:
+    draft, edits = Draft(EMPTY), []
+    for declaration in (*history, last):
+        decided = declaration(draft)
+        draft.add(decided)
+        edits += decided
+    together, alone = EMPTY.apply(Batch(1, [], edits)), _after(*history, last)
+    assert _says(together) == _says(alone)
+    assert last(alone) == []
+
+
+def test_documents_that_can_not_stand_together_are_refused_and_change_nothing() -> None:
+    def lonely(documents: documents.Documents) -> None:
+        if len(documents.of) > 1:
+            raise Invalid("to", "is one too many")
+
+    snapshot = _after(declarations.declared(Title(ROUTE, "a"), b"1", ANN, lonely))
+    for declaration in (
+        declarations.declared(Title(ROUTE, "b"), b"1", ANN, lonely),
+        Replacement([ROUTE], {Title(ROUTE, "b"): b"1", Title(ROUTE, "c"): b"1"}, ANN, lonely),
+    ):
+        with pytest.raises(Invalid):
+            declaration(snapshot)
+    assert declarations.declared(Title(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
+    assert Replacement([ROUTE], {Title(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
+
+
+def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declarations, "MAX_DOCUMENTS", 1)
+    snapshot = _after(_declared("a", b"1"))
+    with pytest.raises(CatalogFull, match="at most 1"):
+        _declared("b", b"1")(snapshot)
+    assert _says(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
+    assert _says(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
+
+
+def test_a_document_has_a_good_name_and_a_bounded_body() -> None:
+    with pytest.raises(Invalid, match="name"):
+        Document(Title(ROUTE, "a b"), b"1", ANN.why(Cause.DECLARED))
+    with pytest.raises(Invalid, match="at most"):
+        Document(Title(ROUTE, "a"), b"1" * (documents.MAX_BODY + 1), ANN.why(Cause.DECLARED))
+
+
+def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
+    snapshot = _after(_replaced({"a": b"1"}))
+    with pytest.raises(Invalid, match="1 would go") as refused:
+        _replaced({}, prune=False)(snapshot)
+    assert refused.value.field == "prune"
+    assert _says(_after(_replaced({}), start=snapshot)) == {}
+    assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"
+
+
+def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = _after(_declared("a", b"1" * 40), start=_after(_declared("b", b"1" * 40)))
+    assert snapshot.documents.size == 80
+    monkeypatch.setattr(declarations, "MAX_SIZE", 79)
+    for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
+        with pytest.raises(CatalogFull, match="may take 79 bytes, and these make"):
+            larger(snapshot)
+    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
+    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80
+    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7
+
+
+def test_what_was_decided_ahead_stands_only_while_the_documents_do() -> None:
+    judged: list[documents.Documents] = []
+    snapshot = _after(_declared("a", b"1"))
+    prepared = Replacement([ROUTE], {Title(ROUTE, "b"): b"2"}, ANN, judged.append)
+    prepared.prepare(snapshot.documents, declarations.anything)
+    assert {str(edit.title) for edit in prepared(snapshot)} == {"route a", "route b"}
+    assert judged == []
+    other = _after(_declared("c", b"1"), start=snapshot)
+    assert {str(edit.title) for edit in prepared(other)} == {"route a", "route b", "route c"}
+    assert len(judged) == 1
+
+
+def test_a_refusal_that_was_decided_ahead_is_one_only_while_the_documents_stand() -> None:
+    snapshot = _after(_declared("a", b"1"))
+    nothing = Replacement([ROUTE], {}, ANN)
+    nothing.prepare(snapshot.documents, declarations.anything)
+    with pytest.raises(Invalid, match="1 would go"):
+        nothing(snapshot)
+    assert nothing(EMPTY) == []

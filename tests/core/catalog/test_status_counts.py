@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Batch, Change, Whole, forgetting
+from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.status_counts import Tally
+from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Registration, Why
+
+WHY = Why(Cause.REGISTERED, "tester")
+
+
+def _change(service: str, id: str, lease: LeaseState | None) -> Change:
+    listing = Listing(Registration(Instance(service, id, "127.0.0.1", 80)), WHY, lease or LeaseState.HELD)
+    return Change(Key(service, id), listing if lease else None, WHY)
+
+
+services = st.sampled_from(["s1", "s2", "s3"])
+changes = st.one_of(
+    st.builds(_change, services, st.sampled_from(["i1", "i2"]), st.sampled_from([None, *LeaseState])),
+    st.builds(forgetting, services, st.just(WHY)),
+)
+
+
+def _counted(snapshot: Snapshot) -> dict[str, int]:
+    listings = (listing for service in snapshot.services.values() for listing in service.listings.values())
+    return dict(Counter(listing.status.value for listing in listings))
+
+
+@pytest.mark.parametrize("most_empty", [1, 10])
+@given(history=st.lists(st.tuples(st.lists(changes, min_size=1, max_size=4), st.booleans()), max_size=20))
+@settings(max_examples=60)
+def test_it_says_what_counting_all_would_however_seldom_it_looks(
+    most_empty: int, history: list[tuple[list[Change], bool]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "MAX_EMPTY", most_empty)
+        tally, snapshot = Tally(), EMPTY
+        for batch, looked_at in history:
+            snapshot = snapshot.apply(Batch(snapshot.revision + 1, batch))
+            if looked_at:
+                assert tally.of(snapshot) == _counted(snapshot)
+        assert tally.of(snapshot) == _counted(snapshot)
+
+
+def test_another_history_is_counted_from_its_beginning() -> None:
+    tally = Tally()
+    before = EMPTY.apply(Batch(9, [_change("s1", "i1", LeaseState.HELD), _change("s1", "i2", LeaseState.LAPSED)]))
+    assert tally.of(before) == {"passing": 1, "critical": 1}
+    listing = _change("s2", "i1", LeaseState.HELD).listing
+    assert listing is not None
+    assert tally.of(snapshots.load(Whole("another", 9, [(3, listing)]))) == {"passing": 1}

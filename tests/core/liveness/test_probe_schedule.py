@@ -1,0 +1,255 @@
+from collections import Counter
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from adsum.core.liveness.probe_schedule import JITTER, LATE, MOST_COUNTED, SCATTER, SOON, STALE, Schedule, Turn
+from adsum.core.model import Check, CheckKind, Key
+
+A, B = Key("orders", "a"), Key("orders", "b")
+ALL = 1_000_000
+
+
+def check(name: str = "up", interval: float = 10.0) -> Check:
+    return Check(name, CheckKind.TCP, interval=interval)
+
+
+def schedule(seed: int = 1) -> Schedule:
+    return Schedule(Random(seed))
+
+
+def deadline(schedule: Schedule) -> float:
+    due = schedule.next_deadline()
+    assert due is not None
+    return due
+
+
+def start(schedule: Schedule) -> tuple[Turn, float]:
+    """Start the next check at its very instant."""
+    now = deadline(schedule)
+    [turn] = schedule.due(now, 1)
+    return turn, now
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 3600.0))
+def test_a_newly_listed_check_starts_soon(seed: int, interval: float) -> None:
+    checks = schedule(seed)
+    checks.add(A, check(interval=interval), now=50.0, soon=True)
+    assert 50.0 <= deadline(checks) <= 50.0 + min(interval, SOON)
+
+
+def test_after_a_restart_the_first_starts_are_spread_over_the_whole_interval() -> None:
+    checks = schedule()
+    for n in range(1000):
+        checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=False)
+    started = [len(checks.due(float(second), ALL)) for second in range(1, 11)]
+    assert sum(started) == 1000
+    assert min(started) >= 60
+    assert max(started) <= 140
+
+
+def test_nothing_is_due_before_its_instant_and_a_running_check_is_not_due_again() -> None:
+    checks = schedule()
+    checks.add(A, check(), now=0.0, soon=False)
+    due = deadline(checks)
+    assert checks.due(due - 0.001, ALL) == []
+    [turn] = checks.due(due, ALL)
+    assert (turn.key, turn.check) == (A, check())
+    assert checks.due(due + 1000.0, ALL) == []
+    assert checks.next_deadline() is None
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 3600.0), st.floats(0.0, 1.0))
+def test_the_rate_is_counted_from_start_to_start_however_long_the_probe_takes(
+    seed: int, interval: float, share: float
+) -> None:
+    checks = schedule(seed)
+    checks.add(A, check(interval=interval), now=0.0, soon=False)
+    turn, first = start(checks)
+    checks.finished(turn, first + share * interval * (1 - JITTER))
+    gap = deadline(checks) - first
+    assert interval * (1 - JITTER) - 1e-6 <= gap <= interval * (1 + JITTER) + 1e-6
+
+
+def test_a_probe_that_takes_longer_than_the_interval_is_followed_by_one_probe_not_by_a_burst() -> None:
+    checks = schedule()
+    checks.add(A, check(interval=1.0), now=0.0, soon=False)
+    turn, first = start(checks)
+    checks.finished(turn, first + 60.0)
+    assert deadline(checks) == first + 60.0
+    assert checks.due(first + 60.0, ALL) == [turn]
+    assert checks.due(first + 60.0, ALL) == []
+
+
+@given(st.integers(0, 1000), st.floats(LATE + 0.01, 50.0))
+def test_a_late_start_draws_a_new_place_so_that_those_who_waited_together_part(seed: int, late: float) -> None:
+    checks = schedule(seed)
+    checks.add(A, check(interval=10.0), now=0.0, soon=False)
+    now = deadline(checks) + late * 10.0
+    [turn] = checks.due(now, 1)
+    checks.finished(turn, now)
+    gap = deadline(checks) - now
+    assert 10.0 * (1 - SCATTER) - 1e-6 <= gap <= 10.0 * (1 + SCATTER) + 1e-6
+
+
+def test_many_listed_at_once_are_soon_started_evenly() -> None:
+    checks = schedule()
+    for n in range(1000):
+        checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=True)
+    now, a_second = 0.0, Counter[int]()
+    while now < 60.0:
+        now += 0.05
+        for turn in checks.due(now, ALL):
+            a_second[int(now)] += 1
+            checks.finished(turn, now)
+    steady = [a_second[second] for second in range(20, 60)]
+    assert min(steady) >= 50
+    assert max(steady) <= 150
+
+
+def test_no_more_start_than_asked_for_and_the_longest_waiting_first() -> None:
+    checks = schedule()
+    for n in range(10):
+        checks.add(Key("orders", str(n)), check(), now=0.0, soon=False)
+    first, rest = checks.due(20.0, 3), checks.due(20.0, ALL)
+    assert (len(first), len(rest)) == (3, 7)
+    assert checks.due(20.0, 0) == []
+
+
+def test_a_removed_check_never_starts() -> None:
+    checks = schedule()
+    checks.add(A, check("up"), now=0.0, soon=True)
+    checks.add(A, check("deep"), now=0.0, soon=True)
+    checks.add(B, check("up"), now=0.0, soon=True)
+    checks.remove(A, "up")
+    assert [turn.check.name for turn in checks.due(5.0, ALL) if turn.key == A] == ["deep"]
+    checks.remove(B)
+    checks.remove(B)
+    assert len(checks) == 1
+
+
+def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of_something_else() -> None:
+    checks = schedule()
+    checks.add(A, check(), now=0.0, soon=True)
+    old, now = start(checks)
+    checks.add(A, check(interval=20.0), now, soon=True)
+    assert not checks.finished(old, now + 1.0)
+    [new] = checks.due(now + 1.0, ALL)
+    assert new is not old
+    checks.remove(A)
+    assert not checks.finished(new, now + 2.0)
+    assert len(checks) == 0
+    assert checks.next_deadline() is None
+
+
+def test_saying_finished_twice_plans_it_once() -> None:
+    checks = schedule()
+    checks.add(A, check(), now=0.0, soon=True)
+    turn, now = start(checks)
+    assert checks.finished(turn, now)
+    assert checks.finished(turn, now)
+    assert checks.due(now + 100.0, ALL) == [turn]
+    assert checks.due(now + 100.0, ALL) == []
+
+
+def test_lag_tells_the_latest_start_since_it_was_asked_and_what_is_overdue() -> None:
+    checks = schedule()
+    checks.add(A, check(), now=0.0, soon=False)
+    checks.add(B, check(), now=0.0, soon=False)
+    first = deadline(checks)
+    [turn] = checks.due(first + 20.0, 1)
+    second = deadline(checks)
+    assert checks.lag(first + 20.0) == (20.0, 1)
+    assert checks.lag(first + 21.0) == (first + 21.0 - second, 1)
+    checks.due(second + 30.0, ALL)
+    assert checks.lag(second + 30.0) == (30.0, 0)
+    assert checks.lag(second + 30.0) == (0.0, 0)
+    assert checks.finished(turn, second + 30.0)
+
+
+def test_removed_checks_are_neither_late_nor_overdue() -> None:
+    checks = schedule()
+    for n in range(100):
+        checks.add(Key("orders", str(n)), check(), now=0.0, soon=True)
+    for n in range(1, 100):
+        checks.remove(Key("orders", str(n)))
+    assert checks.lag(50.0)[1] == 1
+    checks.remove(Key("orders", "0"))
+    assert checks.lag(50.0) == (0.0, 0)
+
+
+def test_overdue_checks_are_counted_up_to_a_bound() -> None:
+    checks = schedule()
+    for n in range(MOST_COUNTED + 10):
+        checks.add(Key("orders", str(n)), check(), now=0.0, soon=True)
+    assert checks.lag(50.0)[1] == MOST_COUNTED
+
+
+def test_removed_checks_dont_pile_up() -> None:
+    checks = schedule()
+    for n in range(20 * STALE):
+        checks.add(A, check(interval=3600.0), now=float(n), soon=False)
+    assert len(checks) == 1
+    assert len(checks._heap) <= 2 * STALE
+
+
+class ScheduleMachine(RuleBasedStateMachine):
+    """Whatever is planned, removed, started and finished in whatever order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.checks = schedule()
+        self.planned: dict[tuple[Key, str], Turn] = {}
+        self.running: list[Turn] = []
+        self.started: dict[Turn, float] = {}
+
+    @rule(n=st.integers(0, 4), name=st.sampled_from(["x", "y"]), soon=st.booleans(), interval=st.floats(0.1, 20.0))
+    def add(self, n: int, name: str, soon: bool, interval: float) -> None:
+        key = Key("orders", str(n))
+        self.planned[key, name] = self.checks.add(key, check(name, interval), self.now, soon=soon)
+
+    @rule(n=st.integers(0, 4), name=st.sampled_from(["x", "y", None]))
+    def remove(self, n: int, name: str | None) -> None:
+        key = Key("orders", str(n))
+        self.checks.remove(key, name)
+        self.planned = {at: turn for at, turn in self.planned.items() if at[0] != key or name not in (None, at[1])}
+
+    @rule(length=st.floats(0.0, 30.0), limit=st.integers(0, 5))
+    def go_on(self, length: float, limit: int) -> None:
+        self.now += length
+        waiting = [turn for turn in self.planned.values() if turn not in self.running and turn.due <= self.now]
+        turns = self.checks.due(self.now, limit)
+        assert len(turns) == min(limit, len(waiting))
+        assert len(set(turns)) == len(turns)
+        for turn in turns:
+            assert turn in waiting
+            if turn in self.started:
+                assert self.now - self.started[turn] >= turn.check.interval * (1 - SCATTER) - 1e-6
+            self.started[turn] = self.now
+            self.running.append(turn)
+
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        if self.running:
+            turn = data.draw(st.sampled_from(self.running))
+            self.running.remove(turn)
+            planned = turn in self.planned.values()
+            assert self.checks.finished(turn, self.now) == planned
+            assert not planned or turn.due >= self.now
+
+    @invariant()
+    def the_count_is_what_is_planned(self) -> None:
+        assert len(self.checks) == len(self.planned)
+
+    @invariant()
+    def the_next_deadline_is_the_earliest_that_waits(self) -> None:
+        waiting = [turn.due for turn in self.planned.values() if turn not in self.running]
+        assert self.checks.next_deadline() == min(waiting, default=None)
+        assert self.checks.lag(self.now)[1] == sum(due < self.now for due in waiting)
+
+
+ScheduleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSchedule = ScheduleMachine.TestCase

@@ -1,0 +1,307 @@
+"""etcd's gRPC naming as a dialect: what the registry lists is found there, and what is found there is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from adsum.config.serve import ServeConfig
+from adsum.core.errors import Invalid
+from adsum.core.model import MAX_METADATA
+from adsum.dialects.etcd_naming.etcd_naming import TTL
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd as Connection
+from adsum.etcd.values import Delete, Operation, Put
+from tests.support.etcd_process import Etcd
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.registry_daemon import RunningDaemon
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path) as etcd:
+        yield etcd
+
+
+def serve(naming: str, store: str = "memory:") -> RunningDaemon:
+    config = ServeConfig(listen="127.0.0.1:0", xds="off", store=store, node="n1", etcd_naming=naming)
+    return RunningDaemon(config)
+
+
+def commit(etcd: Etcd, *operations: Operation) -> None:
+    """As other programs do it."""
+
+    async def work() -> None:
+        connection = Connection(Place.parse(etcd.url), Random())
+        try:
+            await connection.commit((), operations)
+        finally:
+            await connection.close()
+
+    asyncio.run(work())
+
+
+def kept(etcd: Etcd | FakeEtcd, prefix: str) -> dict[str, Any]:
+    """Every key below a prefix, with what its value says."""
+
+    async def work() -> dict[str, Any]:
+        connection = Connection(Place.parse(etcd.url), Random())
+        try:
+            found = await connection.everything(prefix.encode())
+        finally:
+            await connection.close()
+        return {each.key.decode(): json.loads(each.value) for each in found.found}
+
+    return asyncio.run(work())
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
+    return {each["id"]: each for each in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]}
+
+
+def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
+    """How many consumers have not heard of it when it returns."""
+    override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
+    said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
+    return int(said.get("unaware", 0))
+
+
+def why(daemon: RunningDaemon, id: str) -> str:
+    """The reason of the newest change."""
+    changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
+    return str(max(changes, key=lambda each: each["revision"])["reason"])
+
+
+def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
+    there = f"{daemon.url}/api/v1/services/{service}/instances/{id}"
+    httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
+
+
+def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: Etcd) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "orders", "o1", 1)
+        register(daemon, "orders", "o2", 2)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:2"})
+        said = kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
+        assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:1", None)
+        override = f"{daemon.url}/api/v1/services/orders/instances/o1/override"
+        httpx.put(override, json={"status": "draining"}).raise_for_status()
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2"})
+        httpx.delete(override).raise_for_status()
+        register(daemon, "orders", "o2", 3)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:3"})
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "nothing that was published came back"
+    finally:
+        daemon.stop()
+    assert len(kept(etcd, "/svc/")) == 2, "those who resolve it must not find nobody while the registry restarts"
+    daemon = serve(f"{etcd.url}?prefix=/svc/")  # And one that comes back empty takes it over.
+    try:
+        register(daemon, "orders", "o9", 9)
+        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
+    finally:
+        daemon.stop()
+
+
+def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(etcd: Etcd) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        for number in range(1, 4):
+            register(daemon, "orders", f"o{number}", number)
+        until(lambda: len(kept(etcd, "/svc/")) == 3)
+        assert drain(daemon, "o1", 20.0) == 0
+        assert kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2", "/svc/orders/10.0.0.1:3"}
+        etcd.kill()
+        assert drain(daemon, "o2", 0.5) == 1
+        etcd.start()
+        etcd.wait()
+        assert drain(daemon, "o3", 20.0) == 0
+        assert kept(etcd, "/svc/") == {}
+    finally:
+        daemon.stop()
+
+
+def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes(etcd: Etcd) -> None:
+    store = f"{etcd.url}?prefix=/adsum/"
+    daemon = serve("/svc/", store)
+    try:
+        register(daemon, "orders", "taken", 1)
+        commit(
+            etcd,
+            Put(b"/svc/orders/10.0.0.2:80", b'{"Op":0,"Addr":"10.0.0.2:80","Metadata":null}'),
+            Put(b"/svc/orders/x", b'{"Addr":"10.0.0.3:80","Adsum":{"id":"taken"}}'),
+        )
+        until(lambda: "10.0.0.2:80" in listed(daemon, "orders"))
+        found = listed(daemon, "orders")
+        assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
+        assert found.keys() == {"taken", "10.0.0.2:80"}
+        assert found["taken"]["address"] == "10.0.0.1", "who registered with the registry keeps its place"
+        assert kept(etcd, "/svc/orders/").keys() == {
+            "/svc/orders/10.0.0.1:1",
+            "/svc/orders/10.0.0.2:80",
+            "/svc/orders/x",
+        }, "what came from there is not published there"
+        changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
+        assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
+        commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
+        until(lambda: listed(daemon, "orders").keys() == {"taken"})
+        assert why(daemon, "10.0.0.2:80") == "no key in etcd names it any more"
+        commit(etcd, Put(b"/svc/orders/10.0.0.6:80", b'{"Addr":"10.0.0.6:80"}'))
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.6:80"})
+        body = {"address": "10.0.0.6", "port": 80, "ttl": None}
+        httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o6", json=body).raise_for_status()
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "o6"})
+        assert why(daemon, "10.0.0.6:80") == "it registered here as well"
+        httpx.delete(f"{daemon.url}/api/v1/services/orders/instances/o6").raise_for_status()
+        commit(etcd, Delete(b"/svc/orders/10.0.0.6:80"))
+        until(lambda: listed(daemon, "orders").keys() == {"taken"})
+    finally:
+        daemon.stop()
+    commit(etcd, Put(b"/svc/orders/y", b"10.0.0.5:80"))
+    daemon = serve("/svc/", store)  # What changed while it was away is made good.
+    try:
+        until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.5:80"})
+    finally:
+        daemon.stop()
+
+
+def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: Etcd | FakeEtcd) -> None:
+    daemon = serve(each_etcd.url)
+    try:
+        each_etcd.put(b"orders/10.0.0.1:80", b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"version":"v2","weight":3}}')
+        until(lambda: listed(daemon, "orders"))
+        metadata = listed(daemon, "orders")["10.0.0.1:80"]["metadata"]
+        assert metadata == {"version": "v2", "weight": "3", "origin": "etcd-naming"}
+    finally:
+        daemon.stop()
+
+
+def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: Etcd | FakeEtcd) -> None:
+    etcd = each_etcd
+    daemon = serve(etcd.url)
+    try:
+        url = f"{daemon.url}/api/v1/services/orders/instances"
+        httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80, "ttl": None}).raise_for_status()
+        until(lambda: kept(etcd, "orders/"))
+        etcd.kill()
+        etcd.save()
+        etcd.start()
+        etcd.wait()
+        httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80, "ttl": None}).raise_for_status()
+        until(lambda: len(kept(etcd, "orders/")) == 2)
+        for lose in (etcd.restore, etcd.wipe):
+            etcd.kill()
+            lose()
+            etcd.start()
+            etcd.wait()
+            lost = time.monotonic()
+            until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
+            assert time.monotonic() - lost < TTL / 6, "before its session would have been renewed"
+    finally:
+        daemon.stop()
+
+
+def test_what_the_catalog_has_no_room_for_holds_up_no_other_service(
+    etcd: Etcd, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "zoo", "z1", 1)
+        until(lambda: len(kept(etcd, "/svc/")) == 1)
+        daemon.registry.max_size = daemon.registry.snapshot.size
+        commit(etcd, Put(b"/svc/ants/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
+        until(lambda: "not all that others registered in etcd is listed: registrations take" in caplog.text)
+        register(daemon, "zoo", "z1", 2)
+        until(lambda: kept(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
+        daemon.registry.max_size *= 3
+        until(lambda: listed(daemon, "ants").keys() == {"10.0.0.2:80"})
+        assert caplog.text.count("not all that others registered") == 1
+    finally:
+        daemon.stop()
+
+
+def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
+    theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
+    commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))
+    daemon = serve(f"{etcd.url}?prefix=/svc/")
+    try:
+        register(daemon, "orders", "o1", 1)
+        register(daemon, "orders", "o2", 2)
+        until(lambda: "/svc/orders/10.0.0.1:2" in kept(etcd, "/svc/"))
+        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] == "theirs"
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "once is enough"
+        commit(etcd, Delete(b"/svc/orders/10.0.0.1:1"))
+        until(lambda: "/svc/orders/10.0.0.1:1" in kept(etcd, "/svc/"))
+        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "now it is ours"
+    finally:
+        daemon.stop()
+
+
+def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+    daemon = serve(f"{etcd.url}?prefix=/svc")
+    full = {"Addr": "10.0.0.9:80", "Adsum": {"metadata": {f"k{number}": "" for number in range(MAX_METADATA)}}}
+    try:
+        for _ in range(2):
+            commit(
+                etcd,
+                Put(b"/svc/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/Not A Name/x", b'{"Addr":"10.0.0.1:80"}'),
+                Put(b"/svc/orders/full", json.dumps(full).encode()),
+                Put(b"/svc/orders/meta", b'{"Addr":"169.254.169.254:80"}'),
+                Put(b"/svc/orders/nowhere", b'{"Addr":"nowhere"}'),
+                Put(b"/svcorders/10.0.0.1:80", b"of somebody else"),
+            )
+        commit(etcd, Put(b"/svc/orders/x", b'{"Addr":"10.0.0.2:81","Adsum":{"id":"../x"}}'))
+        until(lambda: listed(daemon, "orders"))
+        assert listed(daemon, "orders").keys() == {"10.0.0.2:81"}, "who can be called has an id made from its address"
+        services = httpx.get(f"{daemon.url}/api/v1/services").json()["services"]
+        assert [each["name"] for each in services] == ["orders"]
+        told = [each.getMessage() for each in caplog.records if each.name == "adsum.etcd-naming"]
+        assert [each.partition(" in etcd is not listed: ")[0] for each in told] == [
+            "'/svc/10.0.0.1:80'",
+            "'/svc/Not A Name/x'",
+            "'/svc/orders/full'",
+            "'/svc/orders/meta'",
+            "'/svc/orders/nowhere'",
+        ]
+    finally:
+        daemon.stop()
+
+
+def test_without_a_prefix_it_shares_the_stores_etcd(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+    daemon = serve(etcd.url, etcd.url)
+    try:
+        register(daemon, "orders", "o1", 1)
+        commit(etcd, Put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
+        until(lambda: listed(daemon, "orders").keys() == {"o1", "10.0.0.2:80"})
+        until(lambda: kept(etcd, "orders/").keys() == {"orders/10.0.0.1:1", "orders/10.0.0.2:80"})
+        assert [each for each in caplog.records if each.name == "adsum.etcd-naming"] == []
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("naming", ["/adsum", "/adsum/catalog", "/", "etcd://e2?prefix=/adsum"])
+def test_a_prefix_that_the_stores_own_keys_are_below_is_refused(naming: str) -> None:
+    with pytest.raises(Invalid, match="etcd_naming: must be a prefix apart from /adsum/"):
+        ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming=naming)
+    ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming="etcd://e3?prefix=/adsum/")
+
+
+def test_a_prefix_alone_needs_a_store_on_etcd() -> None:
+    with pytest.raises(Invalid, match="since the store is no etcd"):
+        ServeConfig(store="memory:", etcd_naming="/svc/")

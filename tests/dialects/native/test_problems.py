@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+
+from adsum.core import errors
+from adsum.core.errors import AdsumError
+from adsum.dialects.native import problems
+from adsum.dialects.native.api.operation_table import MAX_SMALL_BODY
+from adsum.registry import STALE
+from tests.dialects.native.native_api import JSON, Spoken
+
+O1 = "/api/v1/services/orders/instances/o1"
+CHECK = {"name": "web", "kind": "http"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, ""),
+        (b"[]", 400, ""),
+        (b"\xff", 400, ""),
+        (b"[" * 50_000, 400, ""),
+        ({}, 422, "port"),
+        ({"port": 0}, 422, "port"),
+        ({"port": 65_536}, 422, "port"),
+        ({"port": "80"}, 422, "port"),
+        ({"port": 80, "prot": 1}, 422, "prot"),
+        ({"port": 80, "weight": -1}, 422, "weight"),
+        ({"port": 80, "weight": 1.5}, 422, "weight"),
+        ({"port": 80, "ttl": 0.5}, 422, "ttl"),
+        ({"port": 80, "grace": -1}, 422, "grace"),
+        ({"port": 80, "address": "::"}, 422, "address"),
+        ({"port": 80, "address": "10.0.0"}, 422, "address"),
+        ({"port": 80, "scheme": "HTTP"}, 422, "scheme"),
+        ({"port": 80, "zone": "a\nb"}, 422, "zone"),
+        ({"port": 80, "tags": ["a", "a"]}, 422, "tags"),
+        ({"port": 80, "tags": ["a", ""]}, 422, "tags[1]"),
+        ({"port": 80, "tags": ["t"] * 65}, 422, "tags"),
+        ({"port": 80, "metadata": {"k": 1}}, 422, "metadata[...]"),
+        ({"port": 80, "metadata": {"k": "a\0"}}, 422, "metadata.k"),
+        ({"port": 80, "checks": [{**CHECK, "interval": 0}]}, 422, "checks[0].interval"),
+        ({"port": 80, "checks": [CHECK, CHECK]}, 422, "checks"),
+        ({"port": 80, "checks": [{**CHECK, "kind": "exec"}]}, 422, "checks[0].kind"),
+        ({"port": 80, "checks": [{**CHECK, "expect": [[300, 200]]}]}, 422, "checks[0].expect"),
+    ],
+)
+async def test_a_bad_registration_is_refused_naming_the_field(
+    spoken: Spoken, body: object, status: int, field: str
+) -> None:
+    heard = await spoken.ask("PUT", O1, body)
+    assert (heard.status, heard.json.get("field", "")) == (status, field)
+    assert heard.json["status"] == status
+    assert heard.headers["content-type"] == "application/problem+json"
+    assert spoken.registry.snapshot.count == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "field"),
+    [
+        ("/api/v1/services/Orders", 422, "service"),
+        ("/api/v1/services/-o", 422, "service"),
+        (f"/api/v1/services/{'o' * 64}", 422, "service"),
+        ("/api/v1/services/orders/instances/%00", 422, "id"),
+        ("/api/v1/services/orders%2Finstances%2Fo1", 422, "service"),
+        ("/api/v1/services/%2e%2e", 422, "service"),
+        ("/api/v1/services/orders%ff", 422, "service"),
+        ("/api/v1/services/orders%", 422, "service"),
+        (f"/api/v1/services/orders/instances/{'i' * 129}", 422, "id"),
+        ("/api/v1/services/orders?colour=blue", 400, "colour"),
+        ("/api/v1/services/orders?metadata=1", 400, "metadata"),
+        ("/api/v1/services/orders?tag[x]=1", 400, "tag[x]"),
+        ("/api/v1/services/orders?zone=a&zone=b", 400, "zone"),
+        ("/api/v1/services/orders?metadata[a]=1&metadata[a]=2", 400, "metadata[a]"),
+        ("/api/v1/services/orders?status=well", 422, "status"),
+        ("/api/v1/services/orders?wait=301", 422, "wait"),
+        ("/api/v1/services/orders?wait=nan", 422, "wait"),
+        ("/api/v1/services/orders?after=-1", 422, "after"),
+        ("/api/v1/services/orders?after=x", 422, "after"),
+        ("/api/v1/services/orders?zone=%ff", 400, ""),
+        ("/api/v1/changes?limit=0", 422, "limit"),
+        ("/api/v1/changes?limit=1001", 422, "limit"),
+        ("/api/v1/status?x=1", 400, "x"),
+        ("/api/v1/watch?service=Orders", 422, "service"),
+        ("/api/v1/watch?acks=perhaps", 422, "acks"),
+        ("/api/v1/watch?since=e1", 422, "since"),
+        ("/api/v1/watch?since=e1:x", 422, "since"),
+        ("/api/v1/watch?" + "&".join(f"service=s{n}" for n in range(513)), 422, "service"),
+        ("/api/v1/watch?" + "&".join(f"service=s{n}" for n in range(1_025)), 400, ""),
+    ],
+)
+async def test_a_bad_question_is_refused_naming_the_parameter(
+    spoken: Spoken, target: str, status: int, field: str
+) -> None:
+    heard = await spoken.ask("GET", target)
+    assert (heard.status, heard.json.get("field", "")) == (status, field), heard.json
+    assert spoken.registry.watches.count == 0
+
+
+@pytest.mark.parametrize("last", ["7", "e1:", ":7", "e1:-1", "e1:7.0", "e1:" + "9" * 20, "e1:٣"])
+async def test_a_last_event_id_that_is_no_position_is_refused(spoken: Spoken, last: str) -> None:
+    heard = await spoken.ask("GET", "/api/v1/watch", headers={"Last-Event-ID": last.encode().decode("latin-1")})
+    assert (heard.status, heard.json["field"]) == (400, "Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
+)
+async def test_a_body_that_is_not_declared_as_json_is_refused(spoken: Spoken, given: dict[str, str]) -> None:
+    assert (await spoken.ask("PUT", O1, b'{"port":1}', given)).status == 415
+
+
+async def test_a_charset_is_no_other_type(spoken: Spoken) -> None:
+    heard = await spoken.ask("PUT", O1, b'{"port":1}', {"content-type": "Application/JSON; charset=utf-8"})
+    assert heard.status == 201
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_its_bound_is_refused(spoken: Spoken, declared: bool) -> None:
+    body = b'{"port":1}'.ljust(MAX_SMALL_BODY + 1)
+    length = {"content-length": str(len(body))} if declared else {}
+    assert (await spoken.ask("PUT", O1, body, JSON | length)).status == 413
+    fits = body[:MAX_SMALL_BODY]
+    assert (await spoken.ask("PUT", O1, fits, JSON)).status == 201
+
+
+async def test_what_is_not_there_is_said_to_be_not_there(spoken: Spoken) -> None:
+    for method, target in [
+        ("GET", O1),
+        ("POST", f"{O1}/renew"),
+        ("DELETE", f"{O1}/override"),
+        ("GET", "/api/v1"),
+        ("GET", "/api/v1/services/"),
+        ("GET", "/api/v1/services//instances/o1"),
+        ("GET", "/" + "x/" * 2_000),
+        ("GET", "/favicon.ico"),
+    ]:
+        heard = await spoken.ask(method, target)
+        assert (heard.status, heard.json["title"]) == (404, "Not Found"), target
+
+
+async def test_another_method_is_told_which_ones_there_are(spoken: Spoken) -> None:
+    for method in ("POST", "PATCH", "OPTIONS", "TRACE", "BREW"):
+        heard = await spoken.ask(method, O1)
+        assert (heard.status, heard.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT")
+
+
+async def test_a_watch_has_no_head(spoken: Spoken) -> None:
+    heard = await spoken.ask("HEAD", "/api/v1/watch")
+    assert (heard.status, heard.headers["allow"]) == (405, "GET")
+
+
+async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -> None:
+    spoken = Spoken()
+    assert (await spoken.ask("GET", "/healthz")).status == 200
+    assert (await spoken.ask("GET", "/metrics")).status == 200
+    assert (await spoken.ask("GET", "/api/v1/status")).status == 200
+    for target in ("/readyz", "/api/v1/services", "/api/v1/services/orders", "/api/v1/watch"):
+        heard = await spoken.ask("GET", target)
+        assert heard.status == 503, target
+        assert heard.headers["retry-after"] == "1"
+    await spoken.registry.start()
+    assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
+    await spoken.registry.stop()
+    assert (await spoken.ask("GET", "/readyz")).status == 503
+
+
+async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: Spoken) -> None:
+    spoken.store.trouble = "etcd refuses: permission denied"
+    for attribute, said in (
+        ("years", "reads go on"),
+        ("alone", "nothing can be written here for 16 s now: etcd refuses: permission den"),
+    ):
+        setattr(spoken.store, attribute, STALE + 0.9)
+        heard = await spoken.ask("GET", "/readyz")
+        assert (heard.status, said in heard.json["detail"]) == (503, True), heard.body
+        setattr(spoken.store, attribute, STALE)
+        assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
+        setattr(spoken.store, attribute, 0.0)
+
+
+async def test_a_mistake_of_ours_is_a_problem_and_a_traceback(
+    spoken: Spoken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def history(*given: object) -> list[object]:
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(spoken.registry, "history", history)
+    heard = await spoken.ask("GET", "/api/v1/changes")
+    assert heard.status == 500
+    assert b"secret" not in heard.body
+    assert "ZeroDivisionError" in caplog.text
+    assert spoken.observer.refusals[-1][0] == "read_changes"
+
+
+def test_every_error_that_a_caller_can_cause_has_its_status() -> None:
+    inside = {"AdsumError", "StoreConflict", "StoreRefused", "ProbeUnable"}
+    named = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AdsumError)}
+    assert {each for each in named if each.__name__ not in inside} <= problems.STATUSES.keys()

@@ -1,0 +1,208 @@
+"""Figures: what gateways say of the requests that they answered."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Any
+
+import pytest
+
+from adsum.dialects.xds.bounds import MAX_BUCKETS
+from adsum.dialects.xds.subscribers import Gateways
+from adsum.dialects.xds.telemetry import traffic
+from adsum.dialects.xds.telemetry.latency_window import WINDOW, Latencies, quantile
+from adsum.dialects.xds.telemetry.refusals import Refusals
+from adsum.dialects.xds.telemetry.traffic import Summary, Traffic
+from tests.dialects.xds.fakes import CDS, resource, said
+from tests.support.fakes import FakeClock
+
+
+class Saying:
+    """A gateway's stream: what it is told to say, until it is closed."""
+
+    peer = "192.0.2.1:1"
+
+    def __init__(self) -> None:
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.refused = ""
+
+    async def read(self) -> bytes | None:
+        return await self._said.get()
+
+    async def write(self, message: bytes) -> None:
+        raise AssertionError
+
+    def refuse(self, code: str, words: str) -> None:
+        self.refused = f"{code}: {words}"
+
+    def cut(self, words: str) -> None:
+        raise AssertionError
+
+    def say(self, message: bytes | None) -> None:
+        self._said.put_nowait(message)
+
+
+class Told:
+    """Gateways that are told of clusters."""
+
+    def __init__(self, **clusters: tuple[str, ...]) -> None:
+        self.here = {node: Gateways() for node in clusters}
+        for node, names in clusters.items():
+            self.tell(node, *names)
+
+    def tell(self, node: str, *names: str) -> None:
+        self.here[node].move({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
+
+
+class World:
+    def __init__(self, **clusters: tuple[str, ...]) -> None:
+        self.told = Told(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
+        self.clock = FakeClock()
+        self.traffic = Traffic(self.clock, self.told.here.get, Refusals(self.clock))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def stream(self) -> Saying:
+        call = Saying()
+        self._tasks.append(asyncio.create_task(self.traffic.speak(call)))
+        return call
+
+    async def heard(self, call: Saying, *messages: bytes | None) -> None:
+        for message in messages:
+            call.say(message)
+        for _ in range(10 * len(messages)):
+            await asyncio.sleep(0)
+
+
+def _cluster(name: str, **figures: Any) -> dict[str, Any]:
+    return {f"cluster.{name}.upstream_rq_{figure.strip('_')}": value for figure, value in figures.items()}
+
+
+async def test_counts_are_what_was_said_last_and_a_services_clusters_count_together() -> None:
+    world = World()
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("orders", _2xx=5, _5xx=1)))
+    await world.heard(call, said("", **_cluster("orders", _2xx=7, _5xx=2), **_cluster("orders?tag=canary", _4xx=1)))
+    await world.heard(call, said("", **{"http.gateway.downstream_rq_5xx": 9, "http.gateway.downstream_rq_active": 4}))
+    assert world.traffic.by_service() == {"orders": Summary(10, 2)}
+    assert world.traffic.gateway("gw") == Summary(9, 9)
+    assert world.traffic.running("gw") == 4
+    assert world.traffic.counts() == [("gw", "", 9, 9), ("gw", "orders", 10, 2)]
+
+
+async def test_a_gateways_certificate_is_known_by_its_end() -> None:
+    world = World()
+    call = world.stream()
+    name = "listener.127.0.0.1_8443.ssl.certificate.gateway.expiration_unix_time_seconds"
+    other = "cluster.orders.ssl.certificate.gateway.expiration_unix_time_seconds"
+    assert world.traffic.certificate_expires("gw") == 0
+    await world.heard(call, said("gw", **{name: 2_000_000_000.0, other: 1.0}))
+    assert world.traffic.certificate_expires("gw") == 2_000_000_000
+    await world.heard(call, None)
+    assert world.traffic.certificate_expires("gw") == 0
+
+
+async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
+    world = World(gw=("calls?h2", "calls?tag=canary&h2"))
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("calls?h2", _2xx=5), **_cluster("calls?tag=canary&h2", _2xx=1)))
+    assert world.traffic.by_service() == {"calls": Summary(6)}
+
+
+async def test_gateways_count_together_and_one_that_left_counts_no_more() -> None:
+    world = World(a=("orders",), b=("orders",))
+    one, other = world.stream(), world.stream()
+    await world.heard(one, said("a", **_cluster("orders", _2xx=5)))
+    await world.heard(other, said("b", **_cluster("orders", _2xx=7)))
+    assert world.traffic.by_service() == {"orders": Summary(12)}
+    await world.heard(one, None)
+    assert world.traffic.by_service() == {"orders": Summary(7)}
+    assert world.traffic.gateway("a") == Summary()
+
+
+async def test_an_envoy_that_takes_over_has_the_word_and_begins_anew() -> None:
+    world = World()
+    old, new = world.stream(), world.stream()
+    await world.heard(old, said("gw", **_cluster("orders", _2xx=100)))
+    await world.heard(new, said("gw", **_cluster("orders", _2xx=1)))
+    await world.heard(old, said("gw", **_cluster("orders", _2xx=101)))
+    assert world.traffic.by_service() == {"orders": Summary(1)}
+    await world.heard(old, None)
+    assert world.traffic.by_service() == {"orders": Summary(1)}
+    assert not old.refused
+
+
+async def test_a_gateway_that_is_told_elsewhere_from_now_on_is_turned_away() -> None:
+    world = World()
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("orders", _2xx=5)))
+    del world.told.here["gw"]
+    await world.heard(call, said("", **_cluster("orders", _2xx=6)))
+    assert call.refused.startswith("UNAVAILABLE")
+    assert world.traffic.by_service() == {}
+
+
+async def test_what_gateways_are_not_told_of_is_no_service_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "MAX_FIGURES", 1)
+    world = World()
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
+    await world.heard(call, said("", **_cluster("users", _2xx=3), **{"http.gateway.downstream_rq_2xx": 8}))
+    assert world.traffic.by_service() == {"orders": Summary(5)}, "there is room for one"
+    assert world.traffic.gateway("gw") == Summary(8), "there is always room for the whole"
+    world.told.tell("gw", "users")
+    assert world.traffic.by_service() == {}
+    await world.heard(call, said("", **_cluster("users", _2xx=3)))
+    assert world.traffic.by_service() == {"users": Summary(3)}
+
+
+async def test_latencies_are_those_of_late() -> None:
+    world = World()
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("orders", time={1.0: 50, 10.0: 49, inf: 1})))
+    summary = world.traffic.by_service()["orders"]
+    assert (summary.p50, summary.p99) == (0.001, 0.010)
+    await world.heard(call, said("", **_cluster("orders?tag=canary", time={1.0: 0, 10.0: 100})))
+    assert 0.001 < world.traffic.by_service()["orders"].p50 < 0.010
+    await world.clock.advance(2 * WINDOW)
+    assert world.traffic.by_service()["orders"] == Summary()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {10.0: 1, 1.0: 1},
+        {inf: 1},
+        {-1.0: 1},
+        {float(n): 1 for n in range(1, MAX_BUCKETS + 2)},
+    ],
+    ids=["falling", "none", "below 0", "many"],
+)
+async def test_buckets_that_are_none_end_the_stream(times: dict[float, int]) -> None:
+    world = World()
+    call = world.stream()
+    await world.heard(call, said("gw", **_cluster("orders", time=times)))
+    assert call.refused.startswith("INVALID_ARGUMENT: latencies come in")
+
+
+def test_a_latency_is_forgotten_after_one_to_two_windows() -> None:
+    latencies = Latencies((1.0, 2.0), 0.0)
+    latencies.add((1, 0, 0), 0.9 * WINDOW)
+    latencies.add((0, 1, 0), 1.1 * WINDOW)
+    assert latencies.counts(2.0 * WINDOW) == (1, 1, 0)
+    assert latencies.counts(2.2 * WINDOW) == (0, 1, 0)
+    assert latencies.counts(9.9 * WINDOW) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "found"),
+    [
+        (0.5, (0, 0, 0), 0.0),
+        (0.5, (4, 0, 0), 5.0),
+        (0.5, (1, 2, 1), 15.0),
+        (0.99, (0, 0, 3), 20.0),
+        (1.0, (0, 3, 0), 20.0),
+    ],
+)
+def test_a_quantile_lies_between_the_bounds_of_its_bucket(share: float, counts: tuple[int, ...], found: float) -> None:
+    assert quantile(share, (10.0, 20.0), counts) == found

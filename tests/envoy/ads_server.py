@@ -1,0 +1,123 @@
+"""A registry as far as a gateway's Envoy sees it: tells whoever asks one listener and the way to one service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - so that it can be told
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,  # noqa: F401 - so that it can be told
+)
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from google.protobuf import json_format
+
+from adsum.gateway.profile import Shape, split
+
+TYPES: dict[str, Any] = {
+    "envoy.config.cluster.v3.Cluster": cluster_pb2.Cluster,
+    "envoy.config.endpoint.v3.ClusterLoadAssignment": endpoint_pb2.ClusterLoadAssignment,
+    "envoy.config.listener.v3.Listener": listener_pb2.Listener,
+    "envoy.config.route.v3.RouteConfiguration": route_pb2.RouteConfiguration,
+}
+FILTERS = "type.googleapis.com/envoy.extensions.filters"
+ADS = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+SERVICE = "orders"
+
+
+class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+    """Serves at `place` until closed; may be closed and opened again."""
+
+    def __init__(self, port: int, upstream: int) -> None:
+        self.port = port
+        self.place = f"127.0.0.1:{port}"
+        self._upstream = upstream
+        self.shapes: list[Shape] = []
+        """What gateways said of themselves, in the order of their coming."""
+        self.silent = False
+        """Whether it tells gateways nothing, although it answers."""
+        self.refusal = ""
+        """Why it ends every stream of an Envoy; "" if it does not."""
+        self.open()
+
+    def open(self) -> None:
+        self._server = grpc.server(ThreadPoolExecutor(16))
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
+        assert self._server.add_insecure_port(self.place) == self.port
+        self._server.start()
+
+    def close(self) -> None:
+        self._server.stop(0).wait(10)
+
+    def DeltaAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        shape: Shape | None = None
+        told: set[tuple[str, str]] = set()
+        for request in requests:
+            if request.node.id and request.node.user_agent_name != "envoy":
+                yield discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="nothing")
+            elif request.node.id and self.refusal:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+            elif request.node.id:
+                shape = Shape.of(json_format.MessageToDict(request.node.metadata))
+                self.shapes.append(shape)
+            kind = request.type_url.removeprefix("type.googleapis.com/")
+            if self.silent or shape is None or kind not in TYPES or request.response_nonce:
+                continue
+            names = set(request.resource_names_subscribe)
+            found = [each for each in self._resources(kind, shape) if not names - {"*"} or _name(each) in names]
+            answer = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce=f"{kind}-{len(told)}")
+            for each in found:
+                told.add((kind, _name(each)))
+                resource = answer.resources.add(name=_name(each), version="1")
+                resource.resource.Pack(json_format.ParseDict(each, TYPES[kind]()))
+            yield answer
+
+    def _resources(self, kind: str, shape: Shape) -> list[dict[str, Any]]:
+        if kind.endswith("Cluster"):
+            return [
+                {
+                    "name": SERVICE,
+                    "type": "EDS",
+                    "eds_cluster_config": {"eds_config": ADS},
+                    "connect_timeout": "1s",
+                }
+            ]
+        if kind.endswith("Assignment"):
+            address = {"socket_address": {"address": "127.0.0.1", "port_value": self._upstream}}
+            return [{"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}]
+        if kind.endswith("RouteConfiguration"):
+            route = {"match": {"prefix": "/"}, "stat_prefix": "all", "route": {"cluster": SERVICE, "timeout": "30s"}}
+            return [{"name": "routes", "virtual_hosts": [{"name": "any", "domains": ["*"], "routes": [route]}]}]
+        return [_listener(place) for place in shape.listen]
+
+
+def _listener(place: str) -> dict[str, Any]:
+    ip, port = split("listen", place)
+    manager = {
+        "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "rds": {"route_config_name": "routes", "config_source": ADS},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{FILTERS}.http.router.v3.Router"},
+            }
+        ],
+    }
+    return {
+        "name": place,
+        "address": {"socket_address": {"address": ip, "port_value": port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _name(resource: dict[str, Any]) -> str:
+    return str(resource.get("name") or resource["cluster_name"])

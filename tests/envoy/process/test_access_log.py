@@ -1,0 +1,102 @@
+"""The access log of gateways whose standard output nobody reads, or reads late."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from adsum.envoy.process.access_log import LONGEST, SAY_AGAIN, AccessLog, WholeLines
+from adsum.telemetry.sink import MAX_BYTES
+
+LINE = b"x" * 1023 + b"\n"
+PIECE = LINE * 1024
+
+
+class Pipe:
+    """The two ends of a pipe."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.now = 0.0
+
+    def read(self, size: int) -> bytes:
+        read = b""
+        while len(read) < size:
+            read += os.read(self.reading, size - len(read))
+        return read
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_lines_that_nobody_reads_are_bounded_and_counted_and_the_log_says_so(
+    pipe: Pipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AccessLog(pipe.writing, lambda: pipe.now)
+    fit = MAX_BYTES // len(PIECE)
+    for _ in range(fit):
+        log.put(PIECE)
+    assert log.lost == 0
+    with caplog.at_level(logging.WARNING):
+        log.put(PIECE)
+        log.put(PIECE)
+        assert (log.lost, len(caplog.messages)) == (2048, 1), "it is not said of every line"
+        pipe.now += SAY_AGAIN
+        log.put(PIECE)
+    assert "3072 lines of the access log are lost" in caplog.messages[-1]
+    assert pipe.read(fit * len(PIECE)) == PIECE * fit, "what is written is whole"
+    log.close()
+
+
+def test_lines_are_taken_again_once_somebody_reads(pipe: Pipe) -> None:
+    log = AccessLog(pipe.writing)
+    fit = MAX_BYTES // len(PIECE)
+    for _ in range(fit + 1):
+        log.put(PIECE)
+    pipe.read(fit * len(PIECE))
+    lost = -1
+    while log.lost != lost:  # The thread may be about to note that it has written all.
+        lost = log.lost
+        log.put(b"again\n")
+    assert pipe.read(6) == b"again\n"
+    log.close()
+
+
+def test_lines_of_several_envoys_do_not_mix(pipe: Pipe) -> None:
+    log = AccessLog(pipe.writing)
+    one, other = WholeLines(log), WholeLines(log)
+    one.feed(b"a1\na")
+    other.feed(b"b1")
+    one.feed(b"2\n")
+    other.feed(b"\nb2\nb")
+    one.feed(b"")
+    other.feed(b"")
+    assert pipe.read(13) == b"a1\na2\nb1\nb2\nb"
+    log.close()
+
+
+def test_a_line_without_an_end_is_not_kept_for_ever(pipe: Pipe) -> None:
+    log = AccessLog(pipe.writing)
+    lines = WholeLines(log)
+    lines.feed(b"x" * LONGEST)
+    lines.feed(b"x")
+    assert pipe.read(LONGEST + 1) == b"x" * (LONGEST + 1)
+    log.close()
+
+
+def test_what_is_written_when_a_gateway_ends_is_read(pipe: Pipe) -> None:
+    log = AccessLog(pipe.writing)
+    log.put(b"last\n")
+    log.close()
+    assert pipe.read(5) == b"last\n"

@@ -1,0 +1,150 @@
+"""What Envoy is told when it starts, judged by Envoy itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adsum.core.errors import Invalid
+from adsum.core.validation import service_name
+from adsum.envoy.plan import Place, Plan, registry_places
+from adsum.envoy.preflight import CannotServe, check
+from adsum.envoy.process.binary import find
+from adsum.envoy.process.bootstrap import bootstrap
+from adsum.gateway.profile import Shape
+from tests.envoy.plans import planned
+from tests.gateway.real_envoy import free_port
+from tests.support.programs import need
+
+PLAN = planned(("127.0.0.1", 23787))
+
+
+def judged(made: dict[str, Any], folder: Path) -> str:
+    """Envoy's objections; "" if it has none."""
+    path = folder / "bootstrap.json"
+    path.write_text(json.dumps(made))
+    argv = [
+        str(need("envoy")),
+        "--mode",
+        "validate",
+        "-c",
+        str(path),
+        "-l",
+        "warning",
+        "--reject-unknown-dynamic-fields",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode == 0 else done.stdout + done.stderr or "refused"
+
+
+def registry(made: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(
+        each for each in made["static_resources"]["clusters"] if each["name"] == "adsum_registry"
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        replace(PLAN, monitor=None),
+        replace(PLAN, registry=(("10.0.0.1", 1), ("::1", 2))),
+        replace(PLAN, registry=(("reg-1.example", 1), ("reg-2.example", 2), ("10.0.0.3", 3))),
+        replace(PLAN, shape=Shape(("[::1]:8080", "127.0.0.1:81"), zone="a", default_routes=False), monitor=("::1", 9)),
+    ],
+    ids=["usual", "unmonitored", "nodes", "named nodes", "shaped"],
+)
+def test_envoy_has_no_objection(plan: Plan, tmp_path: Path) -> None:
+    assert judged(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
+
+
+def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
+    shape = Shape(("127.0.0.1:81",), zone="a", access_log="off")
+    node = bootstrap(replace(PLAN, node="n", shape=shape), tmp_path / "s")["node"]
+    assert (node["id"], node["locality"]) == ("n", {"zone": "a"})
+    assert Shape.of(node["metadata"]) == shape
+
+
+def test_no_service_can_have_the_name_of_a_cluster_that_envoy_begins_with(tmp_path: Path) -> None:
+    clusters = bootstrap(PLAN, tmp_path / "s")["static_resources"]["clusters"]
+    assert len(clusters) > 1
+    for each in clusters:
+        with pytest.raises(Invalid):
+            service_name("name", each["name"])
+
+
+def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
+    made = bootstrap(PLAN, tmp_path / "s")
+    assert made["admin"]["address"] == {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}
+    assert "adsum_admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
+
+
+def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: Path) -> None:
+    assert registry(bootstrap(PLAN, tmp_path / "s"))["type"] == "STATIC"
+    named = replace(PLAN, registry=(("10.0.0.1", 1), ("reg", 2)))
+    assert registry(bootstrap(named, tmp_path / "s"))["type"] == "STRICT_DNS"
+
+
+@pytest.mark.parametrize(
+    ("xds", "url", "places"),
+    [
+        ("", "http://127.0.0.1:23786", [("127.0.0.1", 23787)]),
+        ("", "http://a:1,https://b:2", [("a", 23787), ("b", 23787)]),
+        ("", "http://a:1,http://a:2", [("a", 23787)]),
+        ("", "http://[::1]:1", [("::1", 23787)]),
+        ("c:5, [::1]:6", "http://a:1", [("c", 5), ("::1", 6)]),
+    ],
+)
+def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(xds: str, url: str, places: list[Place]) -> None:
+    assert list(registry_places(xds, url)) == places
+
+
+def test_a_gateway_is_named_for_its_host_and_port() -> None:
+    assert planned(listen=("127.0.0.1:81",)).node.endswith("-81")
+    assert planned(node="edge").node == "edge"
+
+
+@pytest.mark.needs("envoy")
+def test_the_envoy_beside_this_python_is_found() -> None:
+    assert find().version.split(".")[0] == "1"
+
+
+@pytest.mark.parametrize(("files", "bound"), [(256, 85), (1_024, 469), (200_000, 50_000), (None, 50_000)])
+def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None, bound: int) -> None:
+    plan = replace(
+        planned(("127.0.0.1", 23787), concurrency=2, listen=["127.0.0.1:8080", "127.0.0.1:8081"]), files=files
+    )
+    (monitor,) = bootstrap(plan, Path("admin"))["overload_manager"]["resource_monitors"]
+    assert monitor["typed_config"]["max_active_downstream_connections"] == bound
+
+
+def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
+    plan = replace(
+        planned(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"), files=83
+    )
+    with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
+        check(plan)
+    check(replace(plan, files=84))
+
+
+def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path) -> None:
+    nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
+
+    def tried(*answering: Place) -> list[list[str]]:
+        made = bootstrap(planned(*nodes), tmp_path / "s", answering)
+        endpoints = registry(made)["load_assignment"]["endpoints"]
+        assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
+        return [
+            [node["endpoint"]["address"]["socket_address"]["address"] for node in each["lb_endpoints"]]
+            for each in endpoints
+        ]
+
+    assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
+    assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
+    assert judged(bootstrap(planned(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""

@@ -1,0 +1,57 @@
+"""What a gateway says while it waits to take requests."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from adsum.envoy.admin import Listeners, NoAnswer
+from adsum.envoy.process import envoy_instance
+from adsum.envoy.process.envoy_instance import Incarnation
+from tests.envoy.plans import planned
+
+
+class Process:
+    running = True
+    refusal = ""
+
+
+class SlowAdmin:
+    """Envoy's admin: it answers from the third question about the registry on, and takes requests after the fifth."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+
+    async def listeners(self) -> Listeners:
+        if self.questions < 5:
+            raise NoAnswer("Envoy does not answer: it starts")
+        return Listeners(frozenset({("127.0.0.1", 8080)}), ())
+
+    async def live(self) -> bool:
+        return True
+
+    async def connected(self) -> bool:
+        self.questions += 1
+        if self.questions < 3:
+            raise NoAnswer("Envoy does not answer: it starts")
+        return False
+
+
+async def test_each_new_reason_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def away(registry: object) -> str:
+        return "nobody listens"
+
+    monkeypatch.setattr(envoy_instance, "POLL", 0.0)
+    monkeypatch.setattr(envoy_instance, "PATIENCE", 0.0)
+    monkeypatch.setattr(envoy_instance, "trouble", away)
+    caplog.set_level(logging.WARNING, "adsum.envoy")
+    plan = planned(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
+    one = Incarnation(plan, Path("/"), cast("Any", Process()), cast("Any", SlowAdmin()), remembers=False)
+    await one.until_serving(strict=True)
+    assert [record.getMessage().partition(" at ")[0] for record in caplog.records] == [
+        "it takes no requests yet: Envoy does not answer: it starts",
+        "it takes no requests yet: no registry answers",
+    ]

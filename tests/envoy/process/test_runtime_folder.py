@@ -1,0 +1,75 @@
+"""What gateways leave behind."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adsum.envoy.process.runtime_folder import Folder
+from adsum.envoy.restart import hot_restart
+from tests.envoy.conftest import Start, eventually, gone
+
+
+@pytest.fixture
+def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files; the shared memory is elsewhere, too."""
+    folder = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))  # A long name would not be used.
+    for name in ("t", "m"):
+        (folder / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "t"))
+    monkeypatch.setattr(hot_restart, "SHARED_MEMORY", folder / "m")
+    yield folder / "t"
+    shutil.rmtree(folder)
+
+
+def test_the_folder_of_one_that_lives_is_left_alone(where: Path) -> None:
+    one, other = Folder(), Folder()
+    assert {one.path, other.path} == set(where.iterdir())
+    one.close()
+    one.close()
+    assert [other.path] == list(where.iterdir())
+    other.close()
+
+
+def test_what_is_not_known_to_be_a_dead_gateways_is_left_alone(where: Path) -> None:
+    (where / "adsum-gateway-being-made").mkdir()
+    (where / "another").mkdir()
+    (where / "another" / "lock").touch()
+    Folder().close()
+    assert sorted(each.name for each in where.iterdir()) == ["adsum-gateway-being-made", "another"]
+
+
+def test_the_folder_and_the_memory_of_a_dead_one_are_cleared(where: Path) -> None:
+    left = where / "adsum-gateway-left"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "base-id-1").write_text("12")
+    memory = where.parent / "m" / "envoy_shared_memory_120"
+    memory.touch()
+    other = where.parent / "m" / "envoy_shared_memory_130"
+    other.touch()
+    Folder().close()
+    assert list(where.iterdir()) == []
+    assert (memory.exists(), other.exists()) == (False, True)
+
+
+def test_what_a_killed_gateway_left_is_cleared_by_the_next_one(start: Start) -> None:
+    first = start()
+    first.says("listens on")
+    (envoy,) = first.envoys()
+    (left,) = first.tmp.iterdir()
+    memory = hot_restart.SHARED_MEMORY / f"envoy_shared_memory_{int((left / 'base-id-1').read_text()) * 10}"
+    assert memory.exists()
+    first.signal(signal.SIGKILL)
+    first.process.wait()
+    eventually("Envoy's end", lambda: gone(envoy))
+    assert left.exists()
+    second = start(TMPDIR=str(first.tmp))
+    second.says("listens on")
+    assert not left.exists()
+    assert not memory.exists()

@@ -1,0 +1,46 @@
+"""What a gateway was told last, where it can't be kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adsum.envoy.registry_health.last_good_config import Keepsake, Told, default_folder
+from tests.envoy.plans import planned
+
+PLAN = planned()
+TOLD = Told([{"name": "a"}], [{"name": "b"}])
+
+
+def test_who_has_no_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert default_folder() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_folder() == Path("/cache/adsum/gateways")
+
+
+def test_without_a_folder_it_is_kept_while_the_gateway_runs_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = Keepsake(None, PLAN)
+    assert kept.load() is None
+    kept.save(TOLD)
+    kept.save(TOLD)
+    assert kept.load() == TOLD
+    assert [each.levelname for each in caplog.records if each.levelname != "DEBUG"] == ["WARNING"]
+    assert "no home directory" in caplog.text
+
+
+def test_what_can_not_be_written_is_kept_while_the_gateway_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    kept = Keepsake(tmp_path / "file", PLAN)
+    kept.save(TOLD)
+    assert kept.load() == TOLD
+    assert "can't be kept in" in caplog.text

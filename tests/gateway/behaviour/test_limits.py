@@ -1,0 +1,93 @@
+"""What a gateway does with more requests than a service's limits let it hold, on a real Envoy."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from adsum.gateway.intent.upstreams import Limits, Upstream
+from tests.gateway.echo_services import listing
+from tests.gateway.envoy_gateway import Answer, gateway
+from tests.gateway.real_envoy import PATIENCE, needs_envoy
+
+pytestmark = needs_envoy
+
+
+class _Slow(ThreadingHTTPServer):
+    """An instance that answers nothing before it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.came = threading.Semaphore(0)
+        self.go = threading.Event()
+        outer = self
+
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.came.release()
+                outer.go.wait(PATIENCE)
+                body = b'{"id": "slow"}'
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Answer)
+
+
+@contextmanager
+def slow() -> Iterator[_Slow]:
+    with _Slow() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.go.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("limits", "held"),
+    [(Limits(connections=1, pending=1), 2), (Limits(connections=1, pending=3), 4), (Limits(requests=1), 1)],
+    ids=["one-connection-one-waits", "one-connection-three-wait", "one-request"],
+)
+def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
+    tmp_path: Path, limits: Limits, held: int
+) -> None:
+    with (
+        slow() as server,
+        gateway(
+            tmp_path, [listing("orders", "slow", server.server_address[1])], Upstream("orders", limits=limits)
+        ) as calling,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        asked: list[Future[Answer]] = [threads.submit(calling.apart, "/orders/")]
+        assert server.came.acquire(timeout=PATIENCE)
+        asked += [threads.submit(calling.apart, "/orders/") for _ in range(9)]
+        refused = [each.result() for each in islice(as_completed(asked, PATIENCE), 10 - held)]
+        server.go.set()
+        answers = [each.result(PATIENCE) for each in asked]
+    for answer in refused:
+        assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
+        assert (answer.said["title"], answer.said["service"]) == ("Too many requests", "orders")
+        assert "overflow" in answer.said["reason"]
+        told = f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
+        assert told in answer.said["detail"]
+        assert answer.headers["retry-after"] == "1"
+    assert Counter(answer.status for answer in answers) == {503: 10 - held, 200: held}

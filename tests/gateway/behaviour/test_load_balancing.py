@@ -1,0 +1,210 @@
+"""Whom a gateway's requests go to, on a real Envoy: shares, copies, keys, and who is left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from adsum.core.model import Listing, Status
+from adsum.gateway.intent.actions import HashOn, Mirror, Retries, Target
+from adsum.gateway.intent.matches import MatchKind
+from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.selectors import Selector
+from adsum.gateway.intent.upstreams import Outliers, Policy, Upstream
+from tests.gateway.echo_services import Heard, listing, serving
+from tests.gateway.envoy_gateway import gateway
+from tests.gateway.real_envoy import PATIENCE, free_port, needs_envoy
+
+pytestmark = needs_envoy
+
+KEYS = [f"user-{n}" for n in range(200)]
+RING, MAGLEV = Policy.RING_HASH, Policy.MAGLEV
+HASHING = ("ring_hash", "maglev")
+
+
+def route(*to: Target, **more: Any) -> Route:
+    return Route("main", path=Where(MatchKind.PREFIX, "/main"), to=to, **more)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as found:
+        yield found
+
+
+def test_requests_are_split_by_the_weights_of_the_targets(tmp_path: Path, stack: ExitStack) -> None:
+    listings = [
+        listing("orders", "stable", stack.enter_context(serving("stable")), metadata={"version": "1"}),
+        listing("orders", "canary", stack.enter_context(serving("canary")), metadata={"version": "2"}),
+        listing("never", "never", stack.enter_context(serving("never"))),
+    ]
+    to = (
+        Target(Selector("orders", metadata={"version": "1"}), 80),
+        Target(Selector("orders", metadata={"version": "2"}), 20),
+        Target(Selector("never"), 0),
+    )
+    with gateway(tmp_path, listings, route(*to)) as calling:
+        answered = calling.ids("/main", 1_000)
+    # A fifth of a thousand, give or take six standard deviations (12.6 each): once in 10⁹ runs it is none of these.
+    assert 124 <= answered["canary"] <= 276
+    assert answered["never"] == 0
+
+
+def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitStack) -> None:
+    listings = [
+        listing("orders", "stable", stack.enter_context(serving("stable"))),
+        listing("orders", "canary", free_port(), tags=("canary",), status=Status.DRAINING),
+        listing("sick", "sick", stack.enter_context(serving("sick")), status=Status.CRITICAL),
+    ]
+    to = (
+        Target(Selector("orders", without_tags=("canary",)), 10),
+        Target(Selector("orders", ("canary",)), 50),
+        Target(Selector("ordrs"), 20),
+        Target(Selector("sick"), 20),
+    )
+    with gateway(tmp_path, listings, route(*to)) as calling:
+        assert calling.ids("/main", 200) == {"stable": 200}
+
+
+def test_a_copy_is_sent_whole_to_the_mirror_and_its_answer_is_nobodys(tmp_path: Path, stack: ExitStack) -> None:
+    heard: Heard = SimpleQueue()
+    listings = [
+        listing("orders", "o1", stack.enter_context(serving("o1"))),
+        listing("next", "n1", stack.enter_context(serving("n1", status=500, heard=heard))),
+    ]
+    mirrored = route(Target(Selector("orders")), mirror=Mirror(Selector("next")))
+    with gateway(tmp_path, listings, mirrored) as calling:
+        for n in range(20):
+            answer = calling.get(f"/main/{n}?q=1", x_number=str(n))
+            assert (answer.status, answer.id) == (200, "o1")
+        copies = [heard.get(timeout=PATIENCE) for _ in range(20)]
+    assert sorted(copy["path"] for copy in copies) == sorted(f"/main/{n}?q=1" for n in range(20))
+    for copy in copies:
+        assert copy["path"] == f"/main/{copy['headers']['x-number']}?q=1"
+    assert heard.empty()
+
+
+def test_a_mirror_gets_its_share_and_may_be_down(tmp_path: Path, stack: ExitStack) -> None:
+    heard: Heard = SimpleQueue()
+    listings = [
+        listing("orders", "o1", stack.enter_context(serving("o1"))),
+        listing("next", "n1", stack.enter_context(serving("n1", heard=heard))),
+        listing("down", "d1", free_port()),
+    ]
+    half = route(Target(Selector("orders")), mirror=Mirror(Selector("next"), 0.5))
+    down = Route("down", path=Where(MatchKind.PREFIX, "/down-too"), to=half.to, mirror=Mirror(Selector("down")))
+    with gateway(tmp_path, listings, half, down) as calling:
+        assert {calling.get("/down-too").status for _ in range(10)} == {200}
+        for _ in range(400):
+            assert calling.get("/main").id == "o1"
+        last = calling.get("/next/last")  # Copies that were sent before it are there before long.
+        assert last.id == "n1"
+        deadline = time.monotonic() + PATIENCE
+        while heard.qsize() < 140:  # 200 copies, give or take six standard deviations (10 each).
+            assert time.monotonic() < deadline, heard.qsize()
+            time.sleep(0.02)
+        assert heard.qsize() <= 260 + 1
+
+
+@pytest.mark.parametrize("policy", [RING, MAGLEV], ids=HASHING)
+def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
+    tmp_path: Path, stack: ExitStack, policy: Policy
+) -> None:
+    ports = {f"o{n}": stack.enter_context(serving(f"o{n}")) for n in range(8)}
+    # The same instances under two names: one that has all of them, and one that a single one has left.
+    listings = [listing("before", id, port) for id, port in ports.items()]
+    listings += [listing("after", id, port) for id, port in ports.items() if id != "o3"]
+    routes = [
+        Route(
+            service,
+            path=Where(MatchKind.PREFIX, f"/to-{service}"),
+            to=(Target(Selector(service)),),
+            hash=HashOn(header="x-user"),
+        )
+        for service in ("before", "after")
+    ]
+    with gateway(tmp_path, listings, *routes, *(Upstream(each.name, policy) for each in routes)) as calling:
+        before, after, again = (
+            {key: calling.get(f"/to-{service}", x_user=key).id for key in KEYS}
+            for service in ("before", "after", "before")
+        )
+    assert again == before, "the same key leads to the same instance"
+    assert set(before.values()) == set(ports)
+    stayed = [key for key in KEYS if before[key] != "o3"]
+    moved = [key for key in stayed if after[key] != before[key]]
+    # Without a consistent hash six of seven would move.
+    assert len(moved) < len(stayed) / 3
+
+
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+
+
+def test_who_fails_five_times_in_a_row_is_left_out_and_comes_back(tmp_path: Path, stack: ExitStack) -> None:
+    heard: Heard = SimpleQueue()
+    listings = [
+        listing("orders", "good", stack.enter_context(serving("good"))),
+        listing("orders", "bad", stack.enter_context(serving("bad", status=503, heard=heard))),
+    ]
+    once = route(Target(Selector("orders")), retries=Retries(0))
+    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=5, interval=0.1, base=2.0))
+    with gateway(tmp_path, listings, once, out) as calling:
+        _until(lambda: calling.ids("/main", 20) == {"good": 20}, "it is left out")
+        failed = heard.qsize()
+        assert failed >= 5
+        _until(lambda: calling.get("/main").status == 503, "it is called again")
+
+
+def test_of_all_that_fail_no_more_than_half_are_left_out(tmp_path: Path, stack: ExitStack) -> None:
+    queues: list[Heard] = [SimpleQueue() for _ in range(4)]
+    listings = [
+        listing("orders", f"bad-{n}", stack.enter_context(serving(f"bad-{n}", status=503, heard=heard)))
+        for n, heard in enumerate(queues)
+    ]
+    once = route(Target(Selector("orders")), retries=Retries(0))
+    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=3, interval=0.1, base=3_600.0))
+    with gateway(tmp_path, listings, once, out) as calling:
+        _until(lambda: len(calling.ids("/main", 20)) == 2, "half of them are left out")
+        assert len(calling.ids("/main", 60)) == 2
+
+
+def test_an_answer_of_500_leaves_nobody_out(tmp_path: Path, stack: ExitStack) -> None:
+    listings = [
+        listing("orders", "good", stack.enter_context(serving("good"))),
+        listing("orders", "buggy", stack.enter_context(serving("buggy", status=500))),
+    ]
+    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=1, interval=0.1, base=3_600.0))
+    with gateway(tmp_path, listings, out) as calling:
+        assert calling.ids("/orders/", 40) == {"good": 20, "buggy": 20}
+
+
+def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    heard: Heard = SimpleQueue()
+    well = stack.enter_context(serving("well"))
+    ill = [stack.enter_context(serving(f"ill-{n}", heard=heard)) for n in range(9)]
+    statuses = [Status.CRITICAL, Status.DRAINING, Status.STARTING] * 3
+
+    def of(service: str) -> list[Listing]:
+        return [
+            listing(service, f"ill-{n}", port, status=status)
+            for n, (port, status) in enumerate(zip(ill, statuses, strict=True))
+        ]
+
+    listings = [*of("gone"), *of("few"), listing("few", "well", well), *of("panic"), listing("panic", "well", well)]
+    with gateway(tmp_path, listings, Upstream("panic", panic_threshold=0.5)) as calling:
+        answer = calling.get("/gone/")
+        assert (answer.status, answer.said["service"], answer.headers["retry-after"]) == (503, "gone", "1")
+        assert calling.ids("/few/", 50) == {"well": 50}
+        assert heard.empty()
+        assert len(calling.ids("/panic/", 50)) > 1

@@ -1,0 +1,319 @@
+"""What passes through a gateway besides plain requests: WebSockets, streams, HTTP/2, gRPC and TLS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import grpc
+import pytest
+
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Whole
+from adsum.core.model import Listing
+from adsum.gateway.encoding.clusters.tls import MAX_IPS, Peers, trouble
+from adsum.gateway.intent.intent import NO_INTENT, Intent
+from adsum.gateway.intent.upstreams import Outliers, Tls, Upstream
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.compiled_resources import NOTHING
+from tests.gateway.echo_services import listing, serving
+from tests.gateway.real_envoy import PATIENCE, free_port, needs_envoy, running
+
+pytestmark = needs_envoy
+needs_openssl = pytest.mark.needs("openssl")
+
+
+@contextmanager
+def gateway(
+    folder: Path,
+    *listings: Listing,
+    intent: Intent = NO_INTENT,
+    addresses: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Iterator[str]:
+    """A gateway to those instances; where it listens."""
+    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off", **more)
+    snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
+    with running(NOTHING.follow(snapshot, intent, addresses), shape, folder):
+        yield shape.listen[0]
+
+
+class _Raw(socketserver.StreamRequestHandler):
+    """Answers an upgrade, then echoes; anything else it answers in pieces, one a tenth of a second."""
+
+    def handle(self) -> None:
+        headers = {}
+        request = self.rfile.readline()
+        while (line := self.rfile.readline().strip()) and request:
+            name, _, value = line.partition(b":")
+            headers[name.strip().lower()] = value.strip()
+        if b"upgrade" in headers:
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+            while echoed := self.request.recv(1024):
+                self.request.sendall(echoed)
+        elif request:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+            for _ in range(3):
+                self.wfile.write(b"5\r\npiece\r\n")
+                self.wfile.flush()
+                time.sleep(0.1)
+            self.wfile.write(b"0\r\n\r\n")
+
+
+@contextmanager
+def grpc_server() -> Iterator[int]:
+    """A gRPC server that echoes, and speaks nothing but HTTP/2."""
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+
+
+@contextmanager
+def raw() -> Iterator[int]:
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), _Raw) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_websockets_pass_through(tmp_path: Path) -> None:
+    with raw() as port, gateway(tmp_path, listing("chat", "c1", port)) as address:
+        host, _, number = address.rpartition(":")
+        with socket.create_connection((host, int(number)), PATIENCE) as connection:
+            connection.sendall(
+                b"GET /chat/room HTTP/1.1\r\nhost: any\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+            )
+            answered = b""
+            while b"\r\n\r\n" not in answered:
+                answered += connection.recv(1024)
+            assert answered.startswith(b"HTTP/1.1 101")
+            connection.sendall(b"hello")
+            assert connection.recv(1024) == b"hello"
+
+
+def test_an_answer_streams_as_it_is_written(tmp_path: Path) -> None:
+    with raw() as port, gateway(tmp_path, listing("feed", "f1", port)) as address:
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        connection.request("GET", "/feed/")
+        response = connection.getresponse()
+        assert response.read(5) == b"piece"  # The rest is not there yet, but this is.
+        assert response.read() == b"piecepiece"
+        connection.close()
+
+
+class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
+    def service(self, details: Any) -> Any:
+        if details.method.endswith("Fail"):
+            return None
+        return grpc.stream_stream_rpc_method_handler(lambda asked, _: asked)
+
+
+def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with gateway(tmp_path, listing("greeter", "g1", port, scheme="grpc")) as address:
+            options = [("grpc.default_authority", "greeter.localhost")]
+            with grpc.insecure_channel(address, options) as channel:
+                call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=PATIENCE)
+                assert list(call) == [b"a", b"b"]
+                with pytest.raises(grpc.RpcError) as failed:
+                    list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=PATIENCE))
+                assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        server.stop(None).wait()
+
+
+def test_an_instance_with_http_1_leaves_those_with_grpc_as_they_are(tmp_path: Path) -> None:
+    with grpc_server() as one, grpc_server() as two, serving("web") as web:
+        listings = [listing("s", f"g{port}", port, scheme="grpc") for port in (one, two)]
+        with gateway(tmp_path, *listings, listing("s", "web", web)) as address:
+            with grpc.insecure_channel(address, [("grpc.default_authority", "s.localhost")]) as channel:
+                talk = channel.stream_stream("/test.Echo/Talk", None, None)
+                for _ in range(20):
+                    assert list(talk(iter([b"a"]), timeout=PATIENCE)) == [b"a"]
+            assert {_id(address, "/s/") for _ in range(10)} == {"web"}
+
+
+def test_instances_with_either_version_share_requests(tmp_path: Path) -> None:
+    with serving("one") as one, serving("two") as two, grpc_server() as other:
+        listings = listing("s", "one", one), listing("s", "two", two), listing("s", "h2", other, scheme="h2c")
+        with gateway(tmp_path, *listings) as address:
+            # A gRPC server resets the stream of a request that is no gRPC: that one was asked by HTTP/2.
+            answers = [_asked(address, "/s/") for _ in range(60)]
+            assert 5 <= sum(status == 503 for status, _ in answers) <= 40
+            assert {json.loads(body)["id"] for status, body in answers if status == 200} == {"one", "two"}
+
+
+def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Path) -> None:
+    with (
+        gateway(tmp_path, listing("greeter", "g1", free_port(), scheme="grpc")) as address,
+        grpc.insecure_channel(address, [("grpc.default_authority", "greeter.localhost")]) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as failed:
+            channel.unary_unary("/test.Echo/Talk", None, None)(b"a", timeout=PATIENCE)
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert failed.value.details() == (
+            "Instance unreachable: the instances of greeter that were tried can't be reached"
+        )
+
+
+def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate that signed itself, for that host name and others."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", f"/CN={common}", "-addext", f"subjectAltName=DNS:{common},{names}"),
+            *("-keyout", key, "-out", cert),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@needs_openssl
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
+def test_callers_may_speak_tls_and_choose_their_protocol(tmp_path: Path, protocol: str) -> None:
+    cert, key = certificate(tmp_path, "gateway", "gateway.test")
+    with serving("o1") as port:
+        files: dict[str, Any] = {"tls_certificate": str(cert), "tls_key": str(key)}
+        with gateway(tmp_path, listing("orders", "o1", port), **files) as address:
+            host, _, number = address.rpartition(":")
+            context = ssl.create_default_context(cafile=str(cert))
+            context.set_alpn_protocols([protocol])
+            with (
+                socket.create_connection((host, int(number)), PATIENCE) as plain,
+                context.wrap_socket(plain, server_hostname="gateway.test") as connection,
+            ):
+                assert connection.selected_alpn_protocol() == protocol
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("tls", "status"),
+    [
+        (Tls(ca="/ca", name="orders.test"), 200),
+        (Tls(ca="/ca"), 200),
+        (Tls(verify=False), 200),
+        (Tls(ca="/ca", name="other.test"), 503),
+        (Tls(), 503),
+    ],
+)
+def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: Tls, status: int) -> None:
+    cert, key = certificate(tmp_path, "orders", "orders.test")
+    other, _ = certificate(tmp_path, "other", "other.test")
+    upstream = Upstream("orders", tls=replace(tls, ca=str(cert) if tls.ca else ""))
+    with serving("o1", certificate=(cert, key)) as port, serving("o2") as plain:
+        listings = listing("orders", "o1", port, scheme="https"), listing("plain", "o2", plain)
+        with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream}), roots=str(other)) as address:
+            assert _status(address, "/orders/") == status
+            assert _status(address, "/plain/") == 200
+
+
+@needs_openssl
+def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "orders", "orders.test")
+    with serving("o1", certificate=(cert, key)) as secure, serving("o2") as plain:
+        listings = listing("orders", "o1", secure, scheme="https"), listing("orders", "o2", plain)
+        upstream = Upstream("orders", tls=Tls(ca=str(cert)))
+        with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream})) as address:
+            assert {_id(address, "/orders/") for _ in range(30)} == {"o1", "o2"}
+
+
+@needs_openssl
+def test_certificates_are_held_to_the_name_or_ip_of_each_instance(tmp_path: Path) -> None:
+    foreign = certificate(tmp_path, "foreign", "evil.test")
+    right = certificate(tmp_path, "right", "named.test", "DNS:other.test")
+    elsewhere = certificate(tmp_path, "elsewhere", "127.0.0.1", "IP:127.0.0.9")
+    placed = certificate(tmp_path, "placed", "placed.test")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text("".join(chain.read_text() for chain, _ in (foreign, right, elsewhere, placed)))
+    upstream = Upstream("orders", tls=Tls(ca=str(authorities)), outliers=Outliers(consecutive=0))
+    with (
+        serving("named-wrong", certificate=foreign) as a,
+        serving("named", certificate=right) as b,
+        serving("ip-wrong", certificate=elsewhere) as c,
+        serving("ip", certificate=placed) as d,
+        serving("plain") as e,
+    ):
+        listings = [
+            listing("orders", "named-wrong", a, scheme="https", address="orders.test"),
+            listing("orders", "named", b, scheme="https", address="named.test"),
+            listing("orders", "ip-wrong", c, scheme="https"),
+            listing("orders", "ip", d, scheme="https"),
+            listing("orders", "plain", e),
+        ]
+        addresses = dict.fromkeys(("orders.test", "named.test"), "127.0.0.1")
+        intent = Intent((), {"orders": upstream})
+        with gateway(tmp_path, *listings, intent=intent, addresses=addresses) as address:
+            answered = [_asked(address, "/orders/") for _ in range(60)]
+            ids = {json.loads(body)["id"] for status, body in answered if status == 200}
+            assert ids == {"named", "ip", "plain"}
+
+
+def _asked(address: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, body
+
+
+def _status(address: str, path: str) -> int:
+    return _asked(address, path)[0]
+
+
+def _id(address: str, path: str) -> str:
+    return str(json.loads(_asked(address, path)[1])["id"])
+
+
+@pytest.mark.parametrize(
+    ("tls", "roots", "why"),
+    [
+        (Tls(), "", "no file of authorities"),
+        (Tls(name="orders.internal"), "", "no file of authorities"),
+        (Tls(), "/roots.pem", ""),
+        (Tls(ca="/ours.pem"), "", ""),
+        (Tls(verify=False), "", ""),
+    ],
+)
+def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: Tls, roots: str, why: str) -> None:
+    found = trouble(tls, Peers(named=True, ips=()), roots)
+    assert why in found
+    assert bool(found) is bool(why)
+    assert trouble(tls, Peers(named=False, ips=()), roots) == "", "who speaks plain text needs no authorities"
+
+
+def test_more_ips_than_can_be_verified_are_named() -> None:
+    many = Peers(named=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_IPS + 1)))
+    assert "an upstream's tls.name is one for all" in trouble(Tls(), many, "/roots.pem")
+    assert trouble(Tls(name="orders.internal"), many, "/roots.pem") == ""

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy.config.core.v3 import health_check_pb2
+
+from adsum.core.model import Status
+from adsum.gateway.encoding.clusters.assignments import HEALTH, Reader, assignment
+from tests.gateway.echo_services import listing
+
+PASSING, WARNING, CRITICAL = Status.PASSING, Status.WARNING, Status.CRITICAL
+
+
+def told(message: Any) -> list[tuple[int, str, list[tuple[str, int]]]]:
+    """By locality: its priority, its zone, and its endpoints with their health."""
+    return [
+        (
+            locality.priority,
+            locality.locality.zone,
+            [
+                (f"{each.endpoint.address.socket_address.port_value}", each.health_status)
+                for each in locality.lb_endpoints
+            ],
+        )
+        for locality in message.endpoints
+    ]
+
+
+def ports(message: Any) -> list[str]:
+    return [port for _, _, endpoints in told(message) for port, _ in endpoints]
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_is_told_truthfully(status: Status) -> None:
+    names = {PASSING: "HEALTHY", WARNING: "DEGRADED", CRITICAL: "UNHEALTHY", Status.STARTING: "UNHEALTHY"}
+    (locality,) = assignment("orders", [listing("orders", "o1", status=status)], {}).endpoints
+    health = locality.lb_endpoints[0].health_status
+    assert health == HEALTH[status]
+    assert health_check_pb2.HealthStatus.Name(health) == names.get(status, "DRAINING")
+
+
+def test_every_status_has_a_health() -> None:
+    assert set(HEALTH) == set(Status)
+
+
+def test_weights_and_zones_are_carried() -> None:
+    message = assignment(
+        "orders", [listing("orders", "a", 1, weight=3, zone="x"), listing("orders", "b", 2, zone="y")], {}
+    )
+    assert [(each.locality.zone, each.load_balancing_weight.value) for each in message.endpoints] == [
+        ("x", 3),
+        ("y", 1),
+    ]
+    assert message.endpoints[0].lb_endpoints[0].load_balancing_weight.value == 3
+
+
+def test_a_zone_of_sick_instances_still_has_a_weight() -> None:
+    (locality,) = assignment("orders", [listing("orders", "a", status=CRITICAL, zone="x")], {}).endpoints
+    assert locality.load_balancing_weight.value == 1
+
+
+def test_the_own_zone_comes_first_and_the_others_carry_what_it_can_not() -> None:
+    listings = [listing("orders", "a", 1, zone="x"), listing("orders", "b", 2, zone="y"), listing("orders", "c", 3)]
+    message = assignment("orders", listings, {}, "y")
+    assert [(priority, zone) for priority, zone, _ in told(message)] == [(0, "y"), (1, ""), (1, "x")]
+    assert message.policy.overprovisioning_factor.value == 140
+
+
+def test_priorities_have_no_gaps() -> None:
+    message = assignment("orders", [listing("orders", "a", 1, zone="x")], {}, "y")
+    assert [priority for priority, _, _ in told(message)] == [0]
+
+
+def test_a_reserve_stands_in_only_when_nobody_else_can() -> None:
+    reserve = listing("orders", "r", 9, weight=0)
+    assert ports(assignment("orders", [listing("orders", "a", 1), reserve], {})) == ["1"]
+    assert ports(assignment("orders", [listing("orders", "a", 1, status=WARNING), reserve], {})) == ["1"]
+    assert ports(assignment("orders", [listing("orders", "a", 1, status=CRITICAL), reserve], {})) == ["1", "9"]
+    assert ports(assignment("orders", [reserve], {})) == ["9"]
+
+
+def test_of_two_at_one_address_the_better_one_is_told() -> None:
+    twice = [listing("orders", "old", 1, status=CRITICAL, zone="x"), listing("orders", "new", 1, zone="y")]
+    assert told(assignment("orders", twice, {})) == [(0, "y", [("1", HEALTH[PASSING])])]
+
+
+def test_names_stand_at_their_ips_or_nowhere() -> None:
+    listings = [listing("orders", "a", 1, address="a.example"), listing("orders", "b", 2, address="b.example")]
+    message = assignment("orders", listings, {"a.example": "10.0.0.1"})
+    (locality,) = message.endpoints
+    (endpoint,) = locality.lb_endpoints
+    assert endpoint.endpoint.address.socket_address.address == "10.0.0.1"
+    assert endpoint.endpoint.hostname == "a.example"
+    assert endpoint.metadata.filter_metadata["adsum"]["id"] == "a"
+
+
+def test_grpc_gets_the_degraded_as_healthy_of_a_lower_priority() -> None:
+    listings = [listing("orders", "a", 1), listing("orders", "b", 2, status=WARNING)]
+    message = assignment("orders", listings, {}, reader=Reader.GRPC)
+    assert told(message) == [(0, "", [("1", HEALTH[PASSING])]), (1, "", [("2", HEALTH[PASSING])])]
+    alone = assignment("orders", listings[1:], {}, reader=Reader.GRPC)
+    assert told(alone) == [(0, "", [("2", HEALTH[PASSING])])]
+
+
+def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:
+    listings = [
+        listing("orders", "secure", 1, scheme="grpcs"),
+        listing("orders", "plain", 2, scheme="grpc", weight=0),
+    ]
+    assert ports(assignment("orders", listings, {}, reader=Reader.GRPC)) == ["2"]
+    assert ports(assignment("orders", listings, {})) == ["1"]
+
+
+def test_a_starting_instance_is_not_there_while_others_may_be_called() -> None:
+    starting, passing = listing("orders", "a", 1, status=Status.STARTING), listing("orders", "b", 2)
+    leaving = listing("orders", "c", 3, status=Status.DRAINING)
+    assert ports(assignment("orders", [starting, passing, leaving], {})) == ["2", "3"]
+    assert ports(assignment("orders", [starting, leaving], {})) == ["1", "3"], "somebody has to be tried"

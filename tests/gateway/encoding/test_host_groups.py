@@ -1,0 +1,85 @@
+"""How large what gateways are told of routes becomes, and which hosts share a virtual host."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import pytest
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from hypothesis import given
+
+from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1
+from adsum.gateway.encoding.routes import host_groups
+from adsum.gateway.encoding.routes.route_configuration import ANY, Encoded, route_configuration
+from adsum.gateway.intent.actions import Target
+from adsum.gateway.intent.matches import MatchKind, Path
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.selectors import Selector
+from adsum.gateway.patterns import host_patterns
+from adsum.gateway.route_check.route_order import Order
+from tests.gateway import strategies
+
+TO = (Target(Selector("orders")),)
+
+
+def _routes(with_host: int, without: int, below: int = 0) -> list[Route]:
+    """So many routes with a host each, so many for any host, and so many for all hosts below example."""
+    one = [Route(f"h{n}", hosts=(f"h{n}.example",), to=TO) for n in range(with_host)]
+    any = [Route(f"a{n}", path=Path(MatchKind.PREFIX, f"/a{n}"), to=TO) for n in range(without)]
+    wild = [Route(f"w{n}", ("*.example",), Path(MatchKind.PREFIX, f"/w{n}"), to=TO) for n in range(below)]
+    return one + any + wild
+
+
+def _told(routes: list[Route]) -> RouteConfiguration:
+    content = route_configuration(
+        routes,
+        {"orders": ALL_HTTP1},
+        MappingProxyType({}),
+        Encoded(),
+        default_routes=True,
+        behind_proxy=False,
+    )
+    return RouteConfiguration.FromString(content)
+
+
+def _entries(routes: list[Route]) -> int:
+    return sum(len(host.routes) for host in _told(routes).virtual_hosts)
+
+
+@pytest.mark.parametrize(
+    ("with_host", "without", "below"), [(1_000, 100, 0), (300, 300, 0), (100, 1_000, 0), (1_000, 0, 100), (500, 50, 50)]
+)
+def test_what_is_told_grows_with_the_routes_and_not_with_hosts_times_routes(
+    with_host: int, without: int, below: int
+) -> None:
+    alone = sum(map(_entries, (_routes(with_host, 0), _routes(0, without), _routes(0, 0, below))))
+    repeated = 4 * max(host_groups.REPEATED, with_host + without + below)
+    assert _entries(_routes(with_host, without, below)) <= alone + 2 * repeated
+
+
+def test_few_hosts_and_routes_have_a_virtual_host_for_each_host() -> None:
+    found = _told(_routes(20, 20))
+    assert [list(host.domains) for host in found.virtual_hosts if len(host.domains) > 1] == []
+    assert "h7.example" in [host.name for host in found.virtual_hosts]
+
+
+def test_every_host_has_one_virtual_host_and_all_have_names_of_their_own() -> None:
+    found = _told(_routes(300, 40)).virtual_hosts
+    domains = [domain for host in found for domain in host.domains]
+    assert len(domains) == len(set(domains))
+    assert {f"h{n}.example" for n in range(300)} <= set(domains)
+    assert len({host.name for host in found}) == len(found)
+
+
+@given(strategies.route_sets(most=8))
+def test_of_the_routes_of_several_hosts_each_host_is_asked_its_own_in_order(routes: tuple[Route, ...]) -> None:
+    order = Order(routes)
+    among = order.among(order.patterns)
+    for host in (each.replace("*", "below") for each in order.patterns):
+        asked = [route.name for route, pattern in among if not pattern or host_patterns.covers(pattern, host)]
+        assert list(dict.fromkeys(asked)) == [route.name for route in order.of(host)]
+
+
+def test_no_pattern_takes_the_place_of_the_host_for_all_others() -> None:
+    assert host_groups.groups(Order(_routes(0, 10))) == []
+    assert ANY in [host.name for host in _told(_routes(0, 10)).virtual_hosts]

@@ -1,0 +1,76 @@
+"""A gateway on a real Envoy and requests to it, each answered with who took it, or with a problem."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Whole
+from adsum.core.model import Listing
+from adsum.gateway.intent.intent import Intent
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.upstreams import Upstream
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.compiled_resources import NOTHING
+from tests.gateway.real_envoy import PATIENCE, free_port, running
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    said: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.said["id"])
+
+
+class Gateway:
+    """An Envoy that serves those instances; requests to it, all on one connection."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._kept = http.client.HTTPConnection(address, timeout=PATIENCE)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self._get(self._kept, path, headers)
+
+    def apart(self, path: str) -> Answer:
+        """On a connection of its own."""
+        connection = http.client.HTTPConnection(self.address, timeout=PATIENCE)
+        try:
+            return self._get(connection, path, {})
+        finally:
+            connection.close()
+
+    def ids(self, path: str, count: int) -> Counter[str]:
+        """Who answered so many requests."""
+        return Counter(self.get(path).id for _ in range(count))
+
+    @staticmethod
+    def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> Answer:
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        said = json.loads(response.read())
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, said)
+
+    def close(self) -> None:
+        self._kept.close()
+
+
+@contextmanager
+def gateway(folder: Path, listings: Sequence[Listing], *intent: Route | Upstream) -> Iterator[Gateway]:
+    routes = tuple(each for each in intent if isinstance(each, Route))
+    upstreams = {each.service: each for each in intent if isinstance(each, Upstream)}
+    snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
+    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
+    with running(NOTHING.follow(snapshot, Intent(routes, upstreams), {}), shape, folder):
+        found = Gateway(shape.listen[0])
+        yield found
+        found.close()

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from adsum.core.catalog.snapshots import EMPTY
+from adsum.core.errors import Invalid
+from adsum.gateway.intent.actions import Redirect, Target
+from adsum.gateway.intent.cors import Cors
+from adsum.gateway.intent.intent import Intent
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
+from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.selectors import Selector
+from adsum.gateway.patterns import automaton, regexes
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.compiled_resources import NOTHING
+from adsum.gateway.route_check.path_rewrites import rewritten
+from tests.gateway.real_envoy import Caller, free_port, needs_envoy, refused, running
+
+PIECES = [
+    *"abz09/.-_~^$|()[]{}*+?\\,:= ",
+    *(r"\d", r"\w", r"\s", r"\D", r"\W", r"\S", r"\.", r"\\", r"\]", "(?:", "[a-z]", "[^/]", r"[\w.-]"),
+    *("{2}", "{2,}", "{0,3}", "a*", ".+", "(a|b)", "()", "(a*)*", "(|b)", "*?", "+?", "??", "{0,2}?", "[^a]"),
+]
+written = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join)
+
+
+def readable(expression: str) -> bool:
+    try:
+        regexes.check("regex", expression)
+    except Invalid:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"/o/[0-9]+",
+        r"/[^/]+/x",
+        r"(?:a|b)*c?",
+        r"\w{2,5}",
+        r"[\w.-]+",
+        r"a{3}",
+        r"[a-]",
+        r"[-a]",
+        r".*",
+        r"\{\}",
+        "a{0,2}?",
+    ],
+)
+def test_ordinary_expressions_are_read(expression: str) -> None:
+    assert readable(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("", "1 to 256"),
+        ("a" * 257, "1 to 256"),
+        ("é", "ASCII"),
+        ("(", "without its )"),
+        (")", "without its ("),
+        ("[a", "not closed"),
+        ("[]", "empty set"),
+        ("[z-a]", "does not go up"),
+        ("[[:alpha:]]", "escape them"),
+        ("a**", "means nothing"),
+        ("a*+", "means nothing"),
+        ("a{2}{3}", "means nothing"),
+        ("a{,3}", "means nothing"),
+        ("a{3,2}", "lower count first"),
+        ("a{101}", "from 1 to 100"),
+        ("^a$", "means nothing"),
+        (r"\b", "an escape other than"),
+        (r"\1", "an escape other than"),
+        ("a\\", "an escape other than"),
+        ("(?=a)", "kind of group"),
+        ("(?i)a", "kind of group"),
+        ("(?P<a>b)", "kind of group"),
+        (".{80}", "at most 90 steps"),
+        ("(" * 30 + "a" + ")" * 30, "in one another"),
+    ],
+)
+def test_what_is_no_common_ground_is_refused_with_the_place(expression: str, problem: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(problem)):
+        regexes.check("regex", expression)
+
+
+values = st.text(st.sampled_from("aabbz09/.-_~ \t\n\x0b\r\x0cé€"), max_size=6)
+
+
+def _encoded(group: str | None) -> bytes | None:
+    return None if group is None else group.encode(errors="surrogateescape")
+
+
+@given(written, st.lists(values, max_size=4))
+@settings(max_examples=2_000)
+@example(r"(a*)*(b|)+?", ["", "a", "aab"])
+@example(r"((a|ab)(c|bcd)){0,2}?", ["abcd", "acabcd"])
+@example(r"[^a]\s", ["\n\n", "é\x0b"])
+@example(r"([^a-z]()*){10}", ["1234567890"])
+@example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
+def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -> None:
+    re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
+    if not readable(expression):
+        return
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
+    peer = re2.compile(expression.encode(), options)
+    for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
+        assert re2.compile(compiled.encode(), options).programsize <= 2 * regexes.MAX_SIZE
+    assert regexes.groups(expression) == peer.groups
+    for value in values:
+        found = peer.fullmatch(value.encode())
+        assert regexes.matches(expression, value) is (found is not None), value
+        groups = regexes.captured(expression, value)
+        assert (None if groups is None else [_encoded(each) for each in groups]) == (
+            list(found.groups()) if found else None
+        ), value
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"), [("..", "é"), ("[^a]{6}", "华东"), (r"\W{4}", "😀"), (r"a\S\Sb", "aéb")]
+)
+def test_a_character_that_is_not_ascii_is_as_many_as_it_has_bytes(expression: str, value: str) -> None:
+    assert regexes.matches(expression, value)
+    assert regexes.captured(f"({expression})", value) == (value,)
+    assert not regexes.matches(expression, value + "é")
+
+
+HOSTILE = [
+    (r"/(a+)+b", "/" + "a" * 4_096),
+    (r"/u/([a-z]+-?)+/x", "/u/" + "a" * 4_096 + "/y"),
+    (r"(a|a)*b", "a" * 4_096),
+    (r"(.*)*x", "a" * 4_096),
+    (r"(a?){12}a{12}b", "a" * 4_096),
+    (r"[ab]*a[ab]{40}/", "".join(random.Random(7).choices("ab", k=4_096))),
+    (r"(\w+\s?)*;", "word " * 800),
+]
+
+
+@pytest.mark.parametrize(("expression", "value"), HOSTILE, ids=[expression for expression, _ in HOSTILE])
+def test_a_match_takes_one_step_a_character_whatever_the_expression(
+    expression: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, step = [], automaton._Neighbours.of
+
+    def counted(neighbours: automaton._Neighbours, states: int) -> int:
+        steps.append(states)
+        return step(neighbours, states)
+
+    monkeypatch.setattr(automaton._Neighbours, "of", counted)
+    regexes.check("regex", expression)
+    assert not regexes.matches(expression, value)
+    assert len(steps) <= len(value)
+    assert regexes.captured(expression, value) is None
+    assert len(steps) <= 2 * len(value)
+    assert max(states.bit_length() for states in steps) <= regexes.MAX_SIZE + 1
+
+
+def test_an_automaton_remembers_no_more_than_its_bound() -> None:
+    expression, value = HOSTILE[5]
+    regexes.matches(expression, value)
+    kept = regexes._read(expression).automaton
+    assert len(kept._after._known) == automaton.MAX_KNOWN
+
+
+@pytest.mark.parametrize("expression", [expression for expression, _ in HOSTILE])
+def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: str) -> None:
+    """Python's own backtracks for hours here: that this ends is the test."""
+    value = "/" + "a" * 60
+    assert not Where(MatchKind.REGEX, expression).takes(value)
+    assert not HeaderMatch("x-v", MatchKind.REGEX, expression).holds(value)
+    assert not QueryMatch("v", MatchKind.REGEX, expression).holds(value)
+    assert not Cors(("https://*.shop.example",)).allows("https://" + "a." * 2_000)
+    taken = Route(
+        "r", path=Where(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
+    )
+    assert rewritten(taken, value) == value + "/"
+
+
+@needs_envoy
+@pytest.mark.parametrize("expression", [r"([^a-z]()*){10}", r"([a-z]+|a{3,}){4,9}?"])
+def test_envoy_takes_expressions_of_more_instructions_than_it_takes_by_itself(expression: str, tmp_path: Path) -> None:
+    route = Route("r", headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),), to=(Target(Selector("orders")),))
+    shape = Shape((f"127.0.0.1:{free_port()}",))
+    assert refused(NOTHING.follow(EMPTY, Intent((route,)), {}), shape, tmp_path) == ""
+
+
+@needs_envoy
+def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
+    made = ("".join(chance.choices(PIECES, k=chance.randint(1, 8))) for _ in range(6_000))
+    expressions = list(dict.fromkeys(expression for expression in made if readable(expression)))[:600]
+    assert len(expressions) > 300
+    routes = tuple(
+        Route(
+            f"r{n}",
+            path=Where(MatchKind.EXACT, f"/{n}"),
+            headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),),
+            redirect=Redirect(path="/yes"),
+        )
+        for n, expression in enumerate(expressions)
+    )
+    with running(NOTHING.follow(EMPTY, Intent(routes), {}), shape, tmp_path):
+        caller = Caller(shape)
+        for n, expression in enumerate(expressions):
+            for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
+                response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))
+                assert (response.status == 302) is regexes.matches(expression, value), (expression, value)
+        caller.close()

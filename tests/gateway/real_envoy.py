@@ -1,0 +1,180 @@
+"""A real Envoy for tests of what it is told: our resources as its whole, static configuration."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.base_pb2 import HeaderValue
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
+from google.protobuf import json_format
+
+from adsum.envoy.process.bootstrap import runtime
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.compiled_resources import Compiled
+from adsum.gateway.resources.resources import Kind, Resource
+from tests.support.programs import need
+
+MESSAGES: Final = {
+    Kind.CLUSTER: Cluster,
+    Kind.ASSIGNMENT: ClusterLoadAssignment,
+    Kind.SECRET: Secret,
+    Kind.FILTER: TypedExtensionConfig,
+    Kind.LISTENER: Listener,
+    Kind.ROUTES: RouteConfiguration,
+}
+PATIENCE: Final = 60.0
+"""Seconds until an Envoy that does not start is given up."""
+
+needs_envoy = pytest.mark.needs("envoy")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on, below those that the system gives to callers."""
+    while True:
+        # Hypothesis seeds what `random` itself draws from: tests in two checkouts would choose the same ports.
+        port = random.SystemRandom().randint(15_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def content(resource: Resource) -> Any:
+    """What a resource says."""
+    message = MESSAGES[resource.kind]()
+    DeltaDiscoveryResponse.FromString(resource.delta).resources[0].resource.Unpack(message)
+    return message
+
+
+def bootstrap(compiled: Compiled, shape: Shape) -> Any:
+    """Everything that the gateway would be told, told at once; each answer says the route that it took."""
+    tables = compiled.envoy(shape)
+    whole = Bootstrap()
+    json_format.ParseDict(runtime(), whole.layered_runtime)
+    for name, resource in tables[Kind.CLUSTER].items():
+        cluster = content(resource)
+        cluster.type = Cluster.STATIC
+        cluster.ClearField("eds_cluster_config")
+        if name in tables[Kind.ASSIGNMENT]:
+            cluster.load_assignment.CopyFrom(content(tables[Kind.ASSIGNMENT][name]))
+        whole.static_resources.clusters.append(cluster)
+    whole.static_resources.secrets.extend(map(content, tables[Kind.SECRET].values()))
+    (routes,) = map(content, tables[Kind.ROUTES].values())
+    routes.response_headers_to_add.add().header.CopyFrom(_header("x-route", "%ROUTE_NAME%"))
+    filters = {name: content(resource) for name, resource in tables[Kind.FILTER].items()}
+    for resource in tables[Kind.LISTENER].values():
+        whole.static_resources.listeners.append(_listener(content(resource), routes, filters))
+    return whole
+
+
+def _header(key: str, value: str) -> Any:
+    return HeaderValue(key=key, value=value)
+
+
+def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
+    manager = HttpConnectionManager()
+    config = listener.filter_chains[0].filters[0].typed_config
+    config.Unpack(manager)
+    manager.route_config.CopyFrom(routes)
+    for each in manager.http_filters:
+        if each.HasField("config_discovery"):
+            each.typed_config.CopyFrom(filters[each.name].typed_config)
+    config.Pack(manager)
+    if listener.filter_chains[0].HasField("transport_socket"):
+        secured = listener.filter_chains[0].transport_socket.typed_config
+        context = DownstreamTlsContext()
+        secured.Unpack(context)
+        # What is static is found by its name alone.
+        context.common_tls_context.tls_certificate_sds_secret_configs[0].ClearField("sds_config")
+        secured.Pack(context)
+    return listener
+
+
+def refused(compiled: Compiled, shape: Shape, folder: Path) -> str:
+    """What Envoy has against it; "" if nothing."""
+    command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, shape, folder))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return done.stderr if done.returncode or "warning" in done.stderr else ""
+
+
+def _written(compiled: Compiled, shape: Shape, folder: Path) -> Path:
+    path = folder / "envoy.json"
+    path.write_text(json_format.MessageToJson(bootstrap(compiled, shape)))
+    return path
+
+
+@contextmanager
+def running(compiled: Compiled, shape: Shape, folder: Path) -> Iterator[None]:
+    """An Envoy that serves all that; it is there when this begins and gone when it ends."""
+    command = [str(need("envoy")), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
+    with (folder / "envoy.log").open("w+") as log:
+        process = subprocess.Popen(
+            [*command, "--disable-hot-restart", "--file-flush-interval-msec", "100"], stdout=log, stderr=log
+        )
+        try:
+            _wait(process, shape, folder)
+            yield
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def _wait(process: subprocess.Popen[bytes], shape: Shape, folder: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    host, _, port = shape.listen[0].rpartition(":")
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection((host, int(port)), 1.0).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-2000:]}")
+
+
+class Caller:
+    """Sends requests to a gateway, all on one connection."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._connection = http.client.HTTPConnection(shape.listen[0], timeout=PATIENCE)
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        host: str,
+        headers: tuple[tuple[str, str | bytes], ...] = (),
+        body: bytes | None = None,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        length = () if body is None else (("content-length", str(len(body))),)
+        for name, value in (("host", host), *headers, *length):
+            self._connection.putheader(name, value)
+        self._connection.endheaders(body)
+        response = self._connection.getresponse()
+        return response, response.read()
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,272 @@
+"""`route check` and a real Envoy give the same answer to the same requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Whole
+from adsum.core.model import Listing
+from adsum.gateway.encoding.routes import host_groups
+from adsum.gateway.intent import default_routes
+from adsum.gateway.intent.actions import Redirect, Target
+from adsum.gateway.intent.cors import Cors
+from adsum.gateway.intent.intent import Intent
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
+from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.routes import Route
+from adsum.gateway.intent.selectors import Selector
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.compiled_resources import FEW, NOTHING
+from adsum.gateway.route_check.route_check import Request, Verdict, explain
+from tests.gateway import strategies
+from tests.gateway.echo_services import listing, serving
+from tests.gateway.real_envoy import Caller, free_port, needs_envoy, running
+
+pytestmark = needs_envoy
+
+EXACT, PREFIX, REGEX = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REGEX
+
+
+def to(service: str, weight: int = 1, **selected: Any) -> Target:
+    return Target(Selector(service, **selected), weight)
+
+
+ROUTES = (
+    Route("exact", path=Where(EXACT, "/a/b"), to=(to("users"),), rewrite="/exact"),
+    Route("prefix", path=Where(PREFIX, "/a"), to=(to("users"),), rewrite="/"),
+    Route("longer", path=Where(PREFIX, "/a/b/c/"), to=(to("orders"),), rewrite="/new/"),
+    Route("regex", path=Where(REGEX, r"/o/([0-9]+)(/.*)?"), to=(to("orders"),), rewrite=r"/n\2/\1"),
+    Route("posts", path=Where(PREFIX, "/m"), methods=("POST", "PATCH", "PUT"), to=(to("users"),)),
+    Route(
+        "canary",
+        path=Where(PREFIX, "/m"),
+        headers=(HeaderMatch("x-canary", EXACT, "1"),),
+        to=(to("orders", tags=("canary",)),),
+    ),
+    Route(
+        "not-canary",
+        path=Where(PREFIX, "/m"),
+        headers=(HeaderMatch("x-canary", PREFIX, "0", invert=True),),
+        to=(to("users"),),
+    ),
+    Route("absent", path=Where(PREFIX, "/h"), headers=(HeaderMatch("x-canary", invert=True),), to=(to("users"),)),
+    Route(
+        "present",
+        path=Where(PREFIX, "/h"),
+        headers=(HeaderMatch("x-canary"),),
+        query=(QueryMatch("v"),),
+        to=(to("users"),),
+    ),
+    Route("query", path=Where(PREFIX, "/h"), query=(QueryMatch("v", REGEX, "[0-9]+"),), to=(to("orders"),)),
+    Route("split", path=Where(PREFIX, "/s"), to=(to("orders", 1), to("users", 3)), rewrite="/split"),
+    Route("away", path=Where(PREFIX, "/away"), redirect=Redirect(scheme="https", prefix="/here/", status=308)),
+    Route("moved", path=Where(EXACT, "/moved"), redirect=Redirect(host="new.example", port=8443, path="/m")),
+    Route("shop", hosts=("shop.example",), path=Where(PREFIX, "/a"), to=(to("orders"),)),
+    Route("shops", hosts=("*.shop.example", "*.example"), to=(to("users"),)),
+    Route(
+        "first", path=Where(PREFIX, "/"), headers=(HeaderMatch("x-first", EXACT, "yes"),), to=(to("users"),), priority=9
+    ),
+    Route(
+        "asked",
+        path=Where(PREFIX, "/cors"),
+        methods=("PUT",),
+        to=(to("users"),),
+        cors=Cors(("https://*.shop.example",), ("PUT",)),
+    ),
+    Route("empty", path=Where(PREFIX, "/empty"), to=(to("nobody"),)),
+)
+
+
+class Gateway:
+    """An Envoy with routes to two services that echo, and a crowd of others that nobody asks."""
+
+    def __init__(self, intent: Intent, folder: Path, crowd: int = 0) -> None:
+        self.intent = intent
+        self.services: set[str] = set()
+        self._stack = ExitStack()
+        listings = [self._listing("orders", "o1", "canary"), self._listing("users", "u1")]
+        listings += [listing(f"other-{n}", "x", 1) for n in range(crowd)]
+        snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
+        self.services = set(snapshot.services)
+        shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
+        compiled = NOTHING.follow(snapshot, intent, {})
+        self._stack.enter_context(running(compiled, shape, folder))
+        self._caller = Caller(shape)
+        self._stack.callback(self._caller.close)
+
+    def _listing(self, service: str, id: str, *tags: str) -> Listing:
+        return listing(service, id, self._stack.enter_context(serving(id)), tags=tags)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def check(self, request: Request) -> Verdict:
+        """Ask both, and compare."""
+        verdict = explain(self.intent, self.services, request)
+        response, body = self._caller(request.method, request.path, request.host, request.headers)
+        told = (request, response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
+        if verdict.route is None:
+            assert response.status == verdict.status, told
+            assert response.getheader("x-route") in (None, "", default_routes.BY_PATH, default_routes.BY_HOST), told
+            return verdict
+        if verdict.preflight:
+            assert (response.status, response.getheader("x-route")) == (200, None), told
+            assert response.getheader("access-control-allow-origin"), told
+            return verdict
+        assert response.getheader("x-route") == verdict.route.name, told
+        if verdict.route.redirect is not None:
+            assert (response.status, response.getheader("location")) == (verdict.status, verdict.location), told
+        elif response.status == 200 and request.method != "HEAD":
+            said = json.loads(body)
+            assert said["path"] == verdict.path, told
+            assert said["id"][0] in {each.to.service[0] for each in verdict.to}, told
+        return verdict
+
+
+@contextmanager
+def grouped(*, hosts: bool) -> Iterator[None]:
+    """Have all hosts share a virtual host, as they do where there are many routes for any host."""
+    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.REPEATED):
+        yield
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(0, False), (FEW, False), (0, True)],
+    ids=["few-services", "many-services", "hosts-together"],
+)
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Of a few services, each has default routes of its own; of many, one pattern finds all of them."""
+    more, together = request.param
+    with grouped(hosts=together):
+        gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
+    yield gateway
+    gateway.close()
+
+
+segments = st.sampled_from(
+    ["a", "b", "c", "o", "7", "m", "h", "s", "away", "orders", "users", "", ".", "..", "%61", "x%2Fy", "A"]
+)
+usual = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+odd = st.sampled_from(
+    ["..;", ".;", "..;x", "%2e%2e", "%2E", "%5c", "\\", "/", "%", "%2", "%zz", "%252e", "%41", ";a=b"]
+)
+sent = st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?#")
+strange = st.lists(st.one_of(segments, odd, odd, sent), min_size=1, max_size=8).map(lambda parts: "/" + "".join(parts))
+paths = st.one_of(usual, strange)
+queries = st.sampled_from(["", "", "?v=1", "?v=x", "?v", "?w=1&v=22", "?v=x&v=1", "?"])
+hosts = st.sampled_from(
+    ["localhost", "Shop.Example:8080", "shop.example", "a.shop.example", "b.a.shop.example", "example", "x.example"]
+) | st.sampled_from(
+    ["orders.localhost", "Users.Localhost:80", "nobody.localhost", "unknown.localhost", "a.orders.localhost"]
+)
+origins = st.sampled_from(["https://a.shop.example", "https://evil.example"])
+pairs = st.one_of(
+    st.sampled_from([("x-canary", "1"), ("X-Canary", "01"), ("x-canary", ""), ("x-first", "yes")]),
+    st.tuples(st.just("origin"), origins),
+    st.just(("access-control-request-method", "PUT")),
+)
+headers = st.lists(pairs, max_size=3, unique_by=lambda pair: pair[0].lower()).map(tuple)
+methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
+requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".join), headers)
+
+
+@given(requests)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(Request(path="/away"))
+@example(Request(path="/away/x?y=1", host="localhost:80"))
+@example(Request(path="/away//x", host="localhost:8080"))
+@example(Request(path="/moved?x", host="localhost:80"))
+@example(Request(path="/a"))
+@example(Request(path="/a/"))
+@example(Request(path="/a//x"))
+@example(Request(path="/a/b/c"))
+@example(Request(path="/a/b/c/d"))
+@example(Request(path="/o/7"))
+@example(Request(path="/o/7/x"))
+@example(Request(path="/orders"))
+@example(Request(path="/orders/"))
+@example(Request(path="/orders/../users/x"))
+@example(Request(path="/orders/%2e%2e/users"))
+@example(Request(path="/users/..;/orders/a"))
+@example(Request(path="/users/..;x\\..;/orders/.;x=1/a"))
+@example(Request(path="/orders/%%41%2%41|{}"))
+@example(
+    Request(
+        "OPTIONS",
+        path="/cors",
+        headers=(("origin", "https://a.shop.example"), ("access-control-request-method", "PUT")),
+    )
+)
+@example(
+    Request(
+        "OPTIONS", path="/cors", headers=(("origin", "https://evil.example"), ("access-control-request-method", "PUT"))
+    )
+)
+@example(Request("OPTIONS", path="/cors"))
+@example(Request(path="/a%00"))
+@example(Request(path="/a/%00/../b?x=%00"))
+@example(Request(path="/..;%00/a?x=%00"))
+@example(Request("TRACE", path="/%00", host="shop.example,localhost"))
+@example(Request("TRACE", path="/a"))
+@example(Request("TRACE", path="/away", host="shop.example"))
+@example(Request(path="/orders/a", host="orders.localhost.localhost"))
+@example(Request(path="/orders/a", host="orders.localhost:8x"))
+@example(Request(path="/orders/a", host=".localhost"))
+@example(Request(path="/orders/a", host="x.orders.localhost"))
+@example(Request(path="/a", host="shop.example:8x"))
+@example(Request(path="/a", host="shop.example:"))
+@example(Request(path="/a", host="shop.example,localhost"))
+@example(Request(path="/a", host="localhost, a.shop.example"))
+@example(Request("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
+def test_a_verdict_is_what_envoy_does(gateway: Gateway, request: Request) -> None:
+    gateway.check(request)
+
+
+def answering(route: Route) -> Route:
+    """The same conditions, and an answer that tells the route without any service."""
+    conditions = {each: getattr(route, each) for each in ("hosts", "path", "methods", "headers", "query", "priority")}
+    return Route(route.name, redirect=Redirect(path=f"/{route.name}"), **conditions)
+
+
+any_paths = st.one_of(paths, strategies.plain_paths, st.sampled_from(["/o/12", "/a/x", "/xxy", "/word", "/v1"]))
+any_headers = st.lists(
+    st.tuples(strategies.tokens, strategies.values | st.sampled_from(["v1", "1", "42", ""])),
+    max_size=3,
+    unique_by=lambda pair: pair[0],
+).map(tuple)
+any_queries = st.lists(st.tuples(strategies.tokens, st.sampled_from(["v1", "7", "", "abab"])), max_size=2).map(
+    lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs) if pairs else ""
+)
+any_requests = st.builds(
+    Request,
+    strategies.methods,
+    hosts | st.sampled_from(["[::1]:80", "10.0.0.1", "a.example"]),
+    st.tuples(any_paths, any_queries).map("".join),
+    any_headers.map(lambda pairs: tuple((name, value.strip()) for name, value in pairs)),
+)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["hosts-apart", "hosts-together"])
+@given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_any_routes_are_asked_in_the_order_that_is_told(
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request], together: bool
+) -> None:
+    with grouped(hosts=together):
+        gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
+    try:
+        for request in requests:
+            gateway.check(request)
+    finally:
+        gateway.close()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.core.errors import Invalid
+from adsum.gateway.profile import Shape
+
+shapes = st.builds(
+    Shape,
+    st.lists(st.sampled_from(["127.0.0.1:80", "0.0.0.0:8080", "[::1]:0", "[::]:443"]), min_size=1, unique=True).map(
+        tuple
+    ),
+    st.booleans(),
+    st.sampled_from(["json", "text", "off"]),
+    trusted_hops=st.integers(0, 16),
+    zone=st.sampled_from(["", "a"]),
+    roots=st.sampled_from(["", "/etc/ca.pem"]),
+)
+
+
+@given(shapes)
+def test_a_shape_arrives_as_it_was_said(shape: Shape) -> None:
+    struct = json_format.ParseDict(shape.metadata(), Struct())
+    assert Shape.of(shape.metadata()) == Shape.of(json_format.MessageToDict(struct)) == shape
+
+
+@pytest.mark.parametrize(
+    ("metadata", "field"),
+    [
+        ({}, "adsum"),
+        ({"adsum": "x"}, "adsum"),
+        ({"adsum": {}}, "listen"),
+        ({"adsum": {"listen": "127.0.0.1:80"}}, "listen"),
+        ({"adsum": {"listen": []}}, "listen"),
+        ({"adsum": {"listen": ["localhost:80"]}}, "listen[0]"),
+        ({"adsum": {"listen": ["127.0.0.1:70000"]}}, "listen[0]"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "default_routes": 1}}, "default_routes"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "trusted_hops": 1.5}}, "trusted_hops"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "trusted_hops": 99}}, "trusted_hops"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "access_log": "xml"}}, "access_log"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "tls_key": "/x"}}, "tls_key"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "roots": "x"}}, "roots"),
+        ({"adsum": {"listen": ["127.0.0.1:80"], "evil": "x"}}, "'evil'"),
+    ],
+)
+def test_what_is_no_shape_is_refused(metadata: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Shape.of(metadata)
+    assert refused.value.field == field

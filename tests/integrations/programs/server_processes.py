@@ -1,0 +1,147 @@
+"""Real servers in processes of their own, and callers that never stop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from adsum.core.model import Listing, Status
+from tests.support.registry_daemon import RunningDaemon
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 40.0
+
+
+class Process:
+    """A server, stopped at the end however the test went; then its whole session is."""
+
+    def __init__(self, daemon: RunningDaemon, *argv: str, runtime: Path, cwd: Path = ROOT) -> None:
+        environ = {**os.environ, "ADSUM_URL": daemon.url, "XDG_RUNTIME_DIR": str(runtime), "PYTHONWARNINGS": "ignore"}
+        self._log = (runtime / f"{time.monotonic_ns()}.log").open("w+")
+        self._running = subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            cwd=cwd,
+            env=environ,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self.pid = self._running.pid
+
+    @property
+    def log(self) -> str:
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    @property
+    def ended(self) -> bool:
+        return self._running.poll() is not None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._running.poll()
+
+    def signal(self, number: int) -> None:
+        self._running.send_signal(number)
+
+    def workers(self) -> list[int]:
+        """The processes that it started, without those that only track resources."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"resource_tracker" not in _command(pid)]
+
+    async def end(self) -> None:
+        """Wait for it to end by itself."""
+        await until(lambda: self.ended, "it ended", self)
+
+    async def replaces(self, worker: int, count: int) -> None:
+        """Wait until there are `count` workers, and that one is not among them."""
+        await until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
+
+    def close(self) -> None:
+        if not self.ended:
+            os.killpg(self.pid, signal.SIGKILL)
+        self._running.wait(20.0)
+        self._log.close()
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # It ended meanwhile.
+
+
+@contextmanager
+def starting(daemon: RunningDaemon, runtime: Path) -> Iterator[Callable[..., Process]]:
+    """Starts servers: `start("uvicorn", …)`."""
+    started: list[Process] = []
+
+    def start(*argv: str, cwd: Path = ROOT) -> Process:
+        started.append(Process(daemon, *argv, runtime=runtime, cwd=cwd))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.close()
+
+
+def listed(daemon: RunningDaemon) -> dict[str, Listing]:
+    """What the registry lists of orders."""
+    return dict(daemon.registry.snapshot.service("orders").listings)
+
+
+def passing(daemon: RunningDaemon) -> list[str]:
+    return [id for id, listing in listed(daemon).items() if listing.status is Status.PASSING]
+
+
+async def until(fact: Callable[[], bool], what: str, *processes: Process) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < deadline, "\n".join([what, *(process.log for process in processes)])
+        await asyncio.sleep(0.02)
+
+
+class Load:
+    """What became of the calls."""
+
+    def __init__(self) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    async def goes_on(self, count: int = 30) -> None:
+        """Until so many more have been answered."""
+        enough = self.answers.total() + count
+        await until(lambda: self.answers.total() >= enough or bool(self.failures), "calls are answered")
+
+
+@asynccontextmanager
+async def load(call: Callable[[], object], callers: int = 4) -> AsyncIterator[Load]:
+    """Calls without a pause: `call` returns, or awaits, the text of an answer. A blocking one runs in threads."""
+    made, stopping = Load(), asyncio.Event()
+
+    async def go_on() -> None:
+        while not stopping.is_set():
+            try:
+                answer = call() if inspect.iscoroutinefunction(call) else asyncio.to_thread(call)
+                made.answers[str(await answer)] += 1
+            except Exception as error:
+                made.failures.append(f"{type(error).__name__}: {error}")
+
+    tasks = [asyncio.create_task(go_on()) for _ in range(callers)]
+    try:
+        yield made
+    finally:
+        stopping.set()
+        await asyncio.gather(*tasks)

@@ -1,0 +1,70 @@
+"""The bootstrap names the registry's nodes in forms that the gRPC libraries of all languages accept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adsum.core.errors import Invalid
+from adsum.integrations.grpc_bootstrap import bootstrap
+
+
+def _uris(xds: str = "", url: str = "", *, joined: bool = False) -> list[str]:
+    return [server["server_uri"] for server in bootstrap(xds, url, joined=joined)["xds_servers"]]
+
+
+def test_each_node_is_an_entry_and_an_ip_address_has_no_scheme() -> None:
+    assert _uris("10.0.0.1:23787, 10.0.0.2:23788") == ["10.0.0.1:23787", "10.0.0.2:23788"]
+    assert _uris("[0:0::1]:23787,10.0.0.2:23787") == ["[::1]:23787", "10.0.0.2:23787"]
+
+
+def test_a_name_is_looked_up_in_dns() -> None:
+    assert _uris("n1.example.org:23787,10.0.0.2:1") == ["dns:///n1.example.org:23787", "10.0.0.2:1"]
+
+
+def test_without_places_the_hosts_of_the_registry_are_named_once() -> None:
+    assert _uris() == ["127.0.0.1:23787"]
+    assert _uris(url="http://n1:1,https://[::1]:2,http://n1:3") == ["dns:///n1:23787", "[::1]:23787"]
+
+
+def test_nodes_of_one_family_are_joined_only_if_asked_for() -> None:
+    assert _uris("10.0.0.1:1,10.0.0.2:2", joined=True) == ["ipv4:10.0.0.1:1,10.0.0.2:2"]
+    assert _uris("[::1]:1,[::2]:2", joined=True) == ["ipv6:[::1]:1,[::2]:2"]
+    assert _uris("[::1]:1,10.0.0.2:2", joined=True) == ["[::1]:1", "10.0.0.2:2"]
+    assert _uris("n1:1,n2:2", joined=True) == ["dns:///n1:1", "dns:///n2:2"]
+    assert _uris("10.0.0.1:1", joined=True) == ["10.0.0.1:1"]
+
+
+def test_the_node_has_a_locality_without_which_node_js_refuses_the_bootstrap() -> None:
+    node = json.loads(json.dumps(bootstrap()))["node"]
+    assert node["id"]
+    assert node["locality"] == {}
+
+
+@pytest.mark.parametrize(
+    ("xds", "what"),
+    [
+        ("nowhere", "HOST:PORT"),
+        ("nowhere:0", "HOST:PORT"),
+        ("nowhere:65536", "HOST:PORT"),
+        ("n1:1,n2", "'n2'"),
+        ("::1:23787", "in brackets"),
+        ("[fe80::1%eth0]:23787", "no zone"),
+        ("[n1]:23787", "HOST:PORT"),
+        ("ipv4:10.0.0.1:23787", "HOST:PORT"),
+        ("http://n1:23787", "HOST:PORT"),
+        ("dns:///n1:23787", "HOST:PORT"),
+        ("n 1:23787", "HOST:PORT"),
+    ],
+)
+def test_what_no_client_could_dial_is_refused(xds: str, what: str) -> None:
+    with pytest.raises(Invalid, match=r"xds") as refused:
+        bootstrap(xds)
+    assert what in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["etcd://e1:2379", "consul://127.0.0.1:8500"])
+def test_what_is_no_registry_of_ours_has_no_port_to_guess(url: str) -> None:
+    with pytest.raises(Invalid, match="must be given"):
+        bootstrap(url=url)

@@ -1,0 +1,107 @@
+"""Where a node over etcd says that the others reach it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from adsum.client.local_address import LOOPBACK
+from adsum.config.serve import ServeConfig
+from adsum.core.errors import Invalid
+from adsum.etcd.address import Place
+from adsum.etcd.client import Etcd
+from adsum.etcd.errors import Unreachable
+from adsum.etcd.values import Member
+from adsum.peers import advertised_url
+
+
+def _of(listen: str, store: str, advertise: str = "") -> ServeConfig:
+    return ServeConfig(listen=listen, store=store, advertise=advertise, xds="off", node="n1")
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:23786", "localhost:23786", "[::1]:23786"])
+@pytest.mark.parametrize("hosts", ["10.0.0.1:2379", "etcd", "127.0.0.1:2379,10.0.0.2:2379"])
+def test_a_node_that_only_its_host_reaches_is_refused_where_etcd_is_on_other_hosts(listen: str, hosts: str) -> None:
+    with pytest.raises(Invalid, match="must be an address that nodes on other hosts reach") as refused:
+        _of(listen, f"etcd://{hosts}")
+    assert refused.value.field == "listen"
+    assert f"--advertise http://{listen}" in str(refused.value)
+    _of(listen, f"etcd://{hosts}", advertise="http://127.0.0.1:23786")
+
+
+@pytest.mark.parametrize(
+    ("listen", "store"),
+    [
+        ("127.0.0.1:23786", "etcd://127.0.0.1"),
+        ("127.0.0.1:23786", "etcd://localhost:2379,[::1]:2379"),
+        ("10.0.0.5:23786", "etcd://10.0.0.1"),
+        ("10.0.0.5:23786", "etcd://127.0.0.1"),
+        ("0.0.0.0:23786", "etcd://10.0.0.1"),
+        ("[::]:23786", "etcd://etcd:2379"),
+        ("127.0.0.1:23786", "sqlite:////x.db"),
+    ],
+)
+def test_other_nodes_may_begin(listen: str, store: str) -> None:
+    _of(listen, store)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:23786", "[::]:23786"])
+def test_a_node_on_every_address_must_say_which_is_reached_where_etcd_on_this_host_cannot_show_it(listen: str) -> None:
+    with pytest.raises(Invalid, match="must say where other nodes reach this one"):
+        _of(listen, "etcd://127.0.0.1:2379")
+
+
+async def test_a_node_on_one_address_is_reached_there() -> None:
+    url = "http://10.0.0.5:23786"
+    assert await advertised_url.url_for_others(url, Place.parse("etcd://10.0.0.1"), Random()) == url
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("10.0.0.7", "http://10.0.0.7:23786"), ("fd00::7", "http://[fd00::7]:23786")]
+)
+async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
+    address: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "adsum.client.local_address.facing", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address
+    )
+    place = Place.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
+    assert await advertised_url.url_for_others("http://0.0.0.0:23786", place, Random()) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
+)
+async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words) as refused:
+        await advertised_url.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"), Random())
+    assert refused.value.field == "advertise"
+
+
+@pytest.mark.parametrize(
+    ("peers", "refused"),
+    [
+        (["http://10.0.0.1:2380", "http://10.0.0.2:2380"], True),
+        (["http://127.0.0.1:2380", "http://127.0.0.1:2382"], False),
+        (["http://10.0.0.1:2380"], False),
+        ([], False),
+    ],
+)
+async def test_a_node_that_only_its_host_reaches_beside_a_member_of_an_etcd_of_several_hosts_is_refused(
+    peers: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def members(_: Etcd) -> tuple[Member, ...]:
+        if not peers:
+            raise Unreachable("it does not answer")
+        return tuple(Member(number, f"e{number}", (), (each,)) for number, each in enumerate(peers))
+
+    monkeypatch.setattr(Etcd, "members", members)
+    place = Place.parse("etcd://127.0.0.1:2379")
+    assert await advertised_url.url_for_others("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
+    if refused:
+        with pytest.raises(Invalid, match=r"listen: must be .* at 10\.0\.0\.1, 10\.0\.0\.2; .*--advertise"):
+            await advertised_url.url_for_others("http://127.0.0.1:1", place, Random())
+    else:
+        assert await advertised_url.url_for_others("http://127.0.0.1:1", place, Random()) == "http://127.0.0.1:1"

@@ -1,0 +1,98 @@
+"""Whether a program answers, as it is asked before it is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from adsum.client.registration.check_specs import parse
+from adsum.core.model import Instance, Registration
+from adsum.run.port import answering, claim_free_port, listening_addresses
+from adsum.run.readiness import answers, until_answers
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[int]:
+    """Answers 200 to /ok, 503 to /no, and nonsense to /odd."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.read(4_096)
+        lines = {b"/ok": b"HTTP/1.1 200 OK\r\n\r\n", b"/no": b"HTTP/1.1 503 No\r\n\r\n", b"/odd": b"hello\n"}
+        if head:
+            writer.write(lines[head.split(b" ")[1]])
+        writer.close()
+
+    claim = claim_free_port(Random())
+    server = await asyncio.start_server(answer, "127.0.0.1", claim.port)
+    yield claim.port
+    server.close()
+    claim.release()
+
+
+@pytest.mark.parametrize(
+    ("check", "passes"),
+    [
+        ("tcp", True),
+        ("grpc", True),
+        ("http:/ok", True),
+        ("http:/no", False),
+        ("http:/no?expect=503", True),
+        ("http:/odd", False),
+        ("https:/ok", False),
+    ],
+)
+async def test_a_check_is_asked_as_the_registry_would(server: int, check: str, passes: bool) -> None:
+    assert await answers(parse(check), "127.0.0.1", server) is passes
+
+
+@pytest.mark.parametrize("check", ["http:/ok", "https:/ok", "tcp", "grpc"])
+async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_asks_them(check: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(4_096):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parents[1] / "probes" / "certificate.pem")
+    serving = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    port = serving.sockets[0].getsockname()[1]
+    instance = Instance("orders", "o1", "127.0.0.1", port, "https")
+    async with asyncio.timeout(20.0):
+        await until_answers(Registration(instance, checks=(parse(check),)), ["127.0.0.1"])
+    serving.close()
+
+
+async def test_a_tcp_check_only_connects_as_the_registry_does(server: int) -> None:
+    assert await answers(replace(parse("tcp"), tls=True), "127.0.0.1", server)
+
+
+async def test_nobody_answers_at_a_port_that_is_free() -> None:
+    claim = claim_free_port(Random())
+    assert answering(claim.port, ["127.0.0.1", "::1"]) == ""
+    assert listening_addresses(claim.port) == []
+    assert not await answers(parse("tcp"), "127.0.0.1", claim.port)
+    claim.release()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.5", "0.0.0.0", "::1"])
+async def test_where_somebody_listens_on_a_port_is_known(address: str) -> None:
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), address, 0)
+    port = listening.sockets[0].getsockname()[1]
+    assert listening_addresses(port) == [address]
+    looked_at = "127.0.0.1" if address == "0.0.0.0" else address
+    assert answering(port, ["127.0.0.9", looked_at] if address != "0.0.0.0" else [looked_at]) == looked_at
+    listening.close()
+
+
+def test_two_wrappers_never_choose_the_same_port() -> None:
+    first = claim_free_port(Random(7))
+    second = claim_free_port(Random(7))
+    assert first.port != second.port
+    first.release()
+    second.release()

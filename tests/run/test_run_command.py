@@ -1,0 +1,302 @@
+"""`adsum run` around real programs, with a real registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adsum.config.serve import ServeConfig
+from adsum.run.port import claim_free_port
+from adsum.run.supervisor import UNDRAINED
+from tests.run.conftest import SERVER, Wrap, eventually, gone, listed
+
+if TYPE_CHECKING:
+    from tests.support.registry_daemon import RunningDaemon
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def _python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def _history(daemon: RunningDaemon) -> list[tuple[str, str]]:
+    """Cause and reason of every change, the oldest first."""
+    from adsum import SyncClient
+
+    with SyncClient(daemon.url, cache=False) as client:
+        found = client.run(lambda each: each.api.changes("orders"))
+    return [(change.cause, change.reason) for change in reversed(found.changes)]
+
+
+def test_a_program_is_listed_when_it_answers_and_leaves_when_it_is_stopped(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--check", "http:/health?interval=200ms")
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    listing = listed(daemon, "a")
+    assert listing is not None
+    assert listing.instance.authority == f"127.0.0.1:{port}"
+    eventually("it to pass", lambda: (each := listed(daemon, "a")) and each.status == "passing")
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED not in wrapped.said
+    assert listed(daemon, "a") is None
+    assert _history(daemon)[-2:] == [("drained", "SIGTERM came"), ("deregistered", "stopped by SIGTERM")]
+
+
+def test_the_program_is_told_about_itself(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+    tell = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:5] in ('PORT', 'ADSUM')}))"
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--zone", "z", program=_python(tell))
+    assert wrapped.code() == 0
+    told = json.loads(wrapped.said.splitlines()[0])
+    assert told == {
+        "PORT": str(port),
+        "ADSUM_PORT": str(port),
+        "ADSUM_SERVICE": "orders",
+        "ADSUM_ID": "a",
+        "ADSUM_URL": daemon.url,
+        "ADSUM_ZONE": "z",
+    }
+
+
+def test_port_0_picks_a_port_that_nobody_uses_below_those_of_outgoing_connections(
+    daemon: RunningDaemon, wrap: Wrap
+) -> None:
+    wrap(daemon.url, "--id", "a", "--port", "0")
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    listing = listed(daemon, "a")
+    assert listing is not None
+    assert 1_024 < listing.instance.port < 32_768
+
+
+def test_it_is_not_listed_before_it_answers(daemon: RunningDaemon, wrap: Wrap, port: int, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    late = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\n{SERVER}"
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(late))
+    eventually("the program to run", wrapped.children)
+    assert listed(daemon, "a") is None
+    go.touch()
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    assert "up" in wrapped.said
+
+
+def test_a_program_that_never_answers_is_stopped_and_never_listed(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+    wrapped = wrap(daemon.url, "--port", str(port), "--ready-timeout", "300ms", program=("sleep", "600"))
+    assert wrapped.code() == 124
+    assert f"nothing answers at port {port}" in wrapped.said
+    assert _history(daemon) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "words"),
+    [
+        (("sh", "-c", "exit 3"), 3, "exited with code 3"),
+        (("sh", "-c", "kill -SEGV $$"), 128 + signal.SIGSEGV, "was killed by SIGSEGV"),
+        (("no-such-program",), 127, "no such program"),
+        (("/",), 126, "can't start /"),
+    ],
+)
+def test_the_exit_code_is_the_programs(wrap: Wrap, program: tuple[str, ...], code: int, words: str) -> None:
+    wrapped = wrap(NOBODY, program=program)
+    assert wrapped.code() == code
+    assert words in wrapped.said
+    assert "Traceback" not in wrapped.said
+
+
+def test_a_program_that_dies_by_itself_leaves_at_once_with_the_reason(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    (child,) = wrapped.children()
+    os.kill(child, signal.SIGKILL)
+    assert wrapped.code() == 128 + signal.SIGKILL
+    assert listed(daemon, "a") is None
+    assert _history(daemon)[-1] == ("deregistered", "the program was killed by SIGKILL")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
+def test_other_signals_go_straight_through(wrap: Wrap, number: signal.Signals) -> None:
+    catch = (
+        f"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(42)); print('up', flush=True);"
+        "signal.pause()"
+    )
+    wrapped = wrap(NOBODY, program=_python(catch))
+    wrapped.says("up")
+    wrapped.signal(number)
+    assert wrapped.code() == 42
+
+
+def test_the_drain_comes_before_the_signal(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+    asks = f"""
+import signal, sys, urllib.request, json
+def stop(*_):
+    with urllib.request.urlopen("{daemon.url}/api/v1/services/orders/instances/a") as answer:
+        print("told while", json.load(answer)["instance"]["status"], flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+{SERVER}
+"""
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(asks))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 0
+    assert "told while draining" in wrapped.said
+
+
+def test_ctrl_c_reaches_the_program_as_such_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    wrapped.signal(signal.SIGINT)
+    assert wrapped.code() == 128 + signal.SIGINT
+    assert _history(daemon)[-2] == ("drained", "SIGINT came")
+
+
+def test_a_program_that_does_not_listen_is_killed_in_time(wrap: Wrap, port: int) -> None:
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
+    wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "200ms", program=_python(deaf))
+    wrapped.says("up")
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGKILL
+    assert "killing it" in wrapped.said
+
+
+def test_a_second_signal_does_not_wait(wrap: Wrap, port: int) -> None:
+    deaf = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n{SERVER}"
+    wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "10m", program=_python(deaf))
+    wrapped.says("up")
+    wrapped.signal(signal.SIGTERM)
+    wrapped.says("told")
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGKILL
+
+
+def test_a_program_that_a_signal_ends_before_its_callers_were_let_go_is_said(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    (child,) = wrapped.children()
+    os.kill(child, signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED in wrapped.said
+
+
+def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
+    close = "def close(*_):\n    server.server_close(); print('closed', flush=True); signal.pause()\n"
+    program = SERVER.replace("print(", f"{close}signal.signal(signal.SIGUSR2, close)\nprint(", 1)
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(program))
+    eventually("it to be listed", lambda: listed(daemon, "a"))
+    wrapped.signal(signal.SIGUSR2)
+    wrapped.says("closed")
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+    assert UNDRAINED in wrapped.said
+
+
+def test_signals_that_come_as_it_exits_leave_the_exit_code_to_the_program(wrap: Wrap, port: int) -> None:
+    wrapped = wrap(NOBODY, "--port", str(port))
+    wrapped.says("up")
+    while wrapped.process.poll() is None:
+        wrapped.signal(signal.SIGTERM)
+        time.sleep(0.005)
+    assert wrapped.code() in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+
+
+def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap: Wrap, port: int) -> None:
+    from tests.support.registry_daemon import RunningDaemon
+
+    other = claim_free_port(Random())
+    where = f"127.0.0.1:{other.port}"
+    wrapped = wrap(f"http://{where}", "--id", "a", "--port", str(port))
+    wrapped.says("up")
+    wrapped.says("not registered yet")
+    daemon = RunningDaemon(ServeConfig(listen=where, xds="off", store="memory:", node="test"))
+    try:
+        eventually("it to be listed", lambda: listed(daemon, "a"))
+    finally:
+        daemon.stop()
+        other.release()
+    wrapped.signal(signal.SIGTERM)
+    assert wrapped.code() == 128 + signal.SIGTERM
+
+
+def test_the_program_never_outlives_a_killed_wrapper(wrap: Wrap, port: int) -> None:
+    wrapped = wrap(NOBODY, "--port", str(port))
+    wrapped.says("up")
+    (child,) = wrapped.children()
+    wrapped.signal(signal.SIGKILL)
+    wrapped.code()
+    eventually("the program to end", lambda: gone(child))
+
+
+def test_what_the_program_leaves_behind_is_reaped_and_ended(wrap: Wrap, port: int) -> None:
+    # The shell in between ends at once: its sleeps become orphans; the short one must not stay a zombie.
+    leave = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1 & sleep 600 & true'])\n{SERVER}"
+    wrapped = wrap(NOBODY, "--port", str(port), program=_python(leave))
+    wrapped.says("up")
+    eventually("the short one to be reaped", lambda: len(wrapped.children()) == 2)
+    children = wrapped.children()
+    assert not [pid for pid in children if gone(pid)], "a zombie"
+    wrapped.signal(signal.SIGTERM)
+    wrapped.code()
+    eventually("the long one to end", lambda: all(gone(pid) for pid in children))
+
+
+def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, port: int) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        wrapped = wrap(NOBODY, "--port", str(port))
+        assert wrapped.code() == 75
+        assert f"another program answers at 127.0.0.1, port {port}" in wrapped.said
+        assert "--shared-port" in wrapped.said
+        shared = wrap(NOBODY, "--port", str(port), "--shared-port", program=_python("raise SystemExit(7)"))
+        assert shared.code() == 7
+
+
+def test_a_program_at_another_address_of_the_same_port_is_none_of_ours(wrap: Wrap, port: int) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        wrapped = wrap(NOBODY, "--port", str(port), "--address", "127.0.0.1")
+        wrapped.says("up")
+        wrapped.signal(signal.SIGTERM)
+        wrapped.code()
+
+
+def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, port: int) -> None:
+    program = _python(SERVER.replace('"127.0.0.1"', '"127.0.0.5"'))
+    wrapped = wrap(NOBODY, "--port", str(port), "--ready-timeout", "2s", program=program)
+    assert wrapped.code() == 124
+    assert "on that port of 127.0.0.5: --address says where it is" in wrapped.said
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("--service", "Orders"), 78, "--service: must be 1 to 63 of a-z"),
+        (("--check", "ftp:/"), 78, "--check: must start with http"),
+        (("--port", "70000"), 78, "--port: must be from 0 to 65535"),
+        (("--url", "nowhere"), 78, "--url: must be an address"),
+        (("--ttl", "1ms"), 78, "--ttl: must be from 1 to"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_runs(wrap: Wrap, args: tuple[str, ...], code: int, words: str) -> None:
+    wrapped = wrap(NOBODY, *args, program=("sh", "-c", "sleep 5; echo ran"))
+    assert wrapped.code() == code
+    assert words in wrapped.said
+    assert "ran" not in wrapped.said

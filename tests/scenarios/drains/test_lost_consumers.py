@@ -1,0 +1,149 @@
+"""Silence is not consent: whoever was cut off may still call, and a drain says so, in time and by name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adsum.core.liveness.heartbeats import lost_after
+from tests.scenarios.processes import Asking, Place
+from tests.support.etcd_process import Etcd
+from tests.support.tcp_proxy import Wire
+
+HEARTBEAT = 0.5
+W = lost_after(HEARTBEAT)
+OVERRIDE = "/services/orders/instances/o1/override"
+
+
+class Consumer:
+    """A cooperating consumer, by hand: it acknowledges when the test says so."""
+
+    def __init__(self, answer: httpx.Response, http: httpx.AsyncClient) -> None:
+        self._lines = answer.aiter_lines()
+        self._http = http
+        self._token = ""
+
+    async def shown(self, event: str = "synced") -> None:
+        """Return at the next event of that kind."""
+        async for line in self._lines:
+            if line.startswith("data: ") and not self._token:
+                self._token = json.loads(line.removeprefix("data: "))["watch"]
+            if line == f"event: {event}":
+                return
+
+    async def acknowledge(self, revision: int) -> None:
+        answer = await self._http.post(f"/watches/{self._token}/applied", json={"revision": revision})
+        assert answer.status_code == 204, answer.text
+
+
+@asynccontextmanager
+async def consuming(url: str) -> AsyncIterator[Consumer]:
+    """A watch of orders by the consumer `web`, shown the newest."""
+    params = {"service": "orders", "acks": "true", "consumer": "c0ffee", "name": "web"}
+    async with (
+        httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=30.0, trust_env=False) as http,
+        http.stream("GET", "/watch", params=params) as answer,
+    ):
+        found = Consumer(answer, http)
+        await found.shown()
+        yield found
+
+
+async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: Place) -> None:
+    await place.serve("", "--heartbeat", str(HEARTBEAT))
+    proxy = await Wire(place.node_port).open()
+    async with Asking(place.url) as asking:
+        registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+        async with consuming(f"http://127.0.0.1:{proxy.port}") as consumer:
+            await consumer.acknowledge(registered["revision"])
+            await proxy.close()
+        began = time.monotonic()
+        drain = asyncio.create_task(asking.put(OVERRIDE, status="draining", wait=10))
+        await asyncio.sleep(0.3)
+        async with consuming(place.url) as back:
+            assert not drain.done()
+            await back.acknowledge(registered["revision"] + 1)
+            answer = await drain
+            assert time.monotonic() - began < W
+            assert not answer.keys() & {"unaware", "lost"}
+
+
+async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(place: Place) -> None:
+    node = await place.serve("", "--heartbeat", str(HEARTBEAT))
+    async with Asking(place.url) as asking:
+        await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+        async with consuming(place.url):
+            pass
+        command = place.adsum("drain", "orders/o1", "--timeout", "500ms")
+        assert await command.ended() == 124
+        assert "1 consumer has not confirmed within 0.5 s" in command.errors
+        assert "web at 127.0.0.1 (known to n1): its connection ended without a good-bye" in command.errors
+        assert "orders/o1 is draining, and 1 had not confirmed it after 0.5 s: 'web' at 127.0.0.1" in node.errors
+        began = time.monotonic()
+        command = place.adsum("drain", "orders/o1", "--timeout", "8s")
+        assert await command.ended() == 0
+        assert time.monotonic() - began < W + 2.0
+        assert "lost, and not waited for" in command.errors
+        assert "web at 127.0.0.1 (known to n1)" in command.errors
+        status = await asking.get("/status")
+        assert (status.get("departed", 0), status["lost"]) == (0, 1)
+
+
+async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: Place) -> None:
+    await place.serve("", "--heartbeat", str(HEARTBEAT))
+    async with Asking(place.url) as asking:
+        await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+        async with consuming(place.url) as mute:
+            answer = await asking.put(OVERRIDE, status="draining", wait=0.5)
+            assert [each["why"] for each in answer["waiting"]] == ["it is connected, and has not acknowledged"]
+            await mute.shown("change")
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    with Etcd(tmp_path) as found:
+        yield found
+
+
+async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that_node(place: Place, etcd: Etcd) -> None:
+    beside = Place(place.folder / "beside")
+    beside.folder.mkdir()
+    try:
+        options = ("--heartbeat", str(HEARTBEAT))
+        await place.serve(etcd.url, *options, "--node", "well")
+        hanging = await beside.serve(etcd.url, *options, "--node", "hangs")
+        async with Asking(place.url) as asking:
+            registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+            await _known(asking, "hangs")
+            async with consuming(beside.url) as consumer:
+                await consumer.acknowledge(registered["revision"])
+                hanging.tell(signal.SIGSTOP)
+                command = place.adsum("drain", "orders/o1", "--timeout", "1s")
+                assert await command.ended() == 124, command.errors
+                assert f"hangs at {beside.url}" in command.errors
+                began = time.monotonic()
+                answer = await asking.put(OVERRIDE, status="draining", reason="again", wait=8)
+                assert time.monotonic() - began < W + 1.0
+                assert [(each["name"], each["address"]) for each in answer["lost"]] == [("hangs", beside.url)]
+                assert "unaware" not in answer
+                began = time.monotonic()
+                answer = await asking.put(OVERRIDE, status="draining", reason="and again", wait=8)
+                assert time.monotonic() - began < 2.0, "nobody waits again for who is lost"
+    finally:
+        hanging.tell(signal.SIGCONT)
+        beside.clear()
+
+
+async def _known(asking: Asking, name: str) -> None:
+    """Return once the node knows another one of that name."""
+    async with asyncio.timeout(30.0):
+        while name not in {peer["node"] for peer in (await asking.get("/status")).get("peers", [])}:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

@@ -1,0 +1,147 @@
+"""An Envoy that is killed under load is started again: what fails meanwhile fails only until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import grpc.aio
+import httpx
+
+from tests.scenarios.gateway_load import Door, program_of, register
+from tests.scenarios.instance_server import instance
+from tests.scenarios.processes import PATIENCE, Asking, Child, until
+
+CALLERS = 8
+Call = Callable[[], Awaitable[str]]
+"""One try; returns who answered, or raises `ConnectionError`: there is nobody, or the connection broke."""
+
+
+class Try(NamedTuple):
+    began: float
+    ended: float
+    failed: str
+
+
+@dataclass
+class Tries:
+    """What became of every try, in the order of their ends."""
+
+    all: list[Try] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    """Requests that were not answered however often they were tried, or wrongly."""
+
+    @property
+    def answered(self) -> int:
+        return sum(not each.failed for each in self.all)
+
+    @property
+    def failed(self) -> list[Try]:
+        return [each for each in self.all if each.failed]
+
+    def back(self, killed: float) -> float:
+        """When the first answer came to a request that began after that; infinity if none has."""
+        return min((each.ended for each in self.all if not each.failed and each.began > killed), default=float("inf"))
+
+
+@asynccontextmanager
+async def _load(call: Call) -> AsyncIterator[Tries]:
+    """Callers at work who try a request that may be sent twice again, until it is answered."""
+    made = Tries()
+
+    async def work() -> None:
+        while True:
+            deadline = time.monotonic() + PATIENCE
+            while not await once():
+                if time.monotonic() > deadline:
+                    made.unanswered.append(made.all[-1].failed)
+                    break
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.002)
+
+    async def once() -> bool:
+        began = time.monotonic()
+        try:
+            answer = await call()
+        except ConnectionError as error:
+            made.all.append(Try(began, time.monotonic(), str(error)))
+            return False
+        made.all.append(Try(began, time.monotonic(), ""))
+        if answer != "o1":
+            made.unanswered.append(answer)
+        return True
+
+    tasks = [asyncio.create_task(work()) for _ in range(CALLERS)]
+    try:
+        await until(lambda: made.answered > 10 * CALLERS, lambda: made.failed[-3:])
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _kill_its_envoy(gateway: Child, call: Call) -> tuple[float, Tries]:
+    """The instant of the kill, and what became of the tries before and after it."""
+    async with _load(call) as made:
+        envoy = program_of(gateway)
+        killed = time.monotonic()
+        os.kill(envoy, signal.SIGKILL)
+        await until(lambda: made.back(killed) < float("inf"), lambda: (made.failed[-3:], gateway.errors))
+        seen = made.answered
+        await until(lambda: made.answered > seen + 20 * CALLERS, lambda: made.failed[-3:])
+        assert program_of(gateway) != envoy
+    return killed, made
+
+
+async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: Door) -> None:
+    await door.serve()
+
+    async def call() -> str:
+        try:
+            answer = await door.http.get("/orders/")
+        except httpx.TransportError as error:
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        return answer.text if answer.status_code == 200 else f"{answer.status_code}: {answer.text}"
+
+    async with Asking(door.place.url) as asking, instance("o1") as found:
+        await register(asking, "orders", found)
+        gateway = await door.open()
+        await door.answers()
+        killed, made = await _kill_its_envoy(gateway, call)
+    assert made.unanswered == [], "it answers nothing before it knows everything"
+    assert made.failed, "the kill was not felt"
+    assert min(each.ended for each in made.failed) >= killed
+    assert max(each.began for each in made.failed) <= made.back(killed)
+
+
+async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: Door) -> None:
+    await door.serve()
+    door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
+    options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
+    options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+    async with Asking(door.place.url) as asking:
+        await asking.stand("names", lambda statuses: statuses == {"o1": "passing"})
+    gateway = await door.open()
+    async with grpc.aio.insecure_channel(door.listen, options) as channel:
+        ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
+
+        async def call() -> str:
+            try:
+                return bytes(await ask(b"", timeout=PATIENCE, wait_for_ready=True)).decode()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    raise ConnectionError(error.details()) from error
+                return f"{error.code().name}: {error.details()}"
+
+        killed, made = await _kill_its_envoy(gateway, call)
+    assert made.unanswered == []
+    assert min((each.ended for each in made.failed), default=killed) >= killed
+    assert max((each.began for each in made.failed), default=killed) <= made.back(killed)
+    assert len(made.failed) <= CALLERS, "those that began later waited"

@@ -1,0 +1,297 @@
+"""The gateway under load, on real processes: whatever comes, goes, crashes or drains behind it, no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import ssl
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.scenarios.gateway_load import Door, program_of, register, wrapped
+from tests.scenarios.instance_server import instance
+from tests.scenarios.processes import PATIENCE, Asking, until
+from tests.support.certificates import certificate
+
+
+async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_request(door: Door) -> None:
+    await door.serve()
+    ids = ["o0", "o1", "o2"]
+    running = {id: wrapped(door.place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
+    async with Asking(door.place.url) as asking:
+        await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+        await door.open()
+        await door.answers()
+        async with door.load():
+            for n, old in enumerate(ids[:2]):
+                ids[n] = new = f"{old}-again"
+                running[new] = wrapped(door.place, new)
+                await asking.stand("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
+                assert await running[old].end() == 0, running[old].errors
+            await until(lambda: {"o0-again", "o1-again", "o2"} <= door.answered.keys())
+            for pid in (program_of(running["o2"]), running["o2"].pid):
+                os.kill(pid, signal.SIGKILL)
+            await asking.stand("orders", lambda statuses: "o2" not in statuses)
+        assert door.failures == []
+
+
+@pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
+async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(door: Door, store: str) -> None:
+    node = await door.serve(store)
+    ids = ["o0", "o1"]
+    for id in ids:
+        wrapped(door.place, id, "--ttl", "2s")
+    async with Asking(door.place.url) as asking:
+        await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+        await door.open()
+        await door.answers()
+        async with door.load():
+            await node.end(signal.SIGKILL)
+            seen = door.answered.total()
+            await until(lambda: door.answered.total() > seen + 50)
+            await door.serve(store)
+            await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+            # It follows again: one more comes, and is called.
+            wrapped(door.place, "o2")
+            await until(lambda: "o2" in door.answered)
+        assert door.failures == []
+
+
+async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_its_requests(door: Door) -> None:
+    await door.serve()
+    async with Asking(door.place.url) as asking, instance("o1") as orders, instance("any") as any:
+        await register(asking, "orders", orders)
+        await register(asking, "any", any)
+        await asking.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
+        await door.open()
+        by_host = {"host": "orders.localhost"}
+        await door.answers("/shop/", "o1")
+        await door.answers("/any/", "any")
+        assert (await door.http.get("/any/", headers=by_host)).text == "o1"
+        caught = len(any.calls)
+        await asking.delete("/services/orders/instances/o1")
+        while (gone := await door.http.get("/any/", headers=by_host)).status_code == 200:
+            assert gone.text == "o1", "the default route of the other service took it"
+            await asyncio.sleep(0.02)
+        assert gone.status_code == 503
+        assert gone.headers["content-type"] == "application/problem+json"
+        assert int(gone.headers["retry-after"]) >= 1
+        assert gone.json()["service"] == "orders"
+        assert len(any.calls) == caught
+        await asking.put("/routes/catch-all", to=[{"service": "any"}])
+        await door.answers("/nobody-else-s/", "any")
+        gone = await door.http.get("/shop/")
+        assert (gone.status_code, gone.json()["service"]) == (503, "orders")
+        await register(asking, "orders", orders)
+        await door.answers("/shop/", "o1")
+
+
+async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: Door) -> None:
+    node = await door.serve()
+    async with Asking(door.place.url) as asking, instance("o1") as orders:
+        await register(asking, "orders", orders)
+        limit = {"requests": 3, "per": "1h"}
+        await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
+        gateway = await door.open()
+        await door.answers("/few/")
+        await until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
+        await gateway.end()
+        await node.end()
+        again = await door.open()
+        await again.said("serves what it was told last")
+        assert [(await door.http.get("/few/")).status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert (await door.http.get("/orders/")).status_code == 200
+
+
+async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: Door) -> None:
+    await door.serve()
+    async with Asking(door.place.url) as asking, instance("blue") as blue, instance("green") as green:
+        await register(asking, "blue", blue)
+        await register(asking, "green", green)
+        await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
+        await door.open()
+        await door.answers("/shop/")
+        async with door.load("/shop/"):
+            for to in ("green", "blue") * 10:
+                before = door.answered[to]
+                await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
+                await until(lambda to=to, before=before: door.answered[to] > before)  # type: ignore[misc]
+            wrong = await asking.http.put(
+                "/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]}
+            )
+            assert (wrong.status_code, wrong.json()["field"]) == (422, "path.prefix")
+            before = door.answered["blue"]
+            await until(lambda: door.answered["blue"] > before + 10)
+        assert door.failures == []
+
+
+async def test_how_soon_a_change_is_routed_by(door: Door, record_property: Callable[[str, object], None]) -> None:
+    await door.serve("memory:")
+    took = []
+    async with Asking(door.place.url) as asking, instance("a") as a, instance("b") as b:
+        await register(asking, "orders", a)
+        await door.open()
+        await door.answers()
+        for turn in range(40):
+            old, new = (a, b) if turn % 2 == 0 else (b, a)
+            await register(asking, "orders", new)
+            await asking.delete(f"/services/orders/instances/{old.id}")
+            began = time.monotonic()
+            while (await door.http.get("/orders/")).text != new.id:
+                assert time.monotonic() - began < 10.0
+            took.append(time.monotonic() - began)
+            while {(await door.http.get("/orders/")).text for _ in range(4)} != {new.id}:
+                assert time.monotonic() - began < 10.0, f"{old.id} is still called"
+    assert len(took) == 40
+    record_property("median", statistics.median(took))
+    record_property("slowest", max(took))
+
+
+def _shown(url: str) -> bytes:
+    """The certificate that is shown now."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
+
+
+def _renamed_over(live: Path, file: str, content: bytes) -> None:
+    (live / f"{file}.new").write_bytes(content)
+    (live / f"{file}.new").rename(live / file)
+
+
+def _copied(live: Path, file: str, content: bytes) -> None:
+    (live / file).write_bytes(content)
+
+
+def _linked(live: Path, file: str, content: bytes) -> None:
+    """As certbot does it."""
+    archived = live.parent / f"{file}.2"
+    archived.write_bytes(content)
+    (live / file).unlink()
+    (live / file).symlink_to(archived)
+
+
+def _swapped(live: Path, file: str, content: bytes) -> None:
+    """As the kubelet does it, with a folder for each file."""
+    for turn in ("1", "2"):
+        there = live.parent / f"{file}-{turn}"
+        there.mkdir()
+        (there / file).write_bytes((live / file).read_bytes() if turn == "1" else content)
+        (live.parent / f"{file}-next").symlink_to(there)
+        (live.parent / f"{file}-next").rename(live.parent / f"{file}-data")
+        if turn == "1":
+            (live / file).unlink()
+            (live / file).symlink_to(live.parent / f"{file}-data" / file)
+
+
+@pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
+async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
+    door: Door, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
+) -> None:
+    first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
+    live, apart = tmp_path / "live", tmp_path / "apart"
+    for folder, file, name in ((live, first[0], "chain.pem"), (apart, first[1], "key.pem")):
+        folder.mkdir()
+        (folder / name).write_bytes(file.read_bytes())
+    await door.serve()
+    gateway = await door.open("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
+    secure = door.url.replace("http:", "https:")
+    async with (
+        instance("o1") as found,
+        Asking(door.place.url) as asking,
+        httpx.AsyncClient(base_url=secure, verify=False, timeout=30.0, trust_env=False) as http,
+    ):
+        await register(asking, "orders", found)
+        await until_answered(http)
+        before = await asyncio.to_thread(_shown, door.url)
+        replaced(live, "chain.pem", second[0].read_bytes())
+        await gateway.said("the key is not the certificate's")
+        assert await asyncio.to_thread(_shown, door.url) == before
+        replaced(apart, "key.pem", second[1].read_bytes())
+        await gateway.said("another certificate is shown")
+        deadline = time.monotonic() + 20.0
+        while await asyncio.to_thread(_shown, door.url) == before:
+            assert time.monotonic() < deadline, "the old certificate is still shown"
+            assert (await http.get("/orders/")).status_code == 200
+            await asyncio.sleep(0.1)
+        shown = await asyncio.to_thread(_shown, door.url)
+        assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
+        assert (await http.get("/orders/")).status_code == 200
+
+
+async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(door: Door, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "first")
+    second = certificate(tmp_path, "second")
+    node = await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    await node.end(signal.SIGKILL)
+    gateway.tell(signal.SIGHUP)
+    await gateway.said("a new Envoy serves what the one before was told last")
+    assert await asyncio.to_thread(_shown, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
+    shutil.copy(second[0], chain)
+    shutil.copy(second[1], key)
+    await gateway.said("another certificate is shown")
+    deadline = time.monotonic() + 20.0
+    while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
+        assert time.monotonic() < deadline, "the old certificate is still shown"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_by_a_status(
+    door: Door, tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path, "for-a-day")
+    await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    await gateway.said("the certificate expires at")
+    async with Asking(door.place.url) as asking:
+        deadline = time.monotonic() + PATIENCE
+        while not any(each.get("certificate_expires") for each in (await asking.get("/status")).get("gateways", ())):
+            assert time.monotonic() < deadline, "the registry does not know"
+            await asyncio.sleep(0.1)
+    status = door.place.adsum("status")
+    await status.ended()
+    assert "its certificate expires in" in status.out
+
+
+async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(
+    door: Door, tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path, "first")
+    odd = certificate(tmp_path, "odd", curve="secp256k1")
+    await door.serve()
+    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    before = await asyncio.to_thread(_shown, door.url)
+    shutil.copy(odd[0], chain)
+    shutil.copy(odd[1], key)
+    gateway.tell(signal.SIGHUP)
+    await gateway.said("not reloaded, the Envoy that serves goes on")
+    assert "Envoy refuses them: Failed to load certificate chain" in gateway.errors
+    assert await asyncio.to_thread(_shown, door.url) == before
+
+
+async def until_answered(http: httpx.AsyncClient) -> None:
+    while (await http.get("/orders/")).status_code != 200:  # noqa: ASYNC110 - another process
+        await asyncio.sleep(0.02)
+
+
+async def test_systemd_is_told_what_the_gateway_does(door: Door, tmp_path: Path) -> None:
+    await door.serve()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(20.0)
+        gateway = await door.open(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
+        gateway.tell(signal.SIGHUP)
+        assert (await asyncio.to_thread(listening.recv, 100)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
+        gateway.tell(signal.SIGTERM)
+        assert await asyncio.to_thread(listening.recv, 100) == b"STOPPING=1"
+        assert await gateway.ended() == 0

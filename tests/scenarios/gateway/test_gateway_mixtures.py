@@ -1,0 +1,79 @@
+"""A gateway before a service whose instances speak differently: who comes or goes changes nothing for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from tests.scenarios.gateway_load import Door, register
+from tests.scenarios.instance_server import instance
+from tests.scenarios.processes import PATIENCE, Asking, until
+
+
+class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
+    def service(self, _: Any) -> Any:
+        async def answer(asked: bytes, _: Any) -> bytes:
+            return asked
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@asynccontextmanager
+async def echoing() -> AsyncIterator[int]:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_Echo(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_and_go(door: Door) -> None:
+    await door.serve("memory:")
+    answers: list[str] = []
+    async with Asking(door.place.url) as asking, echoing() as one, echoing() as two, instance("web") as web:
+        for port in (one, two):
+            await asking.put(
+                f"/services/orders/instances/g{port}", port=port, address="127.0.0.1", scheme="grpc", ttl=None
+            )
+        await door.open()
+        options = [("grpc.default_authority", "orders.localhost")]
+        async with grpc.aio.insecure_channel(door.listen, options) as channel:
+            call = channel.unary_unary("/test.Echo/Say", None, None)
+            assert await call(b"hello", timeout=PATIENCE, wait_for_ready=True) == b"hello"
+
+            async def calling() -> None:
+                while True:
+                    try:
+                        answers.append((await call(b"ok", timeout=PATIENCE)).decode())
+                    except grpc.aio.AioRpcError as error:
+                        answers.append(f"{error.code().name}: {error.details()}")
+
+            callers = [asyncio.create_task(calling()) for _ in range(2)]
+
+            async def more() -> None:
+                seen = len(answers)
+                await until(lambda: len(answers) > seen + 50)
+
+            for _ in range(3):
+                await register(asking, "orders", web)
+                await door.answers("/orders/", "web")
+                await more()
+                await asking.put("/services/orders/instances/web/override", status="maintenance")
+                await asking.put(
+                    "/services/orders/instances/tls", port=web.port, address="127.0.0.1", scheme="https", ttl=None
+                )
+                await more()
+                await asking.delete("/services/orders/instances/web")
+                await asking.delete("/services/orders/instances/tls")
+                await more()
+            for caller in callers:
+                caller.cancel()
+            await asyncio.gather(*callers, return_exceptions=True)
+    assert set(answers) == {"ok"}

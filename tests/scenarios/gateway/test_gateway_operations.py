@@ -1,0 +1,89 @@
+"""A hundred operations behind a gateway that is never let rest: scale-ups, scale-downs, rolling restarts and drains."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from adsum.client.client import Client
+from tests.scenarios.gateway_load import Door, drain, wrapped
+from tests.scenarios.instance_server import Instance, instance
+from tests.scenarios.processes import Asking, until
+
+TURNS, RESTARTS = 30, 10
+"""Each turn scales up, scales down and drains; as many of them as are restarts restart a program, too: 100 in all."""
+CALLERS, PACE = 8, 0.002
+"""Workers that call at a time, and the seconds that each leaves between two calls."""
+
+
+class Crew:
+    """Instances of orders that list themselves, as programs with Adsum's client do; the eldest leaves first."""
+
+    def __init__(self, client: Client, stack: AsyncExitStack) -> None:
+        self.here: deque[tuple[Instance, AsyncExitStack]] = deque()
+        self._client = client
+        self._stack = stack
+
+    async def come(self, number: int) -> Instance:
+        """Scale up."""
+        own = await self._stack.enter_async_context(AsyncExitStack())
+        found = await own.enter_async_context(instance(f"o{number}"))
+        await own.enter_async_context(self._client.register("orders", found.port, id=found.id, address="127.0.0.1"))
+        self.here.append((found, own))
+        return found
+
+    async def leave(self) -> None:
+        """Scale down: it drains, deregisters, answers what has begun, and stops listening."""
+        _, own = self.here.popleft()
+        await own.aclose()
+
+
+@asynccontextmanager
+async def _drained(asking: Asking, found: Instance) -> AsyncIterator[None]:
+    """An operator drains it, and lets it serve again after the block; meanwhile nobody calls it."""
+    await drain(asking, "orders", found.id)
+    drained = time.monotonic()
+    yield
+    assert [each for each in found.calls if each.came > drained] == [], f"{found.id} was called after its drain"
+    await asking.delete(f"/services/orders/instances/{found.id}/override")
+
+
+@pytest.mark.long
+async def test_a_hundred_operations_under_load_fail_no_request(door: Door) -> None:
+    await door.serve()
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(Asking(door.place.url))
+        client = await stack.enter_async_context(Client(door.place.url, cache=False))
+        crew = Crew(client, stack)
+        for number in range(3):
+            await crew.come(number)
+        began = ["p0", "p1"]
+        programs = deque(wrapped(door.place, id) for id in began)
+        await asking.stand("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
+        await door.open()
+        await door.answers()
+        async with door.load(workers=CALLERS, pace=PACE):
+            for turn in range(TURNS):
+                restarts = turn % (TURNS // RESTARTS) == 0
+                if restarts:
+                    began.append(f"p{len(began)}")
+                    programs.append(wrapped(door.place, began[-1]))
+                newest = await crew.come(turn + 3)
+                await until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
+                async with _drained(asking, crew.here[1][0]):
+                    await crew.leave()
+                if restarts:
+                    # It rolls: the new program takes part before the old one is told to end.
+                    await asking.stand("orders", lambda statuses: statuses.get(began[-1]) == "passing")
+                    old = programs.popleft()
+                    assert await old.end() == 0, old.errors
+            here = {found.id for found, _ in crew.here} | set(began[-2:])
+            before = door.answered.copy()
+            await until(lambda: all(door.answered[id] > before[id] for id in here), lambda: door.failures[:3])
+        assert door.failures == []
+        assert len(began) == 2 + RESTARTS
+        assert set(began) <= door.answered.keys(), "all who were restarted had been called"

@@ -1,0 +1,119 @@
+"""Two thousand xDS streams at one node: all are told of a change, and who comes meanwhile is served."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import grpc.aio
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+
+from adsum.gateway.profile import Shape
+from adsum.gateway.resources.resources import Kind
+from tests.scenarios.processes import PATIENCE, Asking, Place
+
+STREAMS = 2_000
+"""Each on a connection of its own, as gateways are; fewer connections where the system lets us have fewer."""
+AT_ONCE = 100
+"""Streams that connect at the same time."""
+FIRST, SECOND = 1, 2
+"""Ports; nobody calls them."""
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+
+class Stream:
+    """A gateway as bare as can be: it asks for a service's assignment, and acknowledges what it is told."""
+
+    def __init__(self, channel: Any, id: str, service: str) -> None:
+        ask = channel.stream_stream(
+            METHOD,
+            request_serializer=DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=DeltaDiscoveryResponse.FromString,
+        )
+        self._call = ask()
+        self._id, self._service = id, service
+
+    async def connect(self) -> set[int]:
+        hello = DeltaDiscoveryRequest(type_url=Kind.ASSIGNMENT.value, resource_names_subscribe=[self._service])
+        hello.node.id, hello.node.user_agent_name = self._id, "envoy"
+        hello.node.metadata.update(Shape(listen=("127.0.0.1:1",)).metadata())
+        await self._call.write(hello)
+        return await self.next()
+
+    async def next(self) -> set[int]:
+        """The ports of the service, once it is told of them."""
+        heard = await self._call.read()
+        await self._call.write(DeltaDiscoveryRequest(type_url=heard.type_url, response_nonce=heard.nonce))
+        (told,) = heard.resources
+        assignment = ClusterLoadAssignment()
+        told.resource.Unpack(assignment)
+        assert told.name == self._service
+        return {
+            each.endpoint.address.socket_address.port_value
+            for place in assignment.endpoints
+            for each in place.lb_endpoints
+        }
+
+    async def hears_of(self, port: int) -> None:
+        """Return once it is told of that port; changes that come together are told together."""
+        while port not in await self.next():
+            pass
+
+
+@contextmanager
+def many_files() -> Iterator[int]:
+    """As many open files as the system lets us have, and how many of them connections may take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield STREAMS if hard == resource.RLIM_INFINITY else min(STREAMS, hard // 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _hold(streams: list[Stream]) -> None:
+    """Connect them all; each is told of who is there."""
+    for first in range(0, len(streams), AT_ONCE):
+        told = await asyncio.gather(*(each.connect() for each in streams[first : first + AT_ONCE]))
+        assert all(ports == {FIRST} for ports in told)
+
+
+async def _list(asking: Asking, service: str, port: int) -> None:
+    await asking.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
+
+
+async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_served(place: Place) -> None:
+    xds = f"127.0.0.1:{place.port()}"
+    async with AsyncExitStack() as stack, asyncio.timeout(3 * PATIENCE):
+        connections = stack.enter_context(many_files())
+        await place.serve("memory:", "--xds", xds)
+        asking = await stack.enter_async_context(Asking(place.url))
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(xds, options)) for _ in range(connections + 1)
+        ]
+        for service in ("orders", "other"):
+            await _list(asking, service, FIRST)
+        streams = [Stream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
+        await _hold(streams)
+        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
+
+        hearing = asyncio.gather(*(each.hears_of(SECOND) for each in streams))
+        written = asyncio.create_task(_list(asking, "orders", SECOND))
+        one_more = Stream(channels[-1], "one-more", "other")
+        assert await one_more.connect() == {FIRST}
+        await _list(asking, "other", SECOND)
+        await one_more.hears_of(SECOND)
+        await written
+        await hearing
+
+        # A drain is confirmed only once each of them has acknowledged it.
+        acknowledging = asyncio.gather(*(each.next() for each in streams))
+        drained = await asking.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
+        await acknowledging
+        assert not drained.get("unaware"), drained

@@ -1,0 +1,201 @@
+"""What `adsum status` says of the requests at a gateway is what its callers saw, on real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.scenarios.instance_server import Instance, instance
+from tests.scenarios.processes import PATIENCE, Asking, Child, Node, Place
+
+
+class Counting:
+    """Registries at `xds`, a gateway that follows them, and a caller that counts what it got."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.xds = [f"127.0.0.1:{place.port()}" for _ in range(2)]
+        self._listen, self.monitor = f"127.0.0.1:{place.port()}", f"http://127.0.0.1:{place.port()}"
+        self.got: Counter[tuple[str, int]] = Counter()
+        self.http = httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=PATIENCE, trust_env=False)
+
+    async def serve(self) -> Node:
+        return await self.place.serve("memory:", "--xds", self.xds[0])
+
+    async def open(self, *xds: str) -> Child:
+        places = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
+        options = ["--monitor", self.monitor.removeprefix("http://"), "--concurrency", "2", "--node", "gw"]
+        gateway = self.place.run("gateway", "-m", "adsum", "gateway", *places, *options)
+        await gateway.said("listens on")
+        return gateway
+
+    async def call(self, service: str, times: int = 1) -> int:
+        """The status of the last answer."""
+        status = 0
+        for _ in range(times):
+            status = (await self.http.get(f"/{service}/x")).status_code
+            # Where there is no route yet, nobody knows what service it is for.
+            self.got[service if status != 404 else "", status] += 1
+        return status
+
+    async def answers(self, service: str, status: int = 200) -> None:
+        """Return once that is the answer; each one that came before counts as well."""
+        while await self.call(service) != status:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+
+    def of(self, *services: str) -> tuple[int, int]:
+        """Requests and errors that the caller got."""
+        got = [(status, count) for (service, status), count in self.got.items() if service in services]
+        return sum(count for _, count in got), sum(count for status, count in got if status >= 500)
+
+    @property
+    def all(self) -> tuple[int, int]:
+        return self.of(*(service for service, _ in self.got))
+
+    async def shown(self, asking: Asking, *, anew: bool = False) -> None:
+        """Return once the status shows exactly what the caller got, by gateway and by service; never more than that.
+
+        `anew`: until then it may show what an Envoy before counted.
+        """
+        wanted = {service: self.of(service) for service, _ in self.got} | {"": self.all}
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while (told := _counts(await asking.get("/status"))) != wanted:
+            assert anew or all(told[name] <= wanted[name] for name in told), (told, wanted)
+            assert asyncio.get_running_loop().time() < deadline, (told, wanted)
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Requests and errors by service, and of the gateway ("")."""
+    told = {each["service"]: each for each in status.get("traffic", ())}
+    gateways = [each for each in status.get("gateways", ()) if "requests" in each]
+    assert len(gateways) <= 1, "one of two Envoys speaks for their gateway"
+    told.update(("", each) for each in gateways)
+    return {name: (each.get("requests", 0), each.get("errors", 0)) for name, each in told.items()}
+
+
+@pytest.fixture
+async def counting(place: Place, envoy: None) -> AsyncIterator[Counting]:
+    found = Counting(place)
+    yield found
+    await found.close()
+
+
+def _envoy(gateway: Child) -> int:
+    """The one that came last."""
+    pids = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
+    return max(map(int, pids))
+
+
+async def _register(asking: Asking, service: str, found: Instance) -> None:
+    await asking.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
+
+
+async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(counting: Counting) -> None:
+    await counting.serve()
+    await counting.open()
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(Asking(counting.place.url))
+        there = [await stack.enter_async_context(instance(f"o{n}")) for n in range(3)]
+        for each in there:
+            await _register(asking, "orders", each)
+        await _register(asking, "empty", there[0])
+        await counting.answers("orders")
+        await counting.answers("empty")
+        await counting.call("orders", 20)
+        for each in there:
+            each.answer = b"503 Service Unavailable"
+        before = sum(len(each.calls) for each in there)
+        await counting.call("orders", 7)
+        assert sum(len(each.calls) for each in there) > before + 7, "nothing was tried again"
+        await asking.delete("/services/empty/instances/o0")
+        await counting.answers("empty", 503)
+        await counting.call("empty", 30)
+        await counting.call("nowhere", 3)
+        assert counting.of("orders")[1] == 7
+        assert counting.of("empty")[1] >= 30
+        await counting.shown(asking)
+
+        status = await asking.get("/status")
+        (gateway,) = status["gateways"]
+        assert 0 < gateway["p50"] <= gateway["p99"] < PATIENCE
+        orders = next(each for each in status["traffic"] if each["service"] == "orders")
+        assert 0 < orders["p50"] <= orders["p99"] < PATIENCE
+        metrics = (await asking.http.get(f"{counting.place.url}/metrics")).text
+        requests, errors = counting.of("empty")
+        assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
+        assert f'adsum_gateway_service_errors_total{{gateway="gw",service="empty"}} {errors}.0' in metrics
+        assert f'adsum_gateway_requests_total{{gateway="gw"}} {counting.all[0]}.0' in metrics
+        assert "adsum-" not in metrics, "clusters of Envoy's own are no services"
+
+        command = counting.place.adsum("status")
+        assert await command.ended() == 0
+        rows = [line.split() for line in command.out.splitlines()]
+        assert ["SERVICE", "REQUESTS", "ERRORS", "P50", "P99"] in rows
+        assert ["empty", str(requests), str(errors)] in [row[:3] for row in rows]
+
+
+async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_envoy_begins_anew(
+    counting: Counting,
+) -> None:
+    node = await counting.serve()
+    gateway = await counting.open()
+    async with instance("o1") as there, Asking(counting.place.url) as asking:
+        await _register(asking, "orders", there)
+        await counting.answers("orders")
+        await counting.call("orders", 10)
+        await counting.shown(asking)
+        await node.end(signal.SIGKILL)
+        await counting.call("orders", 10)
+        await counting.serve()
+        await _register(asking, "orders", there)
+        await counting.call("orders", 5)
+        await counting.shown(asking)
+
+        counting.got.clear()
+        gateway.tell(signal.SIGHUP)
+        await gateway.said("reloaded")
+        await counting.call("orders", 10)
+        await counting.shown(asking, anew=True)
+
+        counting.got.clear()
+        os.kill(_envoy(gateway), signal.SIGKILL)
+        await gateway.said("Envoy serves again")
+        await counting.answers("orders")
+        await counting.call("orders", 4)
+        await counting.shown(asking, anew=True)
+
+
+async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: Counting) -> None:
+    port = counting.place.port()
+    serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
+    nodes = [await counting.serve(), counting.place.run("other", *serve)]
+    await nodes[1].said("listens on")
+    async with AsyncExitStack() as stack:
+        urls = [counting.place.url, f"http://127.0.0.1:{port}"]
+        asking = [await stack.enter_async_context(Asking(url)) for url in urls]
+        there = await stack.enter_async_context(instance("o1"))
+        for each in asking:
+            await _register(each, "orders", there)
+        await counting.open(*counting.xds)
+        await counting.answers("orders")
+        await counting.call("orders", 10)
+        (telling,) = [n for n, each in enumerate(asking) if (await each.get("/status")).get("gateways")]
+        other = 1 - telling
+        await counting.shown(asking[telling])
+        assert _counts(await asking[other].get("/status")) == {}
+        await nodes[telling].end(signal.SIGKILL)
+        await counting.call("orders", 5)
+        await counting.shown(asking[other])

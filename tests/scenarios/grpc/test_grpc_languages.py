@@ -1,0 +1,170 @@
+"""gRPC clients of four languages know the registry by the printed bootstrap alone, and lose no call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from tests.scenarios.languages import CALLERS
+from tests.scenarios.processes import ADSUM, Asking, Child, Place, until
+from tests.support.etcd_process import Etcd
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("languages")]
+"""Seconds; the first test of a language on a machine waits for its packages and its build."""
+
+NAMES = "tests.integrations.programs.grpc_programs"
+ENOUGH = 30
+"""Calls that show where calls go."""
+
+
+class Caller:
+    """A program of one language that calls `xds:///names` without a pause."""
+
+    def __init__(self, language: str, child: Child) -> None:
+        self.language = language
+        self.child = child
+
+    @property
+    def answers(self) -> Counter[str]:
+        return Counter(line for line in self._lines if not line.startswith("failed"))
+
+    @property
+    def failures(self) -> list[str]:
+        return [line for line in self._lines if line.startswith("failed")]
+
+    @property
+    def _lines(self) -> list[str]:
+        whole, _, _ = self.child.out.rpartition("\n")
+        return whole.splitlines()
+
+    async def calls(self, *names: str) -> None:
+        """Return once these, and nobody else, are called."""
+        await until(lambda: set(self._lines[-ENOUGH:]) == set(names), self.story)
+
+    async def goes_on(self) -> None:
+        """Return once so many more calls have been answered."""
+        enough = self.answers.total() + ENOUGH
+        await until(lambda: self.answers.total() >= enough, self.story)
+
+    def story(self) -> str:
+        return f"{self.language}: {self.child.out[-1500:]}\n{self.child.errors[-3000:]}"
+
+
+class Names:
+    """A registry, and servers of names that are listed in it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.xds = f"127.0.0.1:{place.port()}"
+
+    async def registry(self) -> Child:
+        return await self.place.serve("", "--xds", self.xds)
+
+    async def serve(self, asking: Asking, name: str) -> Child:
+        child = self.place.run(name, "-m", NAMES, "sync-serve", name)
+        await asking.stand("names", lambda statuses: statuses.get(name) == "passing")
+        return child
+
+    async def caller(self, language: str, program: tuple[str, ...], *options: str) -> Caller:
+        """Told by the bootstrap that `adsum grpc-bootstrap` prints with these options."""
+        printed = self.place.adsum("grpc-bootstrap", *options)
+        assert await printed.ended() == 0, printed.errors
+        bootstrap = self.place.folder / f"{language}.json"
+        bootstrap.write_text(printed.out)
+        child = self.place.program(language, *program, "xds:///names", GRPC_XDS_BOOTSTRAP=str(bootstrap))
+        return Caller(language, child)
+
+
+async def all_call(callers: Sequence[Caller], *names: str) -> None:
+    """Return once each calls these, and nobody else."""
+    await asyncio.gather(*(caller.calls(*names) for caller in callers))
+
+
+def failures(callers: Sequence[Caller]) -> dict[str, list[str]]:
+    """The calls that failed, by language."""
+    return {caller.language: caller.failures for caller in callers if caller.failures}
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, tuple[str, ...]]:
+    """What runs the caller of each language that there is a toolchain for."""
+    found = {}
+    for language in CALLERS:
+        with suppress(pytest.skip.Exception):
+            found[language] = CALLERS[language]()
+    return found
+
+
+@pytest.mark.parametrize("language", CALLERS)
+def test_a_caller_in_each_language_is_built(language: str) -> None:
+    """Skips where it can't be, and says what is missing; then the scenarios below go without it."""
+    assert CALLERS[language]()
+
+
+async def test_no_call_is_lost_while_instances_and_the_registry_come_and_go(
+    place: Place, programs: dict[str, tuple[str, ...]]
+) -> None:
+    names = Names(place)
+    node = await names.registry()
+    async with Asking(place.url) as asking:
+        a, b = await asyncio.gather(names.serve(asking, "a"), names.serve(asking, "b"))
+        dead = f"127.0.0.1:{place.port()}"
+        # Node.js knows the first node alone; the others get along with one that is dead.
+        callers = [
+            await names.caller(language, program, "--xds", names.xds if language == "node" else f"{dead},{names.xds}")
+            for language, program in programs.items()
+        ]
+        await all_call(callers, "a", "b")
+        await names.serve(asking, "c")
+        await all_call(callers, "a", "b", "c")
+        assert await a.end() in (0, 143), a.errors
+        drained = [caller.answers["a"] for caller in callers]
+        await all_call(callers, "b", "c")
+        assert [caller.answers["a"] for caller in callers] == drained, "it was called after it had left"
+        assert failures(callers) == {}
+        await b.end(signal.SIGKILL)
+        await all_call(callers, "c")
+        lost = failures(callers)
+        assert all(len(each) == 1 for each in lost.values()), f"more than the call that the killed one had: {lost}"
+        await node.end(signal.SIGKILL)
+        await asyncio.gather(*(caller.goes_on() for caller in callers))
+        await names.registry()
+        await names.serve(asking, "d")
+        await all_call(callers, "c", "d")
+        assert failures(callers) == lost
+
+
+async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
+    place: Place, programs: dict[str, tuple[str, ...]]
+) -> None:
+    ports = [(place.node_port, place.port()), (place.port(), place.port())]
+    with Etcd(place.folder) as etcd:
+        nodes = [
+            place.program(
+                f"node{number}", *ADSUM, "serve", "--node", f"n{number}", "--store", etcd.url,
+                "--listen", f"127.0.0.1:{port}", "--xds", f"127.0.0.1:{xds}",
+            )
+            for number, (port, xds) in enumerate(ports)
+        ]  # fmt: skip
+        for node in nodes:
+            await node.said("listens on")
+        names = Names(place)
+        place.url = ",".join(f"http://127.0.0.1:{port}" for port, _ in ports)
+        joined = ("--joined", "--xds", ",".join(f"127.0.0.1:{xds}" for _, xds in ports))
+        async with Asking(f"http://127.0.0.1:{ports[1][0]}") as asking:
+            await names.serve(asking, "a")
+            callers = [
+                await names.caller(language, program, *joined)
+                for language, program in programs.items()
+                if language in ("python", "node")
+            ]
+            await all_call(callers, "a")
+            await nodes[0].end(signal.SIGKILL)
+            await names.serve(asking, "b")
+            await all_call(callers, "a", "b")
+            assert failures(callers) == {}

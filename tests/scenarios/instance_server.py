@@ -1,0 +1,109 @@
+"""An HTTP instance: says who it is, remembers its calls, and feels as it is told to.
+
+In the test's own process by `instance(id)`; as a program, `python -m tests.scenarios.instance_server` on $PORT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+CHOSEN = "x-chosen"
+"""Header of a call: the monotonic instant at which the consumer had chosen this instance."""
+
+
+class Arrival(NamedTuple):
+    """A call: when its consumer chose us, and when it came. Monotonic seconds, the same clock for every process."""
+
+    chosen: float
+    came: float
+
+
+class Instance:
+    """What one listening socket answers."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.port = 0
+        self.calls: list[Arrival] = []
+        self.health = b"200 OK"
+        """The status line of /health."""
+        self.answer = b"200 OK"
+        """The status line of everything else."""
+        self.location = ""
+        """Where /health redirects to, if it does."""
+        self.probed = 0
+        self._busy = 0
+        self._ending = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        self._writers.add(writer)
+        try:
+            while not self._ending:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self._busy += 1
+                try:
+                    writer.write(self._answer(head))
+                    await writer.drain()
+                finally:
+                    self._busy -= 1
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _answer(self, head: bytes) -> bytes:
+        lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        body, status, extra = self.id.encode(), self.answer, b""
+        if lines[0].split()[1] == "/health":
+            self.probed += 1
+            status = self.health
+            extra = b"Location: %b\r\n" % self.location.encode() if self.location else b""
+        else:
+            self.calls.append(Arrival(float(headers.get(CHOSEN, "nan")), time.monotonic()))
+        return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, extra, len(body), body)
+
+    async def close(self) -> None:
+        """Answer what has begun, then hang up."""
+        self._ending = True
+        while self._busy:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(0.01)
+        for writer in list(self._writers):
+            writer.close()
+        while self._writers:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def instance(id: str, port: int = 0) -> AsyncIterator[Instance]:
+    """An instance that listens on loopback."""
+    found = Instance(id)
+    server = await asyncio.start_server(found.serve, "127.0.0.1", port)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()
+        await found.close()
+
+
+async def _main() -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with instance(os.environ["ADSUM_ID"], int(os.environ["PORT"])):
+        await ended.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,0 +1,281 @@
+"""Bad citizens against one node, all kinds of them, while a good client goes on undisturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from adsum.client.client import Client
+from tests.scenarios.instance_server import instance
+from tests.scenarios.processes import ADSUM, PATIENCE, Asking, Node, Place, until
+from tests.scenarios.service_caller import load
+
+IDLE = 10_000
+"""Connections on which nothing is ever asked; fewer where the system doesn't let us have so many."""
+GROWTH = 200 * 1024 * 1024
+"""Bytes that the node may grow by under all that: generous, and far from what a leak would take."""
+WATCHERS, DEAF = 200, 50
+JSON = b"host: localhost\r\ncontent-type: application/json\r\n"
+PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
+Misdeed = Callable[[int], Coroutine[None, None, None]]
+
+
+@asynccontextmanager
+async def good_client(place: Place, node: Node) -> AsyncIterator[None]:
+    """Registers, renews, calls and asks for the node's health throughout, and is never disturbed."""
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(Asking(place.url))
+        provider = await stack.enter_async_context(Client(place.url, cache=False))
+        consumer = await stack.enter_async_context(Client(place.url, cache=False))
+        serving = await stack.enter_async_context(instance("good"))
+        await provider.register("good", serving.port, id="good", ttl=20.0).start(30.0)
+        channel = consumer.channel("good")
+        await channel.ready(30.0)
+        memory = node.memory
+        healthy = asyncio.create_task(_healthy(place, asking))
+        caller = await stack.enter_async_context(load(channel, workers=1))
+        yield
+        healthy.cancel()
+        with suppress(asyncio.CancelledError):
+            await healthy
+        assert (await asking.put("/services/good/instances/after", port=8000))["revision"]
+        await until(lambda: channel.choices == 2)
+        assert caller.failures == []
+        history = await asking.get("/changes", service="good")
+        assert [each["cause"] for each in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
+        assert node.memory - memory < GROWTH, f"it grew by {(node.memory - memory) >> 20} MiB"
+        assert node.process.poll() is None
+        assert "Traceback" not in node.errors, node.errors[-4000:]
+
+
+async def _healthy(place: Place, asking: Asking) -> None:
+    while True:
+        assert (await asking.http.get(f"{place.url}/healthz")).status_code == 200
+        await asyncio.sleep(0.1)
+
+
+async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Say that and hear the answer out; b"" if the node hung up without a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        with suppress(ConnectionError):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                return await reader.read(100_000)
+        return b""
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _vanish(connection: socket.socket) -> None:
+    """As a machine that lost its power looks from the other side of a firewall: a reset, and no good-bye."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+async def _metric(place: Place, name: str, expected: Callable[[float], bool]) -> None:
+    """Return once a metric of the node is as expected."""
+    async with Asking(place.url) as asking, asyncio.timeout(PATIENCE):
+        while True:
+            text = (await asking.http.get(f"{place.url}/metrics")).text
+            if expected(float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_ten_thousand_idle_connections_disturb_nobody(place: Place) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(IDLE, hard - 1_000) if hard != resource.RLIM_INFINITY else IDLE
+    node = await place.serve()
+    idle: list[socket.socket] = []
+    try:
+        async with good_client(place, node):
+            for n in range(count):
+                connection = socket.create_connection(("127.0.0.1", place.node_port), timeout=PATIENCE)
+                idle.append(connection)
+                if n % 100 == 0:
+                    await asyncio.sleep(0)
+            await _metric(place, "adsum_connections", lambda found: found >= count)
+            with closing(socket.create_connection(("127.0.0.1", place.node_port))) as one_more:
+                one_more.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                one_more.settimeout(PATIENCE)
+                assert (await asyncio.to_thread(one_more.recv, 100)).startswith(b"HTTP/1.1 200")
+            for connection in idle:
+                connection.close()
+            await _metric(place, "adsum_connections", lambda count: count < 20)
+    finally:
+        for connection in idle:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: Place) -> None:
+    node, rng = await place.serve(), Random(7)
+    port = place.node_port
+
+    async def garbage(n: int) -> None:
+        answer = await _said(port, rng.randbytes(rng.randrange(1, 5_000)) + b"\r\n\r\n")
+        assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), answer[:200]
+
+    async def tls(n: int) -> None:
+        answer = await _said(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(500))
+        assert answer[:12] in (b"", b"HTTP/1.1 400"), answer[:200]
+
+    async def huge_body(n: int) -> None:
+        answer = await _said(port, PUT, b"content-length: 1000000000\r\n\r\n", *[b"x" * 65_536] * 64)
+        assert answer[:12] in (b"", b"HTTP/1.1 413"), answer[:200]
+
+    async def endless_body(n: int) -> None:
+        chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+        answer = await _said(port, PUT, b"transfer-encoding: chunked\r\n\r\n", *[chunk] * 200)
+        assert answer[:12] in (b"", b"HTTP/1.1 413"), answer[:200]
+
+    async def huge_head(n: int) -> None:
+        answer = await _said(port, b"GET / HTTP/1.1\r\n", *[b"x-y: " + b"z" * 10_000 + b"\r\n"] * 50)
+        assert answer[:12] in (b"", b"HTTP/1.1 431"), answer[:200]
+
+    async def slow_head(n: int) -> None:
+        for byte in PUT[: rng.randrange(20, 40)]:
+            await _byte(slow[n], byte)
+
+    async def half_a_body(n: int) -> None:
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(PUT + b'content-length: 100\r\n\r\n{"port": 80')
+        await asyncio.sleep(rng.uniform(0.0, 0.5))
+        _vanish(connection)
+
+    async def bad_json(n: int) -> None:
+        body = b"[" * rng.randrange(1, 100_000)
+        answer = await _said(port, PUT, b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body)
+        assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413"), answer[:200]
+
+    misdeeds: list[Misdeed] = [
+        garbage, tls, huge_body, endless_body, huge_head, slow_head, half_a_body, bad_json
+    ]  # fmt: skip
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    try:
+        async with good_client(place, node):
+            async with asyncio.TaskGroup() as group:
+                for misdeed in misdeeds:
+                    for n in range(20):
+                        group.create_task(misdeed(n))
+            async with Asking(place.url) as asking:
+                assert await asking.statuses("bad") == {}, "nothing of that was taken for a registration"
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+async def _byte(connection: socket.socket, byte: int) -> None:
+    with suppress(ConnectionError):
+        connection.sendall(bytes([byte]))
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.long
+async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -> None:
+    node, rng = await place.serve(), Random(17)
+    request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+    async def comes_and_goes() -> None:
+        for _ in range(2):
+            with closing(await _deaf(place, request[: rng.choice((10, len(request)))])) as connection:
+                await asyncio.sleep(rng.uniform(0.0, 0.5))
+                if rng.random() < 0.5:
+                    _vanish(connection)
+
+    async with good_client(place, node), Asking(place.url) as asking, AsyncExitStack() as stack:
+        metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
+        deaf = [stack.enter_context(closing(await _deaf(place, request))) for _ in range(DEAF)]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WATCHERS):
+                group.create_task(comes_and_goes())
+            for turn in range(5):
+                for n in range(100):
+                    path = f"/services/much-{n % 5}/instances/m{n}"
+                    await asking.put(path, port=8000 + turn, metadata=metadata)
+        # The deaf are skipped over what they missed: when they read at last, they are shown what there is.
+        text = await asyncio.to_thread(_hear, deaf[0])
+        assert b"event: synced" in text
+        for connection in deaf:
+            connection.close()
+        await _metric(place, "adsum_watches", lambda count: count == 1)
+
+
+async def _deaf(place: Place, request: bytes) -> socket.socket:
+    """Somebody who asks, and then reads nothing."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", place.node_port))
+    connection.sendall(request)
+    return connection
+
+
+def _hear(connection: socket.socket) -> bytes:
+    """Everything up to the end of a group."""
+    connection.settimeout(PATIENCE)
+    text = b""
+    while b"event: synced" not in text:
+        part = connection.recv(1 << 20)
+        assert part
+        text += part
+    return text
+
+
+async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: Place) -> None:
+    """At once, and over xDS likewise; what is connected goes on, and once they leave others are let in."""
+    limit, many = 160, 400
+    xds = place.port()
+    serve = ["serve", "--listen", f"127.0.0.1:{place.node_port}", "--xds", f"127.0.0.1:{xds}", "--store", place.sqlite]
+    limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit)]
+    node = place.program("limited", *limited, *ADSUM, *serve)
+    await node.said("gateways and gRPC clients")
+    await node.said(
+        f"the limit of open files is {limit}, and so there may be 43 connections at a time instead of 20000"
+    )
+    watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(Asking(place.url))
+        await asking.put("/services/orders/instances/o1", port=8000, ttl=None)
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
+        for _, writer in opened:
+            stack.callback(writer.close)
+            writer.write(watch)
+        answers = await asyncio.gather(*(_head(reader) for reader, _ in opened))
+        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "nobody is turned away without a word"
+        assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
+        assert _descriptors(node.pid) < limit
+        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        assert f'adsum_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0' in metrics
+        assert "adsum_connections_max 43.0" in metrics
+    async with Asking(place.url) as later:
+        await until(lambda: "Traceback" not in node.errors)
+        assert await later.statuses("orders") == {"o1": "passing"}
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    """The first line of an answer; b"" if the connection ended without one."""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(PATIENCE):
+            return await reader.readline()
+    return b""

@@ -1,0 +1,343 @@
+"""Three nodes over a three-member etcd, through everything that can happen to them.
+
+In each: no acknowledged write is lost, no instance leaves or falls without a cause, no watcher's view goes backwards,
+no call fails, one node checks what is to be checked, and nobody has to help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.views.resolver import Resolver
+from adsum.stores.etcd import membership
+from tests.scenarios.instance_server import instance
+from tests.scenarios.operation_history import SERVICES, History, Writer
+from tests.scenarios.probed_instance import Checked, checked
+from tests.scenarios.processes import Asking, Place, until
+from tests.scenarios.registry_cluster import Cluster, Node, cluster, told
+from tests.scenarios.service_caller import Caller, load
+from tests.scenarios.sse_watcher import Watcher
+
+WRITERS = 6
+STEADY = 4
+TTL = 6.0
+"""Of the instances that renew throughout."""
+SESSION = membership.TTL
+"""Seconds after which a node that etcd does not hear of is no keeper any more."""
+CHECK = "http:/health?interval=200ms&timeout=2s&rise=1&fall=3"
+ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
+"""What happens to the instances of each service, the newest first, whatever happens to nodes."""
+
+
+@pytest.fixture
+async def world(place: Place, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A cluster in use; `request.param` is the ttl of those that renew, in seconds."""
+    async with cluster(place) as found, AsyncExitStack() as stack:
+        world = World(found, stack, getattr(request, "param", TTL))
+        await world.open()
+        yield world
+
+
+class World:
+    """A cluster, and everybody who uses it all the time."""
+
+    def __init__(self, found: Cluster, stack: AsyncExitStack, ttl: float) -> None:
+        self.cluster = found
+        self.ttl = ttl
+        self._stack = stack
+        self._history = History()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watchers: list[Watcher] = []
+        self.refused: list[str] = []
+        """What the gateway did not answer well."""
+        self.passed = 0
+
+    async def open(self) -> None:
+        urls = [node.url for node in self.cluster.nodes]
+        client = self.client = await self._stack.enter_async_context(Client(self.cluster.urls, cache=False))
+        lease: dict[str, Any] = {"ttl": self.ttl, "grace": self.ttl}
+        for n in range(STEADY):
+            one = await self._stack.enter_async_context(instance(f"s{n}"))
+            registrar = client.register("steady", one.port, id=one.id, address="127.0.0.1", **lease)
+            await registrar.start(30.0)
+        self.checked: Checked = await self._stack.enter_async_context(checked(self._pids))
+        registrar = client.register("checked", self.checked.port, id="c0", address="127.0.0.1", check=CHECK, **lease)
+        await registrar.start(30.0)
+        channel = client.channel("steady")
+        await channel.ready(30.0)
+        self.caller: Caller = await self._stack.enter_async_context(load(channel))
+        await self._open_gateway()
+        self._watchers = [Watcher(url) for url in urls]
+        resolvers = [client.resolver(f"churn-{n}") for n in range(SERVICES)]
+        writers = [Writer(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
+        work: list[Callable[[], Awaitable[None]]] = [
+            *(watcher.follow for watcher in self._watchers),
+            *(lambda each=each: _never_backwards(each) for each in resolvers),
+            *(writer.write for writer in writers),
+        ]
+        self._tasks = [asyncio.ensure_future(each()) for each in work]
+        self._writing = self._tasks[-WRITERS:]
+        self._stack.push_async_callback(self._end, self._tasks)
+        await self.progress()
+
+    def _pids(self) -> dict[int, str]:
+        return {node.pid: node.name for node in self.cluster.nodes}
+
+    async def checking(self) -> Node:
+        """The node that checks, once no other has done so for several times."""
+        await until(lambda: self.checked.by_one(10), lambda: self.checked.probes[-20:])
+        return next(node for node in self.cluster.nodes if node.name == self.checked.by_one(1))
+
+    async def _open_gateway(self) -> None:
+        """A gateway that any node may tell what to do, and a caller at it."""
+        place = f"127.0.0.1:{self.cluster.place.port()}"
+        options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
+        gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
+        await gateway.said("listens on")
+        http = httpx.AsyncClient(base_url=f"http://{place}", timeout=10.0, trust_env=False)
+        await self._stack.enter_async_context(http)
+        while (await http.get("/steady/")).status_code != 200:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        passing = [asyncio.create_task(self._pass(http))]
+        self._stack.push_async_callback(self._end, passing)
+
+    async def _pass(self, http: httpx.AsyncClient) -> None:
+        while True:
+            try:
+                answer = await http.get("/steady/")
+            except httpx.HTTPError as error:
+                self.refused.append(repr(error))
+            else:
+                if answer.status_code != 200:
+                    self.refused.append(f"{answer.status_code}: {answer.text}")
+                self.passed += 1
+            await asyncio.sleep(0.03)
+
+    async def progress(self) -> None:
+        """Return when writes have been acknowledged anew."""
+        before = self._history.acknowledged
+        deadline = asyncio.get_running_loop().time() + 40.0
+        while self._history.acknowledged < before + 20:
+            assert asyncio.get_running_loop().time() < deadline, "no write is acknowledged any more"
+            self._alive()
+            await asyncio.sleep(0.05)
+
+    async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
+        """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
+        await self.progress()
+        await self.cluster.shared(3)
+        self._alive()
+        await self.checking()
+        await self._end(self._writing)
+        status = await self._agreed()
+        for node in self.cluster.nodes:
+            async with Asking(node.url) as asking:
+                found = {id for n in range(SERVICES) for id in await asking.statuses(f"churn-{n}")}
+                self._history.judge(found)
+                for service, causes in always.items():
+                    statuses = await asking.statuses(service)
+                    assert len(statuses) == (STEADY if service == "steady" else 1)
+                    assert set(statuses.values()) == {"passing"}
+                    for id in statuses:
+                        changes = (await asking.get("/changes", service=service, id=id))["changes"]
+                        assert [each["cause"] for each in changes] == causes, changes
+        for watcher in self._watchers:
+            await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
+            assert len(watcher.epochs) == 1
+        assert self.caller.failures == []
+        assert self.refused == [], "the gateway serves all the time"
+        assert sum(self.caller.answered.values()) > 20
+
+    async def _agreed(self) -> dict[str, Any]:
+        """Every node is at the same revision of the same epoch."""
+        deadline = asyncio.get_running_loop().time() + 20.0
+        while True:
+            told = []
+            for node in self.cluster.nodes:
+                async with Asking(node.url) as asking:
+                    told.append(await asking.get("/status"))
+            if len({(each["epoch"], each["revision"]) for each in told}) == 1:
+                status: dict[str, Any] = told[0]
+                return status
+            assert asyncio.get_running_loop().time() < deadline, told
+            await asyncio.sleep(0.1)
+
+    def _alive(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    @staticmethod
+    async def _end(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _never_backwards(resolver: Resolver) -> None:
+    position = ("", 0)
+    async for view in resolver.watch():
+        assert position[0] in ("", view.epoch)
+        assert view.revision >= position[1], f"{view} after {position}"
+        position = (view.epoch, view.revision)
+
+
+async def _reached(true: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30.0
+    while not true():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_each_node_is_killed_and_comes_back(world: World) -> None:
+    """First the one that checks: another does so instead, within seconds. Then the others, one after the other."""
+    keeper = await world.checking()
+    await keeper.end(signal.SIGKILL)
+    await until(lambda: world.checked.by_one(1) != keeper.name, patience=15.0)
+    await world.cluster.shared(2)
+    for number in range(keeper.number, keeper.number + 3):
+        node = world.cluster.nodes[number % 3]
+        if node is not keeper:
+            await node.end(signal.SIGKILL)
+        await world.progress()
+        await world.cluster.start(node.number)
+    await world.judge()
+
+
+async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: World) -> None:
+    assert await world.cluster.nodes[1].end() == 0
+    await world.cluster.shared(2)
+    await world.cluster.start(1)
+    await world.judge()
+
+
+async def test_a_node_hangs_for_longer_than_its_session_lasts(world: World) -> None:
+    world.cluster.nodes[0].tell(signal.SIGSTOP)
+    await asyncio.sleep(1.4 * SESSION)
+    world.cluster.nodes[0].tell(signal.SIGCONT)
+    await world.judge()
+
+
+async def test_a_node_is_cut_off_from_etcd(world: World) -> None:
+    for wire in world.cluster.wires[0]:
+        wire.cut()
+    async with Asking(world.cluster.nodes[0].url) as asking:
+        await told(asking, lambda status: status["age"] > SESSION and "share" not in status)
+        status = await asking.get("/status")
+        assert "share" not in status, "who is not sure of its session keeps nothing"
+        assert status["condition"]["trouble"]
+        assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > SESSION
+        refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
+        assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
+    for wire in world.cluster.wires[0]:
+        wire.mend()
+    await world.judge()
+
+
+async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: World) -> None:
+    for wire in world.cluster.between:
+        wire.cut()
+    await asyncio.sleep(3 * TTL)
+    for node in world.cluster.nodes:
+        async with Asking(node.url) as asking:
+            assert set((await asking.statuses("steady")).values()) == {"passing"}
+    for wire in world.cluster.between:
+        wire.mend()
+    await world.judge()
+
+
+async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: World) -> None:
+    """Though it reaches etcd, and the other nodes: its instances renew there. What it can't probe it calls critical, as
+    it sees it, and keeps; what only renews is none the worse; and it all ends by itself.
+    """
+    keeper = await world.checking()
+    others = [node.url for node in world.cluster.nodes if node is not keeper]
+    async with Client(others, cache=False) as client, Asking(others[0]) as asking:
+        # Of the same service, and so kept by the same node.
+        renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
+        await renewing.start(30.0)
+        world.checked.deaf_to.add(keeper.name)
+        await asking.stand("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
+        await asyncio.sleep(2 * TTL)
+        assert await asking.statuses("checked") == {"c0": "critical", "r0": "passing"}
+        (change, *_) = (await asking.get("/changes", service="checked", id="c0"))["changes"]
+        assert (change["cause"], "no answer" in change["reason"]) == ("check-critical", True), change
+        world.checked.deaf_to.clear()
+        await asking.stand("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
+        changes = (await asking.get("/changes", service="checked", id="r0"))["changes"]
+        assert [each["cause"] for each in changes] == ["registered"], "every renewal at another node has counted"
+        assert await world.checking() is keeper
+        await renewing.stop()
+    checked = ["check-passing", "check-critical", *ALWAYS["checked"]]
+    await world.judge({**ALWAYS, "checked": checked})
+
+
+async def test_a_member_of_etcd_is_killed_and_comes_back(world: World) -> None:
+    leader = await world.cluster.leader()
+    follower = next(each for each in world.cluster.members if each is not leader)
+    follower.kill()
+    await world.progress()
+    follower.start()
+    await world.judge()
+
+
+async def test_the_leader_of_etcd_is_killed_and_comes_back(world: World) -> None:
+    leader = await world.cluster.leader()
+    leader.kill()
+    await world.progress()
+    leader.start()
+    await world.judge()
+
+
+async def test_the_leader_of_etcd_hangs(world: World) -> None:
+    leader = await world.cluster.leader()
+    leader.pause()
+    await world.progress()
+    await asyncio.sleep(1.2 * SESSION)
+    leader.go_on()
+    await world.judge()
+
+
+async def test_all_of_etcd_is_started_again(world: World) -> None:
+    for member in world.cluster.members:
+        member.kill()
+    for member in world.cluster.members:
+        member.start()
+    await world.judge()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world", [2.0], indirect=True)
+async def test_etcd_is_away_for_ten_times_the_ttl(world: World) -> None:
+    for member in world.cluster.members:
+        member.kill()
+    await asyncio.sleep(10 * world.ttl)
+    for node in world.cluster.nodes:
+        async with Asking(node.url) as asking:
+            assert len(await asking.statuses("steady")) == STEADY
+            assert (await asking.http.get(f"{node.url}/readyz")).status_code == 503
+    for member in world.cluster.members:
+        member.start()
+    await world.judge()
+
+
+async def test_what_a_node_missed_is_compacted_away(world: World) -> None:
+    for wire in world.cluster.wires[2]:
+        wire.cut()
+    async with Asking(world.cluster.nodes[2].url) as asking:
+        await told(asking, lambda status: status["age"] > 1.0)
+    await world.progress()
+    async with Asking(world.cluster.nodes[0].url) as asking:
+        revision = (await asking.get("/status"))["revision"]
+    world.cluster.members[0].compact(revision)
+    for wire in world.cluster.wires[2]:
+        wire.mend()
+    await world.judge()

@@ -1,0 +1,125 @@
+"""kill -9 of the registry at any instant: nothing acknowledged is lost, nothing goes backwards, nothing flaps."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from random import Random
+
+import httpx
+import pytest
+
+from adsum.client.client import Client
+from adsum.client.views.resolver import Resolver
+from tests.scenarios.processes import Asking, Place, until
+from tests.scenarios.sse_watcher import Watcher
+
+KILLS = 4
+WRITERS = 16
+STEADY = 5
+TTL = 4.0
+"""Of the instances that renew throughout: longer than any outage here, shorter than all of them together."""
+
+
+class Writer:
+    """Registers and deregisters instances of its own, one request after another, and keeps what was acknowledged."""
+
+    def __init__(self, asking: Asking, number: int) -> None:
+        self.acknowledged: dict[str, bool] = {}
+        """Whether it is listed, by id, as the registry answered last."""
+        self.doubtful: set[str] = set()
+        """Asked for, and not answered: either is right."""
+        self.epochs: set[str] = set()
+        self.revision = 0
+        self._asking = asking
+        self._number = number
+        self._rng = Random(number)
+
+    async def write(self) -> None:
+        """Until the registry is gone."""
+        while True:
+            listed = sorted(id for id, there in self.acknowledged.items() if there and id not in self.doubtful)
+            leaves = bool(listed) and self._rng.random() < 0.4
+            id = self._rng.choice(listed) if leaves else f"w{self._number}-{len(self.acknowledged)}"
+            path = f"/services/churn-{self._number % 3}/instances/{id}"
+            self.doubtful.add(id)
+            self.acknowledged.setdefault(id, False)
+            try:
+                written = await (self._asking.delete(path) if leaves else self._asking.put(path, port=8000, ttl=600))
+            except httpx.TransportError:
+                return
+            self.doubtful.discard(id)
+            self.acknowledged[id] = not leaves
+            self.epochs.add(written["epoch"])
+            assert written["revision"] > self.revision, "a write that changes something has a revision of its own"
+            self.revision = written["revision"]
+            await asyncio.sleep(self._rng.uniform(0.0, 0.05))  # Others on this machine have work, too.
+
+
+async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
+    """What a program that uses the library sees."""
+    position = ("", 0)
+    async for view in resolver.watch():
+        assert position[0] in ("", view.epoch)
+        assert view.revision >= position[1], f"{view} after {position}"
+        position = (view.epoch, view.revision)
+        seen.append(view.revision)
+
+
+async def _check(asking: Asking, writers: list[Writer]) -> None:
+    """Everything acknowledged is as it was acknowledged."""
+    found = set()
+    for n in range(3):
+        found |= set(await asking.statuses(f"churn-{n}"))
+    expected = {id for writer in writers for id, there in writer.acknowledged.items() if there}
+    doubtful = {id for writer in writers for id in writer.doubtful}
+    assert found - doubtful == expected - doubtful
+    status = await asking.get("/status")
+    assert status["revision"] >= max(writer.revision for writer in writers)
+    assert {status["epoch"]} == {epoch for writer in writers for epoch in writer.epochs}
+
+
+@pytest.mark.long
+async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobody(place: Place) -> None:
+    rng, seen = Random(11), list[int]()
+    node = await place.serve()
+    async with Asking(place.url) as asking, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
+        for n in range(STEADY):
+            await client.register("steady", 8000, id=f"s{n}", ttl=TTL).start(30.0)
+        watcher, writers = Watcher(place.url), [Writer(asking, n) for n in range(WRITERS)]
+        resolvers = [client.resolver("churn-0"), client.resolver("steady")]
+        following = [
+            asyncio.create_task(watcher.follow()),
+            *(asyncio.create_task(_never_backwards(resolver, seen)) for resolver in resolvers),
+        ]
+        stack.push_async_callback(_cancelled, following)
+        for kills in range(KILLS):
+            writing = [asyncio.create_task(writer.write()) for writer in writers]
+            await until(lambda k=kills: watcher.connections > k and all(each.connected for each in resolvers))  # type: ignore[misc]
+            await asyncio.sleep(rng.uniform(0.1, 0.6))
+            await node.end(signal.SIGKILL)
+            await asyncio.gather(*writing)
+            node = await place.serve()
+            await _check(asking, writers)
+        revision = (await asking.get("/status"))["revision"]
+        await until(lambda: watcher.revision >= revision and all(each.view.revision >= revision for each in resolvers))
+        assert not [task for task in following if task.done()], "nobody saw anything go backwards"
+        for n in range(3):
+            assert set(watcher.services.get(f"churn-{n}", {})) == set(await asking.statuses(f"churn-{n}"))
+        assert len(watcher.epochs) == 1
+        assert {each.id for each in resolvers[0].view.endpoints} == set(await asking.statuses("churn-0"))
+        assert watcher.connections > KILLS
+        assert sum(len(writer.acknowledged) for writer in writers) > WRITERS
+        for n in range(STEADY):
+            assert watcher.seen[f"steady/s{n}"] == {"passing"}, "nobody who renewed was ever shown as anything else"
+            history = await asking.get("/changes", service="steady", id=f"s{n}")
+            assert [each["cause"] for each in history["changes"]] == ["registered"]
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, AssertionError):
+            raise outcome

@@ -1,0 +1,131 @@
+"""Watch, long poll and conditional read tell the same story: at every revision the same, and never an earlier one."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+from tests.scenarios.processes import PATIENCE, Asking, Place, until
+from tests.scenarios.sse_watcher import State, Watcher
+
+CHANGES = 300
+PATH = "/services/orders"
+
+
+class Seen:
+    """What one reader saw of the service, revision by revision."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, State] = {}
+        self.latest = 0
+
+    def see(self, revision: int, state: State) -> None:
+        assert revision >= self.latest, f"{revision} after {self.latest}"
+        assert self.states.get(revision, state) == state, "a revision never changes"
+        self.latest = revision
+        self.states[revision] = dict(state)
+
+
+def _state(answer: Any) -> tuple[int, State]:
+    return answer["revision"], {each["id"]: each for each in answer["instances"]}
+
+
+async def _poll(asking: Asking, seen: Seen) -> None:
+    """Ask for what comes after the revision that the answer before was at."""
+    after = 0
+    while True:
+        answer = await asking.http.get(PATH, params={"after": after, "wait": 20})
+        assert answer.status_code == 200, answer.text
+        seen.see(*_state(answer.json()))
+        revision = int(answer.headers["adsum-revision"])
+        assert revision >= max(after, seen.latest), "the catalog is never behind one of its services"
+        after = revision
+
+
+async def _read(asking: Asking, seen: Seen, rng: Random) -> None:
+    """Ask now and then, and be told that nothing changed only if nothing did."""
+    tag, unchanged = "", 0
+    while True:
+        answer = await asking.http.get(PATH, headers={"if-none-match": tag} if tag else {})
+        if answer.status_code == 304:
+            unchanged += 1
+            assert answer.headers["etag"] == tag
+        else:
+            assert answer.status_code == 200, answer.text
+            before = seen.states.get(seen.latest)
+            revision, state = _state(answer.json())
+            assert (revision, state) != (seen.latest, before), "what is unchanged is not told again"
+            seen.see(revision, state)
+            tag = answer.headers["etag"]
+        await asyncio.sleep(rng.uniform(0.0, 0.02))
+
+
+def _over(reader: asyncio.Task[None]) -> bool:
+    return reader.done()
+
+
+async def _change(asking: Asking, rng: Random) -> int:
+    """One change of any kind; the revision that it is at."""
+    instance = f"{PATH}/instances/o{rng.randrange(8)}"
+    kind = rng.choice(("list", "list", "leave", "drain", "resume"))
+    if kind == "list":
+        written = await asking.put(instance, port=rng.randrange(8000, 8004), weight=rng.randrange(1, 9))
+    elif kind == "leave":
+        written = await asking.delete(instance, reason="by chance")
+    else:
+        body = {"status": rng.choice(("draining", "maintenance"))} if kind == "drain" else None
+        answer = await asking.http.request("PUT" if body else "DELETE", f"{instance}/override", json=body)
+        if answer.status_code == 404:
+            return 0
+        written = answer.json()
+    return int(written["revision"])
+
+
+async def test_three_ways_of_reading_agree_at_every_revision(place: Place) -> None:
+    await place.serve()
+    rng, watched, polled, read = Random(8), Seen(), Seen(), Seen()
+    watcher, first = Watcher(place.url, ["orders"]), Watcher(place.url, ["orders"])
+
+    def shown() -> None:
+        watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
+
+    watcher.shown = shown
+    async with Asking(place.url) as asking, Asking(place.url) as polling, Asking(place.url) as reading:
+        readers = [
+            asyncio.create_task(watcher.follow()),
+            asyncio.create_task(_poll(polling, polled)),
+            asyncio.create_task(_read(reading, read, Random(9))),
+        ]
+        try:
+            last = 0
+            for n in range(CHANGES):
+                last = max(last, await _change(asking, rng))
+                if n % 50 == 0:
+                    # Another service's changes concern nobody here.
+                    await asking.put("/services/users/instances/u1", port=8000 + n)
+                if rng.random() < 0.3:
+                    await asyncio.sleep(rng.uniform(0.0, 0.05))
+            revision = (await asking.get(PATH))["revision"]
+            assert revision <= last
+            await until(
+                lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_over, readers)),
+                lambda: f"{watched.latest} {polled.latest} {read.latest} of {revision}",
+            )
+        finally:
+            for task in readers:
+                task.cancel()
+            outcomes = await asyncio.gather(*readers, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes), outcomes
+        assert (watcher.connections, watcher.wholes) == (1, 1)
+        for one, other in ((watched, polled), (watched, read), (polled, read)):
+            both = set(one.states) & set(other.states)
+            assert revision in both
+            assert len(both) > 2
+            assert all(one.states[at] == other.states[at] for at in both)
+        # Whoever comes last and asks for the whole finds what those have who followed every change.
+        late = asyncio.create_task(first.follow())
+        await until(lambda: first.revision >= revision)
+        late.cancel()
+        await asyncio.wait([late], timeout=PATIENCE)
+        assert first.services.get("orders", {}) == watched.states[revision]

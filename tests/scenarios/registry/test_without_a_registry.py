@@ -1,0 +1,98 @@
+"""Killing the registry stops no traffic: consumers go on with the last good view, and follow again when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from adsum.client.client import Client
+from adsum.client.registration.registrar import Registrar
+from adsum.client.views.view import View
+from adsum.client.views.view_cache import Shelf
+from tests.scenarios.instance_server import Instance, instance
+from tests.scenarios.processes import Place, until
+from tests.scenarios.service_caller import load, told
+
+OUTAGE = 2.0
+"""Seconds without a registry, under load."""
+
+
+class Orders:
+    """A service of three instances, somebody who provides them, and somebody who calls them."""
+
+    def __init__(self, place: Place, stack: AsyncExitStack) -> None:
+        self._place = place
+        self._stack = stack
+        self.cache = place.folder / "views"
+        self.serving: list[Instance] = []
+        self.registrars: list[Registrar] = []
+
+    async def start(self, ttl: float) -> None:
+        self.provider = await self._stack.enter_async_context(Client(self._place.url, cache=False))
+        self.consumer = await self._stack.enter_async_context(Client(self._place.url, cache=self.cache))
+        for n in range(3):
+            await self.add(f"o{n}", ttl)
+        self.channel = self.consumer.channel("orders")
+        await until(lambda: self.channel.choices == 3)
+
+    async def add(self, id: str, ttl: float) -> Instance:
+        serving = await self._stack.enter_async_context(instance(id))
+        registrar = self.provider.register("orders", serving.port, id=id, ttl=ttl)
+        await registrar.start(30.0)
+        self.serving.append(serving)
+        self.registrars.append(registrar)
+        return serving
+
+
+async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(place: Place) -> None:
+    async with AsyncExitStack() as stack:
+        node, orders = await place.serve(), Orders(place, stack)
+        await orders.start(ttl=600.0)
+        async with load(orders.channel) as caller:
+            await until(lambda: _kept(orders.cache, place.url) == {"o0", "o1", "o2"})
+            await node.end(signal.SIGKILL)
+            await until(lambda: not orders.channel.resolver.connected)
+            before = caller.answered.copy()
+            newcomer = place.run("newcomer", "-m", "tests.scenarios.service_caller", "orders", str(orders.cache))
+            await newcomer.said("calling")
+            await asyncio.sleep(OUTAGE)
+            assert "disk o0 o1 o2." in newcomer.out
+            assert "live" not in newcomer.out
+            assert set(caller.answered - before) == {"o0", "o1", "o2"}, "everybody was called without a registry"
+            await place.serve()
+            await orders.registrars[0].stop("scaled down")
+            late = await orders.add("late", ttl=600.0)
+            await until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"])
+            await newcomer.said("live late o1 o2.")
+            await until(lambda: late.calls)
+            assert (await told(newcomer))["failures"] == []
+        assert caller.failures == []
+
+
+def _kept(cache: Path, url: str) -> set[str]:
+    shelved = Shelf(cache, [url]).load("orders")
+    return {each.id for each in shelved.endpoints} if shelved is not None else set()
+
+
+async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_gap(place: Place) -> None:
+    views: list[View] = []
+    async with AsyncExitStack() as stack:
+        node, orders = await place.serve("memory:"), Orders(place, stack)
+        await orders.start(ttl=3.0)
+        before = orders.channel.resolver.view.epoch
+        async with load(orders.channel) as caller:
+            orders.channel.resolver.follow(views.append)
+            await until(lambda: caller.answered.total() > 10)
+            await node.end(signal.SIGKILL)
+            await until(lambda: not orders.channel.resolver.connected)
+            await place.serve("memory:")
+            await until(lambda: orders.channel.resolver.view.epoch not in ("", before))
+            await until(lambda: all(each.registered and each.epoch not in ("", before) for each in orders.registrars))
+            # In the new epoch, too, changes are followed.
+            await orders.registrars[0].stop("scaled down")
+            await until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["o1", "o2"])
+        assert caller.failures == []
+        assert {len(view.endpoints) for view in views} == {3, 2}, "the view was never wiped"
+        assert all(each.status == "passing" for view in views for each in view.endpoints)

@@ -1,0 +1,147 @@
+"""What a web page can make a browser on the registry's machine send, and that it is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import pytest
+
+from adsum.config.serve import ServeConfig
+from adsum.core.errors import Invalid
+from adsum.servers.http import Hosts, listen
+from adsum.servers.http.cross_origin import MAX_KNOWN, crosses_origins
+from tests.support.registry_daemon import RunningDaemon
+
+
+async def _ask(daemon: RunningDaemon, said: str) -> tuple[int, dict[str, object]]:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(said.encode() + b"connection: close\r\n\r\n")
+    async with asyncio.timeout(20):
+        heard = await reader.read()
+    writer.close()
+    head, _, body = heard.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "localhost",
+        "LocalHost:23786",
+        "localhost.",
+        "app.localhost:1",
+        "127.0.0.1:23786",
+        "127.9.9.9",
+        "[::1]:80",
+        "192.168.1.5:80",
+        "registry.example",
+        "Registry.Example:8080",
+        "box:80",
+    ],
+)
+def test_a_host_that_is_ours_is_admitted(host: str) -> None:
+    hosts = Hosts(["registry.example", "box"])
+    assert host.encode() in hosts.known or hosts.admits(host.encode())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:23786",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "notlocalhost",
+        "registry.example.evil",
+        "[evil.example]:80",
+        "\xff",
+        "1.2.3",
+        "a b",
+        "@localhost",
+    ],
+)
+def test_a_name_that_somebody_pointed_here_is_not(host: str) -> None:
+    hosts = Hosts(["registry.example"])
+    assert not hosts.admits(host.encode("latin-1"))
+    assert host.encode("latin-1") not in hosts.known
+
+
+def test_what_is_remembered_of_hosts_is_bounded() -> None:
+    hosts = Hosts([])
+    for port in range(2 * MAX_KNOWN):
+        assert hosts.admits(b"localhost:%d" % port)
+    assert len(hosts.known) == MAX_KNOWN
+
+
+@pytest.mark.parametrize(
+    ("place", "names", "checked"),
+    [("127.0.0.1:0", (), True), ("localhost:0", (), True), ("0.0.0.0:0", (), False), ("0.0.0.0:0", ("box",), True)],
+)
+def test_only_who_is_alone_or_knows_its_names_refuses_others(place: str, names: tuple[str, ...], checked: bool) -> None:
+    sockets = listen(place)
+    try:
+        assert (Hosts.of(place, sockets, names) is not None) is checked
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        hosts = Hosts.of("box:80", [bound], ())
+    assert hosts is not None
+    assert hosts.admits(b"box:80")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "crosses"),
+    [
+        (b"PUT", [], False),
+        (b"PUT", [(b"sec-fetch-site", b"same-origin")], False),
+        (b"PUT", [(b"sec-fetch-site", b"none")], False),
+        (b"PUT", [(b"sec-fetch-site", b"cross-site")], True),
+        (b"POST", [(b"sec-fetch-site", b"same-site")], True),
+        (b"GET", [(b"sec-fetch-site", b"cross-site")], False),
+        (b"DELETE", [(b"host", b"localhost:1"), (b"origin", b"http://localhost:1")], False),
+        (b"DELETE", [(b"host", b"localhost:1"), (b"origin", b"http://localhost:2")], True),
+        (b"POST", [(b"host", b"localhost"), (b"origin", b"null")], True),
+    ],
+)
+def test_what_a_browser_sends_for_another_site_may_change_nothing(
+    method: bytes, headers: list[tuple[bytes, bytes]], crosses: bool
+) -> None:
+    assert crosses_origins(method, headers) is crosses
+
+
+@pytest.mark.parametrize("path", ["/api/v1/services/orders", "/api/v1/services", "/healthz", "/docs"])
+async def test_a_rebound_name_reads_nothing(daemon: RunningDaemon, path: str) -> None:
+    status, problem = await _ask(daemon, f"GET {path} HTTP/1.1\r\nhost: evil.example:23786\r\n")
+    assert (status, problem["status"]) == (421, 421)
+    assert "'evil.example:23786'" in str(problem["detail"])
+    assert "--host-name" in str(problem["detail"])
+
+
+async def test_another_sites_page_renews_nothing(daemon: RunningDaemon) -> None:
+    renew = "POST /api/v1/services/orders/instances/o1/renew HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n"
+    assert (await _ask(daemon, renew + "origin: https://evil.example\r\n"))[0] == 403
+    assert (await _ask(daemon, renew + "sec-fetch-site: cross-site\r\n"))[0] == 403
+    assert (await _ask(daemon, renew))[0] == 404, "there is none, but it may be asked for"
+
+
+async def test_a_name_that_was_configured_is_answered() -> None:
+    config = ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", host_name=("registry.example",))
+    daemon = RunningDaemon(config)
+    try:
+        assert (await _ask(daemon, "GET /api/v1/status HTTP/1.1\r\nhost: registry.example\r\n"))[0] == 200
+    finally:
+        daemon.stop()
+
+
+def test_a_host_name_must_be_one() -> None:
+    with pytest.raises(Invalid, match="host_name"):
+        ServeConfig(host_name=("registry.example:80",))

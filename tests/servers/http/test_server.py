@@ -1,0 +1,521 @@
+"""What one peer, or very many, can do to the daemon over real sockets: nothing that stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adsum.dialects.native.asgi import PIECE, Reply
+from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
+from adsum.servers import http
+from adsum.servers.http import Bounds, HttpServer, limits
+from adsum.servers.http.connection import Prompt, has_vanished
+from adsum.servers.http.limits import MAX_HEAD
+from adsum.servers.http.server import Application
+from tests.support.registry_daemon import RunningDaemon
+
+PATIENCE = 20.0
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def _big(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    """Says more than any buffer holds."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1_000):
+        await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _hello(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def _at_once(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    if not scope["state"][AT_ONCE](200, b"content-length: 6\r\n\r\nat one"):
+        await _hello(scope, receive, send)
+
+
+async def _endless(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _reads(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    app: Application, prompt: Prompt | None = None, **given: float
+) -> AsyncIterator[tuple[HttpServer, int]]:
+    sockets = http.listen("127.0.0.1:0")
+    server = HttpServer(app, sockets, Bounds(**given), prompt)  # type: ignore[arg-type]
+    port: int = sockets[0].getsockname()[1]
+    await server.start()
+    try:
+        yield server, port
+    finally:
+        await server.stop()
+
+
+async def _heard(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read()
+    return b""
+
+
+async def _until(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not so():  # noqa: ASYNC110  # the daemon is in another thread
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "vanished"),
+    [
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), True),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), True),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), False),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), False),
+        (None, False),
+    ],
+)
+def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
+    error: Exception | None, vanished: bool
+) -> None:
+    assert has_vanished(error) is vanished
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GET /", b"\r\nGET /", b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\n"]
+)
+async def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    async with _serving(_reads, request=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        drip = asyncio.create_task(_drip(writer))
+        heard = await _heard(reader)
+        drip.cancel()
+        writer.close()
+    assert heard == b"" or heard.startswith(b"HTTP/1.1 408 "), "what is still under way may reset the connection"
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"x")
+        await asyncio.sleep(0.02)
+
+
+async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    async with _serving(_endless, request=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + b"GET / HTT")
+        heard = await _heard(reader)
+        writer.close()
+    assert heard == b"" or heard.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("request_text", "tail"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n\r\nat one"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok", b"\r\n\r\nat one"),
+        (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"content-length: 5\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"\r\n\r\nhello"),
+    ],
+)
+async def test_an_answer_said_at_once_is_said_so_where_it_can_be(request_text: bytes, tail: bytes) -> None:
+    async with _serving(_at_once, idle=1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_text * 2)
+        heard = await _heard(reader)
+        writer.close()
+    answers = heard.split(b"HTTP/1.1 200 OK")[1:]
+    assert len(answers) == (1 if b"close" in request_text else 2)
+    assert all(answer.endswith(tail) and b"date: " in answer for answer in answers)
+
+
+async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over() -> None:
+    said: list[bool] = []
+
+    async def pieces(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        more = scope["state"][MORE_AT_ONCE]
+        said.append(more(b"too early"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one,", "more_body": True})
+        said.append(more(b"two,"))
+        await send({"type": "http.response.body", "body": b"three"})
+        said.append(more(b"too late"))
+
+    async with _serving(pieces, idle=1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        heard = await _heard(reader)
+        writer.close()
+    assert said == [False, True, False]
+    assert heard.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
+
+
+async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
+    async with _serving(_hello, idle=0.1) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await _heard(reader) == b""
+        writer.close()
+        await _until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("begin", [b"GET /", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nx"])
+async def test_stopping_waits_for_no_request_that_is_not_all_there(
+    caplog: pytest.LogCaptureFixture, begin: bytes
+) -> None:
+    async with _serving(_reads, stop=600) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        await _until(lambda: server.connections == 1)
+        await asyncio.sleep(0.1)  # It should have been read; if not yet, the connection is closed as idle.
+        async with asyncio.timeout(PATIENCE):
+            await server.stop()
+        heard = await _heard(reader)
+        writer.close()
+    assert heard == b"" or heard.startswith(b"HTTP/1.1 503 ")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
+    async with _serving(_hello) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD + end)
+        heard = await _heard(reader)
+        writer.close()
+    assert heard.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    async with _serving(_big, stall=0.1) as (server, port):
+        mute = socket.create_connection(("127.0.0.1", port))
+        mute.sendall(GET)
+        await _until(lambda: server.connections == 1)
+        await _until(lambda: server.connections == 0)
+        mute.close()
+
+
+async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    async with _serving(_big, stall=0.3) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        total = 0
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(20):
+                total += len(await reader.readexactly(1_000_000))
+                await asyncio.sleep(0.05)
+        writer.close()
+    assert total == 20_000_000
+
+
+async def test_a_page_that_nobody_reads_waits_once_not_once_a_reader() -> None:
+    page, readers = Reply(200, b"x" * 30_000_000), 20
+
+    async def speak(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await page.speak(scope, receive, send)
+
+    async with _serving(speak) as (server, port):
+        mute = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
+        for each in mute:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            each.sendall(GET)
+        await _until(lambda: server.stalled == readers)
+        assert server.unsent() <= readers * 3 * PIECE
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"content-length: 30000000\r\n" in head
+            assert await reader.readexactly(len(page.body)) == page.body
+        writer.close()
+        for each in mute:
+            each.close()
+
+
+async def test_past_the_bound_a_connection_is_told_so_and_closed() -> None:
+    async with _serving(_hello, connections=2) as (server, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await _until(lambda: server.connections == 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        heard = await _heard(reader)
+        assert heard.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 5\r\n" in heard
+        assert json.loads(heard.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+        held[0][1].close()
+        await _until(lambda: server.connections == 1)
+        held[1][1].write(GET)
+        async with asyncio.timeout(PATIENCE):
+            assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
+        held[1][1].close()
+        writer.close()
+
+
+async def test_a_taken_address_is_one_sentence() -> None:
+    (bound,) = http.listen("127.0.0.1:0")
+    bound.listen()
+    port = bound.getsockname()[1]
+    with pytest.raises(http.ListenRefused, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+        http.listen(f"127.0.0.1:{port}")
+    bound.close()
+
+
+@pytest.mark.parametrize("address", ["", "23786", "localhost", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1"])
+def test_an_address_must_be_host_and_port(address: str) -> None:
+    with pytest.raises(http.ListenRefused, match="HOST:PORT"):
+        http.listen(address)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    try:
+        sockets = http.listen("[::1]:0")
+    except http.ListenRefused:
+        pytest.skip("this machine has no IPv6 loopback")
+    assert http.url(sockets[0]).startswith("http://[::1]:")
+    for each in sockets:
+        each.close()
+
+
+async def _talk(daemon: RunningDaemon, said: bytes, *, hang_up: bool = False) -> bytes:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        with contextlib.suppress(OSError):
+            writer.write(said)
+            await writer.drain()
+            if hang_up:
+                writer.write_eof()
+        return await _heard(reader)
+    finally:
+        writer.close()
+
+
+async def _lives(daemon: RunningDaemon) -> bool:
+    heard = await _talk(daemon, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    return heard.startswith(b"HTTP/1.1 200 ")
+
+
+PIECES = st.sampled_from(
+    [
+        b"GET /api/v1/services/orders HTTP/1.1\r\n",
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\n",
+        b"GET /api/v1/watch HTTP/1.1\r\nlast-event-id: \xff:1\r\n",
+        b"host: localhost\r\n",
+        b"content-length: 5\r\n",
+        b"content-length: -1\r\n",
+        b"content-type: application/json\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"expect: 100-continue\r\n",
+        b"connection: upgrade\r\nupgrade: websocket\r\n",
+        b"\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b'{"port": 1}',
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+        b"GET /%zz?%ff=%00 HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00",
+    ]
+)
+
+
+@given(st.lists(st.one_of(PIECES, st.binary(max_size=40)), max_size=8).map(b"".join))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+    async def go() -> None:
+        heard = await _talk(daemon, said, hang_up=True)
+        assert heard == b"" or heard.startswith(b"HTTP/1.1 ")
+        assert b"500 Internal" not in heard
+        assert await _lives(daemon)
+
+    asyncio.run(go())
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_what_was_shed_is_counted(daemon: RunningDaemon) -> None:
+    for said in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD):
+        await _talk(daemon, said + b"\r\n\r\n")
+    metrics = await _talk(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    for status in (400, 421, 431):
+        assert b'adsum_shed_total{status="%d"} 1.0' % status in metrics
+
+
+async def test_two_thousand_idle_connections_are_nothing(daemon: RunningDaemon) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    try:
+        for _ in range(20):
+            held += await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(100)))
+        assert await _lives(daemon)
+    finally:
+        for _, writer in held:
+            writer.transport.abort()
+
+
+async def test_who_hangs_up_before_the_answer_leaves_no_trace(
+    daemon: RunningDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (b"/metrics", b"/docs", b"/api/v1/services/x?after=0&wait=9", b"/api/v1/watch"):
+        await _talk(daemon, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path, hang_up=True)
+    assert await _lives(daemon)
+    await _until(lambda: daemon.registry.watches.count == 0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("waiting", [b"/api/v1/watch", b"/api/v1/services/x?after=0&wait=300"])
+async def test_who_vanishes_with_another_request_behind_is_forgotten(
+    daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, waiting: bytes
+) -> None:
+    """The server used to tell only the request that came last."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for path in (waiting, b"/healthz", b"/healthz"):
+            writer.write(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path)
+        held.append((reader, writer))
+    await _until(lambda: daemon.registry.watches.count == 5)
+    for _, writer in held:
+        writer.transport.abort()
+    await _until(lambda: daemon.registry.watches.count == 0)
+    assert await _lives(daemon)
+    assert not caplog.records
+
+
+async def test_a_stream_is_cut_off_rather_than_spoilt_by_what_comes_behind_it(daemon: RunningDaemon) -> None:
+    watching = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    body = (
+        b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno chunk"
+    )
+    heard = await _talk(daemon, watching + body)
+    assert heard.count(b"HTTP/1.1 ") <= 1
+    assert b" 400 " not in heard
+    await _until(lambda: daemon.registry.watches.count == 0)
+
+
+async def test_an_answer_that_waits_is_not_cut_off_as_idle() -> None:
+    """The prompt answer before it, in the same piece, had set the timer."""
+
+    async def late(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await asyncio.sleep(0.3)
+        await _hello(scope, receive, send)
+
+    def prompt(target: bytes, headers: object) -> tuple[int, bytes] | None:
+        return (204, b"\r\n") if target == b"/prompt" else None
+
+    async with _serving(late, prompt, idle=0.1) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /prompt HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        heard = await _heard(reader)
+        writer.close()
+    assert heard.endswith(b"hello")
+
+
+async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None:
+    host, port = daemon.url.removeprefix("http://").split(":")
+    held = []
+    for _ in range(50):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        held.append((reader, writer))
+    await _until(lambda: daemon.registry.watches.count == 50)
+    for _, writer in held:
+        writer.transport.abort()
+    await _until(lambda: daemon.registry.watches.count == 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform can't end a silent connection")
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_connection_whose_peer_takes_nothing_ends_and_says_so_if_asked_to(reads: bool) -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        was_silent = scope["state"][END_IF_SILENT](0.3)
+        await _big(scope, receive, send)
+        if not reads:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        ended.set_result(was_silent())
+
+    async with _serving(app) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        if reads:
+            while not ended.done():
+                await reader.read(1 << 20)
+        else:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+        assert await asyncio.wait_for(ended, PATIENCE) is not reads
+        writer.transport.abort()
+
+
+async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemon: RunningDaemon) -> None:
+    body = b"[" * 200_000
+    head = (
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"connection: close\r\n"
+    )
+    declared = await _talk(daemon, head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    assert declared == b"" or declared.startswith(b"HTTP/1.1 413 ")
+    chunked = await _talk(daemon, head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    assert chunked == b"" or chunked.startswith(b"HTTP/1.1 413 ")
+    assert await _lives(daemon)
+
+
+async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -> None:
+    registering = (
+        b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b'content-length: 11\r\n\r\n{"port": 1}'
+    )
+    reading = b"GET /api/v1/services/orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    listing = b"GET /api/v1/services HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    heard = await _talk(daemon, registering + reading * 3 + listing)
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in heard.split(b"HTTP/1.1 ")[1:]]
+    assert [b'"ttl"' in body for body in bodies] == [True, False, False, False, False]
+    assert bodies[1] == bodies[2] == bodies[3]
+    assert json.loads(bodies[1])["instances"][0]["id"] == "o1"
+    assert json.loads(bodies[4])["services"][0]["name"] == "orders"
+
+
+async def test_a_prompt_answer_goes_to_http_1_0_and_to_closing_callers_too(daemon: RunningDaemon) -> None:
+    for head in (b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"):
+        heard = await _talk(daemon, b"GET /api/v1/services/orders " + head)
+        assert heard.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in heard
+
+
+async def test_every_answer_says_which_protocol_it_is_in(daemon: RunningDaemon) -> None:
+    host = b" HTTP/1.1\r\nhost: localhost\r\n"
+    for asked, status in (
+        (b"GET /api/v1/services/orders" + host, b"200"),
+        (b"GET /api/v1/status" + host, b"200"),
+        (b"GET /api/v2/services" + host, b"404"),
+        (b"GET /api/v1/services HTTP/1.1\r\nhost: elsewhere.example\r\n", b"421"),
+    ):
+        heard = await _talk(daemon, asked + b"connection: close\r\n\r\n")
+        assert heard.startswith(b"HTTP/1.1 " + status)
+        assert heard.lower().count(b"\r\nadsum-protocol: 1.0\r\n") == 1

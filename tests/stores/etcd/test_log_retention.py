@@ -1,0 +1,15 @@
+"""What a node makes of the keys of the log in etcd."""
+
+from __future__ import annotations
+
+from adsum.stores.etcd.layout import Layout
+from adsum.stores.etcd.log_retention import Trail
+
+
+def test_keys_that_no_node_wrote_are_passed_over() -> None:
+    layout = Layout(b"/adsum/")
+    key = layout.log_key(7, "orders", 2)
+    trail = Trail(layout)
+    trail.load([b"/adsum/log/0000/a/b/c", key, b"/adsum/log/zzz"])
+    assert trail.known
+    assert trail.oldest("orders") == key

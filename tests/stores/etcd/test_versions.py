@@ -1,0 +1,199 @@
+"""The store on each line of etcd: idle, killed, cut off, compacted, wiped and restored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from adsum.etcd import client, watch
+from adsum.stores.etcd import EtcdStore
+from tests.stores.support import Follower, change, following, listed
+from tests.support.etcd_process import Etcd
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.tcp_proxy import Wire
+
+PATIENCE = 15.0
+"""Seconds within which all is well again; without a word of etcd a node is not ready after so many."""
+
+AnyEtcd = Etcd | FakeEtcd
+
+
+@asynccontextmanager
+async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, Follower]]:
+    """An open store, and who follows it. It holds no session, so nothing is written to etcd unless a test does it."""
+    store = EtcdStore.of(url)
+    await store.open()
+
+    async def follow() -> None:
+        while True:
+            await follower.next()
+
+    try:
+        async with following(store) as follower:
+            task = asyncio.create_task(follow())
+            try:
+                await until(lambda: follower.wholes)
+                yield store, follower
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+    finally:
+        await store.close()
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+
+
+async def written(store: EtcdStore, follower: Follower, id: str) -> None:
+    revision = await store.commit([change(id)], follower.snapshot.revision)
+    await until(lambda: follower.snapshot.revision >= revision)
+
+
+def troubled(store: EtcdStore) -> bool:
+    return "trouble" in store.condition()
+
+
+async def well(store: EtcdStore) -> None:
+    """Return once etcd says again that nothing is newer than what is known."""
+    await until(lambda: not troubled(store) and store.age() < 2 * watch.ASK)
+
+
+def ids(follower: Follower) -> set[str]:
+    return {key.id for key in listed(follower.snapshot)}
+
+
+async def test_an_idle_etcd_that_was_started_again_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
+    async with followed(each_etcd.url) as (store, follower):
+        await written(store, follower, "o1")
+        before = follower.snapshot
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.start()
+        await well(store)
+        await written(store, follower, "o2")
+        assert (follower.snapshot.epoch, follower.wholes, ids(follower)) == (before.epoch, 1, {"o1", "o2"})
+
+
+async def test_an_idle_etcd_that_was_cut_off_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
+    wire = await Wire(each_etcd.port).open()
+    try:
+        async with followed(f"etcd://127.0.0.1:{wire.port}") as (store, follower):
+            await written(store, follower, "o1")
+            before = follower.snapshot
+            wire.cut()
+            await until(lambda: troubled(store))
+            wire.mend()
+            await well(store)
+            await written(store, follower, "o2")
+            assert (follower.snapshot.epoch, follower.wholes, ids(follower)) == (before.epoch, 1, {"o1", "o2"})
+    finally:
+        await wire.close()
+
+
+async def test_a_catalog_that_is_older_than_what_etcd_keeps_is_followed_on(each_etcd: AnyEtcd) -> None:
+    """Others wrote to etcd since, and it forgot what was before."""
+    async with followed(each_etcd.url) as (store, follower):
+        await written(store, follower, "o1")
+        before = follower.snapshot
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.start()
+        each_etcd.wait()
+        for key in (b"/elsewhere", b"/adsum/catalog/not-ours", b"/elsewhere"):
+            each_etcd.put(key, b"")
+        each_etcd.compact(before.revision + 3)
+        await well(store)
+        await written(store, follower, "o2")
+        assert (follower.snapshot.epoch, ids(follower)) == (before.epoch, {"o1", "o2"})
+    async with followed(each_etcd.url) as (store, follower):
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.start()
+        await well(store)
+        assert ids(follower) == {"o1", "o2"}
+
+
+async def test_an_etcd_that_was_wiped_begins_a_new_epoch_though_nobody_writes(each_etcd: AnyEtcd) -> None:
+    async with followed(each_etcd.url) as (store, follower):
+        for number in range(3):
+            await written(store, follower, f"o{number}")
+        before = follower.snapshot
+        each_etcd.kill()
+        each_etcd.wipe()
+        each_etcd.start()
+        await until(lambda: follower.snapshot.epoch != before.epoch)
+        await well(store)
+        assert ids(follower) == set()
+        await written(store, follower, "new")
+
+
+async def test_an_etcd_that_was_restored_begins_a_new_epoch_though_nobody_writes(each_etcd: AnyEtcd) -> None:
+    async with followed(each_etcd.url) as (store, follower):
+        await written(store, follower, "o1")
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.save()
+        each_etcd.start()
+        await well(store)
+        await written(store, follower, "lost")
+        before = follower.snapshot
+        each_etcd.kill()
+        each_etcd.restore()
+        each_etcd.start()
+        await until(lambda: follower.snapshot.epoch != before.epoch)
+        await well(store)
+        assert ids(follower) == {"o1"}
+        await written(store, follower, "new")
+
+
+async def test_an_etcd_that_was_restored_and_moved_on_past_what_was_known_begins_a_new_epoch(
+    each_etcd: AnyEtcd,
+) -> None:
+    async with followed(each_etcd.url) as (store, follower):
+        await written(store, follower, "o1")
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.save()
+        each_etcd.start()
+        await well(store)
+        await written(store, follower, "lost")
+        before = follower.snapshot
+        each_etcd.kill()
+        await until(lambda: troubled(store))
+        each_etcd.restore()
+        each_etcd.start()
+        each_etcd.wait()
+        for number in range(5):
+            each_etcd.put(b"/elsewhere", b"%d" % number)
+        await until(lambda: follower.snapshot.epoch != before.epoch)
+        assert ids(follower) == {"o1"}
+
+
+async def test_a_member_that_hangs_costs_a_write_about_a_second() -> None:
+    with FakeEtcd() as one, FakeEtcd() as other:
+        other.state = one.state
+        async with followed(f"{one.url},{other.place}") as (store, follower):
+            await written(store, follower, "o1")
+            asked = store.__dict__["_etcd"].host
+            (one if one.place == asked else other).pause()
+            async with asyncio.timeout(client.WRITE_TRY + 2.5):  # The machine may be busy.
+                await store.commit([change("o2")], follower.snapshot.revision)
+            await until(lambda: ids(follower) == {"o1", "o2"})
+            await well(store)
+
+
+@pytest.mark.parametrize("each_etcd", ["fake"], indirect=True)
+async def test_a_member_that_hangs_is_followed_on_when_it_goes_on(each_etcd: AnyEtcd) -> None:
+    async with followed(each_etcd.url) as (store, follower):
+        await written(store, follower, "o1")
+        each_etcd.pause()
+        await until(lambda: troubled(store))
+        each_etcd.go_on()
+        await well(store)
+        assert ids(follower) == {"o1"}

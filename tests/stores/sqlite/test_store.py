@@ -1,0 +1,734 @@
+"""What the SQLite store promises beyond the contract: one daemon a file, and files that can't be used or written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from adsum import stores
+from adsum.core.catalog.changes import HISTORY_EACH, Change
+from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
+from adsum.core.model import Cause, Key, Why
+from adsum.stores.sqlite import SqliteStore, file, rows, schema
+from adsum.stores.sqlite.file import File
+from adsum.stores.sqlite.history_table import TRIM
+from tests.stores.support import change, following, listed, put, shown
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "adsum.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
+    store = SqliteStore.of(f"sqlite:///{path}{options}")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def refusal(path: Path) -> str:
+    """The sentence with which opening it is refused."""
+    with pytest.raises(StoreRefused) as refused:
+        async with opened(path):
+            pass
+    return str(refused.value)
+
+
+def edit(path: Path, *statements: str) -> None:
+    """As somebody does who opens the file with SQLite's own tools."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def replace(path: Path, whole: bytes) -> None:
+    path.write_bytes(whole)
+
+
+def overwrite(path: Path, start: int, what: bytes) -> None:
+    """What is there from `start` on; the file is made if it isn't there."""
+    path.touch()
+    with path.open("r+b") as there:
+        there.seek(start)
+        there.write(what)
+
+
+async def made(path: Path) -> None:
+    """A store with one instance."""
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """No file of this process may grow past the size of the largest of the store's, or of its log if that is the path:
+    writing fails as on a full disk.
+    """
+    files = [path] if path.name.endswith("-wal") else path.parent.iterdir()
+    size = max(each.stat().st_size for each in files)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nats://localhost", "one of memory:, etcd:, sqlite:, not"),
+        ("adsum.db", "one of memory:, etcd:, sqlite:, not"),
+        ("", "one of memory:, etcd:, sqlite:, not"),
+        ("memory:x", "memory: without anything"),
+        ("sqlite:", "must be sqlite:///PATH"),
+        ("sqlite:///", "must be sqlite:///PATH"),
+        ("sqlite://host/adsum.db", "must be sqlite:///PATH"),
+        ("sqlite:/adsum.db", "must be sqlite:///PATH"),
+        ("sqlite:///a%00b", "must be sqlite:///PATH"),
+        ("sqlite:///a.db?epoch=old", "no option but"),
+        ("sqlite:///a.db?epoch=new&epoch=new", "no option but"),
+        ("sqlite:///a.db?timeout=3", "no option but"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_with_what_would(url: str, said: str) -> None:
+    with pytest.raises(Invalid, match=said) as refused:
+        stores.store(url)
+    assert refused.value.field == "store"
+
+
+async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = stores.store("sqlite:///new%20folder/what%3F.db")
+    await store.open()
+    await store.close()
+    assert (tmp_path / "new folder" / "what?.db").exists()
+
+
+async def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert len(list(path.parent.iterdir())) == 4
+        assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+
+
+async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path: Path) -> None:
+    async with opened(path) as store:
+        said = await refusal(path)
+        assert f"{path}: another registry has it (process {os.getpid()}): stop that one" in said
+        await store.commit([change("o1")], 0)
+    async with opened(path) as store:
+        assert (await shown(store)).revision == 1
+
+
+async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "other.db"
+    link.symlink_to(path)
+    async with opened(path):
+        assert "another registry has it" in await refusal(link)
+
+
+async def test_a_refused_store_lets_go_of_the_file(path: Path) -> None:
+    overwrite(path, 0, b"not a database, though long enough to be looked at as if it were one" * 20)
+    await refusal(path)
+    os.unlink(path)  # noqa: PTH108
+    await made(path)
+
+
+async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+    await made(path)
+    edit(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    before = contents(path)
+    assert "a later version of Adsum wrote it" in await refusal(path)
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE theirs (x)"],
+        ["PRAGMA user_version = 1"],
+        ["PRAGMA application_id = 42"],
+        ["CREATE TABLE theirs (x)", "PRAGMA application_id = 42", "PRAGMA user_version = 1"],
+    ],
+)
+async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path, statements: list[str]) -> None:
+    edit(path, *statements)
+    before = contents(path)
+    assert "another program's SQLite file" in await refusal(path)
+    assert contents(path) == before
+
+
+async def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path) -> None:
+    overwrite(path, 0, os.urandom(10_000))
+    said = await refusal(path)
+    assert "file is not a database" in said
+    assert "restore it from a backup (`adsum restore`), or move it away" in said
+
+
+async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
+    async with opened(path) as store:
+        for n in range(20):
+            await store.commit([change(f"o{n * 50 + more}") for more in range(50)], n)
+    overwrite(path, 8192, b"\xa5" * (len(contents(path)) - 8192))
+    with pytest.raises(StoreRefused, match="restore it from a backup"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
+    await made(path)
+    edit(path, "UPDATE listings SET body = x'7b7d'")
+    async with opened(path) as store:
+        with pytest.raises(StoreRefused, match="its record of orders/o1 can't be read"):
+            await shown(store)
+
+
+@pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
+async def test_a_history_that_cannot_be_read_is_named_and_stops_nothing_else(path: Path, body: str) -> None:
+    await made(path)
+    edit(path, f"UPDATE history SET body = {body}")
+    async with opened(path) as store:
+        with pytest.raises(StoreUnavailable, match="its history of orders/o1 at revision 1 can't be read"):
+            await store.history(None, None, 9)
+        assert await store.history("users", None, 9) == []
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await shown(store))) == 2
+
+
+@pytest.mark.parametrize("size", [50, 512, 4_096, 20_000, -4_096])
+async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(200)], 0)
+    replace(path, contents(path)[:size])
+    with pytest.raises(StoreRefused, match="restore it from a backup"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """Some of it overwritten, somewhere."""
+    size = rng.choice([1, 16, 512, 4_096])
+    at = rng.randrange(len(whole) - size)
+    return whole[:at] + rng.randbytes(size) + whole[at + size :]
+
+
+async def test_whatever_is_damaged_is_read_refused_or_unavailable_and_nothing_else(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(200)], 0)
+    whole, rng = contents(path), random.Random(7)
+    for _ in range(40):
+        replace(path, damaged(whole, rng))
+        with suppress(StoreRefused, StoreUnavailable):
+            async with opened(path) as store:
+                await shown(store)
+                await store.history(None, None, 999)
+
+
+async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:
+    await made(path)
+    edit(path, "DELETE FROM meta")
+    assert "restore it from a backup" in await refusal(path)
+
+
+async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert f"{in_the_way}: File exists" in await refusal(in_the_way / "adsum.db")
+    assert "Not a directory" in await refusal(in_the_way / "deeper" / "adsum.db")
+    assert "Is a directory" in await refusal(tmp_path)
+    assert "can't use /proc/adsum/adsum.db: " in await refusal(Path("/proc/adsum/adsum.db"))
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+async def test_a_place_that_must_not_be_written_is_refused(path: Path) -> None:
+    path.parent.chmod(0o500)
+    assert "Permission denied" in await refusal(path)
+
+
+async def test_a_file_without_room_for_its_tables_is_refused_and_made_later(path: Path) -> None:
+    overwrite(path, 0, b"")
+    with full_disk(path):
+        assert "can't use" in await refusal(path)
+    await made(path)
+
+
+async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await made(path)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE more (x)",)))
+    async with opened(path) as store:
+        assert await store.commit([change("o2")], 1) == 2
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+    edit(path, "INSERT INTO more VALUES (1)")
+    monkeypatch.undo()
+    latest = len(schema.MIGRATIONS)
+    assert f"its schema is {latest + 1}, the latest known here {latest}" in await refusal(path)
+
+
+async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) -> None:
+    edit(path, *schema.MIGRATIONS[0], "PRAGMA user_version = 1")
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0, [put("r1")])
+        snapshot = await shown(store)
+        assert (len(listed(snapshot)), len(snapshot.documents.of)) == (1, 1)
+
+
+async def test_a_file_of_the_second_version_knows_the_services_that_its_history_tells_of(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        await store.commit([change("o1", None)], 1)
+    bare = [
+        f"ALTER TABLE {table} DROP COLUMN checksum" for table in schema.CHECKED if table not in ("departures", "edits")
+    ]
+    edit(path, "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
+    async with opened(path) as store:
+        assert set((await shown(store)).services) == {"orders"}
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await made(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("DELETE FROM listings", "CREATE nonsense")))
+        assert "nonsense" in await refusal(path)
+    async with opened(path) as store:
+        assert len(listed(await shown(store))) == 1
+
+
+async def test_a_new_epoch_is_begun_when_asked_for_and_keeps_everything_else(path: Path) -> None:
+    await made(path)
+    async with opened(path) as store:
+        before = await shown(store)
+    async with opened(path, "?epoch=new") as store:
+        after = await shown(store)
+    assert after.epoch != before.epoch
+    assert len(after.epoch) == 32
+    assert (after.revision, listed(after)) == (before.revision, listed(before))
+    async with opened(path) as store:
+        assert (await shown(store)).epoch == after.epoch
+
+
+async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transactions = []
+    write = File._write
+
+    def counting(self: File, written: rows.Rows, revision: int) -> None:
+        transactions.append(revision)
+        write(self, written, revision)
+
+    monkeypatch.setattr(File, "_write", counting)
+    async with opened(path) as store:
+        await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
+        assert len(transactions) <= 3
+        assert [each.revision for each in await store.history(None, None, 200)] == list(range(100, 0, -1))
+
+
+async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
+    many, revision = TRIM // 2, 0
+    for _ in range((HISTORY_EACH + 5 * TRIM) // many):
+        async with opened(path) as store:
+            revision = await store.commit([change("o1", 1 + n) for n in range(many)], revision)
+    async with opened(path) as store:
+        assert len(await store.history(None, None, 10 * HISTORY_EACH)) < HISTORY_EACH + 2 * TRIM
+
+
+async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:
+    bad = Change(Key("orders", "o1"), None, Why(Cause.DEREGISTERED, "\ud800"))
+    async with opened(path) as store:
+        results = await asyncio.gather(
+            store.commit([change("o1")], 0),
+            store.commit([change("o2"), bad], 1),
+            store.commit([change("o3")], 1),
+            return_exceptions=True,
+        )
+        assert results[0] == 1
+        assert isinstance(results[1], UnicodeEncodeError)
+        assert results[2] == 2
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o3"}
+        assert {recorded.key.id for recorded in await store.history(None, None, 9)} == {"o1", "o3"}
+
+
+def big(n: int) -> list[Change]:
+    """A batch of some hundred kilobytes."""
+    return [change(f"o{n}-{more}") for more in range(500)]
+
+
+async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await store.commit([change("o1")], 0)
+        await follower.reach(1)
+        with full_disk(path):
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match=f"{path}: "):
+                    await store.commit(big(0), 1)
+            assert set(listed(await shown(store))) == {Key("orders", "o1")}
+            assert len(await store.history(None, None, 9)) == 1
+        assert await store.commit(big(1), 1) == 2
+        assert len(listed(await follower.reach(2))) == 501
+        assert follower.wholes == 1, "nothing was written, so nobody has to start over"
+    async with opened(path) as store:
+        assert listed(await shown(store)) == listed(follower.snapshot)
+
+
+async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        await bound(store, 1)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.commit(big(0), 1)
+        await bound(store, 1_000_000)
+        assert await store.commit(big(0), 1) == 2
+        assert len(listed(await shown(store))) == 501
+
+
+async def asked(store: SqliteStore, question: str) -> object:
+    """What the store's own connection answers."""
+    answer = await store._run(lambda: store._file._db.execute(question).fetchone())
+    return answer[0] if answer else None
+
+
+async def test_every_commit_is_synced_into_a_write_ahead_log(path: Path) -> None:
+    async with opened(path) as store:
+        assert await asked(store, "PRAGMA journal_mode") == "wal"
+        assert await asked(store, "PRAGMA synchronous") == 2
+
+
+async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: Path) -> None:
+    await made(path)
+    async with opened(path) as store:
+        store._file._db.set_progress_handler(lambda: 1, 1)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            await shown(store)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            await store.commit([change("o2")], 1)
+        store._file._db.set_progress_handler(None, 1)
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await shown(store))) == 2
+
+
+async def bound(store: SqliteStore, pages: int) -> None:
+    """Allow the file that many pages, or as many as it has."""
+    await asked(store, f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path) as store:
+        await asked(store, "PRAGMA busy_timeout = 10")
+        with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+            tool.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable, match="locked"):
+                await store.commit([change("o1")], 0)
+            tool.execute("ROLLBACK")
+        assert await store.commit([change("o1")], 0) == 1
+
+
+@contextmanager
+def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
+    """Transactions succeed but say that they failed; blind: afterwards the file can't be looked at either."""
+    transaction = schema.transaction
+
+    @contextmanager
+    def doubtful(db: sqlite3.Connection) -> Iterator[None]:
+        with transaction(db):
+            yield
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def failing(self: File) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "transaction", doubtful)
+        if blind:
+            patch.setattr(File, "_look", failing)
+        yield
+
+
+@pytest.mark.parametrize("blind", [False, True])
+async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await follower.next()
+        with written_in_doubt(monkeypatch, blind=blind), pytest.raises(StoreUnavailable, match="disk I/O error"):
+            await store.commit([change("o1")], 0)
+        with pytest.raises(StoreConflict):
+            await store.commit([change("o2")], 0)
+        assert set(listed(await follower.reach(1))) == {Key("orders", "o1")}
+        assert follower.wholes == 2
+        assert await store.commit([change("o2")], 1) == 2
+        assert len(listed(await follower.reach(2))) == 2
+
+
+def killed(path: Path, copy: Path) -> None:
+    """What a daemon that is killed now would leave, moved to another folder."""
+    copy.parent.mkdir()
+    for ending in ("", "-wal", ".lock"):
+        copy.with_name(copy.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
+
+
+def backup(path: Path, to: Path) -> None:
+    """As `sqlite3 adsum.db ".backup copy.db"` makes it."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+@pytest.fixture
+async def crashed(path: Path, tmp_path: Path) -> Path:
+    """A file with one instance more in its log than `backup.db` beside it has."""
+    crashed = tmp_path / "crashed" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        backup(path, tmp_path / "backup.db")
+        await store.commit([change("o2")], 1)
+        killed(path, crashed)
+    return crashed
+
+
+async def test_a_log_that_a_kill_left_is_read(crashed: Path) -> None:
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+
+
+@pytest.mark.parametrize("options", ["", "?epoch=new"])
+async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kept(
+    crashed: Path, tmp_path: Path, options: str
+) -> None:
+    saved = contents(tmp_path / "backup.db")
+    replace(crashed, saved)
+    with pytest.raises(StoreRefused, match="belongs to the file before"):
+        async with opened(crashed, options):
+            pass
+    assert contents(crashed) == saved
+    for ending in ("-wal", "-shm"):
+        crashed.with_name(crashed.name + ending).unlink(missing_ok=True)
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1"}
+
+
+async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path: Path, tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed" / "adsum.db"
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        # Another connection copies the log, as ours does, and the daemon dies before it notes how far the file came.
+        store._file._note(0, 1)
+        edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
+        killed(path, crashed)
+    async with opened(crashed) as store:
+        assert {key.id for key in listed(await shown(store))} == {"o1"}
+
+
+async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await made(path)
+    old = contents(path)
+    async with opened(path) as store:
+        before = await shown(store)
+        await store.commit([change("o2")], 1)
+    replace(path, old)
+    async with opened(path) as store:
+        after = await shown(store)
+        await store.commit([change("o3")], 1)
+    assert after.epoch != before.epoch
+    assert "was restored from a copy" in caplog.text
+    replace(path, old)
+    async with opened(path) as store:
+        assert (await shown(store)).epoch not in (before.epoch, after.epoch)
+
+
+async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await made(path)
+    async with opened(path) as store:
+        before = await shown(store)
+    path.with_name("adsum.db.lock").unlink()
+    async with opened(path) as store:
+        assert (await shown(store)).epoch == before.epoch
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "it was removed"),
+        (lambda path: (path.rename(path.with_name("old.db")), path.touch()), "it was replaced"),
+        (lambda path: path.with_name("adsum.db.lock").unlink(), "adsum.db.lock was removed"),
+    ],
+)
+async def test_a_file_that_is_not_where_it_was_takes_no_write(
+    path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1")], 0)
+        damage(path)
+        with pytest.raises(StoreUnavailable, match=words):
+            await store.commit([change("o2")], 1)
+        assert words in store.condition()["trouble"]
+        assert set(listed(await shown(store))) == {Key("orders", "o1")}
+
+
+class Ticking:
+    """A clock whose sleepers wake when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self._turn = asyncio.Event()
+        self.asleep = asyncio.Event()
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> float:
+        return self.time
+
+    async def sleep(self, length: float) -> None:
+        self.asleep.set()
+        await self._turn.wait()
+        self._turn.clear()
+
+    async def tick(self, length: float) -> None:
+        """Let time pass, and return when the sleeper that woke sleeps again."""
+        await self.asleep.wait()
+        self.asleep.clear()
+        self.time += length
+        self._turn.set()
+        await self.asleep.wait()
+
+
+async def test_a_disk_that_takes_nothing_is_noticed_and_so_is_its_recovery(path: Path) -> None:
+    clock = Ticking()
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    await store.commit([change("o1")], 0)
+    with full_disk(path.with_name("adsum.db-wal")):
+        with pytest.raises(StoreUnavailable):
+            await store.commit(big(0), 1)
+        await clock.tick(20.0)
+        assert store.apart() == 20.0
+        assert str(path) in store.condition()["trouble"]
+    await clock.tick(2.0)
+    assert (store.apart(), store.condition()) == (0.0, {})
+    await store.close()
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
+    clock = Ticking()
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    removed(path)
+    await clock.tick(2.0)
+    await clock.tick(3.0)
+    assert store.apart() == 3.0
+    await store.close()
+
+
+async def test_what_another_program_wrote_is_read_before_anything_is_written(path: Path) -> None:
+    async with opened(path) as store, following(store) as follower:
+        await store.commit([change("o1")], 0)
+        await follower.reach(1)
+        path.with_name("adsum.db.lock").rename(path.with_name("other.lock"))  # As if there had never been one.
+        async with opened(path) as other:
+            await other.commit([change("o2")], 1)
+        path.with_name("adsum.db.lock").unlink()
+        path.with_name("other.lock").rename(path.with_name("adsum.db.lock"))
+        with pytest.raises(StoreUnavailable, match="another program wrote"):
+            await store.commit([change("o3")], 1)
+        assert {key.id for key in listed(await follower.reach(2))} == {"o1", "o2"}
+        assert await store.commit([change("o3")], 2) == 3
+
+
+async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
+    async with opened(path) as store:
+        await store.commit([change(f"o{n}") for n in range(20)], 0, [put("r1")])
+        await store.commit([change("o1", None)], 1)
+        right = await shown(store)
+        history = await store.history(None, None, 999)
+    whole, rng, same = contents(path), random.Random(11), 0
+    for _ in range(300):
+        at = rng.randrange(len(whole))
+        flipped = whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+        path.with_name("adsum.db.lock").unlink(missing_ok=True)
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        replace(path, flipped)
+        with suppress(StoreRefused, StoreUnavailable):
+            async with opened(path) as store:
+                found = await shown(store)
+                assert (found.epoch, found.revision) == (right.epoch, right.revision)
+                assert listed(found) == listed(right)
+                assert found.documents.of == right.documents.of
+                assert set(found.services) == set(right.services)
+                assert await store.history(None, None, 999) == history
+                same += 1
+    assert same < 300
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET epoch = 5",
+        "UPDATE meta SET revision = 7",
+        "INSERT INTO meta VALUES ('x', 1, 2)",
+        "UPDATE listings SET body = replace(CAST(body AS TEXT), '127.0.0.1', '127.0.0.9')",
+        "UPDATE departures SET revision = 9",
+    ],
+)
+async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: str) -> None:
+    async with opened(path) as store:
+        await store.commit([change("o1"), change("o2")], 0)
+        await store.commit([change("o2", None)], 1)
+    edit(path, damage)
+    with pytest.raises(StoreRefused, match="adsum restore"):
+        async with opened(path) as store:
+            await shown(store)
+
+
+@pytest.fixture
+def letter(path: Path, tmp_path: Path) -> Path:
+    """A file that is no database, behind a link at `path`."""
+    letter = tmp_path / "elsewhere" / "letter.txt"
+    letter.parent.mkdir()
+    letter.write_text("Dear reader, this is no database.")
+    path.symlink_to(letter)
+    return letter
+
+
+async def test_a_link_to_what_is_no_database_gets_no_lock_beside_its_target(path: Path, letter: Path) -> None:
+    assert "file is not a database" in await refusal(path)
+    assert [each.name for each in letter.parent.iterdir()] == ["letter.txt"]
+
+
+async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "LONG_LOG", 100_000)
+    async with opened(path) as store:
+        longest = 0
+        for n in range(40):
+            await store.commit(big(n)[:50], n)
+            longest = max(longest, path.with_name("adsum.db-wal").stat().st_size)
+        assert longest < 500_000
+        killed(path, path.parent / "crashed" / "adsum.db")
+    async with opened(path.parent / "crashed" / "adsum.db") as store:
+        assert len(listed(await shown(store))) == 40 * 50

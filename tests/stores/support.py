@@ -1,0 +1,118 @@
+"""Where each store of the table is found, and how tests follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from adsum import stores
+from adsum.core.catalog import snapshots
+from adsum.core.catalog.changes import Batch, Change, Whole
+from adsum.core.catalog.documents import Document, DocumentKind, Edit, Title
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
+from adsum.ports import Store
+
+PLACES: Final[dict[str, Callable[[Path], str]]] = {
+    "memory": lambda folder: "memory:",
+    "sqlite": lambda folder: f"sqlite:///{folder}/adsum.db",
+}
+"""A URL of each store that lives in a folder. One that has none, here or there, fails the contract suite."""
+
+Listings = dict[Key, Listing]
+
+
+@dataclass
+class Place:
+    """One place of a store, where it is opened again and again."""
+
+    url: str
+    zero: int = -1
+    """The revision of the store before anything was written."""
+    _kept: Store | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        """As after a restart of the node. Memory lasts as long as its process, so it is the same one again."""
+        if self._kept is None or not self.url.startswith("memory:"):
+            self._kept = stores.store(self.url)
+        store = self._kept
+        await store.open()
+        try:
+            if self.zero < 0:
+                self.zero = (await shown(store)).revision
+            yield store
+        finally:
+            await store.close()
+
+
+class Follower:
+    """Folds a store's stream, as a registry does."""
+
+    def __init__(self, stream: AsyncIterator[Whole | Batch]) -> None:
+        self._stream = stream
+        self.snapshot: Snapshot = snapshots.EMPTY
+        self.wholes = 0
+
+    async def next(self) -> Whole | Batch:
+        """What the stream says next, folded."""
+        async with asyncio.timeout(20.0):
+            event = await anext(self._stream)
+        if isinstance(event, Whole):
+            self.snapshot, self.wholes = snapshots.load(event), self.wholes + 1
+        else:
+            assert event.revision > self.snapshot.revision, "batches come in order, once"
+            self.snapshot = self.snapshot.apply(event)
+        return event
+
+    async def reach(self, revision: int) -> Snapshot:
+        """Follow until the snapshot is there."""
+        while not self.wholes or self.snapshot.revision < revision:
+            await self.next()
+        return self.snapshot
+
+
+@asynccontextmanager
+async def following(store: Store) -> AsyncIterator[Follower]:
+    """A follower from now until the end of the block."""
+    stream = cast("AsyncGenerator[Whole | Batch]", store.watch())
+    try:
+        yield Follower(stream)
+    finally:
+        await stream.aclose()
+
+
+async def shown(store: Store) -> Snapshot:
+    """What a new follower is shown first."""
+    async with following(store) as follower:
+        assert isinstance(await follower.next(), Whole)
+        return follower.snapshot
+
+
+def listed(snapshot: Snapshot) -> Listings:
+    """Everything that is listed."""
+    return {listing.key: listing for service in snapshot.services.values() for listing in service.listings.values()}
+
+
+def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
+    """The instance comes, or changes to that port; None: it leaves."""
+    if port is None:
+        return Change(Key(service, id), None, Why(Cause.DEREGISTERED, "tester"))
+    why = Why(Cause.REGISTERED, "tester")
+    return Change(Key(service, id), Listing(Registration(Instance(service, id, "127.0.0.1", port)), why), why)
+
+
+def put(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
+    """From now on that route is declared so; until now it was as `before` made it."""
+    title, why = Title(DocumentKind.ROUTE, name), Why(Cause.DECLARED, "tester", reason, at=5.0)
+    return Edit(title, Document(title, says, why), why, None if before is None else before.document)
+
+
+def withdraw(name: str, before: Edit | None = None) -> Edit:
+    """From now on that route is gone."""
+    why = Why(Cause.WITHDRAWN, "tester", at=6.0)
+    return Edit(Title(DocumentKind.ROUTE, name), None, why, None if before is None else before.document)

@@ -1,0 +1,44 @@
+"""What waits for a follower that falls behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from adsum.core.catalog.changes import Batch, Whole
+from adsum.stores import batch_feed
+from adsum.stores.batch_feed import Feeds
+from tests.stores.support import change
+
+
+async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    revision = 0
+
+    async def whole() -> Whole:
+        return Whole("e", revision, [])
+
+    listing = change("o1").listing
+    assert listing is not None
+    monkeypatch.setattr(batch_feed, "MAX_SIZE", 2 * listing.registration.size)
+    feeds = Feeds(whole)
+    stream = feeds.watch()
+    assert isinstance(await anext(stream), Whole)
+
+    def tell(count: int) -> None:
+        nonlocal revision
+        revision += 1
+        feeds.tell(Batch(revision, [change(f"o{n}") for n in range(count)]))
+
+    for _ in range(3):  # What was taken counts no more.
+        tell(1)
+        tell(1)
+        assert [await anext(stream) for _ in range(2)] == [
+            Batch(revision - 1, [change("o0")]),
+            Batch(revision, [change("o0")]),
+        ]
+    tell(5)
+    assert isinstance(await anext(stream), Batch), "one batch may be larger"
+    for _ in range(3):
+        tell(1)
+    shown = await anext(stream)
+    assert isinstance(shown, Whole)
+    assert shown.revision == revision

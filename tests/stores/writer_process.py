@@ -1,0 +1,46 @@
+"""A process that commits to a store until it is killed: `python -m tests.stores.writer_process URL`.
+
+It tells each acknowledged revision on a line of its own; each batch lists a pair that carries its revision as weight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from adsum import stores
+from adsum.core.catalog.changes import Change, Whole
+from adsum.core.model import Cause, Instance, Listing, Registration, Why
+from adsum.ports import Store
+
+TOGETHER = 8
+"""How many commits wait for the disk at a time."""
+
+
+def pair(revision: int) -> list[Change]:
+    """Two instances, one of many names, that the batch of that revision lists."""
+    why = Why(Cause.REGISTERED, "writer", str(revision))
+    instances = [Instance("pairs", f"{half}{revision % 50}", "127.0.0.1", revision % 60_000 + 1) for half in "ab"]
+    return [Change(each.key, Listing(Registration(each), why), why) for each in instances]
+
+
+async def _commit(store: Store, basis: int) -> None:
+    revision = await store.commit(pair(basis + 1), basis)
+    os.write(1, b"%d\n" % revision)
+
+
+async def _write(url: str) -> None:
+    store = stores.store(url)
+    await store.open()
+    start = await anext(store.watch())
+    assert isinstance(start, Whole)
+    revision = start.revision
+    os.write(1, b"open\n")
+    while True:
+        await asyncio.gather(*(_commit(store, revision + n) for n in range(TOGETHER)))
+        revision += TOGETHER
+
+
+if __name__ == "__main__":
+    asyncio.run(_write(sys.argv[1]))

@@ -1,0 +1,221 @@
+"""Real etcd processes for tests: alone or as a cluster, killed, paused, wiped and started again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import grpc
+import pytest
+
+from adsum.etcd.messages import MESSAGE
+from adsum.etcd.values import end_of
+from adsum.run.port import claim_free_port
+from tests.support.programs import PEERS, find, need
+
+UP: Final = 30.0
+"""Seconds within which an etcd must be healthy."""
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A field of a message: bytes, text or another message."""
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
+"""To read and write what begins with /adsum/."""
+
+
+@cache
+def binaries() -> Mapping[str, str]:
+    """The binary of each line of etcd that is found."""
+    found: dict[str, str] = {}
+    for file in PEERS["etcd"].files():
+        said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"etcd Version: (\d+\.\d+)", said)
+        if version is not None:
+            found.setdefault(version[1], str(file))
+    return found
+
+
+def of_line(line: str) -> str:
+    """The binary of a line of etcd, as 3.6; skips the test, saying what is missing."""
+    find("etcd")
+    if line not in binaries():
+        pytest.skip(f"no etcd {line} is installed (put its binary into /opt/etcd-{line}/)")
+    return binaries()[line]
+
+
+class Etcd:
+    """One member. `options` are more of etcd's own."""
+
+    def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
+        """`program` is the binary to run, instead of the first that is found."""
+        self._binary = program or str(need("etcd"))  # A test that is skipped here has claimed nothing.
+        self.name = name
+        self._claims = [claim_free_port(Random()) for _ in range(2)]
+        self.port, self.peer_port = (claim.port for claim in self._claims)
+        self.peer = f"http://127.0.0.1:{self.peer_port}"
+        self.client = f"{scheme}://127.0.0.1:{self.port}"
+        self.place = f"127.0.0.1:{self.port}"
+        self.data = folder / name
+        self._backup = folder / f"{name}-backup"
+        self._log = folder / f"{name}.log"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.initial = f"{name}={self.peer}"
+
+    @property
+    def url(self) -> str:
+        return f"etcd://{self.place}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing of it but its folder; idempotent."""
+        self.kill()
+        for claim in self._claims:
+            claim.release()
+
+    def start(self) -> None:
+        command = [self._binary, "--name", self.name, "--data-dir", str(self.data)]
+        command += ["--listen-client-urls", self.client, "--advertise-client-urls", self.client]
+        command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
+        command += ["--initial-cluster", self.initial, "--logger", "zap", "--log-outputs", "stderr"]
+        command += ["--heartbeat-interval", "100", "--election-timeout", "1000", *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Until it is healthy, which needs a leader."""
+        deadline = time.monotonic() + UP
+        while time.monotonic() < deadline:
+            if self.healthy():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"etcd does not come up: {self._log.read_text()[-2_000:]}")
+
+    def healthy(self) -> bool:
+        if self.client.startswith("https"):
+            return b"serving client" in self._log.read_bytes()
+        try:
+            with urlopen(f"{self.client}/health", timeout=2.0) as answer:
+                return b'"true"' in answer.read()
+        except (URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        """As by kill -9; idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """All that it knows; it must not run."""
+        shutil.rmtree(self.data)
+
+    def save(self) -> None:
+        """Make a backup; it must not run."""
+        shutil.copytree(self.data, self._backup)
+
+    def restore(self) -> None:
+        """Be as the backup is; it must not run."""
+        self.wipe()
+        shutil.copytree(self._backup, self.data)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """As another program writes it."""
+        self.call("KV/Put", MESSAGE["PutRequest"](key=key, value=value).SerializeToString())
+
+    def compact(self, revision: int) -> None:
+        """Forget everything before that revision."""
+        number, request = revision, b"\x10\x01\x08"  # CompactionRequest: physical, and the revision as a varint
+        while number > 0x7F:
+            request += bytes([number & 0x7F | 0x80])
+            number >>= 7
+        self.call("KV/Compact", request + bytes([number]))
+
+    def guard(self) -> None:
+        """Have users: root, who may do everything, and adsum, who may read and write below /adsum/."""
+        for method, request in (
+            ("UserAdd", field(1, b"root") + field(2, b"r00t")),
+            ("RoleAdd", field(1, b"root")),
+            ("UserGrantRole", field(1, b"root") + field(2, b"root")),
+            ("UserAdd", field(1, b"adsum") + field(2, b"s3cret")),
+            ("RoleAdd", field(1, b"registry")),
+            ("RoleGrantPermission", field(1, b"registry") + field(2, PERMISSION)),
+            ("UserGrantRole", field(1, b"adsum") + field(2, b"registry")),
+            ("AuthEnable", b""),
+        ):
+            self.call(f"Auth/{method}", request)
+
+    def as_root(self, method: str, request: bytes) -> None:
+        """A call of its API, once it is guarded."""
+        self.call(method, request, self.token("root", "r00t"))
+
+    def end_leases(self, prefix: bytes) -> None:
+        """End those of the keys that begin so, as root: as if nobody had been heard of for long."""
+        token = self.token("root", "r00t")
+        wanted = MESSAGE["RangeRequest"](key=prefix, range_end=end_of(prefix)).SerializeToString()
+        for each in MESSAGE["RangeResponse"].FromString(self.call("KV/Range", wanted, token)).kvs:
+            if each.lease:
+                self.call("Lease/LeaseRevoke", MESSAGE["LeaseRevokeRequest"](ID=each.lease).SerializeToString(), token)
+
+    def token(self, user: str, password: str) -> str:
+        answer = self.call("Auth/Authenticate", field(1, user.encode()) + field(2, password.encode()))
+        token: str = MESSAGE["AuthenticateResponse"].FromString(answer).token
+        return token
+
+    def call(self, method: str, request: bytes, token: str = "") -> bytes:
+        """A call of its API, in bytes."""
+        metadata = (("token", token),) if token else ()
+        with grpc.insecure_channel(self.place) as channel:
+            call = channel.unary_unary(f"/etcdserverpb.{method}", None, None)
+            answer: bytes = call(request, timeout=10.0, metadata=metadata)
+            return answer
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@contextmanager
+def cluster(folder: Path, size: int = 3) -> Iterator[Sequence[Etcd]]:
+    """So many members that form one cluster."""
+    members = [Etcd(folder, name=f"m{number + 1}") for number in range(size)]
+    initial = ",".join(member.initial for member in members)
+    try:
+        for member in members:
+            member.initial = initial
+            member.start()
+        for member in members:
+            member.wait()
+        yield members
+    finally:
+        for member in members:
+            member.close()

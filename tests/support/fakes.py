@@ -1,0 +1,221 @@
+"""The world for tests: a clock that stands still until told otherwise, and a store that fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from heapq import heappop, heappush
+from itertools import count
+from math import isfinite
+
+from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
+from adsum.core.errors import StoreConflict, StoreUnavailable
+from adsum.core.model import Key, Listing
+from adsum.core.nodes.sharding import Alone, Peer, shard_of
+from adsum.stores.edit_log import EditLog, records
+
+
+class FakeClock:
+    """Implements `ports.Clock`. Sleepers wake when `advance` passes their instant, in its order."""
+
+    def __init__(self, now: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._ahead = wall - now
+        self._order = count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now + self._ahead
+
+    async def sleep(self, length: float) -> None:
+        if length <= 0:
+            await asyncio.sleep(0)
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        heappush(self._sleepers, (self._now + length, next(self._order), waiter))
+        await waiter
+
+    def jump(self, length: float) -> None:
+        """Let `length` seconds pass at once, as when the process was suspended."""
+        assert length >= 0
+        assert isfinite(length)
+        self._now += length
+        self._wake()
+
+    async def advance(self, length: float) -> None:
+        """Let `length` seconds pass: wake each sleeper at its instant and let everybody run to rest before the next."""
+        end = self._now + length
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self._now = max(self._now, self._sleepers[0][0])
+            self._wake()
+            await settle()
+        self._now = end
+        await settle()
+
+    def _wake(self) -> None:
+        while self._sleepers and self._sleepers[0][0] <= self._now:
+            _, _, waiter = heappop(self._sleepers)
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def settle(turns: int = 10_000) -> None:
+    """Let every task that is ready run, and those that they make ready, until all wait (or after so many turns)."""
+    ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - asyncio has no public word for "all wait"
+    for _ in range(turns):
+        await asyncio.sleep(0)
+        if not ready:
+            return
+
+
+class FakeStore:
+    """Implements `ports.Store` in this process; it may be opened again by a successor. Tests make it wait and fail."""
+
+    def __init__(self) -> None:
+        self.epoch = "e1"
+        self.revision = 0
+        self.away = False
+        """Whether it can't be reached."""
+        self.failure: Exception | None = None
+        """The error of every commit and confirmation."""
+        self.troubles: list[Exception] = []
+        """The errors of the next commits, the last one first."""
+        self.gate = asyncio.Event()
+        """Commits wait while it is clear."""
+        self.gate.set()
+        self.held_back: list[Batch] | None = None
+        """Batches that are committed and not in the stream yet; None: the stream holds nothing back."""
+        self.years = 0.0
+        """The seconds of `age`."""
+        self.alone = 0.0
+        """The seconds of `apart`."""
+        self.trouble = ""
+        self.commits: list[Sequence[Change]] = []
+        self.recorded: list[Recorded] = []
+        self.edit_log = EditLog()
+        """The history, newest first."""
+        self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+        """What `watch` gives next; None ends it."""
+        self._listings: dict[Key, tuple[int, Listing]] = {}
+        self._left: dict[str, int] = {}
+
+    @property
+    def changes(self) -> list[Change]:
+        """All that were committed here, in order."""
+        return [change for commit in self.commits for change in commit]
+
+    def join(self, name: str) -> Alone:
+        return Alone(name)
+
+    def condition(self) -> Mapping[str, str]:
+        return {"trouble": self.trouble}
+
+    async def open(self) -> None:
+        self.stream = asyncio.Queue()
+        self.stream.put_nowait(Whole(self.epoch, self.revision, list(self._listings.values()), left=dict(self._left)))
+
+    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+        await self.gate.wait()
+        if self.troubles:
+            raise self.troubles.pop()
+        await self.confirm(basis)
+        self.commits.append(changes)
+        return self._apply(changes, edits)
+
+    async def confirm(self, basis: int) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        if self.failure is not None:
+            raise self.failure
+        if basis != self.revision:
+            raise StoreConflict(f"{basis} is not {self.revision}")
+
+    def elsewhere(self, *changes: Change) -> None:
+        """Another node commits."""
+        self._apply(changes, ())
+
+    def start_anew(self, whole: Whole) -> None:
+        """Another history begins, with this state."""
+        self.epoch, self.revision = whole.epoch, whole.revision
+        self._listings = {listing.key: (revision, listing) for revision, listing in whole.listings}
+        self._left = dict(whole.left)
+        self.stream.put_nowait(whole)
+
+    def tell_all(self) -> None:
+        """Hold nothing back any more."""
+        held_back, self.held_back = self.held_back, None
+        for batch in held_back or ():
+            self.stream.put_nowait(batch)
+
+    def _apply(self, changes: Sequence[Change], edits: Sequence[Edit]) -> int:
+        self.revision += 1
+        for change in changes:
+            self._listings.pop(change.key, None)
+            if change.forgets:
+                self._left.pop(change.key.service, None)
+            elif change.listing is None:
+                self._left[change.key.service] = self.revision
+            if change.listing is not None:
+                self._listings[change.key] = (self.revision, change.listing)
+            status = change.listing.status.value if change.listing is not None else ""
+            self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
+        self.edit_log.add(self.revision, records(edits))
+        batch = Batch(self.revision, changes, edits)
+        if self.held_back is None:
+            self.stream.put_nowait(batch)
+        else:
+            self.held_back.append(batch)
+        return self.revision
+
+    async def watch(self) -> AsyncIterator[Whole | Batch]:
+        while (event := await self.stream.get()) is not None:
+            yield event
+
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+        found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
+        return found[:limit]
+
+    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return self.edit_log.newest(kind, name, limit)
+
+    def age(self) -> float:
+        return self.years
+
+    def apart(self) -> float:
+        return self.alone
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeShares:
+    """Implements `ports.Shares`: keeps the services that the test says; nobody is there to keep the others."""
+
+    id = "n1"
+
+    def __init__(self, *services: str) -> None:
+        self.kept: Set[int] = frozenset()
+        self.keep(*services)
+
+    def keep(self, *services: str) -> None:
+        self.kept = frozenset(map(shard_of, services))
+
+    def announce(self, url: str) -> None:
+        pass
+
+    async def begin(self) -> None:
+        pass
+
+    def keepers(self, service: str) -> Sequence[Peer]:
+        return ()
+
+    def peers(self) -> Sequence[tuple[Peer, int]]:
+        return ()
+
+    def left(self) -> Sequence[tuple[Peer, float]]:
+        return ()
