@@ -19,9 +19,9 @@ from typing import Final, cast
 
 from benchmarks.harness import machine
 from benchmarks.harness.load import WrongAnswers
-from benchmarks.harness.processes import Trouble
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.table import Result, Skipped, render, say
+from benchmarks.harness.processes import BenchmarkUnavailable
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.table import Result, SkippedResult, log_progress, render
 
 BENCHMARKS: Final = {
     "lookup": "reading a service, beside a bare server and etcd",
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     names = options.only or list(BENCHMARKS)
     _open_many_files()
-    began, busy = time.monotonic(), machine.busy()
+    began, busy = time.monotonic(), machine.load_average()
     results = [(name, _run(name, options.quick)) for name in names]
     print(render(results))
     print(f"\n{machine.describe()}")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         document = {name: [asdict(result) for result in block] for name, block in results}
         options.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
-    if any(isinstance(result, Skipped) and result.failed for _, block in results for result in block):
+    if any(isinstance(result, SkippedResult) and result.is_failure for _, block in results for result in block):
         raise SystemExit(1)
 
 
@@ -75,16 +75,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(name: str, quick: bool) -> list[Result]:
-    say(f"{name}: {BENCHMARKS[name]}")
-    run = cast("Callable[[Setting], list[Result]]", import_module(f"benchmarks.{name}").run)
+    log_progress(f"{name}: {BENCHMARKS[name]}")
+    run = cast("Callable[[RunOptions], list[Result]]", import_module(f"benchmarks.{name}").run)
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=FOLDER, ignore_cleanup_errors=True) as folder:
         try:
-            return run(Setting(Path(folder).resolve(), quick))
-        except Trouble as trouble:
-            return [Skipped(name, str(trouble))]
+            return run(RunOptions(Path(folder).resolve(), quick))
+        except BenchmarkUnavailable as trouble:
+            return [SkippedResult(name, str(trouble))]
         except (WrongAnswers, OSError) as wrong:
-            return [Skipped(name, f"{wrong}", failed=True)]
+            return [SkippedResult(name, f"{wrong}", is_failure=True)]
 
 
 def _open_many_files() -> None:

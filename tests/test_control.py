@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.config.serve import OFF, XDS, ServeConfig
-from adsum.control import Control
+from adsum.config.serve import DEFAULT_XDS_LISTEN, OFF, ServeConfig
+from adsum.control import ControlPlane
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon
 from tests.support.registry_daemon import RunningDaemon
@@ -50,16 +50,16 @@ sys.exit([name for name in ("grpc", "google.protobuf", "envoy") if name in sys.m
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60.0)
 
 
-@pytest.mark.parametrize("place", [XDS, "127.0.0.1:1234"])
+@pytest.mark.parametrize("place", [DEFAULT_XDS_LISTEN, "127.0.0.1:1234"])
 async def test_missing_libraries_matter_only_to_those_who_ask(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "adsum.gateway.resources.compiled_resources", None)
 
-    def control() -> Control:
-        return Control(place, None, SystemClock(), None, connections=10, intent=None, refusal=None)  # type: ignore[arg-type]
+    def control() -> ControlPlane:
+        return ControlPlane(place, None, SystemClock(), None, connections=10, intent=None, refusal=None)  # type: ignore[arg-type]
 
-    if place == XDS:
+    if place == DEFAULT_XDS_LISTEN:
         await control().start()
-        assert control().place == ""
+        assert control().address == ""
     else:
         with pytest.raises(AdsumError, match="--xds needs grpcio and xds-protos"):
             control()

@@ -22,8 +22,8 @@ import pytest
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
-from adsum.servers.http import ListenRefused, listen, url
-from tests.support.etcd_process import Etcd, field
+from adsum.servers.http import ListenError, listen, socket_url
+from tests.support.etcd_process import EtcdProcess, encode_field
 from tests.support.registry_daemon import RunningDaemon
 
 PATIENCE = 30.0
@@ -39,7 +39,7 @@ except AdsumError as error:
 """
 
 
-class Process:
+class DaemonProcess:
     """A daemon in a process of its own."""
 
     def __init__(self, environment: dict[str, str] | None = None, **config: object) -> None:
@@ -52,10 +52,10 @@ class Process:
             env=os.environ | (environment or {}),
         )
         assert self.child.stdout is not None
-        self.said = self.child.stdout.readline().strip()
-        self.url = self.said.rpartition(" ")[2]
+        self.first_line = self.child.stdout.readline().strip()
+        self.url = self.first_line.rpartition(" ")[2]
 
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+    def signal_and_wait(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """The exit code and what it logged."""
         self.child.send_signal(number)
         _, errors = self.child.communicate(timeout=PATIENCE)
@@ -63,8 +63,8 @@ class Process:
 
 
 @contextmanager
-def _process(environment: dict[str, str] | None = None, **config: object) -> Iterator[Process]:
-    process = Process(environment, **config)
+def _process(environment: dict[str, str] | None = None, **config: object) -> Iterator[DaemonProcess]:
+    process = DaemonProcess(environment, **config)
     try:
         yield process
     finally:
@@ -76,12 +76,12 @@ def _process(environment: dict[str, str] | None = None, **config: object) -> Ite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_where_it_listens_serves_and_ends_cleanly(number: int) -> None:
     with _process() as process:
-        assert process.said.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
+        assert process.first_line.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
         with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=PATIENCE) as watch:
             lines = watch.iter_lines()
             while not next(lines).startswith("event: synced"):
                 pass
-            code, errors = process.end(number)
+            code, errors = process.signal_and_wait(number)
             assert ": the registry is stopping" in list(lines)
         assert code == 0
         assert "Traceback" not in errors
@@ -169,7 +169,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
             _until_metric(process.url, "adsum_connections", 2.0)
             process.child.send_signal(signal.SIGTERM)
             _until_refused(process.url)
-            code, _ = process.end()
+            code, _ = process.signal_and_wait()
         assert code == -signal.SIGTERM
 
 
@@ -207,7 +207,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
     with _process(store=store) as process:
         after = httpx.get(f"{process.url}/api/v1/services/orders").json()
         assert (after["epoch"], after["instances"]) == (before["epoch"], before["instances"])
-        assert process.end()[0] == 0
+        assert process.signal_and_wait()[0] == 0
 
 
 def test_a_taken_address_and_a_taken_file_are_one_sentence(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> N
         listening.settimeout(PATIENCE)
         with _process({"NOTIFY_SOCKET": str(tmp_path / "notify")}) as process:
             assert listening.recv(100) == b"READY=1"
-            process.end()
+            process.signal_and_wait()
             assert listening.recv(100) == b"STOPPING=1"
 
 
@@ -236,7 +236,7 @@ def test_one_line_a_change_with_cause_and_actor() -> None:
         there = f"{process.url}/api/v1/services/orders/instances/o1"
         httpx.put(there, json={"port": 1}, headers={"Adsum-Actor": "deploy"})
         httpx.delete(f"{there}?reason=scaled%20down")
-        _, errors = process.end()
+        _, errors = process.signal_and_wait()
     lines = [json.loads(line) for line in errors.splitlines()]
     changes = [line for line in lines if line["message"] == "change"]
     assert [(each["cause"], each["actor"], each["status"], each["reason"]) for each in changes] == [
@@ -285,16 +285,16 @@ def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
 def test_a_node_whose_password_was_changed_is_not_ready_and_says_why_until_its_file_says_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.registry.STALE", 3.0)
+    monkeypatch.setattr("adsum.registry.UNREADY_AFTER", 3.0)
     file = tmp_path / "password"
     file.write_text("s3cret")
-    with Etcd(tmp_path) as etcd:
-        etcd.guard()
-        store = f"etcd://adsum@{etcd.place}?password-file={file}"
+    with EtcdProcess(tmp_path) as etcd:
+        etcd.enable_auth()
+        store = f"etcd://adsum@{etcd.host_port}?password-file={file}"
         daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store, node="n1"))
         try:
             _until(daemon, lambda status: status["ready"] and status.get("share") == 256)
-            etcd.as_root("Auth/UserChangePassword", field(1, b"adsum") + field(2, b"an0ther"))
+            etcd.call_as_root("Auth/UserChangePassword", encode_field(1, b"adsum") + encode_field(2, b"an0ther"))
             etcd.end_leases(b"/adsum/cluster/nodes/")
             status = _until(
                 daemon,
@@ -339,8 +339,8 @@ def test_an_address_that_is_never_an_instance_is_refused(daemon: RunningDaemon, 
 async def test_a_refused_start_leaves_nothing_behind() -> None:
     (bound,) = listen("127.0.0.1:0")
     bound.listen()
-    daemon = Daemon(ServeConfig(listen=url(bound).removeprefix("http://"), store="memory:", node="n"))
-    with pytest.raises(ListenRefused):
+    daemon = Daemon(ServeConfig(listen=socket_url(bound).removeprefix("http://"), store="memory:", node="n"))
+    with pytest.raises(ListenError):
         await daemon.start()
     await daemon.stop()
     bound.close()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from adsum.config.serve import RunConfig
-from adsum.core.liveness.heartbeats import DRAIN_WAIT
+from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from tests.support.programs import need
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -36,7 +36,7 @@ def test_a_unit_tells_only_the_program_that_drains(name: str) -> None:
 
 def test_stopping_a_wrapped_program_is_given_the_time_that_it_takes() -> None:
     run = RunConfig()
-    needed = max(DRAIN_WAIT, run.drain_timeout) + run.stop_timeout
+    needed = max(DEFAULT_DRAIN_WAIT, run.drain_timeout) + run.stop_timeout
     found = re.search(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "example.service").read_text(), re.MULTILINE)
     assert found is not None
     assert int(found[1]) > needed

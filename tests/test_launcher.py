@@ -17,7 +17,7 @@ def _said(*argv: str, many_files: bool = False) -> str:
     if not many_files:
         process = launcher.start(argv, stdout=subprocess.PIPE)
     else:
-        process = subprocess.Popen(launcher.command(argv, many_files=True), stdout=subprocess.PIPE)
+        process = subprocess.Popen(launcher.command(argv, raise_file_limit=True), stdout=subprocess.PIPE)
     said, _ = process.communicate()
     assert process.returncode == 0
     return str(said.decode())

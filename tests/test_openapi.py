@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from adsum import wire
-from adsum.dialects.native.api.openapi import document
-from adsum.dialects.native.api.operation_table import ROUTES
+from adsum.dialects.native.api.openapi import openapi_document
+from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.support.registry_daemon import RunningDaemon
 
 HERE = Path(__file__).parent
@@ -43,16 +43,16 @@ def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> No
 
 
 def test_every_route_is_documented_with_its_problems() -> None:
-    paths = document()["paths"]
-    for route in ROUTES:
+    paths = openapi_document()["paths"]
+    for route in OPERATIONS:
         operation = paths[route.path][route.method.lower()]
-        assert operation["operationId"] == route.operation
-        assert {str(code) for code in (*route.answers, *route.problems)} <= operation["responses"].keys()
+        assert operation["operationId"] == route.name
+        assert {str(code) for code in (*route.responses, *route.problems)} <= operation["responses"].keys()
         assert ("requestBody" in operation) == (route.body is not None)
 
 
 def test_every_body_that_travels_is_in_the_document() -> None:
-    schemas = document()["components"]["schemas"]
+    schemas = openapi_document()["components"]["schemas"]
     for kind in (wire.RegistrationBody, wire.CheckBody, wire.ServiceView, wire.InstanceView, wire.Problem):
         assert kind.__name__ in schemas
     assert schemas["RegistrationBody"]["additionalProperties"] is False
@@ -62,7 +62,7 @@ def test_every_body_that_travels_is_in_the_document() -> None:
 def test_people_find_a_page_that_needs_nothing_else(daemon: RunningDaemon, path: str) -> None:
     page = httpx.get(f"{daemon.url}{path}", follow_redirects=True)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for route in ROUTES:
-        assert f"id='{route.operation}'" in page.text
+    for route in OPERATIONS:
+        assert f"id='{route.name}'" in page.text
     assert "http://" not in page.text.replace(daemon.url, "")
     assert "<script" not in page.text

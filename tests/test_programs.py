@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import etcd_process, hide_programs
-from tests.support.programs import PEERS
+from tests.support.programs import PROGRAMS
 
 TESTS = Path(__file__).parent
 
@@ -19,9 +19,9 @@ TESTS = Path(__file__).parent
 def test_a_test_without_etcd_claims_no_port_and_says_where_etcd_was_searched_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PEERS, "etcd", replace(PEERS["etcd"], command="no-such-program"))
+    monkeypatch.setitem(PROGRAMS, "etcd", replace(PROGRAMS["etcd"], command="no-such-program"))
     monkeypatch.setattr(etcd_process, "claim_free_port", lambda _: pytest.fail("a port was claimed"))
-    for start in (etcd_process.Etcd, lambda folder: etcd_process.cluster(folder).__enter__()):
+    for start in (etcd_process.EtcdProcess, lambda folder: etcd_process.etcd_cluster(folder).__enter__()):
         with pytest.raises(
             pytest.skip.Exception, match=r"etcd is not in the folders of PATH, /usr/sbin.*apt-get install"
         ):
@@ -35,12 +35,12 @@ def test_of_several_programs_the_one_on_path_comes_first(tmp_path: Path, monkeyp
     (tmp_path / "opt-3").mkdir()
     (tmp_path / "opt-3" / "peer").touch(0o644)
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:{tmp_path / 'nowhere'}")
-    peer = replace(PEERS["etcd"], command="peer", after=(f"{tmp_path}/opt-*",))
+    peer = replace(PROGRAMS["etcd"], command="peer", after=(f"{tmp_path}/opt-*",))
     assert [file.parent.name for file in peer.files()] == ["path", "opt-2", "opt-1"]
     assert replace(peer, packages=(str(tmp_path / "none"),)).find() is None
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_no_peer_is_found_where_peers_are_hidden(name: str) -> None:
     look = f"from tests.support.programs import PEERS; raise SystemExit(bool(PEERS[{name!r}].find()))"
     command = [sys.executable, "-m", "tests.support.hide_programs", sys.executable, "-c", look]

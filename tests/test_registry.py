@@ -8,14 +8,14 @@ import pytest
 from adsum import registry as room
 from adsum.consumers import Consumer
 from adsum.core.catalog import decisions
-from adsum.core.catalog.changes import Change, Whole
+from adsum.core.catalog.changes import Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
 from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
-from tests.support.observers import Recorder
+from tests.support.observers import RecordingObserver
 
 CALLER = Caller("tester", 0.0)
 
@@ -32,7 +32,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def registry(store: FakeStore, clock: FakeClock) -> AsyncIterator[Registry]:
-    registry = Registry(store, clock, Recorder())
+    registry = Registry(store, clock, RecordingObserver())
     await registry.start()
     yield registry
     await registry.stop()
@@ -66,7 +66,7 @@ async def test_writes_that_wait_for_a_commit_go_together_into_the_next(registry:
     store.gate.set()
     await asyncio.gather(*writes, *more)
     assert len(store.commits) <= 3
-    assert registry.snapshot.count == 100
+    assert registry.snapshot.instance_count == 100
 
 
 async def test_requests_of_one_batch_see_each_other(registry: Registry, store: FakeStore) -> None:
@@ -95,7 +95,7 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
     store.gate.clear()
     write = asyncio.create_task(registry.write(_register("o2")))
     await _let_run()
-    store.elsewhere(Change(listed.key, None, CALLER.why(Cause.DEREGISTERED)))
+    store.commit_elsewhere(Change(listed.key, None, CALLER.provenance(Cause.DEREGISTERED)))
     store.gate.set()
     assert await write == 3
     assert registry.snapshot.find(Key("orders", "o1")) is None
@@ -105,17 +105,17 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
 async def test_what_changes_nothing_on_an_old_snapshot_is_decided_again(registry: Registry, store: FakeStore) -> None:
     await registry.write(_register("o1"))
     listed = registry.snapshot.find(Key("orders", "o1"))
-    store.elsewhere(Change(Key("orders", "o2"), listed, CALLER.why(Cause.REGISTERED)))
+    store.commit_elsewhere(Change(Key("orders", "o2"), listed, CALLER.provenance(Cause.REGISTERED)))
     assert await registry.write(decisions.deregister(Key("orders", "o2"), "", "", CALLER)) == 3
 
 
 async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry, store: FakeStore) -> None:
     registered = decisions.register(_registration("o1"), CALLER)(Draft(registry.snapshot))
-    store.elsewhere(*registered)
+    store.commit_elsewhere(*registered)
     drained = Override(Status.DRAINING, "tester", "", None)
-    assert await registry.write(decisions.overridden(Key("orders", "o1"), drained, "", CALLER)) == 2
+    assert await registry.write(decisions.set_override(Key("orders", "o1"), drained, "", CALLER)) == 2
     with pytest.raises(UnknownInstance):
-        await registry.write(decisions.overridden(Key("orders", "o2"), drained, "", CALLER))
+        await registry.write(decisions.set_override(Key("orders", "o2"), drained, "", CALLER))
 
 
 async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_newest(
@@ -135,7 +135,7 @@ async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: 
     await _let_run()
     second = asyncio.create_task(registry.write(_register("o2")))
     await _let_run()
-    store.elsewhere()
+    store.commit_elsewhere()
     store.gate.set()
     assert (await first, await second) == (2, 2)
     assert [len(changes) for changes in store.commits] == [2]
@@ -144,11 +144,11 @@ async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: 
 async def test_a_store_that_others_keep_moving_refuses_in_the_end(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.registry.CONTEND", 0.0)
+    monkeypatch.setattr("adsum.registry.CONFLICT_RETRY_TIME", 0.0)
     store.gate.clear()
     write = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
-    store.elsewhere()
+    store.commit_elsewhere()
     store.gate.set()
     with pytest.raises(StoreUnavailable, match="other nodes keep moving"):
         await write
@@ -158,11 +158,11 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
 async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_holds_up_no_other(
     registry: Registry, store: FakeStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.held_back = []
+    store.delayed_batches = []
     writes = [asyncio.create_task(registry.write(_register("o1")))]
-    await clock.advance(room.SHOWN / 2)
+    await clock.advance(room.PUBLISH_TIMEOUT / 2)
     writes.append(asyncio.create_task(registry.write(_register("o2"))))
-    await clock.advance(room.SHOWN / 2)
+    await clock.advance(room.PUBLISH_TIMEOUT / 2)
     with pytest.raises(StoreUnavailable, match="written, but not seen yet") as unseen:
         await writes[0]
     assert unseen.value.retry_after
@@ -170,31 +170,31 @@ async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_hol
     for decision in (None, nothing, _register("o3")):
         if decision is not None:
             writes.append(asyncio.create_task(registry.write(decision)))
-        await clock.advance(room.CONTEND + 1.0)
+        await clock.advance(room.CONFLICT_RETRY_TIME + 1.0)
         with pytest.raises(StoreUnavailable, match="does not tell this node what is new"):
             await writes[-1]
-    assert (registry.refusing, len(store.commits)) == (True, 1)
+    assert (registry.is_refusing_writes, len(store.commits)) == (True, 1)
     assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
-    store.tell_all()
+    store.release_delayed()
     assert await registry.write(_register("o2")) == 2
-    assert (registry.refusing, registry.snapshot.count) == (False, 2)
+    assert (registry.is_refusing_writes, registry.snapshot.instance_count) == (False, 2)
 
 
 async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: FakeStore) -> None:
-    store.troubles = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
+    store.next_errors = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await registry.write(_register("o1"))
-    assert registry.snapshot.count == 0
+    assert registry.snapshot.instance_count == 0
     await registry.write(_register("o1"))
-    assert registry.snapshot.count == 1
+    assert registry.snapshot.instance_count == 1
 
 
 async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
     registry: Registry, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "adsum.registry")
-    store.troubles = [StoreUnavailable("the disk is full") for _ in range(3)]
+    store.next_errors = [StoreUnavailable("the disk is full") for _ in range(3)]
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await registry.write(_register("o1"))
@@ -202,7 +202,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
     writes: list[Decision] = [lambda basis: [], _register("o1")]
     for decision in writes:  # The one that changes nothing proves nothing.
         await registry.write(decision)
-        noted.append(registry.refusing)
+        noted.append(registry.is_refusing_writes)
     assert noted == [True, False]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "the store refuses writes, and reads go on: the disk is full"),
@@ -249,25 +249,25 @@ async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_every
 ) -> None:
     await registry.write(_register("o1"))
     with registry.watches.open(frozenset({"users"})) as watch:
-        store.stream.put_nowait(Whole("e2", 40, []))
+        store.stream.put_nowait(FullState("e2", 40, []))
         assert await watch.changed(30.0) is True
-    assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.count) == ("e2", 40, 0)
+    assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.instance_count) == ("e2", 40, 0)
 
 
 async def test_in_a_new_history_nobody_has_acknowledged_anything(registry: Registry, store: FakeStore) -> None:
     consumers = registry.watches.consumers
     with registry.watches.open(frozenset({"users"}), consumer=Consumer("c1")) as watch:
         watch.acknowledge(50)
-        assert (await consumers.settled("users", 40, 0.0)).waiting == []
-        store.stream.put_nowait(Whole("e2", 40, []))
+        assert (await consumers.wait_for_acknowledgements("users", 40, 0.0)).waiting == []
+        store.stream.put_nowait(FullState("e2", 40, []))
         assert await watch.changed(30.0) is True
-        assert len((await consumers.settled("users", 40, 0.0)).waiting) == 1
+        assert len((await consumers.wait_for_acknowledgements("users", 40, 0.0)).waiting) == 1
         watch.acknowledge(40)
-        assert (await consumers.settled("users", 40, 0.0)).waiting == []
+        assert (await consumers.wait_for_acknowledgements("users", 40, 0.0)).waiting == []
 
 
 async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: FakeStore) -> None:
-    failed = asyncio.create_task(registry.failed())
+    failed = asyncio.create_task(registry.wait_until_failed())
     store.stream.put_nowait(None)
     assert isinstance(await failed, StoreUnavailable)
     with pytest.raises(StoreUnavailable):
@@ -275,7 +275,7 @@ async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Regis
 
 
 async def test_stopping_refuses_what_still_waits(store: FakeStore) -> None:
-    registry = Registry(store, FakeClock(), Recorder())
+    registry = Registry(store, FakeClock(), RecordingObserver())
     await registry.start()
     store.gate.clear()
     write = asyncio.create_task(registry.write(_register("o1")))

@@ -8,31 +8,31 @@ import pytest
 
 from adsum.core.catalog import declarations
 from adsum.core.catalog.decisions import Caller
-from adsum.core.catalog.documents import DocumentKind, Title
+from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.registry import Registry
-from adsum.service_references import Mentions
+from adsum.service_references import ServiceReferences
 from tests.support.fakes import FakeClock, FakeStore
-from tests.support.observers import Recorder
+from tests.support.observers import RecordingObserver
 
 CALLER = Caller("tester", 0.0)
 
 
 @pytest.fixture
 async def registry() -> AsyncIterator[Registry]:
-    registry = Registry(FakeStore(), FakeClock(), Recorder())
+    registry = Registry(FakeStore(), FakeClock(), RecordingObserver())
     await registry.start()
     yield registry
     await registry.stop()
 
 
 async def test_routes_upstreams_and_consumers_name_services(registry: Registry) -> None:
-    route, upstream = Title(DocumentKind.ROUTE, "r"), Title(DocumentKind.UPSTREAM, "pay")
+    route, upstream = DocumentKey(DocumentKind.ROUTE, "r"), DocumentKey(DocumentKind.UPSTREAM, "pay")
     to = b'{"to":[{"service":"orders"}],"mirror":{"to":{"service":"copies"}}}'
-    await registry.write(declarations.declared(route, to, CALLER))
-    await registry.write(declarations.declared(upstream, b"{}", CALLER))
-    mentions = Mentions(registry, lambda service: service == "calls")
+    await registry.write(declarations.declare(route, to, CALLER))
+    await registry.write(declarations.declare(upstream, b"{}", CALLER))
+    mentions = ServiceReferences(registry, lambda service: service == "calls")
     asked = ["orders", "copies", "pay", "users", "calls", "nobody"]
     with registry.watches.open(frozenset({"users"})), registry.watches.open(None):
-        assert await mentions.of(asked) == {"orders", "copies", "pay", "users", "calls"}
-    await registry.write(declarations.withdrawn(route, "", CALLER))
-    assert await mentions.of(asked) == {"pay", "calls"}
+        assert await mentions.referenced(asked) == {"orders", "copies", "pay", "users", "calls"}
+    await registry.write(declarations.withdraw(route, "", CALLER))
+    assert await mentions.referenced(asked) == {"pay", "calls"}

@@ -9,19 +9,19 @@ from adsum import watches as room
 from adsum.consumers import Consumer
 from adsum.core.errors import Overloaded
 from adsum.watches import Watch, Watches
-from tests.support.fakes import FakeClock, settle
-from tests.support.observers import Recorder
+from tests.support.fakes import FakeClock, run_until_idle
+from tests.support.observers import RecordingObserver
 
 LONG = 30.0
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def recorder() -> RecordingObserver:
+    return RecordingObserver()
 
 
 @pytest.fixture
-def hub(recorder: Recorder) -> Watches:
+def hub(recorder: RecordingObserver) -> Watches:
     return Watches(FakeClock(), recorder)
 
 
@@ -59,34 +59,34 @@ async def test_a_burst_wakes_once_at_once_and_once_more(hub: Watches) -> None:
         assert await watch.changed(0.0) is False
 
 
-async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, recorder: Recorder) -> None:
+async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, recorder: RecordingObserver) -> None:
     with hub.open(None) as quick, hub.open(None) as slow:
         waits = [await _waits(quick), await _waits(slow)]
         hub.publish({"orders"})
         assert await waits[0]
         assert await waits[1]
         again = await _waits(quick)
-        assert recorder.waves == []
+        assert recorder.deliveries == []
         last = await _waits(slow)
-        assert len(recorder.waves) == 1
+        assert len(recorder.deliveries) == 1
         for watch, wait in ((quick, again), (slow, last)):
             watch.interrupt()
             await wait
 
 
-async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder: Recorder) -> None:
+async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder: RecordingObserver) -> None:
     with hub.open(None) as watch:
-        watch.show = lambda: True
+        watch.push = lambda: True
         wait = await _waits(watch)
         assert hub.publish({"orders"}) == 1
-        assert len(recorder.waves) == 1
+        assert len(recorder.deliveries) == 1
         watch.interrupt()
         assert await wait is False
 
 
 async def test_who_is_busy_is_not_made_to_show_anything(hub: Watches) -> None:
     with hub.open(None) as watch:
-        watch.show = lambda: pytest.fail("it is under way with something else")
+        watch.push = lambda: pytest.fail("it is under way with something else")
         hub.publish({"orders"})
         assert await watch.changed(LONG) is True
 
@@ -99,14 +99,14 @@ async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exc
         return False
 
     with hub.open(None) as watch:
-        watch.show = show
+        watch.push = show
         wait = await _waits(watch)
         hub.publish({"orders"})
         assert await wait is True
 
 
 async def test_others_have_a_turn_while_many_are_told(
-    hub: Watches, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    hub: Watches, recorder: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "AT_A_STRETCH", 2)
     told: list[str] = []
@@ -115,11 +115,11 @@ async def test_others_have_a_turn_while_many_are_told(
         waits = [asyncio.ensure_future(watch.changed(LONG)) for watch in watches]
         await asyncio.sleep(0)
         for watch in watches:
-            watch.show = lambda: not told.append("watch")  # type: ignore[func-returns-value]
+            watch.push = lambda: not told.append("watch")  # type: ignore[func-returns-value]
         asyncio.get_running_loop().call_soon(told.append, "another")
         assert hub.publish({"orders"}) == 5
         assert told == ["watch"] * 2
-        while not recorder.waves:  # noqa: ASYNC110  # it counts turns
+        while not recorder.deliveries:  # noqa: ASYNC110  # it counts turns
             await asyncio.sleep(0)
         assert sorted(told) == ["another"] + ["watch"] * 5
         assert told[2] == "another"
@@ -128,11 +128,11 @@ async def test_others_have_a_turn_while_many_are_told(
         await asyncio.gather(*waits)
 
 
-async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: Recorder) -> None:
+async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: RecordingObserver) -> None:
     with hub.open(None) as watch:
         hub.publish(None)
         await watch.changed(LONG)
-    assert len(recorder.waves) == 1
+    assert len(recorder.deliveries) == 1
     assert hub.count == 0
 
 
@@ -151,13 +151,13 @@ async def test_the_watch_of_a_consumer_is_waited_for_and_no_other(hub: Watches) 
         hub.open(frozenset({"orders"})),
         hub.open(frozenset({"users"}), consumer=Consumer("c")),
     ):
-        settled = asyncio.create_task(hub.consumers.settled("orders", 7, LONG))
-        await settle()
+        settled = asyncio.create_task(hub.consumers.wait_for_acknowledgements("orders", 7, LONG))
+        await run_until_idle()
         one.acknowledge(8)
-        await settle()
+        await run_until_idle()
         assert not settled.done()
         all_of_them.acknowledge(6)
-        await settle()
+        await run_until_idle()
         assert not settled.done()
         all_of_them.acknowledge(7)
         assert (await settled).waiting == []
@@ -166,7 +166,7 @@ async def test_the_watch_of_a_consumer_is_waited_for_and_no_other(hub: Watches) 
 async def test_a_consumer_whose_watch_ended_is_still_waited_for(hub: Watches) -> None:
     with hub.open(frozenset({"orders"}), consumer=Consumer("a")) as watch:
         watch.acknowledge(6)
-    standing = await hub.consumers.settled("orders", 7, 0.0)
+    standing = await hub.consumers.wait_for_acknowledgements("orders", 7, 0.0)
     assert [pending.consumer.id for pending in standing.waiting] == ["a"]
     assert hub.count == 0
 
@@ -175,7 +175,7 @@ async def test_a_watch_applies_what_its_consumer_acknowledged_last(hub: Watches)
     with hub.open(None, consumer=Consumer("a")) as watch, hub.open(None) as onlooker:
         watch.acknowledge(7)
         watch.acknowledge(6)
-        assert (watch.applied, onlooker.applied) == (7, 0)
+        assert (watch.acknowledged, onlooker.acknowledged) == (7, 0)
 
 
 async def test_the_end_wakes_everybody(hub: Watches) -> None:
@@ -183,15 +183,15 @@ async def test_the_end_wakes_everybody(hub: Watches) -> None:
         wait = await _waits(watch)
         hub.end()
         assert await wait is True
-        assert hub.ended
-        await hub.until_end()
+        assert hub.is_ended
+        await hub.wait_until_ended()
 
 
 async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:
-    with hub.open(None, consumer=Consumer("a"), told=False) as quiet:
+    with hub.open(None, consumer=Consumer("a"), is_notified=False) as quiet:
         assert hub.publish({"orders"}) == 0
-        waiting = asyncio.create_task(hub.consumers.settled("orders", 1, LONG))
-        await settle()
+        waiting = asyncio.create_task(hub.consumers.wait_for_acknowledgements("orders", 1, LONG))
+        await run_until_idle()
         assert not waiting.done()
         quiet.acknowledge(1)
         assert (await waiting).waiting == []
@@ -206,5 +206,5 @@ async def test_watches_that_name_too_many_services_are_refused_until_others_leav
         with pytest.raises(Overloaded, match="services that watches name"):
             hub.open(frozenset({"a", "c"}))
         with hub.open(frozenset({"c"})):
-            assert (hub.count, hub.named) == (3, 3)
-    assert (hub.count, hub.named) == (0, 0)
+            assert (hub.count, hub.watched_services) == (3, 3)
+    assert (hub.count, hub.watched_services) == (0, 0)

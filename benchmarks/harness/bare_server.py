@@ -12,7 +12,7 @@ import uvicorn
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-class Bare:
+class BareApp:
     """Answers the bytes."""
 
     def __init__(self, body: bytes) -> None:
@@ -27,7 +27,7 @@ class Bare:
 
 def main(port: int, file: Path) -> None:
     uvicorn.run(
-        Bare(file.read_bytes()),
+        BareApp(file.read_bytes()),
         host="127.0.0.1",
         port=port,
         loop="uvloop",

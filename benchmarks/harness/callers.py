@@ -10,15 +10,15 @@ from typing import Final, cast
 
 import uvloop
 
-from benchmarks.harness.load import Load, quantile
+from benchmarks.harness.load import LoadRunResult, quantile
 
-PATIENCE: Final = 30.0
+ANSWER_TIMEOUT: Final = 30.0
 """Seconds after the end of a run in which answers may still come; then those that are missing count as failed."""
-LONGEST: Final = 90.0
+RUN_TIMEOUT: Final = 90.0
 """Seconds that a run of a given number of requests may take."""
 
 
-class Run:
+class CallerRun:
     """What the callers of one run share."""
 
     def __init__(self, requests: Iterator[bytes], until: Callable[[int], bool]) -> None:
@@ -28,70 +28,70 @@ class Run:
         self.sent = 0
         self.failed = 0
         self.bytes = 0
-        self.took = array("d")
-        self.over = False
+        self.latencies = array("d")
+        self.is_over = False
 
-    def next(self) -> bytes | None:
+    def next_request(self) -> bytes | None:
         """The next request; None when the run is over."""
-        if self.over or self._until(self.sent):
-            self.over = True
+        if self.is_over or self._until(self.sent):
+            self.is_over = True
             return None
         self.sent += 1
         return next(self._requests)
 
-    def answered(self, took: float, size: int) -> None:
-        self.took.append(took)
+    def record_answer(self, took: float, size: int) -> None:
+        self.latencies.append(took)
         self.bytes += size
 
 
-class Caller(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """One connection: asks, waits for the answer, asks again; `done` when the run is over."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CallerRun) -> None:
         self.run = run
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.began = 0.0
-        self.asking = False
+        self.sent_at = 0.0
+        self.is_waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.finish(lost=self.asking)
+        self.finish(lost=self.is_waiting)
 
     def finish(self, lost: bool = False) -> None:
-        self.asking = False
+        self.is_waiting = False
         if lost:
             self.run.failed += 1
         if not self.done.done():
             self.done.set_result(None)
 
-    def ended(self, ok: bool, size: int) -> None:
+    def answered(self, ok: bool, size: int) -> None:
         """An answer is complete: note it, and ask again."""
-        self.asking = False
+        self.is_waiting = False
         if ok:
-            self.run.answered(perf_counter() - self.began, size)
+            self.run.record_answer(perf_counter() - self.sent_at, size)
         else:
             self.run.failed += 1
-        self.ask()
+        self.send_next()
 
-    def ask(self) -> None:
-        request = self.run.next()
+    def send_next(self) -> None:
+        request = self.run.next_request()
         if request is None:
             self.finish()
             return
-        self.asking = True
-        self.began = perf_counter()
+        self.is_waiting = True
+        self.sent_at = perf_counter()
         self.write(request)
 
     def write(self, request: bytes) -> None:
         self.transport.write(request)
 
 
-class Http1(Caller):
+class Http1Connection(LoadConnection):
     """HTTP/1.1, kept alive. Requests are whole texts; answers must be 200 or 201 and state their length."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: CallerRun) -> None:
         super().__init__(run)
         self._head = b""
         self._left = 0
@@ -100,7 +100,7 @@ class Http1(Caller):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.ask()
+        self.send_next()
 
     def data_received(self, data: bytes) -> None:
         if self._left:
@@ -117,34 +117,40 @@ class Http1(Caller):
             self._left = end + 4 + self._size - len(self._head)
             self._head = b""
         if not self._left:
-            self.ended(self._ok, self._size)
+            self.answered(self._ok, self._size)
 
 
-async def _run(port: int, run: Run, callers: int, kind: Callable[[Run], Caller], limit: float) -> Load:
+async def _run(
+    port: int, run: CallerRun, callers: int, kind: Callable[[CallerRun], LoadConnection], limit: float
+) -> LoadRunResult:
     loop = asyncio.get_running_loop()
     began = perf_counter()
     pairs = [await loop.create_connection(lambda: kind(run), "127.0.0.1", port) for _ in range(callers)]
-    _, late = await asyncio.wait([caller.done for _, caller in pairs], timeout=limit + PATIENCE)
+    _, late = await asyncio.wait([caller.done for _, caller in pairs], timeout=limit + ANSWER_TIMEOUT)
     took = perf_counter() - began
     for transport, _ in pairs:
         transport.abort()
-    answers = sorted(run.took)
-    return Load(
+    answers = sorted(run.latencies)
+    return LoadRunResult(
         requests=len(answers),
         failed=run.failed + len(late),
         took=took,
         p50=quantile(answers, 0.5),
         p99=quantile(answers, 0.99),
-        answer=run.bytes / max(1, len(answers)),
+        answer_bytes=run.bytes / max(1, len(answers)),
     )
 
 
-def call(port: int, requests: Iterator[bytes], callers: int, kind: Callable[[Run], Caller], *, seconds: float) -> Load:
+def call_for_seconds(
+    port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, seconds: float
+) -> LoadRunResult:
     """Let `callers` ask for so many seconds."""
     end = perf_counter() + seconds
-    return uvloop.run(_run(port, Run(requests, lambda _: perf_counter() >= end), callers, kind, seconds))
+    return uvloop.run(_run(port, CallerRun(requests, lambda _: perf_counter() >= end), callers, kind, seconds))
 
 
-def call_all(port: int, requests: Iterator[bytes], callers: int, kind: Callable[[Run], Caller], *, count: int) -> Load:
+def call_count(
+    port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, count: int
+) -> LoadRunResult:
     """Let `callers` ask so many times altogether."""
-    return uvloop.run(_run(port, Run(requests, lambda sent: sent >= count), callers, kind, LONGEST))
+    return uvloop.run(_run(port, CallerRun(requests, lambda sent: sent >= count), callers, kind, RUN_TIMEOUT))

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from benchmarks.harness.callers import Caller, Run
+from benchmarks.harness.callers import CallerRun, LoadConnection
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 
-WINDOW: Final = 2**31 - 1
+MAX_WINDOW: Final = 2**31 - 1
 """The most that may be under way unread: nobody waits for us."""
-REFILL: Final = 2**30
+WINDOW_REFILL: Final = 2**30
 """Bytes received after which the connection's window is filled up again."""
 
 
@@ -25,10 +25,10 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-def opening() -> bytes:
+def connection_preface() -> bytes:
     """What a client says first: windows as wide as they go."""
-    settings = (0x4).to_bytes(2, "big") + WINDOW.to_bytes(4, "big")
-    wider = (WINDOW - 65_535).to_bytes(4, "big")
+    settings = (0x4).to_bytes(2, "big") + MAX_WINDOW.to_bytes(4, "big")
+    wider = (MAX_WINDOW - 65_535).to_bytes(4, "big")
     start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     return start + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, wider)
 
@@ -54,13 +54,13 @@ def message(body: bytes) -> bytes:
     return b"\x00" + len(body).to_bytes(4, "big") + body
 
 
-class Frames:
+class FrameReader:
     """From bytes to frames: (kind, flags, payload)."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def take(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         data = self._rest + data if self._rest else data
         at = 0
         while len(data) - at >= 9:
@@ -72,25 +72,25 @@ class Frames:
         self._rest = data[at:]
 
 
-class Grpc(Caller):
+class GrpcConnection(LoadConnection):
     """Unary calls of one method, one at a time; requests are messages."""
 
-    def __init__(self, run: Run, path: str) -> None:
+    def __init__(self, run: CallerRun, path: str) -> None:
         super().__init__(run)
         self._headers = headers(path)
-        self._frames = Frames()
+        self._frames = FrameReader()
         self._stream = -1
         self._size = 0
         self._received = 0
 
     @staticmethod
-    def of(path: str) -> Callable[[Run], Grpc]:
-        return lambda run: Grpc(run, path)
+    def for_method(path: str) -> Callable[[CallerRun], GrpcConnection]:
+        return lambda run: GrpcConnection(run, path)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.write(opening())
-        self.ask()
+        self.transport.write(connection_preface())
+        self.send_next()
 
     def write(self, request: bytes) -> None:
         self._stream += 2
@@ -102,14 +102,14 @@ class Grpc(Caller):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received > REFILL:
+        if self._received > WINDOW_REFILL:
             self.transport.write(frame(WINDOW_UPDATE, 0, 0, self._received.to_bytes(4, "big")))
             self._received = 0
-        for kind, flags, payload in self._frames.take(data):
+        for kind, flags, payload in self._frames.feed(data):
             if kind == DATA:
                 self._size += len(payload)
             elif kind == HEADERS and flags & END_STREAM:
-                self.ended(self._size > 0, self._size)
+                self.answered(self._size > 0, self._size)
             elif kind == SETTINGS and not flags & ACK:
                 self.transport.write(frame(SETTINGS, ACK, 0))
             elif kind == PING and not flags & ACK:

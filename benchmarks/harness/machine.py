@@ -8,18 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.harness import h2load
-from benchmarks.harness.servers import etcd_is_there, etcd_version
+from benchmarks.harness.servers import etcd_version, has_etcd
 
 
 def describe() -> str:
     """One line: processor, cores, Python, and the versions of what was measured beside."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec"))
-    peers = etcd_version() if etcd_is_there() else "no etcd"
-    tool = "h2load" if h2load.there() else "no h2load"
+    peers = etcd_version() if has_etcd() else "no etcd"
+    tool = "h2load" if h2load.is_installed() else "no h2load"
     return f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {packages}; {peers}; {tool}"
 
 
-def busy() -> str:
+def load_average() -> str:
     """How much else was running, so that a figure from a busy machine is known as one."""
     return f"load {os.getloadavg()[0]:.1f} before it began"
 

@@ -14,20 +14,20 @@ from typing import Final, Self
 
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Below the range from which the system takes ports for outgoing connections: those could be in the way."""
-UP: Final = 60.0
+START_TIMEOUT: Final = 60.0
 """Seconds within which a process must be up; else it is stopped and its last words are shown."""
-DOWN: Final = 20.0
+STOP_TIMEOUT: Final = 20.0
 """Seconds that a process may take to stop when asked to; then it is killed."""
 
 _SCHEDULED: Final = 2
 """CPUCLOCK_SCHED of linux/posix-timers.h."""
 
 
-class Trouble(Exception):
+class BenchmarkUnavailable(Exception):
     """A benchmark can't be run here, in a sentence."""
 
 
-class Child:
+class MeasuredProcess:
     """A process of ours. What it says goes to a file, so that it never waits for a reader."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
@@ -49,14 +49,14 @@ class Child:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def wait_until(self, up: Callable[[], bool]) -> float:
-        """Seconds until `up`, asked again and again. Raises `Trouble`."""
+    def wait_until(self, is_up: Callable[[], bool]) -> float:
+        """Seconds until `up`, asked again and again. Raises `BenchmarkUnavailable`."""
         began = time.monotonic()
-        while not up():
-            if self._process.poll() is not None or time.monotonic() - began > UP:
+        while not is_up():
+            if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT:
                 self.stop()
                 words = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise Trouble(f"{self.name} does not come up: {' / '.join(words)}")
+                raise BenchmarkUnavailable(f"{self.name} does not come up: {' / '.join(words)}")
             time.sleep(0.02)
         return time.monotonic() - began
 
@@ -66,7 +66,7 @@ class Child:
             return
         self._process.terminate()
         try:
-            self._process.wait(DOWN)
+            self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -96,10 +96,10 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise Trouble(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
+    raise BenchmarkUnavailable(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
 
 
-def accepts(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether somebody listens on that port."""
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0

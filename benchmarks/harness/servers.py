@@ -14,7 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from benchmarks.harness import bare_server
-from benchmarks.harness.processes import Child, accepts, free_port
+from benchmarks.harness.processes import MeasuredProcess, free_port, is_listening
 
 _SERVE: Final = """
 import sys
@@ -25,11 +25,11 @@ serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="
 """What `adsum serve` does once its options are read, with the defaults, the log included."""
 
 NO_ETCD: Final = "etcd is not installed (apt-get install etcd-server)"
-PATIENCE: Final = 60.0
+REQUEST_TIMEOUT: Final = 60.0
 """Seconds that one request of ours may take."""
 
 
-class Node(Child):
+class BenchmarkNode(MeasuredProcess):
     """A registry node, ready when it is made. `store` is a URL; the folder takes its log."""
 
     def __init__(self, folder: Path, store: str) -> None:
@@ -38,7 +38,7 @@ class Node(Child):
         self.xds = f"127.0.0.1:{free_port()}"
         places = [f"127.0.0.1:{self.port}", store, self.xds]
         super().__init__("adsum", [sys.executable, "-c", _SERVE, *places], folder)
-        self.started = self.wait_until(lambda: ready(self.url))
+        self.start_seconds = self.wait_until(lambda: is_ready(self.url))
         """Seconds that it took to start."""
 
     def get(self, path: str) -> bytes:
@@ -55,12 +55,12 @@ class Node(Child):
         return self._ask(Request(self.url + path, body, {"content-type": "application/json"}))
 
     def _ask(self, request: Request) -> bytes:
-        with urlopen(request, timeout=PATIENCE) as answer:
+        with urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
             body: bytes = answer.read()
         return body
 
 
-def ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
     """Whether the node says that its catalog is loaded."""
     try:
         with urlopen(f"{url}/readyz", timeout=5.0) as answer:
@@ -75,7 +75,7 @@ def sqlite(folder: Path, name: str = "bench") -> str:
     return f"sqlite:///{folder / name}.db"
 
 
-class Bare(Child):
+class BareServer(MeasuredProcess):
     """uvicorn with uvloop and httptools, and an application that does nothing but answer these bytes."""
 
     def __init__(self, folder: Path, body: bytes) -> None:
@@ -83,10 +83,10 @@ class Bare(Child):
         file.write_bytes(body)
         self.port = free_port()
         super().__init__("bare", [sys.executable, str(bare_server.__file__), str(self.port), str(file)], folder)
-        self.wait_until(partial(accepts, self.port))
+        self.wait_until(partial(is_listening, self.port))
 
 
-class Etcd(Child):
+class BenchmarkEtcd(MeasuredProcess):
     """One member with its defaults (each write synced), on a fresh folder beside our store."""
 
     def __init__(self, folder: Path) -> None:
@@ -103,10 +103,10 @@ class Etcd(Child):
             "--log-level": "error",
         }
         super().__init__("etcd", ["etcd", *(part for pair in command.items() for part in pair)], folder)
-        self.wait_until(lambda: healthy(self.port))
+        self.wait_until(lambda: is_healthy(self.port))
 
 
-def healthy(port: int) -> bool:
+def is_healthy(port: int) -> bool:
     """Whether etcd says that it has a leader and can write."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=5.0) as answer:
@@ -116,7 +116,7 @@ def healthy(port: int) -> bool:
         return False
 
 
-def etcd_is_there() -> bool:
+def has_etcd() -> bool:
     return shutil.which("etcd") is not None
 
 

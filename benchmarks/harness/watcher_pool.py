@@ -14,37 +14,37 @@ from typing import Any, Final, Self
 from benchmarks.harness import watcher_process
 from benchmarks.harness.load import WrongAnswers
 
-TIMEOUT: Final = 30.0
+DELIVERY_TIMEOUT: Final = 30.0
 """Seconds in which all must have heard of a change; else the benchmark fails."""
-SETTLE: Final = 0.3
+QUIET_BEFORE_CHANGE: Final = 0.3
 """Seconds of quiet before a change: what was before it is over, and nothing waits to be coalesced with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ear:
+class WatchProtocol:
     """How watchers of one kind of server begin: what they say, what they then hear, and what tells one answer."""
 
-    hello: bytes
-    greeting: bytes
-    token: bytes
+    request: bytes
+    ready_marker: bytes
+    answer_marker: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Deliveries:
     """When changes were sent and when each watcher had heard of all of them, on the monotonic clock, sorted;
     `counted` is how many answers each watcher got.
     """
 
-    sent: list[float]
-    at: list[float]
-    counted: list[int]
+    sent_at: list[float]
+    received_at: list[float]
+    answer_counts: list[int]
 
 
-class Crowd:
+class WatcherPool:
     """So many watchers of one server."""
 
-    def __init__(self, ear: Ear, port: int) -> None:
-        self._ear = ear
+    def __init__(self, protocol: WatchProtocol, port: int) -> None:
+        self._ear = protocol
         self._port = port
         self.count = 0
         self._process = subprocess.Popen(
@@ -60,25 +60,27 @@ class Crowd:
 
     def open(self, count: int) -> None:
         """Have so many more."""
-        self._order(open=count, port=self._port, hello=self._ear.hello.hex(), greeting=self._ear.greeting.hex())
+        self._order(open=count, port=self._port, hello=self._ear.request.hex(), greeting=self._ear.ready_marker.hex())
         self.count += count
         opened = self._answer()
         if opened != self.count:
             raise WrongAnswers(f"{opened} of {self.count} watchers were greeted")
-        sleep(SETTLE)
+        sleep(QUIET_BEFORE_CHANGE)
 
-    def hear(self, marks: Sequence[int], change: Callable[[Sequence[int]], list[float]]) -> Heard:
+    def deliver(self, marks: Sequence[int], change: Callable[[Sequence[int]], list[float]]) -> Deliveries:
         """Make changes with these marks, which follow one another, and wait until everybody has heard of each."""
-        sleep(SETTLE)
-        self._order(hear=marks[0], count=len(marks), token=self._ear.token.hex(), timeout=TIMEOUT)
+        sleep(QUIET_BEFORE_CHANGE)
+        self._order(hear=marks[0], count=len(marks), token=self._ear.answer_marker.hex(), timeout=DELIVERY_TIMEOUT)
         self._answer()
         sent = change(marks)
         heard = self._answer()
         if heard["lost"]:
             raise WrongAnswers(f"{heard['lost']} of {self.count} watchers lost their connection")
         if len(heard["at"]) < self.count:
-            raise WrongAnswers(f"{len(heard['at'])} of {self.count} watchers heard of the change in {TIMEOUT:.0f} s")
-        return Heard(sent, heard["at"], heard["counted"])
+            raise WrongAnswers(
+                f"{len(heard['at'])} of {self.count} watchers heard of the change in {DELIVERY_TIMEOUT:.0f} s"
+            )
+        return Deliveries(sent, heard["at"], heard["counted"])
 
     def _order(self, **order: object) -> None:
         assert self._process.stdin is not None
@@ -93,9 +95,9 @@ class Crowd:
         return json.loads(line)
 
 
-def stamped(sent: list[float], request: Callable[[int], bytes], marks: Sequence[int]) -> Iterator[bytes]:
+def record_send_times(sent_at: list[float], request: Callable[[int], bytes], marks: Sequence[int]) -> Iterator[bytes]:
     """The requests one by one, noting when each is sent."""
     for mark in marks:
         text = request(mark)
-        sent.append(monotonic())
+        sent_at.append(monotonic())
         yield text

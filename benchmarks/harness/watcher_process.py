@@ -22,37 +22,37 @@ from time import monotonic
 from typing import Final
 
 MARK: Final = re.compile(rb"mark-(\d{8})")
-TAIL: Final = len("mark-00000000") - 1
+MARK_TAIL_BYTES: Final = len("mark-00000000") - 1
 """As much of a read is kept, in case a mark is cut in two."""
-READ: Final = 256 * 1024
-OPEN_AT_ONCE: Final = 200
+READ_BYTES: Final = 256 * 1024
+MAX_CONCURRENT_CONNECTS: Final = 200
 """Connections that are being opened at a time: the listener's queue is bounded."""
-PATIENCE: Final = 60.0
+CONNECT_TIMEOUT: Final = 60.0
 """Seconds for one batch of connections to open; then those that are missing are told."""
 
 
 @dataclass(slots=True)
-class Watcher:
+class WatcherConnection:
     """What one connection has heard."""
 
     peer: socket.socket
-    greeted: bool = False
+    is_ready: bool = False
     marks: int = 0
     """One bit for each mark that it has heard."""
-    at: float = 0.0
+    received_at: float = 0.0
     """When it had heard the last of them."""
-    counted: int = 0
+    answer_count: int = 0
     tail: bytes = b""
 
 
-class Watchers:
+class WatcherProcess:
     """All of them, on one epoll."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._of: dict[int, Watcher] = {}
+        self._of: dict[int, WatcherConnection] = {}
         # Made once: making room for each read would cost more than all the rest.
-        self._room = memoryview(bytearray(READ))
+        self._room = memoryview(bytearray(READ_BYTES))
         self._greeting = b""
         self._token = b"\x00"
         self._first = 0
@@ -65,30 +65,34 @@ class Watchers:
         self._greeting = greeting
         left = count
         while left:
-            batch = [self._connect(port, hello) for _ in range(min(left, OPEN_AT_ONCE))]
+            batch = [self._connect(port, hello) for _ in range(min(left, MAX_CONCURRENT_CONNECTS))]
             left -= len(batch)
-            end = monotonic() + PATIENCE
-            while not all(watcher.greeted for watcher in batch) and monotonic() < end:
+            end = monotonic() + CONNECT_TIMEOUT
+            while not all(watcher.is_ready for watcher in batch) and monotonic() < end:
                 self._listen(0.1)
-        return sum(watcher.greeted for watcher in self._of.values())
+        return sum(watcher.is_ready for watcher in self._of.values())
 
-    def hear(self, first: int, count: int, token: bytes, timeout: float) -> dict[str, object]:
+    def deliver(self, first: int, count: int, token: bytes, timeout: float) -> dict[str, object]:
         """Listen until all have heard so many marks; when each had, and how often each heard the token."""
         self._first, self._wanted, self._token = first, (1 << count) - 1, token
         for watcher in self._of.values():
-            watcher.marks, watcher.at, watcher.counted = 0, 0.0, 0
+            watcher.marks, watcher.received_at, watcher.answer_count = 0, 0.0, 0
         self._missing = len(self._of)
         end = monotonic() + timeout
         while self._missing and not self._lost and monotonic() < end:
             self._listen(0.05)
-        heard = sorted(watcher.at for watcher in self._of.values() if watcher.marks == self._wanted)
-        return {"at": heard, "counted": sorted(watcher.counted for watcher in self._of.values()), "lost": self._lost}
+        heard = sorted(watcher.received_at for watcher in self._of.values() if watcher.marks == self._wanted)
+        return {
+            "at": heard,
+            "counted": sorted(watcher.answer_count for watcher in self._of.values()),
+            "lost": self._lost,
+        }
 
-    def _connect(self, port: int, hello: bytes) -> Watcher:
-        peer = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    def _connect(self, port: int, hello: bytes) -> WatcherConnection:
+        peer = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_TIMEOUT)
         peer.sendall(hello)
         peer.setblocking(False)
-        watcher = self._of[peer.fileno()] = Watcher(peer)
+        watcher = self._of[peer.fileno()] = WatcherConnection(peer)
         self._epoll.register(peer.fileno(), select.EPOLLIN)
         return watcher
 
@@ -102,12 +106,12 @@ class Watchers:
                 self._lost += 1
                 self._epoll.unregister(file)
 
-    def _hear(self, watcher: Watcher, data: bytes) -> None:
+    def _hear(self, watcher: WatcherConnection, data: bytes) -> None:
         heard = watcher.tail + data
-        if not watcher.greeted:
-            watcher.greeted = self._greeting in heard
-        watcher.counted += data.count(self._token)
-        watcher.tail = heard[-TAIL:]
+        if not watcher.is_ready:
+            watcher.is_ready = self._greeting in heard
+        watcher.answer_count += data.count(self._token)
+        watcher.tail = heard[-MARK_TAIL_BYTES:]
         if not self._missing or watcher.marks == self._wanted:
             return
         for mark in MARK.findall(heard):
@@ -115,10 +119,10 @@ class Watchers:
             if place >= 0:
                 watcher.marks |= 1 << place
         if watcher.marks == self._wanted:
-            watcher.at = monotonic()
+            watcher.received_at = monotonic()
             self._missing -= 1
 
-    def listen_for_orders(self) -> None:
+    def run(self) -> None:
         """Until standard input ends."""
         for line in sys.stdin:
             order = json.loads(line)
@@ -127,7 +131,7 @@ class Watchers:
                 _answer(self.open(order["open"], order["port"], hello, greeting))
             else:
                 _answer(None)
-                _answer(self.hear(order["hear"], order["count"], bytes.fromhex(order["token"]), order["timeout"]))
+                _answer(self.deliver(order["hear"], order["count"], bytes.fromhex(order["token"]), order["timeout"]))
 
 
 def _answer(what: object) -> None:
@@ -135,4 +139,4 @@ def _answer(what: object) -> None:
 
 
 if __name__ == "__main__":
-    Watchers().listen_for_orders()
+    WatcherProcess().run()

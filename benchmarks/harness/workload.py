@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from adsum.core.catalog.changes import Change
-from adsum.core.model import Cause, Endpoint, Instance, Listing, Registration, Why, frozen
+from adsum.core.model import Cause, Endpoint, Instance, Listing, Provenance, Registration, freeze
 
 SERVICE: Final = "orders"
 ZONES: Final = ("eu-1a", "eu-1b", "eu-1c")
@@ -43,10 +43,10 @@ def renewal(port: int, service: str, id: str) -> bytes:
     return f"{head}content-length: 0\r\n\r\n".encode()
 
 
-def puts(to: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
-    """Registrations of these (service, id), one by one, to the node at port `to`."""
+def puts(node_port: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
+    """Registrations of these (service, id), one by one, to the node at port `node_port`."""
     for number, (service, id) in enumerate(names):
-        yield put(to, service, id, body(number, **more))
+        yield put(node_port, service, id, body(number, **more))
 
 
 def spread(count: int, services: int) -> Iterator[tuple[str, str]]:
@@ -64,7 +64,7 @@ def instance(number: int, service: str = SERVICE) -> Instance:
         8000,
         zone=ZONES[number % 3],
         tags=("v2",),
-        metadata=frozen({"version": "2.3.1"}),
+        metadata=freeze({"version": "2.3.1"}),
     )
 
 
@@ -74,12 +74,12 @@ def endpoint(number: int, service: str = SERVICE) -> Endpoint:
 
 def listing(number: int, service: str = SERVICE) -> Listing:
     """A listed one."""
-    why = Why(Cause.REGISTERED, "127.0.0.1", at=1.0)
+    why = Provenance(Cause.REGISTERED, "127.0.0.1", at=1.0)
     return Listing(Registration(instance(number, service), ttl=60.0), why, since=1.0)
 
 
-def change(of: Listing) -> Change:
-    return Change(of.key, of, of.why)
+def change(listed: Listing) -> Change:
+    return Change(listed.key, listed, listed.provenance)
 
 
 def address(number: int) -> str:

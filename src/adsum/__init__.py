@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from adsum.balance.ejection import Limits as Limits
+    from adsum.balance.ejection import OutlierOptions as OutlierOptions
     from adsum.balance.picker import NoEndpoint as NoEndpoint
     from adsum.balance.slow_start import SlowStart as SlowStart
     from adsum.client.calls.call import Call as Call
     from adsum.client.calls.call import Try as Try
     from adsum.client.calls.channel import Channel as Channel
     from adsum.client.calls.failures import CallFailed as CallFailed
-    from adsum.client.calls.failures import Kind as Kind
+    from adsum.client.calls.failures import FailureKind as FailureKind
     from adsum.client.calls.options import CallOptions as CallOptions
     from adsum.client.calls.options import ChannelOptions as ChannelOptions
     from adsum.client.calls.pick import Pick as Pick
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adsum.client.errors import RegistryRefused as RegistryRefused
     from adsum.client.errors import RegistryUnavailable as RegistryUnavailable
     from adsum.client.registration.registrar import Registrar as Registrar
-    from adsum.client.registration.registrar_state import Drained as Drained
+    from adsum.client.registration.registrar_state import DrainResult as DrainResult
     from adsum.client.sync import SyncChannel as SyncChannel
     from adsum.client.sync import SyncClient as SyncClient
     from adsum.client.sync import SyncRegistrar as SyncRegistrar

@@ -9,22 +9,22 @@ from urllib.parse import parse_qsl
 from adsum.core.errors import Invalid
 
 
-def options(query: str, known: Collection[str], field: str) -> dict[str, str]:
+def parse_options(query: str, allowed: Collection[str], field: str) -> dict[str, str]:
     """`a=1&b=2` by name. Raises `Invalid` for one that is not known, or there twice."""
-    listed = ", ".join(known)
+    listed = ", ".join(allowed)
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=len(known))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=len(allowed))
     except ValueError:
         raise Invalid(field, f"has options that can't be read; there are {listed}, each once") from None
     if len(dict(pairs)) < len(pairs):
         raise Invalid(field, "has an option twice")
     for option, _ in pairs:
-        if option not in known:
+        if option not in allowed:
             raise Invalid(field, f"knows no option {option}; there are {listed}")
     return dict(pairs)
 
 
-def host_port(text: str, default: int, field: str) -> str:
+def parse_host_port(text: str, default: int, field: str) -> str:
     """`HOST[:PORT]` with its port. Raises `Invalid`."""
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
@@ -36,20 +36,20 @@ def host_port(text: str, default: int, field: str) -> str:
     return f"{host}:{port}"
 
 
-def secure(given: Mapping[str, str], field: str) -> bool:
+def wants_tls(options: Mapping[str, str], field: str) -> bool:
     """Whether the options `tls`, `ca`, `cert` and `key` ask for TLS. Raises `Invalid` for some that don't agree."""
-    said = given.get("tls") or ("true" if {"ca", "cert", "key"} & given.keys() else "false")
+    said = options.get("tls") or ("true" if {"ca", "cert", "key"} & options.keys() else "false")
     if said not in ("true", "false"):
         raise Invalid(field, "tls must be true or false")
-    if ("cert" in given) != ("key" in given):
+    if ("cert" in options) != ("key" in options):
         raise Invalid(field, "cert and key must be given together")
     return said == "true"
 
 
-def first_line(file: str, what: str, field: str) -> str:
-    """The secret (`what`) that a file holds. Raises `Invalid`."""
+def read_secret(file: str, kind: str, field: str) -> str:
+    """The secret (`kind`) that a file holds. Raises `Invalid`."""
     try:
         return (Path(file).read_text().splitlines() or [""])[0]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Invalid(field, f"names a {what} file that can't be read: {file}: {why}") from None
+        raise Invalid(field, f"names a {kind} file that can't be read: {file}: {why}") from None

@@ -20,22 +20,22 @@ import adsum
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
 from adsum.config.serve import OFF, ServeConfig
-from adsum.control import MAX_CONNECTIONS, Control
-from adsum.core.catalog.status_counts import Tally
+from adsum.control import MAX_GRPC_CONNECTIONS, ControlPlane
+from adsum.core.catalog.status_counts import StatusCounter
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.liveness.guard import Guard
 from adsum.core.liveness.heartbeats import lost_after
-from adsum.core.validation import public
+from adsum.core.validation import without_credentials
 from adsum.dialects import dialect
-from adsum.etcd.address import SCHEME, Place
-from adsum.file_descriptors import Room, raise_limit, room
+from adsum.etcd.address import SCHEME, EtcdAddress
+from adsum.file_descriptors import ConnectionLimits, connection_limits, raise_descriptor_limit
 from adsum.keeper import Keeper
 from adsum.peers import advertised_url
 from adsum.peers.peers import Peers
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
-from adsum.service_references import Mentions
+from adsum.service_references import ServiceReferences
 from adsum.telemetry import Logs, Telemetry, gauges
 from adsum.telemetry.sink import Sink
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from adsum.dialects.etcd_naming.etcd_naming import EtcdNaming
     from adsum.envoy.gateway import Gateway
 
-ADDRESSES: Final = 65_536
+ADDRESS_DECISION_CACHE_SIZE: Final = 65_536
 """How many addresses' judgements are remembered: thousands of instances share a host, and come again and again."""
-GARBAGE: Final = (10_000, 5, 2_000)
+GC_THRESHOLDS: Final = (10_000, 5, 2_000)
 """How much is allocated before the cycle collector looks at the young, the middle-aged and all objects. A look at the
 young takes about 2 ms, and one at the middle-aged 10 ms."""
 
@@ -55,25 +55,25 @@ _log = logging.getLogger("adsum.daemon")
 class Daemon:
     """One node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
 
-    def __init__(self, config: ServeConfig, logs: Logs | None = None, limit: int = sys.maxsize) -> None:
+    def __init__(self, config: ServeConfig, logs: Logs | None = None, descriptor_limit: int = sys.maxsize) -> None:
         """`limit`: how many file descriptors the process may have."""
         self._config = config
-        self._limit = limit
+        self._limit = descriptor_limit
         self._room = self._room_of(config)
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
         self._rng = rng = Random()  # jitter
         self._telemetry = Telemetry(self._clock, logs)
         self._logs = logs
-        fence = config.fence()
-        self._judge = lru_cache(ADDRESSES)(fence.refusal)
+        fence = config.address_policy()
+        self._judge = lru_cache(ADDRESS_DECISION_CACHE_SIZE)(fence.denial_reason)
         self._guard = Guard(config.guard_share, config.guard_hold)
         self._probes = Probes(fence, excerpts=config.probe_excerpts)
         self._store = stores.store(config.store)
         self._shares = self._store.join(config.node)
         self._peers = Peers(self._shares, self._clock, rng, lost_after(config.heartbeat))
         self.registry = Registry(
-            self._store, self._clock, self._telemetry, config.heartbeat, max_size=config.max_catalog
+            self._store, self._clock, self._telemetry, config.heartbeat, max_catalog_bytes=config.max_catalog
         )
         self._keeper = Keeper(
             self.registry,
@@ -81,12 +81,12 @@ class Daemon:
             self._clock,
             self._telemetry,
             rng,
-            shares=self._shares,
+            sharding=self._shares,
             guard=self._guard,
             max_probes=config.probes,
-            mentioned=Mentions(self.registry, lambda service: self._control.names(service)).of,
+            find_referenced=ServiceReferences(self.registry, lambda service: self._control.names(service)).referenced,
         )
-        self._keeper.forget_after(config.forget_after)
+        self._keeper.set_forget_after(config.forget_after)
         self._native = dialect("native")(
             self.registry,
             self._keeper,
@@ -94,32 +94,32 @@ class Daemon:
             self._telemetry,
             rng,
             admit=self._admit,
-            outcomes=self._keeper.outcomes,
+            outcomes=self._keeper.last_outcomes,
             status=self.status,
             exposition=self._telemetry.exposition,
             others=self._peers,
             node=config.node,
         )
-        intents = wire.Intents()
-        self._control = Control(
+        intents = wire.IntentCache()
+        self._control = ControlPlane(
             config.xds,
             self.registry,
             self._clock,
             rng,
             connections=self._room.grpc,
-            intent=lambda snapshot: intents.of(snapshot.documents),
+            intent=lambda snapshot: intents.get(snapshot.documents),
             refusal=self._refusal,
         )
-        naming = config.naming_place()
+        naming = config.etcd_naming_address()
         self._naming: EtcdNaming | None = None
         if naming is not None:
-            from adsum.etcd.client import Etcd
+            from adsum.etcd.client import EtcdClient
 
             speaking = dialect("etcd-naming")
             self._naming = speaking(
-                Etcd(naming, rng), naming.prefix, self.registry, self._shares, self._admit, self._clock, rng
+                EtcdClient(naming, rng), naming.prefix, self.registry, self._shares, self._admit, self._clock, rng
             )
-        self._tally = Tally()
+        self._tally = StatusCounter()
         self._server: http.HttpServer | None = None
         self.urls: list[str] = []
         """Where it listens."""
@@ -127,41 +127,45 @@ class Daemon:
     async def start(self) -> None:
         """Listen, answering 503 at first, load the catalog, and serve it.
 
-        Raises `ListenRefused`, `StoreRefused`, `StoreUnavailable` and, for settings that don't fit where etcd is,
+        Raises `ListenRefused`, `StoreOpenFailed`, `StoreUnavailable` and, for settings that don't fit where etcd is,
         `Invalid`; each with a sentence for the operator.
         """
         sockets = http.listen(self._config.listen)
-        self.urls = [http.url(each) for each in sockets]
+        self.urls = [http.socket_url(each) for each in sockets]
         try:
-            self._shares.announce(await self._url_for_others())
+            self._shares.advertise(await self._url_for_others())
         except BaseException:
             for each in sockets:
                 each.close()
             raise
-        bounds = http.Bounds(self._room.http)
-        hosts = http.Hosts.of(self._config.listen, sockets, self._config.host_name)
-        self._server = http.HttpServer(self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.shed)
+        bounds = http.HttpLimits(self._room.http)
+        hosts = http.AllowedHosts.for_sockets(self._config.listen, sockets, self._config.host_name)
+        self._server = http.HttpServer(
+            self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.connection_shed
+        )
         await self._server.start()
         try:
             await self._control.start()
             await self.registry.start()
             await self._keeper.start()
-            await self._shares.begin()
+            await self._shares.start()
             if self._naming is not None:
                 self._naming.start()
         except BaseException:
             await self.stop()
             raise
-        gauges.expose(
-            self._telemetry.gauge,
+        gauges.add_gauges(
+            self._telemetry.add_gauge,
             self.registry,
             self._keeper,
             self._shares,
             self._server,
             lambda: self._native.pages_size,
         )
-        self._telemetry.gather(self._control.metrics)
-        _log.info("node %s serves %s on %s", self._config.node, public(self._config.store), " ".join(self.urls))
+        self._telemetry.add_metrics(self._control.metrics)
+        _log.info(
+            "node %s serves %s on %s", self._config.node, without_credentials(self._config.store), " ".join(self.urls)
+        )
         if self.xds:
             _log.info("gateways and gRPC clients are told what to do on %s", self.xds)
         self._say_room()
@@ -170,11 +174,13 @@ class Daemon:
     async def _url_for_others(self) -> str:
         if self._config.advertise or not self._config.store.startswith(SCHEME):
             return self._config.advertise or self.urls[0]
-        return await advertised_url.url_for_others(self.urls[0], Place.parse(self._config.store), self._rng)
+        return await advertised_url.resolve_advertised_url(
+            self.urls[0], EtcdAddress.parse(self._config.store), self._rng
+        )
 
-    def _room_of(self, config: ServeConfig) -> Room:
-        grpc = 0 if config.xds == OFF else MAX_CONNECTIONS
-        return room(self._limit, http=config.max_connections, grpc=grpc, probes=config.probes)
+    def _room_of(self, config: ServeConfig) -> ConnectionLimits:
+        grpc = 0 if config.xds == OFF else MAX_GRPC_CONNECTIONS
+        return connection_limits(self._limit, http=config.max_connections, grpc=grpc, probes=config.probes)
 
     def _say_room(self) -> None:
         """Tell the operator how many connections there may be, and what to do if descriptors allow no more."""
@@ -202,11 +208,13 @@ class Daemon:
         await self.registry.stop()
 
     async def run(
-        self, beside: Callable[[str], Gateway] | None = None, again: Callable[[], ServeConfig] | None = None
+        self,
+        make_gateway: Callable[[str], Gateway] | None = None,
+        reload_config: Callable[[], ServeConfig] | None = None,
     ) -> None:
         """Until SIGTERM or SIGINT; a second one ends the process at once. Raises what ended the registry, if it did.
 
-        `beside` makes a gateway that is told what to do at the place that it is given; it runs as long as the node.
+        `make_gateway` makes a gateway that is told what to do at the place that it is given; it runs as long as the node.
         `again` reads the settings again, on SIGHUP.
         """
         ended, hung_up = asyncio.Event(), asyncio.Event()
@@ -214,12 +222,12 @@ class Daemon:
         with _signals(ended, hung_up):
             await self.start()
             _say(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}\n")
-            failing = asyncio.create_task(self.registry.failed())
+            failing = asyncio.create_task(self.registry.wait_until_failed())
             ending = asyncio.create_task(ended.wait())
             tasks: list[asyncio.Task[Any]] = [failing, ending]
-            if beside is not None:
-                tasks.append(asyncio.create_task(_run_beside(beside, self.xds, gateways)))
-            reloading = asyncio.create_task(self._reload_whenever(hung_up, again, gateways))
+            if make_gateway is not None:
+                tasks.append(asyncio.create_task(_run_beside(make_gateway, self.xds, gateways)))
+            reloading = asyncio.create_task(self._reload_whenever(hung_up, reload_config, gateways))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             failed = failing.result() if failing.done() else None
             for task in (*tasks, reloading):
@@ -240,7 +248,7 @@ class Daemon:
         while True:
             await hung_up.wait()
             hung_up.clear()
-            systemd.notify(systemd.reloading())
+            systemd.notify(systemd.reloading_state())
             try:
                 if again is not None:
                     await self.reload(again())
@@ -258,16 +266,16 @@ class Daemon:
         changed = [each for each in fields(config) if getattr(config, each.name) != getattr(self._config, each.name)]
         taken = [each.name for each in changed if each.metadata["reloads"]]
         self._config = config = replace(self._config, **{name: getattr(config, name) for name in taken})
-        fence = config.fence()
-        self._judge = lru_cache(ADDRESSES)(fence.refusal)
-        await self._probes.adjust(fence, excerpts=config.probe_excerpts)
-        self._guard.adjust(config.guard_share, config.guard_hold)
-        self._keeper.limit(config.probes)
-        self.registry.max_size = config.max_catalog
-        self._keeper.forget_after(config.forget_after)
+        fence = config.address_policy()
+        self._judge = lru_cache(ADDRESS_DECISION_CACHE_SIZE)(fence.denial_reason)
+        await self._probes.reconfigure(fence, excerpts=config.probe_excerpts)
+        self._guard.configure(config.guard_share, config.guard_hold)
+        self._keeper.set_max_probes(config.probes)
+        self.registry.max_catalog_bytes = config.max_catalog
+        self._keeper.set_forget_after(config.forget_after)
         if self._server is not None:
             self._room = self._room_of(config)
-            self._server.adjust(self._room.http)
+            self._server.set_max_connections(self._room.http)
             self._say_room()
         if self._logs is not None:
             self._logs.set_level(config.log_level)
@@ -279,47 +287,47 @@ class Daemon:
     @property
     def xds(self) -> str:
         """Where gateways and gRPC clients are told what to do, as HOST:PORT; "" if nowhere."""
-        return self._control.place
+        return self._control.address
 
     def status(self) -> wire.NodeStatus:
         """What the node says of itself."""
         snapshot, leases = self.registry.snapshot, self._keeper.leases
         wall, began = self._started
-        unready = self.registry.unready()
+        unready = self.registry.unready_reason()
         return wire.NodeStatus(
             node=self._config.node,
             version=adsum.__version__,
             ready=not unready,
-            unready=unready,
+            unready_reason=unready,
             epoch=snapshot.epoch,
             revision=snapshot.revision,
-            store=public(self._config.store),
+            store=without_credentials(self._config.store),
             started=round(wall, 3),
             uptime=round(self._clock.now() - began, 3),
             age=self.registry.age(),
-            apart=self.registry.apart(),
+            isolated_seconds=self.registry.isolated_seconds(),
             services=len(snapshot.services),
-            instances=snapshot.count,
+            instances=snapshot.instance_count,
             catalog_bytes=snapshot.size,
-            catalog_max=self.registry.max_size,
-            declared_bytes=snapshot.documents.size,
-            status=self._tally.of(snapshot),
+            catalog_max_bytes=self.registry.max_catalog_bytes,
+            intent_bytes=snapshot.documents.size,
+            status_counts=self._tally.count(snapshot),
             watches=self.registry.watches.count,
-            consumers=self.registry.watches.consumers.connected,
-            departed=self.registry.watches.consumers.departed,
-            lost=self.registry.watches.consumers.lost,
+            consumers=self.registry.watches.consumers.connected_count,
+            consumers_departed=self.registry.watches.consumers.departed_count,
+            consumers_lost=self.registry.watches.consumers.lost_count,
             leases=len(leases),
-            lapsed=leases.lapsed,
-            checks=self._keeper.checks,
+            leases_lapsed=leases.lapsed_count,
+            checks=self._keeper.check_count,
             check_lag=self._telemetry.lag.seconds,
             checks_overdue=self._telemetry.lag.overdue,
-            share=len(self._shares.kept),
+            shards=len(self._shares.kept_shards),
             peers=[wire.PeerView(peer.name, peer.url, share) for peer, share in self._shares.peers()],
-            condition=dict(self._store.condition()),
+            store_condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
             gateways=self._control.status(),
-            gateways_away=self._control.departed(),
-            refused=self._control.refused(),
+            gateways_disconnected=self._control.departed(),
+            refused_streams=self._control.refused(),
             traffic=self._control.traffic(),
         )
 
@@ -336,18 +344,18 @@ class Daemon:
 
 def serve(
     config: ServeConfig,
-    beside: Callable[[str], Gateway] | None = None,
-    again: Callable[[], ServeConfig] | None = None,
+    make_gateway: Callable[[str], Gateway] | None = None,
+    reload_config: Callable[[], ServeConfig] | None = None,
 ) -> None:
-    """Run a node until it is told to end, with a gateway `beside` it. Raises `AdsumError` with a sentence.
+    """Run a node until it is told to end, with a gateway `make_gateway` it. Raises `AdsumError` with a sentence.
 
     `again` reads the settings again when SIGHUP comes.
     """
-    limit = raise_limit()
+    limit = raise_descriptor_limit()
     _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
     try:
-        uvloop.run(Daemon(config, logs, limit).run(beside, again))
+        uvloop.run(Daemon(config, logs, limit).run(make_gateway, reload_config))
     finally:
         logs.close()
 
@@ -359,7 +367,7 @@ async def _run_beside(make: Callable[[str], Gateway], xds: str, running: list[Ga
         await gateway.start()
         running.append(gateway)
         _say(f"adsum gateway listens on {' '.join(gateway.urls)}\n")
-        await gateway.failed()
+        await gateway.wait_until_failed()
     finally:
         await gateway.stop()
 
@@ -369,7 +377,7 @@ def _say(text: str) -> None:
     if sys.stdout is not None:
         sink = Sink(sys.stdout.fileno())
         sink.put(text.encode())
-        sink.close(wait=0.0)
+        sink.close(timeout=0.0)
 
 
 @contextlib.contextmanager
@@ -396,4 +404,4 @@ def _collect_rarely() -> None:
     """Nearly everything here lives long and in no cycle: looking through all of it again and again stops the node."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GARBAGE)
+    gc.set_threshold(*GC_THRESHOLDS)

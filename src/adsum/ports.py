@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState, RecordedChange
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.model import Check, Instance, Key, Outcome
 from adsum.core.nodes.sharding import Peer
@@ -38,43 +38,43 @@ class Store(Protocol):
     but `close` raises `StoreUnavailable` while the store can't be reached.
     """
 
-    def join(self, name: str) -> Shares:
-        """Take part in keeping, as the node of that name, from `Shares.begin` on for as long as the store is open.
+    def join(self, name: str) -> Sharding:
+        """Take part in keeping, as the node of that name, from `Sharding.begin` on for as long as the store is open.
 
         Called once, before that. One who does not join may follow and write, and keeps nothing.
         """
         ...
 
     async def open(self) -> None:
-        """Get ready. Raises `StoreRefused` with a sentence for the operator if that can't be."""
+        """Get ready. Raises `StoreOpenFailed` with a sentence for the operator if that can't be."""
         ...
 
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+    async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         """Write a batch of at least one fact under one new revision and return it, once it would survive a crash.
 
-        `basis` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
+        `base_revision` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
         nothing is written and `StoreConflict` is raised. Nothing is written either when any other error is raised.
         """
         ...
 
-    async def confirm(self, basis: int) -> None:
-        """Return if nothing was committed after `basis`, by anybody, when this was called. Raises `StoreConflict`.
+    async def confirm(self, base_revision: int) -> None:
+        """Return if nothing was committed after `base_revision`, by anybody, when this was called. Raises `StoreConflict`.
 
         What changes nothing may be answered then: it was decided on the newest snapshot too.
         """
         ...
 
-    def watch(self) -> AsyncIterator[Whole | Batch]:
-        """The stream that the catalog is folded from: first the `Whole` state, then every batch, in order, ours too.
+    def watch(self) -> AsyncIterator[FullState | Batch]:
+        """The stream that the catalog is folded from: first the `FullState` state, then every batch, in order, ours too.
 
-        Another `Whole` may follow when the stream could not go on from where it was (its epoch may differ).
+        Another `FullState` may follow when the stream could not go on from where it was (its epoch may differ).
         """
         ...
 
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         """The newest recorded changes, newest first, at most `limit`; of one service or instance if given.
 
-        A store keeps at least the latest `HISTORY_EACH` changes of each service over restarts (memory: until it ends),
+        A store keeps at least the latest `MAX_HISTORY_PER_SERVICE` changes of each service over restarts (memory: until it ends),
         as long as those are `HISTORY` in all; of more, the service that has the most loses its oldest.
         """
         ...
@@ -82,7 +82,7 @@ class Store(Protocol):
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
         """The newest recorded edits, newest first, at most `limit`; of one kind, and of one name, if given.
 
-        A store keeps the last `MAX_EDITS`, of one document the last `MAX_EDITS_OF_ONE`, over restarts (memory: until it
+        A store keeps the last `MAX_EDITS`, of one document the last `MAX_EDITS_PER_DOCUMENT`, over restarts (memory: until it
         ends).
         """
         ...
@@ -91,7 +91,7 @@ class Store(Protocol):
         """Seconds since what `watch` showed was known to be the newest; 0.0 for a store inside this process."""
         ...
 
-    def apart(self) -> float:
+    def isolated_seconds(self) -> float:
         """Seconds for which this node could not write, though it may hear what is new; 0.0 while it can.
 
         A node of several keeps nothing either while that lasts.
@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
 
-class Shares(Protocol):
+class Sharding(Protocol):
     """Which node of a registry keeps which services."""
 
     @property
@@ -116,15 +116,15 @@ class Shares(Protocol):
         ...
 
     @property
-    def kept(self) -> Set[int]:
+    def kept_shards(self) -> Set[int]:
         """The shards that this node keeps now; another object whenever that changed."""
         ...
 
-    def announce(self, url: str) -> None:
+    def advertise(self, url: str) -> None:
         """Where other nodes reach this one; said once, before the store is opened."""
         ...
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """From now on others leave to this node what falls to it. Raises `StoreUnavailable`.
 
         Called once, when it can look after that: the catalog is loaded, and the keeper runs. A node that shares with
@@ -143,7 +143,7 @@ class Shares(Protocol):
         """The other nodes, each with how many shards it keeps."""
         ...
 
-    def left(self) -> Sequence[tuple[Peer, float]]:
+    def departed_peers(self) -> Sequence[tuple[Peer, float]]:
         """The other nodes that left not long ago, however they ended, each with how many seconds ago."""
         ...
 
@@ -154,7 +154,7 @@ class Probe(Protocol):
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """Verify once, within `check.timeout` seconds.
 
-        Whatever goes wrong with the instance is an outcome whose note says it in words; raises `ProbeUnable` when
+        Whatever goes wrong with the instance is an outcome whose note says it in words; raises `ProbeUnavailable` when
         nothing can be said about the instance, because we lack what a probe needs (files, ports, memory).
         """
         ...
@@ -165,7 +165,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class ProbeLag:
     """How far the checks are behind: the latest start's delay in seconds, and how many are overdue now."""
 
     seconds: float
@@ -183,7 +183,7 @@ class Observer(Protocol):
         """The snapshot of `revision` is public and `woken` watchers were told to look."""
         ...
 
-    def shown(self, took: float) -> None:
+    def delivered(self, took: float) -> None:
         """The last of the watchers woken by one publication has been shown it, `took` seconds after the commit."""
         ...
 
@@ -199,26 +199,26 @@ class Observer(Protocol):
         """A probe finished."""
         ...
 
-    def lagged(self, lag: Lag) -> None:
+    def lagged(self, lag: ProbeLag) -> None:
         """The state of the check schedule, told about once a second."""
         ...
 
-    def guarded(self, service: str, holding: int) -> None:
-        """The guard of a service holds back `holding` expiries (0: let go)."""
+    def guarded(self, service: str, held: int) -> None:
+        """The guard of a service holds back `held` expiries (0: let go)."""
         ...
 
 
-AtOnce = Callable[[int, bytes], bool]
+SendResponse = Callable[[int, bytes], bool]
 """Says a whole HTTP answer in one write: the status, and everything behind the status line and the date. False if this
 one must be said as ASGI has it."""
-AT_ONCE: Final = "adsum.at_once"
-"""Where a server puts its `AtOnce`: in the state of each request's ASGI scope."""
-MoreAtOnce = Callable[[bytes], bool]
+SEND_RESPONSE: Final = "adsum.at_once"
+"""Where a server puts its `SendResponse`: in the state of each request's ASGI scope."""
+SendChunk = Callable[[bytes], bool]
 """Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
-MORE_AT_ONCE: Final = "adsum.more_at_once"
-"""Where a server puts its `MoreAtOnce`, likewise."""
-EndIfSilent = Callable[[float], Callable[[], bool]]
+SEND_CHUNK: Final = "adsum.more_at_once"
+"""Where a server puts its `SendChunk`, likewise."""
+AbortIfSilent = Callable[[float], Callable[[], bool]]
 """Ends the connection of an HTTP answer when the peer's system acknowledges nothing of what was sent for so many
 seconds, where the platform can do that. Returns what says whether it ended so."""
-END_IF_SILENT: Final = "adsum.end_if_silent"
-"""Where a server puts its `EndIfSilent`, likewise."""
+ABORT_IF_SILENT: Final = "adsum.end_if_silent"
+"""Where a server puts its `AbortIfSilent`, likewise."""

@@ -23,7 +23,7 @@ _SCALARS: Final = {
 }
 
 
-def classes(package: str, messages: Mapping[str, str]) -> dict[str, Any]:
+def message_classes(package: str, messages: Mapping[str, str]) -> dict[str, Any]:
     """The class of each message, by its name; fields are told as `[repeated|oneof] TYPE NAME=NUMBER, …`.
 
     Fields that are left out are kept unread; all of a message's `oneof` fields are one.

@@ -16,33 +16,33 @@ from dataclasses import dataclass
 from typing import Final
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Fact, Recorded, Whole
+from adsum.core.catalog.changes import Batch, Change, Fact, FullState, RecordedChange
 from adsum.core.catalog.decisions import Decision
 from adsum.core.catalog.declarations import Declaration
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
-from adsum.core.catalog.draft import MAX_SIZE, Draft
+from adsum.core.catalog.draft import MAX_CATALOG_BYTES, Draft
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
-from adsum.core.liveness.heartbeats import HEARTBEAT
+from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.ports import Clock, Observer, Store
 from adsum.watches import Watches
 
-MAX_WAITING: Final = 20_000
+MAX_WAITING_WRITES: Final = 20_000
 """How many writes wait for the store; past it a new one is refused with `Overloaded`."""
-MAX_BATCH: Final = 1_000
+MAX_WRITES_PER_BATCH: Final = 1_000
 """How many writes are committed together; the rest goes into the next batch."""
-CONTEND: Final = 5.0
+CONFLICT_RETRY_TIME: Final = 5.0
 """Seconds for which a batch is decided again whenever other nodes moved the store under it; then it is refused, to be
 tried again."""
-STALE: Final = 15.0
+UNREADY_AFTER: Final = 15.0
 """Seconds without news of the store, or without being let write and keep, after which a node is not ready any more:
 another one may know more, or be let.
 """
-SHOWN: Final = 3.0
+PUBLISH_TIMEOUT: Final = 3.0
 """Seconds within which the store's stream tells what the store took; then its writers are told that it is not seen yet.
 Waiting longer would hold up every other write, and their answers."""
-UNSEEN: Final = "written, but not seen yet: the store does not tell this node what is new; try again"
-UNTOLD: Final = "the store has moved on, and does not tell this node what is new; try again"
+NOT_PUBLISHED: Final = "written, but not seen yet: the store does not tell this node what is new; try again"
+STREAM_BEHIND: Final = "the store has moved on, and does not tell this node what is new; try again"
 CONTENDED: Final = "other nodes keep moving the store; try again"
 
 _log = logging.getLogger("adsum.registry")
@@ -74,9 +74,9 @@ class Registry:
         store: Store,
         clock: Clock,
         observer: Observer,
-        heartbeat: float = HEARTBEAT,
+        heartbeat: float = DEFAULT_HEARTBEAT,
         *,
-        max_size: int = MAX_SIZE,
+        max_catalog_bytes: int = MAX_CATALOG_BYTES,
     ) -> None:
         """`heartbeat`: seconds between two heartbeats of a watch."""
         self._store = store
@@ -87,25 +87,25 @@ class Registry:
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
-        self.snapshot: Snapshot = snapshots.EMPTY
+        self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
         """The newest published snapshot."""
-        self.ready = False
+        self.is_ready = False
         """Whether the catalog is loaded."""
-        self.refusing = False
+        self.is_refusing_writes = False
         """Whether the store refused the latest batch."""
-        self.max_size = max_size
+        self.max_catalog_bytes = max_catalog_bytes
         """Bytes of memory that all registrations may take; past it what would make them larger is refused."""
         self.heartbeat = heartbeat
         self.watches = Watches(clock, observer, heartbeat)
 
     async def start(self) -> None:
-        """Open the store and return when the catalog is loaded. Raises `StoreRefused` and `StoreUnavailable`."""
+        """Open the store and return when the catalog is loaded. Raises `StoreOpenFailed` and `StoreUnavailable`."""
         await self._store.open()
         self._tasks = [
             asyncio.create_task(self._guarded(self._follow()), name="adsum-follow"),
             asyncio.create_task(self._guarded(self._write_batches()), name="adsum-write"),
         ]
-        while not self.ready and self._failure is None:
+        while not self.is_ready and self._failure is None:
             await self._next_move()
         if self._failure is not None:
             raise StoreUnavailable(f"the catalog could not be loaded: {self._failure}") from self._failure
@@ -120,7 +120,7 @@ class Registry:
         self._refuse(self._take(len(self._waiting)), StoreUnavailable("the registry is stopping"))
         await self._store.close()
 
-    async def failed(self) -> BaseException:
+    async def wait_until_failed(self) -> BaseException:
         """Return only if the registry can't go on (its store's stream broke for good): the reason."""
         while self._failure is None:
             await self._next_move()
@@ -130,24 +130,24 @@ class Registry:
         """Seconds since the snapshot was known to be the newest."""
         return self._store.age()
 
-    def apart(self) -> float:
+    def isolated_seconds(self) -> float:
         """Seconds for which this node could not write; one of several keeps nothing either while that lasts."""
-        return self._store.apart()
+        return self._store.isolated_seconds()
 
-    def unready(self) -> str:
+    def unready_reason(self) -> str:
         """Why others than this node should be asked; "" if it is as good as any."""
-        if not self.ready:
+        if not self.is_ready:
             return "the catalog is not loaded yet"
-        if self.watches.ended:
+        if self.watches.is_ended:
             return "the node is stopping"
-        if self.age() > STALE:
+        if self.age() > UNREADY_AFTER:
             return f"the store was reached {self.age():.0f} s ago; reads go on, and say so"
-        if self.apart() > STALE:
+        if self.isolated_seconds() > UNREADY_AFTER:
             trouble = self._store.condition().get("trouble", "")
-            return f"nothing can be written here for {self.apart():.0f} s now: {trouble}"
+            return f"nothing can be written here for {self.isolated_seconds():.0f} s now: {trouble}"
         return ""
 
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         """Why things are as they are: the newest recorded changes, newest first."""
         return await self._store.history(service, id, limit)
 
@@ -161,7 +161,7 @@ class Registry:
         Raises what the decision raises, `Overloaded` if too many wait, and `StoreUnavailable` if nothing was written,
         or if it can't be shown to have been. The write of a caller that is cancelled may go through nevertheless.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING_WRITES:
             raise Overloaded("the queue of writes")
         if self._failure is not None or not self._tasks:
             raise StoreUnavailable("the registry is not running", retry_after=5.0)
@@ -170,7 +170,7 @@ class Registry:
         self._work.set()
         return await write.done
 
-    async def reached(self, revision: int, timeout: float) -> bool:
+    async def wait_for_revision(self, revision: int, timeout: float) -> bool:
         """Wait until the snapshot is at `revision` or later; False after `timeout` seconds."""
         timer = asyncio.create_task(self._clock.sleep(timeout), name="adsum-reached")
         timer.add_done_callback(lambda _: self._move())
@@ -184,7 +184,7 @@ class Registry:
     async def _write_batches(self) -> None:
         while True:
             await self._work.wait()
-            writes = self._take(MAX_BATCH)
+            writes = self._take(MAX_WRITES_PER_BATCH)
             try:
                 await self._commit(writes)
             except StoreUnavailable as error:
@@ -202,7 +202,7 @@ class Registry:
         On a moved basis again, on the fresher snapshot and with what waits by now: the more nodes contend, the more
         they write at a time.
         """
-        until, first = self._clock.now() + CONTEND, self.snapshot
+        until, first = self._clock.now() + CONFLICT_RETRY_TIME, self.snapshot
         while True:
             basis = self.snapshot
             facts = self._decide(writes, basis)
@@ -215,8 +215,8 @@ class Registry:
             except StoreConflict as error:
                 if self._clock.now() >= until:
                     raise self._given_up(first, facts) from error
-                await self.reached(basis.revision + 1, timeout=1.0)
-                writes.extend(self._take(MAX_BATCH - len(writes)))
+                await self.wait_for_revision(basis.revision + 1, timeout=1.0)
+                writes.extend(self._take(MAX_WRITES_PER_BATCH - len(writes)))
                 continue
             for write in writes:
                 write.settle(write.refusal or revision)
@@ -226,7 +226,7 @@ class Registry:
         """What to say when a batch that was begun on the snapshot `first` was decided too often."""
         if self.snapshot is not first:
             return StoreUnavailable(CONTENDED)
-        untold = StoreUnavailable(UNTOLD)
+        untold = StoreUnavailable(STREAM_BEHIND)
         if facts:
             self._note(untold)
         return untold
@@ -238,8 +238,8 @@ class Registry:
         try:
             revision = await self._store.commit(changes, basis, edits)
             self._observer.committed(Batch(revision, changes, edits), self._clock.now() - began)
-            if not await self.reached(revision, SHOWN):
-                raise StoreUnavailable(UNSEEN)
+            if not await self.wait_for_revision(revision, PUBLISH_TIMEOUT):
+                raise StoreUnavailable(NOT_PUBLISHED)
         except StoreUnavailable as error:
             self._note(error)
             raise
@@ -248,14 +248,14 @@ class Registry:
 
     def _note(self, trouble: StoreUnavailable | None) -> None:
         """Tell the operator when the store begins to refuse writes, and when it takes them again."""
-        if trouble is not None and not self.refusing:
+        if trouble is not None and not self.is_refusing_writes:
             _log.error("the store refuses writes, and reads go on: %s", trouble)
-        elif trouble is None and self.refusing:
+        elif trouble is None and self.is_refusing_writes:
             _log.warning("the store takes writes again")
-        self.refusing = trouble is not None
+        self.is_refusing_writes = trouble is not None
 
     def _decide(self, writes: list[_Write], basis: Snapshot) -> list[Fact]:
-        draft = Draft(basis, self.max_size)
+        draft = Draft(basis, self.max_catalog_bytes)
         facts: list[Fact] = []
         for write in writes:
             if write.done.done():
@@ -284,15 +284,15 @@ class Registry:
         """Fold the store's stream into snapshots."""
         async for event in self._store.watch():
             touched: set[str] | None = None
-            if isinstance(event, Whole):
-                if self.ready and event.epoch != self.snapshot.epoch:
-                    self.watches.consumers.begin_history()
-                self.snapshot = snapshots.load(event)
-                if not self.ready:
-                    self.watches.consumers.begin()
-                if not self.ready and self.snapshot.count:
-                    self.watches.consumers.restarted()
-                self.ready = True
+            if isinstance(event, FullState):
+                if self.is_ready and event.epoch != self.snapshot.epoch:
+                    self.watches.consumers.reset_revisions()
+                self.snapshot = snapshots.load_snapshot(event)
+                if not self.is_ready:
+                    self.watches.consumers.start()
+                if not self.is_ready and self.snapshot.instance_count:
+                    self.watches.consumers.note_restart()
+                self.is_ready = True
             else:
                 self.snapshot = self.snapshot.apply(event)
                 touched = {change.key.service for change in event.changes}

@@ -21,6 +21,6 @@ def notify(state: str) -> None:
         notifying.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)
 
 
-def reloading() -> str:
+def reloading_state() -> str:
     """That settings are being read again, from now on and until `READY` is said."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000}"

@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Final
 
-from adsum.consumers import Consumer, Consumers, Duty
+from adsum.consumers import AckRecord, Consumer, Consumers
 from adsum.core.errors import Overloaded
-from adsum.core.liveness.heartbeats import HEARTBEAT, lost_after
+from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
 from adsum.ports import Clock, Observer
 
-COALESCE: Final = 0.02
+MIN_WAKE_INTERVAL: Final = 0.02
 """Seconds between two wakings of one service's watches: the first change wakes at once, later ones together."""
-TELLING: Final = 50e-6
-"""Seconds of quiet that a service's watches add to `COALESCE`, each: ten thousand are told at most twice a second, so
+WAKE_INTERVAL_PER_WATCH: Final = 50e-6
+"""Seconds of quiet that a service's watches add to `MIN_WAKE_INTERVAL`, each: ten thousand are told at most twice a second, so
 that telling them of a burst leaves time for everything else."""
-AT_A_STRETCH: Final = 256
+MAX_WAKES_PER_TURN: Final = 256
 """How many watches of one service are told before others have their turn: telling ten thousand takes a while."""
 MAX_WATCHES: Final = 50_000
 """How many watches one node holds; past it a new one is refused."""
-MAX_NAMED: Final = 500_000
+MAX_WATCHED_SERVICES: Final = 500_000
 """How many services all watches of one node name, a service counted for each of them; past it a new watch is refused.
 Each takes some 500 bytes: 250 MB in all."""
 
@@ -45,33 +45,35 @@ class Watch:
         "_look",
         "_waiter",
         "_wave",
-        "closed",
-        "duties",
+        "ack_records",
+        "is_closed",
+        "is_notified",
+        "is_peer_lost",
+        "push",
         "services",
-        "show",
-        "silent",
-        "told",
     )
 
-    def __init__(self, hub: Watches, services: frozenset[str] | None, duties: tuple[Duty, ...], told: bool) -> None:
+    def __init__(
+        self, hub: Watches, services: frozenset[str] | None, duties: tuple[AckRecord, ...], told: bool
+    ) -> None:
         self._hub = hub
         self._look = False
         self._waiter: asyncio.Future[None] | None = None
         self._wave: _Wave | None = None
         self.services = services
-        self.duties = duties
+        self.ack_records = duties
         """What its consumer owes; empty if it promised nothing."""
-        self.told = told
-        self.closed = False
-        self.silent = False
+        self.is_notified = told
+        self.is_closed = False
+        self.is_peer_lost = False
         """Whether it is known that nothing was heard of the peer for so long that its consumer is lost."""
-        self.show: Callable[[], bool] | None = None
+        self.push: Callable[[], bool] | None = None
         """Shows what changed without waking who waits in `changed`; False if it can't just now."""
 
     @property
-    def applied(self) -> int:
+    def acknowledged(self) -> int:
         """The revision that the consumer routes by, as far as it said."""
-        return min((duty.acknowledged for duty in self.duties), default=0)
+        return min((duty.acknowledged for duty in self.ack_records), default=0)
 
     async def changed(self, timeout: float | None = None) -> bool:
         """Wait until something changed since the last call; False after `timeout` seconds without, or `interrupt`."""
@@ -91,7 +93,7 @@ class Watch:
 
     def wake(self) -> bool:
         """Tell it to look; whether it has shown at once what there was to see."""
-        if self.show is not None and self.may_show() and self._shows(self.show):
+        if self.push is not None and self.can_push() and self._shows(self.push):
             return True
         self._look = True
         self._release()
@@ -105,9 +107,9 @@ class Watch:
             _log.exception("a watch could not show at once what changed")
             return False
 
-    def may_show(self) -> bool:
+    def can_push(self) -> bool:
         """Whether something can be shown now by `show`: somebody waits in `changed`."""
-        return self.show is not None and self._waiter is not None and not self._waiter.done()
+        return self.push is not None and self._waiter is not None and not self._waiter.done()
 
     def interrupt(self) -> None:
         """End a wait in `changed` now, as if its time were out."""
@@ -130,15 +132,15 @@ class Watch:
 
     def acknowledge(self, revision: int) -> None:
         """The consumer routes by `revision` or later from now on."""
-        self._hub.consumers.acknowledge(self.duties, revision)
+        self._hub.consumers.acknowledge(self.ack_records, revision)
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.closed = True
+        self.is_closed = True
         self._shown()
-        self._hub.leave(self)
+        self._hub.remove(self)
 
 
 class _Wave:
@@ -159,7 +161,7 @@ class _Wave:
 class Watches:
     """Every watch of this node, by service."""
 
-    def __init__(self, clock: Clock, observer: Observer, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, clock: Clock, observer: Observer, heartbeat: float = DEFAULT_HEARTBEAT) -> None:
         self._clock = clock
         self._observer = observer
         self.consumers = Consumers(clock, lost_after(heartbeat))
@@ -168,51 +170,53 @@ class Watches:
         self._woken: dict[str | None, float] = {}
         self._late: dict[str | None, asyncio.TimerHandle] = {}
         self.count = 0
-        self.named = 0
+        self.watched_services = 0
         """How many services the watches name, a service counted for each of them."""
         self._end = asyncio.Event()
 
-    def open(self, services: frozenset[str] | None, *, consumer: Consumer | None = None, told: bool = True) -> Watch:
-        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES` and `MAX_NAMED`.
+    def open(
+        self, services: frozenset[str] | None, *, consumer: Consumer | None = None, is_notified: bool = True
+    ) -> Watch:
+        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES` and `MAX_WATCHED_SERVICES`.
 
         `consumer`: who promises to acknowledge what it is shown; None: an onlooker, whom nobody waits for.
         """
         if self.count >= MAX_WATCHES:
             raise Overloaded("the number of watches", retry_after=10.0)
         named = len(services) if services is not None else 0
-        if self.named + named > MAX_NAMED:
+        if self.watched_services + named > MAX_WATCHED_SERVICES:
             raise Overloaded("the number of services that watches name", retry_after=10.0)
-        duties = self.consumers.join(consumer, services) if consumer is not None else ()
-        watch = Watch(self, services, duties, told)
-        if told:
+        duties = self.consumers.connect(consumer, services) if consumer is not None else ()
+        watch = Watch(self, services, duties, is_notified)
+        if is_notified:
             for name in _names(services):
                 self._of.setdefault(name, set()).add(watch)
         self.count += 1
-        self.named += named
+        self.watched_services += named
         return watch
 
-    def names(self, service: str) -> bool:
+    def is_watched(self, service: str) -> bool:
         """Whether some watch is told of that service by its name."""
         return service in self._of
 
-    def leave(self, watch: Watch) -> None:
+    def remove(self, watch: Watch) -> None:
         self.count -= 1
-        self.named -= len(watch.services) if watch.services is not None else 0
-        for name in _names(watch.services) if watch.told else ():
+        self.watched_services -= len(watch.services) if watch.services is not None else 0
+        for name in _names(watch.services) if watch.is_notified else ():
             members = self._of.get(name, set())
             members.discard(watch)
             if not members:
                 self._of.pop(name, None)
                 self._woken.pop(name, None)
-        self.consumers.leave(watch.duties, silent=watch.silent)
+        self.consumers.disconnect(watch.ack_records, silent=watch.is_peer_lost)
 
-    def publish(self, touched: Iterable[str] | None) -> int:
+    def publish(self, services: Iterable[str] | None) -> int:
         """Wake the watches of the touched services (None: of all); how many were told at once.
 
         Those of a service woken only just before are told together when they have had their rest.
         """
         now = self._clock.now()
-        names = list(self._of) if touched is None else [*(name for name in touched if name in self._of), None]
+        names = list(self._of) if services is None else [*(name for name in services if name in self._of), None]
         woken = 0
         for name in names:
             if name in self._late:
@@ -228,7 +232,7 @@ class Watches:
     def _rest(self, name: str | None, now: float) -> float:
         """For how many seconds the watches of a service are not to be woken again."""
         woken = self._woken.get(name)
-        return 0.0 if woken is None else woken + COALESCE + TELLING * len(self._of[name]) - now
+        return 0.0 if woken is None else woken + MIN_WAKE_INTERVAL + WAKE_INTERVAL_PER_WATCH * len(self._of[name]) - now
 
     def _wake_late(self, name: str | None, since: float) -> None:
         del self._late[name]
@@ -239,21 +243,21 @@ class Watches:
         members = tuple(self._of.get(name, ()))
         if members:
             self._woken[name] = now
-            self._tell(members, _Wave(lambda: self._observer.shown(self._clock.now() - since)))
+            self._tell(members, _Wave(lambda: self._observer.delivered(self._clock.now() - since)))
         return len(members)
 
     def _tell(self, members: Sequence[Watch], wave: _Wave) -> None:
         """Wake some, and the others when whoever else has something to do has had a turn."""
-        for watch in members[:AT_A_STRETCH]:
-            if not watch.closed and not watch.wake():
+        for watch in members[:MAX_WAKES_PER_TURN]:
+            if not watch.is_closed and not watch.wake():
                 watch.join(wave)
-        if len(members) > AT_A_STRETCH:
-            asyncio.get_running_loop().call_soon(self._tell, members[AT_A_STRETCH:], wave)
+        if len(members) > MAX_WAKES_PER_TURN:
+            asyncio.get_running_loop().call_soon(self._tell, members[MAX_WAKES_PER_TURN:], wave)
         else:
             wave.one_done()
 
     def end(self) -> None:
-        """The node stops: every watch is told to look, and finds `ended`."""
+        """The node stops: every watch is told to look, and finds `is_ended`."""
         self._end.set()
         for timer in self._late.values():
             timer.cancel()
@@ -262,11 +266,11 @@ class Watches:
                 watch.wake()
 
     @property
-    def ended(self) -> bool:
+    def is_ended(self) -> bool:
         """Whether the node stops."""
         return self._end.is_set()
 
-    async def until_end(self) -> None:
+    async def wait_until_ended(self) -> None:
         """Return when the node stops."""
         await self._end.wait()
 

@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-from adsum.balance.load_tracker import Loads
+from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import Picker
 from adsum.balance.policies import policy
 from adsum.core.model import Endpoint, Instance
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
 
-def choices(*weights: float) -> list[Choice]:
+def choices(*weights: float) -> list[WeightedEndpoint]:
     """One choice per weight, with the ids i-000, i-001 …"""
     return [choice(f"i-{index:03}", weight) for index, weight in enumerate(weights)]
 
 
-def choice(id: str, weight: float = 1.0) -> Choice:
-    return Choice(Endpoint(Instance("orders", id, "10.0.0.1", 80)), weight)
+def choice(id: str, weight: float = 1.0) -> WeightedEndpoint:
+    return WeightedEndpoint(Endpoint(Instance("orders", id, "10.0.0.1", 80)), weight)
 
 
-def build(name: str, of: Sequence[Choice], seed: int = 1, previous: Picker | None = None) -> Picker:
-    return policy(name).build(of, Loads(), Random(seed), previous)
+def build(name: str, of: Sequence[WeightedEndpoint], seed: int = 1, previous: Picker | None = None) -> Picker:
+    return policy(name).build(of, LoadTracker(), Random(seed), previous)
 
 
 def picks(picker: Picker, count: int, **given: object) -> list[str]:

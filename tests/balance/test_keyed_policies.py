@@ -7,7 +7,7 @@ import pytest
 
 from adsum.balance.picker import Picker
 from adsum.balance.policies import POLICIES, policy
-from adsum.balance.ring_hash import MAX_RING, Ring
+from adsum.balance.ring_hash import MAX_RING_POINTS, RingHashPicker
 from tests.balance.builders import build, choice, choices, picks
 
 KEYS = 5_000
@@ -86,16 +86,16 @@ def test_the_keys_of_an_excluded_endpoint_go_to_many_others(name: str) -> None:
 
 def test_a_ring_is_bounded_and_everyone_is_on_it() -> None:
     picker = build("ring_hash", choices(*[1.0] * 1_000, 1e-6))
-    assert isinstance(picker, Ring)
-    assert sum(picker._counts.values()) <= MAX_RING + 1_001
+    assert isinstance(picker, RingHashPicker)
+    assert sum(picker._counts.values()) <= MAX_RING_POINTS + 1_001
     assert min(picker._counts.values()) == 1
 
 
 def test_maglev_shares_are_even_to_a_slot() -> None:
-    from adsum.balance.maglev import SLOTS, Table
+    from adsum.balance.maglev import TABLE_SIZE, MaglevPicker
 
     picker = build("maglev", choices(1, 2, 3, 4))
-    assert isinstance(picker, Table)
+    assert isinstance(picker, MaglevPicker)
     counts = Counter(picker.slots)
     for index in range(4):
-        assert abs(counts[index] - SLOTS * (index + 1) / 10) <= 2
+        assert abs(counts[index] - TABLE_SIZE * (index + 1) / 10) <= 2

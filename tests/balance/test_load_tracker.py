@@ -5,51 +5,51 @@ from threading import Thread
 
 import pytest
 
-from adsum.balance.load_tracker import FAILURE_LATENCY, Loads
+from adsum.balance.load_tracker import MIN_FAILURE_LATENCY, LoadTracker
 
 
 def test_a_call_is_in_flight_until_it_ends() -> None:
-    loads = Loads()
+    loads = LoadTracker()
     first, second, third = (loads.start("a") for _ in range(3))
-    assert loads.of("a").in_flight == 3
+    assert loads.load_of("a").in_flight == 3
     first.finish(True, 0.1, now=1.0)
     second.finish(False, 0.1, now=1.0)
     third.cancel()
-    assert loads.of("a").in_flight == 0
+    assert loads.load_of("a").in_flight == 0
 
 
 def test_latency_jumps_to_a_peak_and_sinks_slowly() -> None:
-    loads = Loads(decay=10.0)
+    loads = LoadTracker(decay=10.0)
     loads.start("a").finish(True, 0.1, now=0.0)
     loads.start("a").finish(True, 2.0, now=1.0)
-    assert loads.of("a").latency == 2.0
+    assert loads.load_of("a").latency == 2.0
     loads.start("a").finish(True, 0.1, now=11.0)
-    assert loads.of("a").latency == pytest.approx(2.0 * exp(-1) + 0.1 * (1 - exp(-1)))
+    assert loads.load_of("a").latency == pytest.approx(2.0 * exp(-1) + 0.1 * (1 - exp(-1)))
 
 
 def test_a_failure_counts_as_slow_and_a_cancelled_call_as_nothing() -> None:
-    loads = Loads()
+    loads = LoadTracker()
     loads.start("a").finish(False, 0.001, now=0.0)
     loads.start("b").cancel()
-    assert loads.of("a").latency == FAILURE_LATENCY
-    assert loads.of("b").latency == 0.0
+    assert loads.load_of("a").latency == MIN_FAILURE_LATENCY
+    assert loads.load_of("b").latency == 0.0
 
 
 def test_idle_endpoints_that_left_are_forgotten_and_busy_ones_kept() -> None:
-    loads = Loads()
+    loads = LoadTracker()
     busy = loads.start("busy")
     loads.start("idle").cancel()
     loads.start("there").cancel()
-    loads.keep(["there"])
+    loads.retain(["there"])
     assert len(loads) == 2
     busy.finish(True, 0.1, now=0.0)
-    assert loads.of("busy").in_flight == 0
-    loads.keep(["there"])
+    assert loads.load_of("busy").in_flight == 0
+    loads.retain(["there"])
     assert len(loads) == 1
 
 
 def test_threads_lose_no_count() -> None:
-    loads = Loads()
+    loads = LoadTracker()
 
     def call() -> None:
         for _ in range(2_000):
@@ -60,4 +60,4 @@ def test_threads_lose_no_count() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert loads.of("a").in_flight == 0
+    assert loads.load_of("a").in_flight == 0

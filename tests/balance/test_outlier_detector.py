@@ -4,50 +4,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.balance.ejection import MOVES, Cause, Event, Limits, Place
-from adsum.balance.outlier_detector import Outliers
+from adsum.balance.ejection import MOVES, EjectionCause, EjectionEvent, EjectionState, OutlierOptions
+from adsum.balance.outlier_detector import OutlierDetector
 from adsum.core.errors import Invalid
 
 TEN = [f"i-{index}" for index in range(10)]
 
 
-def watching(ids: list[str] = TEN, **limits: float) -> Outliers:
-    outliers = Outliers(Limits(**limits))  # type: ignore[arg-type]
-    outliers.view(ids)
+def watching(ids: list[str] = TEN, **limits: float) -> OutlierDetector:
+    outliers = OutlierDetector(OutlierOptions(**limits))  # type: ignore[arg-type]
+    outliers.update_endpoints(ids)
     return outliers
 
 
-def fail(outliers: Outliers, id: str, now: float, times: int = 5) -> Event | None:
+def fail(outliers: OutlierDetector, id: str, now: float, times: int = 5) -> EjectionEvent | None:
     """The last event of so many failures."""
-    return [outliers.record(id, False, now) for _ in range(times)][-1]
+    return [outliers.record_call(id, False, now) for _ in range(times)][-1]
 
 
-def calls(outliers: Outliers, id: str, passed: int, failed: int, now: float) -> None:
+def calls(outliers: OutlierDetector, id: str, passed: int, failed: int, now: float) -> None:
     """Spread, so that there is no streak."""
     for index in range(passed + failed):
-        outliers.record(id, (index + 1) * failed // (passed + failed) == index * failed // (passed + failed), now)
+        outliers.record_call(id, (index + 1) * failed // (passed + failed) == index * failed // (passed + failed), now)
 
 
 def test_five_failures_in_a_row_eject() -> None:
     outliers = watching()
     assert fail(outliers, "i-3", 100.0, times=4) is None
-    event = outliers.record("i-3", False, 100.0)
-    assert event == Event("i-3", Place.OUT, Cause.FAILED_IN_A_ROW, until=130.0)
+    event = outliers.record_call("i-3", False, 100.0)
+    assert event == EjectionEvent("i-3", EjectionState.EJECTED, EjectionCause.CONSECUTIVE_FAILURES, until=130.0)
     assert outliers.ejected == {"i-3"}
 
 
 def test_a_success_ends_the_streak() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0, times=4)
-    outliers.record("i-3", True, 0.0)
+    outliers.record_call("i-3", True, 0.0)
     assert fail(outliers, "i-3", 0.0, times=4) is None
 
 
 def test_who_served_its_time_comes_back_with_a_clean_record() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0)
-    assert not [event for event in outliers.tick(29.9) if event.place is Place.IN]
-    assert outliers.tick(30.0) == [Event("i-3", Place.IN, Cause.SERVED)]
+    assert not [event for event in outliers.tick(29.9) if event.state is EjectionState.ACTIVE]
+    assert outliers.tick(30.0) == [EjectionEvent("i-3", EjectionState.ACTIVE, EjectionCause.TIME_SERVED)]
     assert not outliers.ejected
     assert fail(outliers, "i-3", 30.0, times=4) is None
 
@@ -101,7 +101,7 @@ def test_a_tenth_may_be_out_at_least_one_but_never_the_only_one(endpoints: int, 
     outliers = watching(ids)
     for id in ids:
         fail(outliers, id, 0.0)
-    assert len(outliers.ejected) == Limits().most_out(endpoints) == out
+    assert len(outliers.ejected) == OutlierOptions().max_ejected(endpoints) == out
 
 
 def test_room_is_taken_by_who_still_fails() -> None:
@@ -116,17 +116,17 @@ def test_a_shrinking_view_lets_back_whose_time_would_be_over_first() -> None:
     outliers = watching([f"i-{index}" for index in range(20)])
     fail(outliers, "i-3", 0.0)
     fail(outliers, "i-4", 1.0)
-    assert outliers.view(TEN) == [Event("i-3", Place.IN, Cause.SHARE_SHRANK)]
+    assert outliers.update_endpoints(TEN) == [EjectionEvent("i-3", EjectionState.ACTIVE, EjectionCause.LIMIT_LOWERED)]
     assert outliers.ejected == {"i-4"}
 
 
 def test_who_left_is_forgotten() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0)
-    assert outliers.view([id for id in TEN if id != "i-3"]) == []
+    assert outliers.update_endpoints([id for id in TEN if id != "i-3"]) == []
     assert not outliers.ejected
-    assert outliers.record("i-3", False, 0.0) is None
-    outliers.view(TEN)
+    assert outliers.record_call("i-3", False, 0.0) is None
+    outliers.update_endpoints(TEN)
     assert fail(outliers, "i-3", 0.0, times=4) is None
 
 
@@ -135,14 +135,16 @@ def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
     for id in TEN:
         calls(outliers, id, *((5, 45) if id == "i-7" else (50, 0)), now=0.0)
     assert outliers.tick(9.9) == []
-    assert outliers.tick(10.0) == [Event("i-7", Place.OUT, Cause.FAILED_TOO_OFTEN, until=40.0)]
+    assert outliers.tick(10.0) == [EjectionEvent("i-7", EjectionState.EJECTED, EjectionCause.FAILURE_RATE, until=40.0)]
 
 
 def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
     outliers = watching(consecutive=0)
     for id in TEN:
         calls(outliers, id, *((70, 30) if id == "i-7" else (99, 1)), now=0.0)
-    assert outliers.tick(10.0) == [Event("i-7", Place.OUT, Cause.FAILED_MORE_THAN_OTHERS, until=40.0)]
+    assert outliers.tick(10.0) == [
+        EjectionEvent("i-7", EjectionState.EJECTED, EjectionCause.ABOVE_MEAN_FAILURE_RATE, until=40.0)
+    ]
 
 
 def test_if_all_fail_alike_none_stands_out() -> None:
@@ -180,7 +182,7 @@ def test_each_interval_is_judged_alone() -> None:
 def test_an_idle_consumer_waits_for_nothing() -> None:
     outliers = watching()
     assert outliers.next_deadline() is None
-    outliers.record("i-1", True, 5.0)
+    outliers.record_call("i-1", True, 5.0)
     assert outliers.next_deadline() == 15.0
     outliers.tick(15.0)
     outliers.tick(25.0)
@@ -196,9 +198,9 @@ def test_the_next_deadline_is_the_first_return_or_sweep() -> None:
 
 
 def test_every_cause_of_an_ejection_leads_out_and_every_end_in() -> None:
-    assert {cause for _, cause in MOVES} == set(Cause)
+    assert {cause for _, cause in MOVES} == set(EjectionCause)
     for (place, _), (to, more) in MOVES.items():
-        assert more == (1 if (place, to) == (Place.IN, Place.OUT) else -1 if place is to else 0)
+        assert more == (1 if (place, to) == (EjectionState.ACTIVE, EjectionState.EJECTED) else -1 if place is to else 0)
 
 
 ACTIONS = st.lists(st.tuples(st.integers(0, 29), st.booleans(), st.floats(0.0, 20.0)), max_size=150)
@@ -212,17 +214,17 @@ def test_never_more_than_the_share_is_out(
     now = 0.0
     for step, (index, ok, passed) in enumerate(actions):
         endpoints = before if step < len(actions) // 2 else after
-        outliers.view([f"i-{each}" for each in range(endpoints)])
-        outliers.record(f"i-{index}", ok, now)
-        outliers.record(f"i-{index}", ok, now)
-        assert len(outliers.ejected) <= Limits(share=share).most_out(endpoints)
+        outliers.update_endpoints([f"i-{each}" for each in range(endpoints)])
+        outliers.record_call(f"i-{index}", ok, now)
+        outliers.record_call(f"i-{index}", ok, now)
+        assert len(outliers.ejected) <= OutlierOptions(share=share).max_ejected(endpoints)
         now += passed
         outliers.tick(now)
-        assert len(outliers.ejected) <= Limits(share=share).most_out(endpoints)
+        assert len(outliers.ejected) <= OutlierOptions(share=share).max_ejected(endpoints)
         assert (deadline := outliers.next_deadline()) is None or deadline > now
 
 
 @pytest.mark.parametrize("wrong", [{"share": 1.5}, {"interval": 0.0}, {"hosts": 0}, {"consecutive": -1}])
 def test_limits_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
-        Limits(**wrong)  # type: ignore[arg-type]
+        OutlierOptions(**wrong)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from adsum.cli.settings import loader
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """How a command ended: its exit code, the data and the talk."""
 
     code: int
@@ -22,7 +22,7 @@ class Result:
     err: str
 
 
-Adsum = Callable[..., Result]
+Adsum = Callable[..., CommandResult]
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,9 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
     """Run a command line in this process."""
 
-    def run(*args: str) -> Result:
+    def run(*args: str) -> CommandResult:
         code = main.run(args)
         out, err = capsys.readouterr()
-        return Result(code, out, err)
+        return CommandResult(code, out, err)
 
     return run

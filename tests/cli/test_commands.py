@@ -23,16 +23,16 @@ from click.shell_completion import ShellComplete
 from adsum import wire
 from adsum.cli import arguments, main
 from adsum.cli.root import root
-from adsum.client.sources.source import Position
+from adsum.client.sources.source import ViewPosition
 from adsum.client.sync import SyncClient
-from adsum.client.views.view_cache import Shelf, Shelved, default_folder
+from adsum.client.views.view_cache import CachedView, ViewCache, default_cache_folder
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests.cli.conftest import Adsum
 from tests.client import stub_node as stubs
 from tests.client.stub_node import stub_node
 from tests.support import registry_daemon
-from tests.support.etcd_process import Etcd
+from tests.support.etcd_process import EtcdProcess
 
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
@@ -96,8 +96,8 @@ def test_status_shows_who_was_refused_and_who_is_not_connected_any_more(
 ) -> None:
     status = wire.NodeStatus(
         *("n1", "1.0", True, "e1", 7, "memory:", 0.0, 60.0),
-        gateways_away=[wire.DepartedView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
-        refused=[wire.RefusedView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
+        gateways_disconnected=[wire.DisconnectedGatewayView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
+        refused_streams=[wire.RefusedStreamView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
     )
     monkeypatch.setattr(status, "ask", lambda *_: (status, []))
     lines = [line.split() for line in adsum("status").out.splitlines()]
@@ -143,7 +143,9 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
-    Shelf(default_folder(), [NOBODY]).save("orders", Shelved(Position("e", 7), (endpoint,), time.time() - 90.0))
+    ViewCache(default_cache_folder(), [NOBODY]).save(
+        "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - 90.0)
+    )
     monkeypatch.setenv("ADSUM_URL", NOBODY)
     result = adsum("resolve", "orders")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
@@ -168,7 +170,7 @@ async def test_a_node_that_can_not_do_it_now_is_quoted_and_nobody_asks_whether_i
     adsum: Adsum, command: list[str]
 ) -> None:
     async with stub_node() as node:
-        node.answer = stubs.reply(503, b'{"title": "", "status": 503, "detail": "etcd is away"}')
+        node.answer = stubs.http_reply(503, b'{"title": "", "status": 503, "detail": "etcd is away"}')
         result = await asyncio.to_thread(adsum, *command, "--url", node.url)
     assert result.code == 69
     assert f"no registry is available: {node.url}: etcd is away (try again when that is over" in result.err
@@ -178,7 +180,9 @@ async def test_a_node_that_can_not_do_it_now_is_quoted_and_nobody_asks_whether_i
 def keep(url: str, id: str, age: float = 90.0) -> None:
     """Have this host know one instance of orders from earlier."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
-    Shelf(default_folder(), [url]).save("orders", Shelved(Position("e", 7), (endpoint,), time.time() - age))
+    ViewCache(default_cache_folder(), [url]).save(
+        "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age)
+    )
 
 
 def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
@@ -203,7 +207,7 @@ async def test_resolve_waits_on_when_a_registry_lists_nobody_though_its_watch_fa
     async with stub_node() as node:
         # An empty service, and an empty list of services.
         empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
-        node.answer = stubs.reply(200, empty)
+        node.answer = stubs.http_reply(200, empty)
         keep(node.url, "gone")
         begun = time.monotonic()
         result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
@@ -550,7 +554,7 @@ def test_register_keeps_an_instance_listed_until_it_is_told_to_end(
 def test_resolve_asks_an_etcd_too_and_what_needs_a_registry_says_so(
     adsum: Adsum, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Etcd(tmp_path) as etcd:
+    with EtcdProcess(tmp_path) as etcd:
         monkeypatch.setenv("ADSUM_URL", etcd.url)
         nobody = adsum("resolve", "orders")
         assert (nobody.code, "nobody is listed" in nobody.err) == (3, True)

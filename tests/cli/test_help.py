@@ -18,7 +18,7 @@ def test_every_command_is_told_by_name(adsum: Adsum) -> None:
     assert result.code == 0
     for name, entry in COMMANDS.items():
         assert name in result.out
-        assert entry.what in result.out
+        assert entry.summary in result.out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adsum.cli import instance_selector
-from adsum.cli.exit_codes import Ended, Exit
+from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.loader import Settings
 from adsum.core.model import Key
 
@@ -23,10 +23,10 @@ def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: 
     def wait(loaded: Settings, key: Key, timeout: float) -> None:
         seen.append((key.id, timeout))
         now[0] += 4.0
-        raise Ended(Exit.TIMEOUT, "some have not confirmed")
+        raise CommandFailed(ExitCode.TIMEOUT, "some have not confirmed")
 
-    run = instance_selector.instances(lambda loaded, keys, given: seen.append((*keys, given["timeout"])))(wait)
-    with pytest.raises(Ended) as ended:
+    run = instance_selector.for_each_instance(lambda loaded, keys, given: seen.append((*keys, given["timeout"])))(wait)
+    with pytest.raises(CommandFailed) as ended:
         run(Settings.__new__(Settings), key=Key("orders", ""), every=True, at=None, timeout=6.0)
     assert seen == [(*KEYS, 6.0), ("o0", 6.0), ("o1", 2.0), ("o2", 0.1)]
-    assert ended.value.code is Exit.TIMEOUT
+    assert ended.value.code is ExitCode.TIMEOUT

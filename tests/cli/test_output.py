@@ -13,7 +13,7 @@ from adsum.cli import output
 from adsum.cli.commands import status
 
 
-class Terminal(io.StringIO):
+class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -21,20 +21,20 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("stream", "environ", "wanted"),
     [
-        (Terminal(), {"TERM": "xterm"}, True),
-        (Terminal(), {"TERM": "dumb"}, False),
-        (Terminal(), {"NO_COLOR": "1"}, False),
-        (Terminal(), {"NO_COLOR": ""}, True),
+        (FakeTerminal(), {"TERM": "xterm"}, True),
+        (FakeTerminal(), {"TERM": "dumb"}, False),
+        (FakeTerminal(), {"NO_COLOR": "1"}, False),
+        (FakeTerminal(), {"NO_COLOR": ""}, True),
         (io.StringIO(), {}, False),
         (io.StringIO(), {"FORCE_COLOR": "1"}, True),
         (io.StringIO(), {"CLICOLOR_FORCE": "1"}, True),
         (io.StringIO(), {"FORCE_COLOR": "0"}, False),
         (io.StringIO(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-        (Terminal(), {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+        (FakeTerminal(), {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
     ],
 )
 def test_colour_is_asked_for_as_everywhere(stream: io.StringIO, environ: Mapping[str, str], wanted: bool) -> None:
-    assert output.colour_wanted(stream, environ) is wanted
+    assert output.wants_colour(stream, environ) is wanted
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,14 @@ def test_colour_is_asked_for_as_everywhere(stream: io.StringIO, environ: Mapping
 )
 def test_what_others_keep_is_not_claimed_by_a_node_that_is_apart(apart: float, share: int, shown: list[str]) -> None:
     peers = [wire.PeerView("n2", "http://n2", 128)]
-    node = wire.NodeStatus("n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, apart=apart, share=share, peers=peers)
+    node = wire.NodeStatus(
+        "n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, isolated_seconds=apart, shards=share, peers=peers
+    )
     assert [row[-1] for row in status._nodes(node)] == shown
 
 
 def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table(("ID", "ZONE", "STATUS"), [("a", "", "passing"), ("long-id", "", "critical")])
+    output.print_table(("ID", "ZONE", "STATUS"), [("a", "", "passing"), ("long-id", "", "critical")])
     assert capsys.readouterr().out == "ID       STATUS\na        passing\nlong-id  critical\n"
 
 
@@ -56,7 +58,7 @@ def test_a_table_has_colours_when_they_are_forced(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    output.table(("ID", "STATUS"), [("a", "critical")])
+    output.print_table(("ID", "STATUS"), [("a", "critical")])
     assert "\x1b[31mcritical" in capsys.readouterr().out
 
 
@@ -64,7 +66,7 @@ def test_a_table_has_colours_when_they_are_forced(
     ("length", "words"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3_600, "1 h"), (172_800, "2 d"), (-1, "0 s")]
 )
 def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
-    assert output.lasted(length) == words
+    assert output.format_duration(length) == words
     assert output.ago(1_000.0, 1_000.0 + length) == f"{words} ago"
 
 
@@ -81,12 +83,12 @@ def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
     ],
 )
 def test_short_lengths_are_told_in_two_digits_or_milliseconds(length: float, words: str) -> None:
-    assert output.took(length) == words
+    assert output.format_latency(length) == words
 
 
 def test_why_leaves_out_what_is_not_known() -> None:
-    assert output.why("drained", "ann", "deploy") == "drained by ann: deploy"
-    assert output.why("lease-lapsed", "", "") == "lease-lapsed"
+    assert output.format_cause("drained", "ann", "deploy") == "drained by ann: deploy"
+    assert output.format_cause("lease-lapsed", "", "") == "lease-lapsed"
 
 
 HOSTILE = "o1\x1b[2J\u202ekcab\u200b\u2066 end"
@@ -94,9 +96,9 @@ SAFE = r"o1\x1b[2J\u202ekcab\u200b\u2066 end"
 
 
 def test_texts_of_others_are_printed_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say(HOSTILE)
-    output.line(HOSTILE, output.Coloured(HOSTILE, "passing"))
-    output.table(("ID", "STATUS"), [(HOSTILE, "passing")])
+    output.print_message(HOSTILE)
+    output.print_line(HOSTILE, output.StatusText(HOSTILE, "passing"))
+    output.print_table(("ID", "STATUS"), [(HOSTILE, "passing")])
     printed = capsys.readouterr()
     assert printed.err == f"{SAFE}\n"
     assert printed.out == f"{SAFE}{SAFE}\nID{' ' * (len(SAFE) - 2)}  STATUS\n{SAFE}  passing\n"
@@ -108,7 +110,7 @@ def test_a_forced_colour_is_the_only_escape_sequence_of_a_line(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "500")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    output.line("a ", output.Coloured(HOSTILE, "passing"))
+    output.print_line("a ", output.StatusText(HOSTILE, "passing"))
     assert capsys.readouterr().out == f"a \x1b[32m{SAFE}\x1b[0m\n"
 
 
@@ -117,7 +119,7 @@ def test_json_says_everything_in_any_encoding(encoding: str, monkeypatch: pytest
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
     texts = [HOSTILE, "größe", "€", "\U0001f600", "\x9f", "\ufeff"]
-    output.json(texts)
+    output.print_json(texts)
     text = written.getvalue().decode(encoding).removesuffix("\n")
     assert json.loads(text) == texts
     assert text.isprintable()
@@ -130,7 +132,7 @@ def test_a_line_for_a_narrow_terminal_is_broken_between_words(
     monkeypatch.setenv("NO_COLOR", "")
     monkeypatch.setenv("COLUMNS", "40")
     words = [f"word{n}" for n in range(20)]
-    output.line(" ".join(words))
+    output.print_line(" ".join(words))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2
     assert " ".join(line.strip() for line in lines).split() == words
@@ -147,11 +149,11 @@ def test_a_table_cuts_no_word_that_the_terminal_has_room_for(
         "prefix /orders header x-beta exact '1'",
         "orders?tag!=canary@90, orders?tag=canary@10",
     )
-    output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
+    output.print_table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
     assert {word for cell in row for word in cell.split()} <= set(capsys.readouterr().out.split())
 
 
 def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    output.table(("NODE", "AT"), [])
+    output.print_table(("NODE", "AT"), [])
     assert "NODE" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adsum.cli.settings.loader import ConfigError, flag, load, variable
-from adsum.cli.settings.values import MANY, fields
+from adsum.cli.settings.loader import ConfigError, flag_name, load, variable_name
+from adsum.cli.settings.values import MULTI_VALUE_TYPES, setting_fields
 from adsum.config.serve import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
 from tests.cli.conftest import Adsum
 
@@ -26,7 +26,7 @@ def _file(folder: Path, text: str) -> str:
 def test_flags_outrank_the_environment_which_outranks_the_file_which_outranks_defaults(tmp_path: Path) -> None:
     file = _file(tmp_path, '[serve]\nlisten = "10.0.0.1:1"\nnode = "a"\nprobes = 7\n')
     settings = load([ServeConfig], {"listen": "10.0.0.3:3"}, {"ADSUM_LISTEN": "10.0.0.2:2", "ADSUM_NODE": "b"}, file)
-    config = settings.of(ServeConfig)
+    config = settings.get(ServeConfig)
     assert (config.listen, config.node, config.probes, config.log_level) == ("10.0.0.3:3", "b", 7, "info")
     assert settings.origins["listen"] == "--listen"
     assert settings.origins["node"] == "ADSUM_NODE"
@@ -39,16 +39,16 @@ def test_the_file_is_the_named_one_else_the_first_that_is_there(tmp_path: Path) 
     home.parent.mkdir(parents=True)
     home.write_text('[client]\nzone = "home"\n')
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "home")}
-    assert load([ClientConfig], {}, environ).of(ClientConfig).zone == "home"
+    assert load([ClientConfig], {}, environ).get(ClientConfig).zone == "home"
     named = _file(tmp_path, '[client]\nzone = "named"\n')
-    assert load([ClientConfig], {}, {**environ, "ADSUM_CONFIG": named}).of(ClientConfig).zone == "named"
+    assert load([ClientConfig], {}, {**environ, "ADSUM_CONFIG": named}).get(ClientConfig).zone == "named"
 
 
 def test_values_are_read_by_their_type(tmp_path: Path) -> None:
     file = _file(
         tmp_path, '[instance]\ntag = ["a", "b"]\nttl = "none"\ngrace = "1m30s"\nmetadata = {k = "v"}\nport = 80'
     )
-    config = load([InstanceConfig], {"metadata": ("x=1", "y=a=b")}, {"ADSUM_CHECK": "tcp, http:/x"}, file).of(
+    config = load([InstanceConfig], {"metadata": ("x=1", "y=a=b")}, {"ADSUM_CHECK": "tcp, http:/x"}, file).get(
         InstanceConfig
     )
     assert (config.tag, config.ttl, config.grace, config.port) == (("a", "b"), None, 90.0, 80)
@@ -119,7 +119,7 @@ def test_show_config_tells_every_setting_and_where_it_comes_from(adsum: Adsum, m
     lines = [line.split() for line in result.out.splitlines()]
     assert ["probes", "9", "ADSUM_PROBES"] in lines
     assert ["node", "here", "--node"] in lines
-    assert {line[0] for line in lines[1:]} == set(fields(ServeConfig))
+    assert {line[0] for line in lines[1:]} == set(setting_fields(ServeConfig))
 
 
 @pytest.mark.parametrize(
@@ -152,27 +152,27 @@ def test_a_command_lists_the_client_settings_that_it_uses_and_takes_no_others(
     spaced, *others = commands.split(",")
     for command in (*([each] for each in spaced.split()), *(each.split() for each in others)):
         shown = {line.split()[0] for line in adsum(*command, "--show-config").out.splitlines()}
-        assert shown & set(fields(ClientConfig)) == used, command
+        assert shown & set(setting_fields(ClientConfig)) == used, command
         help = adsum(*command, "--help").out
-        assert {name for name in fields(ClientConfig) if f"{flag(name)} " in help} == used, command
+        assert {name for name in setting_fields(ClientConfig) if f"{flag_name(name)} " in help} == used, command
 
 
 def test_no_setting_of_two_tables_has_the_same_variable() -> None:
-    names = Counter(variable(field) for table in TABLES.values() for field in dataclasses.fields(table))
+    names = Counter(variable_name(field) for table in TABLES.values() for field in dataclasses.fields(table))
     assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_every_setting_has_help_and_a_type_that_can_be_read(table: type) -> None:
-    for name, (field, kind) in fields(table).items():
+    for name, (field, kind) in setting_fields(table).items():
         assert field.metadata["help"], name
         assert not field.metadata["help"].endswith("."), "the flag's help adds it"
-        assert kind in (*READABLE, *MANY), name
+        assert kind in (*READABLE, *MULTI_VALUE_TYPES), name
 
 
 def test_defaults_are_valid_without_a_home() -> None:
     for table in (ClientConfig, InstanceConfig, RunConfig):
-        assert load([table], {}, {}).of(table) is not None
+        assert load([table], {}, {}).get(table) is not None
 
 
 def test_a_gateway_is_told_which_ports_there_are(adsum: Adsum) -> None:
@@ -212,7 +212,7 @@ def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> 
     text = page.read_text().split("```toml\n")[1].split("```")[0]
     written = tomllib.loads(text)
     assert {name: set(table) for name, table in written.items()} == {
-        name: set(fields(table)) for name, table in TABLES.items()
+        name: set(setting_fields(table)) for name, table in TABLES.items()
     }
     for table in TABLES.values():
         load([table], {}, {}, _file(tmp_path, text))
@@ -236,7 +236,7 @@ def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> 
 def test_a_registry_on_a_network_lets_nobody_have_it_ask_its_own_host(
     listen: str, allow: tuple[str, ...], refused: bool
 ) -> None:
-    fence = ServeConfig(listen=listen, probe_allow=allow).fence()
+    fence = ServeConfig(listen=listen, probe_allow=allow).address_policy()
     for ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
-        assert (fence.refusal(ip) is not None) is refused, ip
-    assert fence.refusal("10.0.0.9") is None
+        assert (fence.denial_reason(ip) is not None) is refused, ip
+    assert fence.denial_reason("10.0.0.9") is None

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.run.conftest import DEADLINE, SERVER, eventually, listed, port
+from tests.run.conftest import DEADLINE, SERVER, eventually, listing_of, port
 
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
@@ -71,10 +71,10 @@ def test_an_instance_is_listed_and_taken_out_though_nobody_reads(
     else:
         args = ["register", *flags, "orders"]
     process = _start(start, full_pipe, tmp_path, *args)
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     process.send_signal(signal.SIGTERM)
     process.wait(DEADLINE)
-    assert listed(daemon, "a") is None
+    assert listing_of(daemon, "a") is None
 
 
 def test_a_registry_serves_and_ends_though_nobody_reads(

@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager, suppress
 
 from adsum import wire
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
-def said(name: str, body: wire.Answer, id: str = "") -> bytes:
+def sse_event(name: str, body: wire.ResponseBody, id: str = "") -> bytes:
     """One event."""
     return b"event: %s\n%sdata: %s\n\n" % (name.encode(), f"id: {id}\n".encode() if id else b"", wire.encode(body))
 
 
-def synced(revision: int, epoch: str = "e1") -> bytes:
-    return said("synced", wire.Synced(revision), f"{epoch}:{revision}")
+def synced_event(revision: int, epoch: str = "e1") -> bytes:
+    return sse_event("synced", wire.WatchSynced(revision), f"{epoch}:{revision}")
 
 
-def reply(status: int, body: bytes) -> bytes:
+def http_reply(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
@@ -33,18 +33,18 @@ async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
 
 
 class StubNode:
-    """Answers each watch with the next of `watches` (then hangs, or ends if that is False), all else with `answer`."""
+    """Answers each watch with the next of `watch_answers` (then hangs, or ends if that is False), all else with `answer`."""
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[str] = []
         """Method and target, then one line for each header that matters."""
         self.bodies: list[bytes] = []
-        self.watches: list[tuple[bytes, bool]] = []
-        self.answer = reply(204, b"")
+        self.watch_answers: list[tuple[bytes, bool]] = []
+        self.answer = http_reply(204, b"")
         self.delay = 0.0
         """Seconds before it answers anything but a watch and /healthz."""
-        self.asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         self.open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,14 +64,14 @@ class StubNode:
         self.bodies.append(await reader.readexactly(int(headers.get("content-length", 0))))
         resumes = headers.get("last-event-id", "")
         self.requests.append(lines[0].removesuffix(" HTTP/1.1") + (f" since {resumes}" if resumes else ""))
-        self.asked.set()
+        self.request_received.set()
         if "/api/v1/watch?" not in lines[0]:
             if "/healthz" not in lines[0]:
                 await asyncio.sleep(self.delay)
             writer.write(self.answer)
             await writer.drain()
             return
-        content, hangs = self.watches.pop(0) if self.watches else (reply(503, b""), False)
+        content, hangs = self.watch_answers.pop(0) if self.watch_answers else (http_reply(503, b""), False)
         writer.write(content)
         await writer.drain()
         if hangs:

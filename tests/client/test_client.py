@@ -11,11 +11,11 @@ import pytest
 import adsum
 from adsum.balance.picker import NoEndpoint
 from adsum.client.calls.options import ChannelOptions
-from adsum.client.client import MISSED, Client
+from adsum.client.client import UNUSED_CHANNEL_TIMEOUT, Client
 from adsum.client.errors import NeedsRegistry
 from adsum.core.errors import Invalid
-from tests.client.fakes import ScriptedSource, endpoint, whole
-from tests.support.fakes import FakeClock, settle
+from tests.client.fakes import ScriptedSource, endpoint, full_update
+from tests.support.fakes import FakeClock, run_until_idle
 
 
 def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:
@@ -76,7 +76,7 @@ async def test_closing_says_goodbye_once_for_all_services() -> None:
         await client.resolver("users").close()
         assert client.resolver("users") is not client.channel("orders").resolver
         assert not client.resolver("users").closed, "asked for again, it is followed again"
-    assert source.left == [["users"], ()]
+    assert source.goodbyes == [["users"], ()]
 
 
 async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None:
@@ -85,45 +85,45 @@ async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None
         first, second = client.channel("orders"), client.channel("orders", policy="round_robin")
         await first.close()
         await first.close()
-        assert source.left == []
+        assert source.goodbyes == []
         assert client.channel("orders") is not first, "asked for again, it follows again"
         await client.channel("orders").close()
         await second.close()
-        assert source.left == [["orders"]]
+        assert source.goodbyes == [["orders"]]
         assert second.resolver.closed
         users = client.channel("users")
         assert client.resolver("users") is users.resolver
         await users.close()
         assert not users.resolver.closed, "somebody looks at the view itself"
-    assert source.left == [["orders"], ()]
+    assert source.goodbyes == [["orders"], ()]
 
 
 async def test_a_name_of_a_request_that_nobody_bears_is_followed_for_a_while_only() -> None:
     source, clock = ScriptedSource(), FakeClock()
     async with Client(cache=False, source=source, clock=clock) as client:
-        typo, asked, held, there = (client.requested_channel(name) for name in ("typo", "asked", "held", "there"))
-        assert client.requested_channel("typo") is typo
+        typo, asked, held, there = (client.on_demand_channel(name) for name in ("typo", "asked", "held", "there"))
+        assert client.on_demand_channel("typo") is typo
         assert client.channel("held") is held
         for name in ("typo", "asked", "held"):
-            source.say(whole(1), service=name)
-        source.say(whole(1, endpoint("a")), service="there")
+            source.emit(full_update(1), service=name)
+        source.emit(full_update(1, endpoint("a")), service="there")
         for _ in range(4):
-            await clock.advance(MISSED / 2 - 1.0)
+            await clock.advance(UNUSED_CHANNEL_TIMEOUT / 2 - 1.0)
             with pytest.raises(NoEndpoint):
                 asked.pick()
         assert [each.service for each in (typo, asked, held, there) if each.closed] == ["typo"]
-        assert source.left == [["typo"]]
-        assert source.watching == 3
-        assert client.requested_channel("typo") is not typo, "asked for again, it is followed again"
+        assert source.goodbyes == [["typo"]]
+        assert source.open_watches == 3
+        assert client.on_demand_channel("typo") is not typo, "asked for again, it is followed again"
 
 
 async def test_a_channel_that_somebody_holds_by_now_is_not_closed_for_another_name() -> None:
     async with Client(cache=False, source=ScriptedSource()) as client:
-        first, second = client.requested_channel("first"), client.requested_channel("second")
+        first, second = client.on_demand_channel("first"), client.on_demand_channel("second")
         first.close_soon()
         second.close_soon()
         assert client.channel("second") is second
-        await settle()
+        await run_until_idle()
         assert (first.closed, second.closed) == (True, False)
 
 
@@ -131,20 +131,20 @@ async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:
     source = ScriptedSource()
     async with Client(cache=False, source=source) as client:
         await client.register("orders", 8000).start()
-    assert source.left == []
+    assert source.goodbyes == []
 
 
 async def test_closing_leaves_no_task_behind(tmp_path: Path) -> None:
     source = ScriptedSource()
     async with Client(cache=tmp_path, source=source) as client:
         channel = client.channel("orders")
-        source.say(whole(1, endpoint("a")))
+        source.emit(full_update(1, endpoint("a")))
         await channel.ready()
         await client.register("orders", 8000).start()
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert source.watching == 0
+    assert source.open_watches == 0
     async with Client(cache=tmp_path, source=ScriptedSource()) as again:
         await again.channel("orders").ready()
-        assert again.resolver("orders").view.source == "disk"
+        assert again.resolver("orders").view.origin == "disk"
         with pytest.raises(NeedsRegistry, match="is no registry"):
             _ = again.api

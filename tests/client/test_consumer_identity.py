@@ -6,30 +6,30 @@ import sys
 
 import pytest
 
-from adsum.client.consumer_identity import NAME_MAX, Consumer, Following, one_line
+from adsum.client.consumer_identity import MAX_NAME_LENGTH, ConsumerIdentity, ServiceConsumers, one_line
 
 
 def test_a_consumer_keeps_its_id_for_its_life() -> None:
-    consumer = Consumer()
+    consumer = ConsumerIdentity()
     assert re.fullmatch("[0-9a-f]{32}", consumer.id)
     assert consumer.id == consumer.id
-    assert Consumer().id != consumer.id
+    assert ConsumerIdentity().id != consumer.id
 
 
 def test_who_follows_a_service_again_is_not_ended_by_the_good_bye_of_before() -> None:
-    following = Following(Consumer("shop"))
-    first = following.of("orders")
-    assert following.of("users") is first
-    assert following.end(["orders"]) == [(first.id, ["orders"])]
-    second = following.of("orders")
+    following = ServiceConsumers(ConsumerIdentity("shop"))
+    first = following.consumer_for("orders")
+    assert following.consumer_for("users") is first
+    assert following.retire(["orders"]) == [(first.id, ["orders"])]
+    second = following.consumer_for("orders")
     assert (second.id != first.id, second.name) == (True, "shop")
-    assert following.of("users") is first
-    assert following.end(()) == [(first.id, ()), (second.id, ())]
-    assert following.of("orders").id not in (first.id, second.id)
+    assert following.consumer_for("users") is first
+    assert following.retire(()) == [(first.id, ()), (second.id, ())]
+    assert following.consumer_for("orders").id not in (first.id, second.id)
 
 
 def test_a_forked_child_is_another_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer = Consumer()
+    consumer = ConsumerIdentity()
     parent = consumer.id
     monkeypatch.setattr(os, "getpid", lambda: -1)
     child = consumer.id
@@ -43,9 +43,9 @@ def test_a_forked_child_is_another_consumer(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_the_default_name_is_for_people(program: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [program])
-    assert re.fullmatch(rf"{re.escape(name)}\[{os.getpid()}\]@.+", Consumer().name)
+    assert re.fullmatch(rf"{re.escape(name)}\[{os.getpid()}\]@.+", ConsumerIdentity().name)
 
 
 def test_a_name_is_one_line_of_bounded_length() -> None:
-    assert Consumer("a\nb\t\x00 c").name == "a b c"
-    assert len(one_line("x" * 1000)) == NAME_MAX
+    assert ConsumerIdentity("a\nb\t\x00 c").name == "a b c"
+    assert len(one_line("x" * 1000)) == MAX_NAME_LENGTH

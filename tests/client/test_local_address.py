@@ -5,34 +5,41 @@ import ipaddress
 import pytest
 
 from adsum.client import local_address as module
-from adsum.client.local_address import LOOPBACK, default_id, facing, facing_any, is_ours, own_address
+from adsum.client.local_address import (
+    LOOPBACK,
+    default_address,
+    default_id,
+    is_local,
+    outbound_address,
+    outbound_address_to_any,
+)
 from adsum.core.validation import instance_id
 
 
 @pytest.mark.parametrize("peer", [("127.0.0.1", 80), ("127.8.8.8", 80), ("::1", 80, 0, 0)])
 def test_a_registry_on_this_host_is_faced_from_loopback(peer: tuple[str, int]) -> None:
-    assert facing(peer) == "127.0.0.1"
+    assert outbound_address(peer) == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     ("address", "ours"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
 )
 def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> None:
-    assert is_ours(address) is ours
+    assert is_local(address) is ours
 
 
 async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "facing", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK)
     near, far, nowhere = ("127.0.0.1", 1), ("10.0.0.2", 2), ("no-such-host.invalid", 3)
-    assert await facing_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
-    assert await facing_any([nowhere, near], 5.0) == LOOPBACK
+    assert await outbound_address_to_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
+    assert await outbound_address_to_any([nowhere, near], 5.0) == LOOPBACK
     with pytest.raises(OSError, match=r"no way to no-such-host\.invalid"):
-        await facing_any([nowhere], 5.0)
+        await outbound_address_to_any([nowhere], 5.0)
 
 
 def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:
     try:
-        found = facing(("192.0.2.1", 9))
+        found = outbound_address(("192.0.2.1", 9))
     except OSError:
         pytest.skip("this host has no route to anywhere")
     assert not ipaddress.ip_address(found).is_unspecified
@@ -58,7 +65,7 @@ def test_two_hosts_of_one_name_have_two_ids() -> None:
 
 def test_without_an_address_an_id_is_made_of_this_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADSUM_ADDRESS", raising=False)
-    assert default_id(80) == default_id(80, own_address())
+    assert default_id(80) == default_id(80, default_address())
     monkeypatch.setenv("ADSUM_ADDRESS", "10.0.0.7")
     assert default_id(80, host="web") == "web-10.0.0.7-80"
 

@@ -18,7 +18,7 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.sync import SyncClient
 from adsum.core.errors import Invalid, UnknownInstance
 from adsum.core.model import Status
-from tests.client.stub_node import HEAD, said, stub_node, synced
+from tests.client.stub_node import STREAM_HEAD, sse_event, stub_node, synced_event
 from tests.support.registry_daemon import RunningDaemon
 
 
@@ -43,7 +43,7 @@ def test_the_synchronous_face_has_the_same_shape(daemon: RunningDaemon) -> None:
             with channel.pick() as pick:
                 assert pick.endpoint.url == "http://127.0.0.1:8000"
             attempt = channel.call(idempotent=True).next_try()
-            assert not attempt.answered(200)
+            assert not attempt.should_retry(200)
             attempt.finish()
             views = client.resolver("orders").watch()
             assert [each.id for each in next(views).endpoints] == ["o1"]
@@ -88,7 +88,7 @@ def test_many_threads_pick_from_one_channel(daemon: RunningDaemon) -> None:
             picks = list(threads.map(lambda _: channel.pick(), range(400)))
             list(threads.map(lambda pick: pick.done(), picks))
         assert {pick.endpoint.id for pick in picks} == {"o1"}
-        assert not any(pick.open for pick in picks)
+        assert not any(pick.is_open for pick in picks)
 
 
 FORKING = """
@@ -121,7 +121,7 @@ def test_a_client_made_before_a_fork_works_in_the_child_and_leaves_the_parents_r
     done = subprocess.run([*python, daemon.url], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["o1 0", "passing", "True"]
-    assert daemon.registry.snapshot.count == 0, "at the parent's exit it was deregistered"
+    assert daemon.registry.snapshot.instance_count == 0, "at the parent's exit it was deregistered"
 
 
 LINGERING = """
@@ -216,11 +216,11 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("program", [EXITING, UNCLOSED])
 async def test_a_program_that_ends_without_closing_its_client_says_goodbye(program: str) -> None:
-    opened = said("open", wire.Opened("e1", 5, True, "w1"))
+    opened = sse_event("open", wire.WatchOpened("e1", 5, True, "w1"))
     one = wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)
-    service = said("service", wire.ServiceView("e1", "orders", 5, [one]))
+    service = sse_event("service", wire.ServiceView("e1", "orders", 5, [one]))
     async with stub_node() as node:
-        node.watches = [(HEAD + opened + service + synced(5), True)]
+        node.watch_answers = [(STREAM_HEAD + opened + service + synced_event(5), True)]
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, node.url)
         async with asyncio.timeout(30.0):
             assert await child.wait() == 0

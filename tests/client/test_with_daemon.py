@@ -25,12 +25,12 @@ async def test_what_one_registers_the_other_picks_until_it_drains(daemon: Runnin
         channel = consumer.channel("orders")
         async with provider.register("orders", 8000, id="o1") as one, provider.register("orders", 8001, id="o2"):
             await channel.ready()
-            await until(lambda: channel.choices == 2)
+            await until(lambda: channel.usable_count == 2)
             drained = await one.drain(10.0, "deploy")
             assert drained.done
             assert {channel.pick().endpoint.id for _ in range(20)} == {"o2"}, "at once, without waiting"
-        await until(lambda: channel.choices == 0)
-    assert daemon.registry.snapshot.count == 0
+        await until(lambda: channel.usable_count == 0)
+    assert daemon.registry.snapshot.instance_count == 0
 
 
 async def test_an_instance_on_this_host_is_listed_under_loopback(daemon: RunningDaemon) -> None:
@@ -55,7 +55,7 @@ async def test_the_view_survives_the_registry_and_a_new_program_starts_without_i
         channel = newcomer.channel("orders")
         await channel.ready()
         assert channel.pick().endpoint.id == "o1"
-        assert channel.resolver.view.source == "disk"
+        assert channel.resolver.view.origin == "disk"
         assert channel.resolver.view.age() < 100.0
 
 
@@ -74,8 +74,8 @@ async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_to
             again = await asyncio.to_thread(RunningDaemon, config)
             try:
                 await until(lambda: channel.resolver.view.epoch not in ("", before))
-                assert channel.choices == 1
-                await until(lambda: again.registry.snapshot.count == 1 and registrar.registered)
+                assert channel.usable_count == 1
+                await until(lambda: again.registry.snapshot.instance_count == 1 and registrar.registered)
                 await registrar.stop()
             finally:
                 await asyncio.to_thread(again.stop)
@@ -167,7 +167,7 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_withi
                     await client.channel("orders").ready()
                     async with client.register("users", 8001, id="u1", drain_wait=0.0) as registrar:
                         assert registrar.registered
-                assert client.resolver("orders").view.source == "live"
+                assert client.resolver("orders").view.origin == "live"
 
 
 async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_again(
@@ -178,7 +178,7 @@ async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_
         await registrar.start(30.0)
         first, api, arrives = consumer.channel("orders"), consumer.api, asyncio.Event()
         await first.ready()
-        goodbye = api.goodbye
+        goodbye = api.send_goodbye
 
         async def late(id: str, services: Sequence[str] = ()) -> None:
             await arrives.wait()

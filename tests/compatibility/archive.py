@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 
 from adsum.config.serve import ServeConfig
-from adsum.etcd.address import STORE_PREFIX, Place
-from adsum.etcd.client import Etcd as Connection
-from tests.support.etcd_process import Etcd
+from adsum.etcd.address import DEFAULT_STORE_PREFIX, EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
+from tests.support.etcd_process import EtcdProcess
 from tests.support.registry_daemon import RunningDaemon
 
 HERE = Path(__file__).parent
@@ -45,7 +45,7 @@ STORY: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
 """What every kept file went through, in the order of its revisions."""
 
 
-def tell(store: str) -> None:
+def play_story(store: str) -> None:
     """Have a registry over that store live through the story."""
     daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store))
     try:
@@ -56,17 +56,17 @@ def tell(store: str) -> None:
         daemon.stop()
 
 
-def catalog_prefix(place: Place) -> bytes:
+def catalog_prefix(place: EtcdAddress) -> bytes:
     """What the keys of a registry begin with."""
-    return place.under(STORE_PREFIX).prefix.encode()
+    return place.with_default_prefix(DEFAULT_STORE_PREFIX).prefix.encode()
 
 
-async def _dump(place: Place) -> dict[str, str]:
+async def _dump(place: EtcdAddress) -> dict[str, str]:
     """What is kept in an etcd, without the nodes that keep it."""
     prefix = catalog_prefix(place)
     connection = Connection(place, Random())
     try:
-        found = (await connection.everything(prefix)).found
+        found = (await connection.read_all(prefix)).key_values
     finally:
         await connection.close()
     kept = {each.key.removeprefix(prefix).decode(): each.value.decode() for each in found}
@@ -77,12 +77,12 @@ def main(name: str) -> None:
     """Write `sqlite/NAME.db.gz` and `etcd/NAME.json`."""
     with TemporaryDirectory() as folder:
         database = Path(folder, "adsum.db")
-        tell(f"sqlite:///{database}")
+        play_story(f"sqlite:///{database}")
         with (SQLITE / f"{name}.db.gz").open("wb") as file:
             file.write(gzip.compress(database.read_bytes(), mtime=0))
-        with Etcd(Path(folder)) as etcd:
-            tell(etcd.url)
-            kept = asyncio.run(_dump(Place.parse(etcd.url)))
+        with EtcdProcess(Path(folder)) as etcd:
+            play_story(etcd.url)
+            kept = asyncio.run(_dump(EtcdAddress.parse(etcd.url)))
         (ETCD / f"{name}.json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from adsum import stores
 from adsum.core.model import Key, Status
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
 from adsum.ports import Store
 from adsum.stores.sqlite.schema import MIGRATIONS
-from tests.compatibility.archive import ETCD, O1, SQLITE, catalog_prefix, tell
-from tests.stores.support import change, listed, put, shown
-from tests.support.etcd_process import Etcd
+from tests.compatibility.archive import ETCD, O1, SQLITE, catalog_prefix, play_story
+from tests.stores.support import change, current_listings, current_snapshot, put_route
+from tests.support.etcd_process import EtcdProcess
 
 FILES = sorted(SQLITE.glob("*.db.gz"))
 DUMPS = sorted(ETCD.glob("*.json"))
@@ -28,8 +28,8 @@ DUMPS = sorted(ETCD.glob("*.json"))
 
 async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
     """The catalog is what the story made of it, its history is there, and it can be written on."""
-    snapshot = await shown(store)
-    found = listed(snapshot)
+    snapshot = await current_snapshot(store)
+    found = current_listings(snapshot)
     assert found.keys() == {Key("orders", "o1"), Key("orders", "o2")}
     o1, o2 = found[Key("orders", "o1")], found[Key("orders", "o2")]
     instance = o1.instance
@@ -39,11 +39,16 @@ async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
     assert (o2.status, o2.override and o2.override.reason) == (Status.MAINTENANCE, "new disks")
     assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance left"
     left = (await store.history("users", "u1", 1))[0]
-    assert (left.status, left.why.cause, left.why.actor, left.why.reason) == ("", "deregistered", "ann", "gone")
-    documents = {str(title): json.loads(each.body) for title, each in snapshot.documents.of.items()}
+    assert (left.status, left.provenance.cause, left.provenance.actor, left.provenance.reason) == (
+        "",
+        "deregistered",
+        "ann",
+        "gone",
+    )
+    documents = {str(title): json.loads(each.body) for title, each in snapshot.documents.by_key.items()}
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
-    revision = await store.commit([change("o3")], snapshot.revision, [put("new")])
-    assert [each.title.name for each in await store.edits(None, "new", 9)] == ["new"]
+    revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
+    assert [each.key.name for each in await store.edits(None, "new", 9)] == ["new"]
     assert (await store.history("orders", "o3", 1))[0].revision == revision
 
 
@@ -71,7 +76,7 @@ async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path:
         await store.open()
         try:
             if again:
-                assert Key("orders", "o3") in listed(await shown(store))
+                assert Key("orders", "o3") in current_listings(await current_snapshot(store))
             else:
                 await _is_as_it_was_told(store, routes=kept.name != "schema-1.db.gz")
         finally:
@@ -82,9 +87,9 @@ async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path:
 
 @pytest.mark.parametrize("kept", DUMPS, ids=lambda kept: kept.name)
 async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
+    with EtcdProcess(tmp_path) as etcd:
         url = f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
-        place = Place.parse(url)
+        place = EtcdAddress.parse(url)
         connection = Connection(place, Random())
         try:
             for key, value in _dumped(kept).items():
@@ -101,7 +106,7 @@ async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, t
 
 async def test_what_is_written_today_would_be_kept_like_the_rest(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/adsum.db"
-    tell(url)
+    play_story(url)
     store = stores.store(url)
     await store.open()
     try:

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from adsum.consul.address import Place
+from adsum.consul.address import ConsulAddress
 from adsum.core.errors import Invalid
 
 
 def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
-    place = Place.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
+    place = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
     assert (place.url, place.dc, place.token) == ("http://h1:8500", "dc2", "s3cret")
     assert "s3cret" not in f"{place} {place!r}"
-    assert Place.parse("consul://[::1]:85?tls=true", {"CONSUL_HTTP_TOKEN": "t"}).url == "https://[::1]:85"
-    assert Place.parse("consul://h1", {"CONSUL_HTTP_TOKEN": "t"}).token == "t"
+    assert ConsulAddress.parse("consul://[::1]:85?tls=true", {"CONSUL_HTTP_TOKEN": "t"}).url == "https://[::1]:85"
+    assert ConsulAddress.parse("consul://h1", {"CONSUL_HTTP_TOKEN": "t"}).token == "t"
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
 )
 def test_what_is_no_agent_is_refused(url: str) -> None:
     with pytest.raises(Invalid):
-        Place.parse(url, {})
+        ConsulAddress.parse(url, {})
 
 
 def test_certificates_that_can_not_be_read_are_said(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="can't be used"):
-        Place.parse(f"consul://h1?ca={tmp_path}/none.pem", {}).trust()
+        ConsulAddress.parse(f"consul://h1?ca={tmp_path}/none.pem", {}).ssl_context()

@@ -8,8 +8,8 @@ from hypothesis import given
 
 from adsum.consul import services
 from adsum.core.errors import Invalid
-from adsum.core.identity import digest
-from adsum.core.model import Check, CheckKind, Endpoint, Instance, Registration, Status, frozen
+from adsum.core.identity import holder_digest
+from adsum.core.model import Check, CheckKind, Endpoint, Instance, Registration, Status, freeze
 from tests.support.strategies import instances
 
 RECORDED = b"""[{
@@ -27,19 +27,19 @@ RECORDED = b"""[{
 """The sample of the documentation of `/v1/health/service/:service`."""
 
 
-def entries(text: bytes) -> list[services.Entry]:
-    return msgspec.json.decode(text, type=list[services.Entry])
+def entries(text: bytes) -> list[services.HealthEntry]:
+    return msgspec.json.decode(text, type=list[services.HealthEntry])
 
 
 def listed(registration: Registration) -> bytes:
     """As an agent lists what was registered."""
-    said = services.written(registration)
+    said = services.registration_body(registration)
     service = {name: said[name] for name in ("ID", "Address", "Port", "Tags", "Meta", "Weights")}
     return msgspec.json.encode([{"Node": {"Node": "n1", "Address": "10.0.0.1"}, "Service": service, "Checks": None}])
 
 
 def test_what_others_registered_is_read() -> None:
-    found = services.read("redis", entries(RECORDED))
+    found = services.decode_entries("redis", entries(RECORDED))
     instance = Instance(
         "redis",
         "redis@foobar",
@@ -47,7 +47,7 @@ def test_what_others_registered_is_read() -> None:
         8000,
         weight=10,
         tags=("primary",),
-        metadata=frozen({"redis_version": "4.0"}),
+        metadata=freeze({"redis_version": "4.0"}),
     )
     assert found == {"redis@foobar": Endpoint(instance, Status.PASSING)}
 
@@ -59,7 +59,9 @@ def test_what_we_register_is_read_as_it_was(instance: Instance) -> None:
     except Invalid as error:
         assert error.field.startswith("metadata")  # noqa: PT017 - that is what Consul can't list
         return
-    assert services.read(instance.service, entries(text)) == {instance.id: Endpoint(instance, process=digest("h"))}
+    assert services.decode_entries(instance.service, entries(text)) == {
+        instance.id: Endpoint(instance, holder_digest=holder_digest("h"))
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,19 @@ def test_what_we_register_is_read_as_it_was(instance: Instance) -> None:
 )
 def test_the_worst_check_says_how_it_stands(checks: str, status: Status, weight: int) -> None:
     text = b"%s%s]}]" % (RECORDED.partition(b'"Checks": [')[0] + b'"Checks": [', checks.encode())
-    (endpoint,) = services.read("redis", entries(text)).values()
+    (endpoint,) = services.decode_entries("redis", entries(text)).values()
     assert (endpoint.status, endpoint.weight) == (status, weight)
 
 
 def test_the_address_of_the_node_is_the_services_that_has_none() -> None:
     text = b'[{"Node":{"Node":"n","Address":"10.0.0.7"},"Service":{"ID":"app#1 x","Address":"","Port":80,"Meta":null}}]'
-    (endpoint,) = services.read("app", entries(text)).values()
+    (endpoint,) = services.decode_entries("app", entries(text)).values()
     assert (endpoint.id, endpoint.authority) == ("app-1-x@n", "10.0.0.7:80")
 
 
 def test_what_can_not_be_called_is_left_out() -> None:
     text = b'[{"Node":{"Node":"n","Address":"10.0.0.7"},"Service":{"ID":"a","Address":"no host","Port":0}}]'
-    assert services.read("app", entries(text)) == {}
+    assert services.decode_entries("app", entries(text)) == {}
 
 
 INSTANCE = Instance("orders", "o1", "fd00::1", 8000)
@@ -100,11 +102,13 @@ INSTANCE = Instance("orders", "o1", "fd00::1", 8000)
 
 def test_checks_are_the_agents() -> None:
     checks = (
-        Check("web", CheckKind.HTTP, interval=5.0, path="/health", headers=frozen({"Host": "x"}), port=81),
+        Check("web", CheckKind.HTTP, interval=5.0, path="/health", headers=freeze({"Host": "x"}), port=81),
         Check("rpc", CheckKind.GRPC, grpc_service="orders.v1", tls=True),
         Check("dial", CheckKind.TCP, rise=1, fall=4),
     )
-    web, rpc, dial, renews = services.written(Registration(INSTANCE, 15.0, 10.0, checks, holder="h"))["Checks"]
+    web, rpc, dial, renews = services.registration_body(Registration(INSTANCE, 15.0, 10.0, checks, holder="h"))[
+        "Checks"
+    ]
     assert (web["HTTP"], web["Method"], web["Header"], web["Interval"]) == (
         "http://[fd00::1]:81/health",
         "GET",
@@ -120,7 +124,7 @@ def test_checks_are_the_agents() -> None:
 def test_checks_of_an_instance_that_speaks_tls_speak_it_too() -> None:
     checks = (Check("web", CheckKind.HTTP), Check("rpc", CheckKind.GRPC), Check("side", CheckKind.HTTP, port=81))
     instance = replace(INSTANCE, scheme="https")
-    web, rpc, side, _ = services.written(Registration(instance, 15.0, 10.0, checks, holder="h"))["Checks"]
+    web, rpc, side, _ = services.registration_body(Registration(instance, 15.0, 10.0, checks, holder="h"))["Checks"]
     assert (web["HTTP"], web["TLSSkipVerify"], rpc["GRPCUseTLS"]) == ("https://[fd00::1]:8000/", True, True)
     assert (side["HTTP"], side["TLSSkipVerify"]) == ("http://[fd00::1]:81/", False)
 
@@ -128,14 +132,14 @@ def test_checks_of_an_instance_that_speaks_tls_speak_it_too() -> None:
 @pytest.mark.parametrize(
     ("registration", "field"),
     [
-        (Registration(replace(INSTANCE, metadata=frozen({"a.b": "1"}))), "metadata.a.b"),
-        (Registration(replace(INSTANCE, metadata=frozen({"adsum-id": "1"}))), "metadata.adsum-id"),
-        (Registration(replace(INSTANCE, metadata=frozen({"a": "x" * 513}))), "metadata.a"),
-        (Registration(replace(INSTANCE, metadata=frozen({f"a{n}": "x" for n in range(64)}))), "metadata"),
+        (Registration(replace(INSTANCE, metadata=freeze({"a.b": "1"}))), "metadata.a.b"),
+        (Registration(replace(INSTANCE, metadata=freeze({"adsum-id": "1"}))), "metadata.adsum-id"),
+        (Registration(replace(INSTANCE, metadata=freeze({"a": "x" * 513}))), "metadata.a"),
+        (Registration(replace(INSTANCE, metadata=freeze({f"a{n}": "x" for n in range(64)}))), "metadata"),
         (Registration(INSTANCE, checks=(Check("w", CheckKind.HTTP, expect=((200, 404),)),)), "checks[0].expect"),
     ],
 )
 def test_what_consul_can_not_list_is_refused(registration: Registration, field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        services.written(registration)
+        services.registration_body(registration)
     assert refused.value.field == field

@@ -6,9 +6,9 @@ import pytest
 
 from adsum.consumers import ack_ledger as room
 from adsum.consumers import mute_addresses
-from adsum.consumers.ack_ledger import LOST_SHOWN, MUTE_AFTER, Duty, Ledger, Standing
+from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckRecord, AckStatus
 from adsum.consumers.consumer import Consumer
-from adsum.consumers.mute_addresses import MUTES
+from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS
 
 W = 7.5
 A, B = Consumer("a", "web", "10.0.0.1"), Consumer("b", "web", "10.0.0.2")
@@ -16,27 +16,27 @@ ORDERS = frozenset({"orders"})
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(W)
+def ledger() -> AckLedger:
+    return AckLedger(W)
 
 
-def waiting(standing: Standing) -> list[str]:
+def waiting(standing: AckStatus) -> list[str]:
     return [pending.consumer.id for pending in standing.waiting]
 
 
-def lost(standing: Standing) -> list[str]:
+def lost(standing: AckStatus) -> list[str]:
     return [pending.consumer.id for pending in standing.lost]
 
 
-def left(ledger: Ledger, consumer: Consumer = A, at: float = 100.0, revision: int = 5) -> None:
+def left(ledger: AckLedger, consumer: Consumer = A, at: float = 100.0, revision: int = 5) -> None:
     """A consumer was here, and left without a good-bye."""
-    duties = ledger.join(consumer, ORDERS, at)
+    duties = ledger.connect(consumer, ORDERS, at)
     ledger.acknowledge(duties, revision)
-    ledger.leave(duties, at, at)
+    ledger.disconnect(duties, at, at)
 
 
-def test_a_connected_consumer_is_waited_for_until_it_acknowledges(ledger: Ledger) -> None:
-    duties = ledger.join(A, ORDERS, 0.0)
+def test_a_connected_consumer_is_waited_for_until_it_acknowledges(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, ORDERS, 0.0)
     ledger.acknowledge(duties, 5)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
     assert waiting(ledger.review("users", 6, 1.0)) == []
@@ -44,173 +44,175 @@ def test_a_connected_consumer_is_waited_for_until_it_acknowledges(ledger: Ledger
     assert waiting(ledger.review("orders", 6, 1.0)) == []
 
 
-def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_named_for_a_while(ledger: Ledger) -> None:
+def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_named_for_a_while(ledger: AckLedger) -> None:
     left(ledger, at=100.0)
     standing = ledger.review("orders", 6, 100.0)
-    assert (waiting(standing), lost(standing), standing.until) == (["a"], [], 100.0 + W)
+    assert (waiting(standing), lost(standing), standing.next_loss_at) == (["a"], [], 100.0 + W)
     assert waiting(ledger.review("orders", 6, 100.0 + W - 0.01)) == ["a"]
-    for at in (100.0 + W, 100.0 + W + LOST_SHOWN - 0.01):
+    for at in (100.0 + W, 100.0 + W + LOST_LISTED_FOR - 0.01):
         standing = ledger.review("orders", 6, at)
         assert (waiting(standing), lost(standing)) == ([], ["a"])
-    standing = ledger.review("orders", 6, 100.0 + W + LOST_SHOWN)
+    standing = ledger.review("orders", 6, 100.0 + W + LOST_LISTED_FOR)
     assert (waiting(standing), lost(standing)) == ([], [])
 
 
-def test_what_a_consumer_acknowledged_before_it_left_needs_no_waiting(ledger: Ledger) -> None:
+def test_what_a_consumer_acknowledged_before_it_left_needs_no_waiting(ledger: AckLedger) -> None:
     left(ledger, revision=6)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
     assert waiting(ledger.review("orders", 7, 100.0)) == ["a"]
 
 
-def test_a_consumer_that_comes_back_is_waited_for_as_long_as_it_takes_and_cleared_by_its_word(ledger: Ledger) -> None:
+def test_a_consumer_that_comes_back_is_waited_for_as_long_as_it_takes_and_cleared_by_its_word(
+    ledger: AckLedger,
+) -> None:
     left(ledger)
-    duties = ledger.join(A, ORDERS, 101.0)
+    duties = ledger.connect(A, ORDERS, 101.0)
     assert waiting(ledger.review("orders", 6, 120.0)) == ["a"]
     ledger.acknowledge(duties, 6)
     assert waiting(ledger.review("orders", 6, 120.0)) == []
 
 
-def test_another_consumer_pays_no_debt_of_the_one_that_left(ledger: Ledger) -> None:
+def test_another_consumer_pays_no_debt_of_the_one_that_left(ledger: AckLedger) -> None:
     left(ledger)
-    ledger.acknowledge(ledger.join(B, ORDERS, 100.5), 6)
+    ledger.acknowledge(ledger.connect(B, ORDERS, 100.5), 6)
     assert waiting(ledger.review("orders", 6, 101.0)) == ["a"]
 
 
-def test_the_end_of_the_old_connection_does_not_matter_while_the_new_one_stands(ledger: Ledger) -> None:
-    old = ledger.join(A, ORDERS, 0.0)
-    new = ledger.join(A, ORDERS, 1.0)
+def test_the_end_of_the_old_connection_does_not_matter_while_the_new_one_stands(ledger: AckLedger) -> None:
+    old = ledger.connect(A, ORDERS, 0.0)
+    new = ledger.connect(A, ORDERS, 1.0)
     ledger.acknowledge(new, 6)
-    ledger.leave(old, 2.0, 2.0)
+    ledger.disconnect(old, 2.0, 2.0)
     assert waiting(ledger.review("orders", 6, 3.0)) == []
-    assert ledger.connected == 1
-    assert ledger.departed(3.0) == 0
+    assert ledger.connected_count == 1
+    assert ledger.departed_count(3.0) == 0
 
 
-def test_a_connection_that_was_silent_for_as_long_as_that_leaves_a_lost_consumer(ledger: Ledger) -> None:
-    duties = ledger.join(A, ORDERS, 0.0)
-    ledger.leave(duties, 100.0 - W, 100.0)
+def test_a_connection_that_was_silent_for_as_long_as_that_leaves_a_lost_consumer(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, ORDERS, 0.0)
+    ledger.disconnect(duties, 100.0 - W, 100.0)
     standing = ledger.review("orders", 6, 100.0)
     assert (waiting(standing), lost(standing)) == ([], ["a"])
 
 
-def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: Ledger) -> None:
-    silent = ledger.join(A, ORDERS, 0.0)
-    other = ledger.join(A, ORDERS, 95.0)
-    ledger.leave(other, 99.0, 99.0)
-    ledger.leave(silent, 100.0 - W, 100.0)
+def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: AckLedger) -> None:
+    silent = ledger.connect(A, ORDERS, 0.0)
+    other = ledger.connect(A, ORDERS, 95.0)
+    ledger.disconnect(other, 99.0, 99.0)
+    ledger.disconnect(silent, 100.0 - W, 100.0)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"]
 
 
-def test_a_mute_consumer_is_lost_after_a_while_until_it_acknowledges(ledger: Ledger) -> None:
-    duties = ledger.join(A, ORDERS, 0.0)
+def test_a_mute_consumer_is_lost_after_a_while_until_it_acknowledges(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, ORDERS, 0.0)
     assert waiting(ledger.review("orders", 6, 50.0)) == ["a"], "nobody asked anything of it before"
     assert waiting(ledger.review("orders", 6, 50.0 + MUTE_AFTER - 0.01)) == ["a"]
     standing = ledger.review("orders", 7, 50.0 + MUTE_AFTER)
     assert (waiting(standing), lost(standing)) == ([], ["a"])
-    assert ledger.lost(50.0 + MUTE_AFTER) == 1
+    assert ledger.lost_count(50.0 + MUTE_AFTER) == 1
     assert lost(ledger.review("orders", 7, 500.0)) == ["a"], "it is there, and so it is named for ever"
     ledger.acknowledge(duties, 6)
     assert waiting(ledger.review("orders", 7, 500.0)) == ["a"]
 
 
-def test_connecting_again_and_again_without_a_word_is_mute_too(ledger: Ledger) -> None:
-    duties = ledger.join(A, ORDERS, 0.0)
+def test_connecting_again_and_again_without_a_word_is_mute_too(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, ORDERS, 0.0)
     ledger.review("orders", 6, 0.0)
     for at in (5.0, 10.0, 15.0, 20.0, 25.0):
-        ledger.leave(duties, at, at)
-        duties = ledger.join(A, ORDERS, at + 1.0)
+        ledger.disconnect(duties, at, at)
+        duties = ledger.connect(A, ORDERS, at + 1.0)
     assert waiting(ledger.review("orders", 6, MUTE_AFTER)) == []
 
 
-def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: Ledger) -> None:
+def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: AckLedger) -> None:
     left(ledger)
     ledger.review("orders", 6, 100.0)
-    ledger.join(A, ORDERS, 100.0 + W + 25.0)
+    ledger.connect(A, ORDERS, 100.0 + W + 25.0)
     assert waiting(ledger.review("orders", 6, 100.0 + W + 25.0)) == ["a"]
 
 
 @pytest.mark.parametrize("services", [None, ORDERS])
 def test_a_good_bye_ends_the_duty_of_a_consumer_that_is_there_or_left(
-    ledger: Ledger, services: frozenset[str] | None
+    ledger: AckLedger, services: frozenset[str] | None
 ) -> None:
     left(ledger, A)
-    open_still = ledger.join(B, ORDERS, 100.0)
+    open_still = ledger.connect(B, ORDERS, 100.0)
     for consumer in (A, B):
         ledger.say_goodbye(consumer.id, services, 100.0)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
-    ledger.leave(open_still, 101.0, 101.0)
+    ledger.disconnect(open_still, 101.0, 101.0)
     assert waiting(ledger.review("orders", 6, 101.0)) == []
-    assert (ledger.connected, ledger.departed(101.0)) == (0, 0)
+    assert (ledger.connected_count, ledger.departed_count(101.0)) == (0, 0)
 
 
-def test_a_good_bye_to_one_service_leaves_the_others(ledger: Ledger) -> None:
-    ledger.join(A, frozenset({"orders", "users"}), 0.0)
+def test_a_good_bye_to_one_service_leaves_the_others(ledger: AckLedger) -> None:
+    ledger.connect(A, frozenset({"orders", "users"}), 0.0)
     ledger.say_goodbye("a", ORDERS, 0.0)
     assert waiting(ledger.review("orders", 6, 0.0)) == []
     assert waiting(ledger.review("users", 6, 0.0)) == ["a"]
 
 
-def test_who_comes_back_after_a_good_bye_owes_again(ledger: Ledger) -> None:
+def test_who_comes_back_after_a_good_bye_owes_again(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
-    ledger.join(A, ORDERS, 1.0)
+    ledger.connect(A, ORDERS, 1.0)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
-    assert ledger.gone(["a"], "orders", 1.0) == []
-    assert ledger.gone(["a"], "users", 1.0) == ["a"]
+    assert ledger.goodbye_ids(["a"], "orders", 1.0) == []
+    assert ledger.goodbye_ids(["a"], "users", 1.0) == ["a"]
 
 
-def test_a_good_bye_of_somebody_who_is_not_known_is_remembered_for_other_nodes(ledger: Ledger) -> None:
+def test_a_good_bye_of_somebody_who_is_not_known_is_remembered_for_other_nodes(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", None, 0.0)
     ledger.say_goodbye("b", ORDERS, 0.0)
     ledger.say_goodbye("b", frozenset({"users"}), 1.0)
-    assert ledger.gone(["a", "b", "c"], "orders", W - 0.01) == ["a", "b"]
-    assert ledger.gone(["b"], "users", W) == ["b"]
-    assert ledger.gone(["a"], "orders", W) == []
+    assert ledger.goodbye_ids(["a", "b", "c"], "orders", W - 0.01) == ["a", "b"]
+    assert ledger.goodbye_ids(["b"], "users", W) == ["b"]
+    assert ledger.goodbye_ids(["a"], "orders", W) == []
 
 
-def test_what_was_acknowledged_at_another_node_counts_here(ledger: Ledger) -> None:
+def test_what_was_acknowledged_at_another_node_counts_here(ledger: AckLedger) -> None:
     left(ledger, A)
-    ledger.join(B, ORDERS, 100.0)
+    ledger.connect(B, ORDERS, 100.0)
     ledger.acknowledge_elsewhere(["a", "b", "c"], "orders", 6, only_departed=True)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["b"], "it is connected here, whatever it said before"
     ledger.acknowledge_elsewhere(["b"], "orders", 6, only_departed=False)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
-    assert ledger.acknowledged(["a", "b", "c"], "orders", 6) == ["a", "b"]
-    assert ledger.acknowledged(["a"], "orders", 7) == []
+    assert ledger.acknowledged_ids(["a", "b", "c"], "orders", 6) == ["a", "b"]
+    assert ledger.acknowledged_ids(["a"], "orders", 7) == []
 
 
-def test_who_watches_everything_owes_for_every_service(ledger: Ledger) -> None:
-    duties = ledger.join(A, None, 0.0)
+def test_who_watches_everything_owes_for_every_service(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, None, 0.0)
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
     ledger.acknowledge(duties, 6)
     assert waiting(ledger.review("orders", 6, 0.0)) == []
-    assert ledger.acknowledged(["a"], "orders", 6) == ["a"]
+    assert ledger.acknowledged_ids(["a"], "orders", 6) == ["a"]
 
 
-def test_after_a_restart_somebody_is_waited_for(ledger: Ledger) -> None:
-    ledger.restarted(0.0)
+def test_after_a_restart_somebody_is_waited_for(ledger: AckLedger) -> None:
+    ledger.note_restart(0.0)
     (pending,) = ledger.review("orders", 6, W - 0.01).waiting
     assert "before the restart" in pending.consumer.name
     standing = ledger.review("orders", 6, W)
     assert (standing.waiting, standing.lost) == ([], [])
 
 
-def test_revisions_of_another_history_say_nothing(ledger: Ledger) -> None:
-    duties = ledger.join(A, ORDERS, 0.0)
+def test_revisions_of_another_history_say_nothing(ledger: AckLedger) -> None:
+    duties = ledger.connect(A, ORDERS, 0.0)
     ledger.acknowledge(duties, 100)
-    ledger.begin_history()
+    ledger.reset_revisions()
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
 
 
-def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledger: Ledger) -> None:
+def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledger: AckLedger) -> None:
     left(ledger, A)
-    assert ledger.returning("web", "10.0.0.1", 101.0) == "a"
-    assert ledger.returning("web", "10.0.0.9", 101.0) is None
-    ledger.join(A, ORDERS, 101.0)
-    assert ledger.returning("web", "10.0.0.1", 101.0) is None, "of two, each takes one place"
+    assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
+    assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
+    ledger.connect(A, ORDERS, 101.0)
+    assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "of two, each takes one place"
 
 
 def test_past_the_bound_somebody_is_waited_for_in_place_of_who_is_forgotten(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: AckLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_DEPARTED", 1)
     left(ledger, A, at=100.0)
@@ -220,7 +222,7 @@ def test_past_the_bound_somebody_is_waited_for_in_place_of_who_is_forgotten(
     assert waiting(ledger.review("orders", 6, 100.0 + W)) == ["b"]
 
 
-def test_past_the_bound_who_is_lost_is_only_forgotten(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_the_bound_who_is_lost_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_DEPARTED", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=100.0 + W)
@@ -228,97 +230,97 @@ def test_past_the_bound_who_is_lost_is_only_forgotten(ledger: Ledger, monkeypatc
     assert (waiting(standing), lost(standing)) == (["b"], [])
 
 
-def test_past_the_bound_the_first_good_bye_is_forgotten(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_the_bound_the_first_good_bye_is_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_GOODBYES", 1)
     for id in ("a", "b"):
         ledger.say_goodbye(id, None, 0.0)
-    assert ledger.gone(["a", "b"], "orders", 0.0) == ["b"]
+    assert ledger.goodbye_ids(["a", "b"], "orders", 0.0) == ["b"]
 
 
-def test_a_good_bye_to_several_services_counts_for_each(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_bye_to_several_services_counts_for_each(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_GOODBYES", 3)
     ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
     ledger.say_goodbye("a", frozenset({"orders"}), 0.0)
     ledger.say_goodbye("b", ORDERS, 0.0)
-    assert ledger.gone(["a", "b"], "orders", 0.0) == ["a", "b"]
-    ledger.join(A, ORDERS, 0.0)
+    assert ledger.goodbye_ids(["a", "b"], "orders", 0.0) == ["a", "b"]
+    ledger.connect(A, ORDERS, 0.0)
     ledger.say_goodbye("c", frozenset({"orders"}), 0.0)
-    assert ledger.gone(["a", "b", "c"], "users", 0.0) == ["a"], "what was taken back counts no more"
+    assert ledger.goodbye_ids(["a", "b", "c"], "users", 0.0) == ["a"], "what was taken back counts no more"
     ledger.say_goodbye("d", frozenset({"orders"}), 0.0)
-    assert ledger.gone(["a", "b", "c", "d"], "users", 0.0) == ["a"]
-    assert ledger.gone(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
+    assert ledger.goodbye_ids(["a", "b", "c", "d"], "users", 0.0) == ["a"]
+    assert ledger.goodbye_ids(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
 
 
-def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: Ledger) -> None:
+def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: AckLedger) -> None:
     services = frozenset({"orders", "users"})
-    duties: tuple[Duty, ...] = ledger.join(A, services, 0.0)
-    assert ledger.connected == 1
-    ledger.leave(duties, 10.0, 10.0)
-    assert (ledger.connected, ledger.departed(10.0), ledger.lost(10.0)) == (0, 1, 0)
-    assert (ledger.departed(10.0 + W), ledger.lost(10.0 + W)) == (0, 1)
-    assert ledger.lost(10.0 + W + LOST_SHOWN) == 0
+    duties: tuple[AckRecord, ...] = ledger.connect(A, services, 0.0)
+    assert ledger.connected_count == 1
+    ledger.disconnect(duties, 10.0, 10.0)
+    assert (ledger.connected_count, ledger.departed_count(10.0), ledger.lost_count(10.0)) == (0, 1, 0)
+    assert (ledger.departed_count(10.0 + W), ledger.lost_count(10.0 + W)) == (0, 1)
+    assert ledger.lost_count(10.0 + W + LOST_LISTED_FOR) == 0
 
 
 def native(id: str, address: str = "10.0.0.1") -> Consumer:
-    return Consumer(id, "web", address, prompt=True)
+    return Consumer(id, "web", address, acks_immediately=True)
 
 
-def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(ledger: Ledger) -> None:
-    duties = ledger.join(native("a"), ORDERS, 0.0)
+def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(ledger: AckLedger) -> None:
+    duties = ledger.connect(native("a"), ORDERS, 0.0)
     standing = ledger.review("orders", 6, W - 0.01)
-    assert (waiting(standing), standing.until) == (["a"], W)
+    assert (waiting(standing), standing.next_loss_at) == (["a"], W)
     standing = ledger.review("orders", 6, W)
-    assert (waiting(standing), lost(standing), ledger.lost(W)) == ([], ["a"], 1)
-    assert "nothing since it came" in standing.lost[0].why
+    assert (waiting(standing), lost(standing), ledger.lost_count(W)) == ([], ["a"], 1)
+    assert "nothing since it came" in standing.lost[0].reason
     ledger.acknowledge(duties, 5)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "it may take its time from now on"
     assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
 
 
-def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(ledger: Ledger) -> None:
+def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(ledger: AckLedger) -> None:
     held = 0
-    for n in range(3 * MUTES):
-        ledger.join(native(f"mute{n}"), ORDERS, 100.0 * n)
+    for n in range(3 * MAX_MUTES_PER_ADDRESS):
+        ledger.connect(native(f"mute{n}"), ORDERS, 100.0 * n)
         held += bool(ledger.review("orders", 6, 100.0 * n).waiting)
         ledger.review("orders", 6, 100.0 * n + W)
-    assert held == MUTES
-    standing = ledger.review("orders", 6, 100.0 * (3 * MUTES))
-    assert "as 8 before it from its address" in standing.lost[-1].why
-    ledger.join(native("other", "10.0.0.2"), ORDERS, 9000.0)
+    assert held == MAX_MUTES_PER_ADDRESS
+    standing = ledger.review("orders", 6, 100.0 * (3 * MAX_MUTES_PER_ADDRESS))
+    assert "as 8 before it from its address" in standing.lost[-1].reason
+    ledger.connect(native("other", "10.0.0.2"), ORDERS, 9000.0)
     assert waiting(ledger.review("orders", 6, 9000.0)) == ["other"], "addresses answer for themselves"
 
 
-def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good_bye_are_not(ledger: Ledger) -> None:
-    for n in range(3 * MUTES):
-        ledger.leave(ledger.join(native(f"short{n}"), ORDERS, n), n, n)
+def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good_bye_are_not(ledger: AckLedger) -> None:
+    for n in range(3 * MAX_MUTES_PER_ADDRESS):
+        ledger.disconnect(ledger.connect(native(f"short{n}"), ORDERS, n), n, n)
         ledger.say_goodbye(f"short{n}", None, n)
-    ledger.join(native("a"), ORDERS, 100.0)
+    ledger.connect(native("a"), ORDERS, 100.0)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"]
     ledger.say_goodbye("a", None, 100.0)
-    for n in range(MUTES):
-        ledger.leave(ledger.join(native(f"mute{n}"), ORDERS, 100.0), 100.0, 100.0)
-    ledger.join(native("b"), ORDERS, 100.0)
+    for n in range(MAX_MUTES_PER_ADDRESS):
+        ledger.disconnect(ledger.connect(native(f"mute{n}"), ORDERS, 100.0), 100.0, 100.0)
+    ledger.connect(native("b"), ORDERS, 100.0)
     assert waiting(ledger.review("orders", 6, 100.0)) == [], "those that left are held to the same"
 
 
-def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken_ones(ledger: Ledger) -> None:
+def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken_ones(ledger: AckLedger) -> None:
     duties = {}
     for n in range(1_000):
-        duties[n] = ledger.join(native(f"c{n}"), ORDERS, 0.0)
+        duties[n] = ledger.connect(native(f"c{n}"), ORDERS, 0.0)
     assert len(ledger.review("orders", 6, 1.0).waiting) == 1_000, "they come all at once"
     for n in range(1_000):
         ledger.acknowledge(duties[n], 5)
-    for n in range(3 * MUTES):  # One program crashes before it has said a word, again and again.
-        ledger.leave(ledger.join(native(f"crash{n}"), ORDERS, 10.0 + n), 10.0 + n, 10.0 + n)
-        ledger.acknowledge(ledger.join(native(f"well{n}"), ORDERS, 10.0 + n), 6)
-    ledger.join(native("new"), ORDERS, 200.0)
+    for n in range(3 * MAX_MUTES_PER_ADDRESS):  # One program crashes before it has said a word, again and again.
+        ledger.disconnect(ledger.connect(native(f"crash{n}"), ORDERS, 10.0 + n), 10.0 + n, 10.0 + n)
+        ledger.acknowledge(ledger.connect(native(f"well{n}"), ORDERS, 10.0 + n), 6)
+    ledger.connect(native("new"), ORDERS, 200.0)
     assert len(ledger.review("orders", 6, 200.0).waiting) == 1_001
 
 
-def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: Ledger) -> None:
-    for n in range(MUTES):
-        ledger.leave(ledger.join(native(f"mute{n}"), ORDERS, 0.0), 0.0, 0.0)
-    honest = ledger.join(native("honest"), ORDERS, 1.0)
+def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: AckLedger) -> None:
+    for n in range(MAX_MUTES_PER_ADDRESS):
+        ledger.disconnect(ledger.connect(native(f"mute{n}"), ORDERS, 0.0), 0.0, 0.0)
+    honest = ledger.connect(native("honest"), ORDERS, 1.0)
     assert lost(ledger.review("orders", 6, 1.0))[-1] == "honest"
     ledger.acknowledge(honest, 5)
     assert waiting(ledger.review("orders", 6, 1.0))[-1] == "honest"
@@ -326,8 +328,8 @@ def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(led
 
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mute_addresses, "MAX_ADDRESSES", 2)
-    known = mute_addresses.Mutes()
+    known = mute_addresses.MuteAddresses()
     for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
-        for n in range(MUTES):
-            known.note(native(f"m{n}", address))
-    assert [known.suspects(native("x", f"10.0.0.{n}")) for n in (1, 2, 3)] == [False, True, True]
+        for n in range(MAX_MUTES_PER_ADDRESS):
+            known.add(native(f"m{n}", address))
+    assert [known.is_suspect(native("x", f"10.0.0.{n}")) for n in (1, 2, 3)] == [False, True, True]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from adsum.consumers import Consumer, Consumers, Hints
-from tests.support.fakes import FakeClock, settle
+from adsum.consumers import Consumer, ConsumerHints, Consumers
+from tests.support.fakes import FakeClock, run_until_idle
 
 W, LONG = 7.5, 20.0
 ORDERS = frozenset({"orders"})
@@ -28,19 +28,19 @@ async def _begun(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[
     """A drain that waits for revision 7 of orders; the ids of those that it waited for in vain."""
 
     async def settled() -> list[str]:
-        standing = await consumers.settled("orders", 7, wait)
+        standing = await consumers.wait_for_acknowledgements("orders", 7, wait)
         return [pending.consumer.id for pending in standing.waiting]
 
     task = asyncio.create_task(settled())
-    await settle()
+    await run_until_idle()
     return task
 
 
 async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers) -> None:
-    one, two = consumers.join(A, ORDERS), consumers.join(B, None)
+    one, two = consumers.connect(A, ORDERS), consumers.connect(B, None)
     drain = await _begun(consumers)
     consumers.acknowledge(one, 7)
-    await settle()
+    await run_until_idle()
     assert not drain.done()
     consumers.acknowledge(two, 7)
     assert await drain == []
@@ -49,26 +49,26 @@ async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers
 async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
     consumers: Consumers, clock: FakeClock
 ) -> None:
-    duties = consumers.join(A, ORDERS)
+    duties = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
-    consumers.leave(duties, silent=False)
+    consumers.disconnect(duties, silent=False)
     await clock.advance(W - 0.1)
     assert not drain.done()
     await clock.advance(0.4)
     assert await drain == []
-    assert len((await consumers.settled("orders", 7, 0.0)).lost) == 1
-    assert (consumers.connected, consumers.departed, consumers.lost) == (0, 0, 1)
+    assert len((await consumers.wait_for_acknowledgements("orders", 7, 0.0)).lost) == 1
+    assert (consumers.connected_count, consumers.departed_count, consumers.lost_count) == (0, 0, 1)
 
 
 async def test_it_does_not_wait_on_for_one_whose_connection_was_silent(consumers: Consumers) -> None:
-    duties = consumers.join(A, ORDERS)
+    duties = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
-    consumers.leave(duties, silent=True)
+    consumers.disconnect(duties, silent=True)
     assert await drain == []
 
 
 async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumers, clock: FakeClock) -> None:
-    consumers.join(A, ORDERS)
+    consumers.connect(A, ORDERS)
     drain = await _begun(consumers, 2.0)
     await clock.advance(1.9)
     assert not drain.done()
@@ -77,41 +77,41 @@ async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumer
 
 
 async def test_who_comes_while_it_waits_is_waited_for(consumers: Consumers) -> None:
-    one = consumers.join(A, ORDERS)
+    one = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
-    back = consumers.join(B, ORDERS)
-    consumers.join(Consumer("c"), frozenset({"users"}))
+    back = consumers.connect(B, ORDERS)
+    consumers.connect(Consumer("c"), frozenset({"users"}))
     consumers.acknowledge(one, 7)
-    await settle()
+    await run_until_idle()
     assert not drain.done()
     consumers.acknowledge(back, 7)
     assert await drain == []
 
 
 async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -> None:
-    consumers.leave(consumers.join(A, ORDERS), silent=False)
+    consumers.disconnect(consumers.connect(A, ORDERS), silent=False)
     drain = await _begun(consumers)
     consumers.say_goodbye("a", None)
     assert await drain == []
-    assert consumers.known(["a"], "orders", 7) == Hints([], ["a"])
+    assert consumers.hints_for(["a"], "orders", 7) == ConsumerHints([], ["a"])
 
 
 async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> None:
-    consumers.join(A, ORDERS)
-    consumers.leave(consumers.join(B, ORDERS), silent=False)
+    consumers.connect(A, ORDERS)
+    consumers.disconnect(consumers.connect(B, ORDERS), silent=False)
     drain = await _begun(consumers)
-    consumers.learn("orders", 7, Hints(["a"], ["b"]))
+    consumers.apply_hints("orders", 7, ConsumerHints(["a"], ["b"]))
     assert await drain == []
 
 
 async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers: Consumers, clock: FakeClock) -> None:
-    consumers.begin()
+    consumers.start()
     await clock.advance(1.0)
-    consumers.restarted()
+    consumers.note_restart()
     drain = await _begun(consumers)
     await clock.advance(W - 1.1)
     assert not drain.done()
     await clock.advance(0.4)
     assert await drain == []
-    consumers.restarted()
+    consumers.note_restart()
     assert await (await _begun(consumers)) == [], "long after the start nobody of before is on the way"

@@ -22,9 +22,9 @@ from adsum.core.model import (
     LeaseState,
     Listing,
     Override,
+    Provenance,
     Registration,
     Status,
-    Why,
 )
 from tests.support import strategies
 
@@ -34,7 +34,7 @@ INSTANCE = Instance("orders", "o1", "127.0.0.1", 8000)
 CHECK = Check("web", CheckKind.HTTP)
 REGISTRATION = Registration(INSTANCE)
 OVERRIDE = Override(Status.DRAINING, "ann")
-WHY = Why(Cause.REGISTERED, "tester")
+WHY = Provenance(Cause.REGISTERED, "tester")
 
 CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\u2028", "a\u2029b", "\ud800"]
 """What can't stand on one line, or is no text at all."""
@@ -216,7 +216,7 @@ def test_an_instance_is_named_called_and_shown_by_what_it_declared(instance: Ins
 
 def test_nobody_can_change_a_value() -> None:
     given_tags = {"team": "x"}
-    instance = replace(INSTANCE, metadata=model.frozen(given_tags))
+    instance = replace(INSTANCE, metadata=model.freeze(given_tags))
     given_tags["team"] = "y"
     assert instance.metadata == {"team": "x"}
     with pytest.raises(TypeError):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.core.selection import DECLARED, USABLE, Options, Selection, usable
+from adsum.core.selection import DECLARED_STATUSES, USABLE_STATUSES, Selection, SelectionOptions, select_endpoints
 
 PASSING, WARNING, STARTING = Status.PASSING, Status.WARNING, Status.STARTING
 CRITICAL, DRAINING, MAINTENANCE = Status.CRITICAL, Status.DRAINING, Status.MAINTENANCE
@@ -21,13 +21,13 @@ def view(*statuses: Status, zone: str = "", prefix: str = "i") -> list[Endpoint]
 
 
 def ids(selection: Selection) -> list[str]:
-    return [choice.endpoint.id for choice in selection.choices]
+    return [choice.endpoint.id for choice in selection.endpoints]
 
 
 def share(selection: Selection, prefix: str) -> float:
     """The share of calls to the endpoints whose ids start so."""
-    whole = sum(choice.weight for choice in selection.choices)
-    return sum(choice.weight for choice in selection.choices if choice.endpoint.id.startswith(prefix)) / whole
+    whole = sum(choice.weight for choice in selection.endpoints)
+    return sum(choice.weight for choice in selection.endpoints if choice.endpoint.id.startswith(prefix)) / whole
 
 
 ENDPOINTS = st.lists(
@@ -40,111 +40,121 @@ ENDPOINTS = st.lists(
     ),
     max_size=20,
 )
-OPTIONS = st.builds(Options, zone=st.sampled_from(["", "a"]), panic_threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+OPTIONS = st.builds(
+    SelectionOptions, zone=st.sampled_from(["", "a"]), panic_threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0])
+)
 
 
 @given(ENDPOINTS, OPTIONS, st.data())
-def test_what_was_declared_out_is_never_selected(of: list[Endpoint], options: Options, data: st.DataObject) -> None:
+def test_what_was_declared_out_is_never_selected(
+    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+) -> None:
     ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = usable(of, options, ejected=ejected)
-    assert all(choice.endpoint.status not in DECLARED for choice in selection.choices)
-    assert all(choice.weight > 0.0 for choice in selection.choices)
-    assert len(set(ids(selection))) == len(selection.choices)
+    selection = select_endpoints(of, options, ejected=ejected)
+    assert all(choice.endpoint.status not in DECLARED_STATUSES for choice in selection.endpoints)
+    assert all(choice.weight > 0.0 for choice in selection.endpoints)
+    assert len(set(ids(selection))) == len(selection.endpoints)
 
 
 @given(ENDPOINTS, OPTIONS, st.data())
-def test_the_unhealthy_are_selected_only_in_a_panic(of: list[Endpoint], options: Options, data: st.DataObject) -> None:
+def test_the_unhealthy_are_selected_only_in_a_panic(
+    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+) -> None:
     ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = usable(of, options, ejected=ejected)
-    if not selection.panicking:
-        assert all(each.endpoint.status in USABLE and each.endpoint.id not in ejected for each in selection.choices)
+    selection = select_endpoints(of, options, ejected=ejected)
+    if not selection.is_panicking:
+        assert all(
+            each.endpoint.status in USABLE_STATUSES and each.endpoint.id not in ejected for each in selection.endpoints
+        )
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_something_is_selected_whenever_anything_is_not_declared_out(of: list[Endpoint], options: Options) -> None:
-    there = [each for each in of if each.status not in DECLARED]
-    able = [each for each in there if each.status in USABLE]
-    assert bool(usable(of, options).choices) == bool(able or (there and options.panic_threshold))
+def test_something_is_selected_whenever_anything_is_not_declared_out(
+    of: list[Endpoint], options: SelectionOptions
+) -> None:
+    there = [each for each in of if each.status not in DECLARED_STATUSES]
+    able = [each for each in there if each.status in USABLE_STATUSES]
+    assert bool(select_endpoints(of, options).endpoints) == bool(able or (there and options.panic_threshold))
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_the_shares_told_are_the_shares_weighed(of: list[Endpoint], options: Options) -> None:
-    selection = usable(of, options)
-    if selection.choices:
-        whole = sum(choice.weight for choice in selection.choices)
-        spilled = sum(each.weight for each in selection.choices if options.zone not in ("", each.endpoint.zone))
-        degraded = sum(each.weight for each in selection.choices if each.endpoint.status is not PASSING)
-        assert selection.spilled == pytest.approx(spilled / whole)
-        assert selection.degraded == pytest.approx(degraded / whole)
+def test_the_shares_told_are_the_shares_weighed(of: list[Endpoint], options: SelectionOptions) -> None:
+    selection = select_endpoints(of, options)
+    if selection.endpoints:
+        whole = sum(choice.weight for choice in selection.endpoints)
+        spilled = sum(each.weight for each in selection.endpoints if options.zone not in ("", each.endpoint.zone))
+        degraded = sum(each.weight for each in selection.endpoints if each.endpoint.status is not PASSING)
+        assert selection.spilled_share == pytest.approx(spilled / whole)
+        assert selection.degraded_share == pytest.approx(degraded / whole)
 
 
 def test_passing_endpoints_keep_their_declared_weights() -> None:
-    selection = usable([endpoint("a", weight=3), endpoint("b", weight=5), endpoint("c", CRITICAL)])
-    assert [choice.weight for choice in selection.choices] == [3, 5]
-    assert (selection.panicking, selection.spilled, selection.degraded) == (False, 0.0, 0.0)
+    selection = select_endpoints([endpoint("a", weight=3), endpoint("b", weight=5), endpoint("c", CRITICAL)])
+    assert [choice.weight for choice in selection.endpoints] == [3, 5]
+    assert (selection.is_panicking, selection.spilled_share, selection.degraded_share) == (False, 0.0, 0.0)
 
 
 def test_nothing_there_is_nothing_selected() -> None:
-    assert usable([]) == usable(view(DRAINING, MAINTENANCE)) == Selection()
+    assert select_endpoints([]) == select_endpoints(view(DRAINING, MAINTENANCE)) == Selection()
 
 
 def test_warning_endpoints_wait_while_the_passing_can_carry_all() -> None:
-    assert ids(usable(view(PASSING, PASSING, PASSING, WARNING))) == ["i-0", "i-1", "i-2"]
+    assert ids(select_endpoints(view(PASSING, PASSING, PASSING, WARNING))) == ["i-0", "i-1", "i-2"]
 
 
 def test_warning_endpoints_carry_what_the_passing_can_not() -> None:
-    selection = usable([*view(PASSING, prefix="ok"), *view(WARNING, prefix="worse")])
+    selection = select_endpoints([*view(PASSING, prefix="ok"), *view(WARNING, prefix="worse")])
     assert share(selection, "ok") == pytest.approx(0.7)
-    assert selection.degraded == pytest.approx(0.3)
-    assert not selection.panicking
+    assert selection.degraded_share == pytest.approx(0.3)
+    assert not selection.is_panicking
 
 
 def test_warning_endpoints_alone_are_used_without_panic() -> None:
-    selection = usable(view(WARNING, WARNING, CRITICAL))
+    selection = select_endpoints(view(WARNING, WARNING, CRITICAL))
     assert ids(selection) == ["i-0", "i-1"]
-    assert selection.degraded == 1.0
+    assert selection.degraded_share == 1.0
 
 
 def test_below_the_threshold_health_is_distrusted_and_not_relabelled() -> None:
     of = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
-    selection = usable(of)
-    assert selection.panicking
-    assert [choice.endpoint for choice in selection.choices] == of[:3]
+    selection = select_endpoints(of)
+    assert selection.is_panicking
+    assert [choice.endpoint for choice in selection.endpoints] == of[:3]
 
 
 def test_at_the_threshold_there_is_no_panic() -> None:
-    assert ids(usable(view(PASSING, CRITICAL))) == ["i-0"]
+    assert ids(select_endpoints(view(PASSING, CRITICAL))) == ["i-0"]
 
 
 def test_ejected_endpoints_count_as_unusable() -> None:
-    assert ids(usable(view(PASSING, PASSING, PASSING), ejected={"i-1"})) == ["i-0", "i-2"]
-    assert usable(view(PASSING, PASSING, PASSING), ejected={"i-0", "i-1"}).panicking
+    assert ids(select_endpoints(view(PASSING, PASSING, PASSING), ejected={"i-1"})) == ["i-0", "i-2"]
+    assert select_endpoints(view(PASSING, PASSING, PASSING), ejected={"i-0", "i-1"}).is_panicking
 
 
 def test_a_scale_up_is_no_panic() -> None:
-    selection = usable(view(PASSING, STARTING, STARTING, STARTING))
+    selection = select_endpoints(view(PASSING, STARTING, STARTING, STARTING))
     assert ids(selection) == ["i-0"]
-    assert not selection.panicking
+    assert not selection.is_panicking
 
 
 def test_a_panic_uses_starting_endpoints_only_if_there_is_nothing_else() -> None:
-    assert ids(usable(view(CRITICAL, STARTING))) == ["i-0"]
-    assert ids(usable(view(STARTING, STARTING, DRAINING))) == ["i-0", "i-1"]
+    assert ids(select_endpoints(view(CRITICAL, STARTING))) == ["i-0"]
+    assert ids(select_endpoints(view(STARTING, STARTING, DRAINING))) == ["i-0", "i-1"]
 
 
 def test_a_threshold_of_zero_never_panics() -> None:
-    assert usable(view(CRITICAL, CRITICAL), Options(panic_threshold=0.0)) == Selection()
+    assert select_endpoints(view(CRITICAL, CRITICAL), SelectionOptions(panic_threshold=0.0)) == Selection()
 
 
 def test_weight_zero_is_a_reserve() -> None:
     reserve = endpoint("reserve", weight=0)
-    assert ids(usable([endpoint("a"), reserve])) == ["a"]
-    assert ids(usable([endpoint("a", CRITICAL), reserve])) == ["reserve"]
-    assert usable([endpoint("a", DRAINING), reserve]).choices[0].weight == 1
-    assert ids(usable([endpoint("a", CRITICAL), endpoint("reserve", CRITICAL, weight=0)])) == ["a"]
+    assert ids(select_endpoints([endpoint("a"), reserve])) == ["a"]
+    assert ids(select_endpoints([endpoint("a", CRITICAL), reserve])) == ["reserve"]
+    assert select_endpoints([endpoint("a", DRAINING), reserve]).endpoints[0].weight == 1
+    assert ids(select_endpoints([endpoint("a", CRITICAL), endpoint("reserve", CRITICAL, weight=0)])) == ["a"]
 
 
-OWN = Options(zone="own")
+OWN = SelectionOptions(zone="own")
 
 
 def zones(own: list[Status], far: list[Status]) -> list[Endpoint]:
@@ -152,55 +162,55 @@ def zones(own: list[Status], far: list[Status]) -> list[Endpoint]:
 
 
 def test_calls_stay_in_the_own_zone_while_it_has_capacity() -> None:
-    selection = usable(zones([PASSING] * 3 + [CRITICAL], [PASSING] * 4), OWN)
+    selection = select_endpoints(zones([PASSING] * 3 + [CRITICAL], [PASSING] * 4), OWN)
     assert share(selection, "own") == 1.0
-    assert selection.spilled == 0.0
+    assert selection.spilled_share == 0.0
 
 
 def test_a_zone_spills_what_it_can_not_carry() -> None:
-    selection = usable(zones([PASSING, CRITICAL], [PASSING] * 4), OWN)
-    assert selection.spilled == pytest.approx(0.3)
+    selection = select_endpoints(zones([PASSING, CRITICAL], [PASSING] * 4), OWN)
+    assert selection.spilled_share == pytest.approx(0.3)
     assert share(selection, "far") == pytest.approx(0.3)
 
 
 def test_a_dead_zone_spills_everything_and_a_far_dead_zone_nothing() -> None:
-    assert usable(zones([CRITICAL] * 2, [PASSING] * 4), OWN).spilled == 1.0
-    assert usable(zones([PASSING] * 4, [CRITICAL] * 2), OWN).spilled == 0.0
+    assert select_endpoints(zones([CRITICAL] * 2, [PASSING] * 4), OWN).spilled_share == 1.0
+    assert select_endpoints(zones([PASSING] * 4, [CRITICAL] * 2), OWN).spilled_share == 0.0
 
 
 def test_passing_endpoints_far_away_come_before_warning_ones_at_home() -> None:
-    selection = usable(zones([WARNING, WARNING], [PASSING, PASSING]), OWN)
-    assert (selection.spilled, selection.degraded) == (1.0, 0.0)
+    selection = select_endpoints(zones([WARNING, WARNING], [PASSING, PASSING]), OWN)
+    assert (selection.spilled_share, selection.degraded_share) == (1.0, 0.0)
 
 
 def test_trouble_far_away_does_not_matter_at_home() -> None:
-    selection = usable(zones([PASSING] * 3, [WARNING] * 3), OWN)
-    assert (selection.spilled, selection.degraded) == (0.0, 0.0)
+    selection = select_endpoints(zones([PASSING] * 3, [WARNING] * 3), OWN)
+    assert (selection.spilled_share, selection.degraded_share) == (0.0, 0.0)
 
 
 def test_a_panic_knows_no_zones() -> None:
-    selection = usable(zones([CRITICAL] * 3, [CRITICAL, PASSING]), OWN)
-    assert selection.panicking
-    assert selection.spilled == pytest.approx(0.4)
+    selection = select_endpoints(zones([CRITICAL] * 3, [CRITICAL, PASSING]), OWN)
+    assert selection.is_panicking
+    assert selection.spilled_share == pytest.approx(0.4)
 
 
 def test_draining_endpoints_are_no_lost_capacity() -> None:
-    assert usable(zones([PASSING, DRAINING, MAINTENANCE], [PASSING] * 3), OWN).spilled == 0.0
+    assert select_endpoints(zones([PASSING, DRAINING, MAINTENANCE], [PASSING] * 3), OWN).spilled_share == 0.0
 
 
 def test_a_zone_nobody_is_in_is_no_preference_fulfilled() -> None:
-    assert usable(zones([], [PASSING, PASSING]), OWN).spilled == 1.0
+    assert select_endpoints(zones([], [PASSING, PASSING]), OWN).spilled_share == 1.0
 
 
 def test_warmth_scales_an_endpoint_and_not_its_zone() -> None:
     of = zones([PASSING, PASSING], [PASSING, PASSING])
-    selection = usable(of, OWN, warmth={"own-0": 0.1})
-    assert [choice.weight for choice in selection.choices] == [0.1, 1.0]
+    selection = select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1})
+    assert [choice.weight for choice in selection.endpoints] == [0.1, 1.0]
     of = zones([PASSING, CRITICAL], [PASSING, PASSING])
-    assert usable(of, OWN, warmth={"own-0": 0.1}).spilled == pytest.approx(0.3)
+    assert select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("wrong", [{"panic_threshold": 1.5}, {"panic_threshold": -0.1}, {"overprovisioning": 0.5}])
 def test_options_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
-        Options(**wrong)  # type: ignore[arg-type]
+        SelectionOptions(**wrong)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from adsum import wire
 from adsum.core import sizes
 from adsum.core.catalog.changes import Batch, Change
 from adsum.core.catalog.decisions import Caller, register
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.errors import Invalid
-from adsum.dialects.native.pages.pages import Sheet
+from adsum.dialects.native.pages.pages import ServiceJson
 
 MANY = 60
 WORDS: dict[str, Callable[[int], dict[str, object]]] = {
@@ -36,7 +36,7 @@ def _registered(shape: str, first: int) -> list[Change]:
     for n in range(first, first + MANY):
         body = wire.decode(wire.encode({"port": 8000} | WORDS[shape](n)), wire.RegistrationBody)
         registration = body.to_registration("orders", f"o{n}", f"10.0.0.{n + 1}")
-        changes += register(registration, Caller("ann", 1.0))(EMPTY)
+        changes += register(registration, Caller("ann", 1.0))(EMPTY_SNAPSHOT)
     return changes
 
 
@@ -44,8 +44,8 @@ def _measured(shape: str, first: int) -> tuple[int, int]:
     """What those registrations and their page take, and what is counted."""
     tracemalloc.start()
     try:
-        snapshot: Snapshot = EMPTY.apply(Batch(1, _registered(shape, first)))
-        sheet = Sheet("e", snapshot.service("orders"))
+        snapshot: Snapshot = EMPTY_SNAPSHOT.apply(Batch(1, _registered(shape, first)))
+        sheet = ServiceJson("e", snapshot.service("orders"))
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
     finally:
@@ -67,15 +67,15 @@ def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -
     ("written", "size"), [("7", 7), ("1KiB", 1_024), ("512 MiB", 512 * 2**20), ("4GiB", 4 * 2**30), ("0", 0)]
 )
 def test_sizes_are_read(written: str, size: int) -> None:
-    assert sizes.parse("max_catalog", written) == size
+    assert sizes.parse_size("max_catalog", written) == size
 
 
 @pytest.mark.parametrize("written", ["", "many", "-1", "1.5GiB", "4GB", "4 TiB", "1" * 30, "٣"])
 def test_what_is_no_size_is_refused_by_name(written: str) -> None:
     with pytest.raises(Invalid, match="max_catalog: must be a number of bytes, such as 512MiB"):
-        sizes.parse("max_catalog", written)
+        sizes.parse_size("max_catalog", written)
 
 
 def test_sizes_are_said_in_three_digits() -> None:
-    said = [sizes.spoken(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
+    said = [sizes.format_size(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
     assert said == ["0 bytes", "1023 bytes", "1 KiB", "1.56 MiB", "2 GiB"]

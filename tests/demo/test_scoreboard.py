@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from adsum.client.views.view import Origin, View
+from adsum.client.views.view import View, ViewOrigin
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.demo.live_display import picture
+from adsum.demo.live_display import render
 from adsum.demo.runner import summary
-from adsum.demo.scoreboard import Board, Kind, Note
+from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
 
-def _board() -> tuple[Board, list[Note]]:
+def _board() -> tuple[Scoreboard, list[Note]]:
     told: list[Note] = []
-    return Board(told.append), told
+    return Scoreboard(told.append), told
 
 
 def test_shares_are_of_the_latest_answers() -> None:
@@ -23,7 +23,7 @@ def test_shares_are_of_the_latest_answers() -> None:
     board.call_answered("orders/b", 0.4)
     assert board.shares() == {"orders/a": 3, "orders/b": 1}
     assert (board.answered, board.slowest) == (4, 0.4)
-    board.began -= 60.0
+    board.started_at -= 60.0
     assert board.shares() == {}
 
 
@@ -37,7 +37,7 @@ def test_a_failure_is_told_and_counted() -> None:
     board, told = _board()
     board.sent = 1
     board.call_failed("nobody there")
-    assert [(note.kind, note.text) for note in told] == [(Kind.BAD, "a request failed: nobody there")]
+    assert [(note.kind, note.text) for note in told] == [(NoteKind.BAD, "a request failed: nobody there")]
     assert "failed: nobody there" in summary(board)
 
 
@@ -47,9 +47,9 @@ def test_the_picture_shows_instances_shares_and_what_happens() -> None:
         Endpoint(Instance("orders", "a", "10.0.0.1", 80)),
         Endpoint(Instance("orders", "b", "10.0.0.2", 80), Status.CRITICAL),
     )
-    board.views["orders"] = View("orders", endpoints, "e", 3, Origin.LIVE)
+    board.views["orders"] = View("orders", endpoints, "e", 3, ViewOrigin.LIVE)
     board.call_answered("orders/a", 0.1)
-    board.note(Kind.ACT, "calm")
+    board.note(NoteKind.ACT, "calm")
     shown = _text(board)
     for word in ("http://orders", "a  ", "passing", "critical", "100%", "calm", "0 failed", "registry down"):
         assert word in shown
@@ -60,8 +60,8 @@ def test_counts_stay_apart_in_a_picture_that_loses_its_space() -> None:
     assert "0failed·0retriesunseen·registrydown" in "".join(_text(board).split())
 
 
-def _text(board: Board) -> str:
+def _text(board: Scoreboard) -> str:
     console = Console(width=100, force_terminal=False)
     with console.capture() as captured:
-        console.print(picture(board, 40))
+        console.print(render(board, 40))
     return captured.get()

@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
 
-from adsum.gateway.profile import Shape, split
+from adsum.gateway.profile import GatewayProfile, split_address
 
 TYPES: dict[str, Any] = {
     "envoy.config.cluster.v3.Cluster": cluster_pb2.Cluster,
@@ -31,14 +31,14 @@ ADS = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 SERVICE = "orders"
 
 
-class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
+class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Serves at `place` until closed; may be closed and opened again."""
 
     def __init__(self, port: int, upstream: int) -> None:
         self.port = port
-        self.place = f"127.0.0.1:{port}"
+        self.address = f"127.0.0.1:{port}"
         self._upstream = upstream
-        self.shapes: list[Shape] = []
+        self.profiles: list[GatewayProfile] = []
         """What gateways said of themselves, in the order of their coming."""
         self.silent = False
         """Whether it tells gateways nothing, although it answers."""
@@ -49,14 +49,14 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
     def open(self) -> None:
         self._server = grpc.server(ThreadPoolExecutor(16))
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
-        assert self._server.add_insecure_port(self.place) == self.port
+        assert self._server.add_insecure_port(self.address) == self.port
         self._server.start()
 
     def close(self) -> None:
         self._server.stop(0).wait(10)
 
     def DeltaAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        shape: Shape | None = None
+        shape: GatewayProfile | None = None
         told: set[tuple[str, str]] = set()
         for request in requests:
             if request.node.id and request.node.user_agent_name != "envoy":
@@ -64,8 +64,8 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
             elif request.node.id and self.refusal:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
             elif request.node.id:
-                shape = Shape.of(json_format.MessageToDict(request.node.metadata))
-                self.shapes.append(shape)
+                shape = GatewayProfile.from_metadata(json_format.MessageToDict(request.node.metadata))
+                self.profiles.append(shape)
             kind = request.type_url.removeprefix("type.googleapis.com/")
             if self.silent or shape is None or kind not in TYPES or request.response_nonce:
                 continue
@@ -78,7 +78,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
                 resource.resource.Pack(json_format.ParseDict(each, TYPES[kind]()))
             yield answer
 
-    def _resources(self, kind: str, shape: Shape) -> list[dict[str, Any]]:
+    def _resources(self, kind: str, shape: GatewayProfile) -> list[dict[str, Any]]:
         if kind.endswith("Cluster"):
             return [
                 {
@@ -98,7 +98,7 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc
 
 
 def _listener(place: str) -> dict[str, Any]:
-    ip, port = split("listen", place)
+    ip, port = split_address("listen", place)
     manager = {
         "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",

@@ -20,14 +20,14 @@ import httpx
 import pytest
 
 from adsum.run.port import claim_free_port
-from tests.envoy.ads_server import Ads
+from tests.envoy.ads_server import AdsServer
 from tests.support.programs import need
 
 DEADLINE = 60.0
 """Seconds within which anything must have happened, on a machine as slow as it likes."""
 
 
-def eventually(what: str, done: Callable[[], object], shown: Callable[[], str] = str) -> None:
+def wait_until(what: str, done: Callable[[], object], shown: Callable[[], str] = str) -> None:
     """Return once it is done; fail with `what`, and what is shown by then, after the deadline."""
     deadline = time.monotonic() + DEADLINE
     while not done():
@@ -35,7 +35,7 @@ def eventually(what: str, done: Callable[[], object], shown: Callable[[], str] =
         time.sleep(0.02)
 
 
-def gone(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -43,7 +43,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-class Running:
+class GatewayCommand:
     """A running `adsum gateway`, or another command."""
 
     def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
@@ -65,30 +65,30 @@ class Running:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.out_path.read_text() + self.err_path.read_text()
 
-    def says(self, text: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         """Return once it has said so."""
-        eventually(repr(text), lambda: text in self.said or self.process.poll() is not None, lambda: self.said)
-        assert text in self.said, self.said
+        wait_until(repr(text), lambda: text in self.output or self.process.poll() is not None, lambda: self.output)
+        assert text in self.output, self.output
 
     def envoys(self) -> list[int]:
         """Its Envoys that run."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         try:
-            return [int(pid) for pid in path.read_text().split() if not gone(int(pid))]
+            return [int(pid) for pid in path.read_text().split() if not has_exited(int(pid))]
         except (FileNotFoundError, ProcessLookupError):
             return []
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def code(self) -> int:
+    def wait_for_exit(self) -> int:
         """Its exit code, once it has ended."""
         return self.process.wait(DEADLINE)
 
-    def clear(self) -> None:
+    def kill(self) -> None:
         """Leave nothing of it: a second signal ends it at once, and cleanly."""
         pids = self.envoys()
         for _ in range(2):
@@ -105,14 +105,14 @@ class Running:
         shutil.rmtree(self.tmp)
 
 
-class Upstream:
+class UpstreamServer:
     """An instance that answers; a request for /slow takes as long as the test wants."""
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.waiting = threading.Semaphore(0)
+        self.slow_requests = threading.Semaphore(0)
         """Released for every request for /slow that has come."""
-        self.go = threading.Event()
+        self.release_slow = threading.Event()
         outer = self
 
         class Answer(http.server.BaseHTTPRequestHandler):
@@ -120,8 +120,8 @@ class Upstream:
 
             def do_GET(self) -> None:
                 if self.path == "/slow":
-                    outer.waiting.release()
-                    outer.go.wait(DEADLINE)
+                    outer.slow_requests.release()
+                    outer.release_slow.wait(DEADLINE)
                 self.send_response(200)
                 self.send_header("content-length", "2")
                 self.end_headers()
@@ -136,13 +136,13 @@ class Upstream:
         self._thread.start()
 
     def close(self) -> None:
-        self.go.set()
+        self.release_slow.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(DEADLINE)
 
 
-class Caller:
+class SteadyCaller:
     """Calls again and again until told to stop, each second thread over connections that it keeps; counts failures."""
 
     def __init__(self, url: str, threads: int = 4) -> None:
@@ -156,7 +156,7 @@ class Caller:
         for each in self._threads:
             each.start()
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> SteadyCaller:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -181,10 +181,10 @@ class Caller:
                     else:
                         self.failed.append(f"{answer.status_code} {answer.text}")
 
-    def more(self, count: int) -> None:
+    def wait_for_answers(self, count: int) -> None:
         """Return when so many more were answered."""
         target = self.answered + count
-        eventually(f"{count} more answers; failed {self.failed[:3]}", lambda: self.answered >= target)
+        wait_until(f"{count} more answers; failed {self.failed[:3]}", lambda: self.answered >= target)
 
 
 @pytest.fixture
@@ -202,20 +202,20 @@ def port() -> Iterator[Callable[[], int]]:
 
 
 @pytest.fixture
-def upstream(port: Callable[[], int]) -> Iterator[Upstream]:
-    running = Upstream(port())
+def upstream(port: Callable[[], int]) -> Iterator[UpstreamServer]:
+    running = UpstreamServer(port())
     yield running
     running.close()
 
 
 @pytest.fixture
-def ads(port: Callable[[], int], upstream: Upstream) -> Iterator[Ads]:
-    running = Ads(port(), upstream.port)
+def ads(port: Callable[[], int], upstream: UpstreamServer) -> Iterator[AdsServer]:
+    running = AdsServer(port(), upstream.port)
     yield running
     running.close()
 
 
-class Place:
+class GatewayAddresses:
     """Where a gateway of a test is."""
 
     def __init__(self, port: Callable[[], int]) -> None:
@@ -224,23 +224,23 @@ class Place:
 
 
 @pytest.fixture
-def place(port: Callable[[], int]) -> Place:
-    return Place(port)
+def place(port: Callable[[], int]) -> GatewayAddresses:
+    return GatewayAddresses(port)
 
 
-Start = Callable[..., Running]
+Start = Callable[..., GatewayCommand]
 
 
 @pytest.fixture
-def start(tmp_path: Path, ads: Ads, place: Place) -> Iterator[Start]:
+def start(tmp_path: Path, ads: AdsServer, place: GatewayAddresses) -> Iterator[Start]:
     """Start `adsum gateway *args`, told by `ads`."""
-    running: list[Running] = []
+    running: list[GatewayCommand] = []
 
-    def begin(*args: str, **environ: str) -> Running:
-        told = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.place, "--concurrency", "2")
-        running.append(Running(tmp_path, (*told, *args), environ))
+    def begin(*args: str, **environ: str) -> GatewayCommand:
+        told = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.address, "--concurrency", "2")
+        running.append(GatewayCommand(tmp_path, (*told, *args), environ))
         return running[-1]
 
     yield begin
     for each in running:
-        each.clear()
+        each.kill()

@@ -7,13 +7,13 @@ from typing import Any
 from unittest.mock import patch
 
 from adsum.config.serve import GatewayConfig
-from adsum.envoy.plan import Place, Plan, plan
-from adsum.envoy.process.binary import Binary
-from tests.support.programs import PEERS
+from adsum.envoy.plan import GatewayPlan, SocketAddress, make_plan
+from adsum.envoy.process.binary import EnvoyBinary
+from tests.support.programs import PROGRAMS
 
 
-def planned(*registry: Place, **settings: Any) -> Plan:
+def plan_for(*registry: SocketAddress, **settings: Any) -> GatewayPlan:
     """The plan of a gateway with these settings that follows these nodes."""
-    there = PEERS["envoy"].find() or Path("no-envoy")
-    with patch("adsum.envoy.plan.find", return_value=Binary(there, "1.40.0")):
-        return plan(GatewayConfig(**settings), registry)
+    there = PROGRAMS["envoy"].find() or Path("no-envoy")
+    with patch("adsum.envoy.plan.find", return_value=EnvoyBinary(there, "1.40.0")):
+        return make_plan(GatewayConfig(**settings), registry)

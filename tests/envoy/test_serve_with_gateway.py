@@ -12,71 +12,73 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from tests.envoy.conftest import Caller, Place, Running, Upstream, eventually, gone
+from tests.envoy.conftest import GatewayAddresses, GatewayCommand, SteadyCaller, UpstreamServer, has_exited, wait_until
 
-Serve = Callable[..., tuple[Running, str]]
+Serve = Callable[..., tuple[GatewayCommand, str]]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, place: Place, port: Callable[[], int]) -> Iterator[Serve]:
+def serve(tmp_path: Path, place: GatewayAddresses, port: Callable[[], int]) -> Iterator[Serve]:
     """Start `adsum serve --gateway` with the file's table [gateway]; it and the registry's address."""
-    started: list[Running] = []
+    started: list[GatewayCommand] = []
 
-    def begin(table: str = "") -> tuple[Running, str]:
+    def begin(table: str = "") -> tuple[GatewayCommand, str]:
         (tmp_path / "adsum.toml").write_text(
             f'[gateway]\nmonitor = "{place.monitor}"\nconcurrency = 2\ndrain_timeout = 1\n{table}'
         )
         url = f"127.0.0.1:{port()}"
         args = ("--listen", url, "--xds", f"127.0.0.1:{port()}", "--store", "memory:", "--gateway", place.listen)
-        started.append(Running(tmp_path, args, {}, command="serve"))
+        started.append(GatewayCommand(tmp_path, args, {}, command="serve"))
         return started[-1], f"http://{url}"
 
     yield begin
     for each in started:
-        each.clear()
+        each.kill()
 
 
-def register(url: str, upstream: Upstream) -> None:
+def register(url: str, upstream: UpstreamServer) -> None:
     body = {"address": "127.0.0.1", "port": upstream.port, "ttl": None}
     answer = httpx.put(f"{url}/api/v1/services/orders/instances/a", json=body, trust_env=False)
     assert answer.status_code in (200, 201), answer.text
 
 
-def test_one_command_serves_registry_and_gateway(serve: Serve, place: Place, upstream: Upstream) -> None:
+def test_one_command_serves_registry_and_gateway(
+    serve: Serve, place: GatewayAddresses, upstream: UpstreamServer
+) -> None:
     running, url = serve()
-    running.says(f"adsum gateway listens on {place.url}")
+    running.wait_for_output(f"adsum gateway listens on {place.url}")
     register(url, upstream)
     with httpx.Client(trust_env=False) as client:
-        eventually("the service", lambda: client.get(f"{place.url}/orders/").status_code == 200)
-    with Caller(f"{place.url}/orders/") as caller:
-        caller.more(100)
+        wait_until("the service", lambda: client.get(f"{place.url}/orders/").status_code == 200)
+    with SteadyCaller(f"{place.url}/orders/") as caller:
+        caller.wait_for_answers(100)
         running.signal(signal.SIGHUP)
-        running.says("reloaded")
-        caller.more(100)
+        running.wait_for_output("reloaded")
+        caller.wait_for_answers(100)
         envoys = running.envoys()
         running.signal(signal.SIGTERM)
-        assert running.code() == 0
+        assert running.wait_for_exit() == 0
     assert caller.failed == []
-    assert all(gone(pid) for pid in envoys)
+    assert all(has_exited(pid) for pid in envoys)
     assert list(running.tmp.iterdir()) == []
 
 
-def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Serve, place: Place) -> None:
+def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Serve, place: GatewayAddresses) -> None:
     running, _ = serve()
-    running.says("adsum gateway listens")
+    running.wait_for_output("adsum gateway listens")
     (first,) = running.envoys()
     os.kill(first, signal.SIGKILL)
-    running.says("Envoy serves again")
+    running.wait_for_output("Envoy serves again")
     (second,) = running.envoys()
     running.signal(signal.SIGKILL)
     running.process.wait()
-    eventually("Envoy's end", lambda: gone(second))
+    wait_until("Envoy's end", lambda: has_exited(second))
 
 
-def test_a_gateway_that_can_not_serve_ends_the_node_with_the_reason(serve: Serve, place: Place) -> None:
+def test_a_gateway_that_can_not_serve_ends_the_node_with_the_reason(serve: Serve, place: GatewayAddresses) -> None:
     running, _ = serve('tls_cert = "/nonexistent.pem"\ntls_key = "/nonexistent.pem"\n')
-    assert running.code() == 1
-    assert "adsum: --tls-cert: /nonexistent.pem can't be read: No such file or directory\n" in running.said
+    assert running.wait_for_exit() == 1
+    assert "adsum: --tls-cert: /nonexistent.pem can't be read: No such file or directory\n" in running.output
 
 
 def test_a_gateway_needs_its_registry_to_speak_to_it() -> None:

@@ -9,37 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import public
-from adsum.etcd.address import Place
+from adsum.core.validation import without_credentials
+from adsum.etcd.address import EtcdAddress
 
 
 def test_an_address_says_everything(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3%63ret\n")
-    place = Place.parse(
+    place = EtcdAddress.parse(
         f"etcd://adsum@e1,e2:2380,[::1]:1?prefix=/x&ca=/c.pem&cert=/a.pem&key=/k.pem&password-file={file}"
     )
     files = {"password_file": str(file), "ca": "/c.pem", "cert": "/a.pem", "key": "/k.pem"}
-    assert place == Place(("e1:2379", "e2:2380", "[::1]:1"), "/x/", "adsum", tls=True, **files)
-    assert place.secret() == "s3%63ret", "it is no part of an address there"
+    assert place == EtcdAddress(("e1:2379", "e2:2380", "[::1]:1"), "/x/", "adsum", tls=True, **files)
+    assert place.read_password() == "s3%63ret", "it is no part of an address there"
     file.write_text("an0ther\n")
-    assert place.secret() == "an0ther"
+    assert place.read_password() == "an0ther"
 
 
 def test_what_is_shown_to_people_has_no_password() -> None:
-    place = Place.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
+    place = EtcdAddress.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
     assert (place.user, place.password) == ("root", "p@ss")
     assert str(place) == "etcd://e1:2379?prefix=/x/"
     assert "p@ss" not in repr(place)
-    assert str(Place.parse("etcd://e1?tls=true")) == "etcd://e1:2379?tls=true"
-    assert public("etcd://root:p%40ss@e1:2379?prefix=/x") == "etcd://e1:2379?prefix=/x"
+    assert str(EtcdAddress.parse("etcd://e1?tls=true")) == "etcd://e1:2379?tls=true"
+    assert without_credentials("etcd://root:p%40ss@e1:2379?prefix=/x") == "etcd://e1:2379?prefix=/x"
 
 
 @pytest.mark.parametrize(
     ("given", "prefix"), [("", ""), ("?prefix=", ""), ("?prefix=x", "x/"), ("?prefix=/x/", "/x/"), ("?prefix=/", "/")]
 )
 def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
-    assert Place.parse(f"etcd://e1{given}").prefix == prefix
+    assert EtcdAddress.parse(f"etcd://e1{given}").prefix == prefix
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
 )
 def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str, said: str) -> None:
     with pytest.raises(Invalid, match=said) as refused:
-        Place.parse(url, "store")
+        EtcdAddress.parse(url, "store")
     assert refused.value.field == "store"
     assert "secret" not in str(refused.value)
 
@@ -72,6 +72,6 @@ def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str, s
 def test_no_text_breaks_it(text: str) -> None:
     for url in (text, f"etcd://{text}"):
         try:
-            Place.parse(url)
+            EtcdAddress.parse(url)
         except Invalid:
             continue

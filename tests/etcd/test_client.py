@@ -14,12 +14,12 @@ import grpc
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
-from adsum.etcd.errors import Refused
-from adsum.etcd.session import Session
-from adsum.etcd.watch import Broken, Seen, Told, watch
-from tests.support.etcd_process import Etcd, field
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.errors import EtcdRefused
+from adsum.etcd.session import EtcdSession
+from adsum.etcd.watch import EtcdWatchEvent, RevisionEvents, WatchInterrupted, watch
+from tests.support.etcd_process import EtcdProcess, encode_field
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.programs import need
 
@@ -27,8 +27,8 @@ KEY = b"/adsum/key"
 
 
 @asynccontextmanager
-async def connected(etcd: Etcd, login: str = "adsum:s3cret", query: str = "") -> AsyncIterator[Connection]:
-    connection = Connection(Place.parse(f"etcd://{login}@{etcd.place}{query}"), Random())
+async def connected(etcd: EtcdProcess, login: str = "adsum:s3cret", query: str = "") -> AsyncIterator[Connection]:
+    connection = Connection(EtcdAddress.parse(f"etcd://{login}@{etcd.host_port}{query}"), Random())
     try:
         yield connection
     finally:
@@ -36,26 +36,28 @@ async def connected(etcd: Etcd, login: str = "adsum:s3cret", query: str = "") ->
 
 
 @pytest.fixture
-def brief(tmp_path: Path) -> Iterator[Etcd]:
+def brief(tmp_path: Path) -> Iterator[EtcdProcess]:
     """One whose tokens end when they were not used for three seconds."""
-    with Etcd(tmp_path, "--auth-token-ttl", "3") as etcd:
-        etcd.guard()
+    with EtcdProcess(tmp_path, "--auth-token-ttl", "3") as etcd:
+        etcd.enable_auth()
         yield etcd
 
 
 @pytest.fixture
-def signing(tmp_path: Path) -> Iterator[Etcd]:
+def signing(tmp_path: Path) -> Iterator[EtcdProcess]:
     """One whose tokens are signed, and bound to how users and roles were."""
     openssl = str(need("openssl"))
     private, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
     subprocess.run([openssl, "genrsa", "-out", private, "2048"], check=True, capture_output=True)
     subprocess.run([openssl, "rsa", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
-    with Etcd(tmp_path, "--auth-token", f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=5m") as etcd:
-        etcd.guard()
+    with EtcdProcess(
+        tmp_path, "--auth-token", f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=5m"
+    ) as etcd:
+        etcd.enable_auth()
         yield etcd
 
 
-async def _expired(etcd: Etcd, connection: Connection) -> None:
+async def _expired(etcd: EtcdProcess, connection: Connection) -> None:
     """Return once the connection's token is no longer taken; asking with it prolongs it."""
     token, pause = connection.__dict__["_token"], 4.0
     async with asyncio.timeout(60.0):
@@ -63,17 +65,17 @@ async def _expired(etcd: Etcd, connection: Connection) -> None:
             await asyncio.sleep(pause)
             pause += 1.0
             try:
-                etcd.call("KV/Range", field(1, KEY), token)
+                etcd.call("KV/Range", encode_field(1, KEY), token)
             except grpc.RpcError:
                 return
 
 
-async def _first(told: Any) -> Told:
+async def _first(told: Any) -> EtcdWatchEvent:
     """What it tells after what may have to be repeated."""
     async with asyncio.timeout(20.0), aclosing(told):
         while True:
-            each: Told = await anext(told)
-            if not isinstance(each, Broken):
+            each: EtcdWatchEvent = await anext(told)
+            if not isinstance(each, WatchInterrupted):
                 return each
 
 
@@ -85,7 +87,7 @@ async def _begins(connection: Connection) -> None:
         await connection.put(KEY, b"", lease)
         granted.set()
 
-    session = Session(connection, 5, grant, SystemClock(), Random())
+    session = EtcdSession(connection, 5, grant, SystemClock(), Random())
     session.start()
     async with asyncio.timeout(20.0):
         await granted.wait()
@@ -94,38 +96,38 @@ async def _begins(connection: Connection) -> None:
     assert await connection.get(KEY) is None
 
 
-async def test_a_token_that_ended_is_replaced_by_calls_watches_and_sessions(brief: Etcd) -> None:
+async def test_a_token_that_ended_is_replaced_by_calls_watches_and_sessions(brief: EtcdProcess) -> None:
     async with connected(brief) as calling, connected(brief) as watching, connected(brief) as holding:
         for each in (calling, watching, holding):
             revision = await each.put(KEY, b"1")
         await _expired(brief, holding)
         assert await calling.get(KEY) is not None
         told = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
-        assert isinstance(told, Seen)
+        assert isinstance(told, RevisionEvents)
         await _begins(holding)
 
 
-async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signing: Etcd) -> None:
+async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signing: EtcdProcess) -> None:
     async with connected(signing) as calling, connected(signing) as watching, connected(signing) as holding:
         for each in (calling, watching, holding):
             revision = await each.put(KEY, b"1")
-        signing.as_root("Auth/RoleAdd", field(1, b"another"))
+        signing.call_as_root("Auth/RoleAdd", encode_field(1, b"another"))
         assert await calling.put(KEY, b"2") > revision
         told = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
-        assert isinstance(told, Seen)
+        assert isinstance(told, RevisionEvents)
         await _begins(holding)
 
 
-async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: Etcd, tmp_path: Path) -> None:
+async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
     async with connected(brief, "adsum", f"?password-file={file}") as connection:
         await connection.put(KEY, b"1")
-        brief.as_root("Auth/UserChangePassword", field(1, b"adsum") + field(2, b"an0ther"))
-        with pytest.raises(Refused, match="invalid user ID or password"):
+        brief.call_as_root("Auth/UserChangePassword", encode_field(1, b"adsum") + encode_field(2, b"an0ther"))
+        with pytest.raises(EtcdRefused, match="invalid user ID or password"):
             await connection.put(KEY, b"2")
         file.unlink()
-        with pytest.raises(Refused, match="can't be read"):
+        with pytest.raises(EtcdRefused, match="can't be read"):
             await connection.put(KEY, b"2")
         file.write_text("an0ther\n")
         assert await connection.put(KEY, b"2")
@@ -136,8 +138,8 @@ async def test_no_proxy_of_the_environment_is_asked_for_etcd(monkeypatch: pytest
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     with FakeEtcd() as etcd:
-        connection = Connection(Place.parse(f"etcd://{etcd.place}"), Random())
+        connection = Connection(EtcdAddress.parse(f"etcd://{etcd.host_port}"), Random())
         try:
-            assert not (await connection.range(KEY)).found
+            assert not (await connection.range(KEY)).key_values
         finally:
             await connection.close()

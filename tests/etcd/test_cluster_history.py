@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.etcd.cluster_history import Asked, History
+from adsum.etcd.cluster_history import ClusterHistory, ReadStart
 from adsum.etcd.values import Header
 
 CLUSTER = 0xC1
@@ -18,24 +18,24 @@ def header(revision: int, cluster: int = CLUSTER) -> Header:
 
 
 @dataclass
-class Read:
+class PendingRead:
     """A linearizable read under way."""
 
-    asked: Asked
+    asked: ReadStart
     restored: int
     """How often etcd had been restored when it began."""
     revision: int | None = None
     """As it was answered; the answer may be on its way for long."""
 
 
-class World:
+class EtcdHistoryModel:
     """An etcd that is written to and restored, and who follows it by reads that overlap and watches that lag."""
 
     def __init__(self) -> None:
-        self.history = History()
+        self.history = ClusterHistory()
         self.revision = 1
         self.restored = 0
-        self.reads: list[Read] = []
+        self.reads: list[PendingRead] = []
         self.epoch = ""
 
     def write(self, some: int) -> None:
@@ -46,7 +46,7 @@ class World:
         self.restored += 1
 
     def ask(self, _: int) -> None:
-        self.reads.append(Read(self.history.asking(), self.restored))
+        self.reads.append(PendingRead(self.history.begin_read(), self.restored))
 
     def answer(self, which: int) -> None:
         if self.reads:
@@ -54,7 +54,7 @@ class World:
 
     def see(self, lag: int) -> None:
         if self.epoch:
-            self.history.known(self.epoch, max(1, self.revision - lag))
+            self.history.observe(self.epoch, max(1, self.revision - lag))
 
     def take(self, which: int) -> None:
         """The answer arrives."""
@@ -64,7 +64,7 @@ class World:
         if read.revision is None:
             read.revision = self.revision
         before = self.history.epoch
-        epoch = self.history.answered(read.asked, header(read.revision))
+        epoch = self.history.end_read(read.asked, header(read.revision))
         if epoch is not None:
             self.epoch = epoch
             if read.revision < read.asked.newest:
@@ -82,7 +82,7 @@ def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
 
 @given(steps("write", "ask", "answer", "take", "see"))
 def test_no_order_of_calls_in_one_history_looks_like_another(done: list[tuple[str, int]]) -> None:
-    world = World()
+    world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
     assert world.number == 0
@@ -90,17 +90,17 @@ def test_no_order_of_calls_in_one_history_looks_like_another(done: list[tuple[st
 
 @given(steps("write", "ask", "answer", "take", "see", "restore"))
 def test_there_are_never_more_histories_than_there_were(done: list[tuple[str, int]]) -> None:
-    world = World()
+    world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
 
 
 @given(steps("write", "ask", "answer", "take", "see"), st.integers(1, 9))
 def test_who_reads_a_restored_etcd_notices(done: list[tuple[str, int]], less: int) -> None:
-    world = World()
+    world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
-    newest = world.history.asking().newest
+    newest = world.history.begin_read().newest
     world.restore(less)
     world.ask(0)
     world.take(-1)
@@ -108,36 +108,36 @@ def test_who_reads_a_restored_etcd_notices(done: list[tuple[str, int]], less: in
 
 
 def test_answers_that_arrive_in_the_other_order_are_of_one_history() -> None:
-    history = History()
-    first, second = history.asking(), history.asking()
-    assert history.answered(second, header(9)) == history.answered(first, header(5)) == "c1-0"
+    history = ClusterHistory()
+    first, second = history.begin_read(), history.begin_read()
+    assert history.end_read(second, header(9)) == history.end_read(first, header(5)) == "c1-0"
 
 
 def test_another_cluster_is_another_history_and_the_first_one_again_a_third() -> None:
-    history = History()
-    epochs = [history.answered(history.asking(), header(7, cluster)) for cluster in (1, 2, 1)]
+    history = ClusterHistory()
+    epochs = [history.end_read(history.begin_read(), header(7, cluster)) for cluster in (1, 2, 1)]
     assert epochs == ["1-0", "2-1", "1-2"]
 
 
 def test_an_answer_of_before_another_history_began_is_of_none() -> None:
-    history = History()
-    history.answered(history.asking(), header(500))
-    late, first = history.asking(), history.asking()
-    assert history.answered(first, header(30)) == "c1-1"
-    assert history.answered(late, header(501)) is None
-    assert history.answered(history.asking(), header(31)) == "c1-1"
+    history = ClusterHistory()
+    history.end_read(history.begin_read(), header(500))
+    late, first = history.begin_read(), history.begin_read()
+    assert history.end_read(first, header(30)) == "c1-1"
+    assert history.end_read(late, header(501)) is None
+    assert history.end_read(history.begin_read(), header(31)) == "c1-1"
 
 
 def test_what_an_earlier_process_knew_counts() -> None:
-    history = History()
-    history.known("c1-2", 500)
-    assert history.answered(history.asking(), header(30)) == "c1-3"
-    history.known("c1-2", 600)
-    assert history.answered(history.asking(), header(30)) == "c1-3"
+    history = ClusterHistory()
+    history.observe("c1-2", 500)
+    assert history.end_read(history.begin_read(), header(30)) == "c1-3"
+    history.observe("c1-2", 600)
+    assert history.end_read(history.begin_read(), header(30)) == "c1-3"
 
 
 def test_what_another_source_called_its_history_says_nothing() -> None:
-    history = History()
+    history = ClusterHistory()
     for epoch in ("", "e1", "consul-1", "c1-x"):
-        history.known(epoch, 500)
-    assert history.answered(history.asking(), header(30)) == "c1-0"
+        history.observe(epoch, 500)
+    assert history.end_read(history.begin_read(), header(30)) == "c1-0"

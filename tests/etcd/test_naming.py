@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.core.model import MAX_METADATA, MAX_TAGS, Instance, frozen
+from adsum.core.model import MAX_METADATA, MAX_TAGS, Instance, freeze
 from adsum.etcd import naming
 from tests.support import strategies
 
 
 @given(strategies.instances)
 def test_what_is_written_is_read(instance: Instance) -> None:
-    value = naming.write(instance)
-    assert naming.read(instance.service, value) == instance
+    value = naming.encode(instance)
+    assert naming.decode(instance.service, value) == instance
     said = json.loads(value)
     assert (said["Op"], said["Addr"], said["Metadata"]) == (0, instance.authority, None)
     key = naming.key("/p/", instance)
@@ -30,19 +30,19 @@ def test_what_is_written_is_read(instance: Instance) -> None:
 def test_the_largest_instance_that_there_can_be_is_read() -> None:
     widest = "\U0001f600"
     instance = Instance(
-        "s" * validation.NAME_LENGTH,
-        "i" * validation.ID_LENGTH,
+        "s" * validation.MAX_NAME_LENGTH,
+        "i" * validation.MAX_ID_LENGTH,
         "h." * 100,
         65_535,
-        zone=widest * validation.TEXT_LENGTH,
-        tags=tuple(f"{n:04}{widest * (validation.TEXT_LENGTH - 4)}" for n in range(MAX_TAGS)),
-        metadata=frozen(
-            {f"{n:0{validation.TEXT_LENGTH}}": widest * validation.VALUE_LENGTH for n in range(MAX_METADATA)}
+        zone=widest * validation.MAX_TEXT_LENGTH,
+        tags=tuple(f"{n:04}{widest * (validation.MAX_TEXT_LENGTH - 4)}" for n in range(MAX_TAGS)),
+        metadata=freeze(
+            {f"{n:0{validation.MAX_TEXT_LENGTH}}": widest * validation.MAX_VALUE_LENGTH for n in range(MAX_METADATA)}
         ),
     )
-    value = naming.write(instance, published=True, holder="h" * validation.TEXT_LENGTH)
-    assert naming.read(instance.service, value) == instance
-    assert naming.published(value)
+    value = naming.encode(instance, published=True, holder="h" * validation.MAX_TEXT_LENGTH)
+    assert naming.decode(instance.service, value) == instance
+    assert naming.is_published(value)
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_the_largest_instance_that_there_can_be_is_read() -> None:
         (b'{"Addr":"[::1]:80"}', Instance("s", "1:80", "::1", 80)),
         (
             b'{"Addr":"h:1","Adsum":{"id":"o1","weight":true,"tags":["a",2],"metadata":{"k":"v"},"new":1}}',
-            Instance("s", "o1", "h", 1, metadata=frozen({"k": "v"})),
+            Instance("s", "o1", "h", 1, metadata=freeze({"k": "v"})),
         ),
         (b'{"Addr":"h:1","Adsum":{"id":"../x","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
         (b'{"Addr":"h:1","Adsum":{"id":"","zone":"z"}}', Instance("s", "h:1", "h", 1, zone="z")),
         (b'{"Addr":"h:1","Adsum":{"id":"o1","scheme":"NO"}}', Instance("s", "h:1", "h", 1)),
         (
             b'{"Addr":"h:1","Metadata":{"version":"v2","weight":5,"canary":true,"deep":{"a":1},"":"x","a b":1.5}}',
-            Instance("s", "h:1", "h", 1, metadata=frozen({"version": "v2", "weight": "5", "canary": "true"})),
+            Instance("s", "h:1", "h", 1, metadata=freeze({"version": "v2", "weight": "5", "canary": "true"})),
         ),
         (
             b'{"Addr":"h:1","Metadata":{"k":"theirs"},"Adsum":{"metadata":{"k":"ours"}}}',
-            Instance("s", "h:1", "h", 1, metadata=frozen({"k": "ours"})),
+            Instance("s", "h:1", "h", 1, metadata=freeze({"k": "ours"})),
         ),
         (b"", None),
         (b"{", None),
@@ -75,19 +75,19 @@ def test_the_largest_instance_that_there_can_be_is_read() -> None:
         (b"h:99999", None),
         (b'{"Addr":7}', None),
         (b"\xff:80", None),
-        (b'{"Addr":"h:1","x":"' + b"x" * naming.MAX_VALUE + b'"}', None),
+        (b'{"Addr":"h:1","x":"' + b"x" * naming.MAX_VALUE_BYTES + b'"}', None),
         (b"{" * 50_000, None),
     ],
 )
 def test_what_others_write_is_read_as_far_as_it_can_be_called(value: bytes, expected: Instance | None) -> None:
-    assert naming.read("s", value) == expected
+    assert naming.decode("s", value) == expected
 
 
 def test_of_much_metadata_of_others_some_is_read() -> None:
     said = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
-    found = naming.read("s", json.dumps(said).encode())
+    found = naming.decode("s", json.dumps(said).encode())
     assert found is not None
-    assert set(found.metadata) == {f"k{number}" for number in range(naming.MOST_FOREIGN)}
+    assert set(found.metadata) == {f"k{number}" for number in range(naming.MAX_FOREIGN_METADATA)}
 
 
 @given(
@@ -96,7 +96,7 @@ def test_of_much_metadata_of_others_some_is_read() -> None:
     | st.dictionaries(st.text(), st.text()).map(lambda d: json.dumps(d).encode())
 )
 def test_no_value_breaks_it(value: bytes) -> None:
-    found = naming.read("s", value)
+    found = naming.decode("s", value)
     assert found is None or found.service == "s"
 
 
@@ -124,4 +124,4 @@ def test_a_key_that_is_in_no_services_directory_is_nobodys(key: bytes, said: str
 def test_services_and_a_store_may_share_an_etcd_where_no_key_could_be_of_both(
     prefix: str, store: str, mixes: bool
 ) -> None:
-    assert naming.mixes(prefix, store) is mixes
+    assert naming.overlaps(prefix, store) is mixes

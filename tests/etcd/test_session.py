@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from adsum.etcd.client import Etcd
-from adsum.etcd.errors import EtcdError, LeaseGone, Refused, Unreachable
-from adsum.etcd.session import Session
+from adsum.etcd.client import EtcdClient
+from adsum.etcd.errors import EtcdError, EtcdRefused, EtcdUnreachable, LeaseGone
+from adsum.etcd.session import EtcdSession
 from tests.support.fakes import FakeClock
 
 
@@ -36,7 +36,7 @@ class ScriptedEtcd:
     async def revoke(self, lease: int) -> None:
         pass
 
-    def failed(self, host: str) -> None:
+    def demote(self, host: str) -> None:
         pass
 
 
@@ -48,47 +48,47 @@ async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_i
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
-    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session = EtcdSession(cast("EtcdClient", etcd), 6, _nothing, clock, Random(1))
     session.start()
     await clock.advance(1.0)
-    assert (session.held, session.missed(), session.trouble) == (True, 0.0, "")
-    etcd.no_grant, etcd.no_renewal = Refused("etcd refuses: authentication failed"), LeaseGone("gone")
+    assert (session.is_held, session.seconds_without_lease(), session.trouble) == (True, 0.0, "")
+    etcd.no_grant, etcd.no_renewal = EtcdRefused("etcd refuses: authentication failed"), LeaseGone("gone")
     await clock.advance(20.0)
-    assert (session.held, session.trouble) == (False, "etcd refuses: authentication failed")
-    assert 18.0 <= session.missed() <= 20.0
+    assert (session.is_held, session.trouble) == (False, "etcd refuses: authentication failed")
+    assert 18.0 <= session.seconds_without_lease() <= 20.0
     etcd.no_grant = etcd.no_renewal = None
     await clock.advance(3.0)
-    assert (session.held, session.missed(), session.trouble) == (True, 0.0, "")
+    assert (session.is_held, session.seconds_without_lease(), session.trouble) == (True, 0.0, "")
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "WARNING"]
     await session.close()
-    assert not session.held
+    assert not session.is_held
 
 
 async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
-    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session = EtcdSession(cast("EtcdClient", etcd), 6, _nothing, clock, Random(1))
     session.start()
     await clock.advance(1.0)
-    etcd.no_renewal = Unreachable("away")
+    etcd.no_renewal = EtcdUnreachable("away")
     await clock.advance(4.5)
-    assert (session.held, session.trouble, caplog.records) == (True, "", [])
+    assert (session.is_held, session.trouble, caplog.records) == (True, "", [])
     await clock.advance(4.5)
-    assert (session.held, session.trouble) == (False, "away")
+    assert (session.is_held, session.trouble) == (False, "away")
     etcd.no_renewal = None
     await clock.advance(3.0)
-    assert (session.held, session.trouble, etcd.granted) == (True, "", 1)
+    assert (session.is_held, session.trouble, etcd.granted) == (True, "", 1)
     await session.close()
 
 
 async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
-    session = Session(cast("Etcd", etcd), 6, _nothing, clock, Random(1))
+    session = EtcdSession(cast("EtcdClient", etcd), 6, _nothing, clock, Random(1))
     session.start()
     await clock.advance(1.0)
-    etcd.no_renewal = Unreachable("away")
-    while not session.missed():
+    etcd.no_renewal = EtcdUnreachable("away")
+    while not session.seconds_without_lease():
         assert session.trouble == ""
         await clock.advance(0.05)
     assert session.trouble == "away"
@@ -101,7 +101,7 @@ async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified(
     async def granted(lease: int) -> None:
         etcd.no_renewal = None
 
-    session = Session(cast("Etcd", etcd), 60, granted, clock, Random(1))
+    session = EtcdSession(cast("EtcdClient", etcd), 60, granted, clock, Random(1))
     session.start()
     await clock.advance(1.0)
     session.verify()
@@ -112,5 +112,5 @@ async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified(
     assert etcd.granted == 1
     session.verify()
     await clock.advance(0.1)
-    assert (etcd.granted, session.held) == (2, True)
+    assert (etcd.granted, session.is_held) == (2, True)
     await session.close()

@@ -12,10 +12,10 @@ import pytest
 from adsum.clock import SystemClock
 from adsum.etcd import client as connection_of
 from adsum.etcd import watch
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
-from adsum.etcd.errors import Unreachable
-from adsum.etcd.watch import Broken, Fresh, Gone, Seen, Told
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.errors import EtcdUnreachable
+from adsum.etcd.watch import EtcdWatchEvent, ResyncRequired, RevisionEvents, WatchInterrupted, WatchProgress
 from tests.support.fake_etcd import FakeEtcd
 
 
@@ -30,8 +30,8 @@ def etcd(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEtcd]:
 
 
 @asynccontextmanager
-async def watched(etcd: FakeEtcd, since: int) -> AsyncIterator[AsyncGenerator[Told, None]]:
-    connection = Connection(Place.parse(etcd.url), Random())
+async def watched(etcd: FakeEtcd, since: int) -> AsyncIterator[AsyncGenerator[EtcdWatchEvent, None]]:
+    connection = Connection(EtcdAddress.parse(etcd.url), Random())
     try:
         async with (
             asyncio.timeout(20.0),
@@ -45,39 +45,39 @@ async def watched(etcd: FakeEtcd, since: int) -> AsyncIterator[AsyncGenerator[To
 async def test_an_idle_watch_from_the_next_revision_on_is_fresh_and_repeats_nothing(etcd: FakeEtcd) -> None:
     async with watched(etcd, 5) as told:
         first = await anext(told)
-        assert isinstance(first, Fresh)
+        assert isinstance(first, WatchProgress)
         assert first.header.revision == 4
         etcd.put(b"p/key", b"new")
         async for each in told:
-            if not isinstance(each, Fresh):
+            if not isinstance(each, WatchProgress):
                 break
-        assert isinstance(each, Seen)
-        assert [event.now.value for event in each.events if event.now is not None] == [b"new"]
+        assert isinstance(each, RevisionEvents)
+        assert [event.key_value.value for event in each.events if event.key_value is not None] == [b"new"]
 
 
 async def test_a_watch_from_an_earlier_revision_tells_all_since_and_nothing_before(etcd: FakeEtcd) -> None:
     async with watched(etcd, 3) as told:
         seen = [await anext(told), await anext(told)]
-        assert [each.revision for each in seen if isinstance(each, Seen)] == [3, 4]
+        assert [each.revision for each in seen if isinstance(each, RevisionEvents)] == [3, 4]
 
 
 async def test_a_connection_that_breaks_is_made_anew_and_is_fresh(etcd: FakeEtcd) -> None:
     async with watched(etcd, 5) as told:
-        assert isinstance(await anext(told), Fresh)
+        assert isinstance(await anext(told), WatchProgress)
         etcd.kill()
         etcd.start()
         kinds = [type(each) async for each in _until(told, 3)]
-        assert Broken in kinds
-        assert kinds[-1] is Fresh
+        assert WatchInterrupted in kinds
+        assert kinds[-1] is WatchProgress
 
 
-async def _until(told: AsyncGenerator[Told, None], fresh: int) -> AsyncIterator[Told]:
+async def _until(told: AsyncGenerator[EtcdWatchEvent, None], fresh: int) -> AsyncIterator[EtcdWatchEvent]:
     """All until it was fresh so often after it broke."""
     broken = False
     async for each in told:
         yield each
-        broken = broken or isinstance(each, Broken)
-        fresh -= broken and isinstance(each, Fresh)
+        broken = broken or isinstance(each, WatchInterrupted)
+        fresh -= broken and isinstance(each, WatchProgress)
         if not fresh:
             return
 
@@ -89,8 +89,8 @@ async def test_an_etcd_that_went_back_is_told_at_once(etcd: FakeEtcd, left: int)
         etcd.put(b"p/key", b"")
     async with watched(etcd, 5) as told:
         gone = await anext(told)
-        assert isinstance(gone, Gone)
-        assert "wiped or restored" in gone.why
+        assert isinstance(gone, ResyncRequired)
+        assert "wiped or restored" in gone.reason
 
 
 async def test_a_member_that_lags_is_not_fresh_and_not_taken_for_a_wiped_etcd(etcd: FakeEtcd) -> None:
@@ -98,10 +98,10 @@ async def test_a_member_that_lags_is_not_fresh_and_not_taken_for_a_wiped_etcd(et
     etcd.put(b"q", b"")
     async with watched(etcd, 6) as told:
         behind = await anext(told)
-        assert isinstance(behind, Broken)
-        assert "revision 4, behind 5" in behind.why
+        assert isinstance(behind, WatchInterrupted)
+        assert "revision 4, behind 5" in behind.reason
         etcd.lag = 0
-        assert isinstance(await anext(told), Fresh)
+        assert isinstance(await anext(told), WatchProgress)
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def hung(etcd: FakeEtcd) -> Iterator[FakeEtcd]:
 
 @asynccontextmanager
 async def asking_first(hung: FakeEtcd, other: FakeEtcd) -> AsyncIterator[Connection]:
-    connection = Connection(Place.parse(f"etcd://{hung.place},{other.place}"), Random())
-    if connection.host != hung.place:
-        connection.failed(connection.host)
+    connection = Connection(EtcdAddress.parse(f"etcd://{hung.host_port},{other.host_port}"), Random())
+    if connection.host != hung.host_port:
+        connection.demote(connection.host)
     try:
         yield connection
     finally:
@@ -130,25 +130,25 @@ SOON = 2.5
 
 async def test_a_member_that_hangs_costs_a_read_about_a_second_once(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(hung, etcd) as connection:
-        async with asyncio.timeout(connection_of.FIRST_TRY + SOON):
+        async with asyncio.timeout(connection_of.FIRST_MEMBER_TIMEOUT + SOON):
             assert await connection.get(b"p/key") is not None
-        assert connection.host == etcd.place, "it is asked last from now on"
+        assert connection.host == etcd.host_port, "it is asked last from now on"
 
 
 async def test_a_member_that_hangs_costs_a_watch_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(hung, etcd) as connection, aclosing(_told(connection)) as told:
-        async with asyncio.timeout(watch.SHORT_SILENCE + SOON):
-            assert isinstance(await anext(told), Broken)
-            assert isinstance(await anext(told), Fresh)
+        async with asyncio.timeout(watch.SHORT_SILENCE_TIMEOUT + SOON):
+            assert isinstance(await anext(told), WatchInterrupted)
+            assert isinstance(await anext(told), WatchProgress)
 
 
 async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(etcd, hung) as connection:
         lease = await connection.grant(5)
-        connection.failed(etcd.place)
-        assert connection.host == hung.place
-        async with asyncio.timeout(connection_of.WRITE_TRY + SOON):
-            with pytest.raises(Unreachable):
+        connection.demote(etcd.host_port)
+        assert connection.host == hung.host_port
+        async with asyncio.timeout(connection_of.WRITE_MEMBER_TIMEOUT + SOON):
+            with pytest.raises(EtcdUnreachable):
                 await connection.keep_alive(lease)
             await connection.keep_alive(lease)
 
@@ -158,11 +158,11 @@ async def test_members_that_are_all_slow_are_given_more_time(
 ) -> None:
     monkeypatch.setattr(connection_of, "FIRST_TRY", 0.01)
     for member in (hung, etcd):
-        member.go_on()
+        member.resume()
         member.delay = 0.15
     async with asking_first(hung, etcd) as connection:
         assert await connection.get(b"p/key") is not None
 
 
-def _told(connection: Connection) -> AsyncGenerator[Told, None]:
+def _told(connection: Connection) -> AsyncGenerator[EtcdWatchEvent, None]:
     return watch.watch(connection, b"p/", 5, SystemClock(), Random())

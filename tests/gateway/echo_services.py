@@ -13,10 +13,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from adsum.core.model import Cause, Instance, Listing, Override, Registration, Status, Why
+from adsum.core.model import Cause, Instance, Listing, Override, Provenance, Registration, Status
 
-WHY = Why(Cause.REGISTERED, "test")
-Heard = SimpleQueue[dict[str, Any]]
+WHY = Provenance(Cause.REGISTERED, "test")
+ReceivedRequests = SimpleQueue[dict[str, Any]]
 
 
 def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.PASSING, **more: Any) -> Listing:
@@ -54,7 +54,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: Heard, takes: float) -> None:
+    def __init__(
+        self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: ReceivedRequests, takes: float
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
         self.id, self.status, self.heard, self.takes = id, status, heard, takes
         if certificate is not None:
@@ -67,18 +69,18 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(
+def echo_service(
     id: str,
     status: int = 200,
     certificate: tuple[Path, Path] | None = None,
-    heard: Heard | None = None,
-    takes: float = 0.0,
+    received: ReceivedRequests | None = None,
+    delay: float = 0.0,
 ) -> Iterator[int]:
     """A service that answers with that status, with a certificate and its key over TLS; its port.
 
     What it is asked is put into `heard`, before it answers. An answer `takes` so many seconds.
     """
-    with _Server(id, status, certificate, SimpleQueue() if heard is None else heard, takes) as server:
+    with _Server(id, status, certificate, SimpleQueue() if received is None else received, delay) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

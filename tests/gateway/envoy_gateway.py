@@ -11,39 +11,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.model import Listing
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.upstreams import Upstream
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import NOTHING
-from tests.gateway.real_envoy import PATIENCE, free_port, running
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, free_port, running_envoy
 
 
-class Answer(NamedTuple):
+class GatewayAnswer(NamedTuple):
     status: int
     headers: dict[str, str]
-    said: dict[str, Any]
+    content: dict[str, Any]
 
     @property
     def id(self) -> str:
-        return str(self.said["id"])
+        return str(self.content["id"])
 
 
-class Gateway:
+class EnvoyGateway:
     """An Envoy that serves those instances; requests to it, all on one connection."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._kept = http.client.HTTPConnection(address, timeout=PATIENCE)
+        self._kept = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> GatewayAnswer:
         return self._get(self._kept, path, headers)
 
-    def apart(self, path: str) -> Answer:
+    def get_on_new_connection(self, path: str) -> GatewayAnswer:
         """On a connection of its own."""
-        connection = http.client.HTTPConnection(self.address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.address, timeout=ENVOY_TIMEOUT)
         try:
             return self._get(connection, path, {})
         finally:
@@ -54,23 +54,23 @@ class Gateway:
         return Counter(self.get(path).id for _ in range(count))
 
     @staticmethod
-    def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> Answer:
+    def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> GatewayAnswer:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
         said = json.loads(response.read())
-        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, said)
+        return GatewayAnswer(response.status, {name.lower(): value for name, value in response.getheaders()}, said)
 
     def close(self) -> None:
         self._kept.close()
 
 
 @contextmanager
-def gateway(folder: Path, listings: Sequence[Listing], *intent: Route | Upstream) -> Iterator[Gateway]:
+def running_gateway(folder: Path, listings: Sequence[Listing], *intent: Route | Upstream) -> Iterator[EnvoyGateway]:
     routes = tuple(each for each in intent if isinstance(each, Route))
     upstreams = {each.service: each for each in intent if isinstance(each, Upstream)}
-    snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
-    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
-    with running(NOTHING.follow(snapshot, Intent(routes, upstreams), {}), shape, folder):
-        found = Gateway(shape.listen[0])
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
+    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
+    with running_envoy(NO_RESOURCES.advance(snapshot, Intent(routes, upstreams), {}), shape, folder):
+        found = EnvoyGateway(shape.listen[0])
         yield found
         found.close()

@@ -28,21 +28,21 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from google.protobuf import json_format
 
-from adsum.envoy.process.bootstrap import runtime
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import Compiled
-from adsum.gateway.resources.resources import Kind, Resource
+from adsum.envoy.process.bootstrap import layered_runtime
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import CompiledResources
+from adsum.gateway.resources.resources import Resource, ResourceKind
 from tests.support.programs import need
 
-MESSAGES: Final = {
-    Kind.CLUSTER: Cluster,
-    Kind.ASSIGNMENT: ClusterLoadAssignment,
-    Kind.SECRET: Secret,
-    Kind.FILTER: TypedExtensionConfig,
-    Kind.LISTENER: Listener,
-    Kind.ROUTES: RouteConfiguration,
+MESSAGE_TYPES: Final = {
+    ResourceKind.CLUSTER: Cluster,
+    ResourceKind.ASSIGNMENT: ClusterLoadAssignment,
+    ResourceKind.SECRET: Secret,
+    ResourceKind.FILTER: TypedExtensionConfig,
+    ResourceKind.LISTENER: Listener,
+    ResourceKind.ROUTES: RouteConfiguration,
 }
-PATIENCE: Final = 60.0
+ENVOY_TIMEOUT: Final = 60.0
 """Seconds until an Envoy that does not start is given up."""
 
 needs_envoy = pytest.mark.needs("envoy")
@@ -61,31 +61,31 @@ def free_port() -> int:
             return port
 
 
-def content(resource: Resource) -> Any:
+def decode_resource(resource: Resource) -> Any:
     """What a resource says."""
-    message = MESSAGES[resource.kind]()
+    message = MESSAGE_TYPES[resource.kind]()
     DeltaDiscoveryResponse.FromString(resource.delta).resources[0].resource.Unpack(message)
     return message
 
 
-def bootstrap(compiled: Compiled, shape: Shape) -> Any:
+def bootstrap(compiled: CompiledResources, shape: GatewayProfile) -> Any:
     """Everything that the gateway would be told, told at once; each answer says the route that it took."""
-    tables = compiled.envoy(shape)
+    tables = compiled.gateway_resources(shape)
     whole = Bootstrap()
-    json_format.ParseDict(runtime(), whole.layered_runtime)
-    for name, resource in tables[Kind.CLUSTER].items():
-        cluster = content(resource)
+    json_format.ParseDict(layered_runtime(), whole.layered_runtime)
+    for name, resource in tables[ResourceKind.CLUSTER].items():
+        cluster = decode_resource(resource)
         cluster.type = Cluster.STATIC
         cluster.ClearField("eds_cluster_config")
-        if name in tables[Kind.ASSIGNMENT]:
-            cluster.load_assignment.CopyFrom(content(tables[Kind.ASSIGNMENT][name]))
+        if name in tables[ResourceKind.ASSIGNMENT]:
+            cluster.load_assignment.CopyFrom(decode_resource(tables[ResourceKind.ASSIGNMENT][name]))
         whole.static_resources.clusters.append(cluster)
-    whole.static_resources.secrets.extend(map(content, tables[Kind.SECRET].values()))
-    (routes,) = map(content, tables[Kind.ROUTES].values())
+    whole.static_resources.secrets.extend(map(decode_resource, tables[ResourceKind.SECRET].values()))
+    (routes,) = map(decode_resource, tables[ResourceKind.ROUTES].values())
     routes.response_headers_to_add.add().header.CopyFrom(_header("x-route", "%ROUTE_NAME%"))
-    filters = {name: content(resource) for name, resource in tables[Kind.FILTER].items()}
-    for resource in tables[Kind.LISTENER].values():
-        whole.static_resources.listeners.append(_listener(content(resource), routes, filters))
+    filters = {name: decode_resource(resource) for name, resource in tables[ResourceKind.FILTER].items()}
+    for resource in tables[ResourceKind.LISTENER].values():
+        whole.static_resources.listeners.append(_listener(decode_resource(resource), routes, filters))
     return whole
 
 
@@ -112,21 +112,21 @@ def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
     return listener
 
 
-def refused(compiled: Compiled, shape: Shape, folder: Path) -> str:
+def validation_error(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> str:
     """What Envoy has against it; "" if nothing."""
     command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, shape, folder))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ENVOY_TIMEOUT, check=False)
     return done.stderr if done.returncode or "warning" in done.stderr else ""
 
 
-def _written(compiled: Compiled, shape: Shape, folder: Path) -> Path:
+def _written(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> Path:
     path = folder / "envoy.json"
     path.write_text(json_format.MessageToJson(bootstrap(compiled, shape)))
     return path
 
 
 @contextmanager
-def running(compiled: Compiled, shape: Shape, folder: Path) -> Iterator[None]:
+def running_envoy(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> Iterator[None]:
     """An Envoy that serves all that; it is there when this begins and gone when it ends."""
     command = [str(need("envoy")), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
     with (folder / "envoy.log").open("w+") as log:
@@ -138,11 +138,11 @@ def running(compiled: Compiled, shape: Shape, folder: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(ENVOY_TIMEOUT)
 
 
-def _wait(process: subprocess.Popen[bytes], shape: Shape, folder: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _wait(process: subprocess.Popen[bytes], shape: GatewayProfile, folder: Path) -> None:
+    deadline = time.monotonic() + ENVOY_TIMEOUT
     host, _, port = shape.listen[0].rpartition(":")
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -154,11 +154,11 @@ def _wait(process: subprocess.Popen[bytes], shape: Shape, folder: Path) -> None:
     pytest.fail(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-2000:]}")
 
 
-class Caller:
+class GatewayConnection:
     """Sends requests to a gateway, all on one connection."""
 
-    def __init__(self, shape: Shape) -> None:
-        self._connection = http.client.HTTPConnection(shape.listen[0], timeout=PATIENCE)
+    def __init__(self, shape: GatewayProfile) -> None:
+        self._connection = http.client.HTTPConnection(shape.listen[0], timeout=ENVOY_TIMEOUT)
 
     def __call__(
         self,

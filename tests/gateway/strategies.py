@@ -9,14 +9,21 @@ from hypothesis import strategies as st
 
 from adsum.core import model
 from adsum.gateway.intent import actions, routes, upstreams
-from adsum.gateway.intent.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
+from adsum.gateway.intent.actions import HashPolicy, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.intent.matches import HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
-from tests.support.strategies import ids, lengths, metadata, texts
+from adsum.gateway.intent.upstreams import (
+    LbPolicy,
+    OutlierSettings,
+    Upstream,
+    UpstreamLimits,
+    UpstreamProtocol,
+    UpstreamTls,
+)
+from tests.support.strategies import durations, ids, metadata, texts
 
 SERVICES = ("orders", "users", "web")
 
@@ -44,8 +51,8 @@ methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPT
 shares = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0))
 
 paths = st.one_of(
-    st.builds(Path, st.sampled_from([MatchKind.EXACT, MatchKind.PREFIX]), plain_paths),
-    st.builds(Path, st.just(MatchKind.REGEX), patterns),
+    st.builds(PathMatch, st.sampled_from([MatchKind.EXACT, MatchKind.PREFIX]), plain_paths),
+    st.builds(PathMatch, st.just(MatchKind.REGEX), patterns),
 )
 
 
@@ -59,7 +66,7 @@ def _matches(match: Any, kinds: list[MatchKind], **more: Any) -> st.SearchStrate
 
 headers = _matches(HeaderMatch, [MatchKind.EXACT, MatchKind.PREFIX], invert=st.booleans())
 queries = _matches(QueryMatch, [MatchKind.EXACT])
-_tags = st.lists(texts(20, least=1), max_size=2, unique=True).map(tuple)
+_tags = st.lists(texts(20, min_size=1), max_size=2, unique=True).map(tuple)
 _pairs = st.one_of(metadata, st.just(MappingProxyType({"tag": "x"})))
 
 
@@ -68,30 +75,30 @@ def _selectors(draw: st.DrawFn) -> Selector:
     tags, pairs = draw(_tags), draw(_pairs)
     without = tuple(tag for tag in draw(_tags) if tag not in tags)
     missing = {key: value for key, value in draw(_pairs).items() if pairs.get(key) != value}
-    return Selector(draw(services), tags, pairs, without, model.frozen(missing))
+    return Selector(draw(services), tags, pairs, without, model.freeze(missing))
 
 
 selectors = _selectors()
 targets = st.lists(
-    st.builds(Target, selectors, st.integers(1, actions.MAX_WEIGHT)),
+    st.builds(Target, selectors, st.integers(1, actions.MAX_TARGET_WEIGHT)),
     min_size=1,
     max_size=3,
-    unique_by=lambda to: to.to.name,
+    unique_by=lambda to: to.selector.name,
 ).map(tuple)
 redirects = st.one_of(
     st.builds(Redirect, st.just("https"), st.just(""), st.none() | st.integers(1, 65_535), st.just("") | plain_paths),
-    st.builds(Redirect, host=st.just("shop.example"), status=st.sampled_from(actions.REDIRECTS)),
+    st.builds(Redirect, host=st.just("shop.example"), status=st.sampled_from(actions.REDIRECT_STATUSES)),
 )
 retries = st.builds(
     Retries,
-    st.integers(0, actions.MAX_ATTEMPTS),
+    st.integers(0, actions.MAX_RETRY_ATTEMPTS),
     st.booleans(),
     st.lists(st.sampled_from(RetryOn), unique=True).map(tuple),
 )
 edits = st.builds(
     HeaderEdits,
-    st.dictionaries(tokens, values, max_size=2).map(model.frozen),
-    st.dictionaries(tokens, values | st.just(""), max_size=2).map(model.frozen),
+    st.dictionaries(tokens, values, max_size=2).map(model.freeze),
+    st.dictionaries(tokens, values | st.just(""), max_size=2).map(model.freeze),
     st.lists(tokens, max_size=2, unique=True).map(tuple),
 )
 origins = st.sampled_from(["https://shop.example", "https://*.shop.example", "http://localhost:3000"])
@@ -99,19 +106,22 @@ cors = st.builds(
     Cors,
     st.lists(origins, min_size=1, unique=True).map(tuple),
     headers=st.lists(tokens, max_size=2, unique=True).map(tuple),
-    max_age=lengths(0.0, 86_400.0),
+    max_age=durations(0.0, 86_400.0),
     credentials=st.booleans(),
 )
 rate_limits = st.builds(
-    RateLimit, st.integers(1, 100), lengths(actions.MIN_PER, actions.MAX_PER), st.none() | st.integers(100, 200)
+    RateLimit,
+    st.integers(1, 100),
+    durations(actions.MIN_FILL_INTERVAL, actions.MAX_FILL_INTERVAL),
+    st.none() | st.integers(100, 200),
 )
-hashes = st.one_of(st.builds(HashOn, tokens), st.builds(HashOn, cookie=st.just("sid"), ttl=lengths(0.0, 1e6)))
-timeouts = st.none() | lengths(routes.MIN_TIMEOUT, 60.0)
-max_bodies = st.none() | st.integers(1, routes.MAX_BODY)
+hashes = st.one_of(st.builds(HashPolicy, tokens), st.builds(HashPolicy, cookie=st.just("sid"), ttl=durations(0.0, 1e6)))
+timeouts = st.none() | durations(routes.MIN_ROUTE_TIMEOUT, 60.0)
+max_bodies = st.none() | st.integers(1, routes.MAX_BODY_BYTES)
 
 
 @st.composite
-def routes_to(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
+def any_routes(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
     """A route, forwarding or redirecting, with anything that may be said of it."""
     said: dict[str, Any] = {
         "hosts": tuple(draw(st.lists(host_patterns, max_size=2, unique=True))),
@@ -151,32 +161,32 @@ def _names(index: int) -> st.SearchStrategy[str]:
 @st.composite
 def route_sets(draw: st.DrawFn, most: int = 5) -> tuple[Route, ...]:
     """Several routes with different names."""
-    return tuple(draw(routes_to(_names(n))) for n in range(draw(st.integers(0, most))))
+    return tuple(draw(any_routes(_names(n))) for n in range(draw(st.integers(0, most))))
 
 
 @st.composite
-def upstreams_of(draw: st.DrawFn, service: st.SearchStrategy[str] = services) -> Upstream:
+def any_upstreams(draw: st.DrawFn, service: st.SearchStrategy[str] = services) -> Upstream:
     """Any settings of a service."""
-    policy = draw(st.sampled_from(Policy))
-    warm = policy in (Policy.ROUND_ROBIN, Policy.LEAST_REQUEST)
-    limits = st.integers(1, upstreams.MAX_LIMIT)
+    policy = draw(st.sampled_from(LbPolicy))
+    warm = policy in (LbPolicy.ROUND_ROBIN, LbPolicy.LEAST_REQUEST)
+    limits = st.integers(1, upstreams.MAX_UPSTREAM_LIMIT)
     return Upstream(
         draw(service),
         policy,
-        draw(st.sampled_from(Protocol)),
+        draw(st.sampled_from(UpstreamProtocol)),
         draw(shares),
-        draw(lengths(0.0, 60.0)) if warm else 0.0,
-        draw(lengths(0.01, 60.0)),
-        draw(st.builds(Outliers, st.integers(0, 1_000), lengths(0.1, 60.0), lengths(0.1, 60.0), shares)),
-        draw(st.builds(Limits, limits, limits, limits, st.integers(0, upstreams.MAX_LIMIT), shares)),
-        draw(st.builds(Tls, st.booleans(), st.just(""), st.sampled_from(["", "orders.example"]))),
+        draw(durations(0.0, 60.0)) if warm else 0.0,
+        draw(durations(0.01, 60.0)),
+        draw(st.builds(OutlierSettings, st.integers(0, 1_000), durations(0.1, 60.0), durations(0.1, 60.0), shares)),
+        draw(st.builds(UpstreamLimits, limits, limits, limits, st.integers(0, upstreams.MAX_UPSTREAM_LIMIT), shares)),
+        draw(st.builds(UpstreamTls, st.booleans(), st.just(""), st.sampled_from(["", "orders.example"]))),
         draw(st.integers(upstreams.MIN_HASH_SIZE, upstreams.MAX_HASH_SIZE)),
-        draw(lengths(0.1, 60.0)),
+        draw(durations(0.1, 60.0)),
     )
 
 
 @st.composite
 def intents(draw: st.DrawFn) -> Intent:
     """Everything that operators may want at once."""
-    named = draw(st.lists(upstreams_of(), max_size=2, unique_by=lambda each: each.service))
+    named = draw(st.lists(any_upstreams(), max_size=2, unique_by=lambda each: each.service))
     return Intent(draw(route_sets()), MappingProxyType({each.service: each for each in named}))

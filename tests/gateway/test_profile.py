@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.core.errors import Invalid
-from adsum.gateway.profile import Shape
+from adsum.gateway.profile import GatewayProfile
 
 shapes = st.builds(
-    Shape,
+    GatewayProfile,
     st.lists(st.sampled_from(["127.0.0.1:80", "0.0.0.0:8080", "[::1]:0", "[::]:443"]), min_size=1, unique=True).map(
         tuple
     ),
@@ -25,9 +25,13 @@ shapes = st.builds(
 
 
 @given(shapes)
-def test_a_shape_arrives_as_it_was_said(shape: Shape) -> None:
+def test_a_shape_arrives_as_it_was_said(shape: GatewayProfile) -> None:
     struct = json_format.ParseDict(shape.metadata(), Struct())
-    assert Shape.of(shape.metadata()) == Shape.of(json_format.MessageToDict(struct)) == shape
+    assert (
+        GatewayProfile.from_metadata(shape.metadata())
+        == GatewayProfile.from_metadata(json_format.MessageToDict(struct))
+        == shape
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,5 +55,5 @@ def test_a_shape_arrives_as_it_was_said(shape: Shape) -> None:
 )
 def test_what_is_no_shape_is_refused(metadata: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        Shape.of(metadata)
+        GatewayProfile.from_metadata(metadata)
     assert refused.value.field == field

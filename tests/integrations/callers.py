@@ -26,20 +26,20 @@ from tests.probes.servers import CERTIFICATE
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallerAnswer:
     status: int
     text: str
     headers: Mapping[str, str]
     url: str
 
 
-class Opened(Protocol):
+class StreamedAnswer(Protocol):
     """A streamed answer, of which the head has come."""
 
     async def close(self) -> None: ...
 
 
-class Caller(Protocol):
+class LibraryCaller(Protocol):
     """One library, with a client of its own on `source`. `options` are those of the integration."""
 
     @property
@@ -56,7 +56,7 @@ class Caller(Protocol):
     def timeout_error(self) -> type[Exception]: ...
 
     @property
-    def unreached(self) -> type[CallFailed]: ...
+    def unreachable(self) -> type[CallFailed]: ...
 
     @property
     def broken(self) -> type[CallFailed]: ...
@@ -65,7 +65,7 @@ class Caller(Protocol):
     def timed_out(self) -> type[CallFailed]: ...
 
     @property
-    def nobody(self) -> type[Exception]: ...
+    def no_endpoint(self) -> type[Exception]: ...
 
     @property
     def blocks(self) -> bool:
@@ -74,13 +74,13 @@ class Caller(Protocol):
 
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer: ...
+    ) -> CallerAnswer: ...
 
-    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
         """With a body that can be sent once."""
         ...
 
-    async def stream(self, url: str) -> Opened: ...
+    async def stream(self, url: str) -> StreamedAnswer: ...
 
     def channel(self) -> Channel: ...
 
@@ -92,12 +92,16 @@ def trusting() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=CERTIFICATE)
 
 
-class AsyncHttpx:
+class AsyncHttpxCaller:
     broken_body = httpx.RemoteProtocolError
     transport_error = httpx.TransportError
     timeout_error = httpx.TimeoutException
-    unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
-    nobody = our_httpx.Nobody
+    unreachable, broken, timed_out = (
+        our_httpx.HttpxUnreachable,
+        our_httpx.HttpxConnectionBroken,
+        our_httpx.HttpxTimedOut,
+    )
+    no_endpoint = our_httpx.HttpxNoEndpoint
     blocks = False
 
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
@@ -105,19 +109,19 @@ class AsyncHttpx:
         if options.pop("trust", False):
             options["verify"] = trusting()
         self._client = Client(source=source, cache=options.pop("cache", False))
-        self._http = our_httpx.AsyncClient(self._client, **{"follow_redirects": True, **options})
+        self._http = our_httpx.AsyncHttpxClient(self._client, **{"follow_redirects": True, **options})
 
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> CallerAnswer:
         answer = await self._http.request(method, url, content=body, headers=headers)
-        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+        return CallerAnswer(answer.status_code, answer.text, answer.headers, str(answer.url))
 
-    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
         answer = await self._http.request(method, url, content=_flowing(parts))
-        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+        return CallerAnswer(answer.status_code, answer.text, answer.headers, str(answer.url))
 
-    async def stream(self, url: str) -> Opened:
+    async def stream(self, url: str) -> StreamedAnswer:
         answer = await self._http.send(self._http.build_request("GET", url), stream=True)
         return _Opened(answer.aclose)
 
@@ -129,12 +133,16 @@ class AsyncHttpx:
         await self._client.close()
 
 
-class Aiohttp:
+class AiohttpCaller:
     broken_body = aiohttp.ClientPayloadError
     transport_error = aiohttp.ClientError
     timeout_error = TimeoutError
-    unreached, broken, timed_out = our_aiohttp.Unreached, our_aiohttp.Broken, our_aiohttp.TimedOut
-    nobody = our_aiohttp.Nobody
+    unreachable, broken, timed_out = (
+        our_aiohttp.AiohttpUnreachable,
+        our_aiohttp.AiohttpConnectionBroken,
+        our_aiohttp.AiohttpTimedOut,
+    )
+    no_endpoint = our_aiohttp.AiohttpNoEndpoint
     blocks = False
 
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
@@ -146,17 +154,17 @@ class Aiohttp:
 
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> CallerAnswer:
         return await self._call(method, url, body, headers)
 
-    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
         return await self._call(method, url, _flowing(parts), None)
 
-    async def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+    async def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> CallerAnswer:
         async with self._http.request(method, url, data=body, headers=headers) as answer:
-            return Answer(answer.status, await answer.text(), answer.headers, str(answer.url))
+            return CallerAnswer(answer.status, await answer.text(), answer.headers, str(answer.url))
 
-    async def stream(self, url: str) -> Opened:
+    async def stream(self, url: str) -> StreamedAnswer:
         answer = await self._http.get(url)
 
         async def close() -> None:
@@ -172,12 +180,16 @@ class Aiohttp:
         await self._client.close()
 
 
-class SyncHttpx:
+class SyncHttpxCaller:
     broken_body = httpx.RemoteProtocolError
     transport_error = httpx.TransportError
     timeout_error = httpx.TimeoutException
-    unreached, broken, timed_out = our_httpx.Unreached, our_httpx.Broken, our_httpx.TimedOut
-    nobody = our_httpx.Nobody
+    unreachable, broken, timed_out = (
+        our_httpx.HttpxUnreachable,
+        our_httpx.HttpxConnectionBroken,
+        our_httpx.HttpxTimedOut,
+    )
+    no_endpoint = our_httpx.HttpxNoEndpoint
     blocks = True
 
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
@@ -185,21 +197,21 @@ class SyncHttpx:
         if options.pop("trust", False):
             options["verify"] = trusting()
         self._client = SyncClient(source=source, cache=options.pop("cache", False))
-        self._http = our_httpx.Client(self._client, **{"follow_redirects": True, **options})
+        self._http = our_httpx.HttpxClient(self._client, **{"follow_redirects": True, **options})
 
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> CallerAnswer:
         return await asyncio.to_thread(self._call, method, url, body, headers)
 
-    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
         return await asyncio.to_thread(self._call, method, url, _once(parts), None)
 
-    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> CallerAnswer:
         answer = self._http.request(method, url, content=body, headers=headers)
-        return Answer(answer.status_code, answer.text, answer.headers, str(answer.url))
+        return CallerAnswer(answer.status_code, answer.text, answer.headers, str(answer.url))
 
-    async def stream(self, url: str) -> Opened:
+    async def stream(self, url: str) -> StreamedAnswer:
         request = self._http.build_request("GET", url)
         answer = await asyncio.to_thread(self._http.send, request, stream=True)
 
@@ -216,33 +228,37 @@ class SyncHttpx:
         await asyncio.to_thread(self._client.close)
 
 
-class Requests:
+class RequestsCaller:
     broken_body = requests.exceptions.ChunkedEncodingError
     transport_error = requests.ConnectionError
     timeout_error = requests.Timeout
-    unreached, broken, timed_out = our_requests.Unreached, our_requests.Broken, our_requests.TimedOut
-    nobody = our_requests.Nobody
+    unreachable, broken, timed_out = (
+        our_requests.RequestsUnreachable,
+        our_requests.RequestsConnectionBroken,
+        our_requests.RequestsTimedOut,
+    )
+    no_endpoint = our_requests.RequestsNoEndpoint
     blocks = True
 
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
         self._verify = str(CERTIFICATE) if options.pop("trust", False) else True
         self._options = options.get("channel")
         self._client = SyncClient(source=source, cache=options.pop("cache", False))
-        self._http = our_requests.Session(self._client, **options)
+        self._http = our_requests.RequestsSession(self._client, **options)
 
     async def call(
         self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> CallerAnswer:
         return await asyncio.to_thread(self._call, method, url, body, headers)
 
-    async def upload(self, method: str, url: str, parts: list[bytes]) -> Answer:
+    async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
         return await asyncio.to_thread(self._call, method, url, _once(parts), None)
 
-    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
+    def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> CallerAnswer:
         answer = self._http.request(method, url, data=body, headers=headers, verify=self._verify)
-        return Answer(answer.status_code, answer.text, answer.headers, answer.url)
+        return CallerAnswer(answer.status_code, answer.text, answer.headers, answer.url)
 
-    async def stream(self, url: str) -> Opened:
+    async def stream(self, url: str) -> StreamedAnswer:
         answer = await asyncio.to_thread(self._http.get, url, stream=True)
 
         async def close() -> None:
@@ -258,17 +274,17 @@ class Requests:
         await asyncio.to_thread(self._client.close)
 
 
-CALLERS: dict[str, Callable[..., Caller]] = {
-    "httpx-async": AsyncHttpx,
-    "httpx-sync": SyncHttpx,
-    "aiohttp": Aiohttp,
-    "requests": Requests,
+CALLERS: dict[str, Callable[..., LibraryCaller]] = {
+    "httpx-async": AsyncHttpxCaller,
+    "httpx-sync": SyncHttpxCaller,
+    "aiohttp": AiohttpCaller,
+    "requests": RequestsCaller,
 }
 
 
 def in_flight(channel: Channel, *endpoints: Endpoint) -> int:
     """Calls that the channel still counts at these."""
-    return sum(channel.loads.of(each.id).in_flight for each in endpoints)
+    return sum(channel.loads.load_of(each.id).in_flight for each in endpoints)
 
 
 def options(policy: str = "round_robin") -> ChannelOptions:

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from adsum.balance.load_tracker import Load
+from adsum.balance.load_tracker import EndpointLoad
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.pick import Pick
 from adsum.core.model import Endpoint, Instance
-from tests.client.fakes import ScriptedSource, whole
-from tests.integrations.callers import CALLERS, Caller, options
+from tests.client.fakes import ScriptedSource, full_update
+from tests.integrations.callers import CALLERS, LibraryCaller, options
 from tests.integrations.servers import HERE, Fleet
 
-Make = Callable[..., Caller]
+Make = Callable[..., LibraryCaller]
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def fleet() -> Iterator[Fleet]:
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """How every pick ended that said something of its endpoint."""
     seen: list[tuple[str, bool]] = []
-    ended = Channel.ended
+    ended = Channel.record_result
 
-    def noted(self: Channel, pick: Pick, load: Load, ok: bool, latency: float | None) -> None:
+    def noted(self: Channel, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
         seen.append((pick.endpoint.id, ok))
         ended(self, pick, load, ok, latency)
 
@@ -44,12 +44,12 @@ def instance(id: str, port: int, scheme: str = "http") -> Endpoint:
 @pytest.fixture(params=sorted(CALLERS))
 async def make(request: pytest.FixtureRequest, fleet: Fleet) -> AsyncIterator[Make]:
     """Makes a caller of each library in turn, that knows these endpoints of orders; closes it in the end."""
-    made: list[Caller] = []
+    made: list[LibraryCaller] = []
 
-    def make(*endpoints: Endpoint, source: ScriptedSource | None = None, **given: Any) -> Caller:
+    def make(*endpoints: Endpoint, source: ScriptedSource | None = None, **given: Any) -> LibraryCaller:
         if source is None:
             source = ScriptedSource()
-            source.say(whole(1, *endpoints))
+            source.emit(full_update(1, *endpoints))
         caller = CALLERS[request.param](source, **{"channel": options(), **given})
         made.append(caller)
         return caller

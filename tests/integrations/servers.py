@@ -20,7 +20,7 @@ BODY = 40_000
 """Bytes of the bodies that come slowly or break off."""
 
 
-class Manner(StrEnum):
+class ServerBehaviour(StrEnum):
     """What an instance does with a request."""
 
     ANSWER = "answer"
@@ -45,7 +45,7 @@ class Manner(StrEnum):
 
 
 @dataclass(frozen=True)
-class Heard:
+class FleetRequest:
     """A request as it came."""
 
     method: str
@@ -55,19 +55,19 @@ class Heard:
 
 
 @dataclass
-class Server:
+class FleetServer:
     """An instance called `name`, which it answers with."""
 
     name: str
-    manner: Manner = Manner.ANSWER
+    behaviour: ServerBehaviour = ServerBehaviour.ANSWER
     tls: ssl.SSLContext | None = None
     port: int = 0
     open: int = 0
-    heard: list[Heard] = field(default_factory=list)
+    requests: list[FleetRequest] = field(default_factory=list)
     server_names: list[str | None] = field(default_factory=list)
 
     async def start(self) -> None:
-        self.more = asyncio.Event()
+        self.continue_body = asyncio.Event()
         self._ended = asyncio.Event()
         if self.tls is not None:
             self.tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
@@ -82,7 +82,7 @@ class Server:
         self.open += 1
         try:
             while (heard := await _read(reader)) is not None:
-                self.heard.append(heard)
+                self.requests.append(heard)
                 if not await self._answer(heard, reader, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -91,32 +91,32 @@ class Server:
             self.open -= 1
             writer.close()
 
-    async def _answer(self, heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, heard: FleetRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether to go on with this connection."""
-        manner = Manner.ANSWER if heard.target == "/there" else self.manner
-        if manner is Manner.ANSWER:
+        manner = ServerBehaviour.ANSWER if heard.target == "/there" else self.behaviour
+        if manner is ServerBehaviour.ANSWER:
             writer.write(_head(200, len(self.name)) + (b"" if heard.method == "HEAD" else self.name.encode()))
-        elif manner is Manner.UNAVAILABLE:
+        elif manner is ServerBehaviour.UNAVAILABLE:
             writer.write(_head(503, 4, "Retry-After: 7\r\n") + b"away")
-        elif manner is Manner.REDIRECT:
+        elif manner is ServerBehaviour.REDIRECT:
             writer.write(_head(307, 0, "Location: /there\r\n"))
-        elif manner is Manner.GARBAGE:
+        elif manner is ServerBehaviour.GARBAGE:
             writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")
             return False
-        elif manner is Manner.RESET:
+        elif manner is ServerBehaviour.RESET:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
-        elif manner is Manner.HANG:
+        elif manner is ServerBehaviour.HANG:
             await self._hold(reader)
             return False
-        elif manner in (Manner.DRIP, Manner.STALL, Manner.DIE, Manner.SLOWLY):
+        elif manner in (ServerBehaviour.DRIP, ServerBehaviour.STALL, ServerBehaviour.DIE, ServerBehaviour.SLOWLY):
             return await self._tell(manner, reader, writer)
-        return manner is not Manner.VANISH
+        return manner is not ServerBehaviour.VANISH
 
-    async def _tell(self, manner: Manner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _tell(self, manner: ServerBehaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         writer.write(_head(200, BODY))
-        if manner is Manner.DRIP:
+        if manner is ServerBehaviour.DRIP:
             while not reader.at_eof() and not self._ended.is_set():
                 writer.write(b".")
                 await writer.drain()
@@ -124,11 +124,11 @@ class Server:
             return False
         writer.write(b"." * (BODY // 2))
         await writer.drain()
-        if manner is Manner.SLOWLY:
-            await self.more.wait()
+        if manner is ServerBehaviour.SLOWLY:
+            await self.continue_body.wait()
             writer.write(b"." * (BODY // 2))
             return True
-        if manner is Manner.STALL:
+        if manner is ServerBehaviour.STALL:
             await self._hold(reader)
         return False
 
@@ -147,14 +147,16 @@ class Fleet:
     """Servers on one loop in one thread."""
 
     def __init__(self) -> None:
-        self.servers: list[Server] = []
+        self.servers: list[FleetServer] = []
         self._bound: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
         self._thread.start()
 
-    def add(self, name: str, manner: Manner = Manner.ANSWER, tls: ssl.SSLContext | None = None) -> Server:
-        server = Server(name, manner, tls)
+    def add(
+        self, name: str, manner: ServerBehaviour = ServerBehaviour.ANSWER, tls: ssl.SSLContext | None = None
+    ) -> FleetServer:
+        server = FleetServer(name, manner, tls)
         self.run(server.start())
         self.servers.append(server)
         return server
@@ -166,8 +168,8 @@ class Fleet:
         self._bound.append(bound)
         return int(bound.getsockname()[1])
 
-    def tell_more(self, server: Server) -> None:
-        self._loop.call_soon_threadsafe(server.more.set)
+    def continue_body(self, server: FleetServer) -> None:
+        self._loop.call_soon_threadsafe(server.continue_body.set)
 
     def run(self, work: object) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(20.0)  # type: ignore[arg-type]
@@ -191,11 +193,11 @@ class Fleet:
             time.sleep(0.002)
 
     @property
-    def heard(self) -> int:
-        return sum(len(server.heard) for server in self.servers)
+    def request_count(self) -> int:
+        return sum(len(server.requests) for server in self.servers)
 
 
-def served() -> ssl.SSLContext:
+def server_tls_context() -> ssl.SSLContext:
     """Of a server whose certificate is for instance.test."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
@@ -206,7 +208,7 @@ def _head(status: int, length: int, more: str = "") -> bytes:
     return f"HTTP/1.1 {status} As It Is\r\nContent-Length: {length}\r\nContent-Type: text/plain\r\n{more}\r\n".encode()
 
 
-async def _read(reader: asyncio.StreamReader) -> Heard | None:
+async def _read(reader: asyncio.StreamReader) -> FleetRequest | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError as error:
@@ -223,4 +225,4 @@ async def _read(reader: asyncio.StreamReader) -> Heard | None:
         await reader.readexactly(2)
         if not size:
             break
-    return Heard(method, target, headers, body)
+    return FleetRequest(method, target, headers, body)

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from adsum.client.client import Client
-from adsum.integrations.aiohttp import TimedOut, session
-from tests.client.fakes import ScriptedSource, whole
+from adsum.integrations.aiohttp import AiohttpTimedOut, session
+from tests.client.fakes import ScriptedSource, full_update
 from tests.integrations.callers import in_flight, options
 from tests.integrations.conftest import instance
-from tests.integrations.servers import Fleet, Manner
+from tests.integrations.servers import Fleet, ServerBehaviour
 
 
 @pytest.fixture
@@ -31,25 +31,25 @@ async def client(source: ScriptedSource) -> AsyncIterator[Client]:
 async def test_the_sessions_total_time_is_over_once_for_all_tries(
     client: Client, source: ScriptedSource, fleet: Fleet
 ) -> None:
-    servers = [fleet.add(name, Manner.HANG) for name in "abc"]
+    servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
     endpoints = [instance(each.name, each.port) for each in servers]
-    source.say(whole(1, *endpoints))
+    source.emit(full_update(1, *endpoints))
     async with session(client, channel=options(), timeout=aiohttp.ClientTimeout(total=0.2)) as http:
         with pytest.raises(TimeoutError):
             await http.get("http://orders/")
-    assert fleet.heard == 1
+    assert fleet.request_count == 1
     assert in_flight(client.channel("orders", options()), *endpoints) == 0
 
 
 async def test_the_sessions_time_for_a_read_is_over_for_each_try(
     client: Client, source: ScriptedSource, fleet: Fleet
 ) -> None:
-    servers = [fleet.add(name, Manner.HANG) for name in "abc"]
-    source.say(whole(1, *(instance(each.name, each.port) for each in servers)))
+    servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
+    source.emit(full_update(1, *(instance(each.name, each.port) for each in servers)))
     async with session(client, channel=options(), timeout=aiohttp.ClientTimeout(sock_read=0.1)) as http:
-        with pytest.raises(TimedOut, match="at most 3 are made"):
+        with pytest.raises(AiohttpTimedOut, match="at most 3 are made"):
             await http.get("http://orders/")
-    assert fleet.heard == 3
+    assert fleet.request_count == 3
 
 
 async def test_a_websocket_is_in_flight_until_it_is_closed(client: Client, source: ScriptedSource) -> None:
@@ -67,7 +67,7 @@ async def test_a_websocket_is_in_flight_until_it_is_closed(client: Client, sourc
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     there = instance("a", runner.addresses[0][1])
-    source.say(whole(1, there))
+    source.emit(full_update(1, there))
     channel = client.channel("orders", options())
     async with session(client, channel=options()) as http:
         async with http.ws_connect("http://orders/talk") as socket:

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from adsum.client.client import Client
 from adsum.core.errors import Invalid
 from adsum.integrations import asgi
-from adsum.integrations.worker_group import Workers
+from adsum.integrations.worker_group import WorkerGroup
 from tests.client.fakes import ScriptedSource
 
 
@@ -32,7 +32,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
-class Server:
+class LifespanServer:
     """The server's side of the lifespan protocol."""
 
     def __init__(self, app: asgi.App) -> None:
@@ -68,7 +68,7 @@ async def test_an_app_is_listed_after_its_start_up_and_leaves_before_its_shut_do
         story.append(f"shut-down, listed: {bool(source.listed)}")
 
     client = Client(source=source, cache=False)
-    server = Server(asgi.registered(Starlette(lifespan=own), "orders", port, client=client, id="o1"))
+    server = LifespanServer(asgi.registered(Starlette(lifespan=own), "orders", port, client=client, id="o1"))
     assert await server.say("startup") == "startup.complete"
     await until(source, "register o1")
     assert await server.say("shutdown") == "shutdown.complete"
@@ -104,7 +104,7 @@ async def test_an_app_without_a_lifespan_is_given_one(port: int, raises: bool) -
 
     source = ScriptedSource()
     async with Client(source=source, cache=False) as client:
-        server = Server(asgi.registered(bare, "orders", port, client=client, id="o1"))
+        server = LifespanServer(asgi.registered(bare, "orders", port, client=client, id="o1"))
         assert await server.say("startup") == "startup.complete"
         await until(source, "register o1")
         assert await server.say("shutdown") == "shutdown.complete"
@@ -114,7 +114,7 @@ async def test_an_app_without_a_lifespan_is_given_one(port: int, raises: bool) -
 
 async def test_what_can_not_be_listed_fails_the_start_up_in_words(port: int) -> None:
     async with Client(source=ScriptedSource(), cache=False) as client:
-        server = Server(asgi.registered(Starlette(), "Not A Name", port, client=client))
+        server = LifespanServer(asgi.registered(Starlette(), "Not A Name", port, client=client))
         assert (await server.say("startup")).startswith("startup.failedservice: must be 1 to 63")
         with pytest.raises(Invalid):
             await server.ended()
@@ -129,7 +129,7 @@ async def test_an_app_whose_start_up_fails_is_never_listed(port: int) -> None:
 
     source = ScriptedSource()
     async with Client(source=source, cache=False) as client:
-        server = Server(asgi.registered(Starlette(lifespan=broken), "orders", port, client=client))
+        server = LifespanServer(asgi.registered(Starlette(lifespan=broken), "orders", port, client=client))
         assert "no database" in await server.say("startup")
         with pytest.raises(RuntimeError, match="no database"):
             await server.ended()
@@ -144,18 +144,18 @@ async def test_a_server_that_was_told_to_stop_before_its_start_up_is_never_liste
 
         def handle_exit(self, number: int, frame: object) -> None: ...
 
-    looked, take_turn = asyncio.Event(), Workers.take_turn
+    looked, take_turn = asyncio.Event(), WorkerGroup.try_lead
 
-    def taking(self: Workers) -> bool:
+    def taking(self: WorkerGroup) -> bool:
         looked.set()
         return take_turn(self)
 
-    monkeypatch.setattr(Workers, "take_turn", taking)
+    monkeypatch.setattr(WorkerGroup, "take_turn", taking)
     before = signal.signal(signal.SIGTERM, Told().handle_exit)
     try:
         source = ScriptedSource()
         client = Client(source=source, cache=False)
-        server = Server(asgi.registered(Starlette(), "orders", port, client=client, id="o1"))
+        server = LifespanServer(asgi.registered(Starlette(), "orders", port, client=client, id="o1"))
         assert await server.say("startup") == "startup.complete"
         await asyncio.wait_for(looked.wait(), 20)
         assert await server.say("shutdown") == "shutdown.complete"
@@ -169,7 +169,7 @@ async def test_a_registry_that_is_down_keeps_no_server_from_starting_or_ending(p
     source = ScriptedSource()
     source.down = True
     async with Client(source=source, cache=False) as client:
-        server = Server(asgi.registered(Starlette(), "orders", port, client=client, id="o1"))
+        server = LifespanServer(asgi.registered(Starlette(), "orders", port, client=client, id="o1"))
         assert await server.say("startup") == "startup.complete"
         await until(source, "address")
         async with asyncio.timeout(20):

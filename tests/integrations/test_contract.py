@@ -13,16 +13,16 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.calls.failures import CallFailed
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.client import Client
-from adsum.client.sources.source import Lost, Position
-from adsum.client.views.view_cache import Shelf, Shelved
+from adsum.client.sources.source import ConnectionLost, ViewPosition
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
-from adsum.integrations.request_options import calling
-from tests.client.fakes import ScriptedSource, endpoint, whole
+from adsum.integrations.request_options import request_options
+from tests.client.fakes import ScriptedSource, endpoint, full_update
 from tests.client.stub_node import until
 from tests.integrations.callers import in_flight, options
 from tests.integrations.conftest import Make, instance
-from tests.integrations.servers import HERE, Fleet, Manner, served
+from tests.integrations.servers import HERE, Fleet, ServerBehaviour, server_tls_context
 
 URL = "http://orders/path?of=this"
 
@@ -39,7 +39,7 @@ async def test_path_query_headers_and_body_arrive_and_the_host_is_the_service(ma
     server = fleet.add("a")
     caller = make(instance("a", server.port))
     answer = await caller.call("POST", "http://orders/a%2Fb//c?q=1%202&q=", b"body", {"X-Own": "7"})
-    heard = server.heard[0]
+    heard = server.requests[0]
     assert (heard.method, heard.target, heard.body) == ("POST", "/a%2Fb//c?q=1%202&q=", b"body")
     assert (heard.headers["host"], heard.headers["x-own"]) == ("orders", "7")
     assert answer.url == "http://orders/a%2Fb//c?q=1%202&q=", "it is the service's answer"
@@ -48,16 +48,16 @@ async def test_path_query_headers_and_body_arrive_and_the_host_is_the_service(ma
 async def test_a_host_header_of_the_callers_own_is_kept(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     await make(instance("a", server.port)).call("GET", URL, None, {"Host": "shop.example"})
-    assert server.heard[0].headers["host"] == "shop.example"
+    assert server.requests[0].headers["host"] == "shop.example"
 
 
 async def test_a_redirect_goes_to_the_service_again_not_to_the_instance(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name, Manner.REDIRECT) for name in "ab"]
+    servers = [fleet.add(name, ServerBehaviour.REDIRECT) for name in "ab"]
     caller = make(*(instance(each.name, each.port) for each in servers))
     answer = await caller.call("GET", URL)
     assert (answer.status, answer.url) == (200, "http://orders/there")
-    assert {heard.target for server in servers for heard in server.heard} == {"/path?of=this", "/there"}
-    assert [len(server.heard) for server in servers] == [1, 1]
+    assert {heard.target for server in servers for heard in server.requests} == {"/path?of=this", "/there"}
+    assert [len(server.requests) for server in servers] == [1, 1]
 
 
 async def test_a_dead_instance_costs_no_request(make: Make, fleet: Fleet) -> None:
@@ -66,12 +66,12 @@ async def test_a_dead_instance_costs_no_request(make: Make, fleet: Fleet) -> Non
     answers = [await caller.call("GET", URL) for _ in range(12)]
     posted = [await caller.call("POST", URL, b"once") for _ in range(12)]
     assert {answer.status for answer in (*answers, *posted)} == {200}
-    assert fleet.heard == 24
+    assert fleet.request_count == 24
 
 
-@pytest.mark.parametrize("manner", [Manner.RESET, Manner.VANISH, Manner.GARBAGE])
+@pytest.mark.parametrize("manner", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
 async def test_what_broke_after_sending_is_sent_again_if_that_is_safe(
-    make: Make, fleet: Fleet, manner: Manner, ends: list[tuple[str, bool]]
+    make: Make, fleet: Fleet, manner: ServerBehaviour, ends: list[tuple[str, bool]]
 ) -> None:
     bad, good = fleet.add("bad", manner), fleet.add("good")
     caller = make(instance("bad", bad.port), instance("good", good.port))
@@ -80,8 +80,10 @@ async def test_what_broke_after_sending_is_sent_again_if_that_is_safe(
     assert ("good", True) in ends
 
 
-@pytest.mark.parametrize("manner", [Manner.RESET, Manner.VANISH, Manner.GARBAGE])
-async def test_an_unsafe_request_that_was_sent_is_not_sent_again(make: Make, fleet: Fleet, manner: Manner) -> None:
+@pytest.mark.parametrize("manner", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
+async def test_an_unsafe_request_that_was_sent_is_not_sent_again(
+    make: Make, fleet: Fleet, manner: ServerBehaviour
+) -> None:
     servers = [fleet.add(name, manner) for name in "ab"]
     caller = make(*(instance(each.name, each.port) for each in servers))
     with pytest.raises(caller.broken, match="may have taken effect") as caught:
@@ -89,19 +91,19 @@ async def test_an_unsafe_request_that_was_sent_is_not_sent_again(make: Make, fle
     assert isinstance(caught.value, caller.transport_error)
     assert isinstance(caught.value, CallFailed)
     assert caught.value.__cause__ is not None, "the library's own error is told, too"
-    assert fleet.heard == 1
+    assert fleet.request_count == 1
 
 
 async def test_an_unsafe_request_is_sent_again_when_its_caller_says_that_it_may(make: Make, fleet: Fleet) -> None:
-    bad, good = fleet.add("bad", Manner.RESET), fleet.add("good")
+    bad, good = fleet.add("bad", ServerBehaviour.RESET), fleet.add("good")
     caller = make(instance("bad", bad.port), instance("good", good.port))
-    with calling(idempotent=True):
+    with request_options(idempotent=True):
         assert [(await caller.call("POST", URL, b"keyed")).text for _ in range(2)] == ["good"] * 2
-    assert good.heard[0].body == b"keyed"
+    assert good.requests[0].body == b"keyed"
 
 
 async def test_a_503_is_tried_elsewhere_if_that_is_safe_and_handed_on_if_not(make: Make, fleet: Fleet) -> None:
-    away, good = fleet.add("away", Manner.UNAVAILABLE), fleet.add("good")
+    away, good = fleet.add("away", ServerBehaviour.UNAVAILABLE), fleet.add("good")
     caller = make(instance("away", away.port), instance("good", good.port))
     assert {(await caller.call("GET", URL)).status for _ in range(4)} == {200}
     posted = [await caller.call("POST", URL, b"once") for _ in range(2)]
@@ -110,37 +112,37 @@ async def test_a_503_is_tried_elsewhere_if_that_is_safe_and_handed_on_if_not(mak
 
 
 async def test_the_last_503_is_handed_on(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name, Manner.UNAVAILABLE) for name in "ab"]
+    servers = [fleet.add(name, ServerBehaviour.UNAVAILABLE) for name in "ab"]
     caller = make(*(instance(each.name, each.port) for each in servers))
-    with calling(tries=2):
+    with request_options(tries=2):
         answer = await caller.call("GET", URL)
     assert (answer.status, answer.text) == (503, "away")
-    assert fleet.heard == 2
+    assert fleet.request_count == 2
 
 
 async def test_a_try_that_takes_too_long_is_made_elsewhere(make: Make, fleet: Fleet) -> None:
-    slow, good = fleet.add("slow", Manner.HANG), fleet.add("good")
+    slow, good = fleet.add("slow", ServerBehaviour.HANG), fleet.add("good")
     caller = make(instance("slow", slow.port), instance("good", good.port))
-    with calling(try_timeout=0.2):
+    with request_options(try_timeout=0.2):
         assert [(await caller.call("GET", URL)).text for _ in range(2)] == ["good"] * 2
-    assert slow.heard
+    assert slow.requests
 
 
 async def test_an_unsafe_request_without_an_answer_in_time_is_not_sent_again(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name, Manner.HANG) for name in "ab"]
+    servers = [fleet.add(name, ServerBehaviour.HANG) for name in "ab"]
     caller = make(*(instance(each.name, each.port) for each in servers))
-    with calling(try_timeout=0.1), pytest.raises(caller.timed_out, match="may have taken effect") as caught:
+    with request_options(try_timeout=0.1), pytest.raises(caller.timed_out, match="may have taken effect") as caught:
         await caller.call("POST", URL, b"pay")
     assert isinstance(caught.value, caller.timeout_error)
-    assert fleet.heard == 1
+    assert fleet.request_count == 1
 
 
 async def test_the_deadline_ends_the_call_whatever_tries_are_left(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name, Manner.HANG) for name in "abc"]
+    servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
     endpoints = [instance(each.name, each.port) for each in servers]
     caller = make(*endpoints)
     begun = time.monotonic()
-    with calling(tries=50, try_timeout=0.1, deadline=0.35), pytest.raises(caller.timed_out) as caught:
+    with request_options(tries=50, try_timeout=0.1, deadline=0.35), pytest.raises(caller.timed_out) as caught:
         await caller.call("GET", URL)
     assert time.monotonic() - begun < 5.0
     assert "its deadline of 350 ms is over" in str(caught.value) or "0.35" in str(caught.value)
@@ -148,12 +150,12 @@ async def test_the_deadline_ends_the_call_whatever_tries_are_left(make: Make, fl
     assert in_flight(caller.channel(), *endpoints) == 0
 
 
-@pytest.mark.parametrize("manner", [Manner.DRIP, Manner.STALL])
-async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, manner: Manner) -> None:
+@pytest.mark.parametrize("manner", [ServerBehaviour.DRIP, ServerBehaviour.STALL])
+async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, manner: ServerBehaviour) -> None:
     server = fleet.add("slow", manner)
     caller = make(instance("slow", server.port))
     begun = time.monotonic()
-    with calling(deadline=0.4), pytest.raises(caller.timed_out, match="not read to the end"):
+    with request_options(deadline=0.4), pytest.raises(caller.timed_out, match="not read to the end"):
         await caller.call("GET", URL)
     assert time.monotonic() - begun < 10.0
     assert in_flight(caller.channel(), instance("slow", server.port)) == 0
@@ -162,18 +164,18 @@ async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, man
 async def test_a_body_that_breaks_off_is_the_endpoints_fault_and_told_as_ever(
     make: Make, fleet: Fleet, ends: list[tuple[str, bool]]
 ) -> None:
-    server = fleet.add("a", Manner.DIE)
+    server = fleet.add("a", ServerBehaviour.DIE)
     caller = make(instance("a", server.port))
     with pytest.raises(caller.broken_body):
         await caller.call("GET", URL)
     assert ends == [("a", False)]
-    assert len(server.heard) == 1, "half an answer is not asked for again"
+    assert len(server.requests) == 1, "half an answer is not asked for again"
 
 
 async def test_a_streamed_answer_is_in_flight_until_it_is_closed(
     make: Make, fleet: Fleet, ends: list[tuple[str, bool]]
 ) -> None:
-    server = fleet.add("a", Manner.STALL)
+    server = fleet.add("a", ServerBehaviour.STALL)
     there = instance("a", server.port)
     caller = make(there)
     opened = await caller.stream(URL)
@@ -184,19 +186,19 @@ async def test_a_streamed_answer_is_in_flight_until_it_is_closed(
 
 
 async def test_a_slow_answer_without_a_deadline_is_waited_for(make: Make, fleet: Fleet) -> None:
-    server = fleet.add("a", Manner.SLOWLY)
+    server = fleet.add("a", ServerBehaviour.SLOWLY)
     caller = make(instance("a", server.port))
     called = asyncio.create_task(caller.call("GET", URL))
-    await asyncio.to_thread(fleet.until, lambda: bool(server.heard), "it was asked")
+    await asyncio.to_thread(fleet.until, lambda: bool(server.requests), "it was asked")
     assert in_flight(caller.channel(), instance("a", server.port)) == 1
-    fleet.tell_more(server)
+    fleet.continue_body(server)
     assert len((await called).text) == 40_000
     assert in_flight(caller.channel(), instance("a", server.port)) == 0
 
 
-@pytest.mark.parametrize("manner", [Manner.HANG, Manner.STALL])
+@pytest.mark.parametrize("manner", [ServerBehaviour.HANG, ServerBehaviour.STALL])
 async def test_cancelling_leaves_neither_pick_nor_connection_open(
-    make: Make, fleet: Fleet, manner: Manner, ends: list[tuple[str, bool]]
+    make: Make, fleet: Fleet, manner: ServerBehaviour, ends: list[tuple[str, bool]]
 ) -> None:
     server = fleet.add("a", manner)
     there = instance("a", server.port)
@@ -204,7 +206,7 @@ async def test_cancelling_leaves_neither_pick_nor_connection_open(
     if caller.blocks:
         pytest.skip("a thread that waits can't be cancelled")
     called = asyncio.create_task(caller.call("GET", URL))
-    await asyncio.to_thread(fleet.until, lambda: bool(server.heard), "it was asked")
+    await asyncio.to_thread(fleet.until, lambda: bool(server.requests), "it was asked")
     await asyncio.sleep(0.05)
     called.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -220,7 +222,7 @@ async def test_a_hash_key_sticks_to_its_instance(make: Make, fleet: Fleet) -> No
     caller = make(*(instance(each.name, each.port) for each in servers), channel=options("maglev"))
     seen = set()
     for user in ("ann", "ben", "cid", "dan", "eve", "flo", "gus", "hal"):
-        with calling(hash_key=user):
+        with request_options(hash_key=user):
             answers = {(await caller.call("GET", URL)).text for _ in range(3)}
         assert len(answers) == 1
         seen |= answers
@@ -239,12 +241,12 @@ async def test_a_body_that_can_be_sent_once_goes_elsewhere_only_if_nothing_was_s
     good = fleet.add("good")
     caller = make(instance("dead", fleet.refuse()), instance("good", good.port))
     assert [(await caller.upload("PUT", URL, [b"a", b"b"])).text for _ in range(2)] == ["good"] * 2
-    assert [heard.body for heard in good.heard] == [b"ab", b"ab"]
-    resets = [fleet.add(name, Manner.RESET) for name in "xy"]
+    assert [heard.body for heard in good.requests] == [b"ab", b"ab"]
+    resets = [fleet.add(name, ServerBehaviour.RESET) for name in "xy"]
     caller = make(*(instance(each.name, each.port) for each in resets))
     with pytest.raises(caller.broken):
         await caller.upload("PUT", URL, [b"a", b"b"])
-    assert sum(len(each.heard) for each in resets) <= 1
+    assert sum(len(each.requests) for each in resets) <= 1
 
 
 async def test_hosts_that_are_addresses_are_left_alone(make: Make, fleet: Fleet) -> None:
@@ -277,13 +279,13 @@ async def test_services_can_have_a_suffix(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     caller = make(instance("a", server.port), suffix=".adsum")
     assert (await caller.call("GET", "http://orders.adsum/")).text == "a"
-    assert server.heard[0].headers["host"] == "orders.adsum"
+    assert server.requests[0].headers["host"] == "orders.adsum"
 
 
 async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended(make: Make, fleet: Fleet) -> None:
     ports = [fleet.refuse() for _ in range(2)]
     caller = make(*(instance(f"i{n}", port) for n, port in enumerate(ports)))
-    with calling(tries=2), pytest.raises(caller.unreached) as caught:
+    with request_options(tries=2), pytest.raises(caller.unreachable) as caught:
         await caller.call("GET", URL)
     words = str(caught.value)
     assert words.startswith("orders: no answer after 2 tries: ")
@@ -296,7 +298,7 @@ async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended
 
 async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: Make) -> None:
     caller = make(endpoint("gone", Status.DRAINING))
-    with pytest.raises(caller.nobody, match="none may be used \\(1 draining\\)") as caught:
+    with pytest.raises(caller.no_endpoint, match="none may be used \\(1 draining\\)") as caught:
         await caller.call("GET", URL)
     assert isinstance(caught.value, NoEndpoint)
     assert isinstance(caught.value, caller.transport_error)
@@ -304,7 +306,7 @@ async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: M
 
 async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> None:
     caller = make(source=ScriptedSource(), ready=0.05)
-    with pytest.raises(caller.nobody, match="nothing is known of it yet"):
+    with pytest.raises(caller.no_endpoint, match="nothing is known of it yet"):
         await caller.call("GET", URL)
 
 
@@ -312,25 +314,25 @@ async def test_the_first_call_asks_the_registry_before_it_believes_the_disk(
     make: Make, fleet: Fleet, tmp_path: Path
 ) -> None:
     drained, there = fleet.add("drained"), fleet.add("there")
-    kept = Shelved(Position("e1", 4), (instance("drained", drained.port),), time.time() - 5.0)
-    Shelf(tmp_path, Client(cache=False).urls).save("orders", kept)
+    kept = CachedView(ViewPosition("e1", 4), (instance("drained", drained.port),), time.time() - 5.0)
+    ViewCache(tmp_path, Client(cache=False).urls).save("orders", kept)
     source = ScriptedSource()
     caller = make(source=source, cache=tmp_path)
     calling_ = asyncio.create_task(caller.call("POST", URL, b"once"))
-    await until(lambda: source.watching == 1)
-    source.say(whole(9, instance("there", there.port)))
+    await until(lambda: source.open_watches == 1)
+    source.emit(full_update(9, instance("there", there.port)))
     assert (await calling_).text == "there"
-    assert drained.heard == []
+    assert drained.requests == []
 
 
 async def test_the_first_call_uses_the_disk_when_no_registry_can_be_reached(
     make: Make, fleet: Fleet, tmp_path: Path
 ) -> None:
     server = fleet.add("kept")
-    kept = Shelved(Position("e1", 4), (instance("kept", server.port),), time.time() - 5.0)
-    Shelf(tmp_path, Client(cache=False).urls).save("orders", kept)
+    kept = CachedView(ViewPosition("e1", 4), (instance("kept", server.port),), time.time() - 5.0)
+    ViewCache(tmp_path, Client(cache=False).urls).save("orders", kept)
     source = ScriptedSource()
-    source.say(Lost("connection refused"))
+    source.emit(ConnectionLost("connection refused"))
     assert (await make(source=source, cache=tmp_path).call("GET", URL)).text == "kept"
     silent = make(source=ScriptedSource(), cache=tmp_path)
     assert (await silent.call("GET", URL)).text == "kept"
@@ -338,45 +340,45 @@ async def test_the_first_call_uses_the_disk_when_no_registry_can_be_reached(
 
 async def test_terms_that_are_none_are_refused(make: Make) -> None:
     caller = make(endpoint("a"))
-    with pytest.raises(Invalid, match=r"adsum\.retries: is no term of a call"), calling(retries=3):
+    with pytest.raises(Invalid, match=r"adsum\.retries: is no term of a call"), request_options(retries=3):
         pass
-    with calling(tries=0), pytest.raises(Invalid, match="tries"):
+    with request_options(tries=0), pytest.raises(Invalid, match="tries"):
         await caller.call("GET", URL)
     with pytest.raises(TypeError):
         make(endpoint("a"), polcy="x")
 
 
 async def test_the_channels_own_terms_hold_for_every_call(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name, Manner.RESET) for name in "abc"]
+    servers = [fleet.add(name, ServerBehaviour.RESET) for name in "abc"]
     given = ChannelOptions(outliers=None, calls=CallOptions(tries=1))
     caller = make(*(instance(each.name, each.port) for each in servers), channel=given)
     with pytest.raises(caller.broken, match="at most 1 are made"):
         await caller.call("GET", URL)
-    assert fleet.heard == 1
+    assert fleet.request_count == 1
 
 
 async def test_what_was_to_be_encrypted_never_goes_out_in_the_clear(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     caller = make(instance("a", server.port))
-    with pytest.raises(caller.unreached, match="it speaks http, not https, so nothing was sent"):
+    with pytest.raises(caller.unreachable, match="it speaks http, not https, so nothing was sent"):
         await caller.call("GET", "https://orders/secret")
-    assert server.heard == []
+    assert server.requests == []
 
 
 async def test_an_https_instance_must_prove_the_name_asked_for(make: Make, fleet: Fleet) -> None:
-    server = fleet.add("a", tls=served())
+    server = fleet.add("a", tls=server_tls_context())
     there = instance("a", server.port, scheme="https")
     caller = make(there, trust=True, server_name=lambda each: "instance.test")
     answers = [await caller.call("GET", url) for url in (URL, "https://orders/there")]
     assert [answer.text for answer in answers] == ["a", "a"]
     assert answers[0].url == URL, "the scheme of the instance is its own affair"
-    assert {heard.headers["host"] for heard in server.heard} == {"orders"}
+    assert {heard.headers["host"] for heard in server.requests} == {"orders"}
     assert set(server.server_names) == {"instance.test"}
-    server.heard.clear()
+    server.requests.clear()
     server.server_names.clear()
-    with pytest.raises(make(there, trust=True).unreached, match=r"(?i)certificate|hostname"):
+    with pytest.raises(make(there, trust=True).unreachable, match=r"(?i)certificate|hostname"):
         await make(there, trust=True).call("POST", URL, b"secret")
-    assert server.heard == []
+    assert server.requests == []
     assert set(server.server_names) == {"orders"}, "by default a certificate is for the service"
 
 
@@ -384,11 +386,11 @@ async def test_an_instance_of_another_protocol_is_not_spoken_to(make: Make, flee
     server, other = fleet.add("a"), fleet.add("other")
     caller = make(instance("a", server.port), instance("b", other.port, scheme="grpc"))
     assert [(await caller.call("POST", URL, b"x")).text for _ in range(4)] == ["a"] * 4
-    assert other.heard == []
+    assert other.requests == []
 
 
 async def test_many_calls_at_once_leave_nothing_in_flight(make: Make, fleet: Fleet) -> None:
-    servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", Manner.RESET)]
+    servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", ServerBehaviour.RESET)]
     endpoints = [instance(each.name, each.port) for each in servers]
     given = ChannelOptions(policy="round_robin", outliers=None, retry_ratio=1.0, retry_floor=1_000.0)
     caller = make(*endpoints, channel=given)

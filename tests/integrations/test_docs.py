@@ -16,9 +16,9 @@ import pytest
 
 import adsum
 from adsum.run.port import claim_free_port
-from tests.integrations.programs.server_processes import ROOT, Process, listed, passing, starting, until
+from tests.integrations.programs.server_processes import ROOT, ServerProcess, listed, passing, starting, until
 from tests.integrations.servers import Fleet
-from tests.scenarios.processes import Asking
+from tests.scenarios.processes import JsonApi
 from tests.support.registry_daemon import RunningDaemon
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,7 +40,7 @@ async def main():
 {body}
 asyncio.run(main())
 """
-Start = Callable[..., Process]
+Start = Callable[..., ServerProcess]
 
 
 def _listing(page: str, port: int) -> list[str]:
@@ -94,7 +94,7 @@ async def test_an_example_of_being_called_is_listed_until_it_is_told_to_end(
     server = start(*argv, cwd=tmp_path)
     await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
     server.signal(signal.SIGTERM)
-    await server.end()
+    await server.wait_for_exit()
     assert listed(daemon) == {}, server.log
 
 
@@ -114,11 +114,11 @@ async def test_an_example_of_listing_a_program_is_drained_by_sigterm(
         await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
         (id,) = listed(daemon)
         server.signal(signal.SIGTERM)
-        await server.end()
+        await server.wait_for_exit()
     finally:
         claim.release()
     assert listed(daemon) == {}, server.log
-    async with Asking(daemon.url) as asking:
+    async with JsonApi(daemon.url) as asking:
         causes = [change["cause"] for change in (await asking.get("/changes", service="orders", id=id))["changes"]]
     assert causes[:2] == ["deregistered", "drained"], causes
-    assert server.code == 143, server.log
+    assert server.exit_code == 143, server.log

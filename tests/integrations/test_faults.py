@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.sync import SyncClient
-from adsum.integrations.requests import Session
-from tests.client.fakes import ScriptedSource, whole
+from adsum.integrations.requests import RequestsSession
+from tests.client.fakes import ScriptedSource, full_update
 from tests.integrations.callers import CALLERS, in_flight
 from tests.integrations.conftest import instance
-from tests.integrations.servers import Fleet, Manner
+from tests.integrations.servers import Fleet, ServerBehaviour
 
-BAD = st.sampled_from([Manner.RESET, Manner.VANISH, Manner.GARBAGE, Manner.UNAVAILABLE, Manner.HANG, None])
+BAD = st.sampled_from(
+    [
+        ServerBehaviour.RESET,
+        ServerBehaviour.VANISH,
+        ServerBehaviour.GARBAGE,
+        ServerBehaviour.UNAVAILABLE,
+        ServerBehaviour.HANG,
+        None,
+    ]
+)
 CALLS = CallOptions(tries=6, try_timeout=0.3)
 PATIENT = ChannelOptions(outliers=None, retry_ratio=10.0, retry_floor=1_000.0, calls=CALLS)
 
@@ -25,14 +34,14 @@ PATIENT = ChannelOptions(outliers=None, retry_ratio=10.0, retry_floor=1_000.0, c
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(library=st.sampled_from(sorted(CALLERS)), manners=st.lists(BAD, min_size=1, max_size=3))
 async def test_a_safe_request_is_answered_while_one_instance_is_well(
-    fleet: Fleet, library: str, manners: list[Manner | None]
+    fleet: Fleet, library: str, manners: list[ServerBehaviour | None]
 ) -> None:
     servers = [fleet.add(f"bad{n}", manner) for n, manner in enumerate(manners) if manner is not None]
     servers.append(fleet.add("well"))
     endpoints = [instance(each.name, each.port) for each in servers]
     endpoints += [instance(f"dead{n}", fleet.refuse()) for n, manner in enumerate(manners) if manner is None]
     source = ScriptedSource()
-    source.say(whole(1, *endpoints))
+    source.emit(full_update(1, *endpoints))
     caller = CALLERS[library](source, channel=PATIENT)
     try:
         answers = await asyncio.gather(*(caller.call("GET", "http://orders/") for _ in range(4)))
@@ -43,11 +52,11 @@ async def test_a_safe_request_is_answered_while_one_instance_is_well(
 
 
 def test_one_session_serves_many_threads(fleet: Fleet) -> None:
-    servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", Manner.RESET)]
+    servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", ServerBehaviour.RESET)]
     endpoints = [instance(each.name, each.port) for each in servers]
     source = ScriptedSource()
-    source.say(whole(1, *endpoints))
-    with SyncClient(source=source, cache=False) as client, Session(client, channel=PATIENT) as http:
+    source.emit(full_update(1, *endpoints))
+    with SyncClient(source=source, cache=False) as client, RequestsSession(client, channel=PATIENT) as http:
 
         def get(_: int) -> requests.Response:
             return http.get("http://orders/")

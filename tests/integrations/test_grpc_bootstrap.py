@@ -7,11 +7,11 @@ import json
 import pytest
 
 from adsum.core.errors import Invalid
-from adsum.integrations.grpc_bootstrap import bootstrap
+from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
 
 def _uris(xds: str = "", url: str = "", *, joined: bool = False) -> list[str]:
-    return [server["server_uri"] for server in bootstrap(xds, url, joined=joined)["xds_servers"]]
+    return [server["server_uri"] for server in grpc_bootstrap(xds, url, joined=joined)["xds_servers"]]
 
 
 def test_each_node_is_an_entry_and_an_ip_address_has_no_scheme() -> None:
@@ -37,7 +37,7 @@ def test_nodes_of_one_family_are_joined_only_if_asked_for() -> None:
 
 
 def test_the_node_has_a_locality_without_which_node_js_refuses_the_bootstrap() -> None:
-    node = json.loads(json.dumps(bootstrap()))["node"]
+    node = json.loads(json.dumps(grpc_bootstrap()))["node"]
     assert node["id"]
     assert node["locality"] == {}
 
@@ -60,11 +60,11 @@ def test_the_node_has_a_locality_without_which_node_js_refuses_the_bootstrap() -
 )
 def test_what_no_client_could_dial_is_refused(xds: str, what: str) -> None:
     with pytest.raises(Invalid, match=r"xds") as refused:
-        bootstrap(xds)
+        grpc_bootstrap(xds)
     assert what in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["etcd://e1:2379", "consul://127.0.0.1:8500"])
 def test_what_is_no_registry_of_ours_has_no_port_to_guess(url: str) -> None:
     with pytest.raises(Invalid, match="must be given"):
-        bootstrap(url=url)
+        grpc_bootstrap(url=url)

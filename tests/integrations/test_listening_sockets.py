@@ -8,7 +8,7 @@ import pytest
 
 from adsum.core.errors import Invalid
 from adsum.integrations import listening_sockets
-from adsum.integrations.listening_sockets import own_ports, own_socket, until_listening
+from adsum.integrations.listening_sockets import own_ports, own_socket_name, wait_until_listening
 
 
 def listener() -> socket.socket:
@@ -23,8 +23,8 @@ async def test_the_port_that_this_process_listens_on_is_found(monkeypatch: pytes
         port = one.getsockname()[1]
         assert port in (own_ports() or ())
         monkeypatch.setattr(listening_sockets, "own_ports", lambda: {port})
-        assert await until_listening(None) == port
-        assert await until_listening(port) == port
+        assert await wait_until_listening(None) == port
+        assert await wait_until_listening(port) == port
     monkeypatch.undo()
     assert port not in (own_ports() or ())
 
@@ -32,13 +32,13 @@ async def test_the_port_that_this_process_listens_on_is_found(monkeypatch: pytes
 def test_a_socket_is_known_by_a_name_of_its_own() -> None:
     with listener() as one:
         port = one.getsockname()[1]
-        name = own_socket(port)
+        name = own_socket_name(port)
         assert name
         with one.dup():
-            assert own_socket(port) == name
-    assert own_socket(port) == ""
+            assert own_socket_name(port) == name
+    assert own_socket_name(port) == ""
     with listener() as another:
-        assert own_socket(another.getsockname()[1]) not in ("", name)
+        assert own_socket_name(another.getsockname()[1]) not in ("", name)
 
 
 def test_whether_the_parent_listens_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ async def test_a_port_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     port = bound.getsockname()[1]
-    waiting = asyncio.create_task(until_listening(port))
+    waiting = asyncio.create_task(wait_until_listening(port))
     async with asyncio.timeout(20.0):
         while len(looks) < 3 and not waiting.done():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.005)
@@ -77,9 +77,9 @@ async def test_of_several_ports_the_environment_names_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(listening_sockets, "own_ports", lambda: {8000, 9090})
     monkeypatch.delenv("PORT", raising=False)
     with pytest.raises(Invalid, match="port: must be said: this process listens on 8000, 9090"):
-        await until_listening(None)
+        await wait_until_listening(None)
     monkeypatch.setenv("PORT", "8000")
-    assert await until_listening(None) == 8000
+    assert await wait_until_listening(None) == 8000
 
 
 async def test_where_the_system_says_nothing_the_environment_must(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,15 +87,15 @@ async def test_where_the_system_says_nothing_the_environment_must(monkeypatch: p
     monkeypatch.delenv("PORT", raising=False)
     monkeypatch.delenv("UVICORN_PORT", raising=False)
     with pytest.raises(Invalid, match="by the variable PORT"):
-        await until_listening(None)
+        await wait_until_listening(None)
     with listener() as one:
         port = one.getsockname()[1]
         monkeypatch.setenv("UVICORN_PORT", str(port))
-        assert await until_listening(None) == port, "somebody answers there"
+        assert await wait_until_listening(None) == port, "somebody answers there"
 
 
 async def test_a_proxy_in_front_of_us_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", set)
     monkeypatch.setattr(listening_sockets, "SOMEBODY_ELSE", 0.1)
     with listener() as one:
-        assert await until_listening(one.getsockname()[1]) == one.getsockname()[1]
+        assert await wait_until_listening(one.getsockname()[1]) == one.getsockname()[1]

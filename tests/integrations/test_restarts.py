@@ -12,13 +12,13 @@ import pytest
 import requests
 
 import adsum
-from adsum.integrations.httpx import AsyncClient
-from adsum.integrations.request_options import calling
-from adsum.integrations.requests import Session
-from tests.integrations.programs.server_processes import Process, listed, load, passing, starting, until
+from adsum.integrations.httpx import AsyncHttpxClient
+from adsum.integrations.request_options import request_options
+from adsum.integrations.requests import RequestsSession
+from tests.integrations.programs.server_processes import ServerProcess, listed, load, passing, starting, until
 from tests.support.registry_daemon import RunningDaemon
 
-Start = Callable[..., Process]
+Start = Callable[..., ServerProcess]
 UVICORN = ("uvicorn", "tests.integrations.programs.apps:plain", "--port", "0", "--log-level", "warning")
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:0", "-w", "3", "--no-control-socket")
 FLASK = (*GUNICORN, "-c", "tests/integrations/gunicorn.conf.py", "tests.integrations.programs.apps:flask_app")
@@ -34,22 +34,22 @@ def start(daemon: RunningDaemon, tmp_path: Path) -> Iterator[Start]:
 async def test_replacing_uvicorns_one_by_one_loses_no_request(daemon: RunningDaemon, start: Start) -> None:
     old = [start(*UVICORN), start(*UVICORN)]
     await until(lambda: len(passing(daemon)) == 2, "both are listed", *old)
-    async with adsum.Client(daemon.url, cache=False) as client, AsyncClient(client) as http:
+    async with adsum.Client(daemon.url, cache=False) as client, AsyncHttpxClient(client) as http:
         await client.channel("orders").ready()
 
         async def pay() -> str:
-            with calling(tries=1):  # What is lost is lost.
+            with request_options(tries=1):  # What is lost is lost.
                 return (await http.post("http://orders/", content=b"once")).raise_for_status().text
 
         async with load(pay) as made:
             for each in old:
-                await made.goes_on()
+                await made.wait_for_answers()
                 new = start(*UVICORN)
                 await until(lambda: len(passing(daemon)) == 3, "the new one is listed", new)
                 each.signal(signal.SIGTERM)
-                await each.end()
+                await each.wait_for_exit()
                 assert len(listed(daemon)) == 2, "it deregistered"
-            await made.goes_on()
+            await made.wait_for_answers()
         assert made.failures == []
         assert len(made.answers) == 4
 
@@ -61,21 +61,21 @@ async def test_workers_of_one_uvicorn_are_one_instance(daemon: RunningDaemon, st
     killed = several.workers()
     for pid in killed[:1]:
         os.kill(pid, signal.SIGKILL)
-    await several.replaces(killed[0], 2)
+    await several.wait_until_replaced(killed[0], 2)
     assert set(listed(daemon)) == before
-    async with adsum.Client(daemon.url, cache=False) as client, AsyncClient(client) as http:
+    async with adsum.Client(daemon.url, cache=False) as client, AsyncHttpxClient(client) as http:
         await client.channel("orders").ready()
 
         async def pay() -> str:
-            with calling(tries=1):
+            with request_options(tries=1):
                 return (await http.post("http://orders/", content=b"once")).raise_for_status().text
 
         async with load(pay) as made:
-            await made.goes_on(60)
+            await made.wait_for_answers(60)
             several.signal(signal.SIGTERM)
-            await several.end()
+            await several.wait_for_exit()
             assert len(listed(daemon)) == 1
-            await made.goes_on()
+            await made.wait_for_answers()
         assert made.failures == []
 
 
@@ -88,27 +88,27 @@ async def test_gunicorn_with_flask_is_one_instance_and_leaves_without_losing_a_r
     first, second = servers
     for pid in first.workers():
         os.kill(pid, signal.SIGKILL)
-        await first.replaces(pid, 3)
+        await first.wait_until_replaced(pid, 3)
     first.signal(signal.SIGHUP)
-    with adsum.SyncClient(daemon.url, cache=False) as client, Session(client) as http:
+    with adsum.SyncClient(daemon.url, cache=False) as client, RequestsSession(client) as http:
         client.channel("orders").ready()
 
         def get() -> str:
-            with calling(tries=1):
+            with request_options(tries=1):
                 answer = http.get("http://orders/")
             answer.raise_for_status()
             return answer.text
 
         async with load(get) as made:
-            await made.goes_on(60)
+            await made.wait_for_answers(60)
             assert set(listed(daemon)) == before
             first.signal(signal.SIGTERM)
-            await first.end()
+            await first.wait_for_exit()
             assert len(listed(daemon)) == 1
-            await made.goes_on()
+            await made.wait_for_answers()
         assert made.failures == [], first.log
     second.signal(signal.SIGTERM)
-    await second.end()
+    await second.wait_for_exit()
     assert listed(daemon) == {}
 
 
@@ -120,13 +120,13 @@ async def test_recycling_every_worker_of_a_socket_changes_nothing_in_the_catalog
     (before,) = listed(daemon).values()
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
-        await server.replaces(pid, 3)
+        await server.wait_until_replaced(pid, 3)
     after_its_ttl = time.monotonic() + 4.0
     await until(lambda: time.monotonic() > after_its_ttl and len(passing(daemon)) == 1, "another renews", server)
     (after,) = listed(daemon).values()
     assert after.registration == before.registration, "the holder too: it is one process to the registry"
     server.signal(signal.SIGTERM)
-    await server.end()
+    await server.wait_for_exit()
     assert listed(daemon) == {}, server.log
 
 
@@ -150,6 +150,6 @@ async def test_a_lone_worker_that_ends_after_so_many_requests_changes_nothing_in
     async with load(call, callers=1):
         await until(replaced, "its worker is replaced again and again", server)
     after = daemon.registry.snapshot.service("orders")
-    assert after is before, [step.why for step in after.trail]
+    assert after is before, [step.provenance for step in after.recent_changes]
     server.signal(signal.SIGTERM)
-    await server.end()
+    await server.wait_for_exit()

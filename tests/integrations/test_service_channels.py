@@ -10,14 +10,14 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.calls.options import ChannelOptions
 from adsum.client.sync import SyncClient
 from adsum.integrations import service_channels
-from adsum.integrations.service_channels import Routes
+from adsum.integrations.service_channels import ServiceChannels
 from tests.support.registry_daemon import RunningDaemon
 
 
 @dataclass
 class FakeChannel:
     service: str
-    missed_at: float | None = None
+    last_missed_at: float | None = None
     closed: bool = False
 
     def close_soon(self) -> None:
@@ -29,7 +29,7 @@ def _open(service: str, _: ChannelOptions | None) -> FakeChannel:
 
 
 def test_a_channel_that_was_closed_is_opened_anew() -> None:
-    routes = Routes(_open, {})
+    routes = ServiceChannels(_open, {})
     channel = routes.channel("orders")
     assert routes.channel("orders") is channel
     channel.close_soon()
@@ -41,9 +41,9 @@ def test_past_the_bound_the_name_gives_way_that_was_longest_not_asked_for_in_vai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(service_channels, "MAX_SERVICES", 3)
-    routes = Routes(_open, {})
+    routes = ServiceChannels(_open, {})
     users, late, early = (routes.channel(name) for name in ("users", "late", "early"))
-    late.missed_at, early.missed_at = 9.0, 5.0
+    late.last_missed_at, early.last_missed_at = 9.0, 5.0
     assert routes.channel("orders").service == "orders"
     assert [each.closed for each in (users, late, early)] == [False, False, True]
     routes.channel("payments")
@@ -54,7 +54,7 @@ def test_past_the_bound_the_name_gives_way_that_was_longest_not_asked_for_in_vai
 
 def test_a_name_that_was_let_go_of_is_found_when_it_is_asked_for_again(daemon: RunningDaemon) -> None:
     with SyncClient(daemon.url, cache=False) as client:
-        routes = Routes(client.requested_channel, {})
+        routes = ServiceChannels(client.on_demand_channel, {})
         channel = routes.channel("orders")
         with pytest.raises(NoEndpoint):
             channel.ready(0.1)

@@ -12,10 +12,10 @@ from adsum.client.client import Client
 from adsum.core.errors import Invalid
 from adsum.integrations import listening_sockets
 from adsum.integrations import socket_registration as module
-from adsum.integrations.socket_registration import Attendance
-from adsum.integrations.worker_group import Workers
+from adsum.integrations.socket_registration import SocketRegistration
+from adsum.integrations.worker_group import WorkerGroup
 from tests.client.fakes import ScriptedSource
-from tests.integrations.programs.second_worker import Other
+from tests.integrations.programs.second_worker import SecondWorker
 
 PORT = 8000
 
@@ -40,8 +40,8 @@ async def client(source: ScriptedSource) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Other]:
-    made = Other(PORT, tmp_path / f"adsum-{os.getuid()}")
+def other(tmp_path: Path) -> Iterator[SecondWorker]:
+    made = SecondWorker(PORT, tmp_path / f"adsum-{os.getuid()}")
     yield made
     made.kill()
 
@@ -57,62 +57,62 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often this process has looked whether the turn is its own, and whether the others have withdrawn."""
     counted: Counter[str] = Counter()
 
-    def count(name: str, look: Callable[[Workers], bool]) -> Callable[[Workers], bool]:
-        def counting(self: Workers) -> bool:
+    def count(name: str, look: Callable[[WorkerGroup], bool]) -> Callable[[WorkerGroup], bool]:
+        def counting(self: WorkerGroup) -> bool:
             counted[name] += 1
             return look(self)
 
         return counting
 
     for name in ("take_turn", "withdrawn"):
-        monkeypatch.setattr(Workers, name, count(name, getattr(Workers, name)))
+        monkeypatch.setattr(WorkerGroup, name, count(name, getattr(WorkerGroup, name)))
     return counted
 
 
-def attending() -> Attendance:
-    return Attendance("orders", PORT, listening=True, id="o1", drain_wait=3.0)
+def attending() -> SocketRegistration:
+    return SocketRegistration("orders", PORT, already_listening=True, id="o1", drain_wait=3.0)
 
 
 async def test_the_only_worker_drains_then_deregisters(client: Client, source: ScriptedSource) -> None:
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: bool(source.listed))
-    await ours.part()
-    await ours.part()
+    await ours.drain()
+    await ours.drain()
     assert [body.wait for body in source.overrides] == [3.0]
     assert source.listed, "it is still served"
-    await ours.end()
-    await ours.end()
+    await ours.stop()
+    await ours.stop()
     assert source.listed == {}
     assert source.calls.count("deregister o1") == 1
 
 
 async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes_over(
-    client: Client, source: ScriptedSource, other: Other
+    client: Client, source: ScriptedSource, other: SecondWorker
 ) -> None:
     ours = attending()
-    other.ask("join")
-    ours.begin(client)
+    other.call("join")
+    ours.start(client)
     await until(lambda: bool(source.listed))
-    assert not other.ask("take_turn")
-    await ours.part()
-    await ours.end()
+    assert not other.call("take_turn")
+    await ours.drain()
+    await ours.stop()
     assert source.overrides == []
     assert source.listed, "it is the others' now"
-    assert other.ask("take_turn")
+    assert other.call("take_turn")
 
 
 async def test_a_worker_that_its_server_replaces_stays_listed(
-    client: Client, source: ScriptedSource, other: Other, monkeypatch: pytest.MonkeyPatch
+    client: Client, source: ScriptedSource, other: SecondWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
     monkeypatch.setattr(module, "SHORT", 0.0)
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: bool(source.listed))
-    await ours.end()
+    await ours.stop()
     assert source.listed, "nobody else serves yet, but the server will start another worker"
-    assert other.ask("take_turn")
+    assert other.call("take_turn")
 
 
 async def test_a_worker_that_ends_as_it_begins_deregisters(
@@ -121,9 +121,9 @@ async def test_a_worker_that_ends_as_it_begins_deregisters(
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
     monkeypatch.setattr(module, "SHORT", 60.0)
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: bool(source.listed))
-    await ours.end()
+    await ours.stop()
     assert source.listed == {}, "it was told to stop before it could hear that"
 
 
@@ -135,7 +135,7 @@ def test_a_worker_whose_loop_ends_without_a_word_deregisters(
 
     async def serve() -> None:
         client = Client(source=source, cache=False)
-        attending().begin(client)
+        attending().start(client)
         await until(lambda: bool(source.listed))
 
     asyncio.run(serve())
@@ -157,49 +157,49 @@ async def test_the_last_worker_of_a_server_that_stops_deregisters(
 
     monkeypatch.setattr(module, "parent_listens", listens)
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: bool(source.listed))
     if told_first:
-        ours.tell()
-    ending = asyncio.create_task(ours.end())
+        ours.mark_stopping()
+    ending = asyncio.create_task(ours.stop())
     if not told_first:
         await until(lambda: bool(looks))
-        ours.tell()
-        await asyncio.gather(ours.end(), ours.end())
+        ours.mark_stopping()
+        await asyncio.gather(ours.stop(), ours.stop())
     await ending
     assert source.listed == {}
     assert source.calls.count("deregister o1") == 1
 
 
 async def test_a_worker_registers_when_its_turn_comes(
-    client: Client, source: ScriptedSource, other: Other, looks: Counter[str]
+    client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
 ) -> None:
-    other.ask("join")
-    assert other.ask("take_turn")
+    other.call("join")
+    assert other.call("take_turn")
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: looks["take_turn"] >= 3)
     assert source.calls == []
     other.kill()
     await until(lambda: bool(source.listed))
-    await ours.end()
+    await ours.stop()
 
 
 async def test_a_worker_without_the_turn_serves_until_callers_were_told(
-    client: Client, source: ScriptedSource, other: Other, looks: Counter[str]
+    client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
 ) -> None:
-    other.ask("join")
-    assert other.ask("take_turn")
+    other.call("join")
+    assert other.call("take_turn")
     ours = attending()
-    ours.begin(client)
+    ours.start(client)
     await until(lambda: looks["take_turn"] >= 1)
-    other.ask("leave")
-    parting = asyncio.create_task(ours.part())
+    other.call("leave")
+    parting = asyncio.create_task(ours.drain())
     await until(lambda: looks["withdrawn"] >= 3 or parting.done())
     assert not parting.done(), "the other one has not drained yet"
-    other.ask("withdraw")
+    other.call("withdraw")
     await parting
-    await ours.end()
+    await ours.stop()
     assert source.calls == []
 
 
@@ -207,26 +207,26 @@ async def test_what_the_parent_attends_to_is_left_to_it(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parents = attending()
-    parents.begin(client)
+    parents.start(client)
     await until(lambda: bool(source.listed))
     monkeypatch.setattr(os, "getppid", os.getpid)
     ours = attending()
-    ours.begin(client)
-    await ours.part()
-    await ours.end()
+    ours.start(client)
+    await ours.drain()
+    await ours.stop()
     assert source.calls.count("register o1") == 1
     assert source.overrides == []
-    await parents.end()
+    await parents.stop()
 
 
 async def test_ending_before_it_listens_lists_nothing(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", set)
-    ours = Attendance("orders", PORT, id="o1")
-    ours.begin(client)
-    await ours.part()
-    await ours.end()
+    ours = SocketRegistration("orders", PORT, id="o1")
+    ours.start(client)
+    await ours.drain()
+    await ours.stop()
     assert source.calls == []
 
 
@@ -235,15 +235,15 @@ async def test_an_unclear_port_is_told_and_stops_no_server(
 ) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", lambda: {8000, 9090})
     monkeypatch.delenv("PORT", raising=False)
-    ours = Attendance("orders", None)
-    ours.begin(client)
+    ours = SocketRegistration("orders", None)
+    ours.start(client)
     await until(lambda: "orders: not listed: port: must be said" in caplog.text)
-    await ours.end()
+    await ours.stop()
     assert source.calls == []
 
 
 async def test_what_can_not_be_listed_is_told_at_once(client: Client) -> None:
     with pytest.raises(Invalid):
-        Attendance("Not A Name", PORT).begin(client)
+        SocketRegistration("Not A Name", PORT).start(client)
     with pytest.raises(TypeError):
-        Attendance("orders", PORT, colour="red").begin(client)
+        SocketRegistration("orders", PORT, colour="red").start(client)

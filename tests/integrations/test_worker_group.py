@@ -8,45 +8,45 @@ from pathlib import Path
 import pytest
 
 from adsum.core.errors import AdsumError
-from adsum.integrations.worker_group import Workers
-from tests.integrations.programs.second_worker import Other
+from adsum.integrations.worker_group import WorkerGroup
+from tests.integrations.programs.second_worker import SecondWorker
 
 
 def test_one_of_several_has_the_turn_until_it_ends_however_it_ends(tmp_path: Path) -> None:
-    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
-    other.ask("join")
+    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
+    other.call("join")
     ours.join()
-    assert other.ask("take_turn")
-    assert not ours.take_turn()
+    assert other.call("take_turn")
+    assert not ours.try_lead()
     other.kill()
-    assert ours.take_turn()
-    assert ours.take_turn(), "it stays ours"
+    assert ours.try_lead()
+    assert ours.try_lead(), "it stays ours"
     ours.leave()
-    assert not ours.anybody_serves()
+    assert not ours.others_serve()
     ours.close()
 
 
 def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: Path) -> None:
-    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
     ours.join()
-    other.ask("join")
-    assert ours.take_turn()
-    assert not other.ask("withdrawn")
+    other.call("join")
+    assert ours.try_lead()
+    assert not other.call("withdrawn")
     ours.leave()
-    assert ours.anybody_serves()
-    other.ask("leave")
-    assert not ours.anybody_serves()
-    assert not other.ask("withdrawn")
-    ours.withdraw()
-    assert other.ask("withdrawn")
-    assert not other.ask("take_turn"), "the turn is still ours"
+    assert ours.others_serve()
+    other.call("leave")
+    assert not ours.others_serve()
+    assert not other.call("withdrawn")
+    ours.mark_drained()
+    assert other.call("withdrawn")
+    assert not other.call("take_turn"), "the turn is still ours"
     ours.close()
-    assert other.ask("take_turn")
+    assert other.call("take_turn")
     other.kill()
 
 
 def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
     lock, refused = fcntl.lockf, list[int]()
 
     def in_the_way_once(fd: int, how: int, length: int, start: int) -> None:
@@ -58,29 +58,29 @@ def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fcntl, "lockf", in_the_way_once)
     ours.join()
     assert refused
-    assert other.ask("anybody_serves")
+    assert other.call("anybody_serves")
     other.kill()
     ours.close()
 
 
 def test_a_process_registers_a_socket_once(tmp_path: Path) -> None:
-    ours = Workers("orders", 8000, tmp_path)
+    ours = WorkerGroup("orders", 8000, tmp_path)
     with pytest.raises(AdsumError, match="orders on port 8000 is registered by this process already"):
-        Workers("orders", 8000, tmp_path)
-    another = Workers("orders", 8001, tmp_path)
+        WorkerGroup("orders", 8000, tmp_path)
+    another = WorkerGroup("orders", 8001, tmp_path)
     ours.close()
     ours.close()
-    Workers("orders", 8000, tmp_path).close()
+    WorkerGroup("orders", 8000, tmp_path).close()
     another.close()
 
 
 def test_a_child_does_not_inherit_the_turn(tmp_path: Path) -> None:
-    ours = Workers("orders", 8000, tmp_path)
-    assert ours.take_turn()
+    ours = WorkerGroup("orders", 8000, tmp_path)
+    assert ours.try_lead()
     child = os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
     ours.close()
-    other = Other(8000, tmp_path)
-    assert other.ask("take_turn")
+    other = SecondWorker(8000, tmp_path)
+    assert other.call("take_turn")
     other.kill()
     os.kill(child, 9)
     os.waitpid(child, 0)
@@ -89,30 +89,30 @@ def test_a_child_does_not_inherit_the_turn(tmp_path: Path) -> None:
 def test_without_a_folder_every_worker_is_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     taken = tmp_path / "file"
     taken.write_text("")
-    workers = Workers("orders", 8000, taken)
+    workers = WorkerGroup("orders", 8000, taken)
     assert "every worker of this server registers for itself" in caplog.text
     workers.join()
-    assert workers.take_turn()
+    assert workers.try_lead()
     workers.leave()
-    assert not workers.anybody_serves()
+    assert not workers.others_serve()
     workers.close()
 
 
 def test_workers_that_serve_together_share_a_holder_whoever_has_the_turn(tmp_path: Path) -> None:
-    ours, other = Workers("orders", 8000, tmp_path), Other(8000, tmp_path)
+    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
     ours.join()
-    assert ours.take_turn()
+    assert ours.try_lead()
     holder = ours.holder()
     assert holder
-    other.ask("join")
+    other.call("join")
     ours.leave()
     ours.close()
-    assert other.ask("take_turn")
-    assert other.ask(f"holder().__eq__('{holder}').__bool__")
+    assert other.call("take_turn")
+    assert other.call(f"holder().__eq__('{holder}').__bool__")
     other.kill()
-    next_server = Workers("orders", 8000, tmp_path)
+    next_server = WorkerGroup("orders", 8000, tmp_path)
     next_server.join()
-    assert next_server.take_turn()
+    assert next_server.try_lead()
     assert next_server.holder() not in ("", holder), "nobody served when it began"
     next_server.close()
 
@@ -120,9 +120,9 @@ def test_workers_that_serve_together_share_a_holder_whoever_has_the_turn(tmp_pat
 def test_the_workers_of_one_socket_share_a_holder_even_one_after_the_other(tmp_path: Path) -> None:
     holders = []
     for socket in ("boot:7", "boot:7", "boot:8"):
-        worker = Workers("orders", 8000, tmp_path)
+        worker = WorkerGroup("orders", 8000, tmp_path)
         worker.join(socket)
-        assert worker.take_turn()
+        assert worker.try_lead()
         holders.append(worker.holder())
         worker.close()
     assert holders[0] == holders[1] != holders[2]

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole
-from adsum.core.catalog.snapshots import EMPTY, TRAIL, Snapshot
-from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Registration, Why
-from adsum.keeper.changed_instances import Touched, touched
+from adsum.core.catalog.changes import Batch, Change, FullState
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, MAX_RECENT_CHANGES, Snapshot
+from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Provenance, Registration
+from adsum.keeper.changed_instances import ChangedInstance, changed_instances
 
 KEYS = [Key(service, id) for service in ("orders", "users", "stock") for id in "abc"]
 WHYS = [Cause.REGISTERED, Cause.LEASE_RENEWED, Cause.CHECK_PASSING, Cause.LEASE_LAPSED, Cause.DEREGISTERED]
@@ -19,7 +19,7 @@ batches = st.lists(st.lists(changes, min_size=1, max_size=4), max_size=12)
 
 
 def change(key: Key, cause: Cause, at: float = 0.0) -> Change:
-    why = Why(cause, "tester", at=at)
+    why = Provenance(cause, "tester", at=at)
     if cause is Cause.DEREGISTERED:
         return Change(key, None, why)
     lease = LeaseState.LAPSED if cause is Cause.LEASE_LAPSED else LeaseState.HELD
@@ -40,7 +40,7 @@ def everything(snapshot: Snapshot) -> dict[Key, Listing]:
 def applied(before: Snapshot, after: Snapshot) -> dict[Key, Listing]:
     """`before` with what `touched` says."""
     known = everything(before)
-    for instance in touched(before, after):
+    for instance in changed_instances(before, after):
         known.pop(instance.key, None)
         if instance.listing is not None:
             known[instance.key] = instance.listing
@@ -51,43 +51,49 @@ def applied(before: Snapshot, after: Snapshot) -> dict[Key, Listing]:
 def test_what_is_touched_leads_from_one_snapshot_to_the_next(
     first: list[list[tuple[Key, Cause]]], then: list[list[tuple[Key, Cause]]]
 ) -> None:
-    before = fold(EMPTY, first)
+    before = fold(EMPTY_SNAPSHOT, first)
     after = fold(before, then)
     assert applied(before, after) == everything(after)
-    assert {instance.key for instance in touched(before, after)} <= {key for batch in then for key, _ in batch}
+    assert {instance.key for instance in changed_instances(before, after)} <= {
+        key for batch in then for key, _ in batch
+    }
 
 
 @given(batches, batches, st.sampled_from(["e1", "e2"]))
 def test_a_catalog_loaded_anew_is_followed_too(
     first: list[list[tuple[Key, Cause]]], then: list[list[tuple[Key, Cause]]], epoch: str
 ) -> None:
-    before = replace(fold(EMPTY, first), epoch="e1")
+    before = replace(fold(EMPTY_SNAPSHOT, first), epoch="e1")
     reached = fold(before, then)
-    whole = Whole(epoch, reached.revision, [(reached.revision, listing) for listing in everything(reached).values()])
-    after = snapshots.load(whole)
+    whole = FullState(
+        epoch, reached.revision, [(reached.revision, listing) for listing in everything(reached).values()]
+    )
+    after = snapshots.load_snapshot(whole)
     assert applied(before, after) == everything(after)
 
 
 def test_a_service_that_is_not_in_a_catalog_loaded_anew_is_gone() -> None:
-    before = fold(EMPTY, [[(KEYS[0], Cause.REGISTERED)]])
-    after = snapshots.load(Whole("", 5, []))
-    assert list(touched(before, after)) == [Touched(KEYS[0], None, renewed=False)]
+    before = fold(EMPTY_SNAPSHOT, [[(KEYS[0], Cause.REGISTERED)]])
+    after = snapshots.load_snapshot(FullState("", 5, []))
+    assert list(changed_instances(before, after)) == [ChangedInstance(KEYS[0], None, renewed=False)]
 
 
 def test_a_renewal_among_other_changes_is_noticed() -> None:
     key = KEYS[0]
-    before = fold(EMPTY, [[(key, Cause.LEASE_LAPSED)]])
+    before = fold(EMPTY_SNAPSHOT, [[(key, Cause.LEASE_LAPSED)]])
     first = fold(before, [[(key, Cause.LEASE_RENEWED)], [(key, Cause.CHECK_PASSING)]])
     last = fold(before, [[(key, Cause.CHECK_PASSING)], [(key, Cause.LEASE_RENEWED)]])
     for after in (first, last):
-        assert list(touched(before, after)) == [Touched(key, after.find(key), renewed=True)]
-    assert not any(instance.renewed for instance in touched(after, fold(after, [[(key, Cause.CHECK_PASSING)]])))
+        assert list(changed_instances(before, after)) == [ChangedInstance(key, after.find(key), renewed=True)]
+    assert not any(
+        instance.renewed for instance in changed_instances(after, fold(after, [[(key, Cause.CHECK_PASSING)]]))
+    )
 
 
 def test_more_changes_than_a_service_remembers_are_found_by_comparing() -> None:
-    keys = [Key("orders", f"i{n}") for n in range(TRAIL * 2)]
-    before = fold(EMPTY, [[(key, Cause.REGISTERED)] for key in keys])
-    gone = [[(key, Cause.DEREGISTERED)] for key in keys[: TRAIL + 1]]
+    keys = [Key("orders", f"i{n}") for n in range(MAX_RECENT_CHANGES * 2)]
+    before = fold(EMPTY_SNAPSHOT, [[(key, Cause.REGISTERED)] for key in keys])
+    gone = [[(key, Cause.DEREGISTERED)] for key in keys[: MAX_RECENT_CHANGES + 1]]
     after = fold(before, gone)
-    assert before.revision < after.service("orders").horizon
-    assert {instance.key for instance in touched(before, after)} == set(keys[: TRAIL + 1])
+    assert before.revision < after.service("orders").compact_revision
+    assert {instance.key for instance in changed_instances(before, after)} == set(keys[: MAX_RECENT_CHANGES + 1])

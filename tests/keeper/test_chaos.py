@@ -7,9 +7,9 @@ from random import Random
 import pytest
 
 from adsum.core.errors import AdsumError, UnknownInstance
-from adsum.core.liveness.leases import Phase
+from adsum.core.liveness.leases import LeasePhase
 from adsum.core.model import Cause, Key, LeaseState
-from tests.keeper.world import World
+from tests.keeper.world import KeeperWorld
 
 KEYS = [Key(service, f"{service}-{n}") for service in ("orders", "users") for n in range(4)]
 TTL, GRACE = 6.0, 4.0
@@ -18,7 +18,7 @@ TTL, GRACE = 6.0, 4.0
 class Day:
     """Does at random what providers, stores and machines do, and remembers when each lease was last kept."""
 
-    def __init__(self, world: World, rng: Random) -> None:
+    def __init__(self, world: KeeperWorld, rng: Random) -> None:
         self.world = world
         self.rng = rng
         self.kept: dict[Key, float] = {}
@@ -42,10 +42,10 @@ class Day:
             self.world.keeper.renew(key)
             self.kept[key] = self.world.clock.now()
         except AdsumError:
-            assert self.world.store.away
+            assert self.world.store.is_unavailable
 
     async def deregister(self, key: Key) -> None:
-        if not self.world.store.away and self.rng.random() < 0.3:
+        if not self.world.store.is_unavailable and self.rng.random() < 0.3:
             await self.world.deregister(key)
             self.kept.pop(key, None)
 
@@ -55,7 +55,7 @@ class Day:
         await self.world.clock.advance(self.rng.uniform(0.0, 4.0))
 
     async def store(self, key: Key) -> None:
-        self.world.store.away = self.rng.random() < 0.3
+        self.world.store.is_unavailable = self.rng.random() < 0.3
 
     def check(self) -> None:
         """Whoever kept its promise is listed."""
@@ -67,19 +67,19 @@ class Day:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_nobody_leaves_before_its_promise_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         day = Day(world, Random(seed))
         for _ in range(400):
             await day.step()
             day.check()
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(30.0)
         for key in KEYS:
             listing, phase = world.find(key), world.keeper.leases.phase(key)
             if listing is None:
                 assert phase is None
             else:
-                assert (listing.lease is LeaseState.HELD) == (phase is Phase.HELD)
+                assert (listing.lease is LeaseState.HELD) == (phase is LeasePhase.HELD)
             causes = world.causes(key)
             before_expiry = [causes[n - 1] for n, cause in enumerate(causes) if cause is Cause.LEASE_EXPIRED]
             assert set(before_expiry) <= {Cause.LEASE_LAPSED}

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from adsum.core.errors import ProbeUnable
+from adsum.core.errors import ProbeUnavailable
 from adsum.core.model import Cause, Check, CheckKind, Result, Status
-from adsum.keeper.checks import WARN_EVERY
-from tests.keeper.world import World
+from adsum.keeper.checks import WARNING_INTERVAL
+from tests.keeper.world import KeeperWorld
 
 HTTP = Check("http", CheckKind.HTTP, interval=10.0, rise=2, fall=3)
 TCP = Check("tcp", CheckKind.TCP, interval=10.0)
@@ -16,7 +16,7 @@ ROUND = 12.0
 
 
 async def test_a_new_instance_is_checked_soon_and_its_first_pass_makes_it_passing() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         assert world.status(key) is Status.STARTING
         await world.clock.advance(1.5)
@@ -26,7 +26,7 @@ async def test_a_new_instance_is_checked_soon_and_its_first_pass_makes_it_passin
 
 
 async def test_fall_fails_in_a_row_turn_it_critical_and_rise_passes_turn_it_back() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
         world.probe.results["a"] = Result.FAIL
@@ -44,26 +44,26 @@ async def test_fall_fails_in_a_row_turn_it_critical_and_rise_passes_turn_it_back
 
 
 async def test_outcomes_can_be_read_and_write_nothing() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP, TCP))
-        assert world.keeper.outcomes(key) == {}
+        assert world.keeper.last_outcomes(key) == {}
         await world.clock.advance(2.0)
-        assert {name: outcome.result for name, outcome in world.keeper.outcomes(key).items()} == {
+        assert {name: outcome.result for name, outcome in world.keeper.last_outcomes(key).items()} == {
             "http": Result.PASS,
             "tcp": Result.PASS,
         }
         revision = world.store.revision
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(ROUND)
-        assert world.keeper.outcomes(key)["http"].note == "fail on port 8000"
+        assert world.keeper.last_outcomes(key)["http"].note == "fail on port 8000"
         assert world.store.revision == revision
         await world.deregister(key)
         await world.clock.advance(1.0)
-        assert world.keeper.outcomes(key) == {}
+        assert world.keeper.last_outcomes(key) == {}
 
 
 async def test_one_that_left_is_checked_no_more_and_its_running_probe_is_given_up() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.took = 5.0
         key = await world.register("a", ttl=None, checks=(HTTP, TCP))
         await world.clock.advance(2.0)
@@ -71,7 +71,7 @@ async def test_one_that_left_is_checked_no_more_and_its_running_probe_is_given_u
         await world.deregister(key)
         await world.clock.advance(1.0)
         assert world.probe.running == 0
-        assert world.keeper.checks == 0
+        assert world.keeper.check_count == 0
         begun = len(world.probe.starts)
         await world.clock.advance(60.0)
         assert len(world.probe.starts) == begun
@@ -79,17 +79,17 @@ async def test_one_that_left_is_checked_no_more_and_its_running_probe_is_given_u
 
 
 async def test_a_check_that_was_dropped_from_the_registration_is_run_no_more() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP, TCP))
         await world.clock.advance(2.0)
         await world.register("a", ttl=None, checks=(TCP,))
         await world.clock.advance(2.0)
-        assert world.keeper.checks == 1
-        assert set(world.keeper.outcomes(key)) == {"tcp"}
+        assert world.keeper.check_count == 1
+        assert set(world.keeper.last_outcomes(key)) == {"tcp"}
 
 
 async def test_registering_the_same_again_does_not_reset_health() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.results["a"] = Result.FAIL
         key = await world.register("a", checks=(HTTP,))
         await world.clock.advance(4 * ROUND)
@@ -99,7 +99,7 @@ async def test_registering_the_same_again_does_not_reset_health() -> None:
 
 
 async def test_an_instance_that_moved_is_checked_anew_at_its_new_place() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
         await world.register("a", ttl=None, checks=(HTTP,), port=9000)
@@ -110,7 +110,7 @@ async def test_an_instance_that_moved_is_checked_anew_at_its_new_place() -> None
 
 
 async def test_what_a_probe_of_the_old_place_finds_says_nothing_about_the_new_one() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.took = 1.5
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(1.2)
@@ -122,7 +122,7 @@ async def test_what_a_probe_of_the_old_place_finds_says_nothing_about_the_new_on
 
 
 async def test_one_that_left_and_came_back_between_two_looks_starts_anew() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
         await world.deregister(key)
@@ -133,72 +133,72 @@ async def test_one_that_left_and_came_back_between_two_looks_starts_anew() -> No
 
 
 async def test_after_a_restart_checks_begin_from_what_is_listed_and_nothing_flaps() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         well = await world.register("well", ttl=None, checks=(HTTP,))
         ill = await world.register("ill", ttl=None, checks=(HTTP,))
         world.probe.results["ill"] = Result.FAIL
         await world.clock.advance(5 * ROUND)
         assert world.status(ill) is Status.CRITICAL
         revision = world.store.revision
-    async with World(world.store, world.clock) as again:
+    async with KeeperWorld(world.store, world.clock) as again:
         again.probe.results["ill"] = Result.FAIL
         again.probe.results["well"] = Result.FAIL
         await again.clock.advance(ROUND)
         assert again.store.revision == revision
         assert (again.status(well), again.status(ill)) == (Status.PASSING, Status.CRITICAL)
-        assert set(again.keeper.outcomes(well)) == {"http"}
+        assert set(again.keeper.last_outcomes(well)) == {"http"}
 
 
 async def test_a_turn_found_while_the_store_was_away_is_written_when_it_is_back() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
-        world.store.away = True
+        world.store.is_unavailable = True
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)
         assert world.status(key) is Status.PASSING
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(20.0)
         assert world.status(key) is Status.CRITICAL
 
 
 async def test_a_turn_there_and_back_while_the_store_was_away_is_not_written() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
         revision = world.store.revision
-        world.store.away = True
+        world.store.is_unavailable = True
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)
         world.probe.results["a"] = Result.PASS
         await world.clock.advance(5 * ROUND)
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(20.0)
         assert world.status(key) is Status.PASSING
         assert world.store.revision == revision
 
 
 async def test_what_was_found_out_is_kept_while_the_catalog_lags_behind_it() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
-        world.store.away = True
+        world.store.is_unavailable = True
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.override(key, None)
         await world.clock.advance(0.2)
-        assert world.keeper.outcomes(key)["http"].result is Result.FAIL
+        assert world.keeper.last_outcomes(key)["http"].result is Result.FAIL
 
 
 async def test_no_more_probes_run_at_once_than_allowed_and_the_lag_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    async with World(max_probes=4) as world:
+    async with KeeperWorld(max_probes=4) as world:
         world.probe.took = 4.0
         for n in range(40):
             await world.register(f"i{n}", ttl=None, checks=(HTTP,))
         with caplog.at_level(logging.WARNING):
-            await world.clock.advance(WARN_EVERY * 2.5)
-        assert world.probe.most == 4
+            await world.clock.advance(WARNING_INTERVAL * 2.5)
+        assert world.probe.max_running == 4
         worst = max(lag.seconds for lag in world.observer.lags)
         assert worst > 5.0
         assert max(lag.overdue for lag in world.observer.lags) > 10
@@ -211,7 +211,7 @@ async def test_no_more_probes_run_at_once_than_allowed_and_the_lag_says_so(caplo
 
 
 async def test_checks_that_keep_up_have_no_lag_to_speak_of() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         for n in range(100):
             await world.register(f"i{n}", ttl=None, checks=(HTTP,))
         await world.clock.advance(60.0)
@@ -220,7 +220,7 @@ async def test_checks_that_keep_up_have_no_lag_to_speak_of() -> None:
 
 
 async def test_our_own_mistake_in_a_probe_says_nothing_about_the_instance(caplog: pytest.LogCaptureFixture) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
         probe, world.probe.probe = world.probe.probe, None  # type: ignore[assignment, method-assign]
@@ -236,15 +236,15 @@ async def test_our_own_mistake_in_a_probe_says_nothing_about_the_instance(caplog
 async def test_a_shortage_of_our_own_says_nothing_about_the_instance_and_is_said_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
-        world.probe.shortage = ProbeUnable("too many open files")
-        await world.clock.advance(WARN_EVERY * 2.5)
+        world.probe.unavailable = ProbeUnavailable("too many open files")
+        await world.clock.advance(WARNING_INTERVAL * 2.5)
         assert world.status(key) is Status.PASSING
         said = [record for record in caplog.records if "too many open files" in record.message]
         assert 2 <= len(said) <= 3
-        world.probe.shortage = None
+        world.probe.unavailable = None
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)
         assert world.status(key) is Status.CRITICAL

@@ -5,16 +5,16 @@ import asyncio
 import pytest
 
 from adsum.core.errors import LeaseLost, UnknownInstance
-from adsum.core.liveness.leases import Phase
+from adsum.core.liveness.leases import LeasePhase
 from adsum.core.model import Cause, Key, LeaseState, Status
-from tests.keeper.world import World
-from tests.support.fakes import settle
+from tests.keeper.world import KeeperWorld
+from tests.support.fakes import run_until_idle
 
 REGISTERED, LAPSED, RENEWED, EXPIRED = Cause.REGISTERED, Cause.LEASE_LAPSED, Cause.LEASE_RENEWED, Cause.LEASE_EXPIRED
 
 
 async def test_a_lapsed_lease_is_critical_before_it_is_gone() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=30.0, grace=60.0)
         await world.clock.advance(29.5)
         assert world.status(key) is Status.PASSING
@@ -31,7 +31,7 @@ async def test_a_lapsed_lease_is_critical_before_it_is_gone() -> None:
 
 
 async def test_renewals_keep_an_instance_listed_and_write_nothing() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=3.0)
         for _ in range(30):
             await world.clock.advance(1.0)
@@ -41,18 +41,18 @@ async def test_renewals_keep_an_instance_listed_and_write_nothing() -> None:
 
 
 async def test_a_lapsed_instance_that_renews_is_listed_as_held_again() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=3.0)
         await world.clock.advance(10.0)
         assert world.status(key) is Status.CRITICAL
         world.keeper.renew(key)
-        await settle()
+        await run_until_idle()
         assert world.status(key) is Status.PASSING
         assert world.causes(key) == [REGISTERED, LAPSED, RENEWED]
 
 
 async def test_registering_the_same_again_renews_a_lapsed_lease() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=3.0)
         await world.clock.advance(10.0)
         await world.register("a", ttl=3.0)
@@ -63,14 +63,14 @@ async def test_registering_the_same_again_renews_a_lapsed_lease() -> None:
 
 
 async def test_an_instance_may_be_renewed_the_moment_it_is_listed() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a")
         world.keeper.renew(key)
-        assert world.keeper.leases.phase(key) is Phase.HELD
+        assert world.keeper.leases.phase(key) is LeasePhase.HELD
 
 
 async def test_an_instance_without_ttl_has_no_lease_and_needs_none() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         world.keeper.renew(key)
         await world.clock.advance(600.0)
@@ -79,7 +79,7 @@ async def test_an_instance_without_ttl_has_no_lease_and_needs_none() -> None:
 
 
 async def test_one_that_is_not_listed_can_not_be_renewed() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         with pytest.raises(UnknownInstance):
             world.keeper.renew(Key("orders", "a"))
         key = await world.register("a")
@@ -89,7 +89,7 @@ async def test_one_that_is_not_listed_can_not_be_renewed() -> None:
 
 
 async def test_a_predecessor_can_not_renew_its_successors_lease() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", holder="first")
         await world.register("a", holder="second")
         with pytest.raises(LeaseLost):
@@ -99,7 +99,7 @@ async def test_a_predecessor_can_not_renew_its_successors_lease() -> None:
 
 
 async def test_a_new_ttl_counts_from_the_new_registration() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=300.0)
         await world.clock.advance(10.0)
         await world.register("a", ttl=5.0)
@@ -111,7 +111,7 @@ async def test_a_new_ttl_counts_from_the_new_registration() -> None:
 
 
 async def test_a_mass_lapse_is_held_back_and_told() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = [await world.register(id) for id in "abcd"]
         other = await world.register("x", "users")
         for _ in range(8):
@@ -127,7 +127,7 @@ async def test_a_mass_lapse_is_held_back_and_told() -> None:
 
 
 async def test_a_held_back_instance_that_deregisters_leaves_at_once() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = [await world.register(id) for id in "ab"]
         await world.clock.advance(200.0)
         assert [world.status(key) for key in keys] == [Status.CRITICAL] * 2
@@ -136,7 +136,7 @@ async def test_a_held_back_instance_that_deregisters_leaves_at_once() -> None:
 
 
 async def test_the_guards_end_is_told_in_the_cause() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = [await world.register(id, ttl=5.0, grace=5.0) for id in "ab"]
         await world.clock.advance(10.0 + 3600.0 + 10.0)
         assert [world.find(key) for key in keys] == [None, None]
@@ -144,14 +144,14 @@ async def test_the_guards_end_is_told_in_the_cause() -> None:
 
 
 async def test_a_restart_grants_everybody_a_fresh_ttl_and_nothing_flaps() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         held = await world.register("a", ttl=30.0)
         lapsed = await world.register("b", ttl=3.0, grace=60.0)
         await world.register("c", ttl=None)
         await world.clock.advance(29.0)
     world.clock.jump(3600.0)
     before = world.store.revision
-    async with World(world.store, world.clock) as again:
+    async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(29.0)
         assert again.status(held) is Status.PASSING
         assert again.status(lapsed) is Status.CRITICAL
@@ -163,7 +163,7 @@ async def test_a_restart_grants_everybody_a_fresh_ttl_and_nothing_flaps() -> Non
 
 
 async def test_a_pause_of_the_process_lapses_nobody() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = [await world.register(str(n), ttl=15.0, grace=1.0) for n in range(20)]
         await world.clock.advance(14.0)
         world.clock.jump(8 * 3600.0)
@@ -172,7 +172,7 @@ async def test_a_pause_of_the_process_lapses_nobody() -> None:
 
 
 async def test_while_the_store_is_away_nobody_is_expired_and_a_renewal_still_counts() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         alive, dead, *others = [await world.register(id, ttl=10.0, grace=10.0) for id in "abcdef"]
 
         async def pass_time(seconds: int, *keys: Key) -> None:
@@ -183,11 +183,11 @@ async def test_while_the_store_is_away_nobody_is_expired_and_a_renewal_still_cou
 
         await pass_time(15, *others)
         assert [world.status(key) for key in (alive, dead)] == [Status.CRITICAL] * 2
-        world.store.away = True
+        world.store.is_unavailable = True
         await pass_time(100, *others)
         assert [world.status(key) for key in (alive, dead)] == [Status.CRITICAL] * 2
         await pass_time(10, alive, *others)
-        world.store.away = False
+        world.store.is_unavailable = False
         await pass_time(40, alive, *others)
         assert world.status(alive) is Status.PASSING
         assert world.causes(alive) == [REGISTERED, LAPSED, RENEWED]
@@ -195,19 +195,19 @@ async def test_while_the_store_is_away_nobody_is_expired_and_a_renewal_still_cou
 
 
 async def test_a_lapse_decided_while_the_store_was_away_is_not_written_if_it_renewed_meanwhile() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
-        world.store.away = True
+        world.store.is_unavailable = True
         await world.clock.advance(8.0)
-        assert world.keeper.leases.phase(key) is Phase.LAPSED
+        assert world.keeper.leases.phase(key) is LeasePhase.LAPSED
         world.keeper.renew(key)
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(4.0)
         assert world.causes(key) == [REGISTERED]
 
 
 async def test_the_catalog_is_corrected_where_it_says_other_than_the_lease() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
         await world.clock.advance(6.0)
         assert world.status(key) is Status.CRITICAL
@@ -223,7 +223,7 @@ async def test_the_catalog_is_corrected_where_it_says_other_than_the_lease() -> 
 
 
 async def test_a_thousand_lapses_are_written_in_few_batches() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = await asyncio.gather(*(world.register(f"i{n}", f"s{n % 50}") for n in range(2500)))
         before = world.store.revision
         await world.clock.advance(32.0)
@@ -232,7 +232,7 @@ async def test_a_thousand_lapses_are_written_in_few_batches() -> None:
 
 
 async def test_an_override_ends_when_it_has_lasted_its_length() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)
         await world.clock.advance(59.0)
@@ -243,7 +243,7 @@ async def test_an_override_ends_when_it_has_lasted_its_length() -> None:
 
 
 async def test_a_later_override_is_not_ended_by_an_earlier_ones_length() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)
         await world.clock.advance(30.0)
@@ -260,11 +260,11 @@ async def test_a_later_override_is_not_ended_by_an_earlier_ones_length() -> None
 
 
 async def test_an_override_lasts_its_length_afresh_from_a_restart() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)
         await world.clock.advance(50.0)
-    async with World(world.store, world.clock) as again:
+    async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(58.0)
         assert again.status(key) is Status.MAINTENANCE
         await again.clock.advance(4.0)
@@ -272,12 +272,12 @@ async def test_an_override_lasts_its_length_afresh_from_a_restart() -> None:
 
 
 async def test_an_override_that_could_not_be_ended_is_ended_when_the_store_is_back() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 10.0)
-        world.store.away = True
+        world.store.is_unavailable = True
         await world.clock.advance(60.0)
         assert world.status(key) is Status.MAINTENANCE
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(20.0)
         assert world.status(key) is Status.PASSING

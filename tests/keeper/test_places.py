@@ -6,18 +6,18 @@ import asyncio
 
 import pytest
 
-from adsum.core.errors import Overloaded, ProbeUnable
+from adsum.core.errors import Overloaded, ProbeUnavailable
 from adsum.core.model import Cause, Check, CheckKind, Result, Status
 from adsum.keeper import place_prober
-from tests.keeper.world import World
-from tests.support.fakes import settle
+from tests.keeper.world import KeeperWorld
+from tests.support.fakes import run_until_idle
 
 HERE = "127.0.0.1"
 CHECK = Check("web", CheckKind.TCP, interval=5.0, rise=1)
 
 
 async def test_an_instance_whose_place_another_service_has_leaves_as_it_lapses() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
         await world.clock.advance(14.0)
@@ -29,7 +29,7 @@ async def test_an_instance_whose_place_another_service_has_leaves_as_it_lapses()
 
 
 async def test_no_guard_holds_back_instances_whose_places_others_have() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         dead = [await world.register(f"o{n}", holder=f"o{n}", ttl=2.0, grace=2.0, port=n, address="h") for n in (1, 2)]
         for n in (1, 2):
             await world.register(f"u{n}", "users", holder=f"u{n}", ttl=60.0, port=n, address="h")
@@ -38,7 +38,7 @@ async def test_no_guard_holds_back_instances_whose_places_others_have() -> None:
 
 
 async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_grace() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         one = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
         two = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
         await world.clock.advance(2.0)
@@ -52,11 +52,11 @@ async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_g
 
 
 async def test_a_restarted_registry_still_takes_out_whoever_left_its_place_to_another_service() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.clock.advance(10.0)
         living = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
-    async with World(world.store, world.clock) as again:
+    async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(14.0)
         again.keeper.renew(living)
         assert again.status(dead) is Status.PASSING
@@ -66,17 +66,17 @@ async def test_a_restarted_registry_still_takes_out_whoever_left_its_place_to_an
 
 
 async def test_after_a_restart_nobody_leaves_for_one_who_was_not_heard_either() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         one = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
         world.keeper.renew(one)
-    async with World(world.store, world.clock) as again:
+    async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(16.0)
         assert again.status(one) is Status.CRITICAL, "their network may be cut off"
 
 
 async def test_after_the_grace_no_guard_holds_back_whose_place_another_has() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         keys = [await world.register(f"o{n}", holder=f"o{n}", ttl=5.0, grace=10.0, port=n, address="h") for n in (1, 2)]
         others = [await world.register(f"u{n}", "users", holder=f"u{n}", port=n, address="h") for n in (1, 2)]
         await world.clock.advance(1.0)
@@ -90,7 +90,7 @@ async def test_after_the_grace_no_guard_holds_back_whose_place_another_has() -> 
 
 
 async def test_a_new_holder_is_starting_and_checked_at_once() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
         await world.clock.advance(6.0)
         assert world.status(key) is Status.PASSING
@@ -104,7 +104,7 @@ async def test_a_new_holder_is_starting_and_checked_at_once() -> None:
 
 
 async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.took = 3.0
         key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
         await world.clock.advance(2.9)
@@ -117,7 +117,7 @@ async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() ->
 
 
 async def test_the_same_process_that_registers_again_is_not_checked_anew() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
         await world.clock.advance(6.0)
         world.probe.results["o1"] = Result.FAIL
@@ -128,38 +128,38 @@ async def test_the_same_process_that_registers_again_is_not_checked_anew() -> No
 
 
 async def test_who_wants_an_id_at_the_same_time_shares_one_probe() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.took = 0.5
         listing = world.find(await world.register("o1", holder="h1"))
         assert listing is not None
         for result, answers in ((Result.FAIL, False), (Result.PASS, True)):
             world.probe.results["o1"] = result
-            asked = [asyncio.create_task(world.keeper.answers(listing)) for _ in range(5)]
-            await settle()
+            asked = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
+            await run_until_idle()
             before = len(world.probe.starts)
             await world.clock.advance(0.6)
             assert [await each for each in asked] == [answers] * 5
-            assert (len(world.probe.starts), world.probe.most) == (before, 1)
+            assert (len(world.probe.starts), world.probe.max_running) == (before, 1)
 
 
 async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
-    async with World() as world:
-        world.probe.shortage = ProbeUnable("no sockets left")
+    async with KeeperWorld() as world:
+        world.probe.unavailable = ProbeUnavailable("no sockets left")
         listing = world.find(await world.register("o1", holder="h1"))
         assert listing is not None
-        assert await world.keeper.answers(listing)
+        assert await world.keeper.is_reachable(listing)
 
 
 async def test_places_are_probed_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place_prober, "MOST_AT_ONCE", 1)
-    async with World() as world:
+    async with KeeperWorld() as world:
         world.probe.took = 60.0
         one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
         assert one is not None
         assert two is not None
-        asked = asyncio.create_task(world.keeper.answers(one))
-        await settle()
+        asked = asyncio.create_task(world.keeper.is_reachable(one))
+        await run_until_idle()
         with pytest.raises(Overloaded):
-            await world.keeper.answers(two)
+            await world.keeper.is_reachable(two)
         await world.clock.advance(61.0)
         assert await asked

@@ -8,11 +8,11 @@ import pytest
 
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.draft import Basis
+from adsum.core.catalog.draft import CatalogView
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Instance, Key, Registration
 from adsum.keeper.proposals import Proposals
-from tests.keeper.world import CALLER, World
+from tests.keeper.world import CALLER, KeeperWorld
 
 
 def listing(id: str) -> decisions.Decision:
@@ -25,7 +25,7 @@ def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         proposals.add("subject", listing("old"))
         proposals.add("subject", listing("new"))
@@ -36,21 +36,21 @@ async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
 
 
 async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
 
-        def overtaken(basis: Basis) -> list[Change]:
+        def overtaken(basis: CatalogView) -> list[Change]:
             if not refusals:
                 proposals.add("subject", listing("new"), lambda: refusals.append("new"))
             return listing("old")(basis)
 
-        world.store.away = True
+        world.store.is_unavailable = True
         proposals.add("subject", overtaken, lambda: refusals.append("old"))
         round = asyncio.create_task(proposals.round())
         await world.clock.advance(0.0)
         assert refusals == ["old"]
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(5.0)
         await round
         await proposals.round()
@@ -58,16 +58,16 @@ async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -
 
 
 async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and_written_later() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
-        world.store.away = True
+        world.store.is_unavailable = True
         proposals.add("first", listing("first"), lambda: refusals.append("first"))
         round = asyncio.create_task(proposals.round())
         await world.clock.advance(0.0)
         proposals.add("second", listing("second"), lambda: refusals.append("second"))
         assert refusals == ["first", "second"]
-        world.store.away = False
+        world.store.is_unavailable = False
         await world.clock.advance(5.0)
         await round
         proposals.add("third", listing("third"), lambda: refusals.append("third"))
@@ -77,10 +77,10 @@ async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and
 
 
 async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
 
-        def refused(basis: Basis) -> list[Change]:
+        def refused(basis: CatalogView) -> list[Change]:
             raise UnknownInstance("orders", "a")
 
         proposals.add(Key("orders", "a"), refused)
@@ -91,36 +91,36 @@ async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
 
 
 async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
-        world.store.away = True
+        world.store.is_unavailable = True
         with caplog.at_level(logging.INFO, "adsum.keeper"):
             await world.clock.advance(120.0)
             assert _told(caplog) == ["WARNING"]
-            world.store.away = False
+            world.store.is_unavailable = False
             await world.clock.advance(20.0)
         assert _told(caplog) == ["WARNING", "INFO"]
         assert world.causes(key)[1:2] == ["lease-lapsed"]
 
 
 async def test_what_need_not_be_written_any_more_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         caplog.set_level(logging.INFO, "adsum.keeper")
         tries: list[int] = []
 
-        def once(basis: Basis) -> list[Change]:
+        def once(basis: CatalogView) -> list[Change]:
             tries.append(1)
             return listing("a")(basis) if len(tries) == 1 else []
 
-        world.store.away = True
+        world.store.is_unavailable = True
         proposals.add("subject", once)
         for _ in range(2):
             round = asyncio.create_task(proposals.round())
             await world.clock.advance(20.0)
             await round
         assert _told(caplog) == ["WARNING"]
-        world.store.away = False
+        world.store.is_unavailable = False
         proposals.add("subject", listing("b"))
         await proposals.round()
         assert _told(caplog) == ["WARNING", "INFO"]

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from adsum.keeper.rounds import LONGEST_PAUSE, forever
-from tests.keeper.world import World
+from adsum.keeper.rounds import MAX_ERROR_DELAY, run_rounds
+from tests.keeper.world import KeeperWorld
 from tests.support.fakes import FakeClock
 
 
@@ -22,8 +22,8 @@ async def test_a_loop_outlives_the_errors_of_its_rounds_and_tells_them(caplog: p
         await clock.sleep(1.0)
 
     with caplog.at_level(logging.ERROR):
-        task = asyncio.create_task(forever(round, "testing", clock, Random(1)))
-        await clock.advance(20 * LONGEST_PAUSE)
+        task = asyncio.create_task(run_rounds(round, "testing", clock, Random(1)))
+        await clock.advance(20 * MAX_ERROR_DELAY)
     assert rounds > 21
     assert len([record for record in caplog.records if record.exc_info]) == 20
     task.cancel()
@@ -34,7 +34,7 @@ async def test_a_loop_outlives_the_errors_of_its_rounds_and_tells_them(caplog: p
 async def test_one_instance_that_can_not_be_followed_keeps_no_other_from_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         grant = world.keeper.leases.grant
 
         def failing(key: object, *args: object, **named: object) -> None:
@@ -51,6 +51,6 @@ async def test_one_instance_that_can_not_be_followed_keeps_no_other_from_it(
 
 
 async def test_stopping_twice_is_harmless() -> None:
-    async with World() as world:
+    async with KeeperWorld() as world:
         await world.keeper.stop()
         await world.keeper.stop()

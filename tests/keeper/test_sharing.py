@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from adsum.core.liveness.leases import Phase
+from adsum.core.liveness.leases import LeasePhase
 from adsum.core.model import Cause, Check, CheckKind, Key, LeaseState, Result, Status
 from adsum.keeper import Keeper
-from adsum.keeper.keeper import LOOK
-from tests.keeper.world import ScriptedProbe, World
-from tests.support.fakes import FakeShares
+from adsum.keeper.keeper import POLL_INTERVAL
+from tests.keeper.world import KeeperWorld, ScriptedProbe
+from tests.support.fakes import FakeSharding
 
 HTTP = Check("http", CheckKind.HTTP, interval=10.0, rise=1, fall=1)
 TCP = Check("tcp", CheckKind.TCP, interval=10.0)
@@ -18,7 +18,7 @@ ROUND = 12.0
 
 
 async def test_what_another_keeps_is_neither_checked_nor_lapses_here() -> None:
-    async with World(shares=FakeShares("users")) as world:
+    async with KeeperWorld(shares=FakeSharding("users")) as world:
         ours = await world.register("u", "users", ttl=5.0, checks=(HTTP,))
         theirs = await world.register("o", "orders", ttl=5.0, checks=(HTTP,))
         assert (world.keeper.keeps("users"), world.keeper.keeps("orders")) == (True, False)
@@ -28,14 +28,14 @@ async def test_what_another_keeps_is_neither_checked_nor_lapses_here() -> None:
 
 
 async def test_what_becomes_ours_gets_a_fresh_full_ttl_and_its_checks_go_on_from_how_it_stands() -> None:
-    shares = FakeShares()
-    async with World(shares=shares) as world:
+    shares = FakeSharding()
+    async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=30.0, checks=(HTTP, TCP))
         await world.clock.advance(3600.0)
-        assert (len(world.keeper.leases), world.keeper.checks) == (0, 0)
-        shares.keep("orders")
-        await world.clock.advance(LOOK)
-        assert 30.0 - LOOK <= _left(world, world.keeper, key) <= 30.0
+        assert (len(world.keeper.leases), world.keeper.check_count) == (0, 0)
+        shares.set_kept("orders")
+        await world.clock.advance(POLL_INTERVAL)
+        assert 30.0 - POLL_INTERVAL <= _left(world, world.keeper, key) <= 30.0
         assert world.keeper.keeps("orders")
         await world.clock.advance(ROUND)
         assert {each for _, each in world.probe.starts} == {key}
@@ -47,18 +47,18 @@ async def test_what_becomes_ours_gets_a_fresh_full_ttl_and_its_checks_go_on_from
 
 
 async def test_one_that_had_lapsed_is_adopted_as_lapsed_and_may_renew_for_a_full_ttl_and_grace() -> None:
-    shares = FakeShares("orders")
-    async with World(shares=shares) as world:
+    shares = FakeSharding("orders")
+    async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=10.0, grace=10.0)
         await world.clock.advance(15.0)
-        shares.keep()
+        shares.set_kept()
         await world.clock.advance(60.0)
         listing = world.find(key)
         assert listing is not None
         assert listing.lease is LeaseState.LAPSED, "whose deadline passed nobody expires meanwhile"
-        shares.keep("orders")
+        shares.set_kept("orders")
         await world.clock.advance(9.0)
-        assert world.keeper.leases.phase(key) is Phase.LAPSED
+        assert world.keeper.leases.phase(key) is LeasePhase.LAPSED
         assert world.find(key) is not None
         world.keeper.renew(key)
         await world.clock.advance(1.0)
@@ -66,8 +66,8 @@ async def test_one_that_had_lapsed_is_adopted_as_lapsed_and_may_renew_for_a_full
 
 
 async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_they_find_is_not_told() -> None:
-    shares = FakeShares("orders", "users")
-    async with World(shares=shares) as world:
+    shares = FakeSharding("orders", "users")
+    async with KeeperWorld(shares=shares) as world:
         lost = await world.register("o", "orders", ttl=5.0, checks=(HTTP, TCP))
         kept = await world.register("u", "users", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -76,10 +76,10 @@ async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_th
             await world.clock.advance(1.0)
             world.keeper.renew(lost)
         written = len(world.causes(lost))
-        shares.keep("users")
+        shares.set_kept("users")
         assert not world.keeper.keeps("orders"), "at once, before the keeper has looked"
-        await world.clock.advance(LOOK)
-        assert (len(world.keeper.leases), world.keeper.checks, world.probe.running) == (0, 1, 1)
+        await world.clock.advance(POLL_INTERVAL)
+        assert (len(world.keeper.leases), world.keeper.check_count, world.probe.running) == (0, 1, 1)
         begun = len(world.probe.starts)
         await world.clock.advance(300.0)
         assert {key for _, key in world.probe.starts[begun:]} == {kept}
@@ -88,50 +88,50 @@ async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_th
 
 async def test_what_a_check_found_and_could_not_be_written_is_not_written_when_another_keeps_it_by_then() -> None:
     """Its word counts now: to a node that hung, or was cut off, everybody seemed dead."""
-    shares = FakeShares("orders")
-    async with World(shares=shares) as world:
+    shares = FakeSharding("orders")
+    async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
-        world.store.away, world.probe.results = True, {"o": Result.FAIL}
+        world.store.is_unavailable, world.probe.results = True, {"o": Result.FAIL}
         await world.clock.advance(ROUND)
-        shares.keep()
-        await world.clock.advance(LOOK)
-        world.store.away = False
+        shares.set_kept()
+        await world.clock.advance(POLL_INTERVAL)
+        world.store.is_unavailable = False
         await world.clock.advance(60.0)
         assert world.causes(key) == [Cause.REGISTERED, Cause.CHECK_PASSING]
 
 
 async def test_a_share_that_comes_and_goes_leaves_nothing_behind() -> None:
-    shares = FakeShares("orders")
-    async with World(shares=shares) as world:
+    shares = FakeSharding("orders")
+    async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=30.0, checks=(HTTP,))
         for _ in range(20):
             await world.clock.advance(7.0)
-            shares.keep("users")
+            shares.set_kept("users")
             await world.clock.advance(3.0)
-            shares.keep("orders", "users")
+            shares.set_kept("orders", "users")
         await world.clock.advance(1.0)
-        assert (len(world.keeper.leases), world.keeper.checks) == (1, 1)
+        assert (len(world.keeper.leases), world.keeper.check_count) == (1, 1)
         assert world.status(key) is Status.PASSING, "each time it was given a full ttl"
 
 
 async def test_handed_from_one_node_to_another_an_instance_is_checked_by_one_of_them_and_stays() -> None:
     """The share moves as etcd has it: it is let go before it is taken."""
-    shares, theirs = FakeShares("orders"), FakeShares()
-    async with World(shares=shares) as world:
+    shares, theirs = FakeSharding("orders"), FakeSharding()
+    async with KeeperWorld(shares=shares) as world:
         probe = ScriptedProbe(world.clock)
-        other = Keeper(world.registry, probe, world.clock, world.observer, Random(2), shares=theirs)
+        other = Keeper(world.registry, probe, world.clock, world.observer, Random(2), sharding=theirs)
         await other.start()
         key = await world.register("o", ttl=60.0, checks=(HTTP,))
         one = (world.keeper, world.probe, shares)
         for giving, taking in ((one, (other, probe, theirs)), ((other, probe, theirs), one)):
             await world.clock.advance(20.0)
-            giving[2].keep()
-            await world.clock.advance(LOOK)
-            taking[2].keep("orders")
-            await world.clock.advance(LOOK)
+            giving[2].set_kept()
+            await world.clock.advance(POLL_INTERVAL)
+            taking[2].set_kept("orders")
+            await world.clock.advance(POLL_INTERVAL)
             assert (giving[0].keeps("orders"), taking[0].keeps("orders")) == (False, True)
-            assert 60.0 - LOOK <= _left(world, taking[0], key) <= 60.0
+            assert 60.0 - POLL_INTERVAL <= _left(world, taking[0], key) <= 60.0
             given, taken = len(giving[1].starts), len(taking[1].starts)
             await world.clock.advance(ROUND)
             assert len(giving[1].starts) == given
@@ -140,6 +140,6 @@ async def test_handed_from_one_node_to_another_an_instance_is_checked_by_one_of_
         await other.stop()
 
 
-def _left(world: World, keeper: Keeper, key: Key) -> float:
+def _left(world: KeeperWorld, keeper: Keeper, key: Key) -> float:
     """Seconds until the lease lapses at that keeper."""
     return (keeper.leases.deadline(key) or 0.0) - world.clock.now()

@@ -8,13 +8,13 @@ from zlib import crc32
 
 from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller
-from adsum.core.errors import ProbeUnable
+from adsum.core.errors import ProbeUnavailable
 from adsum.core.liveness.guard import Guard
 from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
 from adsum.keeper import Keeper
 from adsum.registry import Registry
-from tests.support.fakes import FakeClock, FakeShares, FakeStore
-from tests.support.observers import Recorder
+from tests.support.fakes import FakeClock, FakeSharding, FakeStore
+from tests.support.observers import RecordingObserver
 
 CALLER = Caller("tester", 0.0)
 
@@ -26,19 +26,19 @@ class ScriptedProbe:
         self._clock = clock
         self.results: dict[str, Result] = {}
         self.took = 0.0
-        self.shortage: ProbeUnable | None = None
+        self.unavailable: ProbeUnavailable | None = None
         self.starts: list[tuple[float, Key]] = []
         self.running = 0
-        self.most = 0
+        self.max_running = 0
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         self.starts.append((self._clock.now(), instance.key))
         self.running += 1
-        self.most = max(self.most, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             await self._clock.sleep(self.took)
-            if self.shortage is not None:
-                raise self.shortage
+            if self.unavailable is not None:
+                raise self.unavailable
             result = self.results.get(instance.id, Result.PASS)
             return Outcome(result, f"{result} on port {instance.port}", self.took)
         finally:
@@ -48,7 +48,7 @@ class ScriptedProbe:
         pass
 
 
-class World:
+class KeeperWorld:
     """One node over a store that outlives it."""
 
     def __init__(
@@ -56,15 +56,15 @@ class World:
         store: FakeStore | None = None,
         clock: FakeClock | None = None,
         *,
-        shares: FakeShares | None = None,
+        shares: FakeSharding | None = None,
         max_probes: int = 256,
     ) -> None:
         self.store = store or FakeStore()
         self.clock = clock or FakeClock()
-        self.observer = Recorder()
+        self.observer = RecordingObserver()
         self.registry = Registry(self.store, self.clock, self.observer)
         self.probe = ScriptedProbe(self.clock)
-        self.mentioned: set[str] = set()
+        self.referenced: set[str] = set()
         """Services that somebody names."""
         self.keeper = Keeper(
             self.registry,
@@ -72,16 +72,16 @@ class World:
             self.clock,
             self.observer,
             Random(1),
-            shares=shares,
+            sharding=shares,
             guard=Guard(),
             max_probes=max_probes,
-            mentioned=self._mentioned,
+            find_referenced=self._mentioned,
         )
 
     async def _mentioned(self, services: Collection[str]) -> set[str]:
-        return self.mentioned & set(services)
+        return self.referenced & set(services)
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> KeeperWorld:
         await self.registry.start()
         await self.keeper.start()
         return self
@@ -114,7 +114,7 @@ class World:
 
     async def override(self, key: Key, length: float | None, reason: str = "") -> None:
         override = Override(Status.MAINTENANCE, "tester", reason, length)
-        await self.registry.write(decisions.overridden(key, override, "", CALLER))
+        await self.registry.write(decisions.set_override(key, override, "", CALLER))
 
     def find(self, key: Key) -> Listing | None:
         return self.registry.snapshot.find(key)
@@ -124,8 +124,8 @@ class World:
         return listing.status if listing is not None else None
 
     def causes(self, key: Key) -> list[Cause]:
-        return [change.why.cause for change in self.store.changes if change.key == key]
+        return [change.provenance.cause for change in self.store.changes if change.key == key]
 
     def reason(self, key: Key) -> str:
         """The reason of the last change."""
-        return [change.why.reason for change in self.store.changes if change.key == key][-1]
+        return [change.provenance.reason for change in self.store.changes if change.key == key][-1]

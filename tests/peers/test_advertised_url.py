@@ -9,9 +9,9 @@ import pytest
 from adsum.client.local_address import LOOPBACK
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd
-from adsum.etcd.errors import Unreachable
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient
+from adsum.etcd.errors import EtcdUnreachable
 from adsum.etcd.values import Member
 from adsum.peers import advertised_url
 
@@ -54,7 +54,7 @@ def test_a_node_on_every_address_must_say_which_is_reached_where_etcd_on_this_ho
 
 async def test_a_node_on_one_address_is_reached_there() -> None:
     url = "http://10.0.0.5:23786"
-    assert await advertised_url.url_for_others(url, Place.parse("etcd://10.0.0.1"), Random()) == url
+    assert await advertised_url.resolve_advertised_url(url, EtcdAddress.parse("etcd://10.0.0.1"), Random()) == url
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
     address: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "adsum.client.local_address.facing", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address
+        "adsum.client.local_address.outbound_address", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address
     )
-    place = Place.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
-    assert await advertised_url.url_for_others("http://0.0.0.0:23786", place, Random()) == url
+    place = EtcdAddress.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
+    assert await advertised_url.resolve_advertised_url("http://0.0.0.0:23786", place, Random()) == url
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,9 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
 )
 async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
-        await advertised_url.url_for_others("http://0.0.0.0:23786", Place.parse(f"etcd://{host}"), Random())
+        await advertised_url.resolve_advertised_url(
+            "http://0.0.0.0:23786", EtcdAddress.parse(f"etcd://{host}"), Random()
+        )
     assert refused.value.field == "advertise"
 
 
@@ -92,16 +94,18 @@ async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(
 async def test_a_node_that_only_its_host_reaches_beside_a_member_of_an_etcd_of_several_hosts_is_refused(
     peers: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def members(_: Etcd) -> tuple[Member, ...]:
+    async def members(_: EtcdClient) -> tuple[Member, ...]:
         if not peers:
-            raise Unreachable("it does not answer")
+            raise EtcdUnreachable("it does not answer")
         return tuple(Member(number, f"e{number}", (), (each,)) for number, each in enumerate(peers))
 
-    monkeypatch.setattr(Etcd, "members", members)
-    place = Place.parse("etcd://127.0.0.1:2379")
-    assert await advertised_url.url_for_others("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
+    monkeypatch.setattr(EtcdClient, "members", members)
+    place = EtcdAddress.parse("etcd://127.0.0.1:2379")
+    assert await advertised_url.resolve_advertised_url("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
     if refused:
         with pytest.raises(Invalid, match=r"listen: must be .* at 10\.0\.0\.1, 10\.0\.0\.2; .*--advertise"):
-            await advertised_url.url_for_others("http://127.0.0.1:1", place, Random())
+            await advertised_url.resolve_advertised_url("http://127.0.0.1:1", place, Random())
     else:
-        assert await advertised_url.url_for_others("http://127.0.0.1:1", place, Random()) == "http://127.0.0.1:1"
+        assert (
+            await advertised_url.resolve_advertised_url("http://127.0.0.1:1", place, Random()) == "http://127.0.0.1:1"
+        )

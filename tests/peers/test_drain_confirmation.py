@@ -10,10 +10,10 @@ import pytest
 
 from adsum import wire
 from adsum.client.errors import RegistryUnavailable
-from adsum.consumers import Consumer, Consumers, Hints, report
+from adsum.consumers import Consumer, ConsumerHints, Consumers, build_report
 from adsum.core.nodes.sharding import Peer
-from adsum.peers.drain_confirmation import LATE, Confirming, Neighbour
-from tests.support.fakes import FakeClock, settle
+from adsum.peers.drain_confirmation import MAX_ANSWER_DELAY, DrainConfirmation, QueriedPeer
+from tests.support.fakes import FakeClock, run_until_idle
 
 W = 7.5
 ORDERS = frozenset({"orders"})
@@ -30,26 +30,28 @@ class Node:
         self.questions = 0
         self._clock = clock
 
-    async def ask(self, service: str, revision: int, wait: float, about: Sequence[str], hints: Hints) -> wire.Unaware:
+    async def ask(
+        self, service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+    ) -> wire.AcknowledgementReport:
         self.questions += 1
         if self.away:
             raise RegistryUnavailable("connection refused")
         if self.hangs:
             await asyncio.Event().wait()
-        self.consumers.learn(service, revision, hints)
-        standing = await self.consumers.settled(service, revision, wait)
-        here = self.consumers.known(about, service, revision)
-        found = report(standing, self.peer.name, "e1", revision, now=self._clock.now(), wall=self._clock.wall())
-        return wire.Unaware(
+        self.consumers.apply_hints(service, revision, hints)
+        standing = await self.consumers.wait_for_acknowledgements(service, revision, wait)
+        here = self.consumers.hints_for(about, service, revision)
+        found = build_report(standing, self.peer.name, "e1", revision, now=self._clock.now(), wall=self._clock.wall())
+        return wire.AcknowledgementReport(
             found.epoch,
             found.revision,
-            found.unaware,
+            found.unacknowledged,
             found.waiting,
             found.lost,
             found.lost_count,
             found.ids,
             list(here.acknowledged),
-            list(here.gone),
+            list(here.goodbyes),
         )
 
 
@@ -59,16 +61,16 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.here, self.one, self.two = (Node(name, self.clock) for name in ("here", "one", "two"))
-        self.confirming = Confirming(self.clock, W)
-        self.neighbours = [Neighbour(node.peer, node.ask) for node in (self.one, self.two)]
+        self.confirming = DrainConfirmation(self.clock, W)
+        self.neighbours = [QueriedPeer(node.peer, node.ask) for node in (self.one, self.two)]
 
-    async def drain(self, wait: float) -> asyncio.Task[wire.Unaware]:
-        asking = self.confirming.settled(self.here.ask, lambda: self.neighbours, "orders", 7, wait)
+    async def drain(self, wait: float) -> asyncio.Task[wire.AcknowledgementReport]:
+        asking = self.confirming.wait_for_acknowledgements(self.here.ask, lambda: self.neighbours, "orders", 7, wait)
         task = asyncio.create_task(asking)
-        await settle()
+        await run_until_idle()
         return task
 
-    async def took(self, drain: asyncio.Task[wire.Unaware], at_most: float) -> float:
+    async def took(self, drain: asyncio.Task[wire.AcknowledgementReport], at_most: float) -> float:
         """Let time pass until it has answered; how long that took."""
         began = self.clock.now()
         while not drain.done():
@@ -87,63 +89,63 @@ def names(views: Sequence[wire.ConsumerView]) -> list[str]:
 
 
 async def test_a_drain_is_confirmed_when_the_consumers_of_every_node_have_acknowledged(world: World) -> None:
-    at_one, at_two = world.one.consumers.join(A, ORDERS), world.two.consumers.join(B, ORDERS)
+    at_one, at_two = world.one.consumers.connect(A, ORDERS), world.two.consumers.connect(B, ORDERS)
     drain = await world.drain(10.0)
     world.one.consumers.acknowledge(at_one, 7)
     await world.clock.advance(1.0)
     assert not drain.done()
     world.two.consumers.acknowledge(at_two, 7)
     await world.clock.advance(0.6)
-    assert (await drain).unaware == 0
+    assert (await drain).unacknowledged == 0
 
 
 async def test_it_ends_within_its_wait_and_names_who_is_waited_for_at_which_node(world: World) -> None:
-    world.one.consumers.join(A, ORDERS)
-    world.here.consumers.join(B, ORDERS)
+    world.one.consumers.connect(A, ORDERS)
+    world.here.consumers.connect(B, ORDERS)
     drain = await world.drain(3.0)
     assert 3.0 <= await world.took(drain, 3.0) <= 3.2
     found = await drain
-    assert found.unaware == 2
+    assert found.unacknowledged == 2
     assert {(view.name, view.node) for view in found.waiting} == {("web", "one"), ("shop", "here")}
 
 
 @pytest.mark.parametrize("to", ["here", "two"])
 async def test_a_consumer_that_moved_to_another_node_is_cleared_by_its_word_there(world: World, to: str) -> None:
-    world.one.consumers.leave(world.one.consumers.join(A, ORDERS), silent=False)
+    world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     drain = await world.drain(10.0)
     await world.clock.advance(1.0)
     assert not drain.done()
     new: Node = getattr(world, to)
-    new.consumers.acknowledge(new.consumers.join(A, ORDERS), 7)
+    new.consumers.acknowledge(new.consumers.connect(A, ORDERS), 7)
     assert await world.took(drain, 1.6) <= 1.6
     found = await drain
-    assert (found.unaware, found.lost) == (0, [])
+    assert (found.unacknowledged, found.lost) == (0, [])
 
 
 async def test_a_consumer_that_moves_and_has_not_acknowledged_counts_once(world: World) -> None:
-    world.one.consumers.leave(world.one.consumers.join(A, ORDERS), silent=False)
-    world.two.consumers.join(A, ORDERS)
+    world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
+    world.two.consumers.connect(A, ORDERS)
     drain = await world.drain(2.0)
     await world.took(drain, 2.0)
-    assert (await drain).unaware == 1
+    assert (await drain).unacknowledged == 1
 
 
 async def test_a_good_bye_at_another_node_counts(world: World) -> None:
-    world.one.consumers.leave(world.one.consumers.join(A, ORDERS), silent=False)
+    world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     world.two.consumers.say_goodbye("a", None)
     drain = await world.drain(10.0)
     await world.took(drain, 0.2)
-    assert (await drain).unaware == 0
+    assert (await drain).unacknowledged == 0
 
 
 async def test_who_is_lost_at_one_node_and_lives_at_another_is_not_called_lost(world: World) -> None:
-    world.one.consumers.leave(world.one.consumers.join(A, ORDERS), silent=True)
-    world.two.consumers.acknowledge(world.two.consumers.join(A, ORDERS), 7)
-    world.one.consumers.leave(world.one.consumers.join(B, ORDERS), silent=True)
+    world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=True)
+    world.two.consumers.acknowledge(world.two.consumers.connect(A, ORDERS), 7)
+    world.one.consumers.disconnect(world.one.consumers.connect(B, ORDERS), silent=True)
     drain = await world.drain(10.0)
     await world.took(drain, 0.2)
     found = await drain
-    assert (found.unaware, names(found.lost), found.lost_count) == (0, ["shop"], 1)
+    assert (found.unacknowledged, names(found.lost), found.lost_count) == (0, ["shop"], 1)
 
 
 async def test_a_node_that_hangs_is_waited_for_until_it_is_lost_and_is_named(world: World) -> None:
@@ -151,16 +153,16 @@ async def test_a_node_that_hangs_is_waited_for_until_it_is_lost_and_is_named(wor
     drain = await world.drain(30.0)
     assert W <= await world.took(drain, W + 1.0) <= W + 1.0
     found = await drain
-    assert (found.unaware, [(view.name, view.address) for view in found.lost]) == (0, [("two", "http://two")])
+    assert (found.unacknowledged, [(view.name, view.address) for view in found.lost]) == (0, [("two", "http://two")])
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3, 2.0, 5.0])
 async def test_beside_a_node_that_hangs_the_wait_is_kept_to_and_the_node_counts(world: World, wait: float) -> None:
     world.two.hangs = True
     drain = await world.drain(wait)
-    assert await world.took(drain, wait + 2 * LATE) <= wait + 1.0
+    assert await world.took(drain, wait + 2 * MAX_ANSWER_DELAY) <= wait + 1.0
     found = await drain
-    assert (found.unaware, names(found.waiting)) == (1, ["two"])
+    assert (found.unacknowledged, names(found.waiting)) == (1, ["two"])
 
 
 async def test_the_next_drain_does_not_wait_again_for_a_node_that_hangs_on(world: World) -> None:
@@ -168,7 +170,7 @@ async def test_the_next_drain_does_not_wait_again_for_a_node_that_hangs_on(world
     first = await world.drain(8.0)
     await world.took(first, 9.0)
     second = await world.drain(8.0)
-    await world.took(second, 2 * LATE + 0.2)
+    await world.took(second, 2 * MAX_ANSWER_DELAY + 0.2)
     assert names((await second).lost) == ["two"]
 
 
@@ -189,34 +191,34 @@ async def test_a_node_that_did_not_answer_a_while_ago_may_have_lived_since_and_i
     await world.clock.advance(4.0)
     again = await world.drain(2.0)
     await world.took(again, 3.0)
-    assert (await again).unaware == 1
+    assert (await again).unacknowledged == 1
 
 
 async def test_a_node_that_left_is_waited_for_since_then_and_then_lost(world: World) -> None:
     world.two.away = True
-    world.neighbours[1] = replace(world.neighbours[1], left=W - 2.0)
+    world.neighbours[1] = replace(world.neighbours[1], left_ago=W - 2.0)
     drain = await world.drain(1.0)
     await world.took(drain, 2.0)
     assert names((await drain).waiting) == ["two"]
-    world.neighbours[1] = replace(world.neighbours[1], left=W)
+    world.neighbours[1] = replace(world.neighbours[1], left_ago=W)
     drain = await world.drain(10.0)
     await world.took(drain, 0.2)
     found = await drain
-    assert (found.unaware, names(found.lost)) == (0, ["two"])
+    assert (found.unacknowledged, names(found.lost)) == (0, ["two"])
 
 
 async def test_a_node_that_hangs_and_then_leaves_is_waited_for_since_it_hung(world: World) -> None:
     world.two.hangs = True
     drain = await world.drain(20.0)
     await world.clock.advance(5.0)
-    world.neighbours[1] = replace(world.neighbours[1], left=0.0)
+    world.neighbours[1] = replace(world.neighbours[1], left_ago=0.0)
     assert await world.took(drain, W - 5.0 + 1.0) <= W - 5.0 + 1.0
     assert names((await drain).lost) == ["two"]
 
 
 async def test_a_node_that_left_and_still_answers_is_asked_for_its_consumers(world: World) -> None:
-    world.two.consumers.join(A, ORDERS)
-    world.neighbours[1] = replace(world.neighbours[1], left=W + 20.0)
+    world.two.consumers.connect(A, ORDERS)
+    world.neighbours[1] = replace(world.neighbours[1], left_ago=W + 20.0)
     drain = await world.drain(1.0)
     await world.took(drain, 2.0)
     assert names((await drain).waiting) == ["web"]
@@ -231,44 +233,44 @@ async def test_nodes_that_refuse_are_not_asked_without_a_pause(world: World) -> 
 
 async def test_alone_it_asks_nobody_and_waits_in_one_go(world: World) -> None:
     world.neighbours = []
-    duties = world.here.consumers.join(A, ORDERS)
+    duties = world.here.consumers.connect(A, ORDERS)
     drain = await world.drain(10.0)
     world.here.consumers.acknowledge(duties, 7)
-    assert (await drain).unaware == 0
+    assert (await drain).unacknowledged == 0
     assert world.here.questions == 1
 
 
 async def test_many_consumers_are_counted_exactly_and_named_in_part(world: World) -> None:
     for n in range(150):
-        world.one.consumers.join(Consumer(f"c{n}"), ORDERS)
-        world.two.consumers.leave(world.two.consumers.join(Consumer(f"d{n}"), ORDERS), silent=True)
+        world.one.consumers.connect(Consumer(f"c{n}"), ORDERS)
+        world.two.consumers.disconnect(world.two.consumers.connect(Consumer(f"d{n}"), ORDERS), silent=True)
     drain = await world.drain(0.0)
-    await settle()
+    await run_until_idle()
     found = await drain
-    assert (found.unaware, len(found.waiting)) == (150, 100)
+    assert (found.unacknowledged, len(found.waiting)) == (150, 100)
     assert (found.lost_count, len(found.lost)) == (150, 100)
 
 
 async def test_hundreds_that_moved_are_cleared_a_few_hundred_at_a_time(world: World) -> None:
     for n in range(1_500):
         consumer = Consumer(f"{n:032x}")
-        world.one.consumers.leave(world.one.consumers.join(consumer, ORDERS), silent=False)
-        world.two.consumers.acknowledge(world.two.consumers.join(consumer, ORDERS), 7)
+        world.one.consumers.disconnect(world.one.consumers.connect(consumer, ORDERS), silent=False)
+        world.two.consumers.acknowledge(world.two.consumers.connect(consumer, ORDERS), 7)
     drain = await world.drain(W)
     await world.took(drain, 6.0)
-    assert (await drain).unaware == 0
+    assert (await drain).unacknowledged == 0
 
 
 async def test_a_node_that_left_and_is_back_for_long_is_not_named(world: World) -> None:
     """Its consumers have been heard of since, or are lost at a node that lives."""
     world.two.away = True
-    ended = replace(world.neighbours[1], left=2 * W)
+    ended = replace(world.neighbours[1], left_ago=2 * W)
     back = replace(world.neighbours[0], peer=replace(world.one.peer, name=ended.peer.name))
     world.neighbours = [back, ended]
     drain = await world.drain(1.0)
     await world.took(drain, 1.0)
     assert names((await drain).lost) == ["two"], "not for so long yet"
-    world.neighbours[1] = replace(ended, left=2 * W + 0.1)
+    world.neighbours[1] = replace(ended, left_ago=2 * W + 0.1)
     drain = await world.drain(1.0)
     await world.took(drain, 1.0)
     assert (await drain).lost_count == 0

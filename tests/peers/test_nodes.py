@@ -12,22 +12,22 @@ import httpx
 import pytest
 
 from adsum.config.serve import ServeConfig
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.daemon import Daemon
 from adsum.stores.etcd import EtcdStore, membership
-from tests.support.etcd_process import Etcd
+from tests.support.etcd_process import EtcdProcess
 
 SERVICES = [f"s{n}" for n in range(24)]
 
 
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    with Etcd(tmp_path) as etcd:
+def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    with EtcdProcess(tmp_path) as etcd:
         yield etcd
 
 
 @asynccontextmanager
-async def serving(etcd: Etcd, name: str, advertise: str = "") -> AsyncIterator[Daemon]:
+async def serving(etcd: EtcdProcess, name: str, advertise: str = "") -> AsyncIterator[Daemon]:
     node = Daemon(_config(etcd, name, advertise))
     await node.start()
     try:
@@ -36,7 +36,7 @@ async def serving(etcd: Etcd, name: str, advertise: str = "") -> AsyncIterator[D
         await node.stop()
 
 
-def _config(etcd: Etcd, name: str, advertise: str = "") -> ServeConfig:
+def _config(etcd: EtcdProcess, name: str, advertise: str = "") -> ServeConfig:
     return ServeConfig(listen="127.0.0.1:0", xds="off", store=etcd.url, node=name, advertise=advertise)
 
 
@@ -54,7 +54,7 @@ async def _share(*nodes: Daemon) -> None:
 
 def _shares(node: Daemon) -> dict[str, int]:
     said = node.status()
-    found = {said.node: said.share, **{peer.node: peer.share for peer in said.peers}}
+    found = {said.node: said.shards, **{peer.node: peer.shards for peer in said.peers}}
     return found if sum(found.values()) == 256 and all(found.values()) else {}
 
 
@@ -79,16 +79,16 @@ async def _renewed(node: Daemon, trouble: str = "can't be asked to renew") -> se
     return renewed
 
 
-async def test_a_renewal_may_reach_any_node(etcd: Etcd) -> None:
+async def test_a_renewal_may_reach_any_node(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
         await _register(one)
         await _share(one, other)
         assert await _renewed(one) == await _renewed(other) == set(SERVICES)
-        assert "nodes" not in one.status().condition
+        assert "nodes" not in one.status().store_condition
 
 
 async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_calls_nothing_renewed(
-    etcd: Etcd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
     monkeypatch.setattr(membership, "DOUBTFUL", 0.5)
@@ -99,8 +99,8 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
         assert at_one < set(SERVICES), "what n2 keeps is not renewed"
         assert await _renewed(other) == set(SERVICES), "n1 is reached"
         for node in (one, other):
-            await _until(lambda node=node: "nodes" in node.status().condition)  # type: ignore[misc]
-            said = node.status().condition["nodes"]
+            await _until(lambda node=node: "nodes" in node.status().store_condition)  # type: ignore[misc]
+            said = node.status().store_condition["nodes"]
             assert said.startswith(f"n1 and n2 advertise the same address {one.urls[0]}")
             assert "--advertise" in said
         refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
@@ -110,7 +110,7 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
 
 
 async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_there_is_not(
-    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(etcd, "n1") as one:
         shares = one.__dict__["_shares"]
@@ -126,7 +126,7 @@ async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_the
         assert shares.left() == []
 
 
-async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: Etcd) -> None:
+async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
         await _register(one)
         await _share(one, other)
@@ -160,12 +160,12 @@ async def _token(answer: httpx.Response) -> str:
     raise AssertionError
 
 
-async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: Etcd) -> None:
+async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
         await _register(one)
         await _share(one, other)
         etcd.kill()
-        await _until(lambda: one.status().share == other.status().share == 0)
+        await _until(lambda: one.status().shards == other.status().shards == 0)
         for node in (one, other):
             assert await _renewed(node, "nobody keeps") == set()
         etcd.start()
@@ -174,12 +174,12 @@ async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_re
 
 
 async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
-    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, loaded = asyncio.Event(), asyncio.Event()
     whole = EtcdStore._whole
 
-    async def slowly(store: EtcdStore) -> Whole:
+    async def slowly(store: EtcdStore) -> FullState:
         loading.set()
         await loaded.wait()
         return await whole(store)
@@ -192,7 +192,7 @@ async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
         starting = asyncio.create_task(late.start())
         try:
             await loading.wait()
-            await asyncio.sleep(membership.LOOK)
+            await asyncio.sleep(membership.REBALANCE_INTERVAL)
             assert _shares(one) == {"n1": 256}
             assert await _renewed(one) == set(SERVICES)
             loaded.set()

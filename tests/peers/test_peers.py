@@ -12,13 +12,13 @@ import pytest
 from adsum import wire
 from adsum.clock import SystemClock
 from adsum.config.serve import ServeConfig
-from adsum.consumers import Hints
+from adsum.consumers import ConsumerHints
 from adsum.core.errors import KeeperUnavailable
 from adsum.core.nodes.sharding import Peer
 from adsum.peers.peers import Peers
-from adsum.peers.renewal_forwarder import PATIENCE
+from adsum.peers.renewal_forwarder import RENEWAL_ANSWER_TIMEOUT
 from tests.support.registry_daemon import RunningDaemon
-from tests.support.tcp_proxy import Wire
+from tests.support.tcp_proxy import TcpProxy
 
 NOWHERE = Peer("n", "nowhere", "http://127.0.0.1:1")
 HERE, GONE = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", "")
@@ -28,15 +28,15 @@ class Known:
     """Shares as a test says them."""
 
     id = "asking"
-    kept: Set[int] = frozenset()
+    kept_shards: Set[int] = frozenset()
 
     def __init__(self, peers: Collection[Peer]) -> None:
         self._peers = peers
 
-    def announce(self, url: str) -> None:
+    def advertise(self, url: str) -> None:
         raise NotImplementedError
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         raise NotImplementedError
 
     def keepers(self, service: str) -> Sequence[Peer]:
@@ -45,16 +45,16 @@ class Known:
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return [(peer, 0) for peer in self._peers]
 
-    def left(self) -> Sequence[tuple[Peer, float]]:
+    def departed_peers(self) -> Sequence[tuple[Peer, float]]:
         return ()
 
 
 @pytest.fixture
-async def cut(daemon: RunningDaemon) -> AsyncIterator[Wire]:
-    """A wire to a node that lists `HERE`."""
+async def cut(daemon: RunningDaemon) -> AsyncIterator[TcpProxy]:
+    """A wire to a node that lists `THIS_NODE`."""
     async with httpx.AsyncClient(base_url=daemon.url, trust_env=False) as http:
         (await http.put("/api/v1/services/orders/instances/a", json={"port": 80, "ttl": 60})).raise_for_status()
-    wire = await Wire(int(daemon.url.rpartition(":")[2])).open()
+    wire = await TcpProxy(int(daemon.url.rpartition(":")[2])).open()
     yield wire
     await wire.close()
 
@@ -66,29 +66,31 @@ async def peers() -> AsyncIterator[Peers]:
     await peers.close()
 
 
-async def _nobody_here(service: str, revision: int, wait: float, about: Sequence[str], hints: Hints) -> wire.Unaware:
+async def _nobody_here(
+    service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+) -> wire.AcknowledgementReport:
     """This node has no consumers."""
-    return wire.Unaware("e1", revision, 0)
+    return wire.AcknowledgementReport("e1", revision, 0)
 
 
-def _over(wire: Wire, id: str = "test") -> Peer:
+def _over(wire: TcpProxy, id: str = "test") -> Peer:
     """The node of the fixture `daemon`, or another that is taken to be there."""
     return Peer(id, id, f"http://127.0.0.1:{wire.port}")
 
 
-async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: Wire) -> None:
-    assert await peers.renew([_over(cut)], [HERE, GONE]) == [wire.Lost("orders", "b", "unknown")]
+async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: TcpProxy) -> None:
+    assert await peers.renew([_over(cut)], [HERE, GONE]) == [wire.LostLease("orders", "b", "unknown")]
 
 
-async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Peers, cut: Wire) -> None:
+async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Peers, cut: TcpProxy) -> None:
     assert await peers.renew([NOWHERE, _over(cut)], [HERE]) == []
 
 
-async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: Wire) -> None:
+async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: TcpProxy) -> None:
     empty = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="empty"))
     try:
         other = Peer("empty", "empty", empty.url)
-        assert await peers.renew([other], [HERE]) == [wire.Lost("orders", "a", "unknown")]
+        assert await peers.renew([other], [HERE]) == [wire.LostLease("orders", "a", "unknown")]
         assert await peers.renew([other, _over(cut)], [HERE]) == []
     finally:
         await asyncio.to_thread(empty.stop)
@@ -100,7 +102,7 @@ async def test_nothing_is_called_renewed_when_nobody_answers(peers: Peers) -> No
 
 
 async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says_so(
-    daemon: RunningDaemon, peers: Peers, cut: Wire, caplog: pytest.LogCaptureFixture
+    daemon: RunningDaemon, peers: Peers, cut: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     for meant in (_over(cut, "n2"), _over(cut, "an earlier run")):
         with pytest.raises(KeeperUnavailable, match=f"{meant.name} can't be asked"):
@@ -109,21 +111,21 @@ async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says
     assert await peers.renew([_over(cut)], [HERE]) == [], "at the same address"
 
 
-async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: Wire) -> None:
+async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: TcpProxy) -> None:
     for peer, unaware in ((_over(cut, "n2"), 1), (_over(cut), 0)):
         asking = Peers(Known([peer]), SystemClock(), Random(1))
-        assert (await asking.settled(_nobody_here, "orders", 1, 0.0)).unaware == unaware
+        assert (await asking.wait_for_acknowledgements(_nobody_here, "orders", 1, 0.0)).unacknowledged == unaware
         await asking.close()
 
 
-async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: Wire) -> None:
-    cut.cut()
+async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: TcpProxy) -> None:
+    cut.partition()
     began = asyncio.get_running_loop().time()
     with pytest.raises(KeeperUnavailable):
         await peers.renew([_over(cut)], [HERE])
-    assert asyncio.get_running_loop().time() - began >= PATIENCE * 0.9
+    assert asyncio.get_running_loop().time() - began >= RENEWAL_ANSWER_TIMEOUT * 0.9
     before = await _renewals(daemon)
-    cut.mend()
+    cut.heal()
     async with asyncio.timeout(5.0):
         while await _renewals(daemon) == before:  # noqa: ASYNC110 - in another thread
             await asyncio.sleep(0.01)

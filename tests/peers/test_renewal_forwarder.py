@@ -9,7 +9,7 @@ import pytest
 from adsum import wire
 from adsum.client.errors import RegistryUnavailable
 from adsum.peers import renewal_forwarder
-from adsum.peers.renewal_forwarder import Heard, Passing
+from adsum.peers.renewal_forwarder import RenewalAnswer, RenewalForwarder
 
 
 def lease(id: str, holder: str = "") -> wire.LeaseBody:
@@ -25,29 +25,29 @@ class Node:
         self.away = False
         self.slow = 0.0
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> wire.Renewed:
+    async def renew(self, leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
         await asyncio.sleep(self.slow)
         if self.away:
             raise RegistryUnavailable("it is away")
         self.heard.append([each.id for each in leases])
-        lost = [wire.Lost("orders", each.id, "unknown") for each in leases if each.id in self.gone]
-        return wire.Renewed("e1", 1, len(leases) - len(lost), lost)
+        lost = [wire.LostLease("orders", each.id, "unknown") for each in leases if each.id in self.gone]
+        return wire.RenewalResult("e1", 1, len(leases) - len(lost), lost)
 
 
 async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -> None:
     node = Node("b")
-    line = Passing("n1", node.renew)
+    line = RenewalForwarder("n1", node.renew)
     asked = [[lease("a")], [lease("b"), lease("c")], [lease("d")]]
     answers = await asyncio.gather(*(line.renew(leases) for leases in asked))
-    assert answers == [Heard([]), Heard([wire.Lost("orders", "b", "unknown")]), Heard([])]
+    assert answers == [RenewalAnswer([]), RenewalAnswer([wire.LostLease("orders", "b", "unknown")]), RenewalAnswer([])]
     assert node.heard == [["a", "b", "c", "d"]]
-    assert await line.renew([lease("e")]) == Heard([])
+    assert await line.renew([lease("e")]) == RenewalAnswer([])
     await line.close()
 
 
 async def test_two_who_claim_one_instance_are_asked_about_apart() -> None:
     node = Node()
-    line = Passing("n1", node.renew)
+    line = RenewalForwarder("n1", node.renew)
     await asyncio.gather(line.renew([lease("a", "old")]), line.renew([lease("a", "new")]))
     assert node.heard == [["a"], ["a"]]
     await line.close()
@@ -56,7 +56,7 @@ async def test_two_who_claim_one_instance_are_asked_about_apart() -> None:
 async def test_one_request_has_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_RENEWALS", 3)
     node = Node()
-    line = Passing("n1", node.renew)
+    line = RenewalForwarder("n1", node.renew)
     await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(7)))
     assert [len(each) for each in node.heard] == [3, 3, 1]
     await line.close()
@@ -65,10 +65,10 @@ async def test_one_request_has_no_more_than_it_may(monkeypatch: pytest.MonkeyPat
 async def test_nobody_is_told_of_renewals_that_nobody_heard() -> None:
     node = Node()
     node.away = True
-    line = Passing("n1", node.renew)
+    line = RenewalForwarder("n1", node.renew)
     assert await line.renew([lease("a")]) is None
     node.away = False
-    assert await line.renew([lease("a")]) == Heard([])
+    assert await line.renew([lease("a")]) == RenewalAnswer([])
     await line.close()
 
 
@@ -77,7 +77,7 @@ async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_i
 ) -> None:
     caplog.set_level(logging.INFO, "adsum.peers")
     node = Node()
-    line = Passing("n1", node.renew)
+    line = RenewalForwarder("n1", node.renew)
     for node.away in (True, True, False, False):
         await line.renew([lease("a")])
     assert [each.getMessage() for each in caplog.records] == [
@@ -89,8 +89,8 @@ async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_i
 
 async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_same() -> None:
     node = Node()
-    node.slow = 2 * renewal_forwarder.PATIENCE
-    line = Passing("n1", node.renew)
+    node.slow = 2 * renewal_forwarder.RENEWAL_ANSWER_TIMEOUT
+    line = RenewalForwarder("n1", node.renew)
     assert await line.renew([lease("a")]) is None
     await asyncio.sleep(node.slow)
     assert node.heard == [["a"]]
@@ -99,8 +99,8 @@ async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_sa
 
 async def test_past_its_bound_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal_forwarder, "MAX_WAITING", 2)
-    line = Passing("n1", Node().renew)
+    line = RenewalForwarder("n1", Node().renew)
     answers = await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(3)))
-    assert answers == [Heard([]), Heard([]), None]
-    assert await line.renew([lease("x")]) == Heard([]), "there is room again"
+    assert answers == [RenewalAnswer([]), RenewalAnswer([]), None]
+    assert await line.renew([lease("x")]) == RenewalAnswer([]), "there is room again"
     await line.close()

@@ -22,10 +22,10 @@ HERE = "127.0.0.1"
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
 """A self-made certificate of localhost, instance.test and 127.0.0.1 with its key; nobody trusts it."""
 
-Talk = Callable[["Caller"], Awaitable[None]]
+Talk = Callable[["ProbeConnection"], Awaitable[None]]
 
 
-class Caller:
+class ProbeConnection:
     """One connection as the server sees it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,16 +33,16 @@ class Caller:
         self._writer = writer
         self.request = b""
 
-    async def hear(self) -> None:
+    async def read_request(self) -> None:
         """Wait for the whole head of the request."""
         self.request = await self._reader.readuntil(b"\r\n\r\n")
 
-    async def say(self, text: bytes) -> None:
+    async def send(self, text: bytes) -> None:
         """Raises `ConnectionError` once the caller is gone."""
         self._writer.write(text)
         await self._writer.drain()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the caller has hung up, however."""
         try:
             while await self._reader.read(1000):
@@ -51,23 +51,23 @@ class Caller:
             pass
 
 
-class Server:
+class RawServer:
     """A raw server: what it says to each caller is up to `talk`."""
 
     def __init__(self, talk: Talk) -> None:
         self.talk = talk
         self.port = 0
-        self.callers: list[Caller] = []
+        self.connections: list[ProbeConnection] = []
         self.open = 0
         self.server_names: list[str | None] = []
 
     @property
     def request(self) -> str:
-        return self.callers[-1].request.decode()
+        return self.connections[-1].request.decode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = Caller(reader, writer)
-        self.callers.append(caller)
+        caller = ProbeConnection(reader, writer)
+        self.connections.append(caller)
         self.open += 1
         try:
             await self.talk(caller)
@@ -85,8 +85,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[Server]:
-    raw = Server(talk)
+async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[RawServer]:
+    raw = RawServer(talk)
     server = await asyncio.start_server(raw.serve, HERE, 0, ssl=raw.context() if tls else None)
     raw.port = server.sockets[0].getsockname()[1]
     try:
@@ -96,20 +96,20 @@ async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[Server]:
         server.close()
 
 
-def answering(*parts: bytes) -> Talk:
+def respond_with(*parts: bytes) -> Talk:
     """Hears the request, says the parts, and hangs up."""
 
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
         for part in parts:
-            await caller.say(part)
+            await caller.send(part)
 
     return talk
 
 
-async def silent(caller: Caller) -> None:
+async def silent(caller: ProbeConnection) -> None:
     """Accepts and never says a word."""
-    await caller.gone()
+    await caller.wait_closed()
 
 
 @asynccontextmanager

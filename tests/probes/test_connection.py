@@ -6,11 +6,11 @@ import ssl
 
 import pytest
 
-from adsum.core.address_policy import Fence
-from adsum.core.errors import ProbeUnable
+from adsum.core.address_policy import AddressPolicy
+from adsum.core.errors import ProbeUnavailable
 from adsum.core.model import Check, CheckKind, Instance, Result
-from adsum.probes import load
-from adsum.probes.connection import in_words, judged, one_line, place
+from adsum.probes import load_probe
+from adsum.probes.connection import describe_error, one_line, probe_outcome, probe_target
 
 
 def target(scheme: str) -> Instance:
@@ -28,7 +28,7 @@ def target(scheme: str) -> Instance:
     ],
 )
 def test_what_went_wrong_is_said_in_words(error: OSError, words: str) -> None:
-    assert in_words(error, "a:1") == words
+    assert describe_error(error, "a:1") == words
 
 
 @pytest.mark.parametrize("kind", [CheckKind.HTTP, CheckKind.TCP])
@@ -37,15 +37,15 @@ async def test_a_shortage_of_our_own_is_no_outcome(kind: CheckKind, monkeypatch:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr("adsum.probes.connection._connect", short)
-    with pytest.raises(ProbeUnable, match="Too many open files"):
-        await load(kind, Fence()).probe(target("http"), Check("up", kind))
+    with pytest.raises(ProbeUnavailable, match="Too many open files"):
+        await load_probe(kind, AddressPolicy()).probe(target("http"), Check("up", kind))
 
 
 async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
     async def verdict() -> tuple[Result, str]:
         raise RuntimeError("oops")
 
-    outcome = await judged(Check("up", CheckKind.TCP), verdict)
+    outcome = await probe_outcome(Check("up", CheckKind.TCP), verdict)
     assert (outcome.result, outcome.note) == (Result.FAIL, "the probe broke: RuntimeError('oops')")
 
 
@@ -65,7 +65,7 @@ async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
 def test_tls_is_spoken_where_the_check_or_the_scheme_of_that_port_says_so(
     scheme: str, port: int | None, tls: bool, spoken: bool
 ) -> None:
-    assert place(target(scheme), Check("up", CheckKind.HTTP, port=port, tls=tls)).tls is spoken
+    assert probe_target(target(scheme), Check("up", CheckKind.HTTP, port=port, tls=tls)).tls is spoken
 
 
 def test_a_note_is_one_line_of_printable_text_with_a_bound() -> None:

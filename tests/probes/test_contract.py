@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from adsum.core.address_policy import Fence
+from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import CheckKind, Result
 from adsum.ports import Probe
-from adsum.probes import PROBES, Probes, load
-from tests.probes.servers import HERE, answering, check, closed_port, grpc_serving, instance, serving, silent, until
+from adsum.probes import PROBES, Probes, load_probe
+from tests.probes.servers import HERE, check, closed_port, grpc_serving, instance, respond_with, serving, silent, until
 
 Names = Callable[..., None]
 
@@ -27,7 +27,7 @@ async def up(kind: CheckKind) -> AsyncIterator[int]:
         async with grpc_serving({"": 1}) as port:
             yield port
     else:
-        async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
             yield server.port
 
 
@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> CheckKind:
 
 @pytest.fixture
 def probe(kind: CheckKind) -> Probe:
-    return load(kind, Fence())
+    return load_probe(kind, AddressPolicy())
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_the_probe_goes_to_the_port_of_the_check_if_it_has_one(kind: Check
 
 
 async def test_one_object_probes_every_kind(kind: CheckKind) -> None:
-    probes = Probes(Fence())
+    probes = Probes(AddressPolicy())
     async with up(kind) as port:
         assert (await probes.probe(instance(port), check(kind))).result is Result.PASS
         assert (await probes.probe(instance(port), check(kind))).result is Result.PASS
@@ -137,10 +137,10 @@ async def test_an_instance_that_hangs_fails_in_time(kind: CheckKind, probe: Prob
 
 
 async def test_the_fence_is_asked_before_anybody_is_reached(kind: CheckKind) -> None:
-    probe = load(kind, Fence(denied=("127.0.0.0/8",)))
+    probe = load_probe(kind, AddressPolicy(denied=("127.0.0.0/8",)))
     async with serving(silent) as server:
         outcome = await probe.probe(instance(server.port), check(kind))
-        assert not server.callers
+        assert not server.connections
     assert outcome.result is Result.FAIL
     assert outcome.note == f"{HERE} is in a network that checks may not go to"
 
@@ -156,7 +156,7 @@ async def test_a_name_that_stands_for_a_forbidden_address_leads_nowhere(
 
 async def test_of_several_addresses_only_those_within_the_fence_are_tried(kind: CheckKind, names: Names) -> None:
     names("127.0.0.1", "127.0.0.2")
-    probe = load(kind, Fence(denied=("127.0.0.1",)))
+    probe = load_probe(kind, AddressPolicy(denied=("127.0.0.1",)))
     async with up(kind) as port:
         outcome = await probe.probe(instance(port, "instance.test"), check(kind))
     assert outcome.result is Result.FAIL

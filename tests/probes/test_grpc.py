@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from adsum.core.address_policy import Fence
+from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import CheckKind, Outcome, Result
 from adsum.probes.grpc import GrpcProbe
-from tests.probes.servers import CERTIFICATE, HERE, answering, check, grpc_serving, instance, serving
+from tests.probes.servers import CERTIFICATE, HERE, check, grpc_serving, instance, respond_with, serving
 
 PASS, FAIL = Result.PASS, Result.FAIL
 SERVING, NOT_SERVING, UNKNOWN = (
@@ -21,7 +21,7 @@ STATUSES = {"": SERVING, "orders.Orders": NOT_SERVING, "orders.New": UNKNOWN}
 
 async def probed(port: int, service: str = "", scheme: str = "grpc", **more: Any) -> Outcome:
     asked = check(CheckKind.GRPC, grpc_service=service, **more)
-    return await GrpcProbe(Fence()).probe(instance(port, scheme=scheme), asked)
+    return await GrpcProbe(AddressPolicy()).probe(instance(port, scheme=scheme), asked)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ async def test_a_server_without_the_health_service_fails_in_words() -> None:
 
 
 async def test_a_server_of_another_protocol_fails_in_words() -> None:
-    async with serving(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+    async with serving(respond_with(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         outcome = await probed(server.port)
         assert outcome.result is FAIL
         assert outcome.note.startswith(f"no connection to {HERE}:{server.port}: ")
@@ -69,8 +69,8 @@ async def test_a_certificate_that_nobody_trusts_fails() -> None:
 
 
 async def test_no_proxy_is_asked_to_go_where_the_fence_did_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(answering()) as proxy, grpc_serving(STATUSES) as port:
+    async with serving(respond_with()) as proxy, grpc_serving(STATUSES) as port:
         for name in ("http_proxy", "https_proxy", "grpc_proxy"):
             monkeypatch.setenv(name, f"http://{HERE}:{proxy.port}")
         assert (await probed(port)).result is PASS
-        assert not proxy.callers
+        assert not proxy.connections

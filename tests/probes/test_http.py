@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum import __version__
-from adsum.core.address_policy import Fence
+from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import CheckKind, Outcome, Result
-from adsum.core.validation import VALUE_LENGTH
-from adsum.probes.http import EXCERPT, MOST_READ, HttpProbe
-from tests.probes.servers import HERE, Caller, Server, Talk, answering, check, instance, serving, silent
+from adsum.core.validation import MAX_VALUE_LENGTH
+from adsum.probes.http import MAX_EXCERPT_CHARS, MAX_RESPONSE_BYTES, HttpProbe
+from tests.probes.servers import HERE, ProbeConnection, RawServer, Talk, check, instance, respond_with, serving, silent
 
 PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL
 
 
-async def probed(server: Server, scheme: str = "http", **more: Any) -> Outcome:
-    probe = HttpProbe(Fence(), excerpts=True)
+async def probed(server: RawServer, scheme: str = "http", **more: Any) -> Outcome:
+    probe = HttpProbe(AddressPolicy(), excerpts=True)
     return await probe.probe(instance(server.port, scheme=scheme), check(CheckKind.HTTP, **more))
 
 
@@ -34,51 +34,53 @@ def response(status: str, body: bytes = b"", *headers: str) -> bytes:
 
 @pytest.mark.parametrize("status", [200, 204, 299])
 async def test_an_expected_status_passes(status: int) -> None:
-    outcome = await outcome_of(answering(response(f"{status} Fine")))
+    outcome = await outcome_of(respond_with(response(f"{status} Fine")))
     assert (outcome.result, outcome.note) == (PASS, f"answered {status}")
 
 
 async def test_the_expected_statuses_are_those_of_the_check() -> None:
     expect = ((200, 204), (401, 401))
-    assert (await outcome_of(answering(response("401 No")), expect=expect)).result is PASS
-    assert (await outcome_of(answering(response("205 No")), expect=expect)).result is FAIL
+    assert (await outcome_of(respond_with(response("401 No")), expect=expect)).result is PASS
+    assert (await outcome_of(respond_with(response("205 No")), expect=expect)).result is FAIL
 
 
 async def test_an_unexpected_status_fails_with_the_beginning_of_the_body() -> None:
-    outcome = await outcome_of(answering(response("503 No", b"no database\r\n\tat all\x00\x1b[31m")))
+    outcome = await outcome_of(respond_with(response("503 No", b"no database\r\n\tat all\x00\x1b[31m")))
     assert (outcome.result, outcome.note) == (FAIL, "answered 503: no database at all [31m")
 
 
 async def test_the_note_quotes_nothing_unless_excerpts_are_wanted() -> None:
-    async with serving(answering(response("200 OK", b"secret"))) as server:
-        outcome = await HttpProbe(Fence()).probe(instance(server.port), check(CheckKind.HTTP, expect=((599, 599),)))
+    async with serving(respond_with(response("200 OK", b"secret"))) as server:
+        outcome = await HttpProbe(AddressPolicy()).probe(
+            instance(server.port), check(CheckKind.HTTP, expect=((599, 599),))
+        )
     assert (outcome.result, outcome.note) == (FAIL, "answered 200")
 
 
 async def test_the_note_keeps_only_the_beginning_of_a_long_body() -> None:
-    outcome = await outcome_of(answering(response("500 No", "ö".encode() * 5000)))
+    outcome = await outcome_of(respond_with(response("500 No", "ö".encode() * 5000)))
     assert outcome.result is FAIL
-    assert len(outcome.note) <= EXCERPT + len("answered 500: ")
+    assert len(outcome.note) <= MAX_EXCERPT_CHARS + len("answered 500: ")
 
 
 async def test_too_many_requests_is_a_warning_unless_it_is_expected() -> None:
-    outcome = await outcome_of(answering(response("429 Slow down", b"busy")))
+    outcome = await outcome_of(respond_with(response("429 Slow down", b"busy")))
     assert (outcome.result, outcome.note) == (WARN, "answered 429: busy")
-    assert (await outcome_of(answering(response("429 Slow down")), expect=((429, 429),))).result is PASS
+    assert (await outcome_of(respond_with(response("429 Slow down")), expect=((429, 429),))).result is PASS
 
 
 async def test_a_redirect_is_judged_and_not_followed() -> None:
     async with serving(silent) as elsewhere, serving(silent) as server:
         location = f"Location: http://{HERE}:{elsewhere.port}/"
-        server.talk = answering(response("302 Found", b"", location))
+        server.talk = respond_with(response("302 Found", b"", location))
         outcome = await probed(server)
         assert (outcome.result, outcome.note) == (FAIL, "answered 302 (redirects are not followed)")
         assert (await probed(server, expect=((200, 399),))).result is PASS
-        assert not elsewhere.callers
+        assert not elsewhere.connections
 
 
 async def test_the_request_is_what_the_check_asks_for() -> None:
-    async with serving(answering(response("200 OK"))) as server:
+    async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, path="/deep?full=1", headers={"X-Check": "yes", "Authorization": "Basic abc"})
         assert server.request == (
             f"GET /deep?full=1 HTTP/1.1\r\nHost: {HERE}:{server.port}\r\nUser-Agent: adsum-check/{__version__}\r\n"
@@ -87,7 +89,7 @@ async def test_the_request_is_what_the_check_asks_for() -> None:
 
 
 async def test_the_headers_of_the_check_take_the_place_of_our_own() -> None:
-    async with serving(answering(response("200 OK"))) as server:
+    async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, headers={"host": "orders.test", "USER-AGENT": "me"})
         assert "host: orders.test\r\n" in server.request
         assert "USER-AGENT: me\r\n" in server.request
@@ -95,17 +97,17 @@ async def test_the_headers_of_the_check_take_the_place_of_our_own() -> None:
 
 
 async def test_a_post_says_that_it_has_no_body() -> None:
-    async with serving(answering(response("200 OK"))) as server:
+    async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, method="POST")
         assert server.request.startswith("POST / HTTP/1.1\r\n")
         assert "Content-Length: 0\r\n" in server.request
 
 
 async def test_the_answer_to_head_has_no_body_whatever_it_says() -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
-        await caller.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        await caller.gone()
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
+        await caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        await caller.wait_closed()
 
     assert (await outcome_of(talk, method="HEAD")).result is PASS
 
@@ -122,28 +124,28 @@ async def test_the_answer_to_head_has_no_body_whatever_it_says() -> None:
     ],
 )
 async def test_an_answer_is_over_when_it_says_so_though_the_server_keeps_the_connection(answer: bytes) -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
-        await caller.say(answer)
-        await caller.gone()
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
+        await caller.send(answer)
+        await caller.wait_closed()
 
     assert (await outcome_of(talk, expect=((100, 399),))).result is PASS
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\nuntil I hang up", b"HTTP/1.0 200 OK\r\n\r\n"])
 async def test_an_answer_without_a_length_is_over_when_the_server_hangs_up(answer: bytes) -> None:
-    assert (await outcome_of(answering(answer))).result is PASS
+    assert (await outcome_of(respond_with(answer))).result is PASS
 
 
 async def test_interim_answers_announce_the_one_that_counts() -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-    assert (await outcome_of(answering(interim, interim, response("200 OK")))).note == "answered 200"
-    assert (await outcome_of(answering(interim))).result is FAIL
+    assert (await outcome_of(respond_with(interim, interim, response("200 OK")))).note == "answered 200"
+    assert (await outcome_of(respond_with(interim))).result is FAIL
 
 
 async def test_an_answer_in_single_bytes_is_understood() -> None:
     answer = response("200 OK", b"fine")
-    assert (await outcome_of(answering(*(answer[n : n + 1] for n in range(len(answer)))))).result is PASS
+    assert (await outcome_of(respond_with(*(answer[n : n + 1] for n in range(len(answer)))))).result is PASS
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,13 @@ async def test_an_answer_in_single_bytes_is_understood() -> None:
     ],
 )
 async def test_an_answer_that_breaks_off_fails_and_says_what_it_was(broken: bytes) -> None:
-    outcome = await outcome_of(answering(broken))
+    outcome = await outcome_of(respond_with(broken))
     assert outcome.result is FAIL
     assert outcome.note.startswith("answered 200, but ")
 
 
 async def test_a_server_that_hangs_up_without_an_answer_fails() -> None:
-    async with serving(answering()) as server:
+    async with serving(respond_with()) as server:
         outcome = await probed(server)
         assert (outcome.result, outcome.note) == (FAIL, f"connection closed by {HERE}:{server.port}")
 
@@ -170,7 +172,7 @@ async def test_a_server_that_hangs_up_without_an_answer_fails() -> None:
     "garbage", [b"\x00\xff" * 100, b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/2.0 \r\n\r\n", b"200 OK\r\n"]
 )
 async def test_a_server_of_another_protocol_fails(garbage: bytes) -> None:
-    async with serving(answering(garbage)) as server:
+    async with serving(respond_with(garbage)) as server:
         outcome = await probed(server)
         assert outcome.result is FAIL
         assert outcome.note.startswith(f"{HERE}:{server.port} doesn't speak HTTP: ")
@@ -179,37 +181,37 @@ async def test_a_server_of_another_protocol_fails(garbage: bytes) -> None:
 async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_judged() -> None:
     said = 0
 
-    async def talk(caller: Caller) -> None:
+    async def talk(caller: ProbeConnection) -> None:
         nonlocal said
-        await caller.hear()
-        await caller.say(b"HTTP/1.1 200 OK\r\n\r\n")
+        await caller.read_request()
+        await caller.send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
-            await caller.say(b"x" * 65_536)
+            await caller.send(b"x" * 65_536)
             said += 65_536
 
     assert (await outcome_of(talk)).note == "answered 200"
-    assert said < 100 * MOST_READ
+    assert said < 100 * MAX_RESPONSE_BYTES
 
 
 @pytest.mark.parametrize("endless", [b"X-More: and more\r\n", b"x" * 1000])
 async def test_endless_headers_fail_at_the_bound(endless: bytes) -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
-        await caller.say(b"HTTP/1.1 200 OK\r\nX-First: ")
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
+        await caller.send(b"HTTP/1.1 200 OK\r\nX-First: ")
         while True:
-            await caller.say(endless * 100)
+            await caller.send(endless * 100)
 
     async with serving(talk) as server:
         outcome = await probed(server)
         assert outcome.result is FAIL
-        assert outcome.note == f"{HERE}:{server.port} sent {MOST_READ} bytes without an answer"
+        assert outcome.note == f"{HERE}:{server.port} sent {MAX_RESPONSE_BYTES} bytes without an answer"
 
 
 async def test_endless_interim_answers_fail_at_the_bound() -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
         while True:
-            await caller.say(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+            await caller.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
 
     assert (await outcome_of(talk)).result is FAIL
 
@@ -223,16 +225,16 @@ async def test_endless_interim_answers_fail_at_the_bound() -> None:
     ],
 )
 async def test_a_slow_drip_fails_in_time(begin: bytes, note: str) -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.hear()
-        await caller.say(begin)
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.read_request()
+        await caller.send(begin)
         while True:
-            await caller.say(b"H")
+            await caller.send(b"H")
             await asyncio.sleep(10.0 if not begin else 0.01)
 
-    async def gone_in_the_end(caller: Caller) -> None:
+    async def gone_in_the_end(caller: ProbeConnection) -> None:
         drip = asyncio.create_task(talk(caller))
-        await asyncio.wait([drip, asyncio.create_task(caller.gone())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([drip, asyncio.create_task(caller.wait_closed())], return_when=asyncio.FIRST_COMPLETED)
         drip.cancel()
         await asyncio.wait([drip])
 
@@ -241,7 +243,7 @@ async def test_a_slow_drip_fails_in_time(begin: bytes, note: str) -> None:
 
 
 async def test_https_is_spoken_if_the_instance_or_the_check_says_so() -> None:
-    async with serving(answering(response("200 OK")), tls=True) as server:
+    async with serving(respond_with(response("200 OK")), tls=True) as server:
         assert (await probed(server, scheme="https")).result is PASS
         assert (await probed(server, tls=True)).result is PASS
         assert (await probed(server)).result is FAIL
@@ -249,24 +251,24 @@ async def test_https_is_spoken_if_the_instance_or_the_check_says_so() -> None:
 
 
 async def test_the_scheme_says_nothing_about_another_port() -> None:
-    async with serving(answering(response("200 OK"))) as server:
+    async with serving(respond_with(response("200 OK"))) as server:
         target = instance(1, scheme="https")
-        outcome = await HttpProbe(Fence()).probe(target, check(CheckKind.HTTP, port=server.port))
+        outcome = await HttpProbe(AddressPolicy()).probe(target, check(CheckKind.HTTP, port=server.port))
         assert outcome.result is PASS
 
 
 async def test_host_and_server_name_are_the_name_though_the_connection_goes_to_its_address() -> None:
-    async with serving(answering(response("200 OK")), tls=True) as server:
+    async with serving(respond_with(response("200 OK")), tls=True) as server:
         target = instance(server.port, "localhost.", "https")
-        assert (await HttpProbe(Fence(denied=("::1",))).probe(target, check(CheckKind.HTTP))).result is PASS
+        assert (await HttpProbe(AddressPolicy(denied=("::1",))).probe(target, check(CheckKind.HTTP))).result is PASS
         assert server.server_names == ["localhost"]
         assert f"Host: localhost:{server.port}\r\n" in server.request
 
 
 async def test_a_server_without_tls_fails_in_words() -> None:
-    async def talk(caller: Caller) -> None:
-        await caller.say(response("400 Bad Request"))
-        await caller.gone()
+    async def talk(caller: ProbeConnection) -> None:
+        await caller.send(response("400 Bad Request"))
+        await caller.wait_closed()
 
     async with serving(talk) as server:
         outcome = await probed(server, tls=True)
@@ -310,8 +312,8 @@ PIECES = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES, max_size=12), st.sampled_from(["GET", "HEAD", "POST"]))
 def test_whatever_a_server_says_there_is_an_outcome(pieces: list[bytes], method: str) -> None:
-    outcome = asyncio.run(outcome_of(answering(*pieces), method=method))
+    outcome = asyncio.run(outcome_of(respond_with(*pieces), method=method))
     assert isinstance(outcome, Outcome)
     assert outcome.note.isprintable()
-    assert 0 < len(outcome.note) <= VALUE_LENGTH
+    assert 0 < len(outcome.note) <= MAX_VALUE_LENGTH
     assert "the probe broke" not in outcome.note

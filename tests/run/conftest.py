@@ -45,7 +45,7 @@ def eventually(what: str, done: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -53,7 +53,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-class Wrapped:
+class WrappedProgram:
     """A running `adsum run`."""
 
     def __init__(self, url: str, args: tuple[str, ...], program: tuple[str, ...], folder: Path) -> None:
@@ -68,13 +68,13 @@ class Wrapped:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
-    def says(self, text: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         """Return once it, or its program, has said so."""
-        eventually(f"{text!r} in {self.said!r}", lambda: text in self.said or self.process.poll() is not None)
-        assert text in self.said
+        eventually(f"{text!r} in {self.output!r}", lambda: text in self.output or self.process.poll() is not None)
+        assert text in self.output
 
     def children(self) -> list[int]:
         """The processes that it has started or adopted, zombies too."""
@@ -89,16 +89,16 @@ class Wrapped:
         return self.process.wait(DEADLINE)
 
 
-Wrap = Callable[..., Wrapped]
+Wrap = Callable[..., WrappedProgram]
 
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Iterator[Wrap]:
     """Start `adsum run *args -- *program` against the registry at `url`."""
-    running: list[Wrapped] = []
+    running: list[WrappedProgram] = []
 
-    def start(url: str, *args: str, program: tuple[str, ...] = (sys.executable, "-c", SERVER)) -> Wrapped:
-        running.append(Wrapped(url, ("--service", "orders", *args), program, tmp_path))
+    def start(url: str, *args: str, program: tuple[str, ...] = (sys.executable, "-c", SERVER)) -> WrappedProgram:
+        running.append(WrappedProgram(url, ("--service", "orders", *args), program, tmp_path))
         return running[-1]
 
     yield start
@@ -119,7 +119,7 @@ def port() -> Iterator[int]:
     claim.release()
 
 
-def listed(daemon: RunningDaemon, id: str) -> Listing | None:
+def listing_of(daemon: RunningDaemon, id: str) -> Listing | None:
     """How the registry lists that instance of orders."""
     service = daemon.registry.snapshot.services.get("orders")
     return service.listings.get(id) if service is not None else None

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from adsum.run.phases import MOVES, Event, Phase
+from adsum.run.phases import MOVES, ProgramEvent, ProgramPhase
 
-ORDER = list(Phase)
+ORDER = list(ProgramPhase)
 
 
 def test_nothing_ever_moves_back() -> None:
@@ -16,19 +16,27 @@ def test_nothing_ever_moves_back() -> None:
         assert ORDER.index(after) > ORDER.index(before)
 
 
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ENDED])
-def test_a_program_may_die_at_any_time(phase: Phase) -> None:
-    assert MOVES[phase, Event.DIED] is Phase.ENDED
+@pytest.mark.parametrize("phase", [phase for phase in ProgramPhase if phase is not ProgramPhase.ENDED])
+def test_a_program_may_die_at_any_time(phase: ProgramPhase) -> None:
+    assert MOVES[phase, ProgramEvent.DIED] is ProgramPhase.ENDED
 
 
-@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.SERVING, Phase.DRAINING, Phase.STOPPING])
-def test_being_told_to_end_always_gets_it_closer_to_its_end(phase: Phase) -> None:
-    assert (phase, Event.TOLD) in MOVES
+@pytest.mark.parametrize(
+    "phase", [ProgramPhase.STARTING, ProgramPhase.SERVING, ProgramPhase.DRAINING, ProgramPhase.STOPPING]
+)
+def test_being_told_to_end_always_gets_it_closer_to_its_end(phase: ProgramPhase) -> None:
+    assert (phase, ProgramEvent.TOLD) in MOVES
 
 
 def test_the_long_way_drains_before_it_stops_and_stops_before_it_kills() -> None:
-    way = [Phase.STARTING]
-    for event in (Event.ANSWERED, Event.TOLD, Event.DRAINED, Event.OVERDUE, Event.DIED):
+    way = [ProgramPhase.STARTING]
+    for event in (
+        ProgramEvent.ANSWERED,
+        ProgramEvent.TOLD,
+        ProgramEvent.DRAINED,
+        ProgramEvent.OVERDUE,
+        ProgramEvent.DIED,
+    ):
         way.append(MOVES[way[-1], event])
     assert way == ORDER
     assert all(ORDER.index(a) < ORDER.index(b) for a, b in pairwise(way))

@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from adsum.client.registration.check_specs import parse
+from adsum.client.registration.check_specs import parse_check
 from adsum.core.model import Instance, Registration
-from adsum.run.port import answering, claim_free_port, listening_addresses
-from adsum.run.readiness import answers, until_answers
+from adsum.run.port import claim_free_port, first_answering_host, listening_addresses
+from adsum.run.readiness import check_passes, wait_until_ready
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def server() -> AsyncIterator[int]:
     ],
 )
 async def test_a_check_is_asked_as_the_registry_would(server: int, check: str, passes: bool) -> None:
-    assert await answers(parse(check), "127.0.0.1", server) is passes
+    assert await check_passes(parse_check(check), "127.0.0.1", server) is passes
 
 
 @pytest.mark.parametrize("check", ["http:/ok", "https:/ok", "tcp", "grpc"])
@@ -64,19 +64,19 @@ async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_ask
     port = serving.sockets[0].getsockname()[1]
     instance = Instance("orders", "o1", "127.0.0.1", port, "https")
     async with asyncio.timeout(20.0):
-        await until_answers(Registration(instance, checks=(parse(check),)), ["127.0.0.1"])
+        await wait_until_ready(Registration(instance, checks=(parse_check(check),)), ["127.0.0.1"])
     serving.close()
 
 
 async def test_a_tcp_check_only_connects_as_the_registry_does(server: int) -> None:
-    assert await answers(replace(parse("tcp"), tls=True), "127.0.0.1", server)
+    assert await check_passes(replace(parse_check("tcp"), tls=True), "127.0.0.1", server)
 
 
 async def test_nobody_answers_at_a_port_that_is_free() -> None:
     claim = claim_free_port(Random())
-    assert answering(claim.port, ["127.0.0.1", "::1"]) == ""
+    assert first_answering_host(claim.port, ["127.0.0.1", "::1"]) == ""
     assert listening_addresses(claim.port) == []
-    assert not await answers(parse("tcp"), "127.0.0.1", claim.port)
+    assert not await check_passes(parse_check("tcp"), "127.0.0.1", claim.port)
     claim.release()
 
 
@@ -86,7 +86,7 @@ async def test_where_somebody_listens_on_a_port_is_known(address: str) -> None:
     port = listening.sockets[0].getsockname()[1]
     assert listening_addresses(port) == [address]
     looked_at = "127.0.0.1" if address == "0.0.0.0" else address
-    assert answering(port, ["127.0.0.9", looked_at] if address != "0.0.0.0" else [looked_at]) == looked_at
+    assert first_answering_host(port, ["127.0.0.9", looked_at] if address != "0.0.0.0" else [looked_at]) == looked_at
     listening.close()
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.run.port import claim_free_port
-from adsum.run.supervisor import UNDRAINED
-from tests.run.conftest import SERVER, Wrap, eventually, gone, listed
+from adsum.run.supervisor import UNDRAINED_WARNING
+from tests.run.conftest import SERVER, Wrap, eventually, has_ended, listing_of
 
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
@@ -42,15 +42,15 @@ def test_a_program_is_listed_when_it_answers_and_leaves_when_it_is_stopped(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--check", "http:/health?interval=200ms")
-    eventually("it to be listed", lambda: listed(daemon, "a"))
-    listing = listed(daemon, "a")
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
+    listing = listing_of(daemon, "a")
     assert listing is not None
     assert listing.instance.authority == f"127.0.0.1:{port}"
-    eventually("it to pass", lambda: (each := listed(daemon, "a")) and each.status == "passing")
+    eventually("it to pass", lambda: (each := listing_of(daemon, "a")) and each.status == "passing")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGTERM
-    assert UNDRAINED not in wrapped.said
-    assert listed(daemon, "a") is None
+    assert UNDRAINED_WARNING not in wrapped.output
+    assert listing_of(daemon, "a") is None
     assert _history(daemon)[-2:] == [("drained", "SIGTERM came"), ("deregistered", "stopped by SIGTERM")]
 
 
@@ -58,7 +58,7 @@ def test_the_program_is_told_about_itself(daemon: RunningDaemon, wrap: Wrap, por
     tell = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:5] in ('PORT', 'ADSUM')}))"
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--zone", "z", program=_python(tell))
     assert wrapped.code() == 0
-    told = json.loads(wrapped.said.splitlines()[0])
+    told = json.loads(wrapped.output.splitlines()[0])
     assert told == {
         "PORT": str(port),
         "ADSUM_PORT": str(port),
@@ -73,8 +73,8 @@ def test_port_0_picks_a_port_that_nobody_uses_below_those_of_outgoing_connection
     daemon: RunningDaemon, wrap: Wrap
 ) -> None:
     wrap(daemon.url, "--id", "a", "--port", "0")
-    eventually("it to be listed", lambda: listed(daemon, "a"))
-    listing = listed(daemon, "a")
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
+    listing = listing_of(daemon, "a")
     assert listing is not None
     assert 1_024 < listing.instance.port < 32_768
 
@@ -84,16 +84,16 @@ def test_it_is_not_listed_before_it_answers(daemon: RunningDaemon, wrap: Wrap, p
     late = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\n{SERVER}"
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(late))
     eventually("the program to run", wrapped.children)
-    assert listed(daemon, "a") is None
+    assert listing_of(daemon, "a") is None
     go.touch()
-    eventually("it to be listed", lambda: listed(daemon, "a"))
-    assert "up" in wrapped.said
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
+    assert "up" in wrapped.output
 
 
 def test_a_program_that_never_answers_is_stopped_and_never_listed(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
     wrapped = wrap(daemon.url, "--port", str(port), "--ready-timeout", "300ms", program=("sleep", "600"))
     assert wrapped.code() == 124
-    assert f"nothing answers at port {port}" in wrapped.said
+    assert f"nothing answers at port {port}" in wrapped.output
     assert _history(daemon) == []
 
 
@@ -109,19 +109,19 @@ def test_a_program_that_never_answers_is_stopped_and_never_listed(daemon: Runnin
 def test_the_exit_code_is_the_programs(wrap: Wrap, program: tuple[str, ...], code: int, words: str) -> None:
     wrapped = wrap(NOBODY, program=program)
     assert wrapped.code() == code
-    assert words in wrapped.said
-    assert "Traceback" not in wrapped.said
+    assert words in wrapped.output
+    assert "Traceback" not in wrapped.output
 
 
 def test_a_program_that_dies_by_itself_leaves_at_once_with_the_reason(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     (child,) = wrapped.children()
     os.kill(child, signal.SIGKILL)
     assert wrapped.code() == 128 + signal.SIGKILL
-    assert listed(daemon, "a") is None
+    assert listing_of(daemon, "a") is None
     assert _history(daemon)[-1] == ("deregistered", "the program was killed by SIGKILL")
 
 
@@ -132,7 +132,7 @@ def test_other_signals_go_straight_through(wrap: Wrap, number: signal.Signals) -
         "signal.pause()"
     )
     wrapped = wrap(NOBODY, program=_python(catch))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     wrapped.signal(number)
     assert wrapped.code() == 42
 
@@ -148,15 +148,15 @@ signal.signal(signal.SIGTERM, stop)
 {SERVER}
 """
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(asks))
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 0
-    assert "told while draining" in wrapped.said
+    assert "told while draining" in wrapped.output
 
 
 def test_ctrl_c_reaches_the_program_as_such_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     wrapped.signal(signal.SIGINT)
     assert wrapped.code() == 128 + signal.SIGINT
     assert _history(daemon)[-2] == ("drained", "SIGINT came")
@@ -165,18 +165,18 @@ def test_ctrl_c_reaches_the_program_as_such_after_the_drain(daemon: RunningDaemo
 def test_a_program_that_does_not_listen_is_killed_in_time(wrap: Wrap, port: int) -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "200ms", program=_python(deaf))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
-    assert "killing it" in wrapped.said
+    assert "killing it" in wrapped.output
 
 
 def test_a_second_signal_does_not_wait(wrap: Wrap, port: int) -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "10m", program=_python(deaf))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     wrapped.signal(signal.SIGTERM)
-    wrapped.says("told")
+    wrapped.wait_for_output("told")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
 
@@ -185,11 +185,11 @@ def test_a_program_that_a_signal_ends_before_its_callers_were_let_go_is_said(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     (child,) = wrapped.children()
     os.kill(child, signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGTERM
-    assert UNDRAINED in wrapped.said
+    assert UNDRAINED_WARNING in wrapped.output
 
 
 def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
@@ -198,17 +198,17 @@ def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
     close = "def close(*_):\n    server.server_close(); print('closed', flush=True); signal.pause()\n"
     program = SERVER.replace("print(", f"{close}signal.signal(signal.SIGUSR2, close)\nprint(", 1)
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(program))
-    eventually("it to be listed", lambda: listed(daemon, "a"))
+    eventually("it to be listed", lambda: listing_of(daemon, "a"))
     wrapped.signal(signal.SIGUSR2)
-    wrapped.says("closed")
+    wrapped.wait_for_output("closed")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGTERM
-    assert UNDRAINED in wrapped.said
+    assert UNDRAINED_WARNING in wrapped.output
 
 
 def test_signals_that_come_as_it_exits_leave_the_exit_code_to_the_program(wrap: Wrap, port: int) -> None:
     wrapped = wrap(NOBODY, "--port", str(port))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     while wrapped.process.poll() is None:
         wrapped.signal(signal.SIGTERM)
         time.sleep(0.005)
@@ -221,11 +221,11 @@ def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap:
     other = claim_free_port(Random())
     where = f"127.0.0.1:{other.port}"
     wrapped = wrap(f"http://{where}", "--id", "a", "--port", str(port))
-    wrapped.says("up")
-    wrapped.says("not registered yet")
+    wrapped.wait_for_output("up")
+    wrapped.wait_for_output("not registered yet")
     daemon = RunningDaemon(ServeConfig(listen=where, xds="off", store="memory:", node="test"))
     try:
-        eventually("it to be listed", lambda: listed(daemon, "a"))
+        eventually("it to be listed", lambda: listing_of(daemon, "a"))
     finally:
         daemon.stop()
         other.release()
@@ -235,24 +235,24 @@ def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap:
 
 def test_the_program_never_outlives_a_killed_wrapper(wrap: Wrap, port: int) -> None:
     wrapped = wrap(NOBODY, "--port", str(port))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     (child,) = wrapped.children()
     wrapped.signal(signal.SIGKILL)
     wrapped.code()
-    eventually("the program to end", lambda: gone(child))
+    eventually("the program to end", lambda: has_ended(child))
 
 
 def test_what_the_program_leaves_behind_is_reaped_and_ended(wrap: Wrap, port: int) -> None:
     # The shell in between ends at once: its sleeps become orphans; the short one must not stay a zombie.
     leave = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1 & sleep 600 & true'])\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), program=_python(leave))
-    wrapped.says("up")
+    wrapped.wait_for_output("up")
     eventually("the short one to be reaped", lambda: len(wrapped.children()) == 2)
     children = wrapped.children()
-    assert not [pid for pid in children if gone(pid)], "a zombie"
+    assert not [pid for pid in children if has_ended(pid)], "a zombie"
     wrapped.signal(signal.SIGTERM)
     wrapped.code()
-    eventually("the long one to end", lambda: all(gone(pid) for pid in children))
+    eventually("the long one to end", lambda: all(has_ended(pid) for pid in children))
 
 
 def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, port: int) -> None:
@@ -262,8 +262,8 @@ def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, 
         other.listen()
         wrapped = wrap(NOBODY, "--port", str(port))
         assert wrapped.code() == 75
-        assert f"another program answers at 127.0.0.1, port {port}" in wrapped.said
-        assert "--shared-port" in wrapped.said
+        assert f"another program answers at 127.0.0.1, port {port}" in wrapped.output
+        assert "--shared-port" in wrapped.output
         shared = wrap(NOBODY, "--port", str(port), "--shared-port", program=_python("raise SystemExit(7)"))
         assert shared.code() == 7
 
@@ -273,7 +273,7 @@ def test_a_program_at_another_address_of_the_same_port_is_none_of_ours(wrap: Wra
         other.bind(("127.0.0.2", port))
         other.listen()
         wrapped = wrap(NOBODY, "--port", str(port), "--address", "127.0.0.1")
-        wrapped.says("up")
+        wrapped.wait_for_output("up")
         wrapped.signal(signal.SIGTERM)
         wrapped.code()
 
@@ -282,7 +282,7 @@ def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, por
     program = _python(SERVER.replace('"127.0.0.1"', '"127.0.0.5"'))
     wrapped = wrap(NOBODY, "--port", str(port), "--ready-timeout", "2s", program=program)
     assert wrapped.code() == 124
-    assert "on that port of 127.0.0.5: --address says where it is" in wrapped.said
+    assert "on that port of 127.0.0.5: --address says where it is" in wrapped.output
 
 
 @pytest.mark.parametrize(
@@ -298,5 +298,5 @@ def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, por
 def test_wrong_settings_are_told_before_anything_runs(wrap: Wrap, args: tuple[str, ...], code: int, words: str) -> None:
     wrapped = wrap(NOBODY, *args, program=("sh", "-c", "sleep 5; echo ran"))
     assert wrapped.code() == code
-    assert words in wrapped.said
-    assert "ran" not in wrapped.said
+    assert words in wrapped.output
+    assert "ran" not in wrapped.output

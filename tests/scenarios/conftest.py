@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.gateway_load import Door
-from tests.scenarios.processes import Place
+from tests.scenarios.gateway_load import GatewayLoad
+from tests.scenarios.processes import ScenarioSandbox
 from tests.support.programs import need
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
     """A folder, ports and processes of this test's own."""
-    found = Place(tmp_path)
+    found = ScenarioSandbox(tmp_path)
     yield found
-    found.clear()
+    found.close()
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def envoy() -> None:
 
 
 @pytest.fixture
-async def door(place: Place, envoy: None) -> AsyncIterator[Door]:
+async def door(place: ScenarioSandbox, envoy: None) -> AsyncIterator[GatewayLoad]:
     """A gateway to be, with its registry's place."""
-    found = Door(place)
+    found = GatewayLoad(place)
     yield found
     await found.http.aclose()

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import httpx
 
-from tests.scenarios.instance_server import Instance
-from tests.scenarios.processes import PATIENCE, Asking, Child, Place, until
+from tests.scenarios.instance_server import InstanceServer
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 
 WORKERS = 4
-PACE = 0.005
+CALL_INTERVAL = 0.005
 """Seconds between two calls of one worker."""
 CHECK = "http:/health?interval=500ms&timeout=5s&rise=1&fall=2"
 
 
-class Door:
+class GatewayLoad:
     """A gateway, and callers at it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
         self.xds = f"127.0.0.1:{place.port()}"
         self.listen = f"127.0.0.1:{place.port()}"
@@ -35,35 +35,35 @@ class Door:
         self.failures: list[str] = []
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30.0, trust_env=False)
 
-    async def serve(self, store: str = "", *options: str) -> Child:
+    async def start_registry(self, store: str = "", *options: str) -> ScenarioProcess:
         """The registry (again), which tells the gateway."""
-        return await self.place.serve(store, "--xds", self.xds, *options)
+        return await self.place.start_registry(store, "--xds", self.xds, *options)
 
-    async def open(self, *options: str, **environ: str) -> Child:
+    async def start_gateway(self, *options: str, **environ: str) -> ScenarioProcess:
         """The gateway, ready."""
         places = ["--listen", self.listen, "--xds", self.xds, "--monitor", "off", "--access-log", "off"]
         program = ["-m", "adsum", "gateway", *places, "--concurrency", "1", *options]
         gateway = self.place.run("gateway", *program, **environ)
-        await gateway.said("listens on")
+        await gateway.wait_for_output("listens on")
         return gateway
 
-    async def answers(self, path: str = "/orders/", id: str = "") -> None:
+    async def wait_for_answer(self, path: str = "/orders/", id: str = "") -> None:
         """Return once that path leads to somebody, or to that one."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SCENARIO_TIMEOUT
         while (answer := await self.http.get(path)).status_code != 200 or id not in ("", answer.text):
             assert time.monotonic() < deadline, f"{path}: {answer.status_code} {answer.text}"
             await asyncio.sleep(0.02)
 
     @asynccontextmanager
-    async def load(self, *paths: str, workers: int = WORKERS, pace: float = PACE) -> AsyncIterator[None]:
+    async def load(self, *paths: str, workers: int = WORKERS, pace: float = CALL_INTERVAL) -> AsyncIterator[None]:
         """Callers at work, at these paths in turn; at least one answer before the block and a round of them after."""
         turns = count()
         tasks = [asyncio.create_task(self._work(paths or ("/orders/",), turns, pace)) for _ in range(workers)]
         try:
-            await until(lambda: self.answered or self.failures)
+            await wait_until(lambda: self.answered or self.failures)
             yield
             before = self.answered.total()
-            await until(lambda: self.answered.total() > before + workers)
+            await wait_until(lambda: self.answered.total() > before + workers)
         finally:
             for task in tasks:
                 task.cancel()
@@ -84,23 +84,23 @@ class Door:
             await asyncio.sleep(pace)
 
 
-def wrapped(place: Place, id: str, *options: str) -> Child:
+def start_wrapped_instance(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
     """An instance of orders as a program under `adsum run`."""
     program = [sys.executable, "-m", "tests.scenarios.instance_server"]
     return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
-async def register(asking: Asking, service: str, found: Instance, id: str = "") -> None:
+async def register(asking: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:
     """List it, under its own id unless another is given."""
     await asking.put(f"/services/{service}/instances/{id or found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def drain(asking: Asking, service: str, id: str) -> None:
+async def drain(asking: JsonApi, service: str, id: str) -> None:
     """Return when every gateway has said that it calls it no more."""
     written = await asking.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
     assert not written.get("unaware"), written
 
 
-def program_of(wrapper: Child) -> int:
+def child_pid(wrapper: ScenarioProcess) -> int:
     """The process that it runs."""
     return int(Path(f"/proc/{wrapper.pid}/task/{wrapper.pid}/children").read_text().split()[0])

@@ -13,31 +13,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-CHOSEN = "x-chosen"
+CHOSEN_HEADER = "x-chosen"
 """Header of a call: the monotonic instant at which the consumer had chosen this instance."""
 
 
-class Arrival(NamedTuple):
+class ReceivedCall(NamedTuple):
     """A call: when its consumer chose us, and when it came. Monotonic seconds, the same clock for every process."""
 
     chosen: float
     came: float
 
 
-class Instance:
+class InstanceServer:
     """What one listening socket answers."""
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.port = 0
-        self.calls: list[Arrival] = []
-        self.health = b"200 OK"
+        self.calls: list[ReceivedCall] = []
+        self.health_status = b"200 OK"
         """The status line of /health."""
-        self.answer = b"200 OK"
+        self.answer_status = b"200 OK"
         """The status line of everything else."""
         self.location = ""
         """Where /health redirects to, if it does."""
-        self.probed = 0
+        self.probe_count = 0
         self._busy = 0
         self._ending = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -65,13 +65,13 @@ class Instance:
     def _answer(self, head: bytes) -> bytes:
         lines = head.decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-        body, status, extra = self.id.encode(), self.answer, b""
+        body, status, extra = self.id.encode(), self.answer_status, b""
         if lines[0].split()[1] == "/health":
-            self.probed += 1
-            status = self.health
+            self.probe_count += 1
+            status = self.health_status
             extra = b"Location: %b\r\n" % self.location.encode() if self.location else b""
         else:
-            self.calls.append(Arrival(float(headers.get(CHOSEN, "nan")), time.monotonic()))
+            self.calls.append(ReceivedCall(float(headers.get(CHOSEN_HEADER, "nan")), time.monotonic()))
         return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, extra, len(body), body)
 
     async def close(self) -> None:
@@ -86,9 +86,9 @@ class Instance:
 
 
 @asynccontextmanager
-async def instance(id: str, port: int = 0) -> AsyncIterator[Instance]:
+async def running_instance(id: str, port: int = 0) -> AsyncIterator[InstanceServer]:
     """An instance that listens on loopback."""
-    found = Instance(id)
+    found = InstanceServer(id)
     server = await asyncio.start_server(found.serve, "127.0.0.1", port)
     found.port = server.sockets[0].getsockname()[1]
     try:
@@ -101,7 +101,7 @@ async def instance(id: str, port: int = 0) -> AsyncIterator[Instance]:
 async def _main() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with instance(os.environ["ADSUM_ID"], int(os.environ["PORT"])):
+    async with running_instance(os.environ["ADSUM_ID"], int(os.environ["PORT"])):
         await ended.wait()
 
 

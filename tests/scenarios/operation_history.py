@@ -15,28 +15,28 @@ from random import Random
 
 import httpx
 
-from tests.scenarios.processes import Asking
+from tests.scenarios.processes import JsonApi
 
-SERVICES = 6
-RETRY = 0.2
+CHURN_SERVICES = 6
+RETRY_PAUSE = 0.2
 
 
 @dataclass(slots=True)
-class Operation:
+class HistoryOperation:
     """`revision` is None while it is in doubt. Instants are monotonic seconds."""
 
     id: str
-    lists: bool
+    is_registration: bool
     began: float
     ended: float = 0.0
     revision: int | None = None
 
 
-class History:
+class OperationHistory:
     """Everything that was asked, by any writer."""
 
     def __init__(self) -> None:
-        self.operations: list[Operation] = []
+        self.operations: list[HistoryOperation] = []
 
     @property
     def acknowledged(self) -> int:
@@ -54,23 +54,23 @@ class History:
         for id, operations in self._by_id().items():
             certain = [each for each in operations if each.revision is not None]
             after = certain[-1].ended if certain else 0.0
-            doubts = {each.lists for each in operations if each.revision is None and each.began >= after}
-            possible = doubts | {certain[-1].lists if certain else False}
+            doubts = {each.is_registration for each in operations if each.revision is None and each.began >= after}
+            possible = doubts | {certain[-1].is_registration if certain else False}
             assert (id in found) in possible, f"{id} is {'' if id in found else 'not '}listed after {operations}"
 
-    def _by_id(self) -> dict[str, list[Operation]]:
-        found: dict[str, list[Operation]] = {}
+    def _by_id(self) -> dict[str, list[HistoryOperation]]:
+        found: dict[str, list[HistoryOperation]] = {}
         for each in self.operations:
             found.setdefault(each.id, []).append(each)
         return found
 
 
-class Writer:
+class HistoryWriter:
     """Lists and delists instances of its own, one operation after another, at whichever node answers."""
 
-    def __init__(self, history: History, urls: list[str], number: int) -> None:
+    def __init__(self, history: OperationHistory, urls: list[str], number: int) -> None:
         self._history = history
-        self._askings = [Asking(url) for url in urls]
+        self._askings = [JsonApi(url) for url in urls]
         self._number = number
         self._rng = Random(number)
         self._listed: set[str] = set()
@@ -89,7 +89,7 @@ class Writer:
     async def _operate(self) -> None:
         leaves = bool(self._listed) and self._rng.random() < 0.4
         id = self._rng.choice(sorted(self._listed)) if leaves else f"w{self._number}-{next(self._numbers)}"
-        operation = Operation(id, not leaves, time.monotonic())
+        operation = HistoryOperation(id, not leaves, time.monotonic())
         self._history.operations.append(operation)
         self._listed.discard(id)  # In doubt, it is left alone.
         try:
@@ -100,7 +100,7 @@ class Writer:
         if answer is None or answer.status_code >= 500:
             assert answer is None or answer.status_code != 503 or answer.headers.get("retry-after"), answer.text
             self._askings.append(self._askings.pop(0))
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(RETRY_PAUSE)
             return
         assert answer.status_code in (200, 201), answer.text
         operation.revision = answer.json()["revision"]
@@ -108,7 +108,7 @@ class Writer:
             self._listed.add(id)
 
     async def _ask(self, id: str, *, lists: bool) -> httpx.Response:
-        path = f"/services/churn-{self._number % SERVICES}/instances/{id}"
+        path = f"/services/churn-{self._number % CHURN_SERVICES}/instances/{id}"
         http = self._askings[0].http
         if lists:
             return await http.put(path, json={"port": 8000, "ttl": None}, timeout=4.0)

@@ -10,21 +10,21 @@ from pathlib import Path
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Checked:
+class ProbedInstance:
     """What one listening socket answers; `pids` says which processes may ask, and their names."""
 
     def __init__(self, pids: Callable[[], Mapping[int, str]]) -> None:
         self.port = 0
-        self.probes: list[str] = []
+        self.probed_by: list[str] = []
         """Who probed, in order."""
-        self.deaf_to: set[str] = set()
+        self.unreachable_from: set[str] = set()
         """Whose probes come, as far as they can tell, nowhere."""
         self._pids = pids
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def by_one(self, count: int) -> str:
+    def sole_prober(self, count: int) -> str:
         """Who made all of the last `count` probes; "" if there were fewer, or several made them."""
-        last = self.probes[-count:]
+        last = self.probed_by[-count:]
         return last[0] if len(last) == count and len(set(last)) == 1 else ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,8 +34,8 @@ class Checked:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
                 asking = self._asking(writer.get_extra_info("peername")[1])
-                self.probes.append(asking)
-                if asking in self.deaf_to:
+                self.probed_by.append(asking)
+                if asking in self.unreachable_from:
                     await reader.read()  # Until they give up.
                 else:
                     writer.write(ANSWER)
@@ -71,9 +71,9 @@ def _inode(port: int, to: int) -> str:
 
 
 @asynccontextmanager
-async def checked(pids: Callable[[], Mapping[int, str]]) -> AsyncIterator[Checked]:
+async def probed_instance(pids: Callable[[], Mapping[int, str]]) -> AsyncIterator[ProbedInstance]:
     """One that listens on loopback."""
-    found = Checked(pids)
+    found = ProbedInstance(pids)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
     found.port = server.sockets[0].getsockname()[1]
     try:

@@ -16,16 +16,16 @@ from typing import Any, Final
 import httpx
 
 from adsum import launcher
-from adsum.run.port import Claim, claim_free_port
+from adsum.run.port import PortClaim, claim_free_port
 
-PATIENCE: Final = 30.0
+SCENARIO_TIMEOUT: Final = 30.0
 """Seconds after which what a test waits for is taken not to happen."""
-POLL: Final = 0.02
+POLL_INTERVAL: Final = 0.02
 ROOT: Final = Path(__file__).parents[2]
-ADSUM: Final = (sys.executable, "-m", "adsum")
+ADSUM_COMMAND: Final = (sys.executable, "-m", "adsum")
 
 
-class Child:
+class ScenarioProcess:
     """A program; what it says is in files of its own, so that nobody has to read for it to go on."""
 
     def __init__(self, name: str, argv: Sequence[str], folder: Path, **environ: str) -> None:
@@ -51,66 +51,77 @@ class Child:
         return self.process.pid
 
     @property
-    def out(self) -> str:
+    def stdout(self) -> str:
         """What it said on standard output so far."""
         return self._out.read_text()
 
     @property
-    def errors(self) -> str:
+    def stderr(self) -> str:
         """What it said on standard error so far."""
         return self._errors.read_text()
 
-    async def said(self, words: str) -> None:
+    async def wait_for_output(self, words: str) -> None:
         """Return when it has said `words` on either; fails if it ends or is silent for too long."""
-        await until(lambda: words in self.out + self.errors or self.process.poll() is not None, self._story)
-        assert words in self.out + self.errors, self._story()
+        await wait_until(lambda: words in self.stdout + self.stderr or self.process.poll() is not None, self._story)
+        assert words in self.stdout + self.stderr, self._story()
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """Its exit code, once it has ended."""
-        await until(lambda: self.process.poll() is not None, lambda: f"{self.name} goes on: {self._story()}")
+        await wait_until(lambda: self.process.poll() is not None, lambda: f"{self.name} goes on: {self._story()}")
         return self.process.returncode
 
-    async def end(self, number: int = signal.SIGTERM) -> int:
+    async def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it; its exit code once it has ended."""
-        self.tell(number)
-        return await self.ended()
+        self.send_signal(number)
+        return await self.wait()
 
-    def clear(self) -> None:
+    def kill(self) -> None:
         """Leave nothing of it, however it stands."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(SCENARIO_TIMEOUT)
 
     def _story(self) -> str:
-        return f"{self.name} ({self.process.poll()}): {self.out[-2000:]}\n{self.errors[-4000:]}"
+        return f"{self.name} ({self.process.poll()}): {self.stdout[-2000:]}\n{self.stderr[-4000:]}"
 
 
-class Node(Child):
+class ScenarioRegistry(ScenarioProcess):
     """`adsum serve` on a port that it keeps over restarts."""
 
     def __init__(self, folder: Path, port: int, store: str, number: int, options: Sequence[str]) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        argv = [*ADSUM, "serve", "--listen", f"127.0.0.1:{port}", "--xds", "off", "--store", store, "--node", "n1"]
+        argv = [
+            *ADSUM_COMMAND,
+            "serve",
+            "--listen",
+            f"127.0.0.1:{port}",
+            "--xds",
+            "off",
+            "--store",
+            store,
+            "--node",
+            "n1",
+        ]
         argv += options  # What is said last counts.
         super().__init__(f"node{number}", argv, folder)
 
     @property
-    def memory(self) -> int:
+    def memory_bytes(self) -> int:
         """Bytes that it holds in memory now."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
 
 
-class Place:
+class ScenarioSandbox:
     """A folder, ports and the processes of one scenario; `clear` leaves none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._children: list[Child] = []
-        self._claims: list[Claim] = []
+        self._children: list[ScenarioProcess] = []
+        self._claims: list[PortClaim] = []
         self.node_port = self.port()
         self.url = f"http://127.0.0.1:{self.node_port}"
 
@@ -121,52 +132,54 @@ class Place:
         return claim.port
 
     @property
-    def sqlite(self) -> str:
+    def sqlite_url(self) -> str:
         return f"sqlite:///{self.folder / 'adsum.db'}"
 
-    async def serve(self, store: str = "", *options: str) -> Node:
+    async def start_registry(self, store: str = "", *options: str) -> ScenarioRegistry:
         """The registry (again), ready."""
-        node = Node(self.folder, self.node_port, store or self.sqlite, len(self._children), options)
+        node = ScenarioRegistry(self.folder, self.node_port, store or self.sqlite_url, len(self._children), options)
         self._children.append(node)
-        await node.said("listens on")
+        await node.wait_for_output("listens on")
         return node
 
-    def run(self, name: str, *argv: str, **environ: str) -> Child:
+    def run(self, name: str, *argv: str, **environ: str) -> ScenarioProcess:
         """Any program of ours: `argv` follows `python`."""
         return self.program(name, sys.executable, *argv, **{"ADSUM_URL": self.url, **environ})
 
-    def program(self, name: str, *argv: str, **environ: str) -> Child:
+    def program(self, name: str, *argv: str, **environ: str) -> ScenarioProcess:
         """Any program."""
-        child = Child(f"{len(self._children)}-{name}", argv, self.folder, **environ)
+        child = ScenarioProcess(f"{len(self._children)}-{name}", argv, self.folder, **environ)
         self._children.append(child)
         return child
 
-    def adsum(self, *argv: str) -> Child:
+    def adsum(self, *argv: str) -> ScenarioProcess:
         """A command of the CLI."""
         return self.run(argv[0], "-m", "adsum", *argv)
 
-    def clear(self) -> None:
+    def close(self) -> None:
         for child in self._children:
-            child.clear()
+            child.kill()
         for claim in self._claims:
             claim.release()
 
 
-async def until(true: Callable[[], object], why: Callable[[], object] = lambda: "", patience: float = PATIENCE) -> None:
-    """Return once `true` is; fails after `patience` seconds, saying `why`."""
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, f"not in time: {why()}"
-        await asyncio.sleep(POLL)
+async def wait_until(
+    condition: Callable[[], object], describe: Callable[[], object] = lambda: "", timeout: float = SCENARIO_TIMEOUT
+) -> None:
+    """Return once `condition` is; fails after `timeout` seconds, saying `describe`."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {describe()}"
+        await asyncio.sleep(POLL_INTERVAL)
 
 
-class Asking:
+class JsonApi:
     """The native API, as any program asks it: JSON in, JSON out."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=PATIENCE, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=SCENARIO_TIMEOUT, trust_env=False)
 
-    async def __aenter__(self) -> Asking:
+    async def __aenter__(self) -> JsonApi:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -191,9 +204,11 @@ class Asking:
         """How the service's instances stand, by id."""
         return {each["id"]: each["status"] for each in (await self.get(f"/services/{service}"))["instances"]}
 
-    async def stand(self, service: str, expected: Callable[[dict[str, str]], bool], patience: float = PATIENCE) -> None:
+    async def wait_for_statuses(
+        self, service: str, expected: Callable[[dict[str, str]], bool], timeout: float = SCENARIO_TIMEOUT
+    ) -> None:
         """Return once the statuses of the service are as expected."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not expected(statuses := await self.statuses(service)):
             assert time.monotonic() < deadline, f"not in time: {statuses}"
-            await asyncio.sleep(2 * POLL)
+            await asyncio.sleep(2 * POLL_INTERVAL)

@@ -12,36 +12,36 @@ from typing import Any
 
 import httpx
 
-from adsum.etcd.address import Place as EtcdPlace
-from adsum.etcd.client import Etcd as Connection
-from tests.scenarios.processes import ADSUM, Asking, Child, Place
+from adsum.etcd.address import EtcdAddress as EtcdPlace
+from adsum.etcd.client import EtcdClient as Connection
+from tests.scenarios.processes import ADSUM_COMMAND, JsonApi, ScenarioProcess, ScenarioSandbox
 from tests.support import etcd_process
-from tests.support.etcd_process import Etcd
-from tests.support.tcp_proxy import Wire
+from tests.support.etcd_process import EtcdProcess
+from tests.support.tcp_proxy import TcpProxy
 
 NODES = 3
 
 
-class Node(Child):
+class ClusterNode(ScenarioProcess):
     """One of several nodes of a registry, over etcd."""
 
     def __init__(self, folder: Path, number: int, port: int, xds: int, store: str, advertised: int) -> None:
         self.url, self.xds = f"http://127.0.0.1:{port}", f"127.0.0.1:{xds}"
-        argv = [*ADSUM, "serve", "--node", f"n{number}", "--listen", f"127.0.0.1:{port}", "--xds", self.xds]
+        argv = [*ADSUM_COMMAND, "serve", "--node", f"n{number}", "--listen", f"127.0.0.1:{port}", "--xds", self.xds]
         argv += ["--store", store, "--advertise", f"http://127.0.0.1:{advertised}"]
         super().__init__(f"n{number}", argv, folder)
         self.number = number
 
 
-class Cluster:
+class RegistryCluster:
     """The nodes, the members of etcd, and the wires from each node to each member, and from the others to each node."""
 
-    def __init__(self, place: Place, members: Sequence[Etcd]) -> None:
+    def __init__(self, place: ScenarioSandbox, members: Sequence[EtcdProcess]) -> None:
         self.place = place
         self.members = members
-        self.wires: list[list[Wire]] = []
-        self.between: list[Wire] = []
-        self.nodes: list[Node] = []
+        self.etcd_wires: list[list[TcpProxy]] = []
+        self.node_wires: list[TcpProxy] = []
+        self.nodes: list[ClusterNode] = []
         self._ports = [(place.port(), place.port()) for _ in range(NODES)]
 
     @property
@@ -52,40 +52,40 @@ class Cluster:
     def xds(self) -> str:
         return ",".join(f"127.0.0.1:{xds}" for _, xds in self._ports)
 
-    async def open(self) -> None:
-        self.wires = [[await Wire(member.port).open() for member in self.members] for _ in range(NODES)]
-        self.between = [await Wire(port).open() for port, _ in self._ports]
+    async def start(self) -> None:
+        self.etcd_wires = [[await TcpProxy(member.port).open() for member in self.members] for _ in range(NODES)]
+        self.node_wires = [await TcpProxy(port).open() for port, _ in self._ports]
         self.nodes = [self._node(number) for number in range(NODES)]
         for node in self.nodes:
-            await node.said("listens on")
-        await self.shared(NODES)
+            await node.wait_for_output("listens on")
+        await self.wait_until_balanced(NODES)
 
-    def _node(self, number: int) -> Node:
-        store = "etcd://" + ",".join(f"127.0.0.1:{wire.port}" for wire in self.wires[number])
-        return Node(self.place.folder, number, *self._ports[number], store, self.between[number].port)
+    def _node(self, number: int) -> ClusterNode:
+        store = "etcd://" + ",".join(f"127.0.0.1:{wire.port}" for wire in self.etcd_wires[number])
+        return ClusterNode(self.place.folder, number, *self._ports[number], store, self.node_wires[number].port)
 
-    async def start(self, number: int) -> None:
+    async def restart_node(self, number: int) -> None:
         """A node that was killed comes back."""
         self.nodes[number] = self._node(number)
-        await self.ready(number)
+        await self.wait_until_ready(number)
 
-    async def ready(self, number: int) -> None:
-        async with Asking(self.nodes[number].url) as asking:
-            await told(asking, lambda status: status["ready"] and status.get("age", 0.0) < 3.0)
+    async def wait_until_ready(self, number: int) -> None:
+        async with JsonApi(self.nodes[number].url) as asking:
+            await wait_for_status(asking, lambda status: status["ready"] and status.get("age", 0.0) < 3.0)
 
-    async def shared(self, nodes: int) -> None:
+    async def wait_until_balanced(self, nodes: int) -> None:
         """Return when everything is kept by that many nodes, each of which says the same."""
         for node in self.nodes:
             if node.process.poll() is None:
-                async with Asking(node.url) as asking:
-                    await told(asking, lambda status: _shared(status, nodes))
+                async with JsonApi(node.url) as asking:
+                    await wait_for_status(asking, lambda status: _shared(status, nodes))
 
-    async def leader(self) -> Etcd:
+    async def leader(self) -> EtcdProcess:
         """The member of etcd that leads."""
         for member in self.members:
             connection = Connection(EtcdPlace.parse(member.url), Random())
             try:
-                state = await connection.state()
+                state = await connection.status()
             finally:
                 await connection.close()
             if state.leader == state.header.member:
@@ -95,20 +95,20 @@ class Cluster:
     async def close(self) -> None:
         for node in self.nodes:
             if node.process.poll() is None:
-                node.tell(signal.SIGCONT)
-            node.clear()
-        for wire in (*self.between, *(wire for wires in self.wires for wire in wires)):
+                node.send_signal(signal.SIGCONT)
+            node.kill()
+        for wire in (*self.node_wires, *(wire for wires in self.etcd_wires for wire in wires)):
             await wire.close()
 
 
 @asynccontextmanager
-async def cluster(place: Place) -> AsyncIterator[Cluster]:
+async def running_cluster(place: ScenarioSandbox) -> AsyncIterator[RegistryCluster]:
     """All up, and the nodes know one another."""
     async with AsyncExitStack() as stack:
-        members = stack.enter_context(etcd_process.cluster(place.folder))
-        found = Cluster(place, members)
+        members = stack.enter_context(etcd_process.etcd_cluster(place.folder))
+        found = RegistryCluster(place, members)
         stack.push_async_callback(found.close)
-        await found.open()
+        await found.start()
         yield found
 
 
@@ -117,7 +117,7 @@ def _shared(status: dict[str, Any], nodes: int) -> bool:
     return len(shares) == nodes and sum(shares) == 256 and all(shares)
 
 
-async def told(asking: Asking, true: Callable[[dict[str, Any]], bool], patience: float = 40.0) -> None:
+async def wait_for_status(asking: JsonApi, true: Callable[[dict[str, Any]], bool], patience: float = 40.0) -> None:
     """Return once the node's status is as `true` says it."""
     deadline = asyncio.get_running_loop().time() + patience
     status: dict[str, Any] = {}

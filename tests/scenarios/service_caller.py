@@ -14,22 +14,22 @@ from typing import Any
 
 import httpx
 
-from adsum.client.calls.call import Kind
+from adsum.client.calls.call import FailureKind
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.options import CallOptions
 from adsum.client.client import Client
 from adsum.client.views.view import View
 from adsum.core.errors import AdsumError
-from tests.scenarios.instance_server import CHOSEN
-from tests.scenarios.processes import Child
+from tests.scenarios.instance_server import CHOSEN_HEADER
+from tests.scenarios.processes import ScenarioProcess
 
 WORKERS = 3
-PACE = 0.1
+CALL_INTERVAL = 0.1
 """Seconds between two calls of one worker."""
 OPTIONS = CallOptions(tries=4, try_timeout=10.0, deadline=30.0)
 
 
-class Caller:
+class ServiceCaller:
     """Calls a service with GET from several workers at once, and counts."""
 
     def __init__(self, channel: Channel) -> None:
@@ -42,10 +42,10 @@ class Caller:
     async def work(self) -> None:
         """One worker, until cancelled."""
         while True:
-            await self.once()
-            await asyncio.sleep(PACE)
+            await self.call_once()
+            await asyncio.sleep(CALL_INTERVAL)
 
-    async def once(self) -> None:
+    async def call_once(self) -> None:
         """One call, whatever becomes of it."""
         try:
             self.answered[await self._call()] += 1
@@ -63,7 +63,7 @@ class Caller:
             with attempt:
                 await asyncio.sleep(attempt.pause)
                 timeout = httpx.Timeout(attempt.timeout).as_dict()
-                headers = {"host": attempt.endpoint.authority, CHOSEN: repr(chosen)}
+                headers = {"host": attempt.endpoint.authority, CHOSEN_HEADER: repr(chosen)}
                 request = httpx.Request(
                     "GET", f"{attempt.endpoint.url}/", headers=headers, extensions={"timeout": timeout}
                 )
@@ -71,26 +71,26 @@ class Caller:
                     response = await self._http.handle_async_request(request)
                     body = await response.aread()
                 except httpx.ConnectError as error:
-                    attempt.failed(Kind.CONNECT, str(error))
+                    attempt.record_failure(FailureKind.CONNECT, str(error))
                 except httpx.TransportError as error:
-                    attempt.failed(Kind.BROKEN, str(error) or type(error).__name__)
+                    attempt.record_failure(FailureKind.BROKEN, str(error) or type(error).__name__)
                 else:
-                    if not attempt.answered(response.status_code):
+                    if not attempt.should_retry(response.status_code):
                         attempt.finish()
                         return body.decode()
 
 
-async def told(program: Child) -> dict[str, Any]:
+async def final_report(program: ScenarioProcess) -> dict[str, Any]:
     """What a consumer that runs as a program tells at its end."""
-    assert await program.end() == 0, program.errors
-    last: dict[str, Any] = json.loads(program.out.splitlines()[-1])
+    assert await program.stop() == 0, program.stderr
+    last: dict[str, Any] = json.loads(program.stdout.splitlines()[-1])
     return last
 
 
 @asynccontextmanager
-async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[Caller]:
+async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[ServiceCaller]:
     """A caller at work."""
-    caller = Caller(channel)
+    caller = ServiceCaller(channel)
     tasks = [asyncio.create_task(caller.work()) for _ in range(workers)]
     try:
         yield caller
@@ -108,7 +108,7 @@ async def _main(service: str, cache: str) -> None:
     async with Client(cache=cache or False) as client:
         channel = client.channel(service)
         await channel.ready(30.0)
-        channel.resolver.follow(_tell)
+        channel.resolver.subscribe(_tell)
         async with load(channel) as caller:
             while not caller.answered:  # noqa: ASYNC110 - a moment
                 await asyncio.sleep(0.01)
@@ -118,7 +118,7 @@ async def _main(service: str, cache: str) -> None:
 
 
 def _tell(view: View) -> None:
-    print(f"{view.source} {' '.join(each.id for each in view.endpoints)}.", flush=True)  # noqa: T201
+    print(f"{view.origin} {' '.join(each.id for each in view.endpoints)}.", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

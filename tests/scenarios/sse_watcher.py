@@ -10,26 +10,26 @@ from typing import Any
 
 import httpx
 
-from tests.scenarios.processes import PATIENCE
+from tests.scenarios.processes import SCENARIO_TIMEOUT
 
 State = dict[str, dict[str, Any]]
 """A service's instances, by id."""
 
 
-class Watcher:
+class SseWatcher:
     """Follows services (none named: all), over connections that break. Fails when what it is told goes backwards."""
 
     def __init__(self, url: str, services: Sequence[str] = ()) -> None:
         self.services: dict[str, State] = {}
         self.revisions: dict[str, int] = {}
         """The revision of each service's last change."""
-        self.seen: dict[str, set[str]] = {}
+        self.statuses_seen: dict[str, set[str]] = {}
         """Every status ever shown, by SERVICE/ID."""
         self.epochs: list[str] = []
         self.revision = 0
         self.connections = 0
-        self.wholes = 0
-        self.shown: Callable[[], None] = lambda: None
+        self.full_snapshots = 0
+        self.on_synced: Callable[[], None] = lambda: None
         """Called at the end of each group."""
         self._url = url
         self._services = services
@@ -37,7 +37,7 @@ class Watcher:
 
     async def follow(self) -> None:
         """Until cancelled, or a promise is broken."""
-        async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=SCENARIO_TIMEOUT, trust_env=False) as http:
             while True:
                 with suppress(httpx.TransportError):
                     await self._connection(http)
@@ -70,7 +70,7 @@ class Watcher:
             case "synced":
                 assert says["revision"] >= self.revision, f"{says} after {self.revision}"
                 self.revision, self._position = says["revision"], event["id"]
-                self.shown()
+                self.on_synced()
 
     def _open(self, says: dict[str, Any]) -> None:
         if not self.epochs or self.epochs[-1] != says["epoch"]:
@@ -78,7 +78,7 @@ class Watcher:
             self.revision = 0
         assert says["revision"] >= self.revision, f"{says} after {self.revision}"
         if says.get("whole"):
-            self.wholes += 1
+            self.full_snapshots += 1
             self.services.clear()
 
     def _replace(self, says: dict[str, Any]) -> None:
@@ -105,4 +105,4 @@ class Watcher:
         service = self.services.setdefault(name, {})
         for each in instances:
             service[each["id"]] = each
-            self.seen.setdefault(f"{name}/{each['id']}", set()).add(each["status"])
+            self.statuses_seen.setdefault(f"{name}/{each['id']}", set()).add(each["status"])

@@ -14,8 +14,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 
 from adsum.client.client import Client
-from tests.scenarios.processes import Asking, Child, Place, until
-from tests.support.etcd_process import Etcd
+from tests.scenarios.processes import JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
+from tests.support.etcd_process import EtcdProcess
 from tests.support.programs import GO_PACKAGES, need
 
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
@@ -53,28 +53,28 @@ async def served() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: Place, program: str) -> None:
-    with Etcd(place.folder) as etcd:
+async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: ScenarioSandbox, program: str) -> None:
+    with EtcdProcess(place.folder) as etcd:
         async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
             await one.start(10.0)
-            caller = place.program("caller", program, "dial", etcd.place, "etcd:///my-service")
-            await caller.said(f"127.0.0.1:{first}\n")
+            caller = place.program("caller", program, "dial", etcd.host_port, "etcd:///my-service")
+            await caller.wait_for_output(f"127.0.0.1:{first}\n")
             two = client.register("my-service", second, id="o2", ttl=5.0)
             await two.start(10.0)
-            await caller.said(f"127.0.0.1:{second}\n")
+            await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await one.stop()
-            told = len(caller.out)
+            told = len(caller.stdout)
             await only_calls(caller, second)
-            assert f"127.0.0.1:{first}\n" not in caller.out[told:], "who is drained is called no more"
+            assert f"127.0.0.1:{first}\n" not in caller.stdout[told:], "who is drained is called no more"
             etcd.kill()  # The program goes on by what it knows, and so do we.
             etcd.start()
             three = client.register("my-service", first, id="o1", ttl=5.0)
             await three.start(30.0)
-            told = len(caller.out)
-            await until(lambda: f"127.0.0.1:{first}\n" in caller.out[told:])
-            assert "failed" not in caller.out
+            told = len(caller.stdout)
+            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[told:])
+            assert "failed" not in caller.stdout
             await asyncio.gather(two.stop(), three.stop())
 
 
@@ -87,45 +87,47 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
     ],
 )
 async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and_a_drain(
-    place: Place, program: str, prefix: str, target: str
+    place: ScenarioSandbox, program: str, prefix: str, target: str
 ) -> None:
-    with Etcd(place.folder) as etcd:
-        await place.serve("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
+    with EtcdProcess(place.folder) as etcd:
+        await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
         async with Client(place.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", scheme="grpc")
             await one.start(10.0)
-            caller = place.program("caller", program, "dial", etcd.place, target)
-            await caller.said(f"127.0.0.1:{first}\n")
+            caller = place.program("caller", program, "dial", etcd.host_port, target)
+            await caller.wait_for_output(f"127.0.0.1:{first}\n")
             two = client.register("my-service", second, id="o2", scheme="grpc")
             await two.start(10.0)
-            await caller.said(f"127.0.0.1:{second}\n")
+            await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await only_calls(caller, second)
             await asyncio.gather(one.stop(), two.stop())
 
 
-async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(place: Place, program: str) -> None:
-    with Etcd(place.folder) as etcd:
-        await place.serve("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, Asking(place.url) as asking, Client(place.url, cache=False) as through:
+async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(
+    place: ScenarioSandbox, program: str
+) -> None:
+    with EtcdProcess(place.folder) as etcd:
+        await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
+        async with served() as port, JsonApi(place.url) as asking, Client(place.url, cache=False) as through:
             id = f"127.0.0.1:{port}"
             async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
                 views = [client.channel("my-service").resolver for client in (through, straight)]
-                provider = place.program("provider", program, "register", etcd.place, "services/my-service", id)
-                await provider.said("registered")
-                await asking.stand("my-service", lambda found: found == {id: "passing"})
-                await until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
+                provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
+                await provider.wait_for_output("registered")
+                await asking.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
+                await wait_until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
                 [listed] = (await asking.get("/services/my-service"))["instances"]
                 assert listed["metadata"] == {"origin": "etcd-naming"}
-                assert await provider.end() == 0
-                await asking.stand("my-service", lambda found: found == {})
-                await until(lambda: all(not view.view.endpoints for view in views))
+                assert await provider.stop() == 0
+                await asking.wait_for_statuses("my-service", lambda found: found == {})
+                await wait_until(lambda: all(not view.view.endpoints for view in views))
                 changes = (await asking.get("/changes", id=id))["changes"]
                 reasons = {each["cause"]: each.get("reason") for each in changes}
                 assert reasons == {"registered": None, "deregistered": "no key in etcd names it any more"}
 
 
-async def only_calls(caller: Child, port: int) -> None:
+async def only_calls(caller: ScenarioProcess, port: int) -> None:
     """Return once it calls nobody else any more; no call failed."""
-    await until(lambda: caller.out.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
-    assert "failed" not in caller.out
+    await wait_until(lambda: caller.stdout.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
+    assert "failed" not in caller.stdout

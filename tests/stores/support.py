@@ -11,13 +11,13 @@ from typing import Final, cast
 
 from adsum import stores
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole
-from adsum.core.catalog.documents import Document, DocumentKind, Edit, Title
+from adsum.core.catalog.changes import Batch, Change, FullState
+from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Edit
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
+from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
 from adsum.ports import Store
 
-PLACES: Final[dict[str, Callable[[Path], str]]] = {
+STORE_URLS: Final[dict[str, Callable[[Path], str]]] = {
     "memory": lambda folder: "memory:",
     "sqlite": lambda folder: f"sqlite:///{folder}/adsum.db",
 }
@@ -27,7 +27,7 @@ Listings = dict[Key, Listing]
 
 
 @dataclass
-class Place:
+class StoreLocation:
     """One place of a store, where it is opened again and again."""
 
     url: str
@@ -44,26 +44,26 @@ class Place:
         await store.open()
         try:
             if self.zero < 0:
-                self.zero = (await shown(store)).revision
+                self.zero = (await current_snapshot(store)).revision
             yield store
         finally:
             await store.close()
 
 
-class Follower:
+class StreamFollower:
     """Folds a store's stream, as a registry does."""
 
-    def __init__(self, stream: AsyncIterator[Whole | Batch]) -> None:
+    def __init__(self, stream: AsyncIterator[FullState | Batch]) -> None:
         self._stream = stream
-        self.snapshot: Snapshot = snapshots.EMPTY
+        self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
         self.wholes = 0
 
-    async def next(self) -> Whole | Batch:
+    async def next(self) -> FullState | Batch:
         """What the stream says next, folded."""
         async with asyncio.timeout(20.0):
             event = await anext(self._stream)
-        if isinstance(event, Whole):
-            self.snapshot, self.wholes = snapshots.load(event), self.wholes + 1
+        if isinstance(event, FullState):
+            self.snapshot, self.wholes = snapshots.load_snapshot(event), self.wholes + 1
         else:
             assert event.revision > self.snapshot.revision, "batches come in order, once"
             self.snapshot = self.snapshot.apply(event)
@@ -77,23 +77,23 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(store: Store) -> AsyncIterator[Follower]:
+async def open_follower(store: Store) -> AsyncIterator[StreamFollower]:
     """A follower from now until the end of the block."""
-    stream = cast("AsyncGenerator[Whole | Batch]", store.watch())
+    stream = cast("AsyncGenerator[FullState | Batch]", store.watch())
     try:
-        yield Follower(stream)
+        yield StreamFollower(stream)
     finally:
         await stream.aclose()
 
 
-async def shown(store: Store) -> Snapshot:
+async def current_snapshot(store: Store) -> Snapshot:
     """What a new follower is shown first."""
-    async with following(store) as follower:
-        assert isinstance(await follower.next(), Whole)
+    async with open_follower(store) as follower:
+        assert isinstance(await follower.next(), FullState)
         return follower.snapshot
 
 
-def listed(snapshot: Snapshot) -> Listings:
+def current_listings(snapshot: Snapshot) -> Listings:
     """Everything that is listed."""
     return {listing.key: listing for service in snapshot.services.values() for listing in service.listings.values()}
 
@@ -101,18 +101,18 @@ def listed(snapshot: Snapshot) -> Listings:
 def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
     """The instance comes, or changes to that port; None: it leaves."""
     if port is None:
-        return Change(Key(service, id), None, Why(Cause.DEREGISTERED, "tester"))
-    why = Why(Cause.REGISTERED, "tester")
+        return Change(Key(service, id), None, Provenance(Cause.DEREGISTERED, "tester"))
+    why = Provenance(Cause.REGISTERED, "tester")
     return Change(Key(service, id), Listing(Registration(Instance(service, id, "127.0.0.1", port)), why), why)
 
 
-def put(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
+def put_route(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
     """From now on that route is declared so; until now it was as `before` made it."""
-    title, why = Title(DocumentKind.ROUTE, name), Why(Cause.DECLARED, "tester", reason, at=5.0)
+    title, why = DocumentKey(DocumentKind.ROUTE, name), Provenance(Cause.DECLARED, "tester", reason, at=5.0)
     return Edit(title, Document(title, says, why), why, None if before is None else before.document)
 
 
-def withdraw(name: str, before: Edit | None = None) -> Edit:
+def withdraw_route(name: str, before: Edit | None = None) -> Edit:
     """From now on that route is gone."""
-    why = Why(Cause.WITHDRAWN, "tester", at=6.0)
-    return Edit(Title(DocumentKind.ROUTE, name), None, why, None if before is None else before.document)
+    why = Provenance(Cause.WITHDRAWN, "tester", at=6.0)
+    return Edit(DocumentKey(DocumentKind.ROUTE, name), None, why, None if before is None else before.document)

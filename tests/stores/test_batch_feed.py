@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from adsum.core.catalog.changes import Batch, Whole
+from adsum.core.catalog.changes import Batch, FullState
 from adsum.stores import batch_feed
-from adsum.stores.batch_feed import Feeds
+from adsum.stores.batch_feed import BatchFeed
 from tests.stores.support import change
 
 
 async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     revision = 0
 
-    async def whole() -> Whole:
-        return Whole("e", revision, [])
+    async def whole() -> FullState:
+        return FullState("e", revision, [])
 
     listing = change("o1").listing
     assert listing is not None
     monkeypatch.setattr(batch_feed, "MAX_SIZE", 2 * listing.registration.size)
-    feeds = Feeds(whole)
+    feeds = BatchFeed(whole)
     stream = feeds.watch()
-    assert isinstance(await anext(stream), Whole)
+    assert isinstance(await anext(stream), FullState)
 
     def tell(count: int) -> None:
         nonlocal revision
         revision += 1
-        feeds.tell(Batch(revision, [change(f"o{n}") for n in range(count)]))
+        feeds.publish(Batch(revision, [change(f"o{n}") for n in range(count)]))
 
     for _ in range(3):  # What was taken counts no more.
         tell(1)
@@ -40,5 +40,5 @@ async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(mon
     for _ in range(3):
         tell(1)
     shown = await anext(stream)
-    assert isinstance(shown, Whole)
+    assert isinstance(shown, FullState)
     assert shown.revision == revision

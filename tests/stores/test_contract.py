@@ -12,155 +12,168 @@ import pytest
 
 from adsum import stores
 from adsum.core.catalog import documents
-from adsum.core.catalog.changes import HISTORY_EACH, Batch, Whole, forgetting
+from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, FullState, forget_service
 from adsum.core.catalog.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
-from adsum.core.model import Cause, Key, Why
+from adsum.core.model import Cause, Key, Provenance
 from adsum.stores import memory
-from adsum.stores.batch_feed import MAX_BEHIND
-from adsum.stores.edit_log import MAX_RECORDED
+from adsum.stores.batch_feed import MAX_QUEUED_BATCHES
+from adsum.stores.edit_log import MAX_RECORD_BYTES
 from adsum.stores.etcd import departed_services
 from adsum.stores.etcd import edit_history as etcd_edits
 from adsum.stores.sqlite import file
-from tests.stores.support import PLACES, Place, change, following, listed, put, shown, withdraw
-from tests.support.etcd_process import Etcd
+from tests.stores.support import (
+    STORE_URLS,
+    StoreLocation,
+    change,
+    current_listings,
+    current_snapshot,
+    open_follower,
+    put_route,
+    withdraw_route,
+)
+from tests.support.etcd_process import EtcdProcess
 
 SLACK = 2_000
 """How much more than promised a history may hold before it is trimmed."""
 
 
 @pytest.fixture(params=stores.STORES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoreLocation:
     if request.param == "etcd":
-        etcd: Etcd = request.getfixturevalue("etcd")
-        return Place(f"{etcd.url}?prefix=/{secrets.token_hex(4)}")
-    return Place(PLACES[request.param](tmp_path))
+        etcd: EtcdProcess = request.getfixturevalue("etcd")
+        return StoreLocation(f"{etcd.url}?prefix=/{secrets.token_hex(4)}")
+    return StoreLocation(STORE_URLS[request.param](tmp_path))
 
 
-async def test_a_new_store_is_empty(place: Place) -> None:
+async def test_a_new_store_is_empty(place: StoreLocation) -> None:
     async with place.open() as store:
-        snapshot = await shown(store)
-        assert (snapshot.revision, listed(snapshot)) == (place.zero, {})
+        snapshot = await current_snapshot(store)
+        assert (snapshot.revision, current_listings(snapshot)) == (place.zero, {})
         assert len(snapshot.epoch) == 32
         assert await store.history(None, None, 10) == []
 
 
-async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: Place) -> None:
+async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: StoreLocation) -> None:
     async with place.open() as store:
         first = change("o1")
         await store.commit([first], place.zero)
-        async with following(store) as follower:
-            assert isinstance(await follower.next(), Whole)
+        async with open_follower(store) as follower:
+            assert isinstance(await follower.next(), FullState)
             later = [change("o2"), change("o1", None)], [change("o3")]
             for basis, changes in enumerate(later, place.zero + 1):
                 await store.commit(changes, basis)
             assert [await follower.next() for _ in later] == [
                 Batch(revision, tuple(changes)) for revision, changes in enumerate(later, place.zero + 2)
             ]
-            assert set(listed(follower.snapshot)) == {Key("orders", "o2"), Key("orders", "o3")}
+            assert set(current_listings(follower.snapshot)) == {Key("orders", "o2"), Key("orders", "o3")}
 
 
-async def test_every_follower_is_told(place: Place) -> None:
-    async with place.open() as store, following(store) as one, following(store) as other:
+async def test_every_follower_is_told(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as one, open_follower(store) as other:
         await one.next()
         await store.commit([change("o1")], place.zero)
         await other.next()
         await store.commit([change("o2")], place.zero + 1)
-        assert listed(await one.reach(place.zero + 2)) == listed(await other.reach(place.zero + 2)) != {}
+        assert (
+            current_listings(await one.reach(place.zero + 2))
+            == current_listings(await other.reach(place.zero + 2))
+            != {}
+        )
 
 
-async def test_the_whole_says_of_each_listing_when_it_last_changed(place: Place) -> None:
+async def test_the_whole_says_of_each_listing_when_it_last_changed(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1"), change("o2")], place.zero)
         await store.commit([change("o2", 8001)], place.zero + 1)
-        async with following(store) as follower:
+        async with open_follower(store) as follower:
             whole = await follower.next()
-            assert isinstance(whole, Whole)
+            assert isinstance(whole, FullState)
             assert {listing.key.id: revision - place.zero for revision, listing in whole.listings} == {"o1": 1, "o2": 2}
 
 
-async def test_the_last_change_of_an_instance_in_a_batch_counts(place: Place) -> None:
+async def test_the_last_change_of_an_instance_in_a_batch_counts(place: StoreLocation) -> None:
     async with place.open() as store:
         revision = await store.commit([change("o1"), change("o2"), change("o1", None), change("o2", 8001)], place.zero)
-        snapshot = await shown(store)
-        assert listed(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
+        snapshot = await current_snapshot(store)
+        assert current_listings(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
 
 
-async def test_a_service_whose_last_instance_left_stays_known(place: Place) -> None:
+async def test_a_service_whose_last_instance_left_stays_known(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("u1", service="users"), change("o1"), change("o2")], place.zero)
         await store.commit([change("o1", None), change("o2", None)], place.zero + 1)
     async with place.open() as store:
-        services = (await shown(store)).services
+        services = (await current_snapshot(store)).services
         assert {name: len(service.listings) for name, service in services.items()} == {"users": 1, "orders": 0}
         assert list(services) == ["users", "orders"], "in the order of their last change"
 
 
 async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for room in (memory, file, departed_services):
         monkeypatch.setattr(room, "MAX_LEFT", 2)
     monkeypatch.setattr(file, "FORGET", 0)
-    async with place.open() as store, following(store) as follower:
+    async with place.open() as store, open_follower(store) as follower:
         names = ["a", "b", "a", "c", "d"]
         for number, name in enumerate(names):
             await store.commit([change("i", service=name)], place.zero + 2 * number)
             await store.commit([change("i", None, service=name)], place.zero + 2 * number + 1)
         await store.commit([change("i", service="e")], place.zero + 2 * len(names))
         await follower.reach(place.zero + 2 * len(names) + 1)
-        assert set((await shown(store)).services) == {"c", "d", "e"}
+        assert set((await current_snapshot(store)).services) == {"c", "d", "e"}
 
 
-async def test_a_forgotten_service_is_unknown_to_all_who_follow_and_its_history_stays(place: Place) -> None:
-    why = Why(Cause.FORGOTTEN, "ann", "renamed")
-    async with place.open() as store, following(store) as follower:
+async def test_a_forgotten_service_is_unknown_to_all_who_follow_and_its_history_stays(place: StoreLocation) -> None:
+    why = Provenance(Cause.FORGOTTEN, "ann", "renamed")
+    async with place.open() as store, open_follower(store) as follower:
         await store.commit([change("o1"), change("u1", service="users")], place.zero)
         await store.commit([change("o1", None), change("u1", None, service="users")], place.zero + 1)
-        await store.commit([forgetting("orders", why)], place.zero + 2)
+        await store.commit([forget_service("orders", why)], place.zero + 2)
         await follower.reach(place.zero + 3)
-        assert set(follower.snapshot.services) == set((await shown(store)).services) == {"users"}
+        assert set(follower.snapshot.services) == set((await current_snapshot(store)).services) == {"users"}
         newest, *earlier = await store.history("orders", None, 9)
-        assert (newest.key, newest.status, newest.why) == (Key("orders", ""), "", why)
+        assert (newest.key, newest.status, newest.provenance) == (Key("orders", ""), "", why)
         assert [each.key for each in earlier] == [Key("orders", "o1")] * 2
     async with place.open() as store:
-        assert set((await shown(store)).services) == {"users"}
+        assert set((await current_snapshot(store)).services) == {"users"}
         assert len(await store.history("orders", None, 9)) == 3
 
 
-async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(place: Place) -> None:
-    why = Why(Cause.FORGOTTEN, "ann")
-    async with place.open() as store, following(store) as follower:
+async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(place: StoreLocation) -> None:
+    why = Provenance(Cause.FORGOTTEN, "ann")
+    async with place.open() as store, open_follower(store) as follower:
         await store.commit([change("o1"), change("u1", service="users"), change("p1", service="pay")], place.zero)
         leaving = change("o1", None), change("u1", None, service="users"), change("p1", None, service="pay")
-        forgotten = forgetting("orders", why), forgetting("users", why), forgetting("pay", why)
+        forgotten = forget_service("orders", why), forget_service("users", why), forget_service("pay", why)
         again = change("u2", service="users"), change("p2", service="pay"), change("p2", None, service="pay")
         await store.commit([*leaving, *forgotten, *again], place.zero + 1)
         await follower.reach(place.zero + 2)
-        for snapshot in (follower.snapshot, await shown(store)):
-            assert {name: snapshot.listed(name) for name in snapshot.services} == {"users": 1, "pay": 0}
+        for snapshot in (follower.snapshot, await current_snapshot(store)):
+            assert {name: snapshot.listed_count(name) for name in snapshot.services} == {"users": 1, "pay": 0}
     async with place.open() as store:
-        snapshot = await shown(store)
-        assert {name: snapshot.listed(name) for name in snapshot.services} == {"users": 1, "pay": 0}
+        snapshot = await current_snapshot(store)
+        assert {name: snapshot.listed_count(name) for name in snapshot.services} == {"users": 1, "pay": 0}
 
 
-async def test_a_stale_batch_is_refused_and_leaves_nothing(place: Place) -> None:
-    async with place.open() as store, following(store) as follower:
+async def test_a_stale_batch_is_refused_and_leaves_nothing(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as follower:
         await store.commit([change("o1")], place.zero)
         for basis in (place.zero, place.zero + 2):
             with pytest.raises(StoreConflict, match=f"revision {basis}.*at {place.zero + 1}"):
                 await store.commit([change("o1", 8001), change("o2")], basis)
         assert (
-            listed(await shown(store))
-            == listed(await follower.reach(place.zero + 1))
+            current_listings(await current_snapshot(store))
+            == current_listings(await follower.reach(place.zero + 1))
             == {Key("orders", "o1"): change("o1").listing}
         )
         assert len(await store.history(None, None, 10)) == 1
         assert await store.commit([change("o1", None)], place.zero + 1) == place.zero + 2
 
 
-async def test_what_is_newest_is_confirmed_and_nothing_else(place: Place) -> None:
+async def test_what_is_newest_is_confirmed_and_nothing_else(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.confirm(place.zero)
         await store.commit([change("o1")], place.zero)
@@ -171,8 +184,8 @@ async def test_what_is_newest_is_confirmed_and_nothing_else(place: Place) -> Non
         await store.commit([change("o2")], place.zero + 1)
 
 
-async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basis(place: Place) -> None:
-    async with place.open() as store, following(store) as follower:
+async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basis(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as follower:
         bases = [0, 1, 1, 2, 0, 3]
         results = await asyncio.gather(
             *(store.commit([change(f"o{n}")], place.zero + basis) for n, basis in enumerate(bases)),
@@ -186,11 +199,11 @@ async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basi
             StoreConflict,
             4,
         ]
-        assert {key.id for key in listed(await follower.reach(place.zero + 4))} == {"o0", "o1", "o3", "o5"}
-        assert listed(await shown(store)) == listed(follower.snapshot)
+        assert {key.id for key in current_listings(await follower.reach(place.zero + 4))} == {"o0", "o1", "o3", "o5"}
+        assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
 
-async def test_a_caller_that_gives_up_harms_no_other(place: Place) -> None:
+async def test_a_caller_that_gives_up_harms_no_other(place: StoreLocation) -> None:
     async with place.open() as store:
         commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(3)]
         await asyncio.sleep(0)
@@ -198,24 +211,24 @@ async def test_a_caller_that_gives_up_harms_no_other(place: Place) -> None:
         results = await asyncio.gather(*commits, return_exceptions=True)
         assert results[0] == place.zero + 1
         assert results[2] == place.zero + 3 or isinstance(results[2], StoreConflict)
-        assert (await shown(store)).revision == (await store.history(None, None, 1))[0].revision
+        assert (await current_snapshot(store)).revision == (await store.history(None, None, 1))[0].revision
 
 
-async def test_a_follower_that_is_too_far_behind_is_shown_the_whole(place: Place) -> None:
-    async with place.open() as store, following(store) as follower:
+async def test_a_follower_that_is_too_far_behind_is_shown_the_whole(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as follower:
         await follower.next()
-        last = MAX_BEHIND + 5
+        last = MAX_QUEUED_BATCHES + 5
         await asyncio.gather(*(store.commit([change("o1", 1 + n)], place.zero + n) for n in range(last)))
-        assert isinstance(await follower.next(), Whole)
+        assert isinstance(await follower.next(), FullState)
         assert follower.snapshot.revision == place.zero + last
         await store.commit([change("o1", None)], place.zero + last)
-        assert listed(await follower.reach(place.zero + last + 1)) == {}
+        assert current_listings(await follower.reach(place.zero + last + 1)) == {}
         assert follower.wholes == 2
 
 
-async def test_a_follower_that_gives_up_leaves_nothing_behind(place: Place) -> None:
+async def test_a_follower_that_gives_up_leaves_nothing_behind(place: StoreLocation) -> None:
     async with place.open() as store:
-        async with following(store) as follower:
+        async with open_follower(store) as follower:
             await follower.next()
             waiting = asyncio.create_task(follower.next())
             await asyncio.sleep(0)
@@ -235,18 +248,22 @@ def _running() -> Counter[str]:
     return Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
 
 
-async def test_a_restart_keeps_what_was_acknowledged(place: Place) -> None:
+async def test_a_restart_keeps_what_was_acknowledged(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1"), change("o2")], place.zero)
         await store.commit([change("o2", None)], place.zero + 1)
-        before, history = await shown(store), await store.history(None, None, 10)
+        before, history = await current_snapshot(store), await store.history(None, None, 10)
     async with place.open() as store:
-        after = await shown(store)
-        assert (after.epoch, after.revision, listed(after)) == (before.epoch, before.revision, listed(before))
+        after = await current_snapshot(store)
+        assert (after.epoch, after.revision, current_listings(after)) == (
+            before.epoch,
+            before.revision,
+            current_listings(before),
+        )
         assert await store.history(None, None, 10) == history
 
 
-async def test_revisions_go_on_after_everything_left_and_a_restart(place: Place) -> None:
+async def test_revisions_go_on_after_everything_left_and_a_restart(place: StoreLocation) -> None:
     written = 0
     for _ in range(3):
         async with place.open() as store:
@@ -255,7 +272,7 @@ async def test_revisions_go_on_after_everything_left_and_a_restart(place: Place)
                 written += 1
 
 
-async def test_history_is_told_newest_first_of_what_was_asked_for(place: Place) -> None:
+async def test_history_is_told_newest_first_of_what_was_asked_for(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1"), change("o1", service="users")], place.zero)
         await store.commit([change("o2")], place.zero + 1)
@@ -279,19 +296,19 @@ async def test_history_is_told_newest_first_of_what_was_asked_for(place: Place) 
         assert await told(None, None, 0) == await told(None, None, -1) == []
 
 
-async def test_history_is_bounded_and_keeps_the_newest(place: Place) -> None:
+async def test_history_is_bounded_and_keeps_the_newest(place: StoreLocation) -> None:
     async with place.open() as store:
         many, revisions = 500, [place.zero]
-        for n in range((HISTORY_EACH + SLACK) // many + 2):
+        for n in range((MAX_HISTORY_PER_SERVICE + SLACK) // many + 2):
             batch = [change(f"o{n}", 8000 + port) for port in range(many)]
             revisions.append(await store.commit(batch, revisions[-1]))
-        history = await store.history(None, None, 10 * HISTORY_EACH)
-        assert HISTORY_EACH <= len(history) <= HISTORY_EACH + SLACK
+        history = await store.history(None, None, 10 * MAX_HISTORY_PER_SERVICE)
+        assert MAX_HISTORY_PER_SERVICE <= len(history) <= MAX_HISTORY_PER_SERVICE + SLACK
         newest = [revisions[-1 - n // many] for n in range(len(history))]
         assert [recorded.revision for recorded in history] == newest
 
 
-async def test_no_service_pushes_the_history_of_another_out(place: Place) -> None:
+async def test_no_service_pushes_the_history_of_another_out(place: StoreLocation) -> None:
     async with place.open() as store:
         revision = await store.commit([change("v1", service="victim")], place.zero)
         revision = await store.commit([change("v1", None, service="victim")], revision)
@@ -301,31 +318,33 @@ async def test_no_service_pushes_the_history_of_another_out(place: Place) -> Non
     async with place.open() as store:
         assert [each.status for each in await store.history("victim", None, 9)] == ["", "passing"]
         assert [each.key.id for each in await store.history("other", None, 9)] == ["v2"]
-        assert HISTORY_EACH <= len(await store.history("flap", None, 20_000)) <= HISTORY_EACH + SLACK
+        assert (
+            MAX_HISTORY_PER_SERVICE <= len(await store.history("flap", None, 20_000)) <= MAX_HISTORY_PER_SERVICE + SLACK
+        )
         newest = await store.history(None, None, 20_000)
         assert {str(each.key) for each in newest[:2]} == {"other/v2", "flap/f1"}
         assert {each.key.service for each in newest} == {"victim", "other", "flap"}
 
 
-async def test_a_batch_of_any_size_is_told_as_one(place: Place) -> None:
-    async with place.open() as store, following(store) as follower:
+async def test_a_batch_of_any_size_is_told_as_one(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as follower:
         await follower.next()
         many = [change(f"o{n}", 8000 + n) for n in range(1_000)]
-        edits = [put(f"r{n}", b'{"x":"' + b"x" * 50_000 + b'"}') for n in range(50)]
+        edits = [put_route(f"r{n}", b'{"x":"' + b"x" * 50_000 + b'"}') for n in range(50)]
         revision = await store.commit(many, place.zero, edits)
         batch = await follower.next()
-        assert (batch.revision, len(listed(follower.snapshot))) == (revision, 1_000)
-        assert len(follower.snapshot.documents.of) == 50
-        assert follower.snapshot.documents == (await shown(store)).documents
+        assert (batch.revision, len(current_listings(follower.snapshot))) == (revision, 1_000)
+        assert len(follower.snapshot.documents.by_key) == 50
+        assert follower.snapshot.documents == (await current_snapshot(store)).documents
         assert {each.revision for each in await store.history(None, None, 2_000)} == {revision}
 
 
-async def test_a_store_that_is_reached_is_not_old(place: Place) -> None:
+async def test_a_store_that_is_reached_is_not_old(place: StoreLocation) -> None:
     async with place.open() as store:
         assert store.age() < 5.0
 
 
-async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Place) -> None:
+async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1")], place.zero)
     await store.close()
@@ -336,10 +355,10 @@ async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Plac
     with pytest.raises(StoreUnavailable):
         await store.history(None, None, 1)
     with pytest.raises(StoreUnavailable):
-        await shown(store)
+        await current_snapshot(store)
 
 
-async def test_what_waits_when_it_is_closed_is_written_or_refused(place: Place) -> None:
+async def test_what_waits_when_it_is_closed_is_written_or_refused(place: StoreLocation) -> None:
     async with place.open() as store:
         commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(50)]
         await asyncio.sleep(0)
@@ -347,45 +366,45 @@ async def test_what_waits_when_it_is_closed_is_written_or_refused(place: Place) 
     written = [result for result in results if isinstance(result, int)]
     assert all(isinstance(result, int | StoreUnavailable | StoreConflict) for result in results)
     async with place.open() as store:
-        assert (await shown(store)).revision == place.zero + len(written)
+        assert (await current_snapshot(store)).revision == place.zero + len(written)
 
 
-async def test_documents_are_kept_in_the_same_order_as_the_catalog(place: Place) -> None:
-    async with place.open() as store, following(store) as follower:
+async def test_documents_are_kept_in_the_same_order_as_the_catalog(place: StoreLocation) -> None:
+    async with place.open() as store, open_follower(store) as follower:
         await follower.next()
-        assert await store.commit([change("o1")], place.zero, [put("r1"), put("r2")]) == place.zero + 1
+        assert await store.commit([change("o1")], place.zero, [put_route("r1"), put_route("r2")]) == place.zero + 1
         assert (
-            await store.commit([], place.zero + 1, [put("r1", b'{"hosts":["a.example"]}'), withdraw("r2")])
+            await store.commit([], place.zero + 1, [put_route("r1", b'{"hosts":["a.example"]}'), withdraw_route("r2")])
             == place.zero + 2
         )
         before = await follower.reach(place.zero + 2)
-        assert before.documents == (await shown(store)).documents
+        assert before.documents == (await current_snapshot(store)).documents
     async with place.open() as store:
-        after = await shown(store)
-        assert after.documents.of == before.documents.of
-        assert [each.body for each in after.documents.of.values()] == [b'{"hosts":["a.example"]}']
-        assert listed(after).keys() == {Key("orders", "o1")}
+        after = await current_snapshot(store)
+        assert after.documents.by_key == before.documents.by_key
+        assert [each.body for each in after.documents.by_key.values()] == [b'{"hosts":["a.example"]}']
+        assert current_listings(after).keys() == {Key("orders", "o1")}
 
 
-async def test_a_stale_batch_leaves_the_documents_alone(place: Place) -> None:
+async def test_a_stale_batch_leaves_the_documents_alone(place: StoreLocation) -> None:
     async with place.open() as store:
-        await store.commit([], place.zero, [put("r1")])
+        await store.commit([], place.zero, [put_route("r1")])
         with pytest.raises(StoreConflict):
-            await store.commit([], place.zero, [withdraw("r1")])
-        assert len((await shown(store)).documents.of) == 1
+            await store.commit([], place.zero, [withdraw_route("r1")])
+        assert len((await current_snapshot(store)).documents.by_key) == 1
 
 
-async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(place: Place) -> None:
-    first = put("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
-    second = put("r1", b'{"to":[2],"priority":1}', first)
+async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(place: StoreLocation) -> None:
+    first = put_route("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
+    second = put_route("r1", b'{"to":[2],"priority":1}', first)
     async with place.open() as store:
         assert await store.edits(None, None, 9) == []
-        await store.commit([], place.zero, [first, put("r2")])
+        await store.commit([], place.zero, [first, put_route("r2")])
         await store.commit([], place.zero + 1, [second])
-        await store.commit([], place.zero + 2, [withdraw("r1", second)])
+        await store.commit([], place.zero + 2, [withdraw_route("r1", second)])
     async with place.open() as store:
         assert [
-            (each.revision - place.zero, each.kind, dict(each.before), dict(each.after), each.why.reason)
+            (each.revision - place.zero, each.kind, dict(each.before), dict(each.after), each.provenance.reason)
             for each in await store.edits(DocumentKind.ROUTE, "r1", 9)
         ] == [
             (3, "withdrawn", {"to": b"[2]", "priority": b"1"}, {}, ""),
@@ -394,7 +413,7 @@ async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(pla
         ]
 
         async def told(kind: DocumentKind | None, name: str | None, limit: int) -> list[str]:
-            return [f"{each.title} {each.kind}" for each in await store.edits(kind, name, limit)]
+            return [f"{each.key} {each.kind}" for each in await store.edits(kind, name, limit)]
 
         assert sorted(await told(None, None, 9))[-1] == "route r2 declared"
         assert await told(None, "r1", 2) == ["route r1 withdrawn", "route r1 changed"]
@@ -403,17 +422,17 @@ async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(pla
         assert await told(None, None, 0) == await told(None, None, -1) == []
 
 
-async def test_all_edits_of_a_document_in_one_batch_are_kept_and_the_last_one_counts(place: Place) -> None:
-    first = put("r1", b'{"n":1}')
+async def test_all_edits_of_a_document_in_one_batch_are_kept_and_the_last_one_counts(place: StoreLocation) -> None:
+    first = put_route("r1", b'{"n":1}')
     async with place.open() as store:
-        await store.commit([], place.zero, [first, put("r1", b'{"n":2}', first)])
-        assert [each.body for each in (await shown(store)).documents.of.values()] == [b'{"n":2}']
+        await store.commit([], place.zero, [first, put_route("r1", b'{"n":2}', first)])
+        assert [each.body for each in (await current_snapshot(store)).documents.by_key.values()] == [b'{"n":2}']
         assert [each.after["n"] for each in await store.edits(None, "r1", 9)] == [b"2", b"1"]
 
 
-async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(place: Place) -> None:
-    long = [put("r1", b'{"n":%d,"to":"%b"}' % (n, b"x" * 3_900)) for n in range(1_000)]
-    edits = [Edit(each.title, each.document, each.why, before.document) for before, each in pairwise(long)]
+async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(place: StoreLocation) -> None:
+    long = [put_route("r1", b'{"n":%d,"to":"%b"}' % (n, b"x" * 3_900)) for n in range(1_000)]
+    edits = [Edit(each.key, each.document, each.provenance, before.document) for before, each in pairwise(long)]
     async with place.open() as store:
         await store.commit([], place.zero, edits)
         found = await store.edits(None, "r1", 200)
@@ -421,12 +440,12 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(place
 
 
 async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MAX_EDITS_OF_ONE", 3)
     monkeypatch.setattr(documents, "MAX_EDITS", 5)
     monkeypatch.setattr(etcd_edits, "TRIM", 1)
-    async with place.open() as store, following(store) as follower:
+    async with place.open() as store, open_follower(store) as follower:
         await follower.next()
 
         async def write(edit: Edit) -> None:
@@ -434,21 +453,21 @@ async def test_the_history_of_documents_is_bounded_and_one_document_never_flushe
             await follower.reach(revision)
 
         async def told(name: str | None = None) -> list[str]:
-            return [each.title.name + each.after["n"].decode() for each in await store.edits(None, name, 9)]
+            return [each.key.name + each.after["n"].decode() for each in await store.edits(None, name, 9)]
 
-        await write(put("rare", b'{"n":0}'))
+        await write(put_route("rare", b'{"n":0}'))
         for n in range(9):
-            await write(put("often", b'{"n":%d}' % n))
+            await write(put_route("often", b'{"n":%d}' % n))
         assert await told() == ["often8", "often7", "often6", "rare0"]
         for name in "abc":
-            await write(put(name, b'{"n":1}'))
+            await write(put_route(name, b'{"n":1}'))
         assert await told() == ["c1", "b1", "a1", "often8", "often7"]
         assert await told("rare") == []
 
 
-async def test_long_values_of_documents_are_named_in_their_history_and_not_kept(place: Place) -> None:
-    long = b'"' + b"x" * MAX_RECORDED + b'"'
+async def test_long_values_of_documents_are_named_in_their_history_and_not_kept(place: StoreLocation) -> None:
+    long = b'"' + b"x" * MAX_RECORD_BYTES + b'"'
     async with place.open() as store:
-        await store.commit([], place.zero, [put("r1", b'{"to":%b,"n":1}' % long)])
+        await store.commit([], place.zero, [put_route("r1", b'{"to":%b,"n":1}' % long)])
         (only,) = await store.edits(None, "r1", 9)
         assert (dict(only.after), only.omitted) == ({"n": b"1"}, ("to",))

@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from adsum import stores
-from adsum.core.catalog.changes import Change, Recorded
+from adsum.core.catalog.changes import Change, RecordedChange
 from adsum.core.errors import StoreConflict
 from adsum.core.model import Key, Listing
 from adsum.ports import Store
-from tests.stores.support import PLACES, Follower, Place, following, listed, shown
+from tests.stores.support import (
+    STORE_URLS,
+    StoreLocation,
+    StreamFollower,
+    current_listings,
+    current_snapshot,
+    open_follower,
+)
 from tests.support import strategies
 
 batches = st.lists(strategies.simple_changes, min_size=1, max_size=4)
@@ -34,9 +41,9 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self._runner = asyncio.Runner()
         self._folder = TemporaryDirectory()
-        self._place = Place(self.url.format(self._folder.name))
+        self._place = StoreLocation(self.url.format(self._folder.name))
         self._listings: dict[Key, Listing] = {}
-        self._history: list[Recorded] = []
+        self._history: list[RecordedChange] = []
         self._epochs: set[str] = set()
         self._runner.run(self._open())
         self._revision = self._place.zero
@@ -44,7 +51,7 @@ class Histories(RuleBasedStateMachine):
     async def _open(self) -> None:
         self._opened = AsyncExitStack()
         self._store: Store = await self._opened.enter_async_context(self._place.open())
-        self._follower: Follower = await self._opened.enter_async_context(following(self._store))
+        self._follower: StreamFollower = await self._opened.enter_async_context(open_follower(self._store))
 
     def teardown(self) -> None:
         self._runner.run(self._opened.aclose())
@@ -58,7 +65,7 @@ class Histories(RuleBasedStateMachine):
             if change.listing is not None:
                 self._listings[change.key] = change.listing
             status = change.listing.status.value if change.listing is not None else ""
-            self._history.append(Recorded(self._revision, change.key, status, change.why))
+            self._history.append(RecordedChange(self._revision, change.key, status, change.provenance))
 
     @rule(changes=batches)
     def commit(self, changes: list[Change]) -> None:
@@ -100,8 +107,8 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def follow(self) -> None:
         snapshot = self._runner.run(self._follower.reach(self._revision))
-        assert listed(snapshot) == self._listings
-        assert (snapshot.revision, snapshot.count) == (self._revision, len(self._listings))
+        assert current_listings(snapshot) == self._listings
+        assert (snapshot.revision, snapshot.instance_count) == (self._revision, len(self._listings))
         assert self._follower.wholes == 1
 
     @rule(service=st.sampled_from([None, "s1", "s2"]), id=st.sampled_from([None, "i1"]), limit=st.integers(0, 20))
@@ -115,8 +122,8 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def a_new_follower_is_shown_what_was_committed(self) -> None:
-        snapshot = self._runner.run(shown(self._store))
-        assert (snapshot.revision, listed(snapshot)) == (self._revision, self._listings)
+        snapshot = self._runner.run(current_snapshot(self._store))
+        assert (snapshot.revision, current_listings(snapshot)) == (self._revision, self._listings)
         assert set(snapshot.services) == {recorded.key.service for recorded in self._history}
         self._epochs.add(snapshot.epoch)
         assert len(self._epochs) == 1
@@ -125,7 +132,7 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.parametrize("scheme", stores.STORES)
 @pytest.mark.long
 def test_a_store_holds_what_a_dictionary_would(scheme: str, request: pytest.FixtureRequest) -> None:
-    url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else PLACES[scheme](Path("{}"))
+    url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else STORE_URLS[scheme](Path("{}"))
     machine = type("Histories", (Histories,), {"url": url})
     examples = 8 if scheme == "etcd" else 15  # Each of its steps goes over the network and back.
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=20))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from adsum.core.errors import StoreRefused
+from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import SqliteStore
-from tests.stores.support import listed, shown
+from tests.stores.support import current_listings, current_snapshot
 from tests.stores.writer_process import pair
 
 ROOT = Path(__file__).parents[2]
@@ -48,14 +48,14 @@ async def test_kill_9_loses_no_acknowledged_commit_and_leaves_none_half_written(
 
 async def _check(url: str, acknowledged: int) -> int:
     """The file holds all batches up to some revision at or after that one, and nothing else; that revision."""
-    store = SqliteStore.of(url)
+    store = SqliteStore.from_url(url)
     await store.open()
     try:
-        snapshot = await shown(store)
+        snapshot = await current_snapshot(store)
         assert snapshot.revision >= acknowledged
         newest = range(max(1, snapshot.revision - 49), snapshot.revision + 1)
         expected = {change.key: change.listing for revision in newest for change in pair(revision)}
-        assert listed(snapshot) == expected
+        assert current_listings(snapshot) == expected
         history = await store.history(None, None, 2 * len(newest))
         assert sorted(each.revision for each in history) == sorted([*newest, *newest])
     finally:
@@ -64,9 +64,9 @@ async def _check(url: str, acknowledged: int) -> int:
 
 
 async def test_a_second_daemon_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
-    store = SqliteStore.of(f"sqlite:///{tmp_path}/adsum.db")
+    store = SqliteStore.from_url(f"sqlite:///{tmp_path}/adsum.db")
     with writer(f"sqlite:///{tmp_path}/adsum.db") as process:
-        with pytest.raises(StoreRefused, match=f"process {process.pid}"):
+        with pytest.raises(StoreOpenFailed, match=f"process {process.pid}"):
             await store.open()
         process.kill()
         process.wait()

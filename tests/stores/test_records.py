@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from adsum.core.catalog.changes import Change, Recorded
+from adsum.core.catalog.changes import Change, RecordedChange
 from adsum.core.errors import Invalid
 from adsum.core.model import (
     Cause,
@@ -15,12 +15,12 @@ from adsum.core.model import (
     LeaseState,
     Listing,
     Override,
+    Provenance,
     Registration,
     Status,
-    Why,
 )
-from adsum.stores.record_decoder import Reader, change
-from adsum.stores.records import WhyRecord, write_change, write_listing
+from adsum.stores.record_decoder import RecordDecoder, decode_change
+from adsum.stores.records import ProvenanceRecord, encode_change, encode_listing
 from tests.support import strategies
 
 # What version 1 wrote. Every later version must read it as this, so it is never edited.
@@ -38,27 +38,27 @@ LEAST = b'{"registration":{"address":"10.0.0.1","port":8000},"why":{"cause":"reg
 @given(strategies.listings())
 @settings(max_examples=50)
 def test_a_listing_is_read_as_it_was_written(listing: Listing) -> None:
-    assert Reader().listing(*listing.key, write_listing(listing)) == listing
+    assert RecordDecoder().decode_listing(*listing.key, encode_listing(listing)) == listing
 
 
 @given(strategies.listings(), strategies.listings())
 @settings(max_examples=30)
 def test_listings_read_together_are_read_as_if_alone(one: Listing, other: Listing) -> None:
-    reader = Reader()
+    reader = RecordDecoder()
     for listing in (one, other, one):
-        assert reader.listing(*listing.key, write_listing(listing)) == listing
+        assert reader.decode_listing(*listing.key, encode_listing(listing)) == listing
 
 
 @given(strategies.changes())
 @settings(max_examples=50)
 def test_a_recorded_change_is_read_as_it_was_written(made: Change) -> None:
     status = made.listing.status.value if made.listing is not None else ""
-    assert change(7, made.key, write_change(made)) == Recorded(7, made.key, status, made.why)
+    assert decode_change(7, made.key, encode_change(made)) == RecordedChange(7, made.key, status, made.provenance)
 
 
 def test_equal_parts_of_listings_are_one_value() -> None:
-    reader = Reader()
-    one, other = reader.listing("orders", "o1", FULL), reader.listing("orders", "o2", FULL)
+    reader = RecordDecoder()
+    one, other = reader.decode_listing("orders", "o1", FULL), reader.decode_listing("orders", "o2", FULL)
     for part in ("checks", "ttl", "grace"):
         assert getattr(one.registration, part) is getattr(other.registration, part)
     for part in ("service", "address", "tags", "metadata", "zone"):
@@ -72,20 +72,21 @@ def test_what_the_first_version_wrote_is_read_for_ever() -> None:
     at = 1_700_000_000.5
     listing = Listing(
         Registration(instance, 30.0, 5.0, (check,), "h1"),
-        Why(Cause.DRAINED, "ann", "deploy", at),
+        Provenance(Cause.DRAINED, "ann", "deploy", at),
         LeaseState.LAPSED,
         {"web": Status.CRITICAL},
         Override(Status.DRAINING, "ann", "deploy", 60.0, "h1", at),
         at,
     )
-    assert Reader().listing("orders", "o1", FULL) == listing
-    assert write_listing(listing) == FULL
+    assert RecordDecoder().decode_listing("orders", "o1", FULL) == listing
+    assert encode_listing(listing) == FULL
 
 
 def test_what_is_not_written_has_the_default_of_the_first_version() -> None:
-    listing = Reader().listing("orders", "o1", LEAST)
+    listing = RecordDecoder().decode_listing("orders", "o1", LEAST)
     assert listing == Listing(
-        Registration(Instance("orders", "o1", "10.0.0.1", 8000), ttl=15.0, grace=60.0), Why(Cause.REGISTERED, "x")
+        Registration(Instance("orders", "o1", "10.0.0.1", 8000), ttl=15.0, grace=60.0),
+        Provenance(Cause.REGISTERED, "x"),
     )
 
 
@@ -93,24 +94,26 @@ def test_what_a_later_version_added_is_ignored() -> None:
     added = LEAST.replace(b'"port":8000', b'"port":8000,"colour":"blue"').replace(
         b'{"registration"', b'{"x":[],"registration"'
     )
-    assert Reader().listing("orders", "o1", added) == Reader().listing("orders", "o1", LEAST)
+    assert RecordDecoder().decode_listing("orders", "o1", added) == RecordDecoder().decode_listing(
+        "orders", "o1", LEAST
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", LEAST[:-1], LEAST.replace(b"8000", b'"http"')])
 def test_what_is_no_record_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        Reader().listing("orders", "o1", body)
+        RecordDecoder().decode_listing("orders", "o1", body)
 
 
 def test_a_record_that_breaks_a_rule_is_refused() -> None:
     with pytest.raises(Invalid, match="port"):
-        Reader().listing("orders", "o1", LEAST.replace(b"8000", b"80000"))
+        RecordDecoder().decode_listing("orders", "o1", LEAST.replace(b"8000", b"80000"))
 
 
 def test_a_record_holds_no_key_of_its_own() -> None:
-    assert Reader().listing("other", "o9", LEAST).key == Key("other", "o9")
+    assert RecordDecoder().decode_listing("other", "o9", LEAST).key == Key("other", "o9")
 
 
 def test_a_cause_of_a_later_version_is_unknown_and_stops_nobody() -> None:
-    known = msgspec.json.decode(b'{"cause":"of-a-later-version","actor":"ann"}', type=WhyRecord)
+    known = msgspec.json.decode(b'{"cause":"of-a-later-version","actor":"ann"}', type=ProvenanceRecord)
     assert (known.cause, known.actor) == (Cause.UNKNOWN, "ann")

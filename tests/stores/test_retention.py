@@ -11,44 +11,48 @@ from adsum.stores.retention import Retention
 
 
 def test_a_service_loses_its_oldest_past_its_own_bound() -> None:
-    retention = Retention[int](each=2, most=100)
+    retention = Retention[int](max_per_service=2, max_total=100)
     for number in range(4):
         retention.add("a", number)
     retention.add("b", 4)
-    assert retention.drop() == [0, 1]
-    assert (list(retention.of("a")), list(retention.of("b")), retention.oldest("a")) == ([3, 2], [4], 2)
+    assert retention.trim() == [0, 1]
+    assert (list(retention.newest_first("a")), list(retention.newest_first("b")), retention.oldest("a")) == (
+        [3, 2],
+        [4],
+        2,
+    )
 
 
 def test_past_the_bound_of_all_the_service_that_has_the_most_loses_its_oldest() -> None:
-    retention = Retention[int](each=100, most=4)
+    retention = Retention[int](max_per_service=100, max_total=4)
     for number, service in enumerate(["a", "b", "b", "c", "b", "c", "d"]):
         retention.add(service, number)
-    assert retention.drop() == [1, 3, 2], "b has three, then c and b have two; c has had them for longer than b"
-    assert [list(retention.of(each)) for each in "abcd"] == [[0], [4], [5], [6]]
+    assert retention.trim() == [1, 3, 2], "b has three, then c and b have two; c has had them for longer than b"
+    assert [list(retention.newest_first(each)) for each in "abcd"] == [[0], [4], [5], [6]]
 
 
 def test_among_services_that_have_as_many_the_one_that_changed_longest_ago_loses() -> None:
-    retention = Retention[str](each=10, most=2)
+    retention = Retention[str](max_per_service=10, max_total=2)
     for service in "abc":
         retention.add(service, service)
-    assert retention.drop() == ["a"]
-    assert (list(retention.of("a")), retention.oldest("a"), len(retention)) == ([], None, 2)
+    assert retention.trim() == ["a"]
+    assert (list(retention.newest_first("a")), retention.oldest("a"), len(retention)) == ([], None, 2)
 
 
 def test_an_entry_of_several_changes_goes_only_when_all_of_them_are_beyond_the_bound() -> None:
-    retention = Retention[str](each=5, most=100)
+    retention = Retention[str](max_per_service=5, max_total=100)
     for entry in "xyz":
         retention.add("a", entry, 3)
-    assert retention.drop() == ["x"]
+    assert retention.trim() == ["x"]
     assert len(retention) == 6
 
 
 def test_slack_puts_off_what_is_to_be_dropped() -> None:
-    retention = Retention[int](each=2, most=100)
+    retention = Retention[int](max_per_service=2, max_total=100)
     for number in range(5):
         retention.add("a", number)
-    assert not retention.is_over(slack=3)
-    assert retention.is_over(slack=2)
+    assert not retention.is_over_bounds(slack=3)
+    assert retention.is_over_bounds(slack=2)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 4))), st.integers(1, 9), st.integers(1, 20))
@@ -60,11 +64,13 @@ def test_the_newest_of_every_service_are_kept_within_the_bounds(
     for number, (service, changes) in enumerate(added):
         retention.add(service, number, changes)
         entries[service].append((number, changes))
-        for dropped in retention.drop():
+        for dropped in retention.trim():
             owner = next(name for name in entries if entries[name] and entries[name][0][0] == dropped)
             entries[owner].pop(0)
         counts = Counter({name: sum(changes for _, changes in of) for name, of in entries.items()})
         assert len(retention) == counts.total()
-        assert all(list(retention.of(name)) == [number for number, _ in reversed(of)] for name, of in entries.items())
+        assert all(
+            list(retention.newest_first(name)) == [number for number, _ in reversed(of)] for name, of in entries.items()
+        )
         assert counts.total() < most + 4
         assert max(counts.values()) < each + 4

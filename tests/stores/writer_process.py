@@ -10,8 +10,8 @@ import os
 import sys
 
 from adsum import stores
-from adsum.core.catalog.changes import Change, Whole
-from adsum.core.model import Cause, Instance, Listing, Registration, Why
+from adsum.core.catalog.changes import Change, FullState
+from adsum.core.model import Cause, Instance, Listing, Provenance, Registration
 from adsum.ports import Store
 
 TOGETHER = 8
@@ -20,7 +20,7 @@ TOGETHER = 8
 
 def pair(revision: int) -> list[Change]:
     """Two instances, one of many names, that the batch of that revision lists."""
-    why = Why(Cause.REGISTERED, "writer", str(revision))
+    why = Provenance(Cause.REGISTERED, "writer", str(revision))
     instances = [Instance("pairs", f"{half}{revision % 50}", "127.0.0.1", revision % 60_000 + 1) for half in "ab"]
     return [Change(each.key, Listing(Registration(each), why), why) for each in instances]
 
@@ -34,7 +34,7 @@ async def _write(url: str) -> None:
     store = stores.store(url)
     await store.open()
     start = await anext(store.watch())
-    assert isinstance(start, Whole)
+    assert isinstance(start, FullState)
     revision = start.revision
     os.write(1, b"open\n")
     while True:

@@ -21,28 +21,28 @@ import grpc
 import pytest
 
 from adsum.etcd.messages import MESSAGE
-from adsum.etcd.values import end_of
+from adsum.etcd.values import prefix_end
 from adsum.run.port import claim_free_port
-from tests.support.programs import PEERS, find, need
+from tests.support.programs import PROGRAMS, find, need
 
-UP: Final = 30.0
+START_TIMEOUT: Final = 30.0
 """Seconds within which an etcd must be healthy."""
 
 
-def field(number: int, value: bytes) -> bytes:
+def encode_field(number: int, value: bytes) -> bytes:
     """A field of a message: bytes, text or another message."""
     return bytes([number << 3 | 2, len(value)]) + value
 
 
-PERMISSION: Final = b"\x08\x02" + field(2, b"/adsum/") + field(3, b"/adsum0")
+ADSUM_PERMISSION: Final = b"\x08\x02" + encode_field(2, b"/adsum/") + encode_field(3, b"/adsum0")
 """To read and write what begins with /adsum/."""
 
 
 @cache
-def binaries() -> Mapping[str, str]:
+def etcd_binaries() -> Mapping[str, str]:
     """The binary of each line of etcd that is found."""
     found: dict[str, str] = {}
-    for file in PEERS["etcd"].files():
+    for file in PROGRAMS["etcd"].files():
         said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
         version = re.search(r"etcd Version: (\d+\.\d+)", said)
         if version is not None:
@@ -50,15 +50,15 @@ def binaries() -> Mapping[str, str]:
     return found
 
 
-def of_line(line: str) -> str:
+def binary_of_version(version: str) -> str:
     """The binary of a line of etcd, as 3.6; skips the test, saying what is missing."""
     find("etcd")
-    if line not in binaries():
-        pytest.skip(f"no etcd {line} is installed (put its binary into /opt/etcd-{line}/)")
-    return binaries()[line]
+    if version not in etcd_binaries():
+        pytest.skip(f"no etcd {version} is installed (put its binary into /opt/etcd-{version}/)")
+    return etcd_binaries()[version]
 
 
-class Etcd:
+class EtcdProcess:
     """One member. `options` are more of etcd's own."""
 
     def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
@@ -69,7 +69,7 @@ class Etcd:
         self.port, self.peer_port = (claim.port for claim in self._claims)
         self.peer = f"http://127.0.0.1:{self.peer_port}"
         self.client = f"{scheme}://127.0.0.1:{self.port}"
-        self.place = f"127.0.0.1:{self.port}"
+        self.host_port = f"127.0.0.1:{self.port}"
         self.data = folder / name
         self._backup = folder / f"{name}-backup"
         self._log = folder / f"{name}.log"
@@ -79,7 +79,7 @@ class Etcd:
 
     @property
     def url(self) -> str:
-        return f"etcd://{self.place}"
+        return f"etcd://{self.host_port}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -106,7 +106,7 @@ class Etcd:
 
     def wait(self) -> None:
         """Until it is healthy, which needs a leader."""
-        deadline = time.monotonic() + UP
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.healthy():
                 return
@@ -132,7 +132,7 @@ class Etcd:
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def wipe(self) -> None:
@@ -160,41 +160,41 @@ class Etcd:
             number >>= 7
         self.call("KV/Compact", request + bytes([number]))
 
-    def guard(self) -> None:
+    def enable_auth(self) -> None:
         """Have users: root, who may do everything, and adsum, who may read and write below /adsum/."""
         for method, request in (
-            ("UserAdd", field(1, b"root") + field(2, b"r00t")),
-            ("RoleAdd", field(1, b"root")),
-            ("UserGrantRole", field(1, b"root") + field(2, b"root")),
-            ("UserAdd", field(1, b"adsum") + field(2, b"s3cret")),
-            ("RoleAdd", field(1, b"registry")),
-            ("RoleGrantPermission", field(1, b"registry") + field(2, PERMISSION)),
-            ("UserGrantRole", field(1, b"adsum") + field(2, b"registry")),
+            ("UserAdd", encode_field(1, b"root") + encode_field(2, b"r00t")),
+            ("RoleAdd", encode_field(1, b"root")),
+            ("UserGrantRole", encode_field(1, b"root") + encode_field(2, b"root")),
+            ("UserAdd", encode_field(1, b"adsum") + encode_field(2, b"s3cret")),
+            ("RoleAdd", encode_field(1, b"registry")),
+            ("RoleGrantPermission", encode_field(1, b"registry") + encode_field(2, ADSUM_PERMISSION)),
+            ("UserGrantRole", encode_field(1, b"adsum") + encode_field(2, b"registry")),
             ("AuthEnable", b""),
         ):
             self.call(f"Auth/{method}", request)
 
-    def as_root(self, method: str, request: bytes) -> None:
+    def call_as_root(self, method: str, request: bytes) -> None:
         """A call of its API, once it is guarded."""
         self.call(method, request, self.token("root", "r00t"))
 
     def end_leases(self, prefix: bytes) -> None:
         """End those of the keys that begin so, as root: as if nobody had been heard of for long."""
         token = self.token("root", "r00t")
-        wanted = MESSAGE["RangeRequest"](key=prefix, range_end=end_of(prefix)).SerializeToString()
+        wanted = MESSAGE["RangeRequest"](key=prefix, range_end=prefix_end(prefix)).SerializeToString()
         for each in MESSAGE["RangeResponse"].FromString(self.call("KV/Range", wanted, token)).kvs:
             if each.lease:
                 self.call("Lease/LeaseRevoke", MESSAGE["LeaseRevokeRequest"](ID=each.lease).SerializeToString(), token)
 
     def token(self, user: str, password: str) -> str:
-        answer = self.call("Auth/Authenticate", field(1, user.encode()) + field(2, password.encode()))
+        answer = self.call("Auth/Authenticate", encode_field(1, user.encode()) + encode_field(2, password.encode()))
         token: str = MESSAGE["AuthenticateResponse"].FromString(answer).token
         return token
 
     def call(self, method: str, request: bytes, token: str = "") -> bytes:
         """A call of its API, in bytes."""
         metadata = (("token", token),) if token else ()
-        with grpc.insecure_channel(self.place) as channel:
+        with grpc.insecure_channel(self.host_port) as channel:
             call = channel.unary_unary(f"/etcdserverpb.{method}", None, None)
             answer: bytes = call(request, timeout=10.0, metadata=metadata)
             return answer
@@ -205,9 +205,9 @@ class Etcd:
 
 
 @contextmanager
-def cluster(folder: Path, size: int = 3) -> Iterator[Sequence[Etcd]]:
+def etcd_cluster(folder: Path, size: int = 3) -> Iterator[Sequence[EtcdProcess]]:
     """So many members that form one cluster."""
-    members = [Etcd(folder, name=f"m{number + 1}") for number in range(size)]
+    members = [EtcdProcess(folder, name=f"m{number + 1}") for number in range(size)]
     initial = ",".join(member.initial for member in members)
     try:
         for member in members:

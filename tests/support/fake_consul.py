@@ -24,7 +24,7 @@ def seconds(text: str) -> float:
 
 
 @dataclass
-class Check:
+class FakeConsulCheck:
     """One check of one service."""
 
     id: str
@@ -35,22 +35,22 @@ class Check:
 
 
 @dataclass
-class Listed:
+class FakeConsulService:
     """A service as it was registered."""
 
-    said: Mapping[str, Any]
-    checks: dict[str, Check] = field(default_factory=dict)
+    body: Mapping[str, Any]
+    checks: dict[str, FakeConsulCheck] = field(default_factory=dict)
 
 
-class Agent:
+class FakeConsulAgent:
     """`start` it on a port of its own; `port` stays when it is stopped and started again."""
 
     def __init__(self, token: str = "", *, old: bool = False) -> None:
         """`old`: it answers as before version 1.12."""
         self.port = 0
         self.index = 10
-        self.services: dict[str, Listed] = {}
-        self.asked: list[dict[str, str]] = []
+        self.services: dict[str, FakeConsulService] = {}
+        self.queries: list[dict[str, str]] = []
         """The parameters of each query for a service."""
         self.refused = 0
         self._token = token
@@ -94,9 +94,9 @@ class Agent:
         self.index = index
         await self._tell()
 
-    async def list(self, name: str, id: str, port: int, **said: Any) -> None:
+    async def add_service(self, name: str, id: str, port: int, **said: Any) -> None:
         """As a client of others' registers it, without a check."""
-        self.services[id] = Listed({"ID": id, "Name": name, "Port": port, **said})
+        self.services[id] = FakeConsulService({"ID": id, "Name": name, "Port": port, **said})
         await self._bump(name)
 
     async def _bump(self, name: str) -> None:
@@ -115,7 +115,7 @@ class Agent:
                 for check in listed.checks.values():
                     if check.ttl is not None and check.status != "critical" and loop.time() > check.until:
                         check.status = "critical"
-                        await self._bump(listed.said["Name"])
+                        await self._bump(listed.body["Name"])
             await asyncio.sleep(0.02)
 
     @web.middleware
@@ -135,11 +135,11 @@ class Agent:
         for each in said.get("Checks") or []:
             ttl = seconds(each["TTL"]) if "TTL" in each else None
             status = each.get("Status", "critical")
-            checks[each["CheckID"]] = Check(each["CheckID"], status, ttl=ttl, until=now + (ttl or 0.0))
+            checks[each["CheckID"]] = FakeConsulCheck(each["CheckID"], status, ttl=ttl, until=now + (ttl or 0.0))
         before = self.services.get(said["ID"])
         if before is not None and "replace-existing-checks" not in request.query:
             checks = {**before.checks, **checks}
-        self.services[said["ID"]] = Listed(said, checks)
+        self.services[said["ID"]] = FakeConsulService(said, checks)
         await self._bump(said["Name"])
         return web.Response()
 
@@ -147,7 +147,7 @@ class Agent:
         gone = self.services.pop(request.match_info["id"], None)
         if gone is None:
             return web.Response(status=404, text="Unknown service ID")
-        await self._bump(gone.said["Name"])
+        await self._bump(gone.body["Name"])
         return web.Response()
 
     async def _maintain(self, request: web.Request) -> web.Response:
@@ -157,10 +157,10 @@ class Agent:
             return web.Response(status=404, text="Unknown service ID")
         check = f"_service_maintenance:{id}"
         if request.query["enable"] == "true":
-            listed.checks[check] = Check(check, notes=request.query.get("reason", ""))
+            listed.checks[check] = FakeConsulCheck(check, notes=request.query.get("reason", ""))
         else:
             listed.checks.pop(check, None)
-        await self._bump(listed.said["Name"])
+        await self._bump(listed.body["Name"])
         return web.Response()
 
     async def _pass(self, request: web.Request) -> web.Response:
@@ -171,7 +171,7 @@ class Agent:
                 check.until = asyncio.get_running_loop().time() + (check.ttl or 0.0)
                 if check.status != "passing":
                     check.status = "passing"
-                    await self._bump(listed.said["Name"])
+                    await self._bump(listed.body["Name"])
                 return web.Response()
         if self._old:
             return web.Response(status=500, text=f'CheckID "{id}" does not have associated TTL')
@@ -192,7 +192,7 @@ class Agent:
 
     async def _health(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        self.asked.append(dict(request.query))
+        self.queries.append(dict(request.query))
         if asked := int(request.query.get("index", 0)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds(request.query["wait"])), self._changed:
@@ -219,7 +219,7 @@ class Agent:
                 ],
             }
             for listed in self.services.values()
-            if listed.said["Name"] == name
+            if listed.body["Name"] == name
         ]
         headers = {
             "X-Consul-Index": str(self._index_of(name)),
@@ -232,8 +232,8 @@ class Agent:
         return self._indexes.get(name, self.index)
 
 
-def _shown(listed: Listed) -> dict[str, Any]:
-    said = listed.said
+def _shown(listed: FakeConsulService) -> dict[str, Any]:
+    said = listed.body
     return {
         "ID": said["ID"],
         "Service": said["Name"],

@@ -21,9 +21,9 @@ import grpc
 from adsum.etcd.messages import MESSAGE
 from adsum.run.port import claim_free_port
 
-MOST_STREAMS: Final = 64
+MAX_CONCURRENT_CALLS: Final = 64
 """Calls at once; each takes a thread, and more wait."""
-TURN: Final = 0.02
+WATCH_POLL_INTERVAL: Final = 0.02
 """Seconds between two looks of a watch at what happened."""
 _CREATED, _MODIFIED = 1, 2
 _DELETED: Final = 1
@@ -32,7 +32,7 @@ _COMPACTED: Final = "etcdserver: mvcc: required revision has been compacted"
 
 
 @dataclass(frozen=True)
-class Version:
+class KeyVersion:
     """A key as it was written at a revision; `value` is None when it was deleted."""
 
     revision: int
@@ -42,16 +42,16 @@ class Version:
 
 
 @dataclass
-class State:
+class FakeEtcdState:
     """All that it knows."""
 
     revision: int = 1
     compacted: int = 0
-    versions: dict[bytes, list[Version]] = field(default_factory=dict)
+    versions: dict[bytes, list[KeyVersion]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
     """The ttl of each."""
 
-    def at(self, key: bytes, revision: int) -> Version | None:
+    def at(self, key: bytes, revision: int) -> KeyVersion | None:
         """The key as it was then; None if it was not there."""
         found = next((each for each in reversed(self.versions.get(key, ())) if each.revision <= revision), None)
         return found if found is not None and found.value is not None else None
@@ -67,24 +67,24 @@ class State:
         if value is None and before is None:
             return
         created = before.created if before is not None else revision
-        self.versions.setdefault(key, []).append(Version(revision, value, created, lease))
+        self.versions.setdefault(key, []).append(KeyVersion(revision, value, created, lease))
         self.revision = revision
 
 
 class FakeEtcd:
-    """Has the face of `tests.support.etcd_process.Etcd`, as far as its tests need it; the port stays when it is killed."""
+    """Has the face of `tests.support.etcd_process.EtcdProcess`, as far as its tests need it; the port stays when it is killed."""
 
     def __init__(self, cluster: int = 0xC1) -> None:
         self._cluster = cluster
         self._claim = claim_free_port(Random())
-        self.place = f"127.0.0.1:{self._claim.port}"
+        self.host_port = f"127.0.0.1:{self._claim.port}"
         self.port = self._claim.port
-        self.state = State()
+        self.state = FakeEtcdState()
         self.lag = 0
         """How many revisions watches are behind, as those of a member that is behind the others."""
         self.delay = 0.0
         """Seconds that it takes to answer a call."""
-        self._saved = State()
+        self._saved = FakeEtcdState()
         self._lock = threading.RLock()
         self._going = threading.Event()
         self._going.set()
@@ -92,7 +92,7 @@ class FakeEtcd:
 
     @property
     def url(self) -> str:
-        return f"etcd://{self.place}"
+        return f"etcd://{self.host_port}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -102,12 +102,12 @@ class FakeEtcd:
         self.close()
 
     def start(self) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(MOST_STREAMS), options=(("grpc.so_reuseport", 0),))
+        self._server = grpc.server(ThreadPoolExecutor(MAX_CONCURRENT_CALLS), options=(("grpc.so_reuseport", 0),))
         for method, answered in self._methods().items():
             service, _, name = method.partition("/")
             handler = grpc.method_handlers_generic_handler(f"etcdserverpb.{service}", {name: answered})
             self._server.add_generic_rpc_handlers((handler,))
-        self._server.add_insecure_port(self.place)
+        self._server.add_insecure_port(self.host_port)
         self._server.start()
 
     def wait(self) -> None:
@@ -115,7 +115,7 @@ class FakeEtcd:
 
     def kill(self) -> None:
         """Idempotent."""
-        self.go_on()
+        self.resume()
         server, self._server = self._server, None
         if server is not None:
             server.stop(None).wait()
@@ -128,11 +128,11 @@ class FakeEtcd:
         """Answer nothing from now on."""
         self._going.clear()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._going.set()
 
     def wipe(self) -> None:
-        self.state = State()
+        self.state = FakeEtcdState()
 
     def save(self) -> None:
         """Make a backup."""
@@ -204,7 +204,7 @@ class FakeEtcd:
         some = found[: request.limit] if request.limit else found
         return self._answer("RangeResponse", kvs=some, more=len(some) < len(found), count=len(found))
 
-    def _live(self, key: bytes, end: bytes, at: int) -> list[tuple[bytes, Version]]:
+    def _live(self, key: bytes, end: bytes, at: int) -> list[tuple[bytes, KeyVersion]]:
         found = ((each, self.state.at(each, at)) for each in self.state.keys(key, end))
         return [(each, version) for each, version in found if version is not None]
 
@@ -275,7 +275,7 @@ class FakeEtcd:
                 yield self._answer("WatchResponse", events=events)
             since = max(since, at + 1)
             try:
-                progress.get(timeout=TURN)
+                progress.get(timeout=WATCH_POLL_INTERVAL)
             except Empty:
                 continue
             if wanted.start_revision <= self.state.revision:
@@ -291,7 +291,7 @@ class FakeEtcd:
         return sorted(found, key=lambda event: event["kv"]["mod_revision"])
 
 
-def _key_value(key: bytes, version: Version) -> dict[str, Any]:
+def _key_value(key: bytes, version: KeyVersion) -> dict[str, Any]:
     return {
         "key": key,
         "value": version.value or b"",

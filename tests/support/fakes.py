@@ -8,12 +8,12 @@ from heapq import heappop, heappush
 from itertools import count
 from math import isfinite
 
-from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState, RecordedChange
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.core.nodes.sharding import Alone, Peer, shard_of
-from adsum.stores.edit_log import EditLog, records
+from adsum.core.nodes.sharding import Peer, SingleNode, shard_of
+from adsum.stores.edit_log import EditLog, edit_records
 
 
 class FakeClock:
@@ -49,13 +49,13 @@ class FakeClock:
     async def advance(self, length: float) -> None:
         """Let `length` seconds pass: wake each sleeper at its instant and let everybody run to rest before the next."""
         end = self._now + length
-        await settle()
+        await run_until_idle()
         while self._sleepers and self._sleepers[0][0] <= end:
             self._now = max(self._now, self._sleepers[0][0])
             self._wake()
-            await settle()
+            await run_until_idle()
         self._now = end
-        await settle()
+        await run_until_idle()
 
     def _wake(self) -> None:
         while self._sleepers and self._sleepers[0][0] <= self._now:
@@ -64,7 +64,7 @@ class FakeClock:
                 waiter.set_result(None)
 
 
-async def settle(turns: int = 10_000) -> None:
+async def run_until_idle(turns: int = 10_000) -> None:
     """Let every task that is ready run, and those that they make ready, until all wait (or after so many turns)."""
     ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - asyncio has no public word for "all wait"
     for _ in range(turns):
@@ -79,27 +79,27 @@ class FakeStore:
     def __init__(self) -> None:
         self.epoch = "e1"
         self.revision = 0
-        self.away = False
+        self.is_unavailable = False
         """Whether it can't be reached."""
-        self.failure: Exception | None = None
+        self.error: Exception | None = None
         """The error of every commit and confirmation."""
-        self.troubles: list[Exception] = []
+        self.next_errors: list[Exception] = []
         """The errors of the next commits, the last one first."""
         self.gate = asyncio.Event()
         """Commits wait while it is clear."""
         self.gate.set()
-        self.held_back: list[Batch] | None = None
+        self.delayed_batches: list[Batch] | None = None
         """Batches that are committed and not in the stream yet; None: the stream holds nothing back."""
-        self.years = 0.0
+        self.age_seconds = 0.0
         """The seconds of `age`."""
-        self.alone = 0.0
-        """The seconds of `apart`."""
+        self.isolated = 0.0
+        """The seconds of `isolated_seconds`."""
         self.trouble = ""
         self.commits: list[Sequence[Change]] = []
-        self.recorded: list[Recorded] = []
+        self.recorded: list[RecordedChange] = []
         self.edit_log = EditLog()
         """The history, newest first."""
-        self.stream: asyncio.Queue[Whole | Batch | None] = asyncio.Queue()
+        self.stream: asyncio.Queue[FullState | Batch | None] = asyncio.Queue()
         """What `watch` gives next; None ends it."""
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._left: dict[str, int] = {}
@@ -109,46 +109,48 @@ class FakeStore:
         """All that were committed here, in order."""
         return [change for commit in self.commits for change in commit]
 
-    def join(self, name: str) -> Alone:
-        return Alone(name)
+    def join(self, name: str) -> SingleNode:
+        return SingleNode(name)
 
     def condition(self) -> Mapping[str, str]:
         return {"trouble": self.trouble}
 
     async def open(self) -> None:
         self.stream = asyncio.Queue()
-        self.stream.put_nowait(Whole(self.epoch, self.revision, list(self._listings.values()), left=dict(self._left)))
+        self.stream.put_nowait(
+            FullState(self.epoch, self.revision, list(self._listings.values()), removal_revisions=dict(self._left))
+        )
 
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+    async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         await self.gate.wait()
-        if self.troubles:
-            raise self.troubles.pop()
-        await self.confirm(basis)
+        if self.next_errors:
+            raise self.next_errors.pop()
+        await self.confirm(base_revision)
         self.commits.append(changes)
         return self._apply(changes, edits)
 
-    async def confirm(self, basis: int) -> None:
-        if self.away:
+    async def confirm(self, base_revision: int) -> None:
+        if self.is_unavailable:
             raise StoreUnavailable("the store is away")
-        if self.failure is not None:
-            raise self.failure
-        if basis != self.revision:
-            raise StoreConflict(f"{basis} is not {self.revision}")
+        if self.error is not None:
+            raise self.error
+        if base_revision != self.revision:
+            raise StoreConflict(f"{base_revision} is not {self.revision}")
 
-    def elsewhere(self, *changes: Change) -> None:
+    def commit_elsewhere(self, *changes: Change) -> None:
         """Another node commits."""
         self._apply(changes, ())
 
-    def start_anew(self, whole: Whole) -> None:
+    def replace_history(self, whole: FullState) -> None:
         """Another history begins, with this state."""
         self.epoch, self.revision = whole.epoch, whole.revision
         self._listings = {listing.key: (revision, listing) for revision, listing in whole.listings}
-        self._left = dict(whole.left)
+        self._left = dict(whole.removal_revisions)
         self.stream.put_nowait(whole)
 
-    def tell_all(self) -> None:
+    def release_delayed(self) -> None:
         """Hold nothing back any more."""
-        held_back, self.held_back = self.held_back, None
+        held_back, self.delayed_batches = self.delayed_batches, None
         for batch in held_back or ():
             self.stream.put_nowait(batch)
 
@@ -156,27 +158,27 @@ class FakeStore:
         self.revision += 1
         for change in changes:
             self._listings.pop(change.key, None)
-            if change.forgets:
+            if change.forgets_service:
                 self._left.pop(change.key.service, None)
             elif change.listing is None:
                 self._left[change.key.service] = self.revision
             if change.listing is not None:
                 self._listings[change.key] = (self.revision, change.listing)
             status = change.listing.status.value if change.listing is not None else ""
-            self.recorded.insert(0, Recorded(self.revision, change.key, status, change.why))
-        self.edit_log.add(self.revision, records(edits))
+            self.recorded.insert(0, RecordedChange(self.revision, change.key, status, change.provenance))
+        self.edit_log.add(self.revision, edit_records(edits))
         batch = Batch(self.revision, changes, edits)
-        if self.held_back is None:
+        if self.delayed_batches is None:
             self.stream.put_nowait(batch)
         else:
-            self.held_back.append(batch)
+            self.delayed_batches.append(batch)
         return self.revision
 
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
+    async def watch(self) -> AsyncIterator[FullState | Batch]:
         while (event := await self.stream.get()) is not None:
             yield event
 
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
         return found[:limit]
 
@@ -184,31 +186,31 @@ class FakeStore:
         return self.edit_log.newest(kind, name, limit)
 
     def age(self) -> float:
-        return self.years
+        return self.age_seconds
 
-    def apart(self) -> float:
-        return self.alone
+    def isolated_seconds(self) -> float:
+        return self.isolated
 
     async def close(self) -> None:
         pass
 
 
-class FakeShares:
+class FakeSharding:
     """Implements `ports.Shares`: keeps the services that the test says; nobody is there to keep the others."""
 
     id = "n1"
 
     def __init__(self, *services: str) -> None:
-        self.kept: Set[int] = frozenset()
-        self.keep(*services)
+        self.kept_shards: Set[int] = frozenset()
+        self.set_kept(*services)
 
-    def keep(self, *services: str) -> None:
-        self.kept = frozenset(map(shard_of, services))
+    def set_kept(self, *services: str) -> None:
+        self.kept_shards = frozenset(map(shard_of, services))
 
-    def announce(self, url: str) -> None:
+    def advertise(self, url: str) -> None:
         pass
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         pass
 
     def keepers(self, service: str) -> Sequence[Peer]:
@@ -217,5 +219,5 @@ class FakeShares:
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return ()
 
-    def left(self) -> Sequence[tuple[Peer, float]]:
+    def departed_peers(self) -> Sequence[tuple[Peer, float]]:
         return ()

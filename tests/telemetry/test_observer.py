@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from adsum.core.catalog.changes import Batch, Change, Fact
-from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Registration, Result, Why
-from adsum.ports import Lag
+from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Provenance, Registration, Result
+from adsum.ports import ProbeLag
 from adsum.telemetry import Logs, Telemetry, observer
-from adsum.telemetry.logs import Entry
-from adsum.telemetry.observer import AT_ONCE
-from adsum.telemetry.request_timings import Timings
+from adsum.telemetry.logs import LineEntry
+from adsum.telemetry.observer import MAX_ENTRIES_PER_CHUNK
+from adsum.telemetry.request_timings import RequestTimings
 from tests.support.fakes import FakeClock
 
 KEY = Key("orders", "o1")
@@ -25,8 +25,8 @@ def _values(telemetry: Telemetry) -> dict[str, float]:
 
 def test_changes_are_counted_by_cause() -> None:
     telemetry = Telemetry(FakeClock())
-    listing = Listing(Registration(Instance(*KEY, "10.0.0.1", 80)), Why(Cause.LEASE_LAPSED, "registry"))
-    changes = [Change(KEY, listing, listing.why), Change(KEY, None, Why(Cause.LEASE_EXPIRED, "registry"))]
+    listing = Listing(Registration(Instance(*KEY, "10.0.0.1", 80)), Provenance(Cause.LEASE_LAPSED, "registry"))
+    changes = [Change(KEY, listing, listing.provenance), Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, "registry"))]
     telemetry.committed(Batch(7, changes), 0.002)
     values = _values(telemetry)
     assert values['adsum_changes_total{cause="lease-lapsed"}'] == 1
@@ -59,11 +59,11 @@ def test_a_guard_is_told_and_forgotten() -> None:
 def test_checks_watchers_and_refusals_are_counted() -> None:
     telemetry = Telemetry(FakeClock())
     telemetry.probed(KEY, Check("web", CheckKind.HTTP), Outcome(Result.FAIL))
-    telemetry.lagged(Lag(1.5, 4))
-    telemetry.shown(0.05)
+    telemetry.lagged(ProbeLag(1.5, 4))
+    telemetry.delivered(0.05)
     telemetry.published(3, 10)
     telemetry.refused("register", KeyError("x"))
-    telemetry.gauge("adsum_things", "Things", lambda: 12)
+    telemetry.add_gauge("adsum_things", "Things", lambda: 12)
     values = _values(telemetry)
     assert values['adsum_probes_total{kind="http",result="fail"}'] == 1
     assert (values["adsum_check_lag_seconds"], values["adsum_checks_overdue"]) == (1.5, 4)
@@ -74,7 +74,7 @@ def test_checks_watchers_and_refusals_are_counted() -> None:
 
 
 def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
-    timings = Timings()
+    timings = RequestTimings()
     for took in (0.0001, 0.0002, 100.0):
         timings.observe("read", 200, took)
     (family,) = timings.collect()
@@ -86,16 +86,19 @@ def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
 
 def test_the_lines_of_a_large_batch_are_made_by_the_thread_that_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     made: set[str] = set()
-    made_as_ever = observer.entry
+    made_as_ever = observer.change_entry
 
-    def noted(revision: int, fact: Fact) -> Entry:
+    def noted(revision: int, fact: Fact) -> LineEntry:
         made.add(threading.current_thread().name)
         return made_as_ever(revision, fact)
 
     monkeypatch.setattr(observer, "entry", noted)
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
-    changes = [Change(Key("orders", f"o{n}"), None, Why(Cause.DEREGISTERED, "ann")) for n in range(2 * AT_ONCE + 1)]
+    changes = [
+        Change(Key("orders", f"o{n}"), None, Provenance(Cause.DEREGISTERED, "ann"))
+        for n in range(2 * MAX_ENTRIES_PER_CHUNK + 1)
+    ]
     Telemetry(FakeClock(), logs).committed(Batch(7, changes), 0.002)
     logs.close()
     told = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]

@@ -18,24 +18,24 @@ from tests.gateway import strategies
 TO = [{"service": "orders"}]
 
 
-@given(strategies.routes_to())
+@given(strategies.any_routes())
 @settings(max_examples=150)
 def test_a_route_arrives_as_it_was_made(route: Route) -> None:
-    body = decode(encode(RouteBody.of(route)), RouteBody)
+    body = decode(encode(RouteBody.from_route(route)), RouteBody)
     assert body.to_route(route.name) == body.to_route() == route
 
 
-@given(strategies.upstreams_of())
+@given(strategies.any_upstreams())
 @settings(max_examples=80)
 def test_an_upstream_arrives_as_it_was_made(upstream: Upstream) -> None:
-    body = decode(encode(UpstreamBody.of(upstream)), UpstreamBody)
+    body = decode(encode(UpstreamBody.from_upstream(upstream)), UpstreamBody)
     assert body.to_upstream(upstream.service) == body.to_upstream() == upstream
 
 
 def test_a_plain_route_says_no_more_than_it_must() -> None:
-    body = RouteBody.of(decode(json.dumps({"to": TO, "timeout": "1m30s"}), RouteBody).to_route("r"))
+    body = RouteBody.from_route(decode(json.dumps({"to": TO, "timeout": "1m30s"}), RouteBody).to_route("r"))
     assert json.loads(encode(body)) == {"name": "r", "to": TO, "timeout": 90.0}
-    assert json.loads(encode(UpstreamBody.of(Upstream("orders")))) == {"service": "orders"}
+    assert json.loads(encode(UpstreamBody.from_upstream(Upstream("orders")))) == {"service": "orders"}
 
 
 def test_names_are_read_in_any_case() -> None:
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_an_upstream_is_told_with_the_field(said: dict[str, A
 def test_an_intent_is_read_piece_by_piece_to_the_same_documents() -> None:
     body = decode(json.dumps({"routes": [{"name": f"r{n}", "to": TO} for n in range(3)]}), IntentBody)
     steps: list[None] = []
-    assert IntentBody.read(encode(body), lambda: steps.append(None)) == body.to_bodies()
+    assert IntentBody.decode(encode(body), lambda: steps.append(None)) == body.to_documents()
     assert len(steps) == 3
 
 
@@ -166,5 +166,5 @@ def test_an_intent_is_read_piece_by_piece_to_the_same_documents() -> None:
 )
 def test_what_is_wrong_in_an_intent_is_named_from_outside(body: str, field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        IntentBody.read(body.encode(), lambda: None)
+        IntentBody.decode(body.encode(), lambda: None)
     assert refused.value.field == field

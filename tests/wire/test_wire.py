@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adsum import wire
 from adsum.core import model
 from adsum.core.errors import Invalid
-from adsum.core.identity import digest
+from adsum.core.identity import holder_digest
 from adsum.core.model import Check, CheckKind, Endpoint, Listing, Registration
 from tests.support import strategies
 
@@ -21,12 +21,12 @@ KINDS: tuple[type[Any], ...] = (
     wire.RegistrationBody,
     wire.RenewBody,
     wire.OverrideBody,
-    wire.AppliedBody,
+    wire.AcknowledgementBody,
     wire.ServiceView,
     wire.ServiceChange,
     wire.InstanceDetail,
     wire.ChangeList,
-    wire.Opened,
+    wire.WatchOpened,
     wire.Problem,
 )
 """What either end reads from the other."""
@@ -58,18 +58,22 @@ def arrived(body: wire.RegistrationBody) -> wire.RegistrationBody:
 @given(strategies.registrations)
 @settings(max_examples=60)
 def test_a_registration_arrives_as_it_was_made(registration: Registration) -> None:
-    body = arrived(wire.RegistrationBody.of(registration))
+    body = arrived(wire.RegistrationBody.from_registration(registration))
     assert body.to_registration(*registration.key, peer="192.0.2.1") == registration
 
 
 @given(strategies.listings())
 @settings(max_examples=60)
 def test_a_consumer_sees_the_instance_as_it_was_declared(listing: Listing) -> None:
-    view = wire.decode(wire.encode(wire.InstanceView.of(listing)), wire.InstanceView)
+    view = wire.decode(wire.encode(wire.InstanceView.from_listing(listing)), wire.InstanceView)
     assert view.to_endpoint(listing.key.service) == Endpoint(
-        listing.instance, listing.status, digest(listing.registration.holder)
+        listing.instance, listing.status, holder_digest(listing.registration.holder)
     )
-    assert (view.cause, view.actor, view.reason) == (listing.why.cause, listing.why.actor, listing.why.reason)
+    assert (view.cause, view.actor, view.reason) == (
+        listing.provenance.cause,
+        listing.provenance.actor,
+        listing.provenance.reason,
+    )
 
 
 def test_what_instances_have_in_common_is_kept_once() -> None:
@@ -82,7 +86,7 @@ def test_what_instances_have_in_common_is_kept_once() -> None:
         assert getattr(one.instance, part) is getattr(two.instance, part)
     assert one.ttl is two.ttl
     assert one.checks is two.checks
-    assert model.standings({"web": model.Status.PASSING}) is model.standings({"web": model.Status.PASSING})
+    assert model.freeze_statuses({"web": model.Status.PASSING}) is model.freeze_statuses({"web": model.Status.PASSING})
 
 
 def test_what_is_left_out_has_its_default() -> None:
@@ -159,7 +163,7 @@ def test_what_only_the_model_can_judge_is_refused_by_the_same_kind_of_name(body:
         ({"status": "passing"}, wire.OverrideBody, "status"),
         ({"status": "draining", "wait": 301}, wire.OverrideBody, "wait"),
         ({"status": "draining", "reason": "a" * 1025}, wire.OverrideBody, "reason"),
-        ({"revision": -1}, wire.AppliedBody, "revision"),
+        ({"revision": -1}, wire.AcknowledgementBody, "revision"),
     ],
 )
 def test_every_request_is_refused_by_its_field(body: object, kind: type[Any], field: str) -> None:
@@ -228,7 +232,7 @@ def test_a_deeply_nested_body_is_refused(kind: type[Any], nest: bytes) -> None:
 
 @pytest.mark.parametrize("body", [{**LEAST, "x" * 100_000: 1}, {**LEAST, "checks": [{**CHECK, "kind": "x" * 100_000}]}])
 def test_an_error_does_not_repeat_all_that_was_sent(body: object) -> None:
-    assert len(str(refusal(body))) <= 2 * wire.MAX_TOLD + 10
+    assert len(str(refusal(body))) <= 2 * wire.MAX_PROBLEM_LENGTH + 10
 
 
 @given(st.binary(max_size=200), st.sampled_from(KINDS))
@@ -278,7 +282,10 @@ def test_any_registration_is_invalid_or_arrives_the_same_again(body: object) -> 
         registration = wire.decode(json.dumps(body), wire.RegistrationBody).to_registration("s", "i", "127.0.0.1")
     except Invalid:
         return
-    assert arrived(wire.RegistrationBody.of(registration)).to_registration("s", "i", "192.0.2.1") == registration
+    assert (
+        arrived(wire.RegistrationBody.from_registration(registration)).to_registration("s", "i", "192.0.2.1")
+        == registration
+    )
 
 
 @pytest.mark.parametrize("piece", [" - at `$", " - at `$[", "unknown field `", "["])

@@ -12,35 +12,35 @@ from typing import Final
 from adsum.core.errors import Invalid
 
 
-class Place(StrEnum):
+class EjectionState(StrEnum):
     """Where an endpoint is, as this consumer treats it."""
 
-    IN = "in"
-    OUT = "out"
+    ACTIVE = "in"
+    EJECTED = "out"
 
 
-class Cause(StrEnum):
+class EjectionCause(StrEnum):
     """What moves it."""
 
-    FAILED_IN_A_ROW = "failed-in-a-row"
-    FAILED_TOO_OFTEN = "failed-too-often"
-    FAILED_MORE_THAN_OTHERS = "failed-more-than-others"
-    CALM = "calm"
-    SERVED = "served"
-    SHARE_SHRANK = "share-shrank"
-    REPLACED = "replaced"
+    CONSECUTIVE_FAILURES = "failed-in-a-row"
+    FAILURE_RATE = "failed-too-often"
+    ABOVE_MEAN_FAILURE_RATE = "failed-more-than-others"
+    CALM_INTERVAL = "calm"
+    TIME_SERVED = "served"
+    LIMIT_LOWERED = "share-shrank"
+    PROCESS_REPLACED = "replaced"
     """Another process has its id now."""
 
 
-MOVES: Final[Mapping[tuple[Place, Cause], tuple[Place, int]]] = MappingProxyType(
+MOVES: Final[Mapping[tuple[EjectionState, EjectionCause], tuple[EjectionState, int]]] = MappingProxyType(
     {
-        (Place.IN, Cause.FAILED_IN_A_ROW): (Place.OUT, +1),
-        (Place.IN, Cause.FAILED_TOO_OFTEN): (Place.OUT, +1),
-        (Place.IN, Cause.FAILED_MORE_THAN_OTHERS): (Place.OUT, +1),
-        (Place.IN, Cause.CALM): (Place.IN, -1),
-        (Place.OUT, Cause.SERVED): (Place.IN, 0),
-        (Place.OUT, Cause.SHARE_SHRANK): (Place.IN, 0),
-        (Place.OUT, Cause.REPLACED): (Place.IN, 0),
+        (EjectionState.ACTIVE, EjectionCause.CONSECUTIVE_FAILURES): (EjectionState.EJECTED, +1),
+        (EjectionState.ACTIVE, EjectionCause.FAILURE_RATE): (EjectionState.EJECTED, +1),
+        (EjectionState.ACTIVE, EjectionCause.ABOVE_MEAN_FAILURE_RATE): (EjectionState.EJECTED, +1),
+        (EjectionState.ACTIVE, EjectionCause.CALM_INTERVAL): (EjectionState.ACTIVE, -1),
+        (EjectionState.EJECTED, EjectionCause.TIME_SERVED): (EjectionState.ACTIVE, 0),
+        (EjectionState.EJECTED, EjectionCause.LIMIT_LOWERED): (EjectionState.ACTIVE, 0),
+        (EjectionState.EJECTED, EjectionCause.PROCESS_REPLACED): (EjectionState.ACTIVE, 0),
     }
 )
 """Where each cause leads, and what it adds to the ejections counted.
@@ -51,7 +51,7 @@ serve its time or be replaced there.
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OutlierOptions:
     """When to eject and for how long. Lengths are seconds; 0 for `consecutive`, `most_failures` or `deviations` is off.
 
     Rates are judged over one `interval`, among endpoints with at least `volume` calls in it, if there are at least
@@ -74,16 +74,16 @@ class Limits:
             if not low <= getattr(self, field) <= high:
                 raise Invalid(field, f"must be {low:g} to {high:g}")
 
-    def most_out(self, endpoints: int) -> int:
+    def max_ejected(self, endpoints: int) -> int:
         """How many of so many endpoints may be out at once."""
         return min(max(1, int(self.share * endpoints)), max(0, endpoints - 1)) if self.share else 0
 
     @property
-    def most_times(self) -> int:
+    def max_counted_ejections(self) -> int:
         """The ejections that are counted at most: more would lengthen nothing, only be forgiven later."""
         return max(1, ceil(self.longest / self.base))
 
-    def length(self, times: int) -> float:
+    def ejection_time(self, times: int) -> float:
         """How long the so-manieth ejection lasts."""
         return min(self.base * times, max(self.base, self.longest))
 
@@ -102,10 +102,10 @@ _RANGES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EjectionEvent:
     """An endpoint went out, until an instant, or came back in (`until` is None)."""
 
     id: str
-    place: Place
-    cause: Cause
+    state: EjectionState
+    cause: EjectionCause
     until: float | None = None

@@ -10,18 +10,18 @@ _TWO = Struct("<2Q")
 _UNIT = 2.0**-64
 
 
-def number(key: bytes | str) -> int:
+def hash64(key: bytes | str) -> int:
     """A key's 64 bits. Text counts as its UTF-8."""
     raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")
 
 
-def position(key: bytes | str) -> float:
+def ring_position(key: bytes | str) -> float:
     """Where a key lies on a ring from 0.0 to 1.0."""
-    return number(key) * _UNIT
+    return hash64(key) * _UNIT
 
 
-def positions(id: str, count: int) -> list[float]:
+def ring_positions(id: str, count: int) -> list[float]:
     """Where the points of an endpoint lie on the ring: the first `count` of an endless series, eight a hash."""
     raw = id.encode()
     series: list[int] = []
@@ -30,7 +30,7 @@ def positions(id: str, count: int) -> list[float]:
     return [each * _UNIT for each in series[:count]]
 
 
-def pair(id: str) -> tuple[int, int]:
+def hash_pair(id: str) -> tuple[int, int]:
     """Two independent 64-bit numbers of an endpoint."""
     one, other = _TWO.unpack(blake2b(id.encode(), digest_size=16).digest())
     return one, other

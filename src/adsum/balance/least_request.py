@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from adsum.balance.load_tracker import Loads
-from adsum.balance.p2c import TwoChoices
-from adsum.balance.picker import NOBODY, Picker
-from adsum.core.selection import Choice
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.p2c import TwoChoicesPicker
+from adsum.balance.picker import EMPTY_PICKER, Picker
+from adsum.core.selection import WeightedEndpoint
 
 
 class LeastRequest:
@@ -16,16 +16,18 @@ class LeastRequest:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
-        return Fewer(tuple(choices), loads, rng) if choices else NOBODY
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
+        return LeastRequestPicker(tuple(choices), loads, rng) if choices else EMPTY_PICKER
 
 
-class Fewer(TwoChoices):
+class LeastRequestPicker(TwoChoicesPicker):
     """Compares calls in flight."""
 
     __slots__ = ()
 
-    def busier(self, first: int, second: int) -> bool:
+    def is_busier(self, first: int, second: int) -> bool:
         calls = self._loads[first].in_flight
         if not calls:
             return False

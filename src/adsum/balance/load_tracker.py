@@ -11,13 +11,13 @@ from math import exp
 from threading import Lock
 from typing import Final
 
-DECAY: Final = 10.0
+LATENCY_DECAY: Final = 10.0
 """Seconds after which a latency counts for 1/e of itself."""
-FAILURE_LATENCY: Final = 1.0
+MIN_FAILURE_LATENCY: Final = 1.0
 """Seconds that a failed call counts for at least: an endpoint that fails fast must not look fast."""
 
 
-class Load:
+class EndpointLoad:
     """One endpoint's load. `in_flight` calls; `latency`, the peak EWMA in seconds as of `at` (0.0: never seen).
 
     The latency jumps to a higher observation at once and sinks to lower ones by exp(-elapsed / decay), after finagle's
@@ -37,7 +37,7 @@ class Load:
         """A call that was started ended after `latency` seconds."""
         with self._lock:
             self.in_flight -= 1
-            self._observe(latency if ok else max(latency, self.latency, FAILURE_LATENCY), now)
+            self._observe(latency if ok else max(latency, self.latency, MIN_FAILURE_LATENCY), now)
 
     def cancel(self) -> None:
         """A call that was started ended without saying anything about the endpoint."""
@@ -53,27 +53,27 @@ class Load:
         self.at = now
 
 
-class Loads:
+class LoadTracker:
     """The load of every endpoint of one channel. `decay` is in seconds."""
 
-    def __init__(self, decay: float = DECAY) -> None:
+    def __init__(self, decay: float = LATENCY_DECAY) -> None:
         self.decay = decay
         self._lock = Lock()
-        self._loads: dict[str, Load] = {}
+        self._loads: dict[str, EndpointLoad] = {}
 
-    def of(self, id: str) -> Load:
+    def load_of(self, id: str) -> EndpointLoad:
         """The endpoint's load, known from now on."""
         load = self._loads.get(id)
-        return load if load is not None else self._loads.setdefault(id, Load(self.decay, self._lock))
+        return load if load is not None else self._loads.setdefault(id, EndpointLoad(self.decay, self._lock))
 
-    def start(self, id: str) -> Load:
+    def start(self, id: str) -> EndpointLoad:
         """Count a call to the endpoint as in flight; end it with the load's `finish` or `cancel`, once."""
-        load = self._loads.get(id) or self.of(id)
+        load = self._loads.get(id) or self.load_of(id)
         with self._lock:
             load.in_flight += 1
         return load
 
-    def keep(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
+    def retain(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
         """Forget every endpoint that is not among `ids` and has no call in flight, and what was counted of `replaced`:
         these are other processes now, and calls that are in flight end at the ones before.
         """

@@ -12,13 +12,13 @@ from heapq import heapify, heapreplace
 from random import Random
 from typing import Final
 
-from adsum.balance.hashing import number, pair
-from adsum.balance.load_tracker import Loads
-from adsum.balance.picker import NOBODY, NoEndpoint, Picker, standing
+from adsum.balance.hashing import hash64, hash_pair
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
-SLOTS: Final = 65_537
+TABLE_SIZE: Final = 65_537
 """The paper's smaller table, a prime. Endpoints beyond so many get no slot."""
 
 _FREE: Final = -1
@@ -29,22 +29,24 @@ class Maglev:
 
     keyed = True
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
         if not choices:
-            return NOBODY
-        members, weights = standing(sorted(choices, key=_id))
-        old = previous if isinstance(previous, Table) and previous.shape == _shape(members, weights) else None
-        return Table(tuple(choices), members, weights, old.slots if old else _fill(members, weights), rng)
+            return EMPTY_PICKER
+        members, weights = pickable(sorted(choices, key=_id))
+        old = previous if isinstance(previous, MaglevPicker) and previous.shape == _shape(members, weights) else None
+        return MaglevPicker(tuple(choices), members, weights, old.slots if old else _fill(members, weights), rng)
 
 
-class Table:
+class MaglevPicker:
     """Slots that hold indices of members. They are shared with a previous picker of the same ids and weights."""
 
     __slots__ = ("_members", "_rng", "choices", "shape", "slots")
 
     def __init__(
         self,
-        choices: tuple[Choice, ...],
+        choices: tuple[WeightedEndpoint, ...],
         members: list[Endpoint],
         weights: list[float],
         slots: Sequence[int],
@@ -57,7 +59,7 @@ class Table:
         self._rng = rng
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        spot = (self._rng.getrandbits(64) if hash_key is None else number(hash_key)) % SLOTS
+        spot = (self._rng.getrandbits(64) if hash_key is None else hash64(hash_key)) % TABLE_SIZE
         endpoint = self._members[self.slots[spot]]
         if exclude and endpoint.id in exclude:
             return self._pick_other(spot, exclude)
@@ -65,8 +67,8 @@ class Table:
 
     def _pick_other(self, spot: int, exclude: Set[str]) -> Endpoint:
         """Who has the next slot and is not excluded: the same for every consumer, at most once around."""
-        for step in range(1, SLOTS):
-            endpoint = self._members[self.slots[(spot + step) % SLOTS]]
+        for step in range(1, TABLE_SIZE):
+            endpoint = self._members[self.slots[(spot + step) % TABLE_SIZE]]
             if endpoint.id not in exclude:
                 return endpoint
         raise NoEndpoint(f"each of the {len(self._members)} endpoints is excluded")
@@ -78,18 +80,18 @@ def _shape(members: list[Endpoint], weights: list[float]) -> tuple[list[str], li
 
 def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
     """The table: for each slot the index of the member that it belongs to."""
-    numbers = [pair(endpoint.id) for endpoint in members]
-    spots = [one % SLOTS for one, _ in numbers]
-    skips = [other % (SLOTS - 1) + 1 for _, other in numbers]
-    slots = [_FREE] * SLOTS
+    numbers = [hash_pair(endpoint.id) for endpoint in members]
+    spots = [one % TABLE_SIZE for one, _ in numbers]
+    skips = [other % (TABLE_SIZE - 1) + 1 for _, other in numbers]
+    slots = [_FREE] * TABLE_SIZE
     turns = _turns(weights)
-    for _ in range(SLOTS):
+    for _ in range(TABLE_SIZE):
         index = next(turns)
         spot, skip = spots[index], skips[index]
         while slots[spot] != _FREE:
             spot += skip
-            if spot >= SLOTS:
-                spot -= SLOTS
+            if spot >= TABLE_SIZE:
+                spot -= TABLE_SIZE
         slots[spot] = index
         spots[index] = spot
     return slots
@@ -111,5 +113,5 @@ def _turns(weights: list[float]) -> Iterator[int]:
         heapreplace(due, ((turn + 1) / -order, order, turn + 1))
 
 
-def _id(choice: Choice) -> str:
+def _id(choice: WeightedEndpoint) -> str:
     return choice.endpoint.instance.id

@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from math import sqrt
 from typing import Final
 
-from adsum.balance.ejection import MOVES, Cause, Event, Limits, Place
+from adsum.balance.ejection import MOVES, EjectionCause, EjectionEvent, EjectionState, OutlierOptions
 
-MARGIN: Final = 1e-9
+RATE_TOLERANCE: Final = 1e-9
 """A failure share above the others' by less is a rounding error."""
 
 
-class Record:
+class CallRecord:
     """What is counted of one endpoint."""
 
     __slots__ = ("failed", "id", "passed", "place", "streak", "times", "until")
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.place = Place.IN
+        self.place = EjectionState.ACTIVE
         self.until = 0.0
         self.times = 0
         self.clear()
@@ -39,52 +39,52 @@ class Record:
         return self.failed / (self.passed + self.failed)
 
 
-def _too_often(judged: Sequence[Record], limits: Limits) -> list[Record]:
+def _too_often(judged: Sequence[CallRecord], limits: OutlierOptions) -> list[CallRecord]:
     return [record for record in judged if record.failures >= limits.most_failures > 0.0]
 
 
-def _more_than_others(judged: Sequence[Record], limits: Limits) -> list[Record]:
+def _more_than_others(judged: Sequence[CallRecord], limits: OutlierOptions) -> list[CallRecord]:
     if not limits.deviations:
         return []
     mean = sum(record.failures for record in judged) / len(judged)
     deviation = sqrt(sum((record.failures - mean) ** 2 for record in judged) / len(judged))
-    return [record for record in judged if record.failures > mean + max(limits.deviations * deviation, MARGIN)]
+    return [record for record in judged if record.failures > mean + max(limits.deviations * deviation, RATE_TOLERANCE)]
 
 
-_SWEEPS: Final[tuple[tuple[Cause, Callable[[Sequence[Record], Limits], list[Record]]], ...]] = (
-    (Cause.FAILED_MORE_THAN_OTHERS, _more_than_others),
-    (Cause.FAILED_TOO_OFTEN, _too_often),
+_SWEEPS: Final[tuple[tuple[EjectionCause, Callable[[Sequence[CallRecord], OutlierOptions], list[CallRecord]]], ...]] = (
+    (EjectionCause.ABOVE_MEAN_FAILURE_RATE, _more_than_others),
+    (EjectionCause.FAILURE_RATE, _too_often),
 )
 
 
-class Outliers:
+class OutlierDetector:
     """Who is ejected. Kept by the channel, which tells it every view and every call's end. Not for several threads."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: OutlierOptions | None = None) -> None:
+        self.limits = limits or OutlierOptions()
         self.ejected: frozenset[str] = frozenset()
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, CallRecord] = {}
         self._sweep_at: float | None = None
 
-    def view(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> list[Event]:
+    def update_endpoints(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> list[EjectionEvent]:
         """The endpoints there are from now on, usable or not; the others are forgotten.
 
         Those in `replaced` are other processes than before: nothing is held against them. If fewer than before may be
         out, those whose time would be over first come back.
         """
-        events = [self._move(self._records[id], Cause.REPLACED) for id in self.ejected & replaced]
+        events = [self._move(self._records[id], EjectionCause.PROCESS_REPLACED) for id in self.ejected & replaced]
         before = {id: record for id, record in self._records.items() if id not in replaced}
-        self._records = {id: before.get(id) or Record(id) for id in ids}
+        self._records = {id: before.get(id) or CallRecord(id) for id in ids}
         self.ejected = frozenset(id for id in self.ejected if id in self._records)
-        surplus = len(self.ejected) - self.limits.most_out(len(self._records))
+        surplus = len(self.ejected) - self.limits.max_ejected(len(self._records))
         if surplus <= 0:
             return events
-        return events + [self._move(record, Cause.SHARE_SHRANK) for record in self._out()[:surplus]]
+        return events + [self._move(record, EjectionCause.LIMIT_LOWERED) for record in self._out()[:surplus]]
 
-    def record(self, id: str, ok: bool, now: float) -> Event | None:
+    def record_call(self, id: str, ok: bool, now: float) -> EjectionEvent | None:
         """A call to the endpoint ended. Calls to endpoints that are out or unknown are not counted."""
         record = self._records.get(id)
-        if record is None or record.place is Place.OUT:
+        if record is None or record.place is EjectionState.EJECTED:
             return None
         if self._sweep_at is None:
             self._sweep_at = now + self.limits.interval
@@ -95,12 +95,12 @@ class Outliers:
         record.failed += 1
         record.streak += 1
         if self.limits.consecutive and record.streak >= self.limits.consecutive and self._room():
-            return self._move(record, Cause.FAILED_IN_A_ROW, now)
+            return self._move(record, EjectionCause.CONSECUTIVE_FAILURES, now)
         return None
 
-    def tick(self, now: float) -> list[Event]:
+    def tick(self, now: float) -> list[EjectionEvent]:
         """Let back whose time is over, and sweep if an interval is. An early or late call does no harm."""
-        events = [self._move(record, Cause.SERVED) for record in self._out() if record.until <= now]
+        events = [self._move(record, EjectionCause.TIME_SERVED) for record in self._out() if record.until <= now]
         if self._sweep_at is not None and self._sweep_at <= now:
             events += self._sweep(now)
         return events
@@ -112,24 +112,24 @@ class Outliers:
             instants.append(self._sweep_at)
         return min(instants, default=None)
 
-    def _sweep(self, now: float) -> list[Event]:
+    def _sweep(self, now: float) -> list[EjectionEvent]:
         """Judge the interval that ends, forgive who was calm, and begin the next if anybody is worth it."""
         events = self._judge(now)
         worth_it = False
         for record in self._records.values():
             worth_it = worth_it or record.passed + record.failed > 0 or record.times > 0
-            if record.place is Place.IN and record.times:
-                self._move(record, Cause.CALM)
+            if record.place is EjectionState.ACTIVE and record.times:
+                self._move(record, EjectionCause.CALM_INTERVAL)
             record.passed = record.failed = 0
         self._sweep_at = now + self.limits.interval if worth_it else None
         return events
 
-    def _judge(self, now: float) -> list[Event]:
+    def _judge(self, now: float) -> list[EjectionEvent]:
         judged = sorted(
             (
                 record
                 for record in self._records.values()
-                if record.place is Place.IN and record.passed + record.failed >= self.limits.volume
+                if record.place is EjectionState.ACTIVE and record.passed + record.failed >= self.limits.volume
             ),
             key=lambda record: -record.failures,
         )
@@ -139,26 +139,26 @@ class Outliers:
             self._move(record, cause, now)
             for cause, outliers in _SWEEPS
             for record in outliers(judged, self.limits)
-            if record.place is Place.IN and self._room()
+            if record.place is EjectionState.ACTIVE and self._room()
         ]
 
     def _room(self) -> bool:
-        return len(self.ejected) < self.limits.most_out(len(self._records))
+        return len(self.ejected) < self.limits.max_ejected(len(self._records))
 
-    def _out(self) -> list[Record]:
+    def _out(self) -> list[CallRecord]:
         """Who is out, the first to come back first."""
         return sorted((self._records[id] for id in self.ejected), key=lambda record: (record.until, record.id))
 
-    def _move(self, record: Record, cause: Cause, now: float = 0.0) -> Event:
+    def _move(self, record: CallRecord, cause: EjectionCause, now: float = 0.0) -> EjectionEvent:
         """Go where the table says. `now` matters to those who go out; who comes back starts with a clean record."""
         before = record.place
         record.place, more = MOVES[before, cause]
-        record.times = min(record.times + more, self.limits.most_times)
-        if record.place is Place.OUT:
-            record.until = now + self.limits.length(record.times)
+        record.times = min(record.times + more, self.limits.max_counted_ejections)
+        if record.place is EjectionState.EJECTED:
+            record.until = now + self.limits.ejection_time(record.times)
             self.ejected |= {record.id}
-            return Event(record.id, Place.OUT, cause, record.until)
-        if before is Place.OUT:
+            return EjectionEvent(record.id, EjectionState.EJECTED, cause, record.until)
+        if before is EjectionState.EJECTED:
             record.clear()
             self.ejected -= {record.id}
-        return Event(record.id, Place.IN, cause)
+        return EjectionEvent(record.id, EjectionState.ACTIVE, cause)

@@ -10,43 +10,45 @@ from __future__ import annotations
 from collections.abc import Set
 from random import Random
 
-from adsum.balance.load_tracker import Load, Loads
-from adsum.balance.picker import EXTRA_DRAWS, spare, standing
-from adsum.balance.sampler import draw
+from adsum.balance.load_tracker import EndpointLoad, LoadTracker
+from adsum.balance.picker import EXTRA_SAMPLES, pickable, sample_remaining
+from adsum.balance.sampler import sampler
 from adsum.core.model import Endpoint
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
 
-class TwoChoices:
+class TwoChoicesPicker:
     """The picker of the policies that compare two; they say which of two is the busier."""
 
     __slots__ = ("_loads", "_members", "_rng", "_two", "_weights", "choices")
 
-    def __init__(self, choices: tuple[Choice, ...], loads: Loads, rng: Random) -> None:
+    def __init__(self, choices: tuple[WeightedEndpoint, ...], loads: LoadTracker, rng: Random) -> None:
         self.choices = choices
-        self._members, self._weights = standing(choices)
-        self._loads: list[Load] = [loads.of(endpoint.id) for endpoint in self._members]
+        self._members, self._weights = pickable(choices)
+        self._loads: list[EndpointLoad] = [loads.load_of(endpoint.id) for endpoint in self._members]
         self._rng = rng
-        self._two = draw(self._weights, rng).two
+        self._two = sampler(self._weights, rng).sample_pair
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         if exclude:
             return self._pick_other(exclude)
         first, second = self._two()
-        return self._members[second if self.busier(first, second) else first]
+        return self._members[second if self.is_busier(first, second) else first]
 
-    def busier(self, first: int, second: int) -> bool:
+    def is_busier(self, first: int, second: int) -> bool:
         """Whether the first of two indices has the greater load per weight; not if they are equal."""
         raise NotImplementedError
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
         """The lesser of the first two drawn that are not excluded, or the only one found in bounded draws."""
         found = -1
-        for _ in range(EXTRA_DRAWS + len(exclude)):
+        for _ in range(EXTRA_SAMPLES + len(exclude)):
             for index in self._two():
                 if self._members[index].id in exclude or index == found:
                     continue
                 if found >= 0:
-                    return self._members[index if self.busier(found, index) else found]
+                    return self._members[index if self.is_busier(found, index) else found]
                 found = index
-        return self._members[found] if found >= 0 else spare(self._members, self._weights, exclude, self._rng)
+        return (
+            self._members[found] if found >= 0 else sample_remaining(self._members, self._weights, exclude, self._rng)
+        )

@@ -12,14 +12,14 @@ from math import exp
 from random import Random
 from typing import Final
 
-from adsum.balance.load_tracker import Load, Loads
-from adsum.balance.p2c import TwoChoices
-from adsum.balance.picker import NOBODY, Picker
-from adsum.core.selection import Choice
+from adsum.balance.load_tracker import EndpointLoad, LoadTracker
+from adsum.balance.p2c import TwoChoicesPicker
+from adsum.balance.picker import EMPTY_PICKER, Picker
+from adsum.core.selection import WeightedEndpoint
 
-PENALTY: Final = 1e6
+UNSEEN_PENALTY: Final = 1e6
 """Seconds that an endpoint costs while its first call is out: more than any latency."""
-FARTHEST: Final = 500.0
+MAX_AGE_EXPONENT: Final = 500.0
 """Bound of the exponent when two latencies' ages are compared; beyond it the older counts for nothing anyway."""
 
 
@@ -28,11 +28,13 @@ class PeakEwma:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
-        return Sooner(tuple(choices), loads, rng) if choices else NOBODY
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
+        return PeakEwmaPicker(tuple(choices), loads, rng) if choices else EMPTY_PICKER
 
 
-class Sooner(TwoChoices):
+class PeakEwmaPicker(TwoChoicesPicker):
     """Compares cost.
 
     Both latencies sink by exp(-elapsed / decay) since they were last seen; in the comparison "now" cancels out, and
@@ -41,20 +43,20 @@ class Sooner(TwoChoices):
 
     __slots__ = ("_decay",)
 
-    def __init__(self, choices: tuple[Choice, ...], loads: Loads, rng: Random) -> None:
+    def __init__(self, choices: tuple[WeightedEndpoint, ...], loads: LoadTracker, rng: Random) -> None:
         super().__init__(choices, loads, rng)
         self._decay = loads.decay
 
-    def busier(self, first: int, second: int) -> bool:
+    def is_busier(self, first: int, second: int) -> bool:
         one, other = self._loads[first], self._loads[second]
         cost, rival = _cost(one), _cost(other)
         if not cost or not rival:
             return cost > rival
         if one.at != other.at and one.latency and other.latency:
-            cost *= exp(max(-FARTHEST, min(FARTHEST, (one.at - other.at) / self._decay)))
+            cost *= exp(max(-MAX_AGE_EXPONENT, min(MAX_AGE_EXPONENT, (one.at - other.at) / self._decay)))
         return cost * self._weights[second] > rival * self._weights[first]
 
 
-def _cost(load: Load) -> float:
+def _cost(load: EndpointLoad) -> float:
     latency = load.latency
-    return latency * (load.in_flight + 1) if latency else PENALTY * load.in_flight
+    return latency * (load.in_flight + 1) if latency else UNSEEN_PENALTY * load.in_flight

@@ -10,20 +10,22 @@ from typing import Final
 
 from adsum.core.errors import Invalid
 
-RATIO: Final = 0.2
+RETRY_RATIO: Final = 0.2
 """Retries per first try."""
-FLOOR: Final = 10.0
+MIN_RETRIES_PER_SECOND: Final = 10.0
 """Retries per second that are always allowed."""
-WINDOW: Final = 10.0
+BUDGET_WINDOW: Final = 10.0
 """Seconds after which a try is forgotten."""
-SLOTS: Final = 10
+WINDOW_SLOTS: Final = 10
 """Slots of the window; a slot is forgotten as a whole."""
 
 
-class Budget:
+class RetryBudget:
     """How many retries are left. Not for several threads at once."""
 
-    def __init__(self, ratio: float = RATIO, floor: float = FLOOR, window: float = WINDOW) -> None:
+    def __init__(
+        self, ratio: float = RETRY_RATIO, floor: float = MIN_RETRIES_PER_SECOND, window: float = BUDGET_WINDOW
+    ) -> None:
         if not 0.0 <= ratio <= 1_000.0:
             raise Invalid("ratio", "must be 0 to 1000 retries per call")
         if not 0.0 <= floor <= 1e6:
@@ -33,8 +35,8 @@ class Budget:
         self._gain = 1.0 if ratio else 0.0
         self._price = 1.0 / ratio if ratio else 1.0
         self._reserve = floor * window * self._price
-        self._length = window / SLOTS
-        self._slots = [0.0] * SLOTS
+        self._length = window / WINDOW_SLOTS
+        self._slots = [0.0] * WINDOW_SLOTS
         self._newest = 0
 
     def deposit(self, now: float) -> None:
@@ -60,7 +62,7 @@ class Budget:
     def _slot(self, now: float) -> int:
         """The slot of this instant; those that the window left behind are emptied."""
         newest = int(now // self._length)
-        for passed in range(min(SLOTS, newest - self._newest)):
-            self._slots[(newest - passed) % SLOTS] = 0.0
+        for passed in range(min(WINDOW_SLOTS, newest - self._newest)):
+            self._slots[(newest - passed) % WINDOW_SLOTS] = 0.0
         self._newest = max(self._newest, newest)
-        return self._newest % SLOTS
+        return self._newest % WINDOW_SLOTS

@@ -13,15 +13,15 @@ from collections.abc import Sequence, Set
 from random import Random
 from typing import Final
 
-from adsum.balance.hashing import position, positions
-from adsum.balance.load_tracker import Loads
-from adsum.balance.picker import NOBODY, NoEndpoint, Picker, standing
+from adsum.balance.hashing import ring_position, ring_positions
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
-POINTS: Final = 160
+POINTS_PER_ENDPOINT: Final = 160
 """Points of an endpoint of mean weight."""
-MAX_RING: Final = 65_536
+MAX_RING_POINTS: Final = 65_536
 """Points on the ring; beyond it (410 endpoints) all get fewer, one at least, and shares become uneven."""
 
 
@@ -30,21 +30,23 @@ class RingHash:
 
     keyed = True
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
         if not choices:
-            return NOBODY
-        return Ring(tuple(choices), rng, previous if isinstance(previous, Ring) else None)
+            return EMPTY_PICKER
+        return RingHashPicker(tuple(choices), rng, previous if isinstance(previous, RingHashPicker) else None)
 
 
-class Ring:
+class RingHashPicker:
     """Points in order, and whose id each is. What is the same in the picker that this one replaces is taken over."""
 
     __slots__ = ("_counts", "_endpoints", "_owner", "_points", "_rng", "choices")
 
-    def __init__(self, choices: tuple[Choice, ...], rng: Random, previous: Ring | None) -> None:
+    def __init__(self, choices: tuple[WeightedEndpoint, ...], rng: Random, previous: RingHashPicker | None) -> None:
         self.choices = choices
         self._rng = rng
-        members, weights = standing(choices)
+        members, weights = pickable(choices)
         self._endpoints = {endpoint.id: endpoint for endpoint in members}
         self._counts: dict[str, int] = dict(zip(self._endpoints, _counts(weights), strict=True))
         self._owner: dict[float, str] = previous._owner if previous else {}
@@ -58,18 +60,18 @@ class Ring:
         owner = self._owner.copy()
         changed = sorted({id for id, _ in before.items() ^ self._counts.items()})
         for id in changed:
-            for point in positions(id, before.get(id, 0)):
+            for point in ring_positions(id, before.get(id, 0)):
                 owner.pop(point, None)
         points = [point for point in self._points if point in owner]
         for id in changed:
-            added = positions(id, self._counts.get(id, 0))
+            added = ring_positions(id, self._counts.get(id, 0))
             owner.update(dict.fromkeys(added, id))
             points += added
         points.sort()  # a long run in order and a few more: nearly linear
         self._owner, self._points = owner, points
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        spot = self._rng.random() if hash_key is None else position(hash_key)
+        spot = self._rng.random() if hash_key is None else ring_position(hash_key)
         points = self._points
         index = bisect_left(points, spot)
         id = self._owner[points[index if index < len(points) else 0]]
@@ -89,5 +91,5 @@ class Ring:
 
 def _counts(weights: list[float]) -> list[int]:
     """How many points each gets."""
-    per_weight = min(POINTS * len(weights), MAX_RING) / sum(weights)
+    per_weight = min(POINTS_PER_ENDPOINT * len(weights), MAX_RING_POINTS) / sum(weights)
     return [max(1, round(weight * per_weight)) for weight in weights]

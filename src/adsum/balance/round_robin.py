@@ -17,18 +17,18 @@ from random import Random
 from threading import Lock
 from typing import Final
 
-from adsum.balance.load_tracker import Loads
-from adsum.balance.picker import EXTRA_DRAWS, NOBODY, NoEndpoint, Picker, alike, spare, standing
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, NoEndpoint, Picker, all_equal, pickable, sample_remaining
 from adsum.core.model import Endpoint
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
-Mark = tuple[float, float]
+VirtualTime = tuple[float, float]
 """The last deadline that was served and the negative weight of its lane: equal deadlines are served heavy first."""
 
-NARROWEST: Final = 1e-6
+MIN_WEIGHT_SHARE: Final = 1e-6
 """Share of the greatest weight: an endpoint with a lesser one may wait longer for its first pick than for the next."""
 
-BLOCK: Final = 64
+PICKS_PER_BLOCK: Final = 64
 """Picks that are worked out at a time if weights differ; a rebuild wastes at most so many."""
 
 
@@ -37,29 +37,35 @@ class RoundRobin:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
         if not choices:
-            return NOBODY
-        members, weights = standing(sorted(choices, key=_id))
-        mark = previous.mark if isinstance(previous, Rotation | Schedule) else _anywhere(weights, rng)
-        if alike(weights):
-            return Rotation(tuple(choices), members, weights[0], mark)
-        return Schedule(tuple(choices), members, weights, mark, rng)
+            return EMPTY_PICKER
+        members, weights = pickable(sorted(choices, key=_id))
+        mark = (
+            previous.mark if isinstance(previous, RotationPicker | WeightedRotationPicker) else _anywhere(weights, rng)
+        )
+        if all_equal(weights):
+            return RotationPicker(tuple(choices), members, weights[0], mark)
+        return WeightedRotationPicker(tuple(choices), members, weights, mark, rng)
 
 
-class Rotation:
+class RotationPicker:
     """Equal weights: the next in order, round and round. Two threads at the same instant may get the same one."""
 
     __slots__ = ("_members", "_next", "_weight", "choices")
 
-    def __init__(self, choices: tuple[Choice, ...], members: list[Endpoint], weight: float, mark: Mark) -> None:
+    def __init__(
+        self, choices: tuple[WeightedEndpoint, ...], members: list[Endpoint], weight: float, mark: VirtualTime
+    ) -> None:
         self.choices = choices
         self._members = members
         self._weight = weight
         self._next = _served(weight * len(members), weight, mark) % len(members)
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> VirtualTime:
         return (self._next - 0.5) / (self._weight * len(self._members)), -self._weight
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
@@ -81,19 +87,19 @@ class Rotation:
         raise NoEndpoint(f"each of the {len(members)} endpoints is excluded")
 
 
-class Lane:
+class WeightLane:
     """Endpoints of one weight: how many picks it has had, and how many it gets in a unit of virtual time."""
 
     __slots__ = ("members", "pace", "served", "weight")
 
-    def __init__(self, weight: float, members: list[Endpoint], mark: Mark) -> None:
+    def __init__(self, weight: float, members: list[Endpoint], mark: VirtualTime) -> None:
         self.weight = weight
         self.members = members
         self.pace = weight * len(members)
         self.served = _served(self.pace, weight, mark)
 
 
-class Schedule:
+class WeightedRotationPicker:
     """Different weights: the lane with the earliest deadline, and in it the next in order.
 
     The next picks are worked out a block at a time, so that most picks take one off a list.
@@ -103,10 +109,10 @@ class Schedule:
 
     def __init__(
         self,
-        choices: tuple[Choice, ...],
+        choices: tuple[WeightedEndpoint, ...],
         members: list[Endpoint],
         weights: list[float],
-        mark: Mark,
+        mark: VirtualTime,
         rng: Random,
     ) -> None:
         self.choices = choices
@@ -119,12 +125,12 @@ class Schedule:
         lanes: dict[float, list[Endpoint]] = {}
         for endpoint, weight in zip(members, weights, strict=True):
             lanes.setdefault(weight, []).append(endpoint)
-        made = [Lane(weight, of, mark) for weight, of in lanes.items()]
+        made = [WeightLane(weight, of, mark) for weight, of in lanes.items()]
         self._heap = [((lane.served + 0.5) / lane.pace, -lane.weight, lane) for lane in made]
         heapify(self._heap)
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> VirtualTime:
         return self._marks[len(self._upcoming)]
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
@@ -139,11 +145,11 @@ class Schedule:
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
         """The next that is not excluded; who is passed over loses a turn."""
-        for _ in range(EXTRA_DRAWS + len(exclude)):
+        for _ in range(EXTRA_SAMPLES + len(exclude)):
             endpoint = self.pick()
             if endpoint.id not in exclude:
                 return endpoint
-        return spare(self._members, self._weights, exclude, self._rng)
+        return sample_remaining(self._members, self._weights, exclude, self._rng)
 
     def _work_ahead(self) -> None:
         """Refill the upcoming picks, last first, and the marks that they leave, after the one left before."""
@@ -153,7 +159,7 @@ class Schedule:
             heap = self._heap
             marks = [self._marks[0]]
             upcoming = []
-            for _ in range(BLOCK):
+            for _ in range(PICKS_PER_BLOCK):
                 deadline, order, lane = heap[0]
                 marks.append((deadline, order))
                 upcoming.append(lane.members[lane.served % len(lane.members)])
@@ -163,12 +169,12 @@ class Schedule:
             self._upcoming = upcoming[::-1]
 
 
-def _anywhere(weights: list[float], rng: Random) -> Mark:
+def _anywhere(weights: list[float], rng: Random) -> VirtualTime:
     """A random instant within the slowest lane's cycle."""
-    return rng.random() / max(min(weights), max(weights) * NARROWEST), 0.0
+    return rng.random() / max(min(weights), max(weights) * MIN_WEIGHT_SHARE), 0.0
 
 
-def _served(pace: float, weight: float, mark: Mark) -> int:
+def _served(pace: float, weight: float, mark: VirtualTime) -> int:
     """How many picks a lane has had at the mark. Compared, not computed, so that rounding can't serve one twice."""
     served = max(0, int(mark[0] * pace) - 1)
     while ((served + 0.5) / pace, -weight) <= mark:
@@ -176,5 +182,5 @@ def _served(pace: float, weight: float, mark: Mark) -> int:
     return served
 
 
-def _id(choice: Choice) -> str:
+def _id(choice: WeightedEndpoint) -> str:
     return choice.endpoint.instance.id

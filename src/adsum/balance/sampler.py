@@ -10,28 +10,28 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final, Protocol
 
-from adsum.balance.picker import alike
+from adsum.balance.picker import all_equal
 
-REDRAWS: Final = 4
+MAX_REDRAWS: Final = 4
 """How often a second index is drawn anew when it was the first; then the first stands for both."""
 
 
-class Draw(Protocol):
+class Sampler(Protocol):
     """Draws indices."""
 
-    def one(self) -> int: ...
+    def sample(self) -> int: ...
 
-    def two(self) -> tuple[int, int]:
+    def sample_pair(self) -> tuple[int, int]:
         """Two indices, different if they can be; the first is drawn exactly by weight."""
         ...
 
 
-def draw(weights: Sequence[float], rng: Random) -> Draw:
+def sampler(weights: Sequence[float], rng: Random) -> Sampler:
     """The cheapest draw that is exact for these weights: at least one, all above 0."""
-    return Uniform(len(weights), rng) if alike(weights) else Weighted(weights, rng)
+    return UniformSampler(len(weights), rng) if all_equal(weights) else WeightedSampler(weights, rng)
 
 
-class Uniform:
+class UniformSampler:
     """All indices alike."""
 
     __slots__ = ("_count", "_random")
@@ -40,10 +40,10 @@ class Uniform:
         self._count = count
         self._random = rng.random
 
-    def one(self) -> int:
+    def sample(self) -> int:
         return int(self._random() * self._count)
 
-    def two(self) -> tuple[int, int]:
+    def sample_pair(self) -> tuple[int, int]:
         count = self._count
         if count == 1:
             return 0, 0
@@ -52,7 +52,7 @@ class Uniform:
         return first, second if second < first else second + 1
 
 
-class Weighted:
+class WeightedSampler:
     """Each index by its weight: every column of the alias table holds the whole of one index or parts of two."""
 
     __slots__ = ("_alias", "_bar", "_count", "_random")
@@ -72,18 +72,18 @@ class Weighted:
             if bar[high] < 1.0:
                 light.append(heavy.pop())
 
-    def one(self) -> int:
+    def sample(self) -> int:
         spot = self._random() * self._count
         index = int(spot)
         return index if spot - index < self._bar[index] else self._alias[index]
 
-    def two(self) -> tuple[int, int]:
+    def sample_pair(self) -> tuple[int, int]:
         draw, count, bar, alias = self._random, self._count, self._bar, self._alias
         spot = draw() * count
         first = int(spot)
         if spot - first >= bar[first]:
             first = alias[first]
-        for _ in range(REDRAWS):
+        for _ in range(MAX_REDRAWS):
             spot = draw() * count
             second = int(spot)
             if spot - second >= bar[second]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from adsum.core.errors import Invalid
 
-STEP: Final = 1.0
+RAMP_INTERVAL: Final = 1.0
 """Seconds between two changes of warmth: a picker is rebuilt this often while somebody is ramping."""
 MAX_WINDOW: Final = 3_600.0
 
@@ -44,7 +44,7 @@ class SlowStart:
         return min(1.0, max(self.least, risen))
 
 
-class Ramps:
+class SlowStartTracker:
     """Who became usable when. Kept by the channel, which tells it every view."""
 
     def __init__(self, slow_start: SlowStart) -> None:
@@ -53,7 +53,7 @@ class Ramps:
         self._ramping: set[str] = set()
         self._stepped = -inf
 
-    def view(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
+    def update_endpoints(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
         """The ids that are usable from now on. Those in `replaced` are other processes than before, and start anew.
 
         Those of the first view of all count as warm: nobody knows for how long they have been usable. Who stops being
@@ -68,7 +68,7 @@ class Ramps:
         self._since = {id: before.get(id, now) for id in usable}
         self._ramping = {id for id in self._ramping if id in self._since} | (self._since.keys() - before.keys())
 
-    def warmth(self, now: float) -> Mapping[str, float]:
+    def factors(self, now: float) -> Mapping[str, float]:
         """The factor of each endpoint that is still ramping; everyone else's is 1.0."""
         if not self._ramping or self._since is None:
             return _ALL_WARM
@@ -79,4 +79,4 @@ class Ramps:
 
     def next_change(self) -> float | None:
         """When to ask for `warmth` again and rebuild the picker; None if nobody is ramping."""
-        return self._stepped + STEP if self._ramping else None
+        return self._stepped + RAMP_INTERVAL if self._ramping else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from random import Random
 
-from adsum.balance.load_tracker import Loads
-from adsum.balance.picker import EXTRA_DRAWS, NOBODY, Picker, spare, standing
-from adsum.balance.sampler import draw
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, Picker, pickable, sample_remaining
+from adsum.balance.sampler import sampler
 from adsum.core.model import Endpoint
-from adsum.core.selection import Choice
+from adsum.core.selection import WeightedEndpoint
 
 
 class WeightedRandom:
@@ -17,20 +17,22 @@ class WeightedRandom:
 
     keyed = False
 
-    def build(self, choices: Sequence[Choice], loads: Loads, rng: Random, previous: Picker | None = None) -> Picker:
-        return Lottery(tuple(choices), rng) if choices else NOBODY
+    def build(
+        self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> Picker:
+        return WeightedRandomPicker(tuple(choices), rng) if choices else EMPTY_PICKER
 
 
-class Lottery:
+class WeightedRandomPicker:
     """Draws by weight in O(1)."""
 
     __slots__ = ("_draw", "_members", "_rng", "_weights", "choices")
 
-    def __init__(self, choices: tuple[Choice, ...], rng: Random) -> None:
+    def __init__(self, choices: tuple[WeightedEndpoint, ...], rng: Random) -> None:
         self.choices = choices
-        self._members, self._weights = standing(choices)
+        self._members, self._weights = pickable(choices)
         self._rng = rng
-        self._draw = draw(self._weights, rng).one
+        self._draw = sampler(self._weights, rng).sample
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         endpoint = self._members[self._draw()]
@@ -39,8 +41,8 @@ class Lottery:
         return endpoint
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
-        for _ in range(EXTRA_DRAWS + len(exclude)):
+        for _ in range(EXTRA_SAMPLES + len(exclude)):
             endpoint = self._members[self._draw()]
             if endpoint.id not in exclude:
                 return endpoint
-        return spare(self._members, self._weights, exclude, self._rng)
+        return sample_remaining(self._members, self._weights, exclude, self._rng)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from adsum.client.durations import seconds
+from adsum.client.durations import parse_duration
 from adsum.core import validation
 from adsum.core.errors import AdsumError, Invalid
 
 if TYPE_CHECKING:
-    from adsum.client.native.api import Api
+    from adsum.client.native.api import RegistryApi
 
 COMPLETION_TIMEOUT: Final = 1.0
 """Seconds that a person who pressed Tab waits for the registry; then nothing is completed."""
-MOST_NAMED: Final = 8
+MAX_SERVICES_NAMED: Final = 8
 """How many services an error names at most."""
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ else:
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-class Key(NamedTuple):
+class InstanceRef(NamedTuple):
     """An instance as it is written on the command line: SERVICE/ID."""
 
     service: str
@@ -45,11 +45,11 @@ class ServiceType(Type):
 
     name = "service"
 
-    def __init__(self, *, id: bool = False) -> None:
-        self._id = id
+    def __init__(self, *, with_id: bool = False) -> None:
+        self._id = with_id
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, Key):
+        if isinstance(value, InstanceRef):
             return value
         service, slash, id = str(value).partition("/")
         try:
@@ -60,7 +60,7 @@ class ServiceType(Type):
             self.fail(f"{error.field} {error.problem}", param, ctx)
         if slash and not (self._id and id):
             self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
-        return Key(service, id) if self._id else service
+        return InstanceRef(service, id) if self._id else service
 
     def shell_complete(
         self,
@@ -72,36 +72,36 @@ class ServiceType(Type):
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-class LengthType(Type):
+class DurationType(Type):
     """A length of time such as 30, 5s, 1m30s or 2h, in seconds; at least `least`, at most `most`."""
 
     name = "length"
 
-    def __init__(self, least: float, most: float) -> None:
-        self._least, self._most = least, most
+    def __init__(self, minimum: float, maximum: float) -> None:
+        self._least, self._most = minimum, maximum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
         try:
-            length = seconds(str(value))
+            length = parse_duration(str(value))
             validation.seconds("", length, self._least, self._most)
         except Invalid as error:
             self.fail(error.problem, param, ctx)
         return length
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
 
 
-def reason(text: str) -> Callable[[C], C]:
+def reason_option(text: str) -> Callable[[C], C]:
     """The option `--reason`; `text` is what it is for."""
     return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
 
 
-def unknown(service: str, known: Iterable[str]) -> str:
+def unknown_service(service: str, services: Iterable[str]) -> str:
     """A sentence about a service that nobody provides, and what may have been meant."""
-    names = sorted(known)
+    names = sorted(services)
     if service in names:
         return f"nobody is registered as {service!r} any more; `adsum history {service}` tells why"
     near = difflib.get_close_matches(service, names, 3, 0.6)
@@ -109,11 +109,11 @@ def unknown(service: str, known: Iterable[str]) -> str:
         return f"nobody is registered as {service!r}; did you mean {' or '.join(near)}?"
     if not names:
         return f"nobody is registered as {service!r}; the registry is empty"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"nobody is registered as {service!r}; there are {', '.join(names[:MOST_NAMED])}{more}"
+    more = f" and {len(names) - MAX_SERVICES_NAMED} more" if len(names) > MAX_SERVICES_NAMED else ""
+    return f"nobody is registered as {service!r}; there are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
 
 
-async def _names(api: Api, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+async def _names(api: RegistryApi, incomplete: str, *, with_ids: bool) -> Sequence[str]:
     service, slash, _ = incomplete.partition("/")
     if slash and with_ids:
         return [f"{service}/{each.id}" for each in (await api.service(service)).instances]
@@ -121,7 +121,7 @@ async def _names(api: Api, incomplete: str, *, with_ids: bool) -> Sequence[str]:
     return [each.name + ending for each in (await api.services()).services]
 
 
-def _quickly(work: Callable[[Api], Awaitable[Sequence[str]]]) -> Sequence[str]:
+def _quickly(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
     """What the registry says soon; nothing if it does not."""
     from adsum.client.client import Client
 

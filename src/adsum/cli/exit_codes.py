@@ -7,11 +7,18 @@ from typing import Final
 
 from adsum.balance.picker import NoEndpoint
 from adsum.cli.settings.loader import ConfigError
-from adsum.client.errors import AnswerLost, AnswerOverdue, Garbled, NeedsRegistry, RegistryUnavailable, Unreachable
+from adsum.client.errors import (
+    AnswerLost,
+    AnswerOverdue,
+    NeedsRegistry,
+    NodeUnreachable,
+    ProtocolViolation,
+    RegistryUnavailable,
+)
 from adsum.core.errors import AdsumError, Invalid, Overloaded, StoreUnavailable, UnknownInstance
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """What a program that called us learns from our exit code."""
 
     OK = 0
@@ -28,35 +35,35 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
-    (ConfigError, Exit.CONFIG),
-    (UnknownInstance, Exit.NOT_FOUND),
-    (NoEndpoint, Exit.NOT_FOUND),
-    (RegistryUnavailable, Exit.UNAVAILABLE),
-    (Unreachable, Exit.UNAVAILABLE),
-    (Garbled, Exit.UNAVAILABLE),
-    (StoreUnavailable, Exit.UNAVAILABLE),
-    (Overloaded, Exit.TRY_AGAIN),
-    (AnswerOverdue, Exit.TIMEOUT),
-    (AnswerLost, Exit.TIMEOUT),
-    (Invalid, Exit.USAGE),
-    (NeedsRegistry, Exit.USAGE),
-    (AdsumError, Exit.FAILURE),
-    (TimeoutError, Exit.TIMEOUT),
+ERROR_CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
+    (ConfigError, ExitCode.CONFIG),
+    (UnknownInstance, ExitCode.NOT_FOUND),
+    (NoEndpoint, ExitCode.NOT_FOUND),
+    (RegistryUnavailable, ExitCode.UNAVAILABLE),
+    (NodeUnreachable, ExitCode.UNAVAILABLE),
+    (ProtocolViolation, ExitCode.UNAVAILABLE),
+    (StoreUnavailable, ExitCode.UNAVAILABLE),
+    (Overloaded, ExitCode.TRY_AGAIN),
+    (AnswerOverdue, ExitCode.TIMEOUT),
+    (AnswerLost, ExitCode.TIMEOUT),
+    (Invalid, ExitCode.USAGE),
+    (NeedsRegistry, ExitCode.USAGE),
+    (AdsumError, ExitCode.FAILURE),
+    (TimeoutError, ExitCode.TIMEOUT),
 )
 """The first that fits."""
 
 
-class Ended(AdsumError):
+class CommandFailed(AdsumError):
     """A command has said what there is to say and ends with `code`; `sentence` goes to standard error."""
 
-    def __init__(self, code: Exit, sentence: str = "") -> None:
+    def __init__(self, code: ExitCode, sentence: str = "") -> None:
         super().__init__(sentence)
         self.code = code
 
 
-def code_of(error: BaseException) -> Exit:
+def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code that an error ends with."""
-    if isinstance(error, Ended):
+    if isinstance(error, CommandFailed):
         return error.code
-    return next((code for kind, code in CODES if isinstance(error, kind)), Exit.FAILURE)
+    return next((code for kind, code in ERROR_CODES if isinstance(error, kind)), ExitCode.FAILURE)

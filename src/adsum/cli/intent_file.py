@@ -11,14 +11,14 @@ from typing import Any, Final
 from adsum import wire
 from adsum.cli.settings.loader import ConfigError
 from adsum.core.errors import Invalid
-from adsum.core.validation import shown
+from adsum.core.validation import quoted
 
 _TABLES: Final = {"routes": ("route", "name"), "upstreams": ("upstream", "service")}
 """The lists of the body: how their tables are headed in the file, and what names one."""
 _PLACE: Final = re.compile(r"(?P<list>routes|upstreams)(?:\[(?P<index>\d+)\])?\.?(?P<field>.*)")
 
 
-def read(file: Path) -> wire.IntentBody:
+def read_intent(file: Path) -> wire.IntentBody:
     """What the file wants. Raises `ConfigError` with a sentence that names the file and the place in it."""
     try:
         written = tomllib.loads(file.read_text())
@@ -30,7 +30,7 @@ def read(file: Path) -> wire.IntentBody:
     body: dict[str, Any] = {"routes": written.get("route", []), "upstreams": written.get("upstream", [])}
     try:
         wanted = wire.decode(wire.encode(body), wire.IntentBody)
-        wanted.to_bodies()
+        wanted.to_documents()
     except Invalid as error:
         raise ConfigError(f"{file}: {_placed(error, body)}") from None
     return wanted
@@ -46,5 +46,5 @@ def _placed(error: Invalid, body: Mapping[str, Any]) -> str:
     if place["index"] is not None:
         table = body[place["list"]][int(place["index"])]
         name = table.get(key) if isinstance(table, dict) else None
-        parts[0] += f" {int(place['index']) + 1}" + (f" {shown(name)}" if isinstance(name, str) else "")
+        parts[0] += f" {int(place['index']) + 1}" + (f" {quoted(name)}" if isinstance(name, str) else "")
     return ": ".join([*parts, *filter(None, [place["field"]]), error.problem])

@@ -42,8 +42,8 @@ def _escape_what_streams_lack() -> None:
 def _ended(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         raise error
-    from adsum.cli.exit_codes import code_of
-    from adsum.cli.output import say
+    from adsum.cli.exit_codes import exit_code_of
+    from adsum.cli.output import print_message
     from adsum.core.errors import AdsumError
 
     sentence = str(error)
@@ -52,5 +52,5 @@ def _ended(error: Exception) -> int:
     elif not isinstance(error, (AdsumError, TimeoutError, OSError)):
         sentence = f"unexpected {type(error).__name__}: {error}; run with {DEBUG_VARIABLE}=1 for the traceback"
     if sentence:
-        say(f"adsum: {sentence}")
-    return int(code_of(error))
+        print_message(f"adsum: {sentence}")
+    return int(exit_code_of(error))

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import msgspec
 
-from adsum.core.validation import printable
+from adsum.core.validation import escape_unprintable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from adsum.telemetry.sink import Sink
 
-COLOURS: Final[Mapping[str, str]] = MappingProxyType(
+STATUS_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "passing": "green",
         "warning": "yellow",
@@ -48,16 +48,16 @@ _ANSI: Final = MappingProxyType(
 )
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _sinks: dict[str, Sink] = {}
-"""Writers of standard output and standard error while `unblocked` is in force; else none."""
+"""Writers of standard output and standard error while `non_blocking` is in force; else none."""
 
 
-def rich_wanted(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
+def wants_rich(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
     """Whether a person looks at `stream` on a terminal that can do more than print lines."""
     environ = os.environ if environ is None else environ
-    return colour_wanted(stream, environ) or (stream.isatty() and environ.get("TERM") != "dumb")
+    return wants_colour(stream, environ) or (stream.isatty() and environ.get("TERM") != "dumb")
 
 
-def colour_wanted(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
+def wants_colour(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
     """Whether `stream` is to have colours."""
     environ = os.environ if environ is None else environ
     if environ.get("NO_COLOR"):
@@ -68,8 +68,8 @@ def colour_wanted(stream: TextIO, environ: Mapping[str, str] | None = None) -> b
 
 
 @contextlib.contextmanager
-def unblocked() -> Iterator[None]:
-    """Within it, `say`, `line` and `Voice` never wait for a reader: lines that nobody reads are dropped and counted.
+def non_blocking() -> Iterator[None]:
+    """Within it, `print_message`, `line` and `MessageHandler` never wait for a reader: lines that nobody reads are dropped and counted.
 
     For commands that do something besides printing, such as keeping a lease.
     """
@@ -85,49 +85,49 @@ def unblocked() -> Iterator[None]:
             sink.close()
 
 
-class Voice(logging.Handler):
-    """A log handler that says each record on standard error, as `say` does."""
+class MessageHandler(logging.Handler):
+    """A log handler that says each record on standard error, as `print_message` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(self.format(record))
+            print_message(self.format(record))
         except Exception:
             self.handleError(record)
 
 
-def say(sentence: str) -> None:
+def print_message(message: str) -> None:
     """Tell the person, not the program. A text of several lines stays so."""
-    _write("stderr", "\n".join(map(printable, sentence.split("\n"))))
+    _write("stderr", "\n".join(map(escape_unprintable, message.split("\n"))))
 
 
-class Coloured(NamedTuple):
+class StatusText(NamedTuple):
     """A part of a line in the colour of a status."""
 
     text: str
     status: str
 
 
-def line(*parts: str | Coloured) -> None:
+def print_line(*parts: str | StatusText) -> None:
     """One line for whoever reads us, at once; coloured parts have their colour if standard output is to have any.
 
     A line that is wider than the terminal is broken between words.
     """
-    length = sum(len(part.text if isinstance(part, Coloured) else part) for part in parts)
-    if length > shutil.get_terminal_size().columns and rich_wanted(sys.stdout) and not _sinks:
+    length = sum(len(part.text if isinstance(part, StatusText) else part) for part in parts)
+    if length > shutil.get_terminal_size().columns and wants_rich(sys.stdout) and not _sinks:
         _rich_line(parts)
     else:
         _write("stdout", "".join(_part(each) for each in parts))
 
 
-def _part(part: str | Coloured) -> str:
+def _part(part: str | StatusText) -> str:
     if isinstance(part, str):
-        return printable(part)
-    colour = _ANSI.get(COLOURS.get(part.status, ""))
-    text = printable(part.text)
-    return f"\x1b[{colour}m{text}\x1b[0m" if colour and colour_wanted(sys.stdout) else text
+        return escape_unprintable(part)
+    colour = _ANSI.get(STATUS_COLOURS.get(part.status, ""))
+    text = escape_unprintable(part.text)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and wants_colour(sys.stdout) else text
 
 
-def json(value: object) -> None:
+def print_json(value: object) -> None:
     """One line of JSON: the value as the registry's API has it.
 
     Characters that don't print as themselves, or that standard output can't encode, are escaped as JSON does.
@@ -157,25 +157,25 @@ def _write(name: str, text: str) -> None:
         print(text, file=stream, flush=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "STATUS") -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "STATUS") -> None:
     """A table; the column named `status` is coloured by what it says. Empty columns are left out."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[escape_unprintable(cell) for cell in row] for row in rows]
     kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
     columns, rows = [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
-    if rich_wanted(sys.stdout):
+    if wants_rich(sys.stdout):
         _rich_table(columns, rows, status)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in [columns, *rows] if any(columns) else rows:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def ago(at: float, now: float | None = None) -> str:
     """How long an instant on the wall clock is past, for people: `now`, `12 s ago`, `5 min ago`, `3 h ago`."""
-    return f"{lasted((time.time() if now is None else now) - at)} ago" if at else ""
+    return f"{format_duration((time.time() if now is None else now) - at)} ago" if at else ""
 
 
-def lasted(length: float) -> str:
+def format_duration(length: float) -> str:
     """A length of time in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
     for unit, name, most in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
         if length < most:
@@ -183,40 +183,40 @@ def lasted(length: float) -> str:
     return f"{length // 86_400:.0f} d"
 
 
-def took(length: float) -> str:
+def format_latency(length: float) -> str:
     """A short length of time in two digits, or to a millisecond, for people: `0.42 ms`, `17 ms`, `250 ms`, `1.5 s`."""
     milliseconds = float(f"{length * 1_000:.2g}") if length < 0.1 else round(length * 1_000)
     return f"{length:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
 
 
-def clock(at: float) -> str:
+def time_of_day(at: float) -> str:
     """An instant as local time of day."""
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
-def why(cause: str, actor: str, reason: str, peer: str = "") -> str:
+def format_cause(cause: str, actor: str, reason: str, peer: str = "") -> str:
     """Why something stands as it does, in a clause. `peer`: the address from which somebody said to be the actor."""
     by = f" by {actor}" if actor else ""
     by += f" (from {peer})" if peer else ""
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
 
 
-def _rich_line(parts: Sequence[str | Coloured]) -> None:
+def _rich_line(parts: Sequence[str | StatusText]) -> None:
     from rich.text import Text
 
     text = Text()
     for part in parts:
-        if isinstance(part, Coloured):
-            text.append(printable(part.text), COLOURS.get(part.status))
+        if isinstance(part, StatusText):
+            text.append(escape_unprintable(part.text), STATUS_COLOURS.get(part.status))
         else:
-            text.append(printable(part))
+            text.append(escape_unprintable(part))
     _console().print(text)
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    no_color = not colour_wanted(sys.stdout)
+    no_color = not wants_colour(sys.stdout)
     return Console(force_terminal=True, no_color=no_color, color_system="standard", highlight=False)
 
 
@@ -224,7 +224,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
     from rich.table import Table
     from rich.text import Text
 
-    colour = colour_wanted(sys.stdout)
+    colour = wants_colour(sys.stdout)
     shown = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
     words = [max((len(word) for row in rows for word in row[n].split()), default=0) for n in range(len(columns))]
     whole = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
@@ -233,7 +233,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
         shown.add_column(column, overflow="fold", min_width=longest if whole else None)
     for row in rows:
         cells = [
-            Text(cell, style=COLOURS.get(cell, "") if name == status else "")
+            Text(cell, style=STATUS_COLOURS.get(cell, "") if name == status else "")
             for name, cell in zip(columns, row, strict=True)
         ]
         shown.add_row(*cells)

@@ -7,18 +7,18 @@ from typing import Final
 
 from adsum.cli.settings.loader import Settings
 from adsum.client.local_address import LOOPBACK, default_id
-from adsum.client.registration.check_specs import parse_all
+from adsum.client.registration.check_specs import parse_checks
 from adsum.config.serve import ClientConfig, InstanceConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance, Registration
 
-NAMES: Final = MappingProxyType({"tags": "tag", "checks": "check"})
+SETTING_NAMES: Final = MappingProxyType({"tags": "tag", "checks": "check"})
 """Fields of an instance → settings."""
 
 
-def registration_of(loaded: Settings, service: str, port: int, address: str = "") -> Registration:
+def build_registration(loaded: Settings, service: str, port: int, address: str = "") -> Registration:
     """What the settings describe, listed at `address` (default: the one set, else loopback). Raises `ConfigError`."""
-    config = loaded.of(InstanceConfig)
+    config = loaded.get(InstanceConfig)
     try:
         instance = Instance(
             service=service,
@@ -26,11 +26,11 @@ def registration_of(loaded: Settings, service: str, port: int, address: str = ""
             address=address or config.address or LOOPBACK,
             port=port,
             scheme=config.scheme,
-            zone=loaded.of(ClientConfig).zone,
+            zone=loaded.get(ClientConfig).zone,
             weight=config.weight,
             tags=config.tag,
             metadata=config.metadata,
         )
-        return Registration(instance, config.ttl, config.grace, parse_all(config.check))
+        return Registration(instance, config.ttl, config.grace, parse_checks(config.check))
     except Invalid as error:
-        raise loaded.blame(error, NAMES) from None
+        raise loaded.config_error(error, SETTING_NAMES) from None

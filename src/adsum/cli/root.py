@@ -12,64 +12,76 @@ import click
 from adsum import __version__
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """A command: what it does in a line, and where it is."""
 
-    what: str
-    place: str
+    summary: str
+    import_path: str
 
 
-GROUPS: Final[Mapping[str, Mapping[str, Entry]]] = MappingProxyType(
+COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyType(
     {
         "See it": {
-            "demo": Entry(
+            "demo": CommandEntry(
                 "Watch a registry, services and a caller live through a bad day", "adsum.cli.commands.demo:demo"
             ),
         },
         "The registry": {
-            "serve": Entry("Run a registry node", "adsum.cli.commands.serve:serve"),
-            "status": Entry("Show how the registry fares", "adsum.cli.commands.status:status"),
-            "backup": Entry("Copy the registry's file, also while it is in use", "adsum.cli.commands.backup:backup"),
-            "restore": Entry("Put a backup in place of the registry's file", "adsum.cli.commands.backup:restore"),
+            "serve": CommandEntry("Run a registry node", "adsum.cli.commands.serve:serve"),
+            "status": CommandEntry("Show how the registry fares", "adsum.cli.commands.status:status"),
+            "backup": CommandEntry(
+                "Copy the registry's file, also while it is in use", "adsum.cli.commands.backup:backup"
+            ),
+            "restore": CommandEntry(
+                "Put a backup in place of the registry's file", "adsum.cli.commands.backup:restore"
+            ),
         },
         "Providing": {
-            "run": Entry("Wrap any program: list it while it answers", "adsum.cli.commands.run:run"),
-            "register": Entry("List an instance and keep it listed", "adsum.cli.commands.register:register"),
-            "deregister": Entry("Take an instance out of the catalog", "adsum.cli.commands.register:deregister"),
+            "run": CommandEntry("Wrap any program: list it while it answers", "adsum.cli.commands.run:run"),
+            "register": CommandEntry("List an instance and keep it listed", "adsum.cli.commands.register:register"),
+            "deregister": CommandEntry("Take an instance out of the catalog", "adsum.cli.commands.register:deregister"),
         },
         "Finding": {
-            "ls": Entry("List services, or the instances of one", "adsum.cli.commands.resolve:ls"),
-            "resolve": Entry("Print the address of an instance to call", "adsum.cli.commands.resolve:resolve"),
-            "watch": Entry("Print every change as it happens", "adsum.cli.commands.watch:watch"),
-            "history": Entry("Show why instances came and went", "adsum.cli.commands.status:history"),
+            "ls": CommandEntry("List services, or the instances of one", "adsum.cli.commands.resolve:ls"),
+            "resolve": CommandEntry("Print the address of an instance to call", "adsum.cli.commands.resolve:resolve"),
+            "watch": CommandEntry("Print every change as it happens", "adsum.cli.commands.watch:watch"),
+            "history": CommandEntry("Show why instances came and went", "adsum.cli.commands.status:history"),
         },
         "Operating": {
-            "drain": Entry("Have an instance called no more, then return", "adsum.cli.commands.status:drain"),
-            "maintenance": Entry("Take an instance out of use for a while", "adsum.cli.commands.status:maintenance"),
-            "resume": Entry("End a drain or a maintenance", "adsum.cli.commands.status:resume"),
-            "forget": Entry("Take a service without an instance off the lists", "adsum.cli.commands.status:forget"),
+            "drain": CommandEntry("Have an instance called no more, then return", "adsum.cli.commands.status:drain"),
+            "maintenance": CommandEntry(
+                "Take an instance out of use for a while", "adsum.cli.commands.status:maintenance"
+            ),
+            "resume": CommandEntry("End a drain or a maintenance", "adsum.cli.commands.status:resume"),
+            "forget": CommandEntry(
+                "Take a service without an instance off the lists", "adsum.cli.commands.status:forget"
+            ),
         },
         "The gateway": {
-            "gateway": Entry("Take requests and pass them on to who is here", "adsum.cli.commands.gateway:gateway"),
-            "grpc-bootstrap": Entry(
+            "gateway": CommandEntry(
+                "Take requests and pass them on to who is here", "adsum.cli.commands.gateway:gateway"
+            ),
+            "grpc-bootstrap": CommandEntry(
                 "Print what gRPC clients need to call without a proxy",
                 "adsum.cli.commands.grpc_bootstrap:grpc_bootstrap",
             ),
-            "route": Entry("Say which requests gateways send where", "adsum.cli.commands.route:route"),
+            "route": CommandEntry("Say which requests gateways send where", "adsum.cli.commands.route:route"),
         },
         "The shell": {
-            "completion": Entry("Print the completion script of a shell", "adsum.cli.commands.completion:completion"),
+            "completion": CommandEntry(
+                "Print the completion script of a shell", "adsum.cli.commands.completion:completion"
+            ),
         },
     }
 )
 """Every command, as `--help` tells them."""
 
-COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
-    {name: entry for group in GROUPS.values() for name, entry in group.items()}
+COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType(
+    {name: entry for group in COMMAND_GROUPS.values() for name, entry in group.items()}
 )
 
 
-class Root(click.Group):
+class RootGroup(click.Group):
     """Imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -78,7 +90,7 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].place.partition(":")
+        module, _, name = COMMANDS[cmd_name].import_path.partition(":")
         return cast("click.Command", getattr(import_module(module), name))
 
     def resolve_command(
@@ -93,13 +105,13 @@ class Root(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, group in GROUPS.items():
+        for title, group in COMMAND_GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, entry.what) for name, entry in group.items()], col_max=14)
+                formatter.write_dl([(name, entry.summary) for name, entry in group.items()], col_max=14)
 
 
 @click.group(
-    cls=Root,
+    cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 69 registry unavailable, 75 try again, "
     "78 a setting is wrong, 124 not in time, 130 interrupted.",

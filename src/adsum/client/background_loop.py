@@ -14,17 +14,17 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-FORK_WAIT: Final = 1.0
+FORK_PAUSE_TIMEOUT: Final = 1.0
 """Seconds that a fork waits for the loop to have nothing at hand; one that is busy for longer is forked as it is."""
-JOIN_WAIT: Final = 5.0
+JOIN_TIMEOUT: Final = 5.0
 """Seconds that stopping waits for the thread; a loop that hangs longer ends with the process."""
 
 
-class Background:
+class BackgroundLoop:
     """A loop that runs on a thread of its own until `stop`."""
 
     def __init__(self) -> None:
-        self.users = 0
+        self.user_count = 0
         # The plain loop of asyncio, whatever the policy: after a fork we must find its sockets.
         self.loop = asyncio.SelectorEventLoop()
         self._go_on = threading.Event()
@@ -33,7 +33,7 @@ class Background:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it there and wait for what it returns or raises; if this thread is interrupted, so is it."""
-        if self.here:
+        if self.is_current_thread:
             coroutine.close()
             raise RuntimeError("the synchronous client can't wait inside its own loop")
         future = self.submit(coroutine)
@@ -47,7 +47,7 @@ class Background:
         """Run it there, without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Have the loop rest until `go_on`, between two of its turns.
 
         A child that is forked while this thread imports a module would wait for ever when it imports the same.
@@ -56,26 +56,26 @@ class Background:
         self._go_on = threading.Event()
         with suppress(RuntimeError):  # The loop was closed.
             self.loop.call_soon_threadsafe(self._rest, resting, self._go_on)
-            resting.wait(FORK_WAIT)
+            resting.wait(FORK_PAUSE_TIMEOUT)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Idempotent."""
         self._go_on.set()
 
     @property
-    def here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """Whether this is the loop's own thread."""
         return threading.current_thread() is self._thread
 
     @staticmethod
     def _rest(resting: threading.Event, go_on: threading.Event) -> None:
         resting.set()
-        go_on.wait(FORK_WAIT)
+        go_on.wait(FORK_PAUSE_TIMEOUT)
 
     def stop(self) -> None:
         """End the loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(JOIN_WAIT)
+        self._thread.join(JOIN_TIMEOUT)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -92,27 +92,27 @@ class Background:
 
 
 _lock = threading.Lock()
-_current: Background | None = None
-_left_behind: list[Background] = []
+_current: BackgroundLoop | None = None
+_left_behind: list[BackgroundLoop] = []
 """Loops of the process we were forked from: never used again, and kept so that nothing is closed for the parent."""
 
 
-def acquire() -> Background:
+def acquire() -> BackgroundLoop:
     """The loop of this process, started if need be; `release` it once for each time."""
     global _current
     with _lock:
         if _current is None:
-            _current = Background()
-        _current.users += 1
+            _current = BackgroundLoop()
+        _current.user_count += 1
         return _current
 
 
-def release(background: Background) -> None:
+def release(background: BackgroundLoop) -> None:
     """One user less; the last one ends the loop."""
     global _current
     with _lock:
-        background.users -= 1
-        if background.users > 0:
+        background.user_count -= 1
+        if background.user_count > 0:
             return
         if _current is background:
             _current = None
@@ -120,13 +120,13 @@ def release(background: Background) -> None:
 
 
 def _before_fork() -> None:
-    if _current is not None and not _current.here:
-        _current.hold()
+    if _current is not None and not _current.is_current_thread:
+        _current.pause()
 
 
 def _after_fork() -> None:
     if _current is not None:
-        _current.go_on()
+        _current.resume()
 
 
 def _begin_in_child() -> None:

@@ -13,35 +13,35 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from adsum.client.actor import default_actor, given_actor
+from adsum.client.actor import configured_actor, default_actor
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.options import ChannelOptions
-from adsum.client.consumer_identity import Consumer
+from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import NeedsRegistry
 from adsum.client.local_address import LOOPBACK, default_id
 from adsum.client.native.nodes import DEFAULT_URL, parse_urls
-from adsum.client.registration.check_specs import parse, parse_all
+from adsum.client.registration.check_specs import parse_check, parse_checks
 from adsum.client.registration.registrar import Registrar
-from adsum.client.registration.registrar_state import State
+from adsum.client.registration.registrar_state import RegistrarState
 from adsum.client.registration.renewals import Renewals
 from adsum.client.sources import open_source
 from adsum.client.sources.source import Source
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
-from adsum.client.views.view_cache import Shelf, default_folder
+from adsum.client.views.view import CACHE_MAX_AGE_LIMIT, DEFAULT_CACHE_MAX_AGE
+from adsum.client.views.view_cache import ViewCache, default_cache_folder
 from adsum.clock import SystemClock
-from adsum.core.identity import PART
-from adsum.core.liveness.heartbeats import DRAIN_WAIT
-from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING, Check, Instance, Registration, frozen
-from adsum.core.validation import public, seconds
+from adsum.core.identity import PART_SEPARATOR
+from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
+from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, EMPTY_MAPPING, Check, Instance, Registration, freeze
+from adsum.core.validation import seconds, without_credentials
 from adsum.ports import Clock
 
 if TYPE_CHECKING:
-    from adsum.client.native.api import Api
+    from adsum.client.native.api import RegistryApi
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
-MISSED: Final = 60.0
+UNUSED_CHANNEL_TIMEOUT: Final = 60.0
 """Seconds for which a name that a request brought, and that nobody is registered under, is followed at least."""
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Client:
     `$XDG_CACHE_HOME/adsum/views`, False keeps none. They are used only while no registry answers; one that is older
     than `cache_max_age` seconds is used with a word in each error. `actor` is recorded as the author of what we change
     (default: `ADSUM_ACTOR`, else user@host).
-    `name` is how a drain that waits for this program calls it (default: program, process and host). With `routes` False
+    `name` is how a drain that waits for this program calls it (default: program, process and host). With `acknowledge` False
     nothing is called by what is resolved here, so that no drain waits for this client. Raises `Invalid`.
     """
 
@@ -65,10 +65,10 @@ class Client:
         *,
         zone: str | None = None,
         cache: str | Path | bool | None = None,
-        cache_max_age: float = KEPT_MAX_AGE,
+        cache_max_age: float = DEFAULT_CACHE_MAX_AGE,
         actor: str = "",
         name: str = "",
-        routes: bool = True,
+        acknowledge: bool = True,
         clock: Clock | None = None,
         rng: Random | None = None,
         source: Source | None = None,
@@ -76,13 +76,13 @@ class Client:
         chosen = urls or os.environ.get(URL_VARIABLE) or DEFAULT_URL
         self.urls = parse_urls(chosen, "urls" if urls else URL_VARIABLE)
         self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
-        self._actor = given_actor(actor)
+        self._actor = configured_actor(actor)
         self._process = secrets.token_hex(8)
         """What the holders of all that is registered here begin with: to the registry we are one process."""
         self._holders = count(1)
-        seconds("cache_max_age", cache_max_age, 0.0, KEPT_MAX_AGE_MAX)
+        seconds("cache_max_age", cache_max_age, 0.0, CACHE_MAX_AGE_LIMIT)
         self._cache_max_age = cache_max_age
-        self._consumer = Consumer(name) if routes else None
+        self._consumer = ConsumerIdentity(name) if acknowledge else None
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or Random()
         self._shelf = _shelf(cache, self.urls)
@@ -107,11 +107,11 @@ class Client:
         elif fields:
             raise TypeError("give either options or their fields")
         channel = self._channel(service, options)
-        channel.hold()
+        channel.keep_open()
         return channel
 
-    def requested_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
-        """As `channel`, for a name that a request brought and that may be nobody's: after `MISSED` seconds in which no
+    def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
+        """As `channel`, for a name that a request brought and that may be nobody's: after `UNUSED_CHANNEL_TIMEOUT` seconds in which no
         instance was registered and nobody asked, it is closed.
         """
         channel = self._channel(service, options or ChannelOptions(zone=self.zone))
@@ -129,10 +129,10 @@ class Client:
     async def _tidy(self) -> None:
         """Close channels that were asked for in vain, and let go of what is closed."""
         while True:
-            await self._clock.sleep(MISSED / 2)
-            since = self._clock.now() - MISSED
+            await self._clock.sleep(UNUSED_CHANNEL_TIMEOUT / 2)
+            since = self._clock.now() - UNUSED_CHANNEL_TIMEOUT
             for channel in list(self._channels.values()):
-                if channel.missed_at is not None and channel.missed_at <= since:
+                if channel.last_missed_at is not None and channel.last_missed_at <= since:
                     await channel.close()
             self._channels = {key: channel for key, channel in self._channels.items() if not channel.closed}
             self._resolvers = {key: each for key, each in self._resolvers.items() if not each.closed}
@@ -142,7 +142,7 @@ class Client:
         `Invalid`. Needs a running loop.
         """
         resolver = self._resolver(service)
-        resolver.hold()
+        resolver.keep_open()
         return resolver
 
     def _resolver(self, service: str) -> Resolver:
@@ -151,8 +151,8 @@ class Client:
             resolver = Resolver(
                 service,
                 self.source,
-                shelf=self._shelf,
-                kept_max_age=self._cache_max_age,
+                cache=self._shelf,
+                cache_max_age=self._cache_max_age,
                 clock=self._clock,
                 rng=self._rng,
             )
@@ -172,12 +172,12 @@ class Client:
         zone: str | None = None,
         weight: int = 1,
         tags: Iterable[str] = (),
-        metadata: Mapping[str, str] = NOTHING,
+        metadata: Mapping[str, str] = EMPTY_MAPPING,
         check: str | Check | None = None,
         checks: Iterable[str | Check] = (),
         ttl: float | None = DEFAULT_TTL,
         grace: float = DEFAULT_GRACE,
-        drain_wait: float = DRAIN_WAIT,
+        drain_wait: float = DEFAULT_DRAIN_WAIT,
         signals: bool = True,
         holder: str = "",
         take_over: bool = False,
@@ -200,18 +200,18 @@ class Client:
             zone=self.zone if zone is None else zone,
             weight=weight,
             tags=tuple(tags),
-            metadata=frozen(metadata),
+            metadata=freeze(metadata),
         )
-        one = [parse(check) if isinstance(check, str) else check] if check is not None else []
+        one = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
         registration = Registration(
             instance,
             ttl,
             grace,
-            parse_all([*one, *parse_all(checks)]),
-            holder or f"{self._process}{PART}{next(self._holders)}",
+            parse_checks([*one, *parse_checks(checks)]),
+            holder or f"{self._process}{PART_SEPARATOR}{next(self._holders)}",
         )
         source = self.source
-        self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
+        self._registrars = [known for known in self._registrars if known.state is not RegistrarState.STOPPED]
         self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
         registrar = Registrar(
             registration,
@@ -243,12 +243,14 @@ class Client:
         return self._source
 
     @property
-    def api(self) -> Api:
+    def api(self) -> RegistryApi:
         """The native API of the registry, call by call. Raises `NeedsRegistry` if it is no registry of ours."""
         from adsum.client.sources.registry import RegistrySource
 
         if not isinstance(self.source, RegistrySource):
-            raise NeedsRegistry(f"{public(self.urls[0])} is no registry of Adsum's, and only that can do this")
+            raise NeedsRegistry(
+                f"{without_credentials(self.urls[0])} is no registry of Adsum's, and only that can do this"
+            )
         return self.source.api
 
     async def close(self) -> None:
@@ -266,7 +268,7 @@ class Client:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         if self._source is not None:
             if self._followed:
-                await self._source.leave()
+                await self._source.send_goodbye()
             await self._source.close()
 
     async def __aenter__(self) -> Self:
@@ -278,13 +280,13 @@ class Client:
         await self.close()
 
 
-def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> Shelf | None:
+def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> ViewCache | None:
     if cache is False:
         return None
     if cache is not None and cache is not True:
-        return Shelf(Path(cache), urls)
+        return ViewCache(Path(cache), urls)
     try:
-        return Shelf(default_folder(), urls)
+        return ViewCache(default_cache_folder(), urls)
     except RuntimeError as error:
         _log.warning("views are not kept on disk: %s", error)  # A user without a home.
         return None

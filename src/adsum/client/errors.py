@@ -11,9 +11,9 @@ class RegistryUnavailable(AdsumError):
     `declined`: one of them answered that it can't do so now. Without that, it may be that none runs there.
     """
 
-    def __init__(self, why: str, *, declined: bool = False) -> None:
-        super().__init__(f"no registry is available: {why}")
-        self.why = why
+    def __init__(self, reason: str, *, declined: bool = False) -> None:
+        super().__init__(f"no registry is available: {reason}")
+        self.reason = reason
         self.declined = declined
 
 
@@ -30,7 +30,7 @@ class RegistryRefused(AdsumError):
         self.detail = detail
 
 
-class Unacknowledged(AdsumError):
+class DrainUnacknowledged(AdsumError):
     """Consumers were told, and none of them says when it has heard."""
 
 
@@ -45,12 +45,12 @@ class AnswerOverdue(AdsumError):
 class AnswerLost(AdsumError):
     """A registry node took a request that waits and was lost, and no node answered until `wait` seconds were over."""
 
-    def __init__(self, wait: float, lost: str, latest: str = "") -> None:
-        """`lost`: how that node was lost, in a clause; `latest`: what came of asking since."""
-        why = f"{lost}; then: {latest}" if latest and latest != lost else lost
+    def __init__(self, wait: float, loss: str, latest_failure: str = "") -> None:
+        """`lost`: how that node was lost, in a clause; `latest_failure`: what came of asking since."""
+        why = f"{loss}; then: {latest_failure}" if latest_failure and latest_failure != loss else loss
         super().__init__(f"the registry was lost within the {wait:g} s, so it is not known who confirmed: {why}")
         self.wait = wait
-        self.why = why
+        self.reason = why
 
 
 class InstanceForgotten(UnknownInstance):
@@ -59,17 +59,17 @@ class InstanceForgotten(UnknownInstance):
     """
 
 
-class Unreachable(AdsumError):
+class NodeUnreachable(AdsumError):
     """One registry node could not be spoken with; others may."""
 
 
-class NotConnected(Unreachable):
+class NodeNotConnected(NodeUnreachable):
     """There was no connection to the node, so it has heard nothing of the request."""
 
 
-class Declined(Unreachable):
+class NodeDeclined(NodeUnreachable):
     """A node answered that it can't do so now: it starts or stops, or its store is away."""
 
 
-class Garbled(AdsumError):
+class ProtocolViolation(AdsumError):
     """A registry node sent what the protocol does not allow."""

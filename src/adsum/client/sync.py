@@ -19,15 +19,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from adsum.client import background_loop
-from adsum.client.background_loop import Background
+from adsum.client.background_loop import BackgroundLoop
 from adsum.client.calls.call import Call
 from adsum.client.calls.channel import READY_TIMEOUT, Channel
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.calls.pick import Pick
 from adsum.client.client import Client
-from adsum.client.registration.registrar import START_WAIT, Registrar
-from adsum.client.registration.registrar_state import Drained, State
-from adsum.client.registration.termination import Block, thread_block
+from adsum.client.registration.registrar import START_TIMEOUT, Registrar
+from adsum.client.registration.registrar_state import DrainResult, RegistrarState
+from adsum.client.registration.termination import RegistrationBlock, thread_block
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View
 from adsum.core.errors import AdsumError
@@ -46,7 +46,7 @@ class SyncClient:
         Client(urls, **options)  # What is wrong is said here, not at first use.
         self._made_of = (urls, options)
         self._lock = RLock()
-        self._running: tuple[Background, Client] | None = None
+        self._running: tuple[BackgroundLoop, Client] | None = None
         self._channels: dict[tuple[str, ChannelOptions | None, tuple[tuple[str, Any], ...]], SyncChannel] = {}
         self._requested: weakref.WeakSet[SyncChannel] = weakref.WeakSet()
         self._registrars: list[SyncRegistrar] = []
@@ -64,9 +64,9 @@ class SyncClient:
                 self._channels[key] = channel
             return channel
 
-    def requested_channel(self, service: str, options: ChannelOptions | None = None) -> SyncChannel:
+    def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> SyncChannel:
         """As `Client.requested_channel`; another one each time."""
-        channel = SyncChannel(self, service, options, {}, requested=True)
+        channel = SyncChannel(self, service, options, {}, on_demand=True)
         channel.open()
         with self._lock:
             self._requested.add(channel)
@@ -86,7 +86,7 @@ class SyncClient:
 
         registrar = SyncRegistrar(self, self.run(make))
         with self._lock:
-            self._registrars = [known for known in self._registrars if known.state is not State.STOPPED]
+            self._registrars = [known for known in self._registrars if known.state is not RegistrarState.STOPPED]
             self._registrars.append(registrar)
         return registrar
 
@@ -127,7 +127,7 @@ class SyncClient:
     ) -> None:
         self.close()
 
-    def _start(self) -> tuple[Background, Client]:
+    def _start(self) -> tuple[BackgroundLoop, Client]:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the client is closed")
@@ -136,11 +136,11 @@ class SyncClient:
                 self._running = (background_loop.acquire(), Client(urls, **options))
             return self._running
 
-    def forget_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: what ran in the parent does not run here."""
         self._lock, self._running = RLock(), None
         for channel in (*self._channels.values(), *self._requested):
-            channel.forget_parent()
+            channel.reset_after_fork()
 
 
 class SyncChannel:
@@ -153,13 +153,13 @@ class SyncChannel:
         options: ChannelOptions | None,
         fields: dict[str, Any],
         *,
-        requested: bool = False,
+        on_demand: bool = False,
     ) -> None:
         self.service = service
         self._client = client
         self._options = options
         self._fields = fields
-        self._requested = requested
+        self._requested = on_demand
         self._channel: Channel | None = None
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
@@ -191,9 +191,9 @@ class SyncChannel:
         return self._channel is not None and self._channel.closed
 
     @property
-    def missed_at(self) -> float | None:
+    def last_missed_at(self) -> float | None:
         """As `Channel.missed_at`."""
-        return self._channel.missed_at if self._channel is not None else None
+        return self._channel.last_missed_at if self._channel is not None else None
 
     def close_soon(self) -> None:
         """As `Channel.close_soon`."""
@@ -205,13 +205,13 @@ class SyncChannel:
 
         async def make(client: Client) -> Channel:
             if self._requested:
-                return client.requested_channel(self.service, self._options)
+                return client.on_demand_channel(self.service, self._options)
             return client.channel(self.service, self._options, **self._fields)
 
         self._channel = channel = self._client.run(make)
         return channel
 
-    def forget_parent(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: open anew at first use."""
         self._channel = None
 
@@ -260,7 +260,7 @@ class SyncRegistrar:
         self._client = client
         self._registrar = registrar
         self._pid = os.getpid()
-        self._block: Block | None = None
+        self._block: RegistrationBlock | None = None
 
     @property
     def id(self) -> str:
@@ -271,7 +271,7 @@ class SyncRegistrar:
         return self._registrar.service
 
     @property
-    def state(self) -> State:
+    def state(self) -> RegistrarState:
         return self._registrar.state
 
     @property
@@ -279,23 +279,23 @@ class SyncRegistrar:
         return self._registrar.registered
 
     @property
-    def kept_out(self) -> str:
+    def conflict(self) -> str:
         """As `Registrar.kept_out`."""
-        return self._registrar.kept_out
+        return self._registrar.conflict
 
     @property
     def instance(self) -> Instance | None:
         return self._registrar.instance
 
-    def start(self, wait: float = START_WAIT) -> None:
+    def start(self, wait: float = START_TIMEOUT) -> None:
         """As `Registrar.start`."""
         if self._ours("start"):
             self._client.run(lambda _: self._registrar.start(wait))
 
-    def drain(self, wait: float | None = None, reason: str = "") -> Drained:
+    def drain(self, wait: float | None = None, reason: str = "") -> DrainResult:
         """As `Registrar.drain`."""
         if not self._ours("drain"):
-            return Drained(done=False, why="it is another process's registration")
+            return DrainResult(done=False, reason="it is another process's registration")
         return self._client.run(lambda _: self._registrar.drain(wait, reason))
 
     def stop(self, reason: str = "") -> None:
@@ -305,7 +305,7 @@ class SyncRegistrar:
 
     def __enter__(self) -> Self:
         if self._registrar.signals:
-            self._block = thread_block(self._submit_finish, self._registrar.patience)
+            self._block = thread_block(self._submit_finish, self._registrar.shutdown_timeout)
             self._block.enter()
         try:
             self.start()
@@ -317,15 +317,15 @@ class SyncRegistrar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hurried = self._block is not None and self._block.hurried(error)
+        hurried = self._block is not None and self._block.ended_by_second_signal(error)
         try:
             if self._ours("stop"):
-                self._client.run(lambda _: self._registrar.finish(hurried=hurried))
+                self._client.run(lambda _: self._registrar.shut_down(interrupt_drain=hurried))
         finally:
             self._leave(error)
 
     def _submit_finish(self) -> Future[None]:
-        return self._client.submit(lambda _: self._registrar.finish())
+        return self._client.submit(lambda _: self._registrar.shut_down())
 
     def _leave(self, error: BaseException | None) -> None:
         block, self._block = self._block, None
@@ -347,7 +347,7 @@ def _close_all() -> None:
 
 def _forget_parents() -> None:
     for client in list(_alive):
-        client.forget_parent()
+        client.reset_after_fork()
 
 
 atexit.register(_close_all)

@@ -7,14 +7,14 @@ import asyncio
 from adsum.ports import Clock
 
 
-class Alarm:
+class Wakeup:
     """One sleeper; anybody on its loop may ring."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rung = asyncio.Event()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the sleeper, now or as soon as it sleeps."""
         self._rung.set()
 

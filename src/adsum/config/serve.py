@@ -20,44 +20,50 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from adsum.client.actor import default_actor
-from adsum.client.views.view import KEPT_MAX_AGE, KEPT_MAX_AGE_MAX
+from adsum.client.views.view import CACHE_MAX_AGE_LIMIT, DEFAULT_CACHE_MAX_AGE
 from adsum.core import validation
-from adsum.core.address_policy import LOOPBACK, Fence, Network
-from adsum.core.catalog.draft import MAX_SIZE
+from adsum.core.address_policy import LOOPBACK_NETWORKS, AddressPolicy, Network
+from adsum.core.catalog.draft import MAX_CATALOG_BYTES
 from adsum.core.errors import Invalid
-from adsum.core.liveness.empty_services import FORGET_AFTER
-from adsum.core.liveness.heartbeats import DRAIN_WAIT, HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, staleness
-from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, NOTHING
-from adsum.core.sizes import spoken
-from adsum.core.validation import MAX_PORT, address, public, shown
+from adsum.core.liveness.empty_services import DEFAULT_FORGET_AFTER
+from adsum.core.liveness.heartbeats import (
+    DEFAULT_DRAIN_WAIT,
+    DEFAULT_HEARTBEAT,
+    MAX_HEARTBEAT,
+    MIN_HEARTBEAT,
+    stale_after,
+)
+from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, EMPTY_MAPPING
+from adsum.core.sizes import format_size
+from adsum.core.validation import MAX_PORT, address, quoted, without_credentials
 from adsum.etcd import naming
-from adsum.etcd.address import SCHEME, STORE_PREFIX, Place
-from adsum.gateway.profile import Shape, split
+from adsum.etcd.address import DEFAULT_STORE_PREFIX, SCHEME, EtcdAddress
+from adsum.gateway.profile import GatewayProfile, split_address
 from adsum.peers import advertised_url
 
-LISTEN: Final = "127.0.0.1:23786"
+DEFAULT_LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
-URL: Final = f"http://{LISTEN}"
-XDS_PORT: Final = 23787
+DEFAULT_URL: Final = f"http://{DEFAULT_LISTEN}"
+DEFAULT_XDS_PORT: Final = 23787
 """Where a registry node talks to gateways and gRPC clients."""
-XDS: Final = f"127.0.0.1:{XDS_PORT}"
-GATEWAY: Final = "127.0.0.1:8080"
+DEFAULT_XDS_LISTEN: Final = f"127.0.0.1:{DEFAULT_XDS_PORT}"
+DEFAULT_GATEWAY_LISTEN: Final = "127.0.0.1:8080"
 """Where a gateway takes requests."""
-MONITOR: Final = "127.0.0.1:23788"
+DEFAULT_MONITOR_LISTEN: Final = "127.0.0.1:23788"
 """Where a gateway tells its metrics."""
 OFF: Final = "off"
 ON: Final = "on"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
-MAX_CONNECTIONS: Final = 1_000_000
+MAX_CONNECTIONS_SETTING: Final = 1_000_000
 """More is surely a slip of the finger."""
-MIN_CATALOG: Final = 1024 * 1024
+MIN_CATALOG_BYTES: Final = 1024 * 1024
 """Bytes; less has no room for some ten registrations of the largest."""
-MAX_THREADS: Final = 1_024
+MAX_CONCURRENCY: Final = 1_024
 """More threads than processors that there are."""
-MAX_PROBES: Final = 65_536
+MAX_PROBES_SETTING: Final = 65_536
 """More probes at a time than ports to send them from are of no use."""
-LONGEST: Final = 86_400.0
+MAX_TIMEOUT_SETTING: Final = 86_400.0
 """Seconds; the longest that any of our waits may be set to."""
 
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
@@ -103,7 +109,7 @@ class ClientConfig:
     url: str = setting(
         "Where the registry is; several nodes of one are separated by commas. To run, register and resolve without "
         "one: etcd://HOST:PORT,… or consul://HOST:PORT",
-        default=URL,
+        default=DEFAULT_URL,
     )
     zone: str = setting("The zone we are in", default="")
     actor: str = setting("Who we are, for the record of changes; user@host unless set", default_factory=default_actor)
@@ -111,18 +117,20 @@ class ClientConfig:
         "How old the view kept on this host may be; one that is older is used, while no registry answers, with a word "
         "in each error",
         length=True,
-        default=KEPT_MAX_AGE,
+        default=DEFAULT_CACHE_MAX_AGE,
     )
 
     def __post_init__(self) -> None:
-        within("cache_max_age", self.cache_max_age, 0.0, KEPT_MAX_AGE_MAX)
+        check_range("cache_max_age", self.cache_max_age, 0.0, CACHE_MAX_AGE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
     """What `adsum serve` is told. Lengths of time are seconds."""
 
-    listen: str = setting("Address and port to listen on; port 0 picks a free one", metavar="HOST:PORT", default=LISTEN)
+    listen: str = setting(
+        "Address and port to listen on; port 0 picks a free one", metavar="HOST:PORT", default=DEFAULT_LISTEN
+    )
     host_name: tuple[str, ...] = setting(
         "A name that it may be called by besides its addresses and localhost; may be given several times. On loopback "
         "all others are refused, so that no web page can reach it under a name of its own; elsewhere if one is given",
@@ -132,7 +140,7 @@ class ServeConfig:
     xds: str = setting(
         "Address and port where gateways and gRPC clients are told what to do; port 0 picks a free one; off: nowhere",
         metavar="HOST:PORT",
-        default=XDS,
+        default=DEFAULT_XDS_LISTEN,
     )
     gateway: str = setting(
         "Run a gateway, too: at this address, or on: where the file's table [gateway] says, as all about it",
@@ -166,7 +174,7 @@ class ServeConfig:
         "Memory that registrations may take, as 512MiB or 4GiB; past it what would make them larger is refused with "
         "507, and all else goes on",
         size=True,
-        default=MAX_SIZE,
+        default=MAX_CATALOG_BYTES,
         reloads=True,
     )
     probes: int = setting("Checks that run at the same time", default=512, reloads=True)
@@ -196,76 +204,82 @@ class ServeConfig:
     forget_after: float = setting(
         "How long a service stays known without an instance, if no route, upstream or connected client names it",
         length=True,
-        default=FORGET_AFTER,
+        default=DEFAULT_FORGET_AFTER,
         reloads=True,
     )
     heartbeat: float = setting(
         "How often a watch is sent a word when nothing changes; clients take a connection for dead after twice as long",
         length=True,
-        default=HEARTBEAT,
+        default=DEFAULT_HEARTBEAT,
     )
 
     def __post_init__(self) -> None:
-        place("listen", self.listen)
+        check_host_port("listen", self.listen)
         for name in self.host_name:
             address("host_name", name)
         if self.advertise:
-            web_address("advertise", self.advertise)
+            check_url("advertise", self.advertise)
         elif self.store.startswith(SCHEME):
-            advertised_url.check(self.listen, Place.parse(self.store, "store"))
-        self.naming_place()
+            advertised_url.check_listen_address(self.listen, EtcdAddress.parse(self.store, "store"))
+        self.etcd_naming_address()
         if self.xds != OFF:
-            place("xds", self.xds)
+            check_host_port("xds", self.xds)
         elif self.gateway != OFF:
             raise Invalid("gateway", "is told what to do over --xds, and that is off")
         if self.gateway not in (ON, OFF):
-            split("gateway", self.gateway)
-        one_of("log_level", self.log_level, LOG_LEVELS)
-        one_of("log_format", self.log_format, LOG_FORMATS)
-        within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
-        if self.max_catalog < MIN_CATALOG:
-            raise Invalid("max_catalog", f"must be at least {spoken(MIN_CATALOG)}, not {spoken(self.max_catalog)}")
-        within("probes", self.probes, 1, MAX_PROBES)
-        self.fence()
-        if not HEARTBEAT_MIN <= self.heartbeat <= HEARTBEAT_MAX:
+            split_address("gateway", self.gateway)
+        check_choice("log_level", self.log_level, LOG_LEVELS)
+        check_choice("log_format", self.log_format, LOG_FORMATS)
+        check_range("max_connections", self.max_connections, 1, MAX_CONNECTIONS_SETTING)
+        if self.max_catalog < MIN_CATALOG_BYTES:
+            raise Invalid(
+                "max_catalog", f"must be at least {format_size(MIN_CATALOG_BYTES)}, not {format_size(self.max_catalog)}"
+            )
+        check_range("probes", self.probes, 1, MAX_PROBES_SETTING)
+        self.address_policy()
+        if not MIN_HEARTBEAT <= self.heartbeat <= MAX_HEARTBEAT:
             raise Invalid(
                 "heartbeat",
-                f"must be from {HEARTBEAT_MIN:g} to {HEARTBEAT_MAX:g} s, not {self.heartbeat:g}: clients must notice "
-                f"silence within {staleness(HEARTBEAT_MAX):g} s, so that a drain need not wait for longer than "
-                f"{DRAIN_WAIT:g} s",
+                f"must be from {MIN_HEARTBEAT:g} to {MAX_HEARTBEAT:g} s, not {self.heartbeat:g}: clients must notice "
+                f"silence within {stale_after(MAX_HEARTBEAT):g} s, so that a drain need not wait for longer than "
+                f"{DEFAULT_DRAIN_WAIT:g} s",
             )
-        within("guard_share", self.guard_share, 0.0, 1.0)
-        within("guard_hold", self.guard_hold, 0.0, 7 * LONGEST)
-        within("forget_after", self.forget_after, 1.0, 366 * LONGEST)
+        check_range("guard_share", self.guard_share, 0.0, 1.0)
+        check_range("guard_hold", self.guard_hold, 0.0, 7 * MAX_TIMEOUT_SETTING)
+        check_range("forget_after", self.forget_after, 1.0, 366 * MAX_TIMEOUT_SETTING)
 
-    def fence(self) -> Fence:
+    def address_policy(self) -> AddressPolicy:
         """Where instances and probes may be. Raises `Invalid`.
 
         A registry that listens on a network denies its host's loopback, unless an allowed network holds it: whoever
         may register would have it ask what only this host may ask.
         """
-        allowed, denied = networks("probe_allow", self.probe_allow), networks("probe_deny", self.probe_deny)
+        allowed, denied = parse_networks("probe_allow", self.probe_allow), parse_networks("probe_deny", self.probe_deny)
         if not is_loopback(self.listen):
             denied += [
                 each
-                for each in LOOPBACK
+                for each in LOOPBACK_NETWORKS
                 if not any(each.overlaps(net) for net in allowed if net.version == each.version)
             ]
-        return Fence(tuple(map(str, denied)), self.probe_allow)
+        return AddressPolicy(tuple(map(str, denied)), self.probe_allow)
 
-    def naming_place(self) -> Place | None:
+    def etcd_naming_address(self) -> EtcdAddress | None:
         """Where etcd naming is spoken; None: nowhere. Raises `Invalid`."""
         wanted = self.etcd_naming
         if not wanted:
             return None
-        store = Place.parse(self.store, "store").under(STORE_PREFIX) if self.store.startswith(SCHEME) else None
+        store = (
+            EtcdAddress.parse(self.store, "store").with_default_prefix(DEFAULT_STORE_PREFIX)
+            if self.store.startswith(SCHEME)
+            else None
+        )
         if wanted.startswith(SCHEME):
-            found = Place.parse(wanted, "etcd_naming")
+            found = EtcdAddress.parse(wanted, "etcd_naming")
         elif store is None:
             raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is no etcd")
         else:
             found = replace(store, prefix=wanted)
-        if store is not None and {*store.hosts} & {*found.hosts} and naming.mixes(found.prefix, store.prefix):
+        if store is not None and {*store.hosts} & {*found.hosts} and naming.overlaps(found.prefix, store.prefix):
             problem = f"must be a prefix apart from {store.prefix}, below which the store's keys are, such as services/"
             raise Invalid("etcd_naming", problem)
         return found
@@ -285,7 +299,7 @@ class InstanceConfig:
     metadata: Mapping[str, str] = setting(
         "Anything else to say about it; may be given several times",
         metavar="KEY=VALUE",
-        default_factory=lambda: NOTHING,
+        default_factory=lambda: EMPTY_MAPPING,
     )
     check: tuple[str, ...] = setting(
         "What the registry verifies, such as http:/health, tcp, grpc or http:8081:/health?interval=5s; may be given "
@@ -301,7 +315,7 @@ class InstanceConfig:
     take_over: bool = setting("Whether to take the id even from a process that lives at another place", default=False)
 
     def __post_init__(self) -> None:
-        within("port", self.port, 0, MAX_PORT)
+        check_range("port", self.port, 0, MAX_PORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +330,7 @@ class RunConfig:
     drain_timeout: float = setting(
         "How long to wait for callers to let go before stopping the program; 0: don't wait",
         length=True,
-        default=DRAIN_WAIT,
+        default=DEFAULT_DRAIN_WAIT,
     )
     stop_timeout: float = setting(
         "How long the program may take to end after the signal before it is killed", length=True, default=10.0
@@ -326,9 +340,9 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        within("ready_timeout", self.ready_timeout, 0.0, LONGEST)
-        within("drain_timeout", self.drain_timeout, 0.0, 300.0)
-        within("stop_timeout", self.stop_timeout, 0.0, LONGEST)
+        check_range("ready_timeout", self.ready_timeout, 0.0, MAX_TIMEOUT_SETTING)
+        check_range("drain_timeout", self.drain_timeout, 0.0, 300.0)
+        check_range("stop_timeout", self.stop_timeout, 0.0, MAX_TIMEOUT_SETTING)
 
 
 _of_gateway: Final = partial(setting, prefix="GATEWAY_")
@@ -339,10 +353,12 @@ class GatewayConfig:
     """What `adsum gateway` is told. Lengths of time are seconds."""
 
     listen: tuple[str, ...] = _of_gateway(
-        "Address and port to take requests at; may be given several times", metavar="IP:PORT", default=(GATEWAY,)
+        "Address and port to take requests at; may be given several times",
+        metavar="IP:PORT",
+        default=(DEFAULT_GATEWAY_LISTEN,),
     )
     xds: str = _of_gateway(
-        f"Where registry nodes talk to gateways; several are separated by commas (default: port {XDS_PORT} of the "
+        f"Where registry nodes talk to gateways; several are separated by commas (default: port {DEFAULT_XDS_PORT} of the "
         "hosts that --url names)",
         metavar="HOST:PORT",
         default="",
@@ -357,7 +373,9 @@ class GatewayConfig:
     trusted_hops: int = _of_gateway("How many proxies in front of it are believed about X-Forwarded-For", default=0)
     access_log: str = _of_gateway("A line on standard output for every request: json, text or off", default="json")
     monitor: str = _of_gateway(
-        "Where /metrics, /healthz and /readyz are answered; off: nowhere", metavar="IP:PORT", default=MONITOR
+        "Where /metrics, /healthz and /readyz are answered; off: nowhere",
+        metavar="IP:PORT",
+        default=DEFAULT_MONITOR_LISTEN,
     )
     concurrency: int = _of_gateway("Threads that serve requests (default: one for every processor)", default=0)
     max_connections: int = _of_gateway("Connections at a time; past it new ones are closed at once", default=50_000)
@@ -374,25 +392,25 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         for each in filter(None, self.xds.split(",")):
-            place("xds", each.strip())
+            check_host_port("xds", each.strip())
         for name, each in (*(("listen", each) for each in self.listen), ("monitor", self.monitor)):
-            if each != OFF and split(name, each)[1] == 0:
+            if each != OFF and split_address(name, each)[1] == 0:
                 raise Invalid(name, "must say a port; a gateway's is to be known")
         if self.node:
-            validation.node("node", self.node)
-        within("concurrency", self.concurrency, 0, MAX_THREADS)
-        within("max_connections", self.max_connections, 1, MAX_CONNECTIONS)
-        within("drain_timeout", self.drain_timeout, 0.0, LONGEST)
-        one_of("log_level", self.log_level, LOG_LEVELS)
-        one_of("log_format", self.log_format, LOG_FORMATS)
+            validation.node_id("node", self.node)
+        check_range("concurrency", self.concurrency, 0, MAX_CONCURRENCY)
+        check_range("max_connections", self.max_connections, 1, MAX_CONNECTIONS_SETTING)
+        check_range("drain_timeout", self.drain_timeout, 0.0, MAX_TIMEOUT_SETTING)
+        check_choice("log_level", self.log_level, LOG_LEVELS)
+        check_choice("log_format", self.log_format, LOG_FORMATS)
         try:
-            self.shape()
+            self.profile()
         except Invalid as error:
             raise Invalid("tls_cert" if error.field == "tls_certificate" else error.field, error.problem) from None
 
-    def shape(self, zone: str = "", roots: str = "") -> Shape:
+    def profile(self, zone: str = "", roots: str = "") -> GatewayProfile:
         """What such a gateway says of itself to the registry. Raises `Invalid`."""
-        return Shape(
+        return GatewayProfile(
             listen=self.listen,
             default_routes=self.default_routes,
             access_log=self.access_log,
@@ -416,16 +434,16 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
 """The tables of the file."""
 
 
-def place(field: str, value: str) -> None:
+def check_host_port(field: str, value: str) -> None:
     """HOST:PORT, an IPv6 address in brackets."""
     match = _PLACE.fullmatch(value)
     if match is not None and int(match["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {match['port']}")
     if match is None:
-        raise Invalid(field, f"must be HOST:PORT, such as {LISTEN} or [::1]:23786, not {shown(value)}")
+        raise Invalid(field, f"must be HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:23786, not {quoted(value)}")
 
 
-def web_address(field: str, value: str) -> None:
+def check_url(field: str, value: str) -> None:
     """Raises `Invalid`."""
     try:
         parts = urlsplit(value)
@@ -433,29 +451,31 @@ def web_address(field: str, value: str) -> None:
     except ValueError:
         complete = False
     if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise Invalid(field, f"must be an address such as http://10.0.0.5:23786, not {shown(public(value))}")
+        raise Invalid(
+            field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
+        )
 
 
-def one_of(field: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
     """One of `choices`."""
     if value not in choices:
-        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {shown(value)}")
+        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {quoted(value)}")
 
 
-def within(field: str, value: float, low: float, high: float) -> None:
+def check_range(field: str, value: float, low: float, high: float) -> None:
     """A number from `low` to `high`."""
     if not low <= value <= high:
         raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
 
 
-def networks(field: str, values: Sequence[str]) -> list[Network]:
+def parse_networks(field: str, values: Sequence[str]) -> list[Network]:
     """Ranges of addresses, such as 10.0.0.0/8 or fd00::/8. Raises `Invalid`."""
     found = []
     for value in values:
         try:
             found.append(ipaddress.ip_network(value))
         except ValueError:
-            raise Invalid(field, f"must be a network such as 10.0.0.0/8 or fd00::/8, not {shown(value)}") from None
+            raise Invalid(field, f"must be a network such as 10.0.0.0/8 or fd00::/8, not {quoted(value)}") from None
     return found
 
 

@@ -11,14 +11,14 @@ from adsum import connection_url
 from adsum.core.errors import Invalid
 
 SCHEME: Final = "consul://"
-PORT: Final = 8500
+DEFAULT_PORT: Final = 8500
 OPTIONS: Final = ("dc", "token-file", "tls", "ca", "cert", "key")
 TOKEN_VARIABLE: Final = "CONSUL_HTTP_TOKEN"
 """Where every client of Consul's looks for the token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ConsulAddress:
     """One agent, and how to speak to it. `host` is HOST:PORT; files are PEM."""
 
     host: str
@@ -30,25 +30,25 @@ class Place:
     key: str = ""
 
     @classmethod
-    def parse(cls, url: str, environ: Mapping[str, str], name: str = "url") -> Place:
+    def parse(cls, url: str, environ: Mapping[str, str], name: str = "url") -> ConsulAddress:
         """`environ` may have the token. Raises `Invalid` for the field `name`."""
         host, _, query = url.removeprefix(SCHEME).partition("?")
         if not url.startswith(SCHEME) or not host or "@" in host or "," in host:
             raise Invalid(
                 name, f"must be {SCHEME}HOST[:PORT][?dc=…&token-file=…]: one agent, the one on this host if any"
             )
-        given = connection_url.options(query, OPTIONS, name)
+        given = connection_url.parse_options(query, OPTIONS, name)
         file = given.pop("token-file", "")
-        token = connection_url.first_line(file, "token", name) if file else environ.get(TOKEN_VARIABLE, "")
-        tls = connection_url.secure(given, name)
+        token = connection_url.read_secret(file, "token", name) if file else environ.get(TOKEN_VARIABLE, "")
+        tls = connection_url.wants_tls(given, name)
         given.pop("tls", None)
-        return cls(connection_url.host_port(host.rstrip("/"), PORT, name), token=token, tls=tls, **given)
+        return cls(connection_url.parse_host_port(host.rstrip("/"), DEFAULT_PORT, name), token=token, tls=tls, **given)
 
     @property
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}"
 
-    def trust(self) -> ssl.SSLContext | None:
+    def ssl_context(self) -> ssl.SSLContext | None:
         """Raises `Invalid` when a file can't be used; None without TLS."""
         if not self.tls:
             return None

@@ -7,52 +7,52 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-RATE: Final = 4.0
+QUERIES_PER_SECOND: Final = 4.0
 """Answers a second that a query may have over time."""
-BURST: Final = 8.0
+QUERY_BURST: Final = 8.0
 """How many of them may come at once before that."""
 
 
-class Answered(StrEnum):
+class IndexChange(StrEnum):
     """What the index of an answer means."""
 
     CHANGED = "changed"
     SAME = "same"
-    BACK = "back"
+    WENT_BACK = "back"
     """It went backwards: the state was restored or lost, and is to be asked for anew."""
 
 
-class Query:
+class BlockingQuery:
     """One query that is asked again and again."""
 
-    def __init__(self, histories: int = 0, newest: int = 0) -> None:
+    def __init__(self, resets: int = 0, newest: int = 0) -> None:
         """`newest`: an index that is known from earlier, of that history."""
         self.index = 0
         """What to ask with; 0: at once."""
-        self.histories = histories
+        self.resets = resets
         """How often the index has gone backwards."""
         self._newest = newest
 
-    def take(self, index: int) -> Answered:
+    def update(self, index: int) -> IndexChange:
         """An answer came with that index."""
         index = max(1, index)  # One that asked with 0 again would never be held.
         if index < self._newest:
             self.index = self._newest = 0
-            self.histories += 1
-            return Answered.BACK
+            self.resets += 1
+            return IndexChange.WENT_BACK
         before, self.index, self._newest = self.index, index, index
-        return Answered.SAME if before == index else Answered.CHANGED
+        return IndexChange.SAME if before == index else IndexChange.CHANGED
 
 
-class Pace:
+class QueryRateLimit:
     """A token bucket: a service that changes all the time is not asked for all the time."""
 
     def __init__(self, now: float) -> None:
-        self._tokens = BURST
+        self._tokens = QUERY_BURST
         self._at = now
 
     def pause(self, now: float) -> float:
         """How many seconds to wait before asking, which is taken as done."""
-        self._tokens = min(BURST, self._tokens + (now - self._at) * RATE) - 1.0
+        self._tokens = min(QUERY_BURST, self._tokens + (now - self._at) * QUERIES_PER_SECOND) - 1.0
         self._at = now
-        return max(0.0, -self._tokens / RATE)
+        return max(0.0, -self._tokens / QUERIES_PER_SECOND)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from adsum.core.errors import Invalid
-from adsum.core.identity import digest
+from adsum.core.identity import holder_digest
 from adsum.core.model import (
     Cause,
     Check,
@@ -23,22 +23,24 @@ from adsum.core.model import (
     Endpoint,
     Instance,
     Listing,
+    Provenance,
     Registration,
     Status,
-    Why,
-    frozen,
+    freeze,
 )
-from adsum.core.tls_schemes import checked_over_tls
-from adsum.core.validation import ID_LENGTH
+from adsum.core.tls_schemes import check_uses_tls
+from adsum.core.validation import MAX_ID_LENGTH
 
-MARK: Final = "adsum-"
+METADATA_PREFIX: Final = "adsum-"
 """What begins the names of metadata that is ours."""
-ID, HOLDER, SCHEME, ZONE, UNWEIGHTED = (f"{MARK}{name}" for name in ("id", "holder", "scheme", "zone", "unweighted"))
+ID, HOLDER, SCHEME, ZONE, UNWEIGHTED = (
+    f"{METADATA_PREFIX}{name}" for name in ("id", "holder", "scheme", "zone", "unweighted")
+)
 MAX_PAIRS, MAX_VALUE = 64, 512
 """Consul's bounds of a service's metadata."""
-DRAINING: Final = "adsum: draining"
+DRAINING_REASON: Final = "adsum: draining"
 """What begins the reason of a maintenance that is a drain."""
-SHORTEST_FORGET: Final = 60.0
+MIN_DEREGISTER_AFTER: Final = 60.0
 """Seconds that Consul waits at least before it takes out what is critical."""
 
 _PAIR = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -47,19 +49,19 @@ _NODE_MAINTENANCE = "_node_maintenance"
 _MAINTENANCE = "_service_maintenance:"
 
 
-class Node(Struct, frozen=True, rename="pascal"):
+class ConsulNode(Struct, frozen=True, rename="pascal"):
     """The node that an agent speaks for."""
 
     node: str
     address: str = ""
 
 
-class Weights(Struct, frozen=True, rename="pascal"):
+class ConsulWeights(Struct, frozen=True, rename="pascal"):
     passing: int = 1
     warning: int = 1
 
 
-class Service(Struct, frozen=True, rename="pascal"):
+class ConsulService(Struct, frozen=True, rename="pascal"):
     """A service on a node, which we call an instance."""
 
     id: str = msgspec.field(name="ID")
@@ -67,10 +69,10 @@ class Service(Struct, frozen=True, rename="pascal"):
     port: int = 0
     tags: list[str] | None = None
     meta: dict[str, str] | None = None
-    weights: Weights | None = None
+    weights: ConsulWeights | None = None
 
 
-class CheckState(Struct, frozen=True, rename="pascal"):
+class ConsulCheck(Struct, frozen=True, rename="pascal"):
     """What a check of a node or service says."""
 
     check_id: str = msgspec.field(name="CheckID")
@@ -78,25 +80,25 @@ class CheckState(Struct, frozen=True, rename="pascal"):
     notes: str | None = ""
 
 
-class Entry(Struct, frozen=True, rename="pascal"):
+class HealthEntry(Struct, frozen=True, rename="pascal"):
     """One of the answer of `/v1/health/service/…`."""
 
-    node: Node
-    service: Service
-    checks: list[CheckState] | None = None
+    node: ConsulNode
+    service: ConsulService
+    checks: list[ConsulCheck] | None = None
 
 
 def consul_id(service: str, id: str) -> str:
     return f"{service}:{id}"
 
 
-def ttl_check(registration: Registration) -> str:
+def ttl_check_id(registration: Registration) -> str:
     """The id of the check that says that the instance renews."""
     key = registration.key
-    return f"{MARK}{consul_id(*key)}:{registration.holder}"
+    return f"{METADATA_PREFIX}{consul_id(*key)}:{registration.holder}"
 
 
-def written(registration: Registration) -> dict[str, Any]:
+def registration_body(registration: Registration) -> dict[str, Any]:
     """The body that registers it at an agent. Raises `Invalid` for what Consul can't list or check."""
     instance = registration.instance
     ours = {ID: instance.id, HOLDER: registration.holder}
@@ -109,10 +111,10 @@ def written(registration: Registration) -> dict[str, Any]:
     _fits(instance, MAX_PAIRS - len(ours))
     checks = [_check(number, check, instance) for number, check in enumerate(registration.checks)]
     if registration.ttl is not None:
-        forget = max(SHORTEST_FORGET, registration.grace)
+        forget = max(MIN_DEREGISTER_AFTER, registration.grace)
         checks.append(
             {
-                "CheckID": ttl_check(registration),
+                "CheckID": ttl_check_id(registration),
                 "Name": "renews",
                 "TTL": _length(registration.ttl),
                 "Status": "passing",
@@ -132,30 +134,30 @@ def written(registration: Registration) -> dict[str, Any]:
     }
 
 
-def read(service: str, entries: Sequence[Entry]) -> dict[str, Endpoint]:
+def decode_entries(service: str, entries: Sequence[HealthEntry]) -> dict[str, Endpoint]:
     """What the entries stand for, by id; those that can't be called are left out."""
     found = {}
     for entry in entries:
         status = _status(entry.checks or ())
         instance = _instance(service, entry, status)
         if instance is not None:
-            process = digest((entry.service.meta or {}).get(HOLDER, ""))
+            process = holder_digest((entry.service.meta or {}).get(HOLDER, ""))
             found[instance.id] = Endpoint(instance, status, process)
     return found
 
 
-def listed(service: str, found: Service) -> Listing | None:
+def decode_service(service: str, consul_service: ConsulService) -> Listing | None:
     """What an agent lists under an id that is ours; None if it can't be called."""
-    instance = _instance(service, Entry(Node(""), found), Status.PASSING)
+    instance = _instance(service, HealthEntry(ConsulNode(""), consul_service), Status.PASSING)
     if instance is None:
         return None
-    holder = (found.meta or {}).get(HOLDER, "")
-    return Listing(Registration(instance, holder=holder), Why(Cause.REGISTERED, ""))
+    holder = (consul_service.meta or {}).get(HOLDER, "")
+    return Listing(Registration(instance, holder=holder), Provenance(Cause.REGISTERED, ""))
 
 
-def _instance(service: str, entry: Entry, status: Status) -> Instance | None:
+def _instance(service: str, entry: HealthEntry, status: Status) -> Instance | None:
     said = entry.service
-    meta, weights = said.meta or {}, said.weights or Weights()
+    meta, weights = said.meta or {}, said.weights or ConsulWeights()
     weight = weights.warning if status is Status.WARNING else weights.passing
     try:
         return Instance(
@@ -168,19 +170,19 @@ def _instance(service: str, entry: Entry, status: Status) -> Instance | None:
             zone=meta.get(ZONE, ""),
             weight=0 if UNWEIGHTED in meta else min(weight, 1000),
             tags=tuple(said.tags or ()),
-            metadata=frozen({name: value for name, value in meta.items() if not name.startswith(MARK)}),
+            metadata=freeze({name: value for name, value in meta.items() if not name.startswith(METADATA_PREFIX)}),
         )
     except Invalid:
         # Not ours to judge: somebody wrote what we can't use.
         return None
 
 
-def _status(checks: Iterable[CheckState]) -> Status:
+def _status(checks: Iterable[ConsulCheck]) -> Status:
     """As Consul aggregates it: maintenance before critical before warning."""
     status = Status.PASSING
     for check in checks:
         if check.check_id == _NODE_MAINTENANCE or check.check_id.startswith(_MAINTENANCE):
-            return Status.DRAINING if (check.notes or "").startswith(DRAINING) else Status.MAINTENANCE
+            return Status.DRAINING if (check.notes or "").startswith(DRAINING_REASON) else Status.MAINTENANCE
         if check.status == "warning" and status is Status.PASSING:
             status = Status.WARNING
         elif check.status not in ("passing", "warning"):
@@ -189,16 +191,17 @@ def _status(checks: Iterable[CheckState]) -> Status:
 
 
 def _id(text: str) -> str:
-    return _NOT_IN_AN_ID.sub("-", text).lstrip("._:@-")[:ID_LENGTH]
+    return _NOT_IN_AN_ID.sub("-", text).lstrip("._:@-")[:MAX_ID_LENGTH]
 
 
 def _fits(instance: Instance, most: int) -> None:
     if len(instance.metadata) > most:
         raise Invalid("metadata", f"must be at most {most} pairs in Consul, not {len(instance.metadata)}")
     for name, value in instance.metadata.items():
-        if not _PAIR.fullmatch(name) or name.startswith((MARK, "consul-")):
+        if not _PAIR.fullmatch(name) or name.startswith((METADATA_PREFIX, "consul-")):
             raise Invalid(
-                f"metadata.{name}", f"must be letters, digits, _ and - in Consul, not beginning with {MARK} or consul-"
+                f"metadata.{name}",
+                f"must be letters, digits, _ and - in Consul, not beginning with {METADATA_PREFIX} or consul-",
             )
         if len(value.encode()) > MAX_VALUE:
             raise Invalid(f"metadata.{name}", f"must be at most {MAX_VALUE} bytes in Consul")
@@ -208,7 +211,7 @@ def _check(number: int, check: Check, instance: Instance) -> dict[str, Any]:
     """The check, as the agent is to run it. Raises `Invalid` for what Consul can't do."""
     name = consul_id(instance.service, instance.id)
     said: dict[str, Any] = {
-        "CheckID": f"{MARK}{name}:check:{check.name}",
+        "CheckID": f"{METADATA_PREFIX}{name}:check:{check.name}",
         "Name": check.name,
         "Interval": _length(check.interval),
         "Timeout": _length(check.timeout),
@@ -216,7 +219,7 @@ def _check(number: int, check: Check, instance: Instance) -> dict[str, Any]:
         "FailuresBeforeCritical": check.fall,
     }
     host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    place, tls = f"{host}:{check.port or instance.port}", checked_over_tls(instance, check)
+    place, tls = f"{host}:{check.port or instance.port}", check_uses_tls(instance, check)
     if check.kind is CheckKind.HTTP:
         if check.expect != ((200, 299),):
             raise Invalid(f"checks[{number}].expect", "must be 200-299 in Consul, which takes no others")

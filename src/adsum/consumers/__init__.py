@@ -1,8 +1,19 @@
 """Who routes by what the node shows: consumers, what each has acknowledged, and whom a drain waits for."""
 
-from adsum.consumers.ack_ledger import Duty, Pending, Standing
-from adsum.consumers.ack_report import Ask, Hints, fitting, merged, report
+from adsum.consumers.ack_ledger import AckRecord, AckStatus, PendingConsumer
+from adsum.consumers.ack_report import AckQuery, ConsumerHints, build_report, merge_reports, truncate_ids
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.consumers import Consumers
 
-__all__ = ["Ask", "Consumer", "Consumers", "Duty", "Hints", "Pending", "Standing", "fitting", "merged", "report"]
+__all__ = [
+    "AckQuery",
+    "AckRecord",
+    "AckStatus",
+    "Consumer",
+    "ConsumerHints",
+    "Consumers",
+    "PendingConsumer",
+    "build_report",
+    "merge_reports",
+    "truncate_ids",
+]

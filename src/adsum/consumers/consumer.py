@@ -12,5 +12,5 @@ class Consumer:
     id: str
     name: str = ""
     address: str = ""
-    prompt: bool = False
+    acks_immediately: bool = False
     """Whether it acknowledges the first that it is shown at once, as every consumer over the native API does."""

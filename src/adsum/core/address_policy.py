@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import shown
+from adsum.core.validation import quoted
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -22,7 +22,7 @@ Network = IPv4Network | IPv6Network
 _METADATA: Final = "is where a cloud keeps its instances' credentials"
 _LINK_LOCAL: Final = "is link-local, where clouds keep their instances' credentials"
 
-NEVER: Final[tuple[tuple[Network, str], ...]] = (
+ALWAYS_DENIED: Final[tuple[tuple[Network, str], ...]] = (
     (IPv4Network("0.0.0.0/8"), "is unspecified"),
     (IPv4Network("100.100.100.200/32"), _METADATA),  # Alibaba
     (IPv4Network("168.63.129.16/32"), _METADATA),  # Azure
@@ -44,12 +44,12 @@ _NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # 
 _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")  # SIIT, RFC 2765
 _ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)  # RFC 5214, 6.1: the third quarter of the address
 _LOOPBACK: Final = IPv6Address("::1")
-LOOPBACK: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+LOOPBACK_NETWORKS: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 """Where the registry's own host is reached by itself alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class AddressPolicy:
     """The bounds: what is never an instance, the `denied` networks, and all but the `allowed` ones if there are any.
 
     Networks are written as 10.0.0.0/8 or fd00::/8; one that is not raises `Invalid`, naming its place.
@@ -64,7 +64,7 @@ class Fence:
         object.__setattr__(self, "_denied", tuple(_networks("denied", self.denied)))
         object.__setattr__(self, "_allowed", tuple(_networks("allowed", self.allowed)))
 
-    def refusal(self, ip: str) -> str | None:
+    def denial_reason(self, ip: str) -> str | None:
         """Why nobody may go to this IP address, in a sentence; None if one may.
 
         An IPv6 address that stands for an IPv4 one is also judged as what it stands for.
@@ -72,7 +72,7 @@ class Fence:
         try:
             address = ip_address(ip)
         except ValueError:
-            return f"{shown(ip)} is not an IP address"
+            return f"{quoted(ip)} is not an IP address"
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         if self._allowed and not _within(address, self._allowed):
@@ -84,7 +84,7 @@ class Fence:
         return None
 
     def _forbidden(self, address: Address) -> str | None:
-        for network, why in NEVER:
+        for network, why in ALWAYS_DENIED:
             if address in network:
                 return why
         return "is in a network that checks may not go to" if _within(address, self._denied) else None
@@ -110,8 +110,8 @@ def _networks(name: str, texts: Iterable[str]) -> Iterable[Network]:
         try:
             network = ip_network(text)
         except ValueError:
-            problem = f"must be a network such as 10.0.0.0/8 or fd00::/8, without host bits, not {shown(text)}"
+            problem = f"must be a network such as 10.0.0.0/8 or fd00::/8, without host bits, not {quoted(text)}"
             raise Invalid(f"{name}[{place}]", problem) from None
         if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-            raise Invalid(f"{name}[{place}]", f"must be written as an IPv4 network, not {shown(text)}")
+            raise Invalid(f"{name}[{place}]", f"must be written as an IPv4 network, not {quoted(text)}")
         yield network

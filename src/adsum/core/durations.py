@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import shown
+from adsum.core.validation import quoted
 
-UNITS: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0})
+SECONDS_PER_UNIT: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0})
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _PLAIN = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
@@ -17,7 +17,7 @@ _LONGEST: Final = 32
 """Characters; a longer text is no length of time."""
 
 
-def seconds(text: str, field: str = "duration") -> float:
+def parse_duration(text: str, field: str = "duration") -> float:
     """The length in seconds; a number without a unit is seconds. Raises `Invalid` naming `field`."""
     value = text.strip()
     if len(value) <= _LONGEST:
@@ -25,15 +25,15 @@ def seconds(text: str, field: str = "duration") -> float:
             return float(value)
         parts = _PART.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value:
-            return sum(float(number) * UNITS[unit] for number, unit in parts)
-    raise Invalid(field, f"must be a length of time such as 200ms, 5s, 1m30s or 2h, not {shown(text)}")
+            return sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
+    raise Invalid(field, f"must be a length of time such as 200ms, 5s, 1m30s or 2h, not {quoted(text)}")
 
 
-def spoken(length: float) -> str:
+def format_duration(seconds: float) -> str:
     """The length for people: `250 ms`, `12 s`, `5 min`, `3 h`, `2 d`."""
-    if length < 0.9995:
-        return f"{length * 1000:.0f} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     for unit, name, most in ((1.0, "s", 120.0), (60.0, "min", 7_200.0), (3_600.0, "h", 172_800.0)):
-        if length < most:
-            return f"{length / unit:.3g} {name}"
-    return f"{length / 86_400.0:.0f} d"
+        if seconds < most:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86_400.0:.0f} d"

@@ -28,7 +28,7 @@ class Invalid(AdsumError):
         self.field = field
         self.problem = problem
 
-    def under(self, prefix: str) -> Invalid:
+    def prefixed(self, prefix: str) -> Invalid:
         """The same error seen from the value that contains this one."""
         joint = "" if self.field.startswith("[") else "."
         return Invalid(f"{prefix}{joint}{self.field}", self.problem)
@@ -59,18 +59,18 @@ class LeaseLost(AdsumError):
         self.id = id
 
 
-class Taken(AdsumError):
+class RegistrationConflict(AdsumError):
     """A live process has the id or the place that a registration asks for.
 
     `probe` is its listing if a probe of its place may still show that nobody lives there.
     """
 
-    def __init__(self, problem: str, probe: Listing | None = None) -> None:
+    def __init__(self, problem: str, probe_target: Listing | None = None) -> None:
         super().__init__(problem)
-        self.probe = probe
+        self.probe_target = probe_target
 
 
-class NotEmpty(AdsumError):
+class ServiceNotEmpty(AdsumError):
     """A service that is to be forgotten has instances."""
 
     def __init__(self, service: str, count: int) -> None:
@@ -85,20 +85,20 @@ class CatalogFull(AdsumError):
 class Overloaded(AdsumError):
     """A bounded queue is full; nothing was done; try again after `retry_after` seconds."""
 
-    def __init__(self, what: str, retry_after: float = 1.0) -> None:
-        super().__init__(f"{what} is full")
+    def __init__(self, queue: str, retry_after: float = 1.0) -> None:
+        super().__init__(f"{queue} is full")
         self.retry_after = retry_after
 
 
-class ProbeUnable(AdsumError):
+class ProbeUnavailable(AdsumError):
     """The registry itself could not probe, for a shortage of its own: that says nothing about the instance."""
 
 
 class StoreUnavailable(AdsumError):
     """The store can't commit now; nothing was written, unless it says so; try again after `retry_after` seconds."""
 
-    def __init__(self, why: str, retry_after: float = 1.0) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
+        super().__init__(reason)
         self.retry_after = retry_after
 
 
@@ -108,7 +108,7 @@ class KeeperUnavailable(AdsumError):
     retry_after = 1.0
 
 
-class StoreRefused(AdsumError):
+class StoreOpenFailed(AdsumError):
     """The store can't be opened as asked: another daemon has it, a schema from the future, no permission."""
 
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from adsum.core import sizes, validation
 from adsum.core.errors import Invalid
-from adsum.core.identity import Place, Process, place_of
+from adsum.core.identity import Place, ProcessIdentity, canonical_place
 
 MAX_WEIGHT: Final = 1000
 MAX_TAGS: Final = 64
@@ -33,17 +33,17 @@ MAX_OVERRIDE: Final = 30 * 86_400.0
 DEFAULT_TTL: Final = 15.0
 DEFAULT_GRACE: Final = 60.0
 
-NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+EMPTY_MAPPING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def nothing() -> Mapping[str, str]:
+def empty_mapping() -> Mapping[str, str]:
     """No pairs; always the same ones."""
-    return NOTHING
+    return EMPTY_MAPPING
 
 
-def frozen(pairs: Mapping[str, str]) -> Mapping[str, str]:
+def freeze(pairs: Mapping[str, str]) -> Mapping[str, str]:
     """A view of a copy: nobody can change it any more."""
-    return MappingProxyType(dict(pairs)) if pairs else NOTHING
+    return MappingProxyType(dict(pairs)) if pairs else EMPTY_MAPPING
 
 
 class Key(NamedTuple):
@@ -114,16 +114,16 @@ class Instance:
     zone: str = ""
     weight: int = 1
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=nothing)
+    metadata: Mapping[str, str] = field(default_factory=empty_mapping)
 
     def __post_init__(self) -> None:
         validation.service_name("service", self.service)
         validation.instance_id("id", self.id)
         validation.address("address", self.address)
-        validation.whole("port", self.port, 1, validation.MAX_PORT)
+        validation.whole_number("port", self.port, 1, validation.MAX_PORT)
         validation.scheme("scheme", self.scheme)
         validation.text("zone", self.zone)
-        validation.whole("weight", self.weight, 0, MAX_WEIGHT)
+        validation.whole_number("weight", self.weight, 0, MAX_WEIGHT)
         if self.tags:
             validation.texts("tags", self.tags, MAX_TAGS)
         if self.metadata:
@@ -136,7 +136,7 @@ class Instance:
     @property
     def place(self) -> Place:
         """Where it is reached."""
-        return place_of(self.address, self.port, self.scheme)
+        return canonical_place(self.address, self.port, self.scheme)
 
     @property
     def authority(self) -> str:
@@ -170,7 +170,7 @@ class Check:
     port: int | None = None
     path: str = "/"
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=nothing)
+    headers: Mapping[str, str] = field(default_factory=empty_mapping)
     expect: tuple[tuple[int, int], ...] = ((200, 299),)
     grpc_service: str = ""
     tls: bool = False
@@ -179,11 +179,11 @@ class Check:
         validation.instance_id("name", self.name)
         validation.seconds("interval", self.interval, MIN_INTERVAL, MAX_INTERVAL)
         validation.seconds("timeout", self.timeout, 0.01, MAX_TIMEOUT)
-        validation.whole("rise", self.rise, 1, MAX_STREAK)
-        validation.whole("fall", self.fall, 1, MAX_STREAK)
+        validation.whole_number("rise", self.rise, 1, MAX_STREAK)
+        validation.whole_number("fall", self.fall, 1, MAX_STREAK)
         if self.port is not None:
-            validation.whole("port", self.port, 1, validation.MAX_PORT)
-        validation.text("path", self.path, validation.VALUE_LENGTH)
+            validation.whole_number("port", self.port, 1, validation.MAX_PORT)
+        validation.text("path", self.path, validation.MAX_VALUE_LENGTH)
         if not self.path.startswith("/") or not self.path.isascii() or " " in self.path:
             raise Invalid("path", "must start with / and be plain ASCII without spaces; percent-encode the rest")
         if self.method not in ("GET", "HEAD", "POST", "OPTIONS"):
@@ -224,16 +224,16 @@ class Registration:
         names = {check.name for check in self.checks}
         if len(names) != len(self.checks):
             raise Invalid("checks", "must have different names")
-        object.__setattr__(self, "size", sizes.registration(self.instance, self.checks))
+        object.__setattr__(self, "size", sizes.registration_size(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
         return self.instance.key
 
     @property
-    def process(self) -> Process:
+    def identity(self) -> ProcessIdentity:
         """Who holds it, and where: evidence belongs to that."""
-        return Process.of(self.holder, self.instance.place)
+        return ProcessIdentity.from_holder(self.holder, self.instance.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class Override:
         if self.status not in (Status.DRAINING, Status.MAINTENANCE):
             raise Invalid("status", "must be draining or maintenance")
         validation.text("author", self.author)
-        validation.text("reason", self.reason, validation.VALUE_LENGTH)
+        validation.text("reason", self.reason, validation.MAX_VALUE_LENGTH)
         if self.length is not None:
             validation.seconds("length", self.length, 1.0, MAX_OVERRIDE)
 
@@ -292,7 +292,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Provenance:
     """The cause and the actor of a change, the reason given, and when on the wall clock.
 
     Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
@@ -306,7 +306,7 @@ class Why:
     peer: str = ""
 
 
-SHARED: Final = 4_096
+MAX_SHARED_STATUSES: Final = 4_096
 """How many different standings are remembered; past it those met longest ago are kept apart from then on."""
 
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
@@ -316,12 +316,12 @@ def _no_checks() -> Mapping[str, Status]:
     return _NO_CHECKS
 
 
-def standings(checks: Mapping[str, Status]) -> Mapping[str, Status]:
+def freeze_statuses(checks: Mapping[str, Status]) -> Mapping[str, Status]:
     """How checks stand, by their names, frozen. Most instances stand alike: equal ones are the same value."""
     return _standings(tuple(checks.items()))
 
 
-@lru_cache(SHARED)
+@lru_cache(MAX_SHARED_STATUSES)
 def _standings(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
     return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
 
@@ -334,7 +334,7 @@ class Listing:
     """
 
     registration: Registration
-    why: Why
+    provenance: Provenance
     lease: LeaseState = LeaseState.HELD
     checks: Mapping[str, Status] = field(default_factory=_no_checks)
     override: Override | None = None
@@ -370,16 +370,16 @@ class Endpoint:
 
     instance: Instance
     status: Status = Status.PASSING
-    process: str = ""
+    holder_digest: str = ""
 
     @property
     def id(self) -> str:
         return self.instance.id
 
     @property
-    def identity(self) -> Process:
+    def identity(self) -> ProcessIdentity:
         """The process that is there, by its digest: what a consumer counts belongs to it."""
-        return Process(self.process, self.instance.place)
+        return ProcessIdentity(self.holder_digest, self.instance.place)
 
     @property
     def service(self) -> str:

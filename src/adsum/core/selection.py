@@ -31,12 +31,12 @@ PANIC_THRESHOLD: Final = 0.5
 OVERPROVISIONING: Final = 1.4
 """How much more than its usual load an endpoint is trusted to carry; a zone spills when that is used up."""
 
-USABLE: Final = frozenset({Status.PASSING, Status.WARNING})
+USABLE_STATUSES: Final = frozenset({Status.PASSING, Status.WARNING})
 """The statuses that take calls."""
-DECLARED: Final = frozenset({Status.DRAINING, Status.MAINTENANCE})
+DECLARED_STATUSES: Final = frozenset({Status.DRAINING, Status.MAINTENANCE})
 """The statuses that somebody declared: never used, not even in a panic."""
 
-LEAST: Final = 1e-6
+MIN_SHARE: Final = 1e-6
 """A share of the calls below this is a rounding error: it goes to nobody."""
 
 _COLD: Final[Mapping[str, float]] = MappingProxyType({})
@@ -45,7 +45,7 @@ _STARTING: Final = Status.STARTING
 _OWN, _OTHER, _OWN_WORSE, _OTHER_WORSE = range(4)
 
 
-class Choice(NamedTuple):
+class WeightedEndpoint(NamedTuple):
     """An endpoint and its weight among the choices: the declared one, times zone's share, times warmth."""
 
     endpoint: Endpoint
@@ -53,7 +53,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SelectionOptions:
     """How a consumer selects. `zone` is its own zone ("": no preference); `panic_threshold` 0.0 never panics."""
 
     zone: str = ""
@@ -71,25 +71,25 @@ class Options:
 class Selection:
     """The choices, in the order given, and what was decided.
 
-    `spilled` is the share of calls that leaves the own zone, `degraded` the share that goes to endpoints that do not
+    `spilled_share` is the share of calls that leaves the own zone, `degraded` the share that goes to endpoints that do not
     pass, both 0.0 to 1.0.
     """
 
-    choices: tuple[Choice, ...] = ()
-    panicking: bool = False
-    spilled: float = 0.0
-    degraded: float = 0.0
+    endpoints: tuple[WeightedEndpoint, ...] = ()
+    is_panicking: bool = False
+    spilled_share: float = 0.0
+    degraded_share: float = 0.0
 
 
-DEFAULT: Final = Options()
+DEFAULT_SELECTION_OPTIONS: Final = SelectionOptions()
 
 
-def usable(
+def select_endpoints(
     endpoints: Iterable[Endpoint],
-    options: Options = DEFAULT,
+    options: SelectionOptions = DEFAULT_SELECTION_OPTIONS,
     *,
     ejected: Set[str] = frozenset(),
-    warmth: Mapping[str, float] = _COLD,
+    slow_start_factors: Mapping[str, float] = _COLD,
 ) -> Selection:
     """Select from all endpoints of a view.
 
@@ -97,7 +97,7 @@ def usable(
     those in slow start, which scale an endpoint within its tier but not the tier's capacity. No choices means that
     nothing may be used.
     """
-    contenders = _contenders([each for each in endpoints if each.status not in DECLARED], ejected)
+    contenders = _contenders([each for each in endpoints if each.status not in DECLARED_STATUSES], ejected)
     known = [each for each in contenders if each.status is not _STARTING]
     healthy = _healthy(known, ejected)
     panicking = _panics(len(healthy), len(known), options.panic_threshold)
@@ -105,14 +105,14 @@ def usable(
     if not chosen:
         return Selection()
     tiers = _tiers(chosen, options.zone)
-    weights = _weights(chosen, warmth)
+    weights = _weights(chosen, slow_start_factors)
     if not any(tiers):  # the ordinary case: all pass, none is far away
-        return Selection(tuple(map(Choice, chosen, weights)), panicking)
+        return Selection(tuple(map(WeightedEndpoint, chosen, weights)), panicking)
     masses = _masses(tiers, weights)
     shares = _shares(masses) if panicking else _waterfall(chosen, tiers, known, options)
     factors = (1.0,) * 4 if panicking else _factors(shares, masses)
     choices = tuple(
-        Choice(each, weight * factors[tier])
+        WeightedEndpoint(each, weight * factors[tier])
         for each, tier, weight in zip(chosen, tiers, weights, strict=True)
         if factors[tier]
     )
@@ -131,7 +131,7 @@ def _contenders(there: Sequence[Endpoint], ejected: Set[str]) -> Sequence[Endpoi
 
 
 def _healthy(endpoints: Iterable[Endpoint], ejected: Set[str]) -> list[Endpoint]:
-    healthy = [each for each in endpoints if each.status in USABLE]
+    healthy = [each for each in endpoints if each.status in USABLE_STATUSES]
     return [each for each in healthy if each.instance.id not in ejected] if ejected else healthy
 
 
@@ -166,7 +166,7 @@ def _shares(masses: Sequence[float]) -> list[float]:
 
 
 def _waterfall(
-    chosen: Sequence[Endpoint], tiers: Sequence[int], known: Sequence[Endpoint], options: Options
+    chosen: Sequence[Endpoint], tiers: Sequence[int], known: Sequence[Endpoint], options: SelectionOptions
 ) -> list[float]:
     """Each tier's share of the calls: in order, as much as it can carry of what the tiers before it could not."""
     usable_weight = _masses(tiers, _weights(chosen))
@@ -175,7 +175,7 @@ def _waterfall(
     left = 1.0
     shares = []
     for tier, weight in enumerate(usable_weight):
-        share = min(left, options.overprovisioning * weight / zones[tier & 1]) if weight and left > LEAST else 0.0
+        share = min(left, options.overprovisioning * weight / zones[tier & 1]) if weight and left > MIN_SHARE else 0.0
         left -= share
         shares.append(share)
     return _shares(shares)

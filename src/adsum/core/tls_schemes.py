@@ -10,6 +10,6 @@ TLS_SCHEMES: Final = frozenset({"https", "grpcs", "h2", "wss"})
 """Schemes that say that TLS is spoken."""
 
 
-def checked_over_tls(instance: Instance, check: Check) -> bool:
+def check_uses_tls(instance: Instance, check: Check) -> bool:
     """Whether a check speaks TLS: if it says so, or if it goes to a port of which the instance's scheme says so."""
     return check.tls or (check.port in (None, instance.port) and instance.scheme in TLS_SCHEMES)

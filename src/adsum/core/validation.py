@@ -14,19 +14,19 @@ from typing import Final
 
 from adsum.core.errors import Invalid
 
-NAME_LENGTH: Final = 63
+MAX_NAME_LENGTH: Final = 63
 """A service's name is one DNS label (RFC 1123): it works as a host name in every dialect."""
-ID_LENGTH: Final = 128
-NODE_LENGTH: Final = 320
+MAX_ID_LENGTH: Final = 128
+MAX_NODE_ID_LENGTH: Final = 320
 """Bound of the id of a gateway or another xDS client: a host name, and what tells the clients on one host apart; a
 longer one is refused."""
-ADDRESS_LENGTH: Final = 253
-TEXT_LENGTH: Final = 128
+MAX_ADDRESS_LENGTH: Final = 253
+MAX_TEXT_LENGTH: Final = 128
 """Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
-VALUE_LENGTH: Final = 1024
+MAX_VALUE_LENGTH: Final = 1024
 """Bound of a metadata value, a reason and a check's path; a longer one is refused."""
 MAX_PORT: Final = 65_535
-FIRST_MULTICAST: Final = 224
+FIRST_MULTICAST_OCTET: Final = 224
 """The first octet from which on IPv4 addresses name groups (224/4) or nobody (240/4)."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -45,19 +45,21 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def service_name(field: str, value: str) -> None:
     """One DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
     if not _NAME.fullmatch(value):
-        raise Invalid(field, f"must be 1 to {NAME_LENGTH} of a-z, 0-9 and inner hyphens, not {shown(value)}")
+        raise Invalid(field, f"must be 1 to {MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens, not {quoted(value)}")
 
 
 def instance_id(field: str, value: str) -> None:
     """1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
     if not _ID.fullmatch(value):
-        raise Invalid(field, f"must be 1 to {ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit")
+        raise Invalid(
+            field, f"must be 1 to {MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit"
+        )
 
 
-def node(field: str, value: str) -> None:
+def node_id(field: str, value: str) -> None:
     """The id of an xDS client: 1 to 320 printable characters on one line."""
-    if not (0 < len(value) <= NODE_LENGTH and value.isprintable()):
-        raise Invalid(field, f"must be 1 to {NODE_LENGTH} printable characters on one line, not {shown(value)}")
+    if not (0 < len(value) <= MAX_NODE_ID_LENGTH and value.isprintable()):
+        raise Invalid(field, f"must be 1 to {MAX_NODE_ID_LENGTH} printable characters on one line, not {quoted(value)}")
 
 
 def address(field: str, value: str) -> None:
@@ -69,14 +71,14 @@ def address(field: str, value: str) -> None:
 
 @lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the dearest of the rules.
 def _address_problem(value: str) -> str | None:
-    if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST:
+    if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST_OCTET:
         return None  # The plain case, without the library's thoroughness.
     try:
         ip = ipaddress.ip_address(value)
     except ValueError:
         numeric = value.replace(".", "").isdigit()
-        if len(value) > ADDRESS_LENGTH or numeric or not _HOST.fullmatch(value):
-            return f"must be an IP address or a host name, not {shown(value)}"
+        if len(value) > MAX_ADDRESS_LENGTH or numeric or not _HOST.fullmatch(value):
+            return f"must be an IP address or a host name, not {quoted(value)}"
         return None
     if ip.is_unspecified or ip.is_multicast or getattr(ip, "scope_id", None):
         return f"must be an address that callers can reach, not {value}"
@@ -89,7 +91,7 @@ def scheme(field: str, value: str) -> None:
         raise Invalid(field, "must be a URL scheme in lower case, such as http, https or grpc")
 
 
-def whole(field: str, value: int, low: int, high: int) -> None:
+def whole_number(field: str, value: int, low: int, high: int) -> None:
     """A whole number from `low` to `high`."""
     if not low <= value <= high:
         raise Invalid(field, f"must be a whole number from {low} to {high}, not {value}")
@@ -101,10 +103,10 @@ def seconds(field: str, value: float, low: float, high: float) -> None:
         raise Invalid(field, f"must be from {low:g} to {high:g} seconds, not {value:g}")
 
 
-def text(field: str, value: str, length: int = TEXT_LENGTH, *, empty: bool = True) -> None:
-    """Printable text of at most `length` characters on one line."""
-    if len(value) > length:
-        raise Invalid(field, f"must be at most {length} characters, not {len(value)}")
+def text(field: str, value: str, max_length: int = MAX_TEXT_LENGTH, *, empty: bool = True) -> None:
+    """Printable text of at most `max_length` characters on one line."""
+    if len(value) > max_length:
+        raise Invalid(field, f"must be at most {max_length} characters, not {len(value)}")
     if not value and not empty:
         raise Invalid(field, "must not be empty")
     # What is printable holds none of them, and that is found out in a quarter of the time.
@@ -112,49 +114,49 @@ def text(field: str, value: str, length: int = TEXT_LENGTH, *, empty: bool = Tru
         raise Invalid(field, "must be one line of text without control characters")
 
 
-def texts(field: str, values: Sequence[str], most: int) -> None:
-    """At most `most` different non-empty texts."""
-    if len(values) > most:
-        raise Invalid(field, f"must be at most {most}, not {len(values)}")
+def texts(field: str, values: Sequence[str], max_count: int) -> None:
+    """At most `max_count` different non-empty texts."""
+    if len(values) > max_count:
+        raise Invalid(field, f"must be at most {max_count}, not {len(values)}")
     if len(set(values)) != len(values):
         raise Invalid(field, "must not repeat")
     for n, value in enumerate(values):
         text(f"{field}[{n}]", value, empty=False)
 
 
-def mapping(field: str, values: Mapping[str, str], most: int) -> None:
-    """At most `most` pairs: keys of letters, digits and . _ / -, values of one line."""
-    if len(values) > most:
-        raise Invalid(field, f"must be at most {most} pairs, not {len(values)}")
+def mapping(field: str, values: Mapping[str, str], max_count: int) -> None:
+    """At most `max_count` pairs: keys of letters, digits and . _ / -, values of one line."""
+    if len(values) > max_count:
+        raise Invalid(field, f"must be at most {max_count} pairs, not {len(values)}")
     for key, value in values.items():
         if not _KEY.fullmatch(key):
             raise Invalid(
-                f"{field}.{shown(key)}",
-                f"a key must be 1 to {TEXT_LENGTH} letters, digits and . _ / -, starting with a letter or digit",
+                f"{field}.{quoted(key)}",
+                f"a key must be 1 to {MAX_TEXT_LENGTH} letters, digits and . _ / -, starting with a letter or digit",
             )
-        text(f"{field}.{key}", value, VALUE_LENGTH)
+        text(f"{field}.{key}", value, MAX_VALUE_LENGTH)
 
 
-def headers(field: str, values: Mapping[str, str], most: int) -> None:
-    """At most `most` HTTP headers: names are tokens (RFC 9110), values one line of ASCII."""
-    if len(values) > most:
-        raise Invalid(field, f"must be at most {most} headers, not {len(values)}")
+def headers(field: str, values: Mapping[str, str], max_count: int) -> None:
+    """At most `max_count` HTTP headers: names are tokens (RFC 9110), values one line of ASCII."""
+    if len(values) > max_count:
+        raise Invalid(field, f"must be at most {max_count} headers, not {len(values)}")
     for name, value in values.items():
         if not _TOKEN.fullmatch(name):
-            raise Invalid(f"{field}.{shown(name)}", "a header's name must be a token, such as X-Check")
+            raise Invalid(f"{field}.{quoted(name)}", "a header's name must be a token, such as X-Check")
         if name.lower() in ("content-length", "transfer-encoding", "connection", "upgrade"):
             raise Invalid(f"{field}.{name}", "is set by the probe itself")
-        text(f"{field}.{name}", value, VALUE_LENGTH)
+        text(f"{field}.{name}", value, MAX_VALUE_LENGTH)
         if not value.isascii():
             raise Invalid(f"{field}.{name}", "must be ASCII")
 
 
-def public(url: str) -> str:
+def without_credentials(url: str) -> str:
     """The address for people and logs: without the user and password in it."""
     return _LOGIN.sub("//", url)
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     r"""The text with every character that would not print as itself escaped, as in `\x1b` or `\u202e`.
 
     Programs call this where a text leaves them for a terminal or a log: texts of others can hold characters that move
@@ -165,6 +167,6 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def shown(value: str) -> str:
+def quoted(value: str) -> str:
     """The value as an error quotes it: escaped and cut, so that a hostile one can't flood a log."""
     return ascii(value if len(value) <= 40 else value[:40] + "…")

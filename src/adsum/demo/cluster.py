@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from adsum.demo.processes import Process, Processes, environment
+from adsum.demo.processes import DemoProcess, ProcessGroup, clean_environment
 from adsum.demo.service import CHECK
-from adsum.envoy.process.binary import NoEnvoy, find
+from adsum.envoy.process.binary import EnvoyNotFound, find_envoy
 from adsum.run.port import claim_free_port
 
 TTL: Final = "5s"
@@ -18,7 +18,7 @@ GRACE: Final = "5s"
 """Shorter than the defaults, so that half a minute shows what else takes a minute and more."""
 
 
-class Cast:
+class DemoCluster:
     """The processes of one performance, in one folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,11 +28,11 @@ class Cast:
         self.url = f"http://127.0.0.1:{self._port}"
         self.gateway = ""
         """Where the gateway is; "" if there is none."""
-        self.processes = Processes(folder, environment(self.url, folder))
-        self.instances: dict[str, Process] = {}
+        self.processes = ProcessGroup(folder, clean_environment(self.url, folder))
+        self.instances: dict[str, DemoProcess] = {}
         self._store = f"sqlite:///{folder / 'adsum.db'}"
 
-    def start_registry(self) -> Process:
+    def start_registry(self) -> DemoProcess:
         """`adsum serve`, on the same port and with the same store each time."""
         places = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
         return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
@@ -40,8 +40,8 @@ class Cast:
     def start_gateway(self) -> bool:
         """`adsum gateway`; False if there is no Envoy for it to run."""
         try:
-            find()
-        except NoEnvoy:
+            find_envoy()
+        except EnvoyNotFound:
             return False
         place = f"127.0.0.1:{self._free_port()}"
         places = ["--listen", place, "--xds", self._xds, "--monitor", "off"]

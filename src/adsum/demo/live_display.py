@@ -16,7 +16,7 @@ from rich.text import Text
 
 from adsum.client.views.view import View
 from adsum.core.model import Endpoint
-from adsum.demo.scoreboard import Board, Kind, Note
+from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
 REFRESH: Final = 0.2
 """Seconds between two pictures."""
@@ -36,37 +36,37 @@ _STATUS: Final = MappingProxyType(
     }
 )
 _KIND: Final = MappingProxyType(
-    {Kind.ACT: "bold", Kind.CATALOG: "bright_black", Kind.GOOD: "green", Kind.BAD: "bold red"}
+    {NoteKind.ACT: "bold", NoteKind.CATALOG: "bright_black", NoteKind.GOOD: "green", NoteKind.BAD: "bold red"}
 )
 
 
 @asynccontextmanager
-async def shown(board: Board, console: Console) -> AsyncIterator[None]:
+async def live_display(board: Scoreboard, console: Console) -> AsyncIterator[None]:
     """The picture, until the block ends; the last one stays."""
-    with Live(picture(board, console.height), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(render(board, console.height), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         task = asyncio.create_task(_refresh(board, live, console))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            live.update(picture(board, console.height), refresh=True)
+            live.update(render(board, console.height), refresh=True)
 
 
-async def _refresh(board: Board, live: Live, console: Console) -> None:
+async def _refresh(board: Scoreboard, live: Live, console: Console) -> None:
     while True:
-        live.update(picture(board, console.height), refresh=True)
+        live.update(render(board, console.height), refresh=True)
         await asyncio.sleep(REFRESH)
 
 
-def picture(board: Board, height: int) -> Group:
+def render(board: Scoreboard, height: int) -> Group:
     """The board as it is now, in at most `height` lines."""
     instances = sum(len(view.endpoints) for view in board.views.values()) + len(board.views)
     room = max(3, min(SHOWN_NOTES, height - instances - 9))
     return Group(
         Panel(
             _services(board),
-            title=Text(board.act or "services", style="bold"),
+            title=Text(board.scene or "services", style="bold"),
             title_align="left",
             border_style="bright_black",
         ),
@@ -75,7 +75,7 @@ def picture(board: Board, height: int) -> Group:
     )
 
 
-def _services(board: Board) -> Table:
+def _services(board: Scoreboard) -> Table:
     table = Table.grid(padding=(0, 2))
     shares = board.shares()
     for name in sorted(board.views):
@@ -104,7 +104,7 @@ def _age(view: View, up: bool) -> Text:
     return Text(f"no registry: this is what was known {view.age():.0f} s ago", style="yellow")
 
 
-def _notes(board: Board, room: int) -> Text:
+def _notes(board: Scoreboard, room: int) -> Text:
     notes = list(board.notes)[-room:]
     lines = [_note(note) for note in notes] + [Text()] * (room - len(notes))
     return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
@@ -114,11 +114,11 @@ def _note(note: Note) -> Text:
     return Text(f"{note.at:5.1f} s  ", style="bright_black") + Text(note.text, style=_KIND[note.kind])
 
 
-def _counts(board: Board) -> Text:
+def _counts(board: Scoreboard) -> Text:
     """The last line. A mark stands between two counts, since a picture may lose space at a change of style."""
     failed = Text(f"{board.failed} failed", style="bold red" if board.failed else "bold green")
     registry = Text("registry up", style="green") if board.registry_up else Text("registry down", style="bold red")
-    through = f", {board.passed} through the gateway" if board.passed else ""
+    through = f", {board.sent_through_gateway} through the gateway" if board.sent_through_gateway else ""
     counts = [
         Text(f" {board.rate():.0f} calls a second"),
         Text(f"{board.sent} sent{through}"),

@@ -8,21 +8,21 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final
 
-from adsum.demo.scoreboard import Board, Kind, Note
+from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
-EVERY: Final = 5.0
+REPORT_INTERVAL: Final = 5.0
 """Seconds between two lines about the traffic."""
 
-_MARKS: Final = MappingProxyType({Kind.ACT: "▶", Kind.CATALOG: " ", Kind.GOOD: "✓", Kind.BAD: "✗"})
+_MARKS: Final = MappingProxyType({NoteKind.ACT: "▶", NoteKind.CATALOG: " ", NoteKind.GOOD: "✓", NoteKind.BAD: "✗"})
 
 
-def tell(note: Note) -> None:
+def print_note(note: Note) -> None:
     """One line, at once."""
     _print(f"{note.at:5.1f} s  {_MARKS[note.kind]} {note.text}")
 
 
 @asynccontextmanager
-async def shown(board: Board) -> AsyncIterator[None]:
+async def traffic_reports(board: Scoreboard) -> AsyncIterator[None]:
     """Tell of the traffic now and then."""
     task = asyncio.create_task(_traffic(board))
     try:
@@ -32,9 +32,9 @@ async def shown(board: Board) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _traffic(board: Board) -> None:
+async def _traffic(board: Scoreboard) -> None:
     while True:
-        await asyncio.sleep(EVERY)
+        await asyncio.sleep(REPORT_INTERVAL)
         if board.sent:
             shares = board.shares()
             among = ", ".join(f"{instance.partition('/')[2]} {shares[instance]}" for instance in sorted(shares))

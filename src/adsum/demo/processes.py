@@ -18,15 +18,15 @@ from adsum.run.child_process import signal_name
 STOP_TIMEOUT: Final = 8.0
 """Seconds that all processes together have to end; then they are killed."""
 POLL: Final = 0.05
-LAST_WORDS: Final = 300
+MAX_LAST_LINE: Final = 300
 """Characters of what a process said last, for the sentence that tells why it ended."""
 
 
-class Failed(AdsumError):
+class DemoFailed(AdsumError):
     """Something of the demo did not work; the sentence says what."""
 
 
-class Process:
+class DemoProcess:
     """One of them. `log` is where it says what it says."""
 
     def __init__(self, name: str, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
@@ -56,47 +56,47 @@ class Process:
         """Reap it; it has been killed or has ended."""
         self._process.wait()
 
-    def last_words(self) -> str:
+    def describe_exit(self) -> str:
         """How it ended and what it said last, in a clause."""
         code = self._process.returncode
         how = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
         said = self.log.read_text(errors="replace").strip().splitlines()
-        return f"{how}; it said last: {said[-1][-LAST_WORDS:]}" if said else how
+        return f"{how}; it said last: {said[-1][-MAX_LAST_LINE:]}" if said else how
 
 
-class Processes:
+class ProcessGroup:
     """All that were started. `close` leaves none."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = environ
-        self._started: list[Process] = []
-        self._expected: set[Process] = set()
+        self._started: list[DemoProcess] = []
+        self._expected: set[DemoProcess] = set()
 
-    def start(self, name: str, argv: Sequence[str], **environ: str) -> Process:
-        """Start one. Raises `Failed` if the system does not let us."""
+    def start(self, name: str, argv: Sequence[str], **environ: str) -> DemoProcess:
+        """Start one. Raises `DemoFailed` if the system does not let us."""
         try:
-            process = Process(name, argv, {**self._environ, **environ}, self._folder / f"{name}.log")
+            process = DemoProcess(name, argv, {**self._environ, **environ}, self._folder / f"{name}.log")
         except OSError as error:
-            raise Failed(f"{name} can't be started: {error.strerror or error}") from None
+            raise DemoFailed(f"{name} can't be started: {error.strerror or error}") from None
         self._started.append(process)
         return process
 
-    def kill(self, process: Process) -> None:
+    def kill(self, process: DemoProcess) -> None:
         """As a crash of the machine would: nobody says good-bye."""
         self._expected.add(process)
         process.signal(signal.SIGKILL)
 
-    def stop(self, process: Process) -> None:
+    def stop(self, process: DemoProcess) -> None:
         """As a deploy would."""
         self._expected.add(process)
         process.signal(signal.SIGTERM)
 
-    def check(self) -> None:
-        """Raises `Failed` if one has ended that should not have."""
+    def check_running(self) -> None:
+        """Raises `DemoFailed` if one has ended that should not have."""
         for process in self._started:
             if process not in self._expected and not process.running:
-                raise Failed(f"{process.name} has ended by itself: {process.last_words()}")
+                raise DemoFailed(f"{process.name} has ended by itself: {process.describe_exit()}")
 
     async def close(self) -> None:
         """Stop them all, the latest first and the first (the registry) last; kill what does not end in time."""
@@ -120,7 +120,7 @@ class Processes:
                 process.wait()
 
 
-def environment(url: str, folder: Path) -> dict[str, str]:
+def clean_environment(url: str, folder: Path) -> dict[str, str]:
     """That of a fresh machine: none of our user's settings."""
     settings = folder / "adsum.toml"
     settings.touch()

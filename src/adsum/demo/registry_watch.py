@@ -9,38 +9,38 @@ from typing import Final
 from adsum import wire
 from adsum.client.client import Client
 from adsum.core.errors import AdsumError
-from adsum.demo.scoreboard import Board, Kind
+from adsum.demo.scoreboard import NoteKind, Scoreboard
 
 POLL: Final = 0.25
 """Seconds between two looks at the history."""
-MOST: Final = 100
+MAX_CHANGES_READ: Final = 100
 """Changes of one look at most."""
 
 
-async def watch_views(client: Client, service: str, board: Board) -> None:
+async def watch_views(client: Client, service: str, board: Scoreboard) -> None:
     """Keep the board's view of a service the latest."""
     async with aclosing(client.resolver(service).watch()) as views:
         async for view in views:
             board.views[service] = view
 
 
-async def watch_changes(client: Client, board: Board) -> None:
+async def watch_changes(client: Client, board: Scoreboard) -> None:
     """Put every change on the time line, with its cause; and whether the registry answers."""
     seen = 0
     while True:
         try:
-            found = await client.api.changes(limit=MOST)
+            found = await client.api.changes(limit=MAX_CHANGES_READ)
             board.registry_up = True
             new = [change for change in reversed(found.changes) if change.revision > seen]
             for change in new:
-                board.note(Kind.CATALOG, told(change))
+                board.note(NoteKind.CATALOG, format_change(change))
                 seen = change.revision
         except AdsumError:
             board.registry_up = False
         await asyncio.sleep(POLL)
 
 
-def told(change: wire.ChangeView) -> str:
+def format_change(change: wire.ChangeView) -> str:
     """A change, as the time line tells it."""
     reason = f": {change.reason}" if change.reason else ""
     return f"{change.service}/{change.id} {change.status or 'gone'} ({change.cause}{reason})"

@@ -1,4 +1,4 @@
-"""One performance from the first process to the last: `perform` is what `adsum demo` calls."""
+"""One performance from the first process to the last: `run_demo` is what `adsum demo` calls."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pathlib import Path
 from adsum.client.client import Client
 from adsum.core.errors import AdsumError
 from adsum.demo import plain_output
-from adsum.demo.cluster import Cast
+from adsum.demo.cluster import DemoCluster
 from adsum.demo.registry_watch import watch_changes, watch_views
-from adsum.demo.scenario import Story
-from adsum.demo.scoreboard import Board, Note
-from adsum.demo.traffic import SERVICES, by_name, through
+from adsum.demo.scenario import Scenario
+from adsum.demo.scoreboard import Note, Scoreboard
+from adsum.demo.traffic import SERVICES, client_traffic, gateway_traffic
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def perform(*, stay: bool, pace: float, live: bool) -> int:
+def run_demo(*, stay: bool, pace: float, live: bool) -> int:
     """Tell the story; the exit code: 0 if no request failed. `live`: as a picture on a terminal."""
     logging.getLogger("adsum").addHandler(logging.NullHandler())
-    board = Board(_silent if live else plain_output.tell)
+    board = Scoreboard(_silent if live else plain_output.print_note)
     code = OK
     with tempfile.TemporaryDirectory(prefix="adsum-demo-", ignore_cleanup_errors=True) as folder:
         try:
-            asyncio.run(_perform(Path(folder), board, stay=stay, pace=pace, live=live))
+            asyncio.run(run_scenario(Path(folder), board, stay=stay, pace=pace, live=live))
         except (KeyboardInterrupt, asyncio.CancelledError):
             code = OK if stay else INTERRUPTED
         except AdsumError as error:
@@ -40,42 +40,42 @@ def perform(*, stay: bool, pace: float, live: bool) -> int:
     return code if code != OK or board.failed == 0 else FAILED
 
 
-def summary(board: Board) -> str:
+def summary(board: Scoreboard) -> str:
     """What there is to say at the end."""
     lines = [
         ("requests sent", str(board.sent)),
-        ("of them through the gateway", str(board.passed)),
+        ("of them through the gateway", str(board.sent_through_gateway)),
         ("failed", str(board.failed)),
         ("retries that no caller saw", str(board.retried)),
         ("the slowest answer, with its retries", f"{board.slowest:.2f} s"),
-        *board.findings,
+        *board.measurements,
     ]
     width = max(len(name) for name, _ in lines)
     told = [f"  {name:<{width}}  {value}" for name, value in lines]
     return "\n".join(["", *told, *(f"  failed: {why}" for why in board.failures)])
 
 
-async def _perform(folder: Path, board: Board, *, stay: bool, pace: float, live: bool) -> None:
+async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: float, live: bool) -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    cast = Cast(folder)
+    cast = DemoCluster(folder)
     try:
         async with (
             Client(cast.url, cache=False, actor="demo") as client,
             _shown(board, live),
             asyncio.TaskGroup() as tasks,
         ):
-            story = Story(cast, client, board, pace)
+            story = Scenario(cast, client, board, pace)
             background = [tasks.create_task(watch_views(client, name, board)) for name in dict.fromkeys(SERVICES)]
             background.append(tasks.create_task(watch_changes(client, board)))
-            await story.raise_curtain()
-            traffic = [tasks.create_task(by_name(client, board).run())]
+            await story.start_services()
+            traffic = [tasks.create_task(client_traffic(client, board).run())]
             if cast.gateway:
-                traffic.append(tasks.create_task(through(cast.gateway, board).run()))
-            await story.play()
+                traffic.append(tasks.create_task(gateway_traffic(cast.gateway, board).run()))
+            await story.run()
             if stay:
-                await story.go_on()
+                await story.run_until_cancelled()
             for each in traffic:
                 each.cancel()
             await asyncio.wait(traffic)
@@ -88,16 +88,16 @@ async def _perform(folder: Path, board: Board, *, stay: bool, pace: float, live:
 
 
 @asynccontextmanager
-async def _shown(board: Board, live: bool) -> AsyncIterator[None]:
+async def _shown(board: Scoreboard, live: bool) -> AsyncIterator[None]:
     if live:
         from rich.console import Console
 
         from adsum.demo import live_display
 
-        async with live_display.shown(board, Console()):
+        async with live_display.live_display(board, Console()):
             yield
     else:
-        async with plain_output.shown(board):
+        async with plain_output.traffic_reports(board):
             yield
 
 

@@ -10,13 +10,13 @@ from typing import Final
 from adsum.client.client import Client
 from adsum.core.errors import AdsumError
 from adsum.core.model import Status
-from adsum.demo.cluster import Cast
-from adsum.demo.processes import Failed
-from adsum.demo.scoreboard import Board, Kind
-from adsum.demo.traffic import answers
-from adsum.envoy.process.binary import REMEDY
+from adsum.demo.cluster import DemoCluster
+from adsum.demo.processes import DemoFailed
+from adsum.demo.scoreboard import NoteKind, Scoreboard
+from adsum.demo.traffic import gateway_is_ready
+from adsum.envoy.process.binary import INSTALL_HINT
 
-PATIENCE: Final = 60.0
+STEP_TIMEOUT: Final = 60.0
 """Seconds that anything may take on a busy machine; then the demo fails and says what it waited for."""
 SCENE: Final = 3.0
 """Seconds that a scene is shown at pace 1."""
@@ -25,16 +25,16 @@ USERS: Final = ("users-1", "users-2")
 POLL: Final = 0.02
 
 
-class Story:
+class Scenario:
     """One performance. `pace` 2.0 shows each scene half as long."""
 
-    def __init__(self, cast: Cast, client: Client, board: Board, pace: float) -> None:
+    def __init__(self, cast: DemoCluster, client: Client, board: Scoreboard, pace: float) -> None:
         self._cast = cast
         self._client = client
         self._board = board
         self._pace = pace
 
-    async def raise_curtain(self) -> None:
+    async def start_services(self) -> None:
         """The registry and the first services. Returns when all of them are passing."""
         self._act(f"starting a registry (SQLite) on {self._cast.url}")
         await self._start_registry()
@@ -46,7 +46,7 @@ class Story:
         await self._until("the first instances to pass", lambda: self._passing() >= {*FIRST, *USERS})
         await self._open_gateway()
 
-    async def play(self) -> None:
+    async def run(self) -> None:
         """The scenes, with calls going on."""
         through = f", and {self._cast.gateway}/orders/ 25 times" if self._cast.gateway else ""
         self._act(f"calling http://orders and http://users by name, 50 times a second{through}")
@@ -59,15 +59,15 @@ class Story:
     async def _open_gateway(self) -> None:
         """Returns when it passes requests on, or at once if there can't be one."""
         if not self._cast.start_gateway():
-            self._act(f"no gateway: it needs Envoy, and there is none here ({REMEDY})")
+            self._act(f"no gateway: it needs Envoy, and there is none here ({INSTALL_HINT})")
             return
         self._act(f"starting a gateway (Envoy) on {self._cast.gateway}")
         began = time.monotonic()
-        while not await answers(self._cast.gateway):
+        while not await gateway_is_ready(self._cast.gateway):
             await self._tick(began, "the gateway to pass requests on")
-        self._board.note(Kind.GOOD, f"the gateway passes requests on after {time.monotonic() - began:.1f} s")
+        self._board.note(NoteKind.GOOD, f"the gateway passes requests on after {time.monotonic() - began:.1f} s")
 
-    async def go_on(self) -> None:
+    async def run_until_cancelled(self) -> None:
         """Until somebody ends it."""
         self._act(f"the story is told; all goes on until Ctrl-C. Try: ADSUM_URL={self._cast.url} adsum watch")
         while True:
@@ -102,25 +102,25 @@ class Story:
         before, answered, changes = self._passing(), self._board.answered, self._board.changes
         self._cast.processes.kill(self._registry)
         await self._scene()
-        self._board.findings.append(("calls answered without a registry", str(self._board.answered - answered)))
+        self._board.measurements.append(("calls answered without a registry", str(self._board.answered - answered)))
         self._act("the registry starts again, from its SQLite file")
         took = await self._start_registry()
         self._find("the registry was back after", took)
         await self._scene()
         await self._until("the instances to pass after the restart", lambda: self._passing() >= before)
-        self._board.findings.append(("changes in the catalog through that", str(self._board.changes - changes)))
+        self._board.measurements.append(("changes in the catalog through that", str(self._board.changes - changes)))
 
     async def _start_registry(self) -> float:
         self._registry = self._cast.start_registry()
         began = time.monotonic()
-        while time.monotonic() - began < PATIENCE:
-            self._cast.processes.check()
+        while time.monotonic() - began < STEP_TIMEOUT:
+            self._cast.processes.check_running()
             try:
                 if (await self._client.api.status()).ready:
                     return time.monotonic() - began
             except AdsumError:
                 await asyncio.sleep(POLL)
-        raise Failed(f"the registry did not answer within {PATIENCE:g} s")
+        raise DemoFailed(f"the registry did not answer within {STEP_TIMEOUT:g} s")
 
     async def _until(self, what: str, done: Callable[[], bool]) -> float:
         """Return when it is done; how many seconds that took. Raises `Failed` with `what` when it takes too long."""
@@ -130,9 +130,9 @@ class Story:
         return time.monotonic() - began
 
     async def _tick(self, began: float, what: str) -> None:
-        self._cast.processes.check()
-        if time.monotonic() - began > PATIENCE:
-            raise Failed(f"waited {PATIENCE:g} s in vain for {what}")
+        self._cast.processes.check_running()
+        if time.monotonic() - began > STEP_TIMEOUT:
+            raise DemoFailed(f"waited {STEP_TIMEOUT:g} s in vain for {what}")
         await asyncio.sleep(POLL)
 
     def _passing(self) -> set[str]:
@@ -141,11 +141,11 @@ class Story:
 
     async def _scene(self) -> None:
         await asyncio.sleep(SCENE / self._pace)
-        self._cast.processes.check()
+        self._cast.processes.check_running()
 
     def _act(self, text: str) -> None:
-        self._board.note(Kind.ACT, text)
+        self._board.note(NoteKind.ACT, text)
 
     def _find(self, what: str, took: float) -> None:
-        self._board.findings.append((what, f"{took:.1f} s"))
-        self._board.note(Kind.GOOD, f"{what} {took:.1f} s")
+        self._board.measurements.append((what, f"{took:.1f} s"))
+        self._board.note(NoteKind.GOOD, f"{what} {took:.1f} s")

@@ -17,16 +17,16 @@ from typing import Final
 
 import msgspec
 
-WORK: Final = (0.004, 0.02)
+RESPONSE_TIME: Final = (0.004, 0.02)
 """Seconds that an answer takes, at least and at most."""
 MAX_HEAD: Final = 16_384
 """Bytes of a request's head; a longer one is cut off."""
-FINISH: Final = 5.0
+FINISH_TIMEOUT: Final = 5.0
 """Seconds that requests have to finish at the end."""
 CHECK: Final = "http:/health?interval=500ms&timeout=2s&rise=1&fall=2"
 
 
-class Service:
+class DemoService:
     """One instance: who it is, and the requests that it is answering."""
 
     def __init__(self, name: str, id: str) -> None:
@@ -62,14 +62,14 @@ class Service:
         """Take no more requests; return when those that have begun are answered."""
         self._ending = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(FINISH):
+            async with asyncio.timeout(FINISH_TIMEOUT):
                 await self._idle.wait()
         for writer in list(self._writers):
             writer.close()
 
     async def _answer_to(self, head: bytes) -> bytes:
         if head.split(b" ", 2)[1] != b"/health":
-            await asyncio.sleep(random.uniform(*WORK))
+            await asyncio.sleep(random.uniform(*RESPONSE_TIME))
         body = msgspec.json.encode(self._body)
         end = b"Connection: close\r\n" if self._ending else b""
         kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
@@ -81,7 +81,7 @@ async def serve(name: str, port: int, id: str, *, register: bool) -> None:
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
-    service = Service(name, id)
+    service = DemoService(name, id)
     server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD)
     async with _registered(name, port, id) if register else _unregistered():
         await ended.wait()

@@ -13,10 +13,10 @@ import msgspec
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.client import Client
 from adsum.core.errors import AdsumError
-from adsum.demo.scoreboard import Board
+from adsum.demo.scoreboard import Scoreboard
 from adsum.integrations.httpx import AsyncAdsumTransport
 
-RATE: Final = 50.0
+CLIENT_RATE: Final = 50.0
 """Calls by name a second."""
 GATEWAY_RATE: Final = 25.0
 """Calls to the gateway a second."""
@@ -30,17 +30,17 @@ SERVICES: Final = ("orders", "orders", "users")
 """Who is called, in turns."""
 
 
-class Answer(msgspec.Struct):
+class DemoReply(msgspec.Struct):
     """What an instance of the demo answers."""
 
     service: str
     instance: str
 
 
-class Tries(httpx.AsyncHTTPTransport):
+class CountingTransport(httpx.AsyncHTTPTransport):
     """Counts what really goes out: a call that is tried again goes out twice."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Scoreboard) -> None:
         super().__init__(verify=False)
         self._board = board
 
@@ -49,10 +49,10 @@ class Tries(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
-class Traffic:
+class TrafficGenerator:
     """Calls until cancelled."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, rate: float, board: Board, *, passed: int = 0) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, rate: float, board: Scoreboard, *, passed: int = 0) -> None:
         self._http = http
         self._url = url
         self._rate = rate
@@ -79,31 +79,31 @@ class Traffic:
     async def _call(self, url: str) -> None:
         board, began = self._board, time.monotonic()
         board.sent += 1
-        board.passed += self._passed
+        board.sent_through_gateway += self._passed
         try:
             response = await self._http.get(url)
             response.raise_for_status()
-            answer = msgspec.json.decode(response.content, type=Answer)
+            answer = msgspec.json.decode(response.content, type=DemoReply)
         except (AdsumError, httpx.HTTPError, msgspec.MsgspecError) as error:
             board.call_failed(f"{url}: {error or type(error).__name__}")
         else:
             board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began)
 
 
-def by_name(client: Client, board: Board) -> Traffic:
+def client_traffic(client: Client, board: Scoreboard) -> TrafficGenerator:
     """Calls http://orders and http://users through the library."""
     calls = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
-    transport = AsyncAdsumTransport(client, Tries(board), channel=ChannelOptions(calls=calls))
-    return Traffic(httpx.AsyncClient(transport=transport, timeout=DEADLINE), "http://{}/", RATE, board)
+    transport = AsyncAdsumTransport(client, CountingTransport(board), channel=ChannelOptions(calls=calls))
+    return TrafficGenerator(httpx.AsyncClient(transport=transport, timeout=DEADLINE), "http://{}/", CLIENT_RATE, board)
 
 
-def through(gateway: str, board: Board) -> Traffic:
+def gateway_traffic(gateway: str, board: Scoreboard) -> TrafficGenerator:
     """Calls the same services at one address, as a program that knows nothing of Adsum."""
     http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
-    return Traffic(http, gateway + "/{}/", GATEWAY_RATE, board, passed=1)
+    return TrafficGenerator(http, gateway + "/{}/", GATEWAY_RATE, board, passed=1)
 
 
-async def answers(gateway: str) -> bool:
+async def gateway_is_ready(gateway: str) -> bool:
     """Whether the gateway passes requests on."""
     async with httpx.AsyncClient(timeout=TRY_TIMEOUT, trust_env=False) as http:
         try:

@@ -12,22 +12,22 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
-from adsum.envoy.metrics.stats import EXPIRES, RECEIVED
+from adsum.envoy.metrics.stats import CERTIFICATE_EXPIRY, REGISTRY_BYTES_RECEIVED
 
-ANSWER: Final = 5.0
+ANSWER_TIMEOUT: Final = 5.0
 """Seconds that it has to answer; it is a thread of its own, and not the one that serves requests."""
-MONITOR: Final = "monitor"
+MONITOR_LISTENER: Final = "monitor"
 """The name, in Envoy's figures, of the listener that tells the gateway's metrics."""
-OURS: Final = ("admin", MONITOR)
+OWN_LISTENERS: Final = ("admin", MONITOR_LISTENER)
 """What is not traffic."""
 
 
-class NoAnswer(AdsumError):
+class AdminUnavailable(AdsumError):
     """Envoy does not answer on its admin socket, or not as expected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class ActiveTraffic:
     """What its listeners have to do now."""
 
     requests: int
@@ -35,65 +35,65 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Listeners:
+class ListenerStates:
     """Where it listens, as (IP, port), and what it could not do, in its own words."""
 
-    up: frozenset[tuple[str, int]]
-    refused: tuple[str, ...]
+    listening: frozenset[tuple[str, int]]
+    errors: tuple[str, ...]
 
 
-class Admin:
-    """Asks one Envoy. Every method raises `NoAnswer`."""
+class AdminClient:
+    """Asks one Envoy. Every method raises `AdminUnavailable`."""
 
     def __init__(self, socket: Path) -> None:
-        self.socket = socket
+        self.socket_path = socket
 
-    async def live(self) -> bool:
+    async def is_live(self) -> bool:
         """Whether it has everything that it waited for and has begun to serve."""
         status, body = await self._ask("GET", "/ready")
         return status == 200 and body.strip() == b"LIVE"
 
-    async def answers(self) -> bool:
+    async def is_responsive(self) -> bool:
         """Whether it can be asked anything; raises nothing."""
         try:
-            await self.live()
-        except NoAnswer:
+            await self.is_live()
+        except AdminUnavailable:
             return False
         return True
 
-    async def listeners(self) -> Listeners:
+    async def listeners(self) -> ListenerStates:
         """Its listeners, and those that it refused or could not open."""
         statuses = (await self._json("/listeners?format=json")).get("listener_statuses", ())
         dumped = (await self._json("/config_dump?resource=dynamic_listeners")).get("configs", ())
         refused = [each["error_state"]["details"] for each in dumped if "error_state" in each]
-        return Listeners(frozenset(_place(each["local_address"]) for each in statuses), tuple(refused))
+        return ListenerStates(frozenset(_place(each["local_address"]) for each in statuses), tuple(refused))
 
-    async def connected(self) -> bool:
+    async def is_registry_connected(self) -> bool:
         """Whether a registry node talks to it."""
         return (await self._figures("^control_plane.connected_state$")).get("control_plane.connected_state", 0) == 1
 
-    async def received(self) -> int:
+    async def registry_bytes_received(self) -> int:
         """How many bytes came from registry nodes so far."""
-        return (await self._figures(f"^{re.escape(RECEIVED)}$")).get(RECEIVED, 0)
+        return (await self._figures(f"^{re.escape(REGISTRY_BYTES_RECEIVED)}$")).get(REGISTRY_BYTES_RECEIVED, 0)
 
-    async def certificate_expires(self) -> float:
+    async def certificate_expiry(self) -> float:
         """When the first certificate that its listeners show expires, on the wall clock; 0 if they show none."""
-        return min((await self._figures(rf"^listener\..*\.{re.escape(EXPIRES)}$")).values(), default=0.0)
+        return min((await self._figures(rf"^listener\..*\.{re.escape(CERTIFICATE_EXPIRY)}$")).values(), default=0.0)
 
-    async def traffic(self) -> Traffic:
+    async def active_traffic(self) -> ActiveTraffic:
         """The requests that run and the connections that are open."""
         running = {"downstream_rq_active": 0, "downstream_cx_active": 0}
         for name, value in (await self._figures(r"^http\..*\.downstream_(rq|cx)_active$")).items():
             listener, _, figure = name.removeprefix("http.").rpartition(".")
-            if listener not in OURS:
+            if listener not in OWN_LISTENERS:
                 running[figure] += value
-        return Traffic(running["downstream_rq_active"], running["downstream_cx_active"])
+        return ActiveTraffic(running["downstream_rq_active"], running["downstream_cx_active"])
 
     async def set_runtime(self, key: str, value: int) -> None:
         """Change a value that its routes depend on; a new Envoy begins without it."""
         await self._post(f"/runtime_modify?{key}={value}")
 
-    async def let_go(self) -> None:
+    async def drain_connections(self) -> None:
         """Answer `/readyz` with 503, and end every connection with the answer to its next request."""
         await self._post("/healthcheck/fail")
         await self._post("/drain_listeners?graceful&skip_exit")
@@ -102,7 +102,7 @@ class Admin:
         """Close the listening sockets; what is connected goes on."""
         await self._post("/drain_listeners")
 
-    async def dump(self) -> Mapping[str, Any]:
+    async def config_dump(self) -> Mapping[str, Any]:
         """Everything that it was told, with the endpoints."""
         return await self._json("/config_dump?include_eds")
 
@@ -117,21 +117,21 @@ class Admin:
         try:
             said: Mapping[str, Any] = json.loads(body)
         except ValueError:
-            raise NoAnswer(f"Envoy answered {path} with {status} and {body[:100]!r}") from None
+            raise AdminUnavailable(f"Envoy answered {path} with {status} and {body[:100]!r}") from None
         return said
 
     async def _post(self, path: str) -> None:
         status, body = await self._ask("POST", path)
         if status != 200:
-            raise NoAnswer(f"Envoy answered {path} with {status} and {body[:100]!r}")
+            raise AdminUnavailable(f"Envoy answered {path} with {status} and {body[:100]!r}")
 
     async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
-        timeout = {"connect": ANSWER, "read": ANSWER, "write": ANSWER, "pool": ANSWER}
+        timeout = {"connect": ANSWER_TIMEOUT, "read": ANSWER_TIMEOUT, "write": ANSWER_TIMEOUT, "pool": ANSWER_TIMEOUT}
         try:
-            async with httpcore.AsyncConnectionPool(uds=str(self.socket)) as pool:
+            async with httpcore.AsyncConnectionPool(uds=str(self.socket_path)) as pool:
                 answer = await pool.request(method, f"http://envoy{path}", extensions={"timeout": timeout})
         except (OSError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            raise NoAnswer(f"Envoy does not answer: {error or type(error).__name__}") from None
+            raise AdminUnavailable(f"Envoy does not answer: {error or type(error).__name__}") from None
         return answer.status, answer.content
 
 

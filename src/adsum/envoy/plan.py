@@ -13,116 +13,116 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.native.nodes import parse_urls
-from adsum.config.serve import OFF, XDS_PORT, GatewayConfig
+from adsum.config.serve import DEFAULT_XDS_PORT, OFF, GatewayConfig
 from adsum.core import validation
 from adsum.envoy.process import file_limits
-from adsum.envoy.process.binary import Binary, find
-from adsum.gateway.profile import Shape, split
+from adsum.envoy.process.binary import EnvoyBinary, find_envoy
+from adsum.gateway.profile import GatewayProfile, split_address
 
-USUAL_ROOTS: Final = (
+CA_FILES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
 """Where systems keep the authorities that they trust: Debian, Fedora, macOS and the BSDs."""
 
-Place = tuple[str, int]
+SocketAddress = tuple[str, int]
 """A host and a port."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GatewayPlan:
     """One gateway. `registry`: where the nodes of its registry talk to gateways; `monitor`: None is nowhere.
 
     `max_connections`: what the settings say. `files`: how many an Envoy may have open; None: any number.
     """
 
-    binary: Binary
+    binary: EnvoyBinary
     node: str
-    shape: Shape
-    registry: tuple[Place, ...]
-    monitor: Place | None
+    profile: GatewayProfile
+    registry_nodes: tuple[SocketAddress, ...]
+    monitor: SocketAddress | None
     concurrency: int
     max_connections: int
     drain_timeout: float
     log_level: str
-    files: int | None = None
+    max_open_files: int | None = None
 
     @property
-    def room(self) -> int:
+    def connection_limit(self) -> int:
         """Callers' connections that there are files for, at most `max_connections`; 0 or less: there are none."""
-        if self.files is None:
+        if self.max_open_files is None:
             return self.max_connections
-        room = file_limits.most_connections(self.files, self.concurrency, len(self.all_places))
+        room = file_limits.max_connections(self.max_open_files, self.concurrency, len(self.all_addresses))
         return min(self.max_connections, room)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def listen_addresses(self) -> tuple[SocketAddress, ...]:
         """Where it takes requests."""
-        return tuple(split("listen", each) for each in self.shape.listen)
+        return tuple(split_address("listen", each) for each in self.profile.listen)
 
     @property
     def urls(self) -> list[str]:
         """The same, for people."""
-        scheme = "https" if self.shape.tls_certificate else "http"
-        return [f"{scheme}://{each}" for each in self.shape.listen]
+        scheme = "https" if self.profile.tls_certificate else "http"
+        return [f"{scheme}://{each}" for each in self.profile.listen]
 
     @property
-    def all_places(self) -> tuple[Place, ...]:
+    def all_addresses(self) -> tuple[SocketAddress, ...]:
         """Where it listens."""
-        return (*self.places, *([self.monitor] if self.monitor else []))
+        return (*self.listen_addresses, *([self.monitor] if self.monitor else []))
 
 
-def plan(config: GatewayConfig, registry: Sequence[Place], zone: str = "") -> Plan:
-    """The gateway that the settings describe. Raises `NoEnvoy` and `Invalid`."""
-    shape = config.shape(zone, system_roots())
-    return Plan(
-        binary=find(config.envoy),
-        node=config.node or default_node(shape),
-        shape=shape,
-        registry=tuple(registry),
-        monitor=split("monitor", config.monitor) if config.monitor != OFF else None,
-        concurrency=config.concurrency or processors(),
+def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zone: str = "") -> GatewayPlan:
+    """The gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
+    shape = config.profile(zone, system_ca_file())
+    return GatewayPlan(
+        binary=find_envoy(config.envoy),
+        node=config.node or default_node_name(shape),
+        profile=shape,
+        registry_nodes=tuple(registry_nodes),
+        monitor=split_address("monitor", config.monitor) if config.monitor != OFF else None,
+        concurrency=config.concurrency or available_processors(),
         max_connections=config.max_connections,
         drain_timeout=config.drain_timeout,
         log_level=config.log_level,
-        files=open_files(),
+        max_open_files=max_open_files(),
     )
 
 
-def default_node(shape: Shape) -> str:
+def default_node_name(profile: GatewayProfile) -> str:
     """The host and the first port, within what a registry takes (`rules.node`), whatever the host is called."""
-    host = "".join(filter(str.isprintable, platform.node()))[: validation.ADDRESS_LENGTH]
-    return f"{host or 'gateway'}-{split('listen', shape.listen[0])[1]}"
+    host = "".join(filter(str.isprintable, platform.node()))[: validation.MAX_ADDRESS_LENGTH]
+    return f"{host or 'gateway'}-{split_address('listen', profile.listen[0])[1]}"
 
 
-def registry_places(xds: str, url: str) -> tuple[Place, ...]:
+def registry_addresses(xds: str, url: str) -> tuple[SocketAddress, ...]:
     """Where the registry talks to gateways: what `xds` says, else its usual port at the hosts of `url`."""
     if xds:
         said = (each.strip().rpartition(":") for each in xds.split(",") if each.strip())
         return tuple((host.strip("[]"), int(port)) for host, _, port in said)
-    return tuple(dict.fromkeys((urlsplit(each).hostname or "", XDS_PORT) for each in parse_urls(url)))
+    return tuple(dict.fromkeys((urlsplit(each).hostname or "", DEFAULT_XDS_PORT) for each in parse_urls(url)))
 
 
-def nearest(listening: str) -> Place:
+def connect_address(listening: str) -> SocketAddress:
     """Where this host reaches what listens at HOST:PORT."""
     host, _, port = listening.rpartition(":")
     host = host.strip("[]")
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - not to listen there
 
 
-def system_roots() -> str:
+def system_ca_file() -> str:
     """The file with the authorities that this system trusts; "" if it has none where it should be."""
     named = ssl.get_default_verify_paths().cafile
-    return next((path for path in (named, *USUAL_ROOTS) if path and Path(path).is_file()), "")
+    return next((path for path in (named, *CA_FILES) if path and Path(path).is_file()), "")
 
 
-def open_files() -> int | None:
+def max_open_files() -> int | None:
     """How many files a program that we start may have open once it has raised its own limit; None: any number."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if most == resource.RLIM_INFINITY else most
 
 
-def processors() -> int:
+def available_processors() -> int:
     """How many of them we may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 
 from adsum.core.errors import AdsumError
-from adsum.envoy.plan import Place, Plan
+from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.process import file_limits
 
 
@@ -16,22 +16,22 @@ class CannotServe(AdsumError):
     """A gateway can't be had like this; the sentence says why, and what would help."""
 
 
-def check(plan: Plan, held: Iterable[Place] = ()) -> None:
-    """Raises `CannotServe`. `held`: places that we listen at already."""
-    if plan.room < 1:
-        least = file_limits.fewest_files(plan.concurrency, len(plan.all_places))
+def check_plan(plan: GatewayPlan, already_open: Iterable[SocketAddress] = ()) -> None:
+    """Raises `CannotServe`. `already_open`: places that we listen at already."""
+    if plan.connection_limit < 1:
+        least = file_limits.min_files(plan.concurrency, len(plan.all_addresses))
         raise CannotServe(
-            f"the system lets a program open {plan.files} files, and a gateway needs {least}, "
+            f"the system lets a program open {plan.max_open_files} files, and a gateway needs {least}, "
             "and 2 more for each caller: raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= "
             "of docker), or lower --concurrency"
         )
-    held = set(held)
-    for place in plan.all_places:
-        if place not in held:
+    already_open = set(already_open)
+    for place in plan.all_addresses:
+        if place not in already_open:
             _check_free(place, "--monitor" if place == plan.monitor else "--listen")
 
 
-def _check_free(place: Place, flag: str) -> None:
+def _check_free(place: SocketAddress, flag: str) -> None:
     """Envoys of one user share a port without a word: so we look whether somebody listens there."""
     host, port = place
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET

@@ -12,19 +12,19 @@ from typing import Any, Final
 from adsum import systemd
 from adsum.envoy.gateway import Gateway
 
-SIGNALLED: Final = 128
+SIGNAL_EXIT_BASE: Final = 128
 """Added to a signal's number: the exit code of who was ended by it without a drain."""
 
 _log = logging.getLogger("adsum.gateway")
 
 
-class Running:
+class GatewayRunner:
     """Runs one gateway once."""
 
-    def __init__(self, gateway: Gateway, ready: Callable[[], None]) -> None:
-        """`ready` is called when it takes requests."""
+    def __init__(self, gateway: Gateway, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is called when it takes requests."""
         self._gateway = gateway
-        self._ready = ready
+        self._ready = on_ready
         self._told = asyncio.Event()
         self._hurry: signal.Signals | None = None
 
@@ -34,11 +34,11 @@ class Running:
             if await self._unless_told(self._gateway.start()):
                 self._ready()
                 systemd.notify(systemd.READY)
-                await self._unless_told(self._gateway.failed())
+                await self._unless_told(self._gateway.wait_until_failed())
                 _log.info("draining")
             systemd.notify(systemd.STOPPING)
             await self._gateway.stop()
-        return 0 if self._hurry is None else SIGNALLED + self._hurry
+        return 0 if self._hurry is None else SIGNAL_EXIT_BASE + self._hurry
 
     async def _unless_told(self, doing: Coroutine[Any, Any, None]) -> bool:
         """Whether it was done before we were told to end; then it is given up. Raises what it raises."""
@@ -68,7 +68,7 @@ class Running:
                 loop.remove_signal_handler(each)
 
     def _reload(self) -> None:
-        systemd.notify(systemd.reloading())
+        systemd.notify(systemd.reloading_state())
         self._gateway.reload(lambda: systemd.notify(systemd.READY))
 
     def _end(self, number: signal.Signals) -> None:

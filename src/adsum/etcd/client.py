@@ -17,27 +17,37 @@ import grpc.aio
 
 from adsum.core.errors import Invalid
 from adsum.etcd import translation
-from adsum.etcd.address import Place
-from adsum.etcd.errors import Compacted, EtcdError, LeaseGone, Refused, Unreachable
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.errors import EtcdError, EtcdRefused, EtcdUnreachable, LeaseGone, RevisionCompacted
 from adsum.etcd.messages import MESSAGE
-from adsum.etcd.values import Condition, KeyValue, Member, Operation, Put, Ranged, Settled, State, end_of
+from adsum.etcd.values import (
+    Condition,
+    KeyValue,
+    Member,
+    MemberStatus,
+    Operation,
+    Put,
+    RangeResult,
+    TransactionResult,
+    prefix_end,
+)
 
-BOUND: Final = 5.0
+CALL_TIMEOUT: Final = 5.0
 """Seconds that a call may take with all that is tried; then it is `Unreachable`."""
-TRY: Final = 2.0
+MEMBER_TIMEOUT: Final = 2.0
 """Seconds that one member has to answer; then the next one is asked, now or at the next call."""
-FIRST_TRY: Final = 0.7
-"""The same where there is another member to ask: one that hangs costs no more. It doubles, up to `TRY`, with each
+FIRST_MEMBER_TIMEOUT: Final = 0.7
+"""The same where there is another member to ask: one that hangs costs no more. It doubles, up to `MEMBER_TIMEOUT`, with each
 member that a call asks in vain: all may be slow."""
-WRITE_TRY: Final = 1.0
+WRITE_MEMBER_TIMEOUT: Final = 1.0
 """Seconds that one member of several has to answer what is not asked again by itself."""
-EVERY_KEY: Final = b"\0"
+ALL_KEYS_START: Final = b"\0"
 """Where the range of all keys begins."""
-PAGE: Final = 1_000
+PAGE_SIZE: Final = 1_000
 """Keys that are read at a time of a large range."""
-END: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there; the stubs lack it
+END_OF_STREAM: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there; the stubs lack it
 """What reading a stream says when it has ended."""
-NEW_LEADER: Final = {"hasleader": "true"}
+REQUIRE_LEADER: Final = {"hasleader": "true"}
 """Metadata by which a member ends a stream when it has lost its leader, instead of going on in silence."""
 
 _OPTIONS: Final = (
@@ -55,14 +65,14 @@ _OPTIONS: Final = (
 _Metadata = tuple[tuple[str, str], ...]
 
 
-class Etcd:
-    """Made anywhere, used in one running loop; connects when first used. Every call is bounded by `BOUND` seconds and
+class EtcdClient:
+    """Made anywhere, used in one running loop; connects when first used. Every call is bounded by `CALL_TIMEOUT` seconds and
     raises `EtcdError`s: `Unreachable` if it may be tried again, `Refused` if somebody must do something.
     """
 
-    def __init__(self, place: Place, rng: Random) -> None:
-        self.place = place
-        self._hosts = rng.sample(place.hosts, len(place.hosts))
+    def __init__(self, address: EtcdAddress, rng: Random) -> None:
+        self.address = address
+        self._hosts = rng.sample(address.hosts, len(address.hosts))
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._token = ""
         self._asking: asyncio.Lock = asyncio.Lock()
@@ -73,7 +83,7 @@ class Etcd:
         return self._hosts[0]
 
     @property
-    def alone(self) -> bool:
+    def has_one_member(self) -> bool:
         """Whether there is no other member to ask."""
         return len(self._hosts) == 1
 
@@ -85,8 +95,8 @@ class Etcd:
         revision: int = 0,
         limit: int = 0,
         keys_only: bool = False,
-        backwards: bool = False,
-    ) -> Ranged:
+        descending: bool = False,
+    ) -> RangeResult:
         """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first."""
         fields = {
             "key": key,
@@ -94,49 +104,49 @@ class Etcd:
             "revision": revision,
             "limit": limit,
             "keys_only": keys_only,
-            "sort_order": 2 if backwards else 0,
+            "sort_order": 2 if descending else 0,
         }
         answer = await self._call("KV/Range", fields)
-        return Ranged(
+        return RangeResult(
             translation.header(answer.header), tuple(map(translation.key_value, answer.kvs)), answer.more, answer.count
         )
 
-    async def pages(self, prefix: bytes, *, keys_only: bool = False) -> AsyncGenerator[Ranged, None]:
+    async def pages(self, prefix: bytes, *, keys_only: bool = False) -> AsyncGenerator[RangeResult, None]:
         """Every key that begins so, some at a time, all of one revision."""
-        page = await self.range(prefix or EVERY_KEY, end_of(prefix), limit=PAGE, keys_only=keys_only)
+        page = await self.range(prefix or ALL_KEYS_START, prefix_end(prefix), limit=PAGE_SIZE, keys_only=keys_only)
         revision = page.header.revision
         yield page
         while page.more:
             # The next key after one is that key and a zero.
-            start = page.found[-1].key + b"\0"
-            page = await self.range(start, end_of(prefix), revision=revision, limit=PAGE, keys_only=keys_only)
+            start = page.key_values[-1].key + b"\0"
+            page = await self.range(start, prefix_end(prefix), revision=revision, limit=PAGE_SIZE, keys_only=keys_only)
             yield page
 
-    async def everything(self, prefix: bytes) -> Ranged:
+    async def read_all(self, prefix: bytes) -> RangeResult:
         """The same at once."""
         found: list[KeyValue] = []
         header = None
         async for page in self.pages(prefix):
             header = header or page.header
-            found += page.found
+            found += page.key_values
         assert header is not None  # noqa: S101 - there is a page at least
-        return Ranged(header, tuple(found), more=False, count=len(found))
+        return RangeResult(header, tuple(found), more=False, count=len(found))
 
     async def get(self, key: bytes) -> KeyValue | None:
         """One key."""
-        found = (await self.range(key)).found
+        found = (await self.range(key)).key_values
         return found[0] if found else None
 
     async def commit(
         self, when: Sequence[Condition], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
-    ) -> Settled:
+    ) -> TransactionResult:
         """A transaction. After `Unreachable` it may have been done or not."""
         fields = {
             "compare": list(map(translation.condition, when)),
             "success": list(map(translation.operation, then)),
             "failure": list(map(translation.operation, otherwise)),
         }
-        return translation.settled(await self._call("KV/Txn", fields, again=False))
+        return translation.transaction_result(await self._call("KV/Txn", fields, again=False))
 
     async def put(self, key: bytes, value: bytes, lease: int = 0) -> int:
         """Set a key; the revision."""
@@ -151,22 +161,22 @@ class Etcd:
         """Have a lease live for another ttl from now. Raises `LeaseGone`."""
         host, call = await self.stream("Lease/LeaseKeepAlive", "LeaseKeepAliveResponse")
         try:
-            async with asyncio.timeout(TRY if self.alone else WRITE_TRY):
+            async with asyncio.timeout(MEMBER_TIMEOUT if self.has_one_member else WRITE_MEMBER_TIMEOUT):
                 await call.write(MESSAGE["LeaseKeepAliveRequest"](ID=lease))
                 answer = await call.read()
         except (TimeoutError, asyncio.InvalidStateError) as error:
-            self.failed(host)
-            raise Unreachable(str(error) or "etcd does not answer in time") from None
+            self.demote(host)
+            raise EtcdUnreachable(str(error) or "etcd does not answer in time") from None
         except grpc.RpcError as error:
-            self.failed(host)
-            if is_of_the_token(error.code(), error.details()):
+            self.demote(host)
+            if is_token_error(error.code(), error.details()):
                 self.forget_token()
-            raise translated(error) from None
+            raise translate_error(error) from None
         finally:
             call.cancel()
-        if answer is END:
-            self.failed(host)
-            raise Unreachable("the stream ended")
+        if answer is END_OF_STREAM:
+            self.demote(host)
+            raise EtcdUnreachable("the stream ended")
         if answer.TTL <= 0:
             raise LeaseGone(f"lease {lease:x} is gone")  # No error status says so.
 
@@ -177,10 +187,10 @@ class Etcd:
         except LeaseGone:
             return
 
-    async def state(self) -> State:
+    async def status(self) -> MemberStatus:
         """What the member that is asked now says of itself."""
         answer = await self._call("Maintenance/Status", {})
-        return State(translation.header(answer.header), answer.version, answer.leader, answer.dbSize)
+        return MemberStatus(translation.header(answer.header), answer.version, answer.leader, answer.dbSize)
 
     async def members(self) -> tuple[Member, ...]:
         answer = await self._call("Cluster/MemberList", {})
@@ -191,7 +201,7 @@ class Etcd:
     async def stream(self, method: str, response: str) -> tuple[str, Any]:
         """The member that is asked now, and an open call on it, for streams; raises what authenticating raises."""
         host = self.host
-        metadata = (*NEW_LEADER.items(), *await self._credentials())
+        metadata = (*REQUIRE_LEADER.items(), *await self._credentials())
         call = self._channel(host).stream_stream(
             f"/etcdserverpb.{method}",
             request_serializer=lambda message: message.SerializeToString(),
@@ -199,7 +209,7 @@ class Etcd:
         )
         return host, call(None, metadata=grpc.aio.Metadata(*metadata))
 
-    def failed(self, host: str) -> None:
+    def demote(self, host: str) -> None:
         """That member did not do its work: it is asked last from now on."""
         if host == self.host:
             self._hosts.append(self._hosts.pop(0))
@@ -217,23 +227,23 @@ class Etcd:
     async def _call(self, method: str, fields: dict[str, Any], *, again: bool = True) -> Any:
         """The answer, of any member if the call may be made `again`."""
         request = MESSAGE[_REQUESTS[method]](**fields)
-        deadline = asyncio.get_running_loop().time() + BOUND
+        deadline = asyncio.get_running_loop().time() + CALL_TIMEOUT
         authenticated = False
-        patience = TRY if self.alone else FIRST_TRY if again else WRITE_TRY
+        patience = MEMBER_TIMEOUT if self.has_one_member else FIRST_MEMBER_TIMEOUT if again else WRITE_MEMBER_TIMEOUT
         while True:
             host = self.host
             left = deadline - asyncio.get_running_loop().time()
             try:
                 return await self._once(host, method, request, min(patience, left))
             except grpc.RpcError as error:
-                trouble = translated(error)
-                if isinstance(trouble, Unreachable):
-                    self.failed(host)
-                    patience = min(TRY, 2 * patience)
-                    if again and deadline - asyncio.get_running_loop().time() > TRY / 2:
+                trouble = translate_error(error)
+                if isinstance(trouble, EtcdUnreachable):
+                    self.demote(host)
+                    patience = min(MEMBER_TIMEOUT, 2 * patience)
+                    if again and deadline - asyncio.get_running_loop().time() > MEMBER_TIMEOUT / 2:
                         await asyncio.sleep(0.05)
                         continue
-                if is_of_the_token(error.code(), error.details()) and self.place.user and not authenticated:
+                if is_token_error(error.code(), error.details()) and self.address.user and not authenticated:
                     # Tokens end with the member that gave them, by themselves, and when users or roles change.
                     authenticated = True
                     self.forget_token()
@@ -250,26 +260,26 @@ class Etcd:
         return await call(request, timeout=max(0.01, timeout), metadata=metadata)
 
     async def _credentials(self) -> _Metadata:
-        if not self.place.user:
+        if not self.address.user:
             return ()
         async with self._asking:
             if not self._token:
-                fields = {"name": self.place.user, "password": self._password()}
+                fields = {"name": self.address.user, "password": self._password()}
                 self._token = (await self._call(_AUTHENTICATE, fields)).token
         return (("token", self._token),)
 
     def _password(self) -> str:
         """As it is now: the file of one that was changed is read again."""
         try:
-            return self.place.secret()
+            return self.address.read_password()
         except Invalid as error:
-            raise Refused(str(error)) from None
+            raise EtcdRefused(str(error)) from None
 
     def _channel(self, host: str) -> grpc.aio.Channel:
         channel = self._channels.get(host)
         if channel is None:
-            if self.place.tls:
-                channel = grpc.aio.secure_channel(host, _encryption(self.place), options=_OPTIONS)
+            if self.address.tls:
+                channel = grpc.aio.secure_channel(host, _encryption(self.address), options=_OPTIONS)
             else:
                 channel = grpc.aio.insecure_channel(host, options=_OPTIONS)
             self._channels[host] = channel
@@ -293,27 +303,27 @@ _UNREACHABLE: Final = frozenset(
 _OF_THE_TOKEN: Final = ("invalid auth token", "revision of auth store is old")
 
 
-def translated(error: grpc.RpcError) -> EtcdError:
+def translate_error(error: grpc.RpcError) -> EtcdError:
     """What gRPC's error means."""
     code, said = error.code(), error.details() or ""
     words = said.removeprefix("etcdserver: ").removeprefix("mvcc: ")
     if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in said:
-        return Compacted(words)
+        return RevisionCompacted(words)
     if code is grpc.StatusCode.NOT_FOUND and "lease" in said:
         return LeaseGone(words)
     if code in _UNREACHABLE or "too many requests" in said:
-        return Unreachable("etcd does not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else words)
-    return Refused(f"etcd refuses: {words}")
+        return EtcdUnreachable("etcd does not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else words)
+    return EtcdRefused(f"etcd refuses: {words}")
 
 
-def is_of_the_token(code: grpc.StatusCode | None, said: str | None) -> bool:
+def is_token_error(code: grpc.StatusCode | None, details: str | None) -> bool:
     """Whether what etcd refused may be granted to a new token. A stale one of JWT is refused as an old revision."""
-    return code is grpc.StatusCode.UNAUTHENTICATED or any(words in (said or "") for words in _OF_THE_TOKEN)
+    return code is grpc.StatusCode.UNAUTHENTICATED or any(words in (details or "") for words in _OF_THE_TOKEN)
 
 
-def _encryption(place: Place) -> grpc.ChannelCredentials:
+def _encryption(place: EtcdAddress) -> grpc.ChannelCredentials:
     try:
         roots, key, chain = (Path(file).read_bytes() if file else None for file in (place.ca, place.key, place.cert))
     except OSError as error:
-        raise Refused(f"{error.filename} can't be read: {error.strerror}") from None
+        raise EtcdRefused(f"{error.filename} can't be read: {error.strerror}") from None
     return grpc.ssl_channel_credentials(roots, key, chain)

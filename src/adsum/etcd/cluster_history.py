@@ -13,14 +13,14 @@ from adsum.etcd.values import Header
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReadStart:
     """What was known when a read began."""
 
-    number: int
+    history_number: int
     newest: int
 
 
-class History:
+class ClusterHistory:
     """The history that is followed, and how far it is known."""
 
     def __init__(self) -> None:
@@ -34,22 +34,22 @@ class History:
         """Its name, the same in every process that knows no other history of that cluster."""
         return f"{self._cluster:x}-{self._number}"
 
-    def asking(self) -> Asked:
+    def begin_read(self) -> ReadStart:
         """A linearizable read begins."""
-        return Asked(self._number, self._newest)
+        return ReadStart(self._number, self._newest)
 
-    def answered(self, asked: Asked, header: Header) -> str | None:
+    def end_read(self, start: ReadStart, header: Header) -> str | None:
         """The epoch of that answer; None: another history began meanwhile, and it may be of any."""
-        if asked.number != self._number:
+        if start.history_number != self._number:
             return None
-        if self._cluster and (header.cluster != self._cluster or header.revision < asked.newest):
+        if self._cluster and (header.cluster != self._cluster or header.revision < start.newest):
             self._number += 1
             self._newest = 0
         self._cluster = header.cluster
         self._newest = max(self._newest, header.revision)
         return self.epoch
 
-    def known(self, epoch: str, revision: int) -> None:
+    def observe(self, epoch: str, revision: int) -> None:
         """An epoch is known up to there, by a watch or from an earlier process. Of another epoch that says nothing."""
         if not self._cluster:
             self._begin_with(epoch)

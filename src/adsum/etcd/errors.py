@@ -7,15 +7,15 @@ class EtcdError(Exception):
     """The base of the others; a sentence for people."""
 
 
-class Unreachable(EtcdError):
+class EtcdUnreachable(EtcdError):
     """Nobody answers in time, or who answers has no leader. A write may have been done nevertheless; try again."""
 
 
-class Refused(EtcdError):
+class EtcdRefused(EtcdError):
     """It answers, and says no: credentials, permissions, certificates, a quota, a request that it can't take."""
 
 
-class Compacted(EtcdError):
+class RevisionCompacted(EtcdError):
     """The revision asked for is not kept any more: load everything anew."""
 
 

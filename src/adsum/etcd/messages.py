@@ -46,5 +46,5 @@ _MESSAGES: Final = {
     "AuthenticateRequest": "string name=1, string password=2",
     "AuthenticateResponse": "Header header=1, string token=2",
 }
-MESSAGE: Final = protobufs.classes("adsum.etcd", _MESSAGES)
+MESSAGE: Final = protobufs.message_classes("adsum.etcd", _MESSAGES)
 """The class of each message, by its name."""

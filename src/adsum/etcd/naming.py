@@ -19,16 +19,16 @@ from contextlib import suppress
 from typing import Any, Final
 
 from adsum.core.errors import Invalid
-from adsum.core.identity import digest
-from adsum.core.model import MAX_METADATA, Instance, frozen
-from adsum.core.validation import ID_LENGTH, mapping, service_name
+from adsum.core.identity import holder_digest
+from adsum.core.model import MAX_METADATA, Instance, freeze
+from adsum.core.validation import MAX_ID_LENGTH, mapping, service_name
 
-OURS: Final = "Adsum"
+ADSUM_FIELD: Final = "Adsum"
 """The field that holds what only we write."""
-REGISTRY: Final = "registry"
-MOST_FOREIGN: Final = MAX_METADATA // 2
+PUBLISHED_BY_REGISTRY: Final = "registry"
+MAX_FOREIGN_METADATA: Final = MAX_METADATA // 2
 """Pairs of an object in `Metadata` that are read; more are as if not said."""
-MAX_VALUE: Final = 512 * 1024
+MAX_VALUE_BYTES: Final = 512 * 1024
 """Bytes of a value; a longer one is none of an instance. The largest instance that the model takes has some 300 KiB."""
 
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
@@ -53,7 +53,7 @@ def service(prefix: str, key: bytes) -> str:
     return name
 
 
-def mixes(prefix: str, other: str) -> bool:
+def overlaps(prefix: str, other: str) -> bool:
     """Whether keys of services below a prefix and all sorts of keys below another one could be taken for one another.
 
     Below no prefix at all that is not so of `/other/`: no service's name begins with a slash.
@@ -66,14 +66,14 @@ def key(prefix: str, instance: Instance) -> bytes:
     return directory(prefix, instance.service) + instance.authority.encode()
 
 
-def write(instance: Instance, *, published: bool = False, holder: str = "", process: str = "") -> bytes:
+def encode(instance: Instance, *, published: bool = False, holder: str = "", process: str = "") -> bytes:
     """The value of an instance. `published`: a registry says so, of what it lists; `holder`: who registered it.
 
     `process` is the digest of a holder that the registry keeps to itself.
     """
     ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
     if published:
-        ours["by"] = REGISTRY
+        ours["by"] = PUBLISHED_BY_REGISTRY
     if holder:
         ours["holder"] = holder
     if process:
@@ -84,13 +84,13 @@ def write(instance: Instance, *, published: bool = False, holder: str = "", proc
         ours["tags"] = list(instance.tags)
     if instance.metadata:
         ours["metadata"] = dict(instance.metadata)
-    said = {"Op": 0, "Addr": instance.authority, "Metadata": None, OURS: ours}
+    said = {"Op": 0, "Addr": instance.authority, "Metadata": None, ADSUM_FIELD: ours}
     return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def published(value: bytes) -> bool:
+def is_published(value: bytes) -> bool:
     """Whether a registry wrote it, of what it lists."""
-    return _ours(value).get("by") == REGISTRY
+    return _ours(value).get("by") == PUBLISHED_BY_REGISTRY
 
 
 def holder(value: bytes) -> str:
@@ -100,20 +100,20 @@ def holder(value: bytes) -> str:
 
 def process(value: bytes) -> str:
     """What tells the process that is listed from the next one with its id; "" of what others wrote."""
-    return digest(holder(value)) or str(_ours(value).get("process", ""))
+    return holder_digest(holder(value)) or str(_ours(value).get("process", ""))
 
 
-def read(service: str, value: bytes) -> Instance | None:
+def decode(service: str, value: bytes) -> Instance | None:
     """The instance that a value in the service's directory stands for; None: none that can be called.
 
     Whom Go would call is one, whatever else is said of it: what can't be used of that is as if not said.
     """
-    said = _said(value) if len(value) <= MAX_VALUE else None
+    said = _said(value) if len(value) <= MAX_VALUE_BYTES else None
     place = _PLACE.fullmatch(said["addr"]) if said is not None and isinstance(said.get("addr"), str) else None
     if said is None or place is None:
         return None
     id, host, port = _id(place[0]), place["host"].strip("[]"), int(place["port"])
-    ours = said.get(OURS.lower())
+    ours = said.get(ADSUM_FIELD.lower())
     given = {"id": id, "metadata": _foreign_metadata(said.get("metadata"))}
     if isinstance(ours, Mapping):
         given |= dict(_fields(ours))
@@ -125,8 +125,8 @@ def read(service: str, value: bytes) -> Instance | None:
 
 def _ours(value: bytes) -> Mapping[str, Any]:
     """What only we write; nothing of what others wrote."""
-    said = _said(value) if len(value) <= MAX_VALUE else None
-    ours = said.get(OURS.lower()) if said is not None else None
+    said = _said(value) if len(value) <= MAX_VALUE_BYTES else None
+    ours = said.get(ADSUM_FIELD.lower()) if said is not None else None
     return ours if isinstance(ours, Mapping) else {}
 
 
@@ -149,7 +149,7 @@ def _fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
         yield "tags", tuple(tags)
     if isinstance(metadata, dict) and all(isinstance(each, str) for each in metadata.values()):
-        yield "metadata", frozen(metadata)
+        yield "metadata", freeze(metadata)
 
 
 def _foreign_metadata(said: Any) -> Mapping[str, str]:
@@ -159,13 +159,13 @@ def _foreign_metadata(said: Any) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name, value in said.items() if isinstance(said, Mapping) else ():
         text = json.dumps(value) if isinstance(value, int | float) else value
-        if isinstance(text, str) and len(found) < MOST_FOREIGN:
+        if isinstance(text, str) and len(found) < MAX_FOREIGN_METADATA:
             with suppress(Invalid):
-                mapping("metadata", {name: text}, MOST_FOREIGN)
+                mapping("metadata", {name: text}, MAX_FOREIGN_METADATA)
                 found[name] = text
-    return frozen(found)
+    return freeze(found)
 
 
 def _id(place: str) -> str:
     """Of an instance that has none: its address."""
-    return _NOT_IN_AN_ID.sub("", place).lstrip("._:@-")[:ID_LENGTH]
+    return _NOT_IN_AN_ID.sub("", place).lstrip("._:@-")[:MAX_ID_LENGTH]

@@ -10,11 +10,11 @@ from random import Random
 from typing import Final
 
 from adsum.core.backoff import Backoff
-from adsum.etcd.client import Etcd
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError, LeaseGone
 from adsum.ports import Clock
 
-LEAVE: Final = 2.0
+REVOKE_TIMEOUT: Final = 2.0
 """Seconds that ending the lease may take; then it ends by itself."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before the next attempt, in seconds."""
@@ -22,17 +22,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _log = logging.getLogger("adsum.etcd")
 
 
-class Session:
+class EtcdSession:
     """Holds a lease of `ttl` seconds. `granted` is called with the id of each new one, and the session is held once it
     has returned: what hangs on the lease is put there. Raise `EtcdError` in it to have it done again.
     """
 
     def __init__(
-        self, etcd: Etcd, ttl: int, granted: Callable[[int], Awaitable[None]], clock: Clock, rng: Random
+        self, etcd: EtcdClient, ttl: int, on_grant: Callable[[int], Awaitable[None]], clock: Clock, rng: Random
     ) -> None:
         self._etcd = etcd
         self._ttl = ttl
-        self._granted = granted
+        self._granted = on_grant
         self._clock = clock
         self._rng = rng
         self._task: asyncio.Task[None] | None = None
@@ -47,14 +47,14 @@ class Session:
     @property
     def trouble(self) -> str:
         """Why no lease is held; "" while one is."""
-        return "" if self.held else self._failure
+        return "" if self.is_held else self._failure
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether the lease is certainly ours still: nobody else has seen it end."""
         return self._clock.now() < self._until
 
-    def missed(self) -> float:
+    def seconds_without_lease(self) -> float:
         """Seconds for which no lease was certainly ours; 0.0 while one is."""
         return max(0.0, self._clock.now() - self._until)
 
@@ -76,7 +76,7 @@ class Session:
         await asyncio.gather(task, return_exceptions=True)
         if self.lease and revoke:
             with suppress(EtcdError, TimeoutError):
-                async with asyncio.timeout(LEAVE):
+                async with asyncio.timeout(REVOKE_TIMEOUT):
                     await self._etcd.revoke(self.lease)
 
     async def _run(self) -> None:
@@ -91,7 +91,7 @@ class Session:
                 _log.warning("the session with etcd was lost; another begins")
                 continue
             except EtcdError as error:
-                self._etcd.failed(host)
+                self._etcd.demote(host)
                 self._note(str(error))
             except Exception as error:
                 # Ending here would end the node's part in the registry.
@@ -142,7 +142,7 @@ class Session:
     def _note(self, failure: str) -> None:
         """Tell the operator when there is no session any more, and when there is one again."""
         self._failure = failure
-        if failure and self.held:
+        if failure and self.is_held:
             return  # The next sign of life may come in time.
         if failure and not self._complained:
             _log.error("there is no session with etcd: %s", failure)

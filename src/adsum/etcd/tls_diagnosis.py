@@ -9,32 +9,32 @@ import asyncio
 import ssl
 from typing import Final
 
-from adsum.etcd.address import Place
+from adsum.etcd.address import EtcdAddress
 
-BOUND: Final = 1.0
+ANSWER_TIMEOUT: Final = 1.0
 """Seconds that a member has to answer; one that does not is none the wiser for us."""
-HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """How every connection of gRPC begins: the preface of HTTP/2 and empty settings."""
-SETTINGS: Final = 4
+SETTINGS_FRAME: Final = 4
 """The type, in the fourth byte of a frame, of what is answered."""
 
 
-async def mistake(place: Place) -> str:
+async def diagnose_tls(address: EtcdAddress) -> str:
     """What is wrong, as one sentence; "" if a member takes it as it is, or if nobody says."""
     try:
-        context = _context(place) if place.tls else None
+        context = _context(address) if address.tls else None
     except ssl.SSLError:
         return "ca, cert and key must be files in PEM, and the key must be that of cert"
     except OSError:
         return ""  # Who reads them says which one can't be read.
-    said = await asyncio.gather(*(_mistake(place, host, context) for host in place.hosts))
+    said = await asyncio.gather(*(_mistake(address, host, context) for host in address.hosts))
     return "" if "" in said else next((each for each in said if each), "")
 
 
-async def _mistake(place: Place, host: str, context: ssl.SSLContext | None) -> str | None:
+async def _mistake(place: EtcdAddress, host: str, context: ssl.SSLContext | None) -> str | None:
     """The same of one member; None if it does not say."""
     try:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(ANSWER_TIMEOUT):
             return await (_plain(host) if context is None else _encrypted(place, host, context))
     except (OSError, TimeoutError):
         return None
@@ -51,7 +51,7 @@ async def _plain(host: str) -> str | None:
     return f"{host} speaks TLS: add tls=true, and ca=FILE if its authority is not a public one"
 
 
-async def _encrypted(place: Place, host: str, context: ssl.SSLContext) -> str | None:
+async def _encrypted(place: EtcdAddress, host: str, context: ssl.SSLContext) -> str | None:
     try:
         await _answers(host, context)
     except ssl.SSLCertVerificationError as error:
@@ -72,7 +72,7 @@ def _is_alert(error: Exception) -> bool:
     return "ALERT" in str(error)
 
 
-def _context(place: Place) -> ssl.SSLContext:
+def _context(place: EtcdAddress) -> ssl.SSLContext:
     """As gRPC has it, but for public authorities, of which it knows others than Python does."""
     context = _unverified()
     if place.ca:
@@ -97,7 +97,7 @@ async def _answers(host: str, context: ssl.SSLContext | None) -> bool:
     name, _, port = host.rpartition(":")
     reader, writer = await asyncio.open_connection(name.strip("[]"), int(port), ssl=context)
     try:
-        writer.write(HELLO)
-        return (await reader.read(9))[3:4] == bytes([SETTINGS])
+        writer.write(HTTP2_PREFACE)
+        return (await reader.read(9))[3:4] == bytes([SETTINGS_FRAME])
     finally:
         writer.transport.abort()

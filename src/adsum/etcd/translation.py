@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from adsum.etcd.messages import MESSAGE
-from adsum.etcd.values import Condition, Delete, Header, KeyValue, Operation, Put, Settled, Unchanged
+from adsum.etcd.values import Condition, Delete, Header, KeyValue, Operation, Put, TransactionResult, Unchanged
 
 _CREATE, _MOD = 1, 2
 """`Compare.CompareTarget`; the comparison itself is EQUAL, 0."""
@@ -34,10 +34,10 @@ def operation(wanted: Operation) -> Any:
     return _RequestOp(**{kind: {"key": wanted.key, "range_end": wanted.end or b""}})
 
 
-def settled(message: Any) -> Settled:
+def transaction_result(message: Any) -> TransactionResult:
     read = [
         tuple(map(key_value, answer.response_range.kvs))
         for answer in message.responses
         if answer.WhichOneof("one") == "response_range"
     ]
-    return Settled(header(message.header), message.succeeded, read)
+    return TransactionResult(header(message.header), message.succeeded, read)

@@ -29,11 +29,11 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranged:
+class RangeResult:
     """Keys of a range, all as they were at `header.revision` or at the revision asked for."""
 
     header: Header
-    found: tuple[KeyValue, ...]
+    key_values: tuple[KeyValue, ...]
     more: bool = False
     count: int = 0
 
@@ -84,12 +84,12 @@ Condition = Unchanged | CreatedAt
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """How a transaction went. `read` are the answers to its `Get`s, in order."""
+class TransactionResult:
+    """How a transaction went. `reads` are the answers to its `Get`s, in order."""
 
     header: Header
     succeeded: bool
-    read: Sequence[tuple[KeyValue, ...]]
+    reads: Sequence[tuple[KeyValue, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class MemberStatus:
     """What a member says of itself and of the cluster."""
 
     header: Header
@@ -114,7 +114,7 @@ class State:
     """Bytes of its database."""
 
 
-def end_of(prefix: bytes) -> bytes:
+def prefix_end(prefix: bytes) -> bytes:
     """Where the range of all keys that begin with `prefix` ends: etcd's own `GetPrefixRangeEnd`."""
     for length in range(len(prefix), 0, -1):
         if prefix[length - 1] < 0xFF:

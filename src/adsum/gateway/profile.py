@@ -10,14 +10,14 @@ from typing import Any, Final, get_type_hints
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.core.validation import MAX_PORT, shown
+from adsum.core.validation import MAX_PORT, quoted
 
 MAX_LISTENERS: Final = 8
-MAX_HOPS: Final = 16
-ACCESS_LOGS: Final = ("json", "text", "off")
-PATH_LENGTH: Final = 1024
+MAX_TRUSTED_HOPS: Final = 16
+ACCESS_LOG_FORMATS: Final = ("json", "text", "off")
+MAX_FILE_PATH_LENGTH: Final = 1024
 
-ONLOOKER: Final = "adsum-gateway"
+HEALTH_PROBE_AGENT: Final = "adsum-gateway"
 """The agent of a gateway that only asks whether a registry answers: it routes nothing, and is told of nobody."""
 METADATA_KEY: Final = "adsum"
 """Under this key a node's metadata holds a gateway's shape."""
@@ -26,7 +26,7 @@ _LISTEN: Final = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<ipv4>[0-9.]+))
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class GatewayProfile:
     """Gateways of equal shape get the same bytes.
 
     `listen`: addresses as IP:PORT, an IPv6 one in brackets. `tls_certificate`, `tls_key`: files at the gateway, read
@@ -50,17 +50,17 @@ class Shape:
         if len(set(self.listen)) != len(self.listen):
             raise Invalid("listen", "must not repeat")
         for n, address in enumerate(self.listen):
-            split(f"listen[{n}]", address)
-        if self.access_log not in ACCESS_LOGS:
+            split_address(f"listen[{n}]", address)
+        if self.access_log not in ACCESS_LOG_FORMATS:
             raise Invalid("access_log", "must be json, text or off")
         if bool(self.tls_certificate) is not bool(self.tls_key):
             raise Invalid("tls_key", "must be given together with tls_certificate")
         for name in ("tls_certificate", "tls_key", "roots"):
             value = getattr(self, name)
-            validation.text(name, value, PATH_LENGTH)
+            validation.text(name, value, MAX_FILE_PATH_LENGTH)
             if value and not value.startswith("/"):
                 raise Invalid(name, "must be the absolute path of a file")
-        validation.whole("trusted_hops", self.trusted_hops, 0, MAX_HOPS)
+        validation.whole_number("trusted_hops", self.trusted_hops, 0, MAX_TRUSTED_HOPS)
         validation.text("zone", self.zone)
 
     def metadata(self) -> dict[str, object]:
@@ -71,7 +71,7 @@ class Shape:
         return {METADATA_KEY: {**said, "listen": list(self.listen)}}
 
     @classmethod
-    def of(cls, metadata: Mapping[str, object]) -> Shape:
+    def from_metadata(cls, metadata: Mapping[str, object]) -> GatewayProfile:
         """The shape that a node's metadata says. Raises `Invalid` for anything else: the peer may be anybody."""
         said = metadata.get(METADATA_KEY)
         if not isinstance(said, Mapping):
@@ -86,7 +86,7 @@ class Shape:
 def _read(name: object, value: object) -> object:
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise Invalid(shown(str(name)), "is nothing that a gateway says of itself")
+        raise Invalid(quoted(str(name)), "is nothing that a gateway says of itself")
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)  # A protobuf Struct has no whole numbers.
     if type(value) is not kind:
@@ -94,13 +94,13 @@ def _read(name: object, value: object) -> object:
     return value
 
 
-def split(field: str, address: str) -> tuple[str, int]:
+def split_address(field: str, address: str) -> tuple[str, int]:
     """IP and port of a listening address. Raises `Invalid`."""
     parts = _LISTEN.fullmatch(address)
     if parts is not None and int(parts["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
     if parts is None or not _is_ip(parts["ipv6"] or parts["ipv4"]):
-        raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {shown(address)}")
+        raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {quoted(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
 
 
@@ -113,6 +113,6 @@ def _is_ip(host: str) -> bool:
 
 
 _KINDS: Final[Mapping[str, type]] = {
-    name: kind for name, kind in get_type_hints(Shape).items() if kind in (bool, int, str)
+    name: kind for name, kind in get_type_hints(GatewayProfile).items() if kind in (bool, int, str)
 }
 _KIND_NAMES: Final[Mapping[type, str]] = {bool: "true or false", int: "a whole number", str: "a text"}

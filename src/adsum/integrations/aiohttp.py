@@ -25,53 +25,53 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.calls import failures
 from adsum.client.calls.call import Try
 from adsum.client.calls.channel import Channel
-from adsum.client.calls.failures import Kind
+from adsum.client.calls.failures import FailureKind
 from adsum.client.client import Client
-from adsum.integrations.exchange import Exchange, first_word, unheard_of
-from adsum.integrations.request_options import calling as calling
-from adsum.integrations.request_options import terms
-from adsum.integrations.service_channels import Routes, Routing
+from adsum.integrations.exchange import Exchange, has_no_view, wait_for_first_view
+from adsum.integrations.request_options import current_options
+from adsum.integrations.request_options import request_options as request_options
+from adsum.integrations.service_channels import IntegrationOptions, ServiceChannels
 
 HashKey = Callable[[ClientRequest], bytes | str | None]
 
 
-class CallFailed(failures.CallFailed, aiohttp.ClientConnectionError):
+class AiohttpCallFailed(failures.CallFailed, aiohttp.ClientConnectionError):
     """No try got an answer; `tries` says of each why."""
 
 
-class Unreached(CallFailed):
+class AiohttpUnreachable(AiohttpCallFailed):
     """No instance could be reached."""
 
 
-class Broken(CallFailed):
+class AiohttpConnectionBroken(AiohttpCallFailed):
     """The connection broke after sending, and sending again was not safe or did not help."""
 
 
-class TimedOut(CallFailed, aiohttp.ServerTimeoutError):
+class AiohttpTimedOut(AiohttpCallFailed, aiohttp.ServerTimeoutError):
     """No answer in time."""
 
 
-class Nobody(NoEndpoint, aiohttp.ClientConnectionError):
+class AiohttpNoEndpoint(NoEndpoint, aiohttp.ClientConnectionError):
     """There is no instance to call; the words say why."""
 
 
-ERRORS: Final[Mapping[Kind, type[CallFailed]]] = {
-    Kind.CONNECT: Unreached,
-    Kind.UNSENT: Unreached,
-    Kind.STATUS: Unreached,
-    Kind.BROKEN: Broken,
-    Kind.TIMEOUT: TimedOut,
+ERRORS: Final[Mapping[FailureKind, type[AiohttpCallFailed]]] = {
+    FailureKind.CONNECT: AiohttpUnreachable,
+    FailureKind.UNSENT: AiohttpUnreachable,
+    FailureKind.STATUS: AiohttpUnreachable,
+    FailureKind.BROKEN: AiohttpConnectionBroken,
+    FailureKind.TIMEOUT: AiohttpTimedOut,
 }
-_KINDS: Final[Mapping[type[Exception], Kind]] = {
-    aiohttp.ClientConnectorError: Kind.CONNECT,
-    aiohttp.ClientConnectorCertificateError: Kind.CONNECT,
-    aiohttp.ServerFingerprintMismatch: Kind.CONNECT,
-    aiohttp.ConnectionTimeoutError: Kind.CONNECT,
-    TimeoutError: Kind.TIMEOUT,
-    aiohttp.ClientConnectionError: Kind.BROKEN,
-    aiohttp.ClientResponseError: Kind.BROKEN,
-    aiohttp.ClientPayloadError: Kind.BROKEN,
-    OSError: Kind.BROKEN,
+_KINDS: Final[Mapping[type[Exception], FailureKind]] = {
+    aiohttp.ClientConnectorError: FailureKind.CONNECT,
+    aiohttp.ClientConnectorCertificateError: FailureKind.CONNECT,
+    aiohttp.ServerFingerprintMismatch: FailureKind.CONNECT,
+    aiohttp.ConnectionTimeoutError: FailureKind.CONNECT,
+    TimeoutError: FailureKind.TIMEOUT,
+    aiohttp.ClientConnectionError: FailureKind.BROKEN,
+    aiohttp.ClientResponseError: FailureKind.BROKEN,
+    aiohttp.ClientPayloadError: FailureKind.BROKEN,
+    OSError: FailureKind.BROKEN,
 }
 """How a try failed, by the first class that fits. Errors that are not in here are not the endpoint's."""
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
@@ -80,15 +80,17 @@ _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
 class AdsumMiddleware:
     """Sends what is for a service to a live instance of it.
 
-    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `Routing`.
+    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `IntegrationOptions`.
     """
 
-    def __init__(self, client: Client, *, hash_key: HashKey | None = None, **routing: Unpack[Routing]) -> None:
-        self._routes: Routes[Channel] = Routes(client.requested_channel, routing)
+    def __init__(
+        self, client: Client, *, hash_key: HashKey | None = None, **routing: Unpack[IntegrationOptions]
+    ) -> None:
+        self._routes: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
         self._hash_key = hash_key
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        """Raises `CallFailed`, `Nobody`, `Invalid` for terms that are none, and what aiohttp raises."""
+        """Raises `AiohttpCallFailed`, `AiohttpNoEndpoint`, `Invalid` for terms that are none, and what aiohttp raises."""
         asked = request.url
         service = self._routes.service(asked.scheme, asked.host or "", asked.explicit_port)
         if service is None:
@@ -96,24 +98,24 @@ class AdsumMiddleware:
         try:
             channel = self._routes.channel(service)
             exchange = self._exchange(channel, request)
-            if unheard_of(channel.resolver.view):
-                await first_word(channel, exchange.patience(self._routes.ready))
+            if has_no_view(channel.resolver.view):
+                await wait_for_first_view(channel, exchange.first_view_timeout(self._routes.ready_timeout))
             return await self._send(request, send, exchange)
         except NoEndpoint as nobody:
-            raise Nobody(str(nobody)) from None
+            raise AiohttpNoEndpoint(str(nobody)) from None
         finally:
             request.url = asked
 
     def _exchange(self, channel: Channel, request: ClientRequest) -> Exchange:
-        agreed = terms()
+        agreed = current_options()
         if agreed.hash_key is None and self._hash_key is not None:
-            agreed = agreed.but({"hash_key": self._hash_key(request)})
+            agreed = agreed.merged({"hash_key": self._hash_key(request)})
         return Exchange(
             channel,
             request.method,
             request.url.scheme,
             replayable=isinstance(request.body, bytes | BytesPayload),
-            terms=agreed,
+            request_options=agreed,
             errors=ERRORS,
         )
 
@@ -127,11 +129,11 @@ class AdsumMiddleware:
                     async with asyncio.timeout(attempt.timeout) as ours:
                         response = await send(request)
                 except _FAILURES as error:
-                    exchange.failed(attempt, _kind(error, request), error)
+                    exchange.record_failure(attempt, _kind(error, request), error)
                     if type(error) is TimeoutError and not ours.expired():
                         raise  # The time of the whole request is over, as the session counts it.
                     continue
-            if exchange.answered(attempt, response.status):
+            if exchange.should_retry(attempt, response.status):
                 response.close()
                 continue
             _watch(response, exchange, attempt)
@@ -152,8 +154,8 @@ class AdsumMiddleware:
 
 def session(client: Client, *, hash_key: HashKey | None = None, **options: Any) -> aiohttp.ClientSession:
     """An `aiohttp.ClientSession` for which services are hosts; takes its options and those of `AdsumMiddleware`."""
-    routing = {name: options.pop(name) for name in Routing.__annotations__ if name in options}
-    ours = AdsumMiddleware(client, hash_key=hash_key, **cast("Routing", routing))
+    routing = {name: options.pop(name) for name in IntegrationOptions.__annotations__ if name in options}
+    ours = AdsumMiddleware(client, hash_key=hash_key, **cast("IntegrationOptions", routing))
     return aiohttp.ClientSession(middlewares=(*options.pop("middlewares", ()), ours), **options)
 
 
@@ -163,7 +165,7 @@ def _watch(response: ClientResponse, exchange: Exchange, attempt: Try) -> None:
     if connection is None:  # It came with the head.
         attempt.finish()
         return
-    left = exchange.call.left
+    left = exchange.call.time_left
     alarm: asyncio.TimerHandle | None = None
 
     def released() -> None:
@@ -174,7 +176,7 @@ def _watch(response: ClientResponse, exchange: Exchange, attempt: Try) -> None:
         attempt.finish(ok=error is None or type(error) is aiohttp.ClientConnectionError)
 
     def overdue() -> None:
-        body.set_exception(exchange.overdue(attempt))
+        body.set_exception(exchange.deadline_error(attempt))
         response.close()
 
     if left is not None:
@@ -182,7 +184,7 @@ def _watch(response: ClientResponse, exchange: Exchange, attempt: Try) -> None:
     connection.add_callback(released)
 
 
-def _kind(error: Exception, request: ClientRequest) -> Kind:
+def _kind(error: Exception, request: ClientRequest) -> FailureKind:
     """How a try failed. A time-out before there was a connection to send by is one of connecting."""
     kind = next(kind for each, kind in _KINDS.items() if isinstance(error, each))
-    return Kind.CONNECT if kind is Kind.TIMEOUT and request.response is None else kind
+    return FailureKind.CONNECT if kind is FailureKind.TIMEOUT and request.response is None else kind

@@ -18,9 +18,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any, Final, TypeVar
 
 from adsum.client.client import Client
-from adsum.client.registration.signal_interceptor import Before
+from adsum.client.registration.signal_interceptor import SignalInterceptor
 from adsum.core.errors import AdsumError
-from adsum.integrations.socket_registration import Attendance
+from adsum.integrations.socket_registration import SocketRegistration
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -89,10 +89,10 @@ class _Stay:
     def __init__(
         self, service: str, port: int | None, client: Client | None, drain_on: Iterable[int], options: dict[str, Any]
     ) -> None:
-        self._attendance = Attendance(service, port, **options)
+        self._attendance = SocketRegistration(service, port, **options)
         self._client = client
         self._own: Client | None = None
-        self._before = Before(drain_on, self._part_first)
+        self._before = SignalInterceptor(drain_on, self._part_first)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._parting: asyncio.Task[None] | None = None
 
@@ -102,7 +102,7 @@ class _Stay:
             self._own = Client()
         self._loop = asyncio.get_running_loop()
         try:
-            self._attendance.begin(self._client or self._own or Client())
+            self._attendance.start(self._client or self._own or Client())
         except BaseException:
             await self._close()
             raise
@@ -110,11 +110,11 @@ class _Stay:
         if not self._before.install():
             _log.debug("no signal can be heard here: callers are told only when the server has stopped")
         if _was_told(handler):
-            self._attendance.tell()
+            self._attendance.mark_stopping()
 
     async def end(self) -> None:
         """Idempotent."""
-        await self._attendance.end()
+        await self._attendance.stop()
         self._before.remove()  # Only now: a server that stops may tell us while we end.
         await self._close()
 
@@ -125,16 +125,16 @@ class _Stay:
 
     def _part_first(self, resume: Callable[[], None], final: bool) -> None:
         """Called in a signal: the rest on the loop."""
-        self._attendance.tell()
+        self._attendance.mark_stopping()
         if self._loop is None or self._loop.is_closed():
             resume()
             return
 
         async def part() -> None:
             try:
-                await self._attendance.part()
+                await self._attendance.drain()
                 if final:
-                    await self._attendance.end()
+                    await self._attendance.stop()
             finally:
                 resume()
 

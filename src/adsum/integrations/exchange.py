@@ -13,14 +13,14 @@ from typing import Protocol
 
 from adsum.client.calls.call import Call, Try
 from adsum.client.calls.channel import Channel
-from adsum.client.calls.failures import IDEMPOTENT, CallFailed, Kind
+from adsum.client.calls.failures import IDEMPOTENT_METHODS, CallFailed, FailureKind
 from adsum.client.calls.options import CallOptions, ChannelOptions
-from adsum.client.views.view import Origin, View
+from adsum.client.views.view import View, ViewOrigin
 from adsum.core.model import Endpoint
-from adsum.integrations.request_options import Terms
+from adsum.integrations.request_options import RequestOptions
 
 
-class Channels(Protocol):
+class ExchangeChannel(Protocol):
     """What is asked of a channel, asynchronous or not."""
 
     @property
@@ -45,20 +45,24 @@ class Exchange:
 
     def __init__(
         self,
-        channel: Channels,
+        channel: ExchangeChannel,
         method: str,
         scheme: str,
         *,
         replayable: bool,
-        terms: Terms,
-        errors: Mapping[Kind, type[CallFailed]],
+        request_options: RequestOptions,
+        errors: Mapping[FailureKind, type[CallFailed]],
     ) -> None:
         """`scheme` is the URL's; `replayable`: the body can be sent again; `errors`: what to raise when the last try
         failed so. Raises `Invalid` for terms that can't be.
         """
-        idempotent = method.upper() in IDEMPOTENT if terms.idempotent is None else terms.idempotent
+        idempotent = (
+            method.upper() in IDEMPOTENT_METHODS if request_options.idempotent is None else request_options.idempotent
+        )
         self.call = channel.call(
-            idempotent=idempotent and replayable, hash_key=terms.hash_key, options=terms.over(channel.options.calls)
+            idempotent=idempotent and replayable,
+            hash_key=request_options.hash_key,
+            options=request_options.applied_to(channel.options.calls),
         )
         self._scheme = scheme
         self._errors = errors
@@ -75,48 +79,48 @@ class Exchange:
             objection = _objection(attempt.endpoint, self._scheme)
             if not objection:
                 return attempt
-            attempt.failed(Kind.UNSENT, objection)
+            attempt.record_failure(FailureKind.UNSENT, objection)
 
-    def failed(self, attempt: Try, kind: Kind, error: BaseException, words: str = "") -> None:
+    def record_failure(self, attempt: Try, kind: FailureKind, error: BaseException, reason: str = "") -> None:
         """The try got no answer, because of `error`, in these words or its own."""
         self._cause = error
-        attempt.failed(kind, words or str(error) or type(error).__name__)
+        attempt.record_failure(kind, reason or str(error) or type(error).__name__)
 
-    def answered(self, attempt: Try, status: int) -> bool:
+    def should_retry(self, attempt: Try, status: int) -> bool:
         """As `Try.answered`: True says to throw this answer away and to ask for the next try."""
         # An error holds the frames it came through, and they hold us: let go, or connections wait for the collector.
         self._cause = None
-        return attempt.answered(status)
+        return attempt.should_retry(status)
 
-    def overdue(self, attempt: Try) -> CallFailed:
+    def deadline_error(self, attempt: Try) -> CallFailed:
         """What to raise when the deadline comes while the answer's body is being read."""
-        return self._told(self.call.overdue(attempt))
+        return self._told(self.call.deadline_error(attempt))
 
     @property
-    def over(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether the deadline has come."""
-        return self.call.left == 0.0
+        return self.call.time_left == 0.0
 
-    def patience(self, ready: float) -> float:
+    def first_view_timeout(self, ready_timeout: float) -> float:
         """Seconds to wait for a service of which nothing is known yet."""
-        return shorter(ready, self.call.left) or 0.0
+        return shorter(ready_timeout, self.call.time_left) or 0.0
 
     def _told(self, failure: CallFailed) -> CallFailed:
-        late = self.over or not failure.tries
-        error = self._errors[Kind.TIMEOUT if late else failure.tries[-1].kind]
-        return error(failure.service, failure.tries, failure.why)
+        late = self.is_overdue or not failure.tries
+        error = self._errors[FailureKind.TIMEOUT if late else failure.tries[-1].kind]
+        return error(failure.service, failure.tries, failure.reason)
 
 
-async def first_word(channel: Channel, patience: float) -> None:
+async def wait_for_first_view(channel: Channel, timeout: float) -> None:
     """Return once anything was said of the service, be it that nobody is there; at latest after `patience` seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(patience), aclosing(channel.resolver.watch()) as views:
+        async with asyncio.timeout(timeout), aclosing(channel.resolver.watch()) as views:
             await anext(views, None)
 
 
-def unheard_of(view: View) -> bool:
+def has_no_view(view: View) -> bool:
     """Whether nothing was ever said of the service: the channel has just been opened."""
-    return view.source is Origin.NONE
+    return view.origin is ViewOrigin.NONE
 
 
 def shorter(one: float | None, other: float | None) -> float | None:

@@ -22,17 +22,17 @@ from adsum.client.client import Client
 from adsum.client.registration.registrar import Registrar
 from adsum.client.sync import SyncClient, SyncRegistrar
 from adsum.core import validation
-from adsum.integrations.grpc_bootstrap import bootstrap
+from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
 XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
 """HOST:PORT of the registry's nodes, separated by commas; without it, port 23787 at the hosts of ADSUM_URL."""
-BOOTSTRAP_FILE: Final = "GRPC_XDS_BOOTSTRAP"
-BOOTSTRAP_JSON: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
+BOOTSTRAP_FILE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
+BOOTSTRAP_JSON_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 """Where grpc looks for its bootstrap: a file, or the JSON itself. If one is set already, it is left as it is."""
-GRACE: Final = 10.0
+STOP_GRACE: Final = 10.0
 """Seconds that calls may go on after a server was told to stop; then they are cut off."""
 
-NO_PROXY: Final = "no_grpc_proxy"
+NO_PROXY_VARIABLE: Final = "no_grpc_proxy"
 """Where grpc looks for hosts that it reaches without the proxy of the environment, before it looks in `no_proxy`."""
 _DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 """Instances are near, and a proxy knows none of them."""
@@ -56,7 +56,7 @@ def sync_channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.
 
 @asynccontextmanager
 async def serving(
-    client: Client, server: grpc.aio.Server, service: str, port: int, *, grace: float = GRACE, **registration: Any
+    client: Client, server: grpc.aio.Server, service: str, port: int, *, grace: float = STOP_GRACE, **registration: Any
 ) -> AsyncIterator[Registrar]:
     """Start a server, its health service with it, and keep it listed until the block ends.
 
@@ -77,7 +77,7 @@ async def serving(
     try:
         registrar = client.register(service, port, **_registration(registration))
         # Before a signal ends the body: when wait_for_termination is cancelled, grpc does not wait for calls any more.
-        registrar.finish_with(stop, 2 * grace)
+        registrar.set_shutdown_hook(stop, 2 * grace)
         async with registrar:
             yield registrar
     finally:
@@ -86,7 +86,7 @@ async def serving(
 
 @contextmanager
 def sync_serving(
-    client: SyncClient, server: grpc.Server, service: str, port: int, *, grace: float = GRACE, **registration: Any
+    client: SyncClient, server: grpc.Server, service: str, port: int, *, grace: float = STOP_GRACE, **registration: Any
 ) -> Iterator[SyncRegistrar]:
     """What `serving` does, for programs without asyncio."""
     servicer = health.HealthServicer()
@@ -108,9 +108,9 @@ def _registration(given: dict[str, Any]) -> dict[str, Any]:
 
 def _target(service: str, xds: str) -> str:
     validation.service_name("service", service)
-    if not (os.environ.get(BOOTSTRAP_FILE) or os.environ.get(BOOTSTRAP_JSON)):
-        found = bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
-        os.environ[BOOTSTRAP_JSON] = json.dumps(found)
+    if not (os.environ.get(BOOTSTRAP_FILE_VARIABLE) or os.environ.get(BOOTSTRAP_JSON_VARIABLE)):
+        found = grpc_bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
+        os.environ[BOOTSTRAP_JSON_VARIABLE] = json.dumps(found)
         _reach_directly([server["server_uri"] for server in found["xds_servers"]])
     return f"xds:///{service}"
 
@@ -121,5 +121,5 @@ def _reach_directly(uris: Sequence[str]) -> None:
         place for uri in uris for place in uri.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").split(",")
     )
     hosts = [place.rpartition(":")[0].strip("[]") for place in places]
-    before = os.environ.get(NO_PROXY) or os.environ.get("no_proxy") or ""
-    os.environ[NO_PROXY] = ",".join(filter(None, [before, *hosts]))
+    before = os.environ.get(NO_PROXY_VARIABLE) or os.environ.get("no_proxy") or ""
+    os.environ[NO_PROXY_VARIABLE] = ",".join(filter(None, [before, *hosts]))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from adsum.client.native.nodes import DEFAULT_URL, parse_urls
 from adsum.core.errors import Invalid
-from adsum.core.validation import public, shown
+from adsum.core.validation import quoted, without_credentials
 
 XDS_PORT: Final = 23787
 """The port at which a registry node talks to gRPC clients by default."""
@@ -20,7 +20,7 @@ HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 """A name that DNS can resolve; longer ones are refused."""
 
 
-def bootstrap(xds: str = "", url: str = "", *, joined: bool = False) -> dict[str, Any]:
+def grpc_bootstrap(xds: str = "", url: str = "", *, joined: bool = False) -> dict[str, Any]:
     """The bootstrap for the nodes at `xds`: HOST:PORT, several separated by commas; without, `XDS_PORT` at the hosts of
     `url`. Raises `Invalid`.
 
@@ -44,7 +44,7 @@ def _place(text: str) -> str:
     """`text` as HOST:PORT, an IPv6 address in brackets. Raises `Invalid`."""
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535):
-        raise Invalid("xds", f"must be HOST:PORT, several separated by commas, not {shown(text)}")
+        raise Invalid("xds", f"must be HOST:PORT, several separated by commas, not {quoted(text)}")
     return _joined(_host(host, text), int(port))
 
 
@@ -53,19 +53,21 @@ def _host(host: str, text: str) -> str:
     address = _address(host[1:-1] if bracketed else host)
     if isinstance(address, IPv6Address):
         if not bracketed:
-            raise Invalid("xds", f"must have an IPv6 address in brackets, such as [::1]:{XDS_PORT}, not {shown(text)}")
+            raise Invalid("xds", f"must have an IPv6 address in brackets, such as [::1]:{XDS_PORT}, not {quoted(text)}")
         if address.scope_id:
-            raise Invalid("xds", f"must have no zone, which not every client accepts, not {shown(text)}")
+            raise Invalid("xds", f"must have no zone, which not every client accepts, not {quoted(text)}")
         return str(address)
     if bracketed or not (address or HOST_NAME.fullmatch(host)):
-        raise Invalid("xds", f"must be HOST:PORT with the name or the IP address of a host, not {shown(text)}")
+        raise Invalid("xds", f"must be HOST:PORT with the name or the IP address of a host, not {quoted(text)}")
     return host
 
 
 def _default_places(url: str) -> list[str]:
     urls = parse_urls(url)
     if any(urlsplit(each).scheme not in ("http", "https") for each in urls):
-        raise Invalid("xds", f"must be given: gRPC clients follow a registry, and {public(urls[0])} is none")
+        raise Invalid(
+            "xds", f"must be given: gRPC clients follow a registry, and {without_credentials(urls[0])} is none"
+        )
     return [_joined(urlsplit(each).hostname or "", XDS_PORT) for each in urls]
 
 

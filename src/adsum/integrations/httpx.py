@@ -21,66 +21,66 @@ from adsum.balance.picker import NoEndpoint
 from adsum.client.calls import failures
 from adsum.client.calls.call import Try
 from adsum.client.calls.channel import Channel
-from adsum.client.calls.failures import Kind
+from adsum.client.calls.failures import FailureKind
 from adsum.client.client import Client as Discovery
 from adsum.client.sync import SyncChannel, SyncClient
-from adsum.integrations.exchange import Channels, Exchange, first_word, shorter, unheard_of
-from adsum.integrations.request_options import calling as calling
-from adsum.integrations.request_options import terms
-from adsum.integrations.service_channels import Routes, Routing
+from adsum.integrations.exchange import Exchange, ExchangeChannel, has_no_view, shorter, wait_for_first_view
+from adsum.integrations.request_options import current_options
+from adsum.integrations.request_options import request_options as request_options
+from adsum.integrations.service_channels import IntegrationOptions, ServiceChannels
 
 HashKey = Callable[[httpx.Request], bytes | str | None]
 
-EXTENSION: Final = "adsum"
+OPTIONS_EXTENSION: Final = "adsum"
 """The extension of a request that holds its terms."""
 
 
-class CallFailed(failures.CallFailed, httpx.TransportError):
+class HttpxCallFailed(failures.CallFailed, httpx.TransportError):
     """No try got an answer; `tries` says of each why."""
 
 
-class Unreached(CallFailed, httpx.ConnectError):
+class HttpxUnreachable(HttpxCallFailed, httpx.ConnectError):
     """No instance could be reached."""
 
 
-class Broken(CallFailed, httpx.ReadError):
+class HttpxConnectionBroken(HttpxCallFailed, httpx.ReadError):
     """The connection broke after sending, and sending again was not safe or did not help."""
 
 
-class TimedOut(CallFailed, httpx.ReadTimeout):
+class HttpxTimedOut(HttpxCallFailed, httpx.ReadTimeout):
     """No answer in time."""
 
 
-class Nobody(NoEndpoint, httpx.ConnectError):
+class HttpxNoEndpoint(NoEndpoint, httpx.ConnectError):
     """There is no instance to call; the words say why."""
 
 
-ERRORS: Final[Mapping[Kind, type[CallFailed]]] = {
-    Kind.CONNECT: Unreached,
-    Kind.UNSENT: Unreached,
-    Kind.STATUS: Unreached,
-    Kind.BROKEN: Broken,
-    Kind.TIMEOUT: TimedOut,
+ERRORS: Final[Mapping[FailureKind, type[HttpxCallFailed]]] = {
+    FailureKind.CONNECT: HttpxUnreachable,
+    FailureKind.UNSENT: HttpxUnreachable,
+    FailureKind.STATUS: HttpxUnreachable,
+    FailureKind.BROKEN: HttpxConnectionBroken,
+    FailureKind.TIMEOUT: HttpxTimedOut,
 }
-_KINDS: Final[Mapping[type[Exception], Kind]] = {
-    httpx.ConnectError: Kind.CONNECT,
-    httpx.ConnectTimeout: Kind.CONNECT,
-    httpx.PoolTimeout: Kind.UNSENT,
-    httpx.TimeoutException: Kind.TIMEOUT,
-    httpx.NetworkError: Kind.BROKEN,
-    httpx.RemoteProtocolError: Kind.BROKEN,
+_KINDS: Final[Mapping[type[Exception], FailureKind]] = {
+    httpx.ConnectError: FailureKind.CONNECT,
+    httpx.ConnectTimeout: FailureKind.CONNECT,
+    httpx.PoolTimeout: FailureKind.UNSENT,
+    httpx.TimeoutException: FailureKind.TIMEOUT,
+    httpx.NetworkError: FailureKind.BROKEN,
+    httpx.RemoteProtocolError: FailureKind.BROKEN,
 }
 """How a try failed, by the first class that fits. Errors that are not in here are not the endpoint's."""
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
 _FAILURES_OR_LATE: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
-_PHASES: Final = {"pool": Kind.UNSENT, "connect": Kind.CONNECT}
+_PHASES: Final = {"pool": FailureKind.UNSENT, "connect": FailureKind.CONNECT}
 """What running out of time means in the phases of httpx in which nothing has been sent."""
 
 
 class AsyncAdsumTransport(httpx.AsyncBaseTransport):
     """Sends what is for a service to a live instance of it, over `inner`, which it closes; the client it does not.
 
-    `hash_key` says what hash policies choose by, unless the request's terms do. Takes the options of `Routing`.
+    `hash_key` says what hash policies choose by, unless the request's terms do. Takes the options of `IntegrationOptions`.
     """
 
     def __init__(
@@ -89,25 +89,25 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[Routing],
+        **routing: Unpack[IntegrationOptions],
     ) -> None:
-        self._routes: Routes[Channel] = Routes(client.requested_channel, routing)
+        self._routes: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
         self._inner = inner or httpx.AsyncHTTPTransport()
         self._hash_key = hash_key
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `CallFailed`, `Nobody`, `Invalid` for terms that are none, and what `inner` raises."""
+        """Raises `HttpxCallFailed`, `HttpxNoEndpoint`, `Invalid` for terms that are none, and what `inner` raises."""
         service = self._routes.service(request.url.scheme, request.url.host, request.url.port)
         if service is None:
             return await self._inner.handle_async_request(request)
         try:
             channel = self._routes.channel(service)
             exchange = _exchange(channel, request, self._hash_key)
-            if unheard_of(channel.resolver.view):
-                await first_word(channel, exchange.patience(self._routes.ready))
+            if has_no_view(channel.resolver.view):
+                await wait_for_first_view(channel, exchange.first_view_timeout(self._routes.ready_timeout))
             return await self._send(request, exchange)
         except NoEndpoint as nobody:
-            raise Nobody(str(nobody)) from None
+            raise HttpxNoEndpoint(str(nobody)) from None
 
     async def _send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         while True:
@@ -120,12 +120,12 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
                     async with asyncio.timeout(attempt.timeout):
                         response = await self._inner.handle_async_request(there)
                 except _FAILURES_OR_LATE as error:
-                    exchange.failed(attempt, _kind(error, timeouts), error)
+                    exchange.record_failure(attempt, _kind(error, timeouts), error)
                     continue
-            if exchange.answered(attempt, response.status_code):
+            if exchange.should_retry(attempt, response.status_code):
                 await response.aclose()
                 continue
-            timeouts.left(exchange.call.left)
+            timeouts.left(exchange.call.time_left)
             response.stream = _AsyncBody(cast("httpx.AsyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -146,27 +146,27 @@ class AdsumTransport(httpx.BaseTransport):
         inner: httpx.BaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[Routing],
+        **routing: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._routes: Routes[SyncChannel] = Routes(client.requested_channel, routing)
+        self._routes: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
         self._inner = inner or httpx.HTTPTransport()
         self._hash_key = hash_key
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `CallFailed`, `Nobody`, `Invalid` for terms that are none, and what `inner` raises."""
+        """Raises `HttpxCallFailed`, `HttpxNoEndpoint`, `Invalid` for terms that are none, and what `inner` raises."""
         service = self._routes.service(request.url.scheme, request.url.host, request.url.port)
         if service is None:
             return self._inner.handle_request(request)
         try:
             channel = self._routes.channel(service)
             exchange = _exchange(channel, request, self._hash_key)
-            if unheard_of(channel.view):
-                opened, patience = channel.open(), exchange.patience(self._routes.ready)
-                self._client.run(lambda _: first_word(opened, patience))
+            if has_no_view(channel.view):
+                opened, patience = channel.open(), exchange.first_view_timeout(self._routes.ready_timeout)
+                self._client.run(lambda _: wait_for_first_view(opened, patience))
             return self._send(request, exchange)
         except NoEndpoint as nobody:
-            raise Nobody(str(nobody)) from None
+            raise HttpxNoEndpoint(str(nobody)) from None
 
     def _send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         while True:
@@ -178,12 +178,12 @@ class AdsumTransport(httpx.BaseTransport):
                 try:
                     response = self._inner.handle_request(there)
                 except _FAILURES as error:
-                    exchange.failed(attempt, _kind(error, timeouts), error)
+                    exchange.record_failure(attempt, _kind(error, timeouts), error)
                     continue
-            if exchange.answered(attempt, response.status_code):
+            if exchange.should_retry(attempt, response.status_code):
                 response.close()
                 continue
-            timeouts.left(exchange.call.left)
+            timeouts.left(exchange.call.time_left)
             response.stream = _Body(cast("httpx.SyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -191,7 +191,7 @@ class AdsumTransport(httpx.BaseTransport):
         self._inner.close()
 
 
-class AsyncClient(httpx.AsyncClient):
+class AsyncHttpxClient(httpx.AsyncClient):
     """An `httpx.AsyncClient` for which services are hosts; takes its options and those of `AsyncAdsumTransport`."""
 
     def __init__(self, client: Discovery, **options: Any) -> None:
@@ -199,7 +199,7 @@ class AsyncClient(httpx.AsyncClient):
         super().__init__(transport=AsyncAdsumTransport(client, httpx.AsyncHTTPTransport(**inner), **ours), **own)
 
 
-class Client(httpx.Client):
+class HttpxClient(httpx.Client):
     """An `httpx.Client` for which services are hosts; takes its options and those of `AdsumTransport`."""
 
     def __init__(self, client: SyncClient, **options: Any) -> None:
@@ -245,15 +245,15 @@ class _AsyncBody(httpx.AsyncByteStream):
         parts = aiter(self._inner)
         try:
             while True:
-                async with asyncio.timeout(self._exchange.call.left):
+                async with asyncio.timeout(self._exchange.call.time_left):
                     part = await anext(parts)
                 yield part
         except StopAsyncIteration:
             self._attempt.finish()
         except (httpx.TransportError, TimeoutError) as error:
             self._attempt.finish(ok=False)
-            if self._exchange.over or isinstance(error, TimeoutError):
-                raise self._exchange.overdue(self._attempt) from error
+            if self._exchange.is_overdue or isinstance(error, TimeoutError):
+                raise self._exchange.deadline_error(self._attempt) from error
             raise
         except asyncio.CancelledError:
             self._attempt.abandon()
@@ -277,16 +277,16 @@ class _Body(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         try:
             for part in self._inner:
-                if self._exchange.over:
+                if self._exchange.is_overdue:
                     self._attempt.abandon()  # Perhaps it is us who were slow.
-                    raise self._exchange.overdue(self._attempt)
+                    raise self._exchange.deadline_error(self._attempt)
                 yield part
-        except CallFailed:
+        except HttpxCallFailed:
             raise
         except httpx.TransportError as error:
             self._attempt.finish(ok=False)
-            if self._exchange.over:
-                raise self._exchange.overdue(self._attempt) from error
+            if self._exchange.is_overdue:
+                raise self._exchange.deadline_error(self._attempt) from error
             raise
         self._attempt.finish()
 
@@ -297,21 +297,21 @@ class _Body(httpx.SyncByteStream):
             self._attempt.finish()
 
 
-def _exchange(channel: Channels, request: httpx.Request, hash_key: HashKey | None) -> Exchange:
-    agreed = terms(request.extensions.get(EXTENSION))
+def _exchange(channel: ExchangeChannel, request: httpx.Request, hash_key: HashKey | None) -> Exchange:
+    agreed = current_options(request.extensions.get(OPTIONS_EXTENSION))
     if agreed.hash_key is None and hash_key is not None:
-        agreed = agreed.but({"hash_key": hash_key(request)})
+        agreed = agreed.merged({"hash_key": hash_key(request)})
     return Exchange(
         channel,
         request.method,
         request.url.scheme,
         replayable=isinstance(request.stream, httpx.ByteStream),
-        terms=agreed,
+        request_options=agreed,
         errors=ERRORS,
     )
 
 
-def _there(request: httpx.Request, attempt: Try, routes: Routes[Any], timeouts: _Timeouts) -> httpx.Request:
+def _there(request: httpx.Request, attempt: Try, routes: ServiceChannels[Any], timeouts: _Timeouts) -> httpx.Request:
     """The request as it goes to the endpoint of a try."""
     endpoint = attempt.endpoint
     extensions: dict[str, Any] = {**request.extensions, "timeout": timeouts}
@@ -321,10 +321,10 @@ def _there(request: httpx.Request, attempt: Try, routes: Routes[Any], timeouts: 
     return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
 
 
-def _kind(error: Exception, timeouts: _Timeouts) -> Kind:
+def _kind(error: Exception, timeouts: _Timeouts) -> FailureKind:
     """How a try failed; a time-out that is ours by the phase it came in."""
     if isinstance(error, TimeoutError):
-        return _PHASES.get(timeouts.phase, Kind.TIMEOUT)
+        return _PHASES.get(timeouts.phase, FailureKind.TIMEOUT)
     return next(kind for each, kind in _KINDS.items() if isinstance(error, each))
 
 
@@ -332,7 +332,7 @@ def _sorted(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], di
     """The options of our transport, of the inner one, and of the client."""
     if options.keys() & {"transport", "proxy", "mounts"}:
         raise TypeError("give `transport`, `proxy` and `mounts` to httpx itself, with a transport of this module")
-    ours = {"hash_key", *Routing.__annotations__}
+    ours = {"hash_key", *IntegrationOptions.__annotations__}
     inner = {"verify", "cert", "http1", "http2", "limits", "trust_env"}
     both = {name: value for name, value in options.items() if name == "trust_env"}
     return (

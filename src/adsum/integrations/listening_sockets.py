@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from adsum.client.local_address import LOOPBACK
-from adsum.client.registration.reachability import answers
+from adsum.client.registration.reachability import is_reachable
 from adsum.core.errors import Invalid
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks."""
-SOMEBODY_ELSE: Final = 5.0
+PROXY_ACCEPTED_AFTER: Final = 5.0
 """Seconds after which it counts, too, that another process answers on the port: a proxy in front of us."""
-VARIABLES: Final = ("PORT", "UVICORN_PORT")
+PORT_VARIABLES: Final = ("PORT", "UVICORN_PORT")
 """Where the environment names the port."""
 _LISTEN: Final = "0A"
 """The state of a listening socket in /proc/net/tcp."""
@@ -33,7 +33,7 @@ def own_ports() -> set[int] | None:
     return None if sockets is None else set(sockets.values())
 
 
-def own_socket(port: int) -> str:
+def own_socket_name(port: int) -> str:
     """The name of the socket on which this process listens on the port, the same for all that inherited it.
 
     Another socket has another name, after a restart of the host too. "": the system won't say.
@@ -68,7 +68,7 @@ def _sockets_of(process: str) -> dict[str, int] | None:
     return {inode: port for port, inode in _listening() if f"socket:[{inode}]" in sockets}
 
 
-async def until_listening(port: int | None) -> int:
+async def wait_until_listening(port: int | None) -> int:
     """Wait until this process listens on `port`, or on one at all; which. Raises `Invalid` if that is not clear."""
     if port is None and own_ports() is None:
         port = _from_environment()
@@ -88,24 +88,24 @@ async def _found(port: int | None, waited: float) -> int | None:
         return _the_one(ours) if ours else None
     if ours is not None and port in ours:
         return port
-    return port if (ours is None or waited >= SOMEBODY_ELSE) and await answers(LOOPBACK, port) else None
+    return port if (ours is None or waited >= PROXY_ACCEPTED_AFTER) and await is_reachable(LOOPBACK, port) else None
 
 
 def _the_one(ports: set[int]) -> int:
     """The only one, or the one that the environment names."""
     if len(ports) == 1:
         return min(ports)
-    named = {os.environ[name] for name in VARIABLES if name in os.environ} & {str(port) for port in ports}
+    named = {os.environ[name] for name in PORT_VARIABLES if name in os.environ} & {str(port) for port in ports}
     if len(named) == 1:
         return int(named.pop())
     raise Invalid("port", f"must be said: this process listens on {', '.join(map(str, sorted(ports)))}")
 
 
 def _from_environment() -> int:
-    for name in VARIABLES:
+    for name in PORT_VARIABLES:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
-    raise Invalid("port", f"must be said, here or by the variable {VARIABLES[0]}: this system does not tell it")
+    raise Invalid("port", f"must be said, here or by the variable {PORT_VARIABLES[0]}: this system does not tell it")
 
 
 def _listening() -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from adsum.core.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestOptions:
     """What holds for one request; None leaves it to the channel.
 
     `tries`, `try_timeout` and `deadline` (seconds) are those of `CallOptions`. `hash_key` is what hash policies choose
@@ -26,14 +26,14 @@ class Terms:
     hash_key: bytes | str | None = None
     idempotent: bool | None = None
 
-    def but(self, given: Mapping[str, Any]) -> Terms:
+    def merged(self, given: Mapping[str, Any]) -> RequestOptions:
         """These terms, but for those given. Raises `Invalid` for a name that is none."""
         unknown = given.keys() - _NAMES
         if unknown:
             raise Invalid(f"adsum.{min(unknown)}", f"is no term of a call; there are {', '.join(sorted(_NAMES))}")
         return replace(self, **given) if given else self
 
-    def over(self, options: CallOptions) -> CallOptions:
+    def applied_to(self, options: CallOptions) -> CallOptions:
         """The options of a call under these terms. Raises `Invalid`."""
         if self.tries is None and self.try_timeout is None and self.deadline is None:
             return options
@@ -44,24 +44,24 @@ class Terms:
         )
 
 
-_NAMES: Final = frozenset(field.name for field in fields(Terms))
-_NONE: Final = Terms()
-_current: ContextVar[Terms] = ContextVar("adsum_terms", default=_NONE)
+_NAMES: Final = frozenset(field.name for field in fields(RequestOptions))
+_NONE: Final = RequestOptions()
+_current: ContextVar[RequestOptions] = ContextVar("adsum_terms", default=_NONE)
 
 
 @contextmanager
-def calling(**terms: Any) -> Iterator[None]:
+def request_options(**terms: Any) -> Iterator[None]:
     """Set terms for the requests made in this block, by this task or thread; blocks nest. Raises `Invalid`.
 
     with calling(deadline=2.0, hash_key=user): …
     """
-    token = _current.set(_current.get().but(terms))
+    token = _current.set(_current.get().merged(terms))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def terms(given: Mapping[str, Any] | None = None) -> Terms:
+def current_options(given: Mapping[str, Any] | None = None) -> RequestOptions:
     """The terms that hold here, but for those given. Raises `Invalid`."""
-    return _current.get().but(given) if given else _current.get()
+    return _current.get().merged(given) if given else _current.get()

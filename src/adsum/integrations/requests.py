@@ -26,46 +26,46 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from adsum.balance.picker import NoEndpoint
 from adsum.client.calls import failures
 from adsum.client.calls.call import Try
-from adsum.client.calls.failures import Kind
+from adsum.client.calls.failures import FailureKind
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.core.model import Endpoint
-from adsum.integrations.exchange import Exchange, first_word, shorter, unheard_of
-from adsum.integrations.request_options import calling as calling
-from adsum.integrations.request_options import terms
-from adsum.integrations.service_channels import Routes, Routing
+from adsum.integrations.exchange import Exchange, has_no_view, shorter, wait_for_first_view
+from adsum.integrations.request_options import current_options
+from adsum.integrations.request_options import request_options as request_options
+from adsum.integrations.service_channels import IntegrationOptions, ServiceChannels
 
 HashKey = Callable[[requests.PreparedRequest], bytes | str | None]
 
-HOSTS: Final = 10 * DEFAULT_POOLSIZE
+MAX_POOLED_HOSTS: Final = 10 * DEFAULT_POOLSIZE
 """Instances whose connections are kept; those of the one that was called longest ago are closed for one more."""
 
 
-class CallFailed(failures.CallFailed, requests.ConnectionError):
+class RequestsCallFailed(failures.CallFailed, requests.ConnectionError):
     """No try got an answer; `tries` says of each why."""
 
 
-class Unreached(CallFailed):
+class RequestsUnreachable(RequestsCallFailed):
     """No instance could be reached."""
 
 
-class Broken(CallFailed):
+class RequestsConnectionBroken(RequestsCallFailed):
     """The connection broke after sending, and sending again was not safe or did not help."""
 
 
-class TimedOut(CallFailed, requests.ReadTimeout):
+class RequestsTimedOut(RequestsCallFailed, requests.ReadTimeout):
     """No answer in time."""
 
 
-class Nobody(NoEndpoint, requests.ConnectionError):
+class RequestsNoEndpoint(NoEndpoint, requests.ConnectionError):
     """There is no instance to call; the words say why."""
 
 
-ERRORS: Final[Mapping[Kind, type[CallFailed]]] = {
-    Kind.CONNECT: Unreached,
-    Kind.UNSENT: Unreached,
-    Kind.STATUS: Unreached,
-    Kind.BROKEN: Broken,
-    Kind.TIMEOUT: TimedOut,
+ERRORS: Final[Mapping[FailureKind, type[RequestsCallFailed]]] = {
+    FailureKind.CONNECT: RequestsUnreachable,
+    FailureKind.UNSENT: RequestsUnreachable,
+    FailureKind.STATUS: RequestsUnreachable,
+    FailureKind.BROKEN: RequestsConnectionBroken,
+    FailureKind.TIMEOUT: RequestsTimedOut,
 }
 _FAILURES: Final = (requests.ConnectionError, requests.Timeout, EmptyPoolError)
 
@@ -73,7 +73,7 @@ _FAILURES: Final = (requests.ConnectionError, requests.Timeout, EmptyPoolError)
 class AdsumAdapter(HTTPAdapter):
     """Sends what is for a service to a live instance of it. For any number of threads.
 
-    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `Routing`, and in `pool`
+    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `IntegrationOptions`, and in `pool`
     those of `HTTPAdapter`. Waiting for the network can't be interrupted in a thread: each wait is bounded by what is
     left of the try when it begins, and the deadline is looked at after each part of the body.
     """
@@ -84,12 +84,12 @@ class AdsumAdapter(HTTPAdapter):
         *,
         hash_key: HashKey | None = None,
         pool: Mapping[str, Any] | None = None,
-        **routing: Unpack[Routing],
+        **routing: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._routes: Routes[SyncChannel] = Routes(client.requested_channel, routing)
+        self._routes: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
         self._hash_key = hash_key
-        super().__init__(**{"pool_connections": HOSTS, **(pool or {})})
+        super().__init__(**{"pool_connections": MAX_POOLED_HOSTS, **(pool or {})})
 
     def send(
         self,
@@ -100,7 +100,7 @@ class AdsumAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Raises `CallFailed`, `Nobody`, `Invalid` for terms that are none, and what `HTTPAdapter.send` raises."""
+        """Raises `RequestsCallFailed`, `RequestsNoEndpoint`, `Invalid` for terms that are none, and what `HTTPAdapter.send` raises."""
         url = urlsplit(cast("str", request.url))
         service = self._routes.service(url.scheme, url.hostname or "", url.port)
         if service is None:
@@ -108,13 +108,13 @@ class AdsumAdapter(HTTPAdapter):
         try:
             channel = self._routes.channel(service)
             exchange = self._exchange(channel, request, url.scheme)
-            if unheard_of(channel.view):
-                opened, patience = channel.open(), exchange.patience(self._routes.ready)
-                self._client.run(lambda _: first_word(opened, patience))
+            if has_no_view(channel.view):
+                opened, patience = channel.open(), exchange.first_view_timeout(self._routes.ready_timeout)
+                self._client.run(lambda _: wait_for_first_view(opened, patience))
             return self._send(request, exchange, timeout, {"stream": stream, "verify": verify, "cert": cert})
         except NoEndpoint as nobody:
-            raise Nobody(str(nobody), request=request) from None
-        except CallFailed as failure:
+            raise RequestsNoEndpoint(str(nobody), request=request) from None
+        except RequestsCallFailed as failure:
             failure.request = request
             raise
 
@@ -137,15 +137,15 @@ class AdsumAdapter(HTTPAdapter):
         super().close()
 
     def _exchange(self, channel: SyncChannel, request: requests.PreparedRequest, scheme: str) -> Exchange:
-        agreed = terms()
+        agreed = current_options()
         if agreed.hash_key is None and self._hash_key is not None:
-            agreed = agreed.but({"hash_key": self._hash_key(request)})
+            agreed = agreed.merged({"hash_key": self._hash_key(request)})
         return Exchange(
             channel,
             request.method or "GET",
             scheme,
             replayable=request.body is None or isinstance(request.body, bytes | str),
-            terms=agreed,
+            request_options=agreed,
             errors=ERRORS,
         )
 
@@ -161,9 +161,9 @@ class AdsumAdapter(HTTPAdapter):
                     response = super().send(there, timeout=limits, proxies={}, **options)
                 except _FAILURES as error:
                     reason = _reason(error)
-                    exchange.failed(attempt, _kind(error, reason), error, str(reason))
+                    exchange.record_failure(attempt, _kind(error, reason), error, str(reason))
                     continue
-            if exchange.answered(attempt, response.status_code):
+            if exchange.should_retry(attempt, response.status_code):
                 response.close()
                 continue
             response.request, response.url = request, cast("str", request.url)
@@ -171,7 +171,7 @@ class AdsumAdapter(HTTPAdapter):
             return response
 
 
-class Session(requests.Session):
+class RequestsSession(requests.Session):
     """A `requests.Session` for which services are hosts; takes the options of `AdsumAdapter`."""
 
     def __init__(self, client: SyncClient, **options: Any) -> None:
@@ -202,7 +202,7 @@ class _Body:
 
     def stream(self, amt: int | None = 65_536, decode_content: bool | None = None) -> Iterator[bytes]:
         """As urllib3's; under a deadline parts are what has come, so that slow ones can be told from none."""
-        if self._exchange.call.left is None or self._inner.chunked:
+        if self._exchange.call.time_left is None or self._inner.chunked:
             parts = self._inner.stream(amt, decode_content)
         else:
             parts = iter(lambda: self._inner.read1(amt, decode_content=decode_content), b"")
@@ -242,18 +242,18 @@ class _Body:
             part = read(*args, **options)
         except urllib3.exceptions.HTTPError as error:
             self._attempt.finish(ok=False)
-            if self._exchange.over:
-                raise self._exchange.overdue(self._attempt) from error
+            if self._exchange.is_overdue:
+                raise self._exchange.deadline_error(self._attempt) from error
             raise
         except BaseException:
             self._attempt.abandon()
             raise
         if self._inner.closed:
             self._attempt.finish()
-        elif self._exchange.over:
+        elif self._exchange.is_overdue:
             self._attempt.abandon()  # Perhaps it is us who were slow.
             self._inner.close()
-            raise self._exchange.overdue(self._attempt)
+            raise self._exchange.deadline_error(self._attempt)
         return part
 
 
@@ -275,12 +275,12 @@ def _reason(error: Exception) -> Any:
     return inner.reason if isinstance(inner, MaxRetryError) and inner.reason else inner
 
 
-def _kind(error: Exception, reason: Any) -> Kind:
+def _kind(error: Exception, reason: Any) -> FailureKind:
     """How a try failed. In doubt it was sent."""
     if isinstance(error, EmptyPoolError):
-        return Kind.UNSENT
+        return FailureKind.UNSENT
     if isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):
-        return Kind.CONNECT
+        return FailureKind.CONNECT
     if isinstance(reason, SSLError) and isinstance(reason.args[0], CertificateError | ssl.SSLCertVerificationError):
-        return Kind.CONNECT
-    return Kind.TIMEOUT if isinstance(error, requests.Timeout) else Kind.BROKEN
+        return FailureKind.CONNECT
+    return FailureKind.TIMEOUT if isinstance(error, requests.Timeout) else FailureKind.BROKEN

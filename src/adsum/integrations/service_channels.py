@@ -18,28 +18,28 @@ MAX_SERVICES: Final = 1_000
 """Services that one integration follows, each by a watch. For one more, the one that was longest not asked for among
 those without an instance is let go of; if all have instances, the call raises `NoEndpoint`. Where users choose the
 hosts, say by `services` which are ours: else they can open that many watches."""
-PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 """The port that a URL without one means."""
 
 
-class Followed(Protocol):
+class FollowedChannel(Protocol):
     """What is asked of a channel, asynchronous or not."""
 
     @property
     def closed(self) -> bool: ...
 
     @property
-    def missed_at(self) -> float | None:
+    def last_missed_at(self) -> float | None:
         """When it was last asked for in vain; None: it may not be let go of."""
         ...
 
     def close_soon(self) -> None: ...
 
 
-C = TypeVar("C", bound=Followed)
+C = TypeVar("C", bound=FollowedChannel)
 
 
-class Routing(TypedDict, total=False):
+class IntegrationOptions(TypedDict, total=False):
     """The options that every calling integration takes."""
 
     services: Collection[str]
@@ -48,30 +48,30 @@ class Routing(TypedDict, total=False):
     """Only hosts that end in it are services: with ".adsum" it is http://orders.adsum/ that goes to orders."""
     channel: ChannelOptions
     """How instances are chosen and called; without, as the client does by default."""
-    ready: float
+    ready_timeout: float
     """Seconds that the first call to a service waits for the registry or the disk to say anything of it."""
     server_name: Callable[[Endpoint], str]
     """The name that the certificate of an https instance must carry; by default the service's. What an instance says of
     itself does not count: who registers a false address could vouch for it."""
 
 
-class Routes(Generic[C]):
+class ServiceChannels(Generic[C]):
     """Channels by service, opened by `open` at the first call. May be used from any thread."""
 
-    def __init__(self, open: Callable[[str, ChannelOptions | None], C], routing: Routing) -> None:
+    def __init__(self, open: Callable[[str, ChannelOptions | None], C], options: IntegrationOptions) -> None:
         """Raises `Invalid`, and `TypeError` for an option that there isn't."""
-        unknown = routing.keys() - Routing.__annotations__.keys()
+        unknown = options.keys() - IntegrationOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"unknown option {min(unknown)!r}")
-        self.ready = routing.get("ready", READY_TIMEOUT)
-        self.server_name = routing.get("server_name", _service_of)
+        self.ready_timeout = options.get("ready_timeout", READY_TIMEOUT)
+        self.server_name = options.get("server_name", _service_of)
         self._open = open
-        self._options = routing.get("channel")
-        named = routing.get("services")
+        self._options = options.get("channel")
+        named = options.get("services")
         self._services = None if named is None else frozenset(named)
         for each in self._services or ():
             service_name("services", each)
-        self._suffix = "." + routing["suffix"].strip(".").lower() if routing.get("suffix") else ""
+        self._suffix = "." + options["suffix"].strip(".").lower() if options.get("suffix") else ""
         self._channels: dict[str, C] = {}
         self._lock = Lock()
 
@@ -80,10 +80,10 @@ class Routes(Generic[C]):
 
         A service is one label without a port: a host with a dot, a colon or a port of its own is an address.
         """
-        if port is not None and port != PORTS.get(scheme):
+        if port is not None and port != DEFAULT_PORTS.get(scheme):
             return None
         host = host.lower()
-        if scheme not in PORTS or not host.endswith(self._suffix):
+        if scheme not in DEFAULT_PORTS or not host.endswith(self._suffix):
             return None
         name = host.removesuffix(self._suffix)
         if self._services is not None:
@@ -107,7 +107,7 @@ class Routes(Generic[C]):
         """For one more. Raises `NoEndpoint`."""
         if len(self._channels) < MAX_SERVICES:
             return
-        missed = {name: channel.missed_at for name, channel in self._channels.items()}
+        missed = {name: channel.last_missed_at for name, channel in self._channels.items()}
         name = min(missed, key=lambda each: inf if (at := missed[each]) is None else at)
         if missed[name] is None:
             raise NoEndpoint(

@@ -21,9 +21,9 @@ from adsum.core.errors import AdsumError
 
 _TURN, _SERVING, _SHOWN = range(3)
 """The bytes: who has the turn; everybody who serves; held until what the turn's holder shows is taken back."""
-MAX_RECORD: Final = 512
+MAX_RECORD_BYTES: Final = 512
 """Bytes of the file that are read; it holds the holder and the name of its socket."""
-JOINING, JOINING_PAUSE = 100, 0.001
+MAX_JOIN_ATTEMPTS, JOIN_RETRY_INTERVAL = 100, 0.001
 """How often a worker tries to be seen as serving, and seconds between: a look of another one is in its way for
 microseconds. Past it, others may take it that nobody serves."""
 _NETWORK: Final = Path("/proc/self/ns/net")
@@ -33,7 +33,7 @@ _ours: set[tuple[int, Path]] = set()
 """Files that this process has open: it would lose every lock on one by opening and closing it a second time."""
 
 
-class Workers:
+class WorkerGroup:
     """The workers of `service` on `port`, of whom this process is one. Without a folder for the file it is alone."""
 
     def __init__(self, service: str, port: int, folder: Path | None = None) -> None:
@@ -52,21 +52,21 @@ class Workers:
         except OSError as error:
             _log.warning("%s: every worker of this server registers for itself: %s", service, error)
 
-    def join(self, socket: str = "") -> None:
+    def join(self, socket_name: str = "") -> None:
         """From now on we serve. `socket` names the one that we listen on, where the system tells; "": it does not."""
-        self._socket = socket
-        self._joined_others = self.anybody_serves()
-        for _ in range(JOINING):
+        self._socket = socket_name
+        self._joined_others = self.others_serve()
+        for _ in range(MAX_JOIN_ATTEMPTS):
             if self._lock(_SERVING, fcntl.LOCK_SH):
                 return
-            time.sleep(JOINING_PAUSE)
+            time.sleep(JOIN_RETRY_INTERVAL)
         _log.warning("%s: the other workers of this server don't see that this one serves", self._path.stem)
 
     def leave(self) -> None:
         """We won't serve much longer."""
         self._unlock(_SERVING)
 
-    def take_turn(self) -> bool:
+    def try_lead(self) -> bool:
         """Whether it is our turn now; then it stays ours until `close` or our end."""
         return self._lock(_TURN, fcntl.LOCK_EX) and self._lock(_SHOWN, fcntl.LOCK_EX)
 
@@ -77,7 +77,7 @@ class Workers:
         if self._fd is None:
             return ""
         with suppress(OSError, UnicodeDecodeError):
-            holder, _, socket = os.pread(self._fd, MAX_RECORD, 0).decode().strip().partition(" ")
+            holder, _, socket = os.pread(self._fd, MAX_RECORD_BYTES, 0).decode().strip().partition(" ")
             if holder and (self._joined_others or (self._socket and socket == self._socket)):
                 return holder
         holder = secrets.token_hex(8)
@@ -86,18 +86,18 @@ class Workers:
             os.pwrite(self._fd, f"{holder} {self._socket}".encode(), 0)
         return holder
 
-    def anybody_serves(self) -> bool:
+    def others_serve(self) -> bool:
         """Whether any other serves, of those who have not left. Ask before we join or after we have left."""
         if not self._lock(_SERVING, fcntl.LOCK_EX):
             return True
         self._unlock(_SERVING)
         return False
 
-    def withdraw(self) -> None:
+    def mark_drained(self) -> None:
         """Say, having the turn, that callers have been told to go elsewhere."""
         self._unlock(_SHOWN)
 
-    def withdrawn(self) -> bool:
+    def is_drained(self) -> bool:
         """Whether callers have been told to go elsewhere, or nobody has the turn who could have told otherwise."""
         if not self._lock(_SHOWN, fcntl.LOCK_SH):
             return False

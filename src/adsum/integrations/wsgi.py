@@ -25,10 +25,10 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from adsum.client.client import Client
-from adsum.client.registration.signal_interceptor import Before
+from adsum.client.registration.signal_interceptor import SignalInterceptor
 from adsum.client.sync import SyncClient
 from adsum.core.errors import AdsumError, Invalid
-from adsum.integrations.socket_registration import Attendance
+from adsum.integrations.socket_registration import SocketRegistration
 
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Hook: TypeAlias = Callable[[Any], None]
@@ -108,9 +108,9 @@ class _Stay:
         self._options = options
         self._lock = threading.Lock()
         self._pid: int | None = None
-        self._attendance: Attendance | None = None
+        self._attendance: SocketRegistration | None = None
         self._ended = False
-        self._before: Before | None = None
+        self._before: SignalInterceptor | None = None
 
     def begin(self) -> None:
         """Idempotent in a process. Raises `Invalid`."""
@@ -121,15 +121,15 @@ class _Stay:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._attendance = attendance = Attendance(self._service, self._port, **self._options)
+            self._attendance = attendance = SocketRegistration(self._service, self._port, **self._options)
 
             async def begin(client: Client) -> None:
-                attendance.begin(client)
+                attendance.start(client)
 
             self._client.run(begin)
             self._pid, self._ended = os.getpid(), False
             atexit.register(self.end)
-            self._before = Before(self._drain_on, self._part_first)
+            self._before = SignalInterceptor(self._drain_on, self._part_first)
             if not self._before.install():
                 _log.debug("no signal can be heard here: callers are told only when the server has stopped")
 
@@ -141,7 +141,7 @@ class _Stay:
         self._ended = True
         atexit.unregister(self.end)
         with suppress(RuntimeError):  # The client was closed: it has deregistered.
-            self._client.run(lambda _: attendance.end())
+            self._client.run(lambda _: attendance.stop())
         if self._before is not None:
             self._before.remove()  # Only now: a server that stops may tell us while we end.
         if self._ours:
@@ -151,16 +151,16 @@ class _Stay:
         """Called in a signal: the rest in a thread, for the server must go on serving meanwhile."""
         attendance = self._attendance
         if attendance is not None:
-            attendance.tell()
+            attendance.mark_stopping()
         if self._ended:
             return  # The process ends as it is, and Python may start no thread any more.
 
         def part() -> None:
             try:
                 if attendance is not None:
-                    self._client.run(lambda _: attendance.part())
+                    self._client.run(lambda _: attendance.drain())
                     if final:
-                        self._client.run(lambda _: attendance.end())
+                        self._client.run(lambda _: attendance.stop())
             except (AdsumError, RuntimeError):
                 _log.exception("%s: not drained", self._service)
             finally:

@@ -7,17 +7,17 @@ from heapq import heappop, heappush
 from typing import Final
 
 from adsum.core.catalog import decisions
-from adsum.core.catalog.decisions import REGISTRY, Caller
+from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
 from adsum.core.model import Key, Override
-from adsum.keeper.changed_instances import Touched
+from adsum.keeper.changed_instances import ChangedInstance
 from adsum.keeper.proposals import Proposals
 from adsum.ports import Clock
 
-MOST_A_ROUND: Final = 1_000
+MAX_OVERRIDES_PER_ROUND: Final = 1_000
 """How many overrides one round ends; the rest waits for the next one."""
-PULSE: Final = 1.0
+OVERRIDE_ROUND_INTERVAL: Final = 1.0
 """How often to look, in seconds: the shortest override lasts as long."""
-STALE: Final = 1_000
+MAX_STALE_OVERRIDE_ENTRIES: Final = 1_000
 """How many heap entries of cleared overrides are carried; past it the heap is rebuilt."""
 
 
@@ -36,28 +36,28 @@ class OverrideKeeper:
         self._waiting: dict[Key, _Waiting] = {}
         self._heap: list[tuple[float, Key]] = []
 
-    def follow(self, touched: Touched) -> None:
+    def update(self, changed: ChangedInstance) -> None:
         """An instance changed; its override may have."""
-        override = touched.listing.override if touched.listing is not None else None
-        known = self._waiting.get(touched.key)
+        override = changed.listing.override if changed.listing is not None else None
+        known = self._waiting.get(changed.key)
         if override is None or override.length is None:
-            self._waiting.pop(touched.key, None)
+            self._waiting.pop(changed.key, None)
         elif known is None or known.override != override:
             until = self._clock.now() + override.length
-            self._waiting[touched.key] = _Waiting(override, until)
-            heappush(self._heap, (until, touched.key))
-            if len(self._heap) > 2 * len(self._waiting) + STALE:
+            self._waiting[changed.key] = _Waiting(override, until)
+            heappush(self._heap, (until, changed.key))
+            if len(self._heap) > 2 * len(self._waiting) + MAX_STALE_OVERRIDE_ENTRIES:
                 self._heap = sorted((waiting.until, key) for key, waiting in self._waiting.items())
 
     async def round(self) -> None:
         """End what has lasted its length, and wait for the next look."""
         now = self._clock.now()
-        for _ in range(MOST_A_ROUND):
+        for _ in range(MAX_OVERRIDES_PER_ROUND):
             if not self._heap or self._heap[0][0] > now:
                 break
             until, key = heappop(self._heap)
             waiting = self._waiting.get(key)
             if waiting is not None and waiting.until == until:
-                caller = Caller(REGISTRY, self._clock.wall())
-                self._proposals.add((key, "override"), decisions.override_expired(key, waiting.override, caller))
-        await self._clock.sleep(PULSE)
+                caller = Caller(REGISTRY_ACTOR, self._clock.wall())
+                self._proposals.add((key, "override"), decisions.expire_override(key, waiting.override, caller))
+        await self._clock.sleep(OVERRIDE_ROUND_INTERVAL)

@@ -5,35 +5,35 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from adsum.core.errors import Overloaded, ProbeUnable
-from adsum.core.identity import Process
+from adsum.core.errors import Overloaded, ProbeUnavailable
+from adsum.core.identity import ProcessIdentity
 from adsum.core.model import Check, CheckKind, Listing, Result
 from adsum.ports import Probe
 
-PATIENCE: Final = 1.0
+PLACE_CONNECT_TIMEOUT: Final = 1.0
 """Seconds that the place has to take a connection; then nobody lives there."""
-MOST_AT_ONCE: Final = 64
+MAX_CONCURRENT_PLACE_PROBES: Final = 64
 """How many places are probed at once; past it who asks for an id is told to come again."""
 
-_CONNECT: Final = Check("takeover", CheckKind.TCP, timeout=PATIENCE)
+_CONNECT: Final = Check("takeover", CheckKind.TCP, timeout=PLACE_CONNECT_TIMEOUT)
 
 
-class Answering:
+class PlaceProber:
     """Probes places. Those who ask for the same one at the same time share a probe."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._running: dict[Process, asyncio.Task[bool]] = {}
+        self._running: dict[ProcessIdentity, asyncio.Task[bool]] = {}
 
-    async def answers(self, listing: Listing) -> bool:
+    async def is_reachable(self, listing: Listing) -> bool:
         """Whether the place takes a connection. A probe that can't be run proves nothing, so it counts as an answer.
 
         Raises `Overloaded`.
         """
-        process = listing.registration.process
+        process = listing.registration.identity
         task = self._running.get(process)
         if task is None:
-            if len(self._running) >= MOST_AT_ONCE:
+            if len(self._running) >= MAX_CONCURRENT_PLACE_PROBES:
                 raise Overloaded("the queue of places that are asked who lives there")
             task = asyncio.create_task(self._ask(listing), name=f"adsum-answers-{listing.key}")
             self._running[process] = task
@@ -50,6 +50,6 @@ class Answering:
     async def _ask(self, listing: Listing) -> bool:
         try:
             outcome = await self._probe.probe(listing.instance, _CONNECT)
-        except ProbeUnable:
+        except ProbeUnavailable:
             return True
         return outcome.result is not Result.FAIL

@@ -19,10 +19,10 @@ from adsum.core.errors import AdsumError, Overloaded, StoreUnavailable
 from adsum.ports import Clock
 from adsum.registry import Registry
 
-MOST_AT_ONCE: Final = 1_000
+MAX_PROPOSALS_PER_ROUND: Final = 1_000
 """How many proposals are written together; the rest waits for the next round."""
-FIRST_RETRY: Final = 0.5
-LONGEST_RETRY: Final = 15.0
+INITIAL_RETRY_DELAY: Final = 0.5
+MAX_RETRY_DELAY: Final = 15.0
 """How long to wait before trying an unavailable store again, in seconds, at first and at most."""
 
 _log = logging.getLogger("adsum.keeper")
@@ -41,7 +41,7 @@ class Proposals:
         self._registry = registry
         self._clock = clock
         self._rng = rng
-        self._backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        self._backoff = Backoff(INITIAL_RETRY_DELAY, MAX_RETRY_DELAY)
         self._waiting: dict[Hashable, _Proposal] = {}
         self._work = asyncio.Event()
         self._failing = False
@@ -50,16 +50,16 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, subject: Hashable, decision: Decision, refused: Callable[[], None] | None = None) -> None:
+    def add(self, subject: Hashable, decision: Decision, on_refused: Callable[[], None] | None = None) -> None:
         """Propose `decision`, in place of what waits on the same subject.
 
         `refused` is called each time that the store can't be reached, and at once as long as we rest because of that;
         the proposal is then made again.
         """
-        self._waiting[subject] = _Proposal(decision, refused)
+        self._waiting[subject] = _Proposal(decision, on_refused)
         self._work.set()
-        if self._resting and refused is not None:
-            refused()
+        if self._resting and on_refused is not None:
+            on_refused()
 
     def has(self, subject: Hashable) -> bool:
         """Whether a proposal on the subject waits to be written."""
@@ -68,7 +68,9 @@ class Proposals:
     async def round(self) -> None:
         """Wait until there is something to propose, and write it; if that can't be, wait before the next round."""
         await self._work.wait()
-        batch = [(subject, self._waiting.pop(subject)) for subject in list(islice(self._waiting, MOST_AT_ONCE))]
+        batch = [
+            (subject, self._waiting.pop(subject)) for subject in list(islice(self._waiting, MAX_PROPOSALS_PER_ROUND))
+        ]
         if not self._waiting:
             self._work.clear()
         writes = (self._registry.write(proposal.decision) for _, proposal in batch)
@@ -90,7 +92,7 @@ class Proposals:
     async def _rest(self, trouble: BaseException | None) -> None:
         if trouble is None:
             # A round that had nothing to write any more says nothing of the store.
-            if self._failing and not self._registry.refusing:
+            if self._failing and not self._registry.is_refusing_writes:
                 _log.info("the store is back; %d proposals still wait", len(self._waiting))
                 self._failing = False
             self._backoff.reset()

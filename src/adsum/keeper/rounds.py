@@ -10,21 +10,21 @@ from typing import Final, NoReturn
 from adsum.core.backoff import Backoff
 from adsum.ports import Clock
 
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 30.0
+INITIAL_ERROR_DELAY: Final = 1.0
+MAX_ERROR_DELAY: Final = 30.0
 """How long a loop rests after an unexpected error, in seconds, at first and at most."""
 
 _log = logging.getLogger("adsum.keeper")
 
 
-async def forever(round: Callable[[], Awaitable[None]], what: str, clock: Clock, rng: Random) -> NoReturn:
+async def run_rounds(round: Callable[[], Awaitable[None]], name: str, clock: Clock, rng: Random) -> NoReturn:
     """Do one `round` after the other, each waiting for its own time. A failed one is logged, and the loop goes on."""
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    backoff = Backoff(INITIAL_ERROR_DELAY, MAX_ERROR_DELAY)
     while True:
         try:
             await round()
             backoff.reset()
         except Exception:
             pause = backoff.next(rng)
-            _log.exception("a round of %s failed; the next is in %.1f s", what, pause)
+            _log.exception("a round of %s failed; the next is in %.1f s", name, pause)
             await clock.sleep(pause)

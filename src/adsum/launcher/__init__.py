@@ -27,7 +27,7 @@ def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]
     reading, writing = os.pipe()
     with os.fdopen(reading) as errors, os.fdopen(writing, "w") as given:
         process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            command(argv, errors=writing), pass_fds=(writing,), **options
+            command(argv, error_pipe=writing), pass_fds=(writing,), **options
         )
         given.close()
         number = int(errors.read() or 0)
@@ -37,12 +37,12 @@ def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]
     return process
 
 
-def command(argv: Sequence[str | Path], *, errors: int = NO_PIPE, many_files: bool = False) -> list[str]:
+def command(argv: Sequence[str | Path], *, error_pipe: int = NO_PIPE, raise_file_limit: bool = False) -> list[str]:
     """What to start in the program's place, for a caller that can't wait as `start` does.
 
     `errors`: the end of a pipe that gets the number of the system's error if the program can't be run, and is closed
-    once it runs; without, standard error gets a sentence. `many_files`: it may open as many files as the system grants.
+    once it runs; without, standard error gets a sentence. `raise_file_limit`: it may open as many files as the system grants.
     """
     # -I and -S: nothing of the environment, nothing of site-packages; it is there within milliseconds.
-    options = [str(os.getpid()), str(errors), str(int(many_files))]
+    options = [str(os.getpid()), str(error_pipe), str(int(raise_file_limit))]
     return [sys.executable, "-I", "-S", script.__file__, *options, *map(str, argv)]

@@ -18,11 +18,11 @@ NOT_STARTED = 126
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(parent: int, errors: int, argv: list[str], *, many_files: bool) -> None:
+def launch(parent: int, error_pipe: int, argv: list[str], *, raise_file_limit: bool) -> None:
     """Never returns."""
-    if errors >= 0:
-        os.set_inheritable(errors, False)
-    if many_files:
+    if error_pipe >= 0:
+        os.set_inheritable(error_pipe, False)
+    if raise_file_limit:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -36,12 +36,12 @@ def launch(parent: int, errors: int, argv: list[str], *, many_files: bool) -> No
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - that is what this is for
     except OSError as error:
-        if errors >= 0:
-            os.write(errors, str(error.errno).encode())
+        if error_pipe >= 0:
+            os.write(error_pipe, str(error.errno).encode())
         else:
             sys.stderr.write(f"{argv[0]} can't be run: {error.strerror}\n")
         sys.exit(NOT_STARTED)
 
 
 if __name__ == "__main__":
-    launch(int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], many_files=sys.argv[3] == "1")
+    launch(int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], raise_file_limit=sys.argv[3] == "1")

@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
-from adsum.consumers import Ask, Hints, fitting, merged
+from adsum.consumers import AckQuery, ConsumerHints, merge_reports, truncate_ids
 from adsum.core.errors import AdsumError
 from adsum.core.nodes.sharding import Peer
 from adsum.ports import Clock
 
-ROUND: Final = 0.5
+ROUND_WAIT: Final = 0.5
 """Seconds that one round of questions waits; then the nodes are asked again, with what the others said."""
-FIRST_ROUNDS: Final = 2
+IMMEDIATE_ROUNDS: Final = 2
 """Rounds that don't wait: one to hear who is waited for or lost where, and one to look for these at the other nodes."""
-LATE: Final = 0.4
+MAX_ANSWER_DELAY: Final = 0.4
 """Seconds by which a node may answer a question later than it was told to wait; then it counts as silent."""
-SAME_SILENCE: Final = 2.0
+MAX_SILENCE_GAP: Final = 2.0
 """Seconds between two questions that a node did not answer, past which its silence counts as a new one: it may have
 lived in between. Questions of one drain, and of drains that follow one another, are closer together."""
-HERE: Final = ""
+THIS_NODE: Final = ""
 """In place of the id of a node: this one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class QueriedPeer:
     """Another node, and how it is asked. `left`: how many seconds ago its session ended; None: it has not."""
 
     peer: Peer
-    ask: Ask
-    left: float | None = None
+    query: AckQuery
+    left_ago: float | None = None
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class _Silence:
     last: float
 
 
-class Confirming:
+class DrainConfirmation:
     """Waits for the consumers of all nodes. A node that can't be asked is waited for as if it were a consumer."""
 
     def __init__(self, clock: Clock, lost_after: float) -> None:
@@ -59,58 +59,65 @@ class Confirming:
         self._heard: dict[str, float] = {}
         """When a node answered last."""
 
-    async def settled(
-        self, ask_here: Ask, neighbours: Callable[[], Sequence[Neighbour]], service: str, revision: int, wait: float
-    ) -> wire.Unaware:
+    async def wait_for_acknowledgements(
+        self,
+        query_here: AckQuery,
+        list_peers: Callable[[], Sequence[QueriedPeer]],
+        service: str,
+        revision: int,
+        wait: float,
+    ) -> wire.AcknowledgementReport:
         """Which consumers don't route by that revision after `wait` seconds, or at latest a second later."""
         deadline = self._clock.now() + wait
-        about, hints = dict[str, Sequence[str]](), dict[str, Hints]()
+        about, hints = dict[str, Sequence[str]](), dict[str, ConsumerHints]()
         for number in itertools.count(1):
             began = self._clock.now()
-            there = self._of_interest(neighbours())
+            there = self._of_interest(list_peers())
             self._forget_others(there)
             left = max(0.0, deadline - began)
             if not there:
-                return await ask_here(service, revision, left, (), hints.get(HERE, Hints()))
-            brief = min(ROUND, left) if number > FIRST_ROUNDS else 0.0
-            answers = await self._round(ask_here, there, service, revision, brief, about, hints)
-            found, now = merged(list(answers.values())), self._clock.now()
-            told = number > FIRST_ROUNDS or not any(each.id for each in found.lost)
-            if now >= deadline or (not found.unaware and told):
+                return await query_here(service, revision, left, (), hints.get(THIS_NODE, ConsumerHints()))
+            brief = min(ROUND_WAIT, left) if number > IMMEDIATE_ROUNDS else 0.0
+            answers = await self._round(query_here, there, service, revision, brief, about, hints)
+            found, now = merge_reports(list(answers.values())), self._clock.now()
+            told = number > IMMEDIATE_ROUNDS or not any(each.id for each in found.lost)
+            if now >= deadline or (not found.unacknowledged and told):
                 return found
             about, hints = _questions(answers), _hints(answers)
-            if number > FIRST_ROUNDS:
-                await self._clock.sleep(min(began + ROUND, deadline) - now)
+            if number > IMMEDIATE_ROUNDS:
+                await self._clock.sleep(min(began + ROUND_WAIT, deadline) - now)
         raise AssertionError
 
     async def _round(
         self,
-        ask_here: Ask,
-        there: Sequence[Neighbour],
+        ask_here: AckQuery,
+        there: Sequence[QueriedPeer],
         service: str,
         revision: int,
         wait: float,
         about: Mapping[str, Sequence[str]],
-        hints: Mapping[str, Hints],
-    ) -> dict[str, wire.Unaware]:
+        hints: Mapping[str, ConsumerHints],
+    ) -> dict[str, wire.AcknowledgementReport]:
         """What each node says, by its id."""
-        ids = [HERE, *(each.peer.id for each in there)]
+        ids = [THIS_NODE, *(each.peer.id for each in there)]
         asks = [ask_here, *(self._bounded(each) for each in there)]
         answers = await asyncio.gather(
             *(
-                ask(service, revision, wait, about.get(id, ()), hints.get(id, Hints()))
+                ask(service, revision, wait, about.get(id, ()), hints.get(id, ConsumerHints()))
                 for id, ask in zip(ids, asks, strict=True)
             )
         )
         return dict(zip(ids, answers, strict=True))
 
-    def _bounded(self, neighbour: Neighbour) -> Ask:
+    def _bounded(self, neighbour: QueriedPeer) -> AckQuery:
         """Ask it, and say how it stands if it does not answer in time."""
 
-        async def ask(service: str, revision: int, wait: float, about: Sequence[str], hints: Hints) -> wire.Unaware:
+        async def ask(
+            service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+        ) -> wire.AcknowledgementReport:
             asked_at = self._clock.now()
-            asking = asyncio.ensure_future(neighbour.ask(service, revision, wait, about, hints))
-            late = asyncio.ensure_future(self._clock.sleep(wait + LATE))
+            asking = asyncio.ensure_future(neighbour.query(service, revision, wait, about, hints))
+            late = asyncio.ensure_future(self._clock.sleep(wait + MAX_ANSWER_DELAY))
             try:
                 await asyncio.wait((asking, late), return_when=asyncio.FIRST_COMPLETED)
                 if not asking.done():
@@ -127,57 +134,58 @@ class Confirming:
 
         return ask
 
-    def _silent(self, neighbour: Neighbour, asked_at: float, why: str) -> wire.Unaware:
+    def _silent(self, neighbour: QueriedPeer, asked_at: float, why: str) -> wire.AcknowledgementReport:
         """How a node stands that does not answer: like a consumer of which nothing is heard."""
         now, peer = self._clock.now(), neighbour.peer
         silence = self._silences.get(peer.id)
-        if silence is None or asked_at - silence.last > SAME_SILENCE:
+        if silence is None or asked_at - silence.last > MAX_SILENCE_GAP:
             silence = self._silences[peer.id] = _Silence(asked_at, asked_at)
         silence.last = asked_at
         since = silence.began
-        if neighbour.left is not None:
-            why = f"it left {neighbour.left:.0f} s ago"
-            since = min(since, max(now - neighbour.left, self._heard.get(peer.id, 0.0)))
+        if neighbour.left_ago is not None:
+            why = f"it left {neighbour.left_ago:.0f} s ago"
+            since = min(since, max(now - neighbour.left_ago, self._heard.get(peer.id, 0.0)))
         view = wire.ConsumerView(
             name=peer.name,
             address=peer.url,
             node=peer.name,
-            why=f"this node can't say what its consumers have acknowledged: {why}",
+            reason=f"this node can't say what its consumers have acknowledged: {why}",
             since=round(since + self._clock.wall() - now, 3),
         )
         if now < since + self._lost_after:
-            return wire.Unaware("", 0, 1, [view])
-        return wire.Unaware("", 0, 0, [], [view], 1)
+            return wire.AcknowledgementReport("", 0, 1, [view])
+        return wire.AcknowledgementReport("", 0, 0, [], [view], 1)
 
-    def _of_interest(self, neighbours: Sequence[Neighbour]) -> list[Neighbour]:
+    def _of_interest(self, neighbours: Sequence[QueriedPeer]) -> list[QueriedPeer]:
         """All but the nodes that left and are back for so long that their consumers were heard of or are lost."""
-        back = {each.peer.name for each in neighbours if each.left is None}
+        back = {each.peer.name for each in neighbours if each.left_ago is None}
         return [
             each
             for each in neighbours
-            if each.left is None or each.left <= 2 * self._lost_after or each.peer.name not in back
+            if each.left_ago is None or each.left_ago <= 2 * self._lost_after or each.peer.name not in back
         ]
 
-    def _forget_others(self, there: Sequence[Neighbour]) -> None:
+    def _forget_others(self, there: Sequence[QueriedPeer]) -> None:
         known = {each.peer.id for each in there}
         for memory in (self._silences, self._heard):
             for id in [id for id in memory if id not in known]:
                 del memory[id]
 
 
-def _questions(answers: Mapping[str, wire.Unaware]) -> dict[str, Sequence[str]]:
+def _questions(answers: Mapping[str, wire.AcknowledgementReport]) -> dict[str, Sequence[str]]:
     """What to ask each node: about the consumers that are waited for at the others."""
     return {
-        node: fitting(id for other, answer in answers.items() if other != node for id in answer.ids) for node in answers
+        node: truncate_ids(id for other, answer in answers.items() if other != node for id in answer.ids)
+        for node in answers
     }
 
 
-def _hints(answers: Mapping[str, wire.Unaware]) -> dict[str, Hints]:
+def _hints(answers: Mapping[str, wire.AcknowledgementReport]) -> dict[str, ConsumerHints]:
     """What to tell each node: which of its consumers have acknowledged, or said good-bye, at another one."""
     found = {}
     for node, answer in answers.items():
         its, others = set(answer.ids), [each for other, each in answers.items() if other != node]
-        acknowledged = fitting(id for each in others for id in each.acknowledged if id in its)
-        gone = fitting(id for each in others for id in each.gone if id in its)
-        found[node] = Hints(acknowledged, gone)
+        acknowledged = truncate_ids(id for each in others for id in each.acknowledged if id in its)
+        gone = truncate_ids(id for each in others for id in each.goodbyes if id in its)
+        found[node] = ConsumerHints(acknowledged, gone)
     return found

@@ -12,27 +12,27 @@ from typing import Final
 from adsum import wire
 from adsum.core.errors import AdsumError
 
-GATHER: Final = 0.05
+BATCH_DELAY: Final = 0.05
 """Seconds for which renewals are gathered before they are sent."""
-PATIENCE: Final = 0.4
+RENEWAL_ANSWER_TIMEOUT: Final = 0.4
 """Seconds that the node has to say what became of one; then who asked is told to ask another node."""
-LONGEST: Final = 5.0
+RENEWAL_REQUEST_TIMEOUT: Final = 5.0
 """Seconds that a request may take nevertheless: a node that is late may still hear of it in time."""
-AT_ONCE: Final = 4
+MAX_CONCURRENT_RENEWAL_REQUESTS: Final = 4
 """Requests under way to one node; with so many the next one waits."""
-MAX_WAITING: Final = 100_000
+MAX_WAITING_LEASES: Final = 100_000
 """Leases that wait to be sent to one node; past it none are taken."""
 
-Send = Callable[[Sequence[wire.LeaseBody]], Awaitable[wire.Renewed]]
+SendRenewals = Callable[[Sequence[wire.LeaseBody]], Awaitable[wire.RenewalResult]]
 
 _log = logging.getLogger("adsum.peers")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class RenewalAnswer:
     """What a node said of leases: those that are lost; of services that it does not keep it renewed nothing."""
 
-    lost: Sequence[wire.Lost]
+    lost: Sequence[wire.LostLease]
     not_kept: Set[str] = frozenset()
 
 
@@ -41,13 +41,13 @@ class _Entry:
     """What somebody asked to be renewed, and where to tell what became of it; None: nobody knows."""
 
     leases: Sequence[wire.LeaseBody]
-    told: asyncio.Future[Heard | None]
+    told: asyncio.Future[RenewalAnswer | None]
 
 
-class Passing:
+class RenewalForwarder:
     """To one node, over `send`."""
 
-    def __init__(self, node: str, send: Send) -> None:
+    def __init__(self, node: str, send: SendRenewals) -> None:
         self._node = node
         self._send = send
         self._waiting: deque[_Entry] = deque()
@@ -56,16 +56,16 @@ class Passing:
         self._sending: set[asyncio.Task[None]] = set()
         self._failing = False
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> Heard | None:
-        """What the node says of them; None if it has not said so within `PATIENCE`."""
-        if self._count + len(leases) > MAX_WAITING:
+    async def renew(self, leases: Sequence[wire.LeaseBody]) -> RenewalAnswer | None:
+        """What the node says of them; None if it has not said so within `RENEWAL_ANSWER_TIMEOUT`."""
+        if self._count + len(leases) > MAX_WAITING_LEASES:
             return None
         entry = _Entry(leases, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._count += len(leases)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="adsum-pass-on")
-        await asyncio.wait([entry.told], timeout=PATIENCE)
+        await asyncio.wait([entry.told], timeout=RENEWAL_ANSWER_TIMEOUT)
         return entry.told.result() if entry.told.done() else None
 
     async def close(self) -> None:
@@ -77,8 +77,8 @@ class Passing:
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(GATHER)
-            while len(self._sending) >= AT_ONCE:
+            await asyncio.sleep(BATCH_DELAY)
+            while len(self._sending) >= MAX_CONCURRENT_RENEWAL_REQUESTS:
                 await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             sending = asyncio.create_task(self._ask(self._take()), name="adsum-pass-on")
             self._sending.add(sending)
@@ -97,15 +97,15 @@ class Passing:
         return taken
 
     async def _ask(self, entries: Sequence[_Entry]) -> None:
-        renewed: wire.Renewed | None = None
+        renewed: wire.RenewalResult | None = None
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(RENEWAL_REQUEST_TIMEOUT):
                 renewed = await self._send([lease for entry in entries for lease in entry.leases])
             self._note("")
         except AdsumError as error:
             self._note(str(error))
         except TimeoutError:
-            self._note(f"no answer within {LONGEST:g} s")
+            self._note(f"no answer within {RENEWAL_REQUEST_TIMEOUT:g} s")
         finally:
             heard = [None] * len(entries) if renewed is None else _told(entries, renewed)
             for entry, its in zip(entries, heard, strict=True):
@@ -121,9 +121,9 @@ class Passing:
         self._failing = bool(trouble)
 
 
-def _told(entries: Sequence[_Entry], renewed: wire.Renewed) -> list[Heard | None]:
+def _told(entries: Sequence[_Entry], renewed: wire.RenewalResult) -> list[RenewalAnswer | None]:
     """To each what concerns it."""
     lost = {(each.service, each.id): each for each in renewed.lost}
     not_kept = frozenset(renewed.not_kept)
     keys = (dict.fromkeys((lease.service, lease.id) for lease in entry.leases) for entry in entries)
-    return [Heard([lost[key] for key in its if key in lost], not_kept) for its in keys]
+    return [RenewalAnswer([lost[key] for key in its if key in lost], not_kept) for its in keys]

@@ -17,26 +17,26 @@ from socket import IPPROTO_TCP, SOCK_STREAM, gaierror
 from time import perf_counter
 from typing import Final, NamedTuple, TypeVar
 
-from adsum.core.address_policy import Fence
-from adsum.core.errors import ProbeUnable
+from adsum.core.address_policy import AddressPolicy
+from adsum.core.errors import ProbeUnavailable
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.core.tls_schemes import checked_over_tls
-from adsum.core.validation import VALUE_LENGTH
+from adsum.core.tls_schemes import check_uses_tls
+from adsum.core.validation import MAX_VALUE_LENGTH
 
-MOST_ADDRESSES: Final = 4
+MAX_ADDRESSES_PER_NAME: Final = 4
 """How many addresses of one name are tried, one after the other; further ones are ignored."""
-OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+LOCAL_RESOURCE_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """Errors that speak of this process or machine and not of the instance."""
 
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-class Failed(Exception):
+class ProbeFailed(Exception):
     """The probe's verdict is a fail, and this is why."""
 
 
-class Place(NamedTuple):
+class ProbeTarget(NamedTuple):
     """Where a check goes: the host and the port as people write them, and whether TLS is spoken there."""
 
     host: str
@@ -49,9 +49,9 @@ class Place(NamedTuple):
         return authority(self.host, self.port)
 
 
-def place(instance: Instance, check: Check) -> Place:
+def probe_target(instance: Instance, check: Check) -> ProbeTarget:
     """The instance's own address, and the check's port if it has one."""
-    return Place(instance.address.rstrip("."), check.port or instance.port, checked_over_tls(instance, check))
+    return ProbeTarget(instance.address.rstrip("."), check.port or instance.port, check_uses_tls(instance, check))
 
 
 def authority(host: str, port: int) -> str:
@@ -63,56 +63,58 @@ def _no_answer() -> str:
     return "no answer"
 
 
-async def judged(
-    check: Check, verdict: Callable[[], Awaitable[tuple[Result, str]]], so_far: Callable[[], str] = _no_answer
+async def probe_outcome(
+    check: Check, verdict: Callable[[], Awaitable[tuple[Result, str]]], progress_note: Callable[[], str] = _no_answer
 ) -> Outcome:
     """The outcome of one probe: its verdict, or in words why there is none within `check.timeout`.
 
-    `so_far` is asked what there was when time is up. Raises `ProbeUnable`.
+    `progress_note` is asked what there was when time is up. Raises `ProbeUnavailable`.
     """
     begun = perf_counter()
     try:
         async with asyncio.timeout(check.timeout):
             result, note = await verdict()
     except TimeoutError:
-        result, note = Result.FAIL, f"{so_far()} within {check.timeout:g} s"
-    except ProbeUnable:
+        result, note = Result.FAIL, f"{progress_note()} within {check.timeout:g} s"
+    except ProbeUnavailable:
         raise
-    except Failed as failed:
+    except ProbeFailed as failed:
         result, note = Result.FAIL, str(failed)
     except Exception as error:
         result, note = Result.FAIL, f"the probe broke: {error!r}"
-    return Outcome(result, one_line(note, VALUE_LENGTH), perf_counter() - begun)
+    return Outcome(result, one_line(note, MAX_VALUE_LENGTH), perf_counter() - begun)
 
 
-async def addresses(host: str, fence: Fence) -> list[str]:
-    """The IP addresses that `host` stands for and that the fence lets through, at least one. Raises `Failed`."""
+async def resolve_addresses(host: str, address_policy: AddressPolicy) -> list[str]:
+    """The IP addresses that `host` stands for and that the fence lets through, at least one. Raises `ProbeFailed`."""
     found = [host] if _is_ip(host) else await _resolve(host)
-    refusals = {ip: fence.refusal(ip) for ip in found}
+    refusals = {ip: address_policy.denial_reason(ip) for ip in found}
     within = [ip for ip, refusal in refusals.items() if refusal is None]
     if not within:
         of = "" if host in refusals else f"{host}: "
-        raise Failed(f"{of}{next(iter(refusals.values()))}")
-    return within[:MOST_ADDRESSES]
+        raise ProbeFailed(f"{of}{next(iter(refusals.values()))}")
+    return within[:MAX_ADDRESSES_PER_NAME]
 
 
-async def dial(place: Place, fence: Fence, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
+async def dial(
+    target: ProbeTarget, address_policy: AddressPolicy, protocol: Callable[[], _P]
+) -> tuple[asyncio.Transport, _P]:
     """Connect, trying the addresses of a name in turn; the caller closes the transport.
 
-    Raises `Failed` and `ProbeUnable`.
+    Raises `ProbeFailed` and `ProbeUnavailable`.
     """
     trouble = ""
-    for ip in await addresses(place.host, fence):
+    for ip in await resolve_addresses(target.host, address_policy):
         try:
-            return await _connect(ip, place, protocol)
+            return await _connect(ip, target, protocol)
         except OSError as error:
-            if error.errno in OWN_SHORTAGES:
-                raise ProbeUnable(f"the registry itself can't connect to anybody: {_reason(error)}") from error
-            trouble = trouble or in_words(error, authority(ip, place.port))
-    raise Failed(trouble)
+            if error.errno in LOCAL_RESOURCE_ERRORS:
+                raise ProbeUnavailable(f"the registry itself can't connect to anybody: {_reason(error)}") from error
+            trouble = trouble or describe_error(error, authority(ip, target.port))
+    raise ProbeFailed(trouble)
 
 
-async def _connect(ip: str, place: Place, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
+async def _connect(ip: str, place: ProbeTarget, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
     loop = asyncio.get_running_loop()
     if not place.tls:
         return await loop.create_connection(protocol, ip, place.port)
@@ -124,11 +126,11 @@ async def _resolve(host: str) -> list[str]:
     try:
         found = await loop.getaddrinfo(host, None, type=SOCK_STREAM, proto=IPPROTO_TCP)
     except (gaierror, UnicodeError) as error:
-        raise Failed(f"the name {host} doesn't resolve: {_reason(error)}") from None
+        raise ProbeFailed(f"the name {host} doesn't resolve: {_reason(error)}") from None
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
-def in_words(error: OSError, where: str) -> str:
+def describe_error(error: OSError, where: str) -> str:
     """What went wrong on the way to `where`, as an operator would say it."""
     if isinstance(error, ConnectionRefusedError):
         return f"connection refused by {where}"

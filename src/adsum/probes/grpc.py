@@ -15,15 +15,15 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from adsum import __version__
-from adsum.core.address_policy import Fence
+from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.probes.connection import Place, addresses, authority, judged, place
+from adsum.probes.connection import ProbeTarget, authority, probe_outcome, probe_target, resolve_addresses
 
-MOST_READ: Final = 4_096
+MAX_RESPONSE_BYTES: Final = 4_096
 """How many bytes an answer may have (the real one has two); a longer one is a fail."""
-MOST_METADATA: Final = 16_384
+MAX_METADATA_BYTES: Final = 16_384
 """How many bytes of metadata an answer may have; one with more is a fail."""
-AFTERWARDS: Final = 0.1
+CONNECT_TIMEOUT_MARGIN: Final = 0.1
 """How many seconds after the check's timeout grpc gives up connecting. It hangs up no sooner, even when cancelled."""
 
 _OPTIONS: Final = (
@@ -31,9 +31,9 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),  # Each probe makes its own connection, else it would test an old one.
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", MOST_READ),
-    ("grpc.absolute_max_metadata_size", MOST_METADATA),
-    ("grpc.max_metadata_size", MOST_METADATA),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.primary_user_agent", f"adsum-check/{__version__}"),
 )
 
@@ -51,22 +51,22 @@ class GrpcProbe:
     SSL_CERT_FILE names), and for the instance's address.
     """
 
-    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
-        self._fence = fence
+    def __init__(self, address_policy: AddressPolicy, *, excerpts: bool = False) -> None:
+        self._fence = address_policy
         self._excerpts = excerpts
         self._credentials: grpc.ChannelCredentials | None = None
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """See `ports.Probe`."""
-        where = place(instance, check)
-        return await judged(check, lambda: self._verdict(where, check))
+        where = probe_target(instance, check)
+        return await probe_outcome(check, lambda: self._verdict(where, check))
 
     async def close(self) -> None:
         """Channels last as long as one probe."""
 
-    async def _verdict(self, where: Place, check: Check) -> tuple[Result, str]:
+    async def _verdict(self, where: ProbeTarget, check: Check) -> tuple[Result, str]:
         service, trouble = check.grpc_service, ""
-        for ip in await addresses(where.host, self._fence):
+        for ip in await resolve_addresses(where.host, self._fence):
             try:
                 return _judge(await self._ask(ip, where, check), service)
             except grpc.aio.AioRpcError as error:
@@ -75,14 +75,14 @@ class GrpcProbe:
                 trouble = trouble or _unreachable(error, authority(ip, where.port))
         return Result.FAIL, trouble
 
-    async def _ask(self, ip: str, where: Place, check: Check) -> int:
+    async def _ask(self, ip: str, where: ProbeTarget, check: Check) -> int:
         target = f"{'ipv6' if ':' in ip else 'ipv4'}:{authority(ip, where.port)}"
         async with self._channel(target, where, check.timeout) as channel:
             answer = await HealthStub(channel).Check(HealthCheckRequest(service=check.grpc_service))
             return int(answer.status)
 
-    def _channel(self, target: str, where: Place, timeout: float) -> grpc.aio.Channel:
-        connecting = round((timeout + AFTERWARDS) * 1000)
+    def _channel(self, target: str, where: ProbeTarget, timeout: float) -> grpc.aio.Channel:
+        connecting = round((timeout + CONNECT_TIMEOUT_MARGIN) * 1000)
         options: list[tuple[str, Any]] = [
             *_OPTIONS,
             ("grpc.default_authority", where.authority),

@@ -11,13 +11,13 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from adsum import __version__
-from adsum.core.address_policy import Fence
+from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import Check, Instance, Outcome, Result
-from adsum.probes.connection import Place, dial, in_words, judged, one_line, place
+from adsum.probes.connection import ProbeTarget, describe_error, dial, one_line, probe_outcome, probe_target
 
-MOST_READ: Final = 65_536
+MAX_RESPONSE_BYTES: Final = 65_536
 """How many bytes of an answer are read, head and body. Past it the status is judged, if there is one by then."""
-EXCERPT: Final = 200
+MAX_EXCERPT_CHARS: Final = 200
 """How many characters of the body of an unexpected answer become part of the note, where excerpts are wanted. By
 default none do: whoever may register could otherwise read what only the registry's host may ask for."""
 TOO_MANY_REQUESTS: Final = 429
@@ -30,20 +30,20 @@ _DEFAULT_HEADERS: Final = {"User-Agent": f"adsum-check/{__version__}", "Accept":
 class HttpProbe:
     """Implements `ports.Probe`. Certificates of https are not verified (see `dialing`)."""
 
-    def __init__(self, fence: Fence, *, excerpts: bool = False) -> None:
-        self._fence = fence
+    def __init__(self, address_policy: AddressPolicy, *, excerpts: bool = False) -> None:
+        self._fence = address_policy
         self._excerpts = excerpts
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
         """See `ports.Probe`. An answer that doesn't end within the timeout is none."""
-        where = place(instance, check)
+        where = probe_target(instance, check)
         exchange = _Exchange(where.authority, _request(where, check), bodiless=check.method == "HEAD")
-        return await judged(check, lambda: self._verdict(where, exchange, check), exchange.so_far)
+        return await probe_outcome(check, lambda: self._verdict(where, exchange, check), exchange.so_far)
 
     async def close(self) -> None:
         """Nothing is kept between probes."""
 
-    async def _verdict(self, where: Place, exchange: _Exchange, check: Check) -> tuple[Result, str]:
+    async def _verdict(self, where: ProbeTarget, exchange: _Exchange, check: Check) -> tuple[Result, str]:
         transport, _ = await dial(where, self._fence, lambda: exchange)
         try:
             await exchange.ended
@@ -60,13 +60,13 @@ class HttpProbe:
 
 
 def _unexpected(status: int, excerpt: bytes) -> tuple[Result, str]:
-    text = one_line(excerpt.decode(errors="replace"), EXCERPT)
+    text = one_line(excerpt.decode(errors="replace"), MAX_EXCERPT_CHARS)
     remark = " (redirects are not followed)" if 300 <= status <= 399 else ""
     note = f"answered {status}{remark}" + (f": {text}" if text else "")
     return Result.WARN if status == TOO_MANY_REQUESTS else Result.FAIL, note
 
 
-def _request(where: Place, check: Check) -> bytes:
+def _request(where: ProbeTarget, check: Check) -> bytes:
     """Values are free of line breaks by the model's rules."""
     headers = {"Host": where.authority, **_DEFAULT_HEADERS}
     given = {name.lower() for name in check.headers}
@@ -89,7 +89,7 @@ class _Exchange(asyncio.Protocol):
         self._request = request
         self._bodiless = bodiless
         self._parser = HttpResponseParser(self)
-        self._left = MOST_READ
+        self._left = MAX_RESPONSE_BYTES
         self._framed = False
 
     def so_far(self) -> str:
@@ -111,11 +111,11 @@ class _Exchange(asyncio.Protocol):
         except HttpParserError as error:
             self._end(f"{self._where} doesn't speak HTTP: {error}")
         if not self._left:
-            self._end("" if self.status else f"{self._where} sent {MOST_READ} bytes without an answer")
+            self._end("" if self.status else f"{self._where} sent {MAX_RESPONSE_BYTES} bytes without an answer")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
-            self._end(in_words(exc, self._where))
+            self._end(describe_error(exc, self._where))
         elif self._framed or self.status is None:
             self._end(f"connection closed by {self._where}")
         self._end()
@@ -139,8 +139,8 @@ class _Exchange(asyncio.Protocol):
                 self._end()
 
     def on_body(self, body: bytes) -> None:
-        if len(self.excerpt) < EXCERPT:
-            self.excerpt += body[:EXCERPT]
+        if len(self.excerpt) < MAX_EXCERPT_CHARS:
+            self.excerpt += body[:MAX_EXCERPT_CHARS]
 
     def on_message_complete(self) -> None:
         if self.status is not None:

@@ -12,7 +12,7 @@ from adsum.core.errors import AdsumError
 from adsum.core.model import Registration
 
 
-def registrar_of(
+def make_registrar(
     client: Client, registration: Registration, address: str, drain_wait: float, *, take_over: bool
 ) -> Registrar:
     """Who lists it and keeps it listed, at `address`; "" finds one when registering.
@@ -38,8 +38,8 @@ def registrar_of(
     )
 
 
-class Listing:
-    """One instance in the catalog, from `begin` to `end`. The registry being away delays nobody."""
+class BackgroundRegistrar:
+    """One instance in the catalog, from `start` to `stop`. The registry being away delays nobody."""
 
     def __init__(
         self,
@@ -52,21 +52,21 @@ class Listing:
         take_over: bool = False,
     ) -> None:
         self._client = client
-        self._registrar = registrar_of(client, registration, address, drain_wait, take_over=take_over)
+        self._registrar = make_registrar(client, registration, address, drain_wait, take_over=take_over)
         self._drain_wait = drain_wait
         self._say = say
         self._starting: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """List it, and list it again whenever the registry has forgotten it."""
         self._starting = asyncio.create_task(self._start())
 
     async def drain(self, reason: str) -> None:
         """Return when nobody calls it any more, at latest after the drain's time."""
-        if self._drain_wait > 0 and await self._registrar.listed(self._drain_wait):
+        if self._drain_wait > 0 and await self._registrar.await_registration(self._drain_wait):
             await self._registrar.drain(self._drain_wait, reason)  # It logs how that ended, and by whom it was held up.
 
-    async def end(self, reason: str) -> None:
+    async def stop(self, reason: str) -> None:
         """Take it out, with the reason."""
         if self._starting is not None:
             self._starting.cancel()

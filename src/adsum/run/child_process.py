@@ -15,9 +15,9 @@ from typing import Final
 from adsum import launcher
 from adsum.core.errors import AdsumError
 
-NO_PROGRAM: Final = 127
-NOT_EXECUTABLE: Final = 126
-SIGNALLED: Final = 128
+EXIT_NOT_FOUND: Final = 127
+EXIT_NOT_EXECUTABLE: Final = 126
+SIGNAL_EXIT_BASE: Final = 128
 """Exit codes as shells have them; a program that signal n ended has 128 + n."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -32,7 +32,7 @@ class CannotStart(AdsumError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitStatus:
     """How a program ended: its exit code, or the signal that killed it."""
 
     status: int
@@ -41,28 +41,28 @@ class Ending:
     @property
     def code(self) -> int:
         """What a shell would exit with."""
-        return self.status if self.status >= 0 else SIGNALLED - self.status
+        return self.status if self.status >= 0 else SIGNAL_EXIT_BASE - self.status
 
     def __str__(self) -> str:
         return f"exited with code {self.status}" if self.status >= 0 else f"was killed by {signal_name(-self.status)}"
 
 
-class Child:
+class ChildProcess:
     """A running program. Made in a running loop; `ended` is done when it is over, and it has been reaped."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         """Start it. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ending] = loop.create_future()
+        self.ended: asyncio.Future[ExitStatus] = loop.create_future()
         _adopt_orphans()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         try:
             self._process = launcher.start(argv, env=environ)
         except FileNotFoundError:
             why = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
-            raise CannotStart(argv[0], why, NO_PROGRAM) from None
+            raise CannotStart(argv[0], why, EXIT_NOT_FOUND) from None
         except OSError as error:
-            raise CannotStart(argv[0], error.strerror or str(error), NOT_EXECUTABLE) from None
+            raise CannotStart(argv[0], error.strerror or str(error), EXIT_NOT_EXECUTABLE) from None
         self.pid = self._process.pid
 
     def signal(self, number: int) -> None:
@@ -87,7 +87,7 @@ class Child:
                     return
                 if pid == self.pid:
                     self._process.returncode = os.waitstatus_to_exitcode(status)
-                    self.ended.set_result(Ending(self._process.returncode))
+                    self.ended.set_result(ExitStatus(self._process.returncode))
 
 
 def signal_name(number: int) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 
-class Phase(StrEnum):
+class ProgramPhase(StrEnum):
     """Where it is."""
 
     STARTING = "starting"
@@ -24,7 +24,7 @@ class Phase(StrEnum):
     ENDED = "ended"
 
 
-class Event(StrEnum):
+class ProgramEvent(StrEnum):
     """What moves it on."""
 
     ANSWERED = "answered"
@@ -38,17 +38,17 @@ class Event(StrEnum):
     DIED = "died"
 
 
-MOVES: Final[Mapping[tuple[Phase, Event], Phase]] = MappingProxyType(
+MOVES: Final[Mapping[tuple[ProgramPhase, ProgramEvent], ProgramPhase]] = MappingProxyType(
     {
-        (Phase.STARTING, Event.ANSWERED): Phase.SERVING,
-        (Phase.STARTING, Event.LATE): Phase.STOPPING,
-        (Phase.STARTING, Event.TOLD): Phase.STOPPING,
-        (Phase.SERVING, Event.TOLD): Phase.DRAINING,
-        (Phase.DRAINING, Event.TOLD): Phase.STOPPING,
-        (Phase.DRAINING, Event.DRAINED): Phase.STOPPING,
-        (Phase.STOPPING, Event.TOLD): Phase.KILLING,
-        (Phase.STOPPING, Event.OVERDUE): Phase.KILLING,
-        **{(phase, Event.DIED): Phase.ENDED for phase in Phase if phase is not Phase.ENDED},
+        (ProgramPhase.STARTING, ProgramEvent.ANSWERED): ProgramPhase.SERVING,
+        (ProgramPhase.STARTING, ProgramEvent.LATE): ProgramPhase.STOPPING,
+        (ProgramPhase.STARTING, ProgramEvent.TOLD): ProgramPhase.STOPPING,
+        (ProgramPhase.SERVING, ProgramEvent.TOLD): ProgramPhase.DRAINING,
+        (ProgramPhase.DRAINING, ProgramEvent.TOLD): ProgramPhase.STOPPING,
+        (ProgramPhase.DRAINING, ProgramEvent.DRAINED): ProgramPhase.STOPPING,
+        (ProgramPhase.STOPPING, ProgramEvent.TOLD): ProgramPhase.KILLING,
+        (ProgramPhase.STOPPING, ProgramEvent.OVERDUE): ProgramPhase.KILLING,
+        **{(phase, ProgramEvent.DIED): ProgramPhase.ENDED for phase in ProgramPhase if phase is not ProgramPhase.ENDED},
     }
 )
 """A pair that is missing changes nothing: news of a phase that is over."""

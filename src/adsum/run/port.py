@@ -14,17 +14,17 @@ from typing import Final
 
 from adsum.core.errors import AdsumError
 
-LOWEST: Final = 20_000
+MIN_PORT: Final = 20_000
 """Below it well-known services live."""
-EPHEMERAL: Final = 32_768
+DEFAULT_EPHEMERAL_START: Final = 32_768
 """Where the system's ports for outgoing connections begin if it does not say: one of those could be taken in the time
 between our choice and the program's start."""
-ATTEMPTS: Final = 200
+MAX_PORTS_TRIED: Final = 200
 """How many ports are looked at; then none is free."""
 
-PATIENCE: Final = 1.0
+CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a port has to take a connection; then nobody answers there."""
-ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
+WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 """The addresses of a program that listens on every one."""
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
@@ -37,7 +37,7 @@ class NoFreePort(AdsumError):
     """No port was found that nobody uses."""
 
 
-class Claim:
+class PortClaim:
     """A port that is ours until `release`: no other wrapper on this host chooses it meanwhile."""
 
     def __init__(self, port: int, lock: socket.socket | None) -> None:
@@ -50,24 +50,24 @@ class Claim:
             self._lock.close()
 
 
-def claim_free_port(rng: Random) -> Claim:
+def claim_free_port(rng: Random) -> PortClaim:
     """A port that nobody listens on, below those of outgoing connections. Raises `NoFreePort`."""
     end = _first_ephemeral()
-    start = LOWEST if end > LOWEST + ATTEMPTS else 1_024
-    for _ in range(ATTEMPTS):
+    start = MIN_PORT if end > MIN_PORT + MAX_PORTS_TRIED else 1_024
+    for _ in range(MAX_PORTS_TRIED):
         port = rng.randrange(start, max(end, start + 1))
         lock = _lock(port)
         if lock is not None or sys.platform != "linux":
             if _free(port):
-                return Claim(port, lock)
-            Claim(port, lock).release()
-    raise NoFreePort(f"none of {ATTEMPTS} ports between {start} and {end} is free; give one by --port")
+                return PortClaim(port, lock)
+            PortClaim(port, lock).release()
+    raise NoFreePort(f"none of {MAX_PORTS_TRIED} ports between {start} and {end} is free; give one by --port")
 
 
-def answering(port: int, hosts: Sequence[str]) -> str:
+def first_answering_host(port: int, hosts: Sequence[str]) -> str:
     """The first of `hosts` where a program takes connections on the port; "" if none does."""
     for host in hosts:
-        with suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
+        with suppress(OSError), socket.create_connection((host, port), timeout=CONNECT_TIMEOUT):
             return host
     return ""
 
@@ -95,7 +95,7 @@ def _first_ephemeral() -> int:
     try:
         return int(_RANGE.read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        return EPHEMERAL
+        return DEFAULT_EPHEMERAL_START
 
 
 def _lock(port: int) -> socket.socket | None:

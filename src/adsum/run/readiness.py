@@ -10,30 +10,30 @@ from dataclasses import replace
 from typing import Final
 
 from adsum.core.model import Check, CheckKind, Registration
-from adsum.core.tls_schemes import checked_over_tls
-from adsum.run.port import PATIENCE
+from adsum.core.tls_schemes import check_uses_tls
+from adsum.run.port import CONNECT_TIMEOUT
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+MIN_POLL_PAUSE, MAX_POLL_PAUSE = 0.05, 0.5
 """Seconds between two looks; a look is cheap, and a start should not wait for us."""
-MAX_LINE: Final = 8_192
+MAX_STATUS_LINE_BYTES: Final = 8_192
 """Bytes of the first line of an answer; a longer one is none."""
 
 
-async def until_answers(registration: Registration, hosts: Sequence[str]) -> None:
+async def wait_until_ready(registration: Registration, hosts: Sequence[str]) -> None:
     """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
-    checks = [replace(each, tls=checked_over_tls(registration.instance, each)) for each in registration.checks]
+    checks = [replace(each, tls=check_uses_tls(registration.instance, each)) for each in registration.checks]
     checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
-    pause = FIRST_PAUSE
+    pause = MIN_POLL_PAUSE
     while not await _any_answers(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
-        pause = min(LONGEST_PAUSE, pause * 1.5)
+        pause = min(MAX_POLL_PAUSE, pause * 1.5)
 
 
-async def listens(port: int, hosts: Sequence[str]) -> bool:
+async def may_listen(port: int, hosts: Sequence[str]) -> bool:
     """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
     for host in hosts:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, writer = await asyncio.open_connection(host, port)
         except ConnectionRefusedError:
             continue
@@ -46,18 +46,21 @@ async def listens(port: int, hosts: Sequence[str]) -> bool:
 
 async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
     for host in hosts:
-        results = [await answers(check, host, check.port or port) for check in checks]
+        results = [await check_passes(check, host, check.port or port) for check in checks]
         if all(results):
             return True
     return False
 
 
-async def answers(check: Check, host: str, port: int) -> bool:
+async def check_passes(check: Check, host: str, port: int) -> bool:
     """Whether a check passes. Of gRPC only the connection is tried: the registry asks further."""
     try:
         async with asyncio.timeout(check.timeout):
             reader, writer = await asyncio.open_connection(
-                host, port, ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None, limit=MAX_LINE
+                host,
+                port,
+                ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None,
+                limit=MAX_STATUS_LINE_BYTES,
             )
             try:
                 return check.kind is not CheckKind.HTTP or await _passes(check, host, port, reader, writer)

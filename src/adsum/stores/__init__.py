@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import public
+from adsum.core.validation import without_credentials
 from adsum.ports import Store
 
 STORES: Final[Mapping[str, str]] = MappingProxyType(
@@ -26,7 +26,7 @@ def store(url: str) -> Store:
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in STORES:
         known = ", ".join(f"{name}:" for name in STORES)
-        raise Invalid("store", f"must be a URL that starts with one of {known}, not {public(url)!r}")
+        raise Invalid("store", f"must be a URL that starts with one of {known}, not {without_credentials(url)!r}")
     module, _, kind = STORES[scheme].partition(":")
     opened: Store = getattr(import_module(module), kind).of(url)
     return opened

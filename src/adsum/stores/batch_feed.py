@@ -7,22 +7,22 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from adsum.core.catalog.changes import Batch, Whole
+from adsum.core.catalog.changes import Batch, FullState
 
-MAX_BEHIND: Final = 1_000
-"""How many batches wait for a follower; past it they are dropped, and it gets a `Whole` instead."""
-MAX_SIZE: Final = 64 * 1024 * 1024
+MAX_QUEUED_BATCHES: Final = 1_000
+"""How many batches wait for a follower; past it they are dropped, and it gets a `FullState` instead."""
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the registrations in them, likewise; one batch may be larger."""
 
 
-class Feeds:
+class BatchFeed:
     """All who follow one store; `whole` reads what it holds."""
 
-    def __init__(self, whole: Callable[[], Awaitable[Whole]]) -> None:
-        self._whole = whole
+    def __init__(self, read_full_state: Callable[[], Awaitable[FullState]]) -> None:
+        self._whole = read_full_state
         self._feeds: set[_Feed] = set()
 
-    async def watch(self) -> AsyncIterator[Whole | Batch]:
+    async def watch(self) -> AsyncIterator[FullState | Batch]:
         """The whole, then every batch after it, for ever. Raises what reading the whole raises, and ends then."""
         feed = _Feed(self._whole)
         self._feeds.add(feed)
@@ -32,13 +32,13 @@ class Feeds:
         finally:
             self._feeds.discard(feed)
 
-    def tell(self, batch: Batch) -> None:
+    def publish(self, batch: Batch) -> None:
         """A batch is durable."""
         size = sum(change.listing.registration.size for change in batch.changes if change.listing is not None)
         for feed in self._feeds:
             feed.tell(batch, size)
 
-    def start_over(self) -> None:
+    def resync(self) -> None:
         """What was told may not be what is stored: show the whole again."""
         for feed in self._feeds:
             feed.start_over()
@@ -47,7 +47,7 @@ class Feeds:
 class _Feed:
     """One follower's share."""
 
-    def __init__(self, whole: Callable[[], Awaitable[Whole]]) -> None:
+    def __init__(self, whole: Callable[[], Awaitable[FullState]]) -> None:
         self._whole = whole
         self._batches: deque[tuple[Batch, int]] = deque()
         """Those that wait, each with its bytes."""
@@ -57,7 +57,7 @@ class _Feed:
         self._shown = 0
 
     def tell(self, batch: Batch, size: int) -> None:
-        if self._batches and (len(self._batches) >= MAX_BEHIND or self._size + size > MAX_SIZE):
+        if self._batches and (len(self._batches) >= MAX_QUEUED_BATCHES or self._size + size > MAX_QUEUED_BYTES):
             self.start_over()
         self._batches.append((batch, size))
         self._size += size
@@ -69,7 +69,7 @@ class _Feed:
         self._lost = True
         self._news.set()
 
-    async def next(self) -> Whole | Batch:
+    async def next(self) -> FullState | Batch:
         while True:
             if self._lost:
                 self._lost = False

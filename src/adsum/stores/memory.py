@@ -7,13 +7,13 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count, islice
 
-from adsum.core.catalog.changes import MAX_LEFT, Batch, Change, Recorded, Whole
-from adsum.core.catalog.documents import Document, DocumentKind, Edit, RecordedEdit, Title
+from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState, RecordedChange
+from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
-from adsum.core.nodes.sharding import Alone
-from adsum.stores.batch_feed import Feeds
-from adsum.stores.edit_log import MUCH, EditLog, records
+from adsum.core.nodes.sharding import SingleNode
+from adsum.stores.batch_feed import BatchFeed
+from adsum.stores.edit_log import MAX_EDITS_ON_EVENT_LOOP, EditLog, edit_records
 from adsum.stores.retention import Retention
 
 
@@ -24,84 +24,88 @@ class MemoryStore:
         self._epoch = secrets.token_hex(16)
         self._revision = 0
         self._listings: dict[Key, tuple[int, Listing]] = {}
-        self._documents: dict[Title, tuple[int, Document]] = {}
+        self._documents: dict[DocumentKey, tuple[int, Document]] = {}
         self._left: dict[str, int] = {}
-        self._history: dict[int, Recorded] = {}
+        self._history: dict[int, RecordedChange] = {}
         """The recorded changes by their numbers, oldest first."""
         self._retention = Retention[int]()
         self._numbers = count()
         self._edits = EditLog()
-        self._feeds = Feeds(self._whole)
+        self._feeds = BatchFeed(self._whole)
         self._open = False
 
     @classmethod
-    def of(cls, url: str) -> MemoryStore:
+    def from_url(cls, url: str) -> MemoryStore:
         """`memory:` and nothing else."""
         if url != "memory:":
             raise Invalid("store", f"must be memory: without anything behind it, not {url!r}")
         return cls()
 
-    def join(self, name: str) -> Alone:
-        return Alone(name)
+    def join(self, name: str) -> SingleNode:
+        return SingleNode(name)
 
     async def open(self) -> None:
         self._open = True
 
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
-        recorded = await asyncio.to_thread(records, edits) if len(edits) > MUCH else records(edits)
-        await self.confirm(basis)
+    async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
+        recorded = (
+            await asyncio.to_thread(edit_records, edits)
+            if len(edits) > MAX_EDITS_ON_EVENT_LOOP
+            else edit_records(edits)
+        )
+        await self.confirm(base_revision)
         self._revision += 1
         for change in changes:
             self._keep(change)
         for edit in edits:
             self._edit(edit)
         self._edits.add(self._revision, recorded)
-        self._feeds.tell(Batch(self._revision, tuple(changes), tuple(edits)))
+        self._feeds.publish(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 
-    async def confirm(self, basis: int) -> None:
+    async def confirm(self, base_revision: int) -> None:
         self._must_be_open()
-        if basis != self._revision:
-            raise StoreConflict(f"decided on revision {basis}, but the store is at {self._revision}")
+        if base_revision != self._revision:
+            raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._revision}")
 
     def _keep(self, change: Change) -> None:
         if change.listing is None:
             self._listings.pop(change.key, None)
             self._left.pop(change.key.service, None)  # The order is that of leaving.
-            if not change.forgets:
+            if not change.forgets_service:
                 self._leave(change.key.service)
             status = ""
         else:
             self._listings[change.key] = (self._revision, change.listing)
             status = change.listing.status.value
         number = next(self._numbers)
-        self._history[number] = Recorded(self._revision, change.key, status, change.why)
+        self._history[number] = RecordedChange(self._revision, change.key, status, change.provenance)
         self._retention.add(change.key.service, number)
-        for dropped in self._retention.drop():
+        for dropped in self._retention.trim():
             del self._history[dropped]
 
     def _leave(self, service: str) -> None:
         self._left[service] = self._revision
-        if len(self._left) > MAX_LEFT:
+        if len(self._left) > MAX_REMOVAL_REVISIONS:
             del self._left[next(iter(self._left))]
 
     def _edit(self, edit: Edit) -> None:
         if edit.document is None:
-            self._documents.pop(edit.title, None)
+            self._documents.pop(edit.key, None)
         else:
-            self._documents[edit.title] = (self._revision, edit.document)
+            self._documents[edit.key] = (self._revision, edit.document)
 
-    def watch(self) -> AsyncIterator[Whole | Batch]:
+    def watch(self) -> AsyncIterator[FullState | Batch]:
         return self._feeds.watch()
 
-    async def _whole(self) -> Whole:
+    async def _whole(self) -> FullState:
         self._must_be_open()
         listings, documents = list(self._listings.values()), list(self._documents.values())
-        return Whole(self._epoch, self._revision, listings, documents, dict(self._left))
+        return FullState(self._epoch, self._revision, listings, documents, dict(self._left))
 
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         self._must_be_open()
-        numbers = reversed(self._history) if service is None else self._retention.of(service)
+        numbers = reversed(self._history) if service is None else self._retention.newest_first(service)
         newest = (self._history[number] for number in numbers)
         found = (recorded for recorded in newest if id in (None, recorded.key.id))
         return list(islice(found, max(0, limit)))
@@ -113,7 +117,7 @@ class MemoryStore:
     def age(self) -> float:
         return 0.0
 
-    def apart(self) -> float:
+    def isolated_seconds(self) -> float:
         return 0.0
 
     def condition(self) -> Mapping[str, str]:

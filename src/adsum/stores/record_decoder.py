@@ -10,23 +10,23 @@ from typing import Final, TypeVar
 import msgspec
 
 from adsum.core import model
-from adsum.core.catalog.changes import Recorded
-from adsum.core.catalog.documents import Document, DocumentKind, Title
-from adsum.core.model import Check, Instance, Key, Listing, Override, Registration, Status, Why
-from adsum.core.sizes import TEXT
+from adsum.core.catalog.changes import RecordedChange
+from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind
+from adsum.core.model import Check, Instance, Key, Listing, Override, Provenance, Registration, Status
+from adsum.core.sizes import TEXT_OVERHEAD_BYTES
 from adsum.stores.records import (
     ChangeRecord,
     CheckRecord,
     DocumentRecord,
     ListingRecord,
     OverrideRecord,
+    ProvenanceRecord,
     RegistrationRecord,
-    WhyRecord,
 )
 
 T = TypeVar("T")
 
-MAX_SHARED: Final = 16 * 1024 * 1024
+MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 """Bytes of texts whose meaning is remembered, of each kind; past it all of them are forgotten, and read anew when they
 are met again."""
 
@@ -39,20 +39,20 @@ _CHECKS: Final = msgspec.json.Decoder(tuple[CheckRecord, ...])
 _STANDINGS: Final = msgspec.json.Decoder(dict[str, Status])
 
 
-class Reader:
+class RecordDecoder:
     """Reads listings that belong together."""
 
     def __init__(self) -> None:
         self._tags = _Shared(_TEXTS.decode)
-        self._metadata = _Shared(lambda body: model.frozen(_PAIRS.decode(body)))
+        self._metadata = _Shared(lambda body: model.freeze(_PAIRS.decode(body)))
         self._checks = _Shared(lambda body: tuple(map(_to_check, _CHECKS.decode(body))))
         self._standings = _Shared(lambda body: MappingProxyType(_STANDINGS.decode(body)))
         self._lengths: dict[float, float] = {}
 
-    def listing(self, service: str, id: str, body: bytes) -> Listing:
+    def decode_listing(self, service: str, id: str, body: bytes) -> Listing:
         """The listing of a record. Raises `msgspec.DecodeError`, or `Invalid` if the model would not have it."""
         record = _LISTING.decode(body)
-        why = to_why(record.why)
+        why = decode_provenance(record.why)
         return Listing(
             self._registration(service, id, record.registration),
             why,
@@ -95,29 +95,29 @@ class _Shared(dict[bytes, T]):
         self._size = 0
 
     def __missing__(self, body: bytes) -> T:
-        self._size += len(body) + TEXT
-        if self._size > MAX_SHARED:
+        self._size += len(body) + TEXT_OVERHEAD_BYTES
+        if self._size > MAX_CACHED_BYTES:
             self.clear()
-            self._size = len(body) + TEXT
+            self._size = len(body) + TEXT_OVERHEAD_BYTES
         value = self[body] = self._read(body)
         return value
 
 
-def document(kind: str, name: str, body: bytes) -> Document:
+def decode_document(kind: str, name: str, body: bytes) -> Document:
     """The document of a record. Raises `msgspec.DecodeError`, `ValueError` for an unknown kind, and `Invalid`."""
     record = _DOCUMENT.decode(body)
-    return Document(Title(DocumentKind(kind), name), bytes(record.says), to_why(record.why))
+    return Document(DocumentKey(DocumentKind(kind), name), bytes(record.says), decode_provenance(record.why))
 
 
-def change(revision: int, key: Key, body: bytes) -> Recorded:
+def decode_change(revision: int, key: Key, body: bytes) -> RecordedChange:
     """The change of a record. Raises `msgspec.DecodeError`."""
     record = _CHANGE.decode(body)
-    return Recorded(revision, key, record.status, to_why(record.why))
+    return RecordedChange(revision, key, record.status, decode_provenance(record.why))
 
 
-def to_why(record: WhyRecord) -> Why:
+def decode_provenance(record: ProvenanceRecord) -> Provenance:
     """Why something stands as it does."""
-    return Why(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
+    return Provenance(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
 
 
 def _to_override(record: OverrideRecord) -> Override:
@@ -135,7 +135,7 @@ def _to_check(record: CheckRecord) -> Check:
         record.port,
         record.path,
         record.method,
-        model.frozen(record.headers),
+        model.freeze(record.headers),
         record.expect,
         record.grpc_service,
         record.tls,

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.documents import Document
-from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Registration, Status, Why
+from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Provenance, Registration, Status
 
 _ARRAY: Final = Raw(b"[]")
 _OBJECT: Final = Raw(b"{}")
@@ -37,7 +37,7 @@ class CheckRecord(Struct, frozen=True, omit_defaults=True):
     tls: bool = False
 
     @staticmethod
-    def of(check: Check) -> CheckRecord:
+    def from_check(check: Check) -> CheckRecord:
         return CheckRecord(
             check.name,
             check.kind,
@@ -75,7 +75,7 @@ class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
     holder: str = ""
 
     @staticmethod
-    def of(registration: Registration) -> RegistrationRecord:
+    def from_registration(registration: Registration) -> RegistrationRecord:
         instance = registration.instance
         return RegistrationRecord(
             instance.address,
@@ -87,12 +87,12 @@ class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
             _raw(dict(instance.metadata)) if instance.metadata else _OBJECT,
             registration.ttl,
             registration.grace,
-            _raw([CheckRecord.of(check) for check in registration.checks]) if registration.checks else _ARRAY,
+            _raw([CheckRecord.from_check(check) for check in registration.checks]) if registration.checks else _ARRAY,
             registration.holder,
         )
 
 
-class WhyRecord(Struct, frozen=True, omit_defaults=True):
+class ProvenanceRecord(Struct, frozen=True, omit_defaults=True):
     """Why a listing stands as it does."""
 
     cause: Cause
@@ -102,8 +102,8 @@ class WhyRecord(Struct, frozen=True, omit_defaults=True):
     peer: str = ""
 
     @staticmethod
-    def of(why: Why) -> WhyRecord:
-        return WhyRecord(why.cause, why.actor, why.reason, why.at, why.peer)
+    def from_provenance(why: Provenance) -> ProvenanceRecord:
+        return ProvenanceRecord(why.cause, why.actor, why.reason, why.at, why.peer)
 
 
 class OverrideRecord(Struct, frozen=True, omit_defaults=True):
@@ -117,7 +117,7 @@ class OverrideRecord(Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
     @staticmethod
-    def of(override: Override) -> OverrideRecord:
+    def from_override(override: Override) -> OverrideRecord:
         return OverrideRecord(
             override.status, override.author, override.reason, override.length, override.holder, override.at
         )
@@ -127,7 +127,7 @@ class ListingRecord(Struct, frozen=True, omit_defaults=True):
     """Everything of a listing but its service and id; `checks` is raw: the standings by the checks' names."""
 
     registration: RegistrationRecord
-    why: WhyRecord
+    why: ProvenanceRecord
     lease: LeaseState = LeaseState.HELD
     checks: Raw = _OBJECT
     override: OverrideRecord | None = None
@@ -138,42 +138,42 @@ class DocumentRecord(Struct, frozen=True):
     """A document, but for its title."""
 
     says: Raw
-    why: WhyRecord
+    why: ProvenanceRecord
 
 
 class ChangeRecord(Struct, frozen=True, omit_defaults=True):
     """A change as history keeps it, without its revision and key."""
 
-    why: WhyRecord
+    why: ProvenanceRecord
     status: str = ""
 
 
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def write_listing(listing: Listing) -> bytes:
+def encode_listing(listing: Listing) -> bytes:
     """The record of a listing. Raises `UnicodeEncodeError` for a text that is none."""
     return _ENCODER.encode(
         ListingRecord(
-            RegistrationRecord.of(listing.registration),
-            WhyRecord.of(listing.why),
+            RegistrationRecord.from_registration(listing.registration),
+            ProvenanceRecord.from_provenance(listing.provenance),
             listing.lease,
             _raw(dict(listing.checks)) if listing.checks else _OBJECT,
-            OverrideRecord.of(listing.override) if listing.override is not None else None,
+            OverrideRecord.from_override(listing.override) if listing.override is not None else None,
             listing.since,
         )
     )
 
 
-def write_document(document: Document) -> bytes:
+def encode_document(document: Document) -> bytes:
     """The record of a document. Raises `UnicodeEncodeError` for a text that is none."""
-    return _ENCODER.encode(DocumentRecord(Raw(document.body), WhyRecord.of(document.why)))
+    return _ENCODER.encode(DocumentRecord(Raw(document.body), ProvenanceRecord.from_provenance(document.provenance)))
 
 
-def write_change(change: Change) -> bytes:
+def encode_change(change: Change) -> bytes:
     """The record of a change, for history. Raises `UnicodeEncodeError` for a text that is none."""
     status = change.listing.status.value if change.listing is not None else ""
-    return _ENCODER.encode(ChangeRecord(WhyRecord.of(change.why), status))
+    return _ENCODER.encode(ChangeRecord(ProvenanceRecord.from_provenance(change.provenance), status))
 
 
 def _raw(value: object) -> Raw:

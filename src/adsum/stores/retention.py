@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from adsum.core.catalog.changes import HISTORY, HISTORY_EACH
+from adsum.core.catalog.changes import MAX_HISTORY, MAX_HISTORY_PER_SERVICE
 
 T = TypeVar("T")
 
@@ -21,9 +21,9 @@ class Retention(Generic[T]):
     Adding and dropping an entry takes the same time however many there are.
     """
 
-    def __init__(self, each: int = HISTORY_EACH, most: int = HISTORY) -> None:
-        self._each = each
-        self._most = most
+    def __init__(self, max_per_service: int = MAX_HISTORY_PER_SERVICE, max_total: int = MAX_HISTORY) -> None:
+        self._each = max_per_service
+        self._most = max_total
         self._entries: dict[str, deque[tuple[T, int]]] = {}
         """The entries of each service, oldest first, each with how many changes it holds."""
         self._counts: dict[str, int] = {}
@@ -42,7 +42,7 @@ class Retention(Generic[T]):
         self._entries.setdefault(service, deque()).append((entry, changes))
         self._move(service, changes)
 
-    def of(self, service: str) -> Iterable[T]:
+    def newest_first(self, service: str) -> Iterable[T]:
         """The entries of a service, newest first."""
         return (entry for entry, _ in reversed(self._entries.get(service, ())))
 
@@ -51,14 +51,14 @@ class Retention(Generic[T]):
         entries = self._entries.get(service)
         return entries[0][0] if entries else None
 
-    def is_over(self, slack: int = 0) -> bool:
+    def is_over_bounds(self, slack: int = 0) -> bool:
         """Whether there are more changes than the bounds and `slack` allow."""
         return self._total > self._most + slack or self._highest > self._each + slack
 
-    def drop(self) -> list[T]:
+    def trim(self) -> list[T]:
         """Forget entries that are wholly beyond the bounds, and return them."""
         dropped: list[T] = []
-        while self.is_over():
+        while self.is_over_bounds():
             service = next(iter(self._ranks[self._highest]))
             entries = self._entries[service]
             entry, changes = entries[0]

@@ -15,7 +15,7 @@ def metrics(xds: Xds) -> Iterable[Metric]:
     """Streams by program, what is sent and rejected, and what gateways say of requests and of tries."""
     streams = xds.streams
     programs = GaugeMetricFamily("adsum_xds_streams", "Open streams of gateways and gRPC clients", labels=["program"])
-    for program, count in sorted(streams.programs().items()):
+    for program, count in sorted(streams.count_by_program().items()):
         programs.add_metric([program], count)
     yield programs
     rejections = CounterMetricFamily("adsum_xds_rejections", "Responses that clients rejected", labels=["kind"])
@@ -26,7 +26,7 @@ def metrics(xds: Xds) -> Iterable[Metric]:
     for code, count in sorted(streams.refusals.count.items()):
         refusals.add_metric([code], count)
     yield refusals
-    yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.pushes)
+    yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.responses_sent)
     yield CounterMetricFamily("adsum_xds_shed", "Streams cut off because they did not read", value=streams.shed)
     yield from _answered(xds)
     yield from _tries(xds)
@@ -61,7 +61,7 @@ def _tries(xds: Xds) -> Iterable[Metric]:
         labels=labels,
     )
     failed = CounterMetricFamily("adsum_instance_tries_failed", "Those of them that failed", labels=labels)
-    for key, load in sorted(xds.instance_loads(), key=lambda each: each[0]):
+    for key, load in sorted(xds.tries_by_instance(), key=lambda each: each[0]):
         tries.add_metric([*key], load.tries)
         failed.add_metric([*key], load.failed)
     yield from (tries, failed)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from adsum.keeper import Keeper
-from adsum.ports import Shares
+from adsum.ports import Sharding
 from adsum.registry import Registry
 
-Gauge = Callable[[str, str, Callable[[], float]], None]
+AddGauge = Callable[[str, str, Callable[[], float]], None]
 """Adds a gauge: its name, what it says, and its value."""
 
 
-class Connections(Protocol):
+class ConnectionCounts(Protocol):
     """The HTTP server, as far as it is counted."""
 
     @property
@@ -22,39 +22,39 @@ class Connections(Protocol):
     @property
     def max_connections(self) -> int: ...
 
-    def unsent(self) -> int: ...
+    def unsent_bytes(self) -> int: ...
 
 
-def expose(
-    gauge: Gauge,
+def add_gauges(
+    gauge: AddGauge,
     registry: Registry,
     keeper: Keeper,
-    shares: Shares,
-    server: Connections,
-    pages: Callable[[], float],
+    shares: Sharding,
+    server: ConnectionCounts,
+    pages_size: Callable[[], float],
 ) -> None:
     """Add all of them. `pages`: bytes of the pages that are kept."""
     leases = keeper.leases
     gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
     consumers = registry.watches.consumers
-    gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected)
-    gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed)
-    gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost)
+    gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected_count)
+    gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed_count)
+    gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost_count)
     gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
     gauge("adsum_connections_max", "HTTP connections that there may be", lambda: server.max_connections)
-    gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent)
+    gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent_bytes)
     gauge("adsum_leases", "Leases kept", lambda: len(leases))
-    gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed)
-    gauge("adsum_checks", "Checks kept", lambda: keeper.checks)
-    gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.count)
+    gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed_count)
+    gauge("adsum_checks", "Checks kept", lambda: keeper.check_count)
+    gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.instance_count)
     gauge("adsum_catalog_bytes", "Memory that registrations take", lambda: registry.snapshot.size)
-    gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_size)
-    gauge("adsum_pages_bytes", "Memory of pages, at most as much as registrations may take", pages)
+    gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_catalog_bytes)
+    gauge("adsum_pages_bytes", "Memory of pages, at most as much as registrations may take", pages_size)
     gauge("adsum_declared_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
     gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
     gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
-    gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.refusing)
+    gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.is_refusing_writes)
     gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(shares.peers()))
-    gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(shares.kept))
+    gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(shares.kept_shards))
     gauge("adsum_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
-    gauge("adsum_apart_seconds", "Seconds for which this node could neither write nor keep", registry.apart)
+    gauge("adsum_apart_seconds", "Seconds for which this node could neither write nor keep", registry.isolated_seconds)

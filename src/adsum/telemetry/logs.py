@@ -13,40 +13,40 @@ from typing import Final
 
 import msgspec
 
-from adsum.core.validation import printable
+from adsum.core.validation import escape_unprintable
 from adsum.telemetry.sink import Sink
 
 _PLAIN: Final = re.compile(r"""[^\s"'=\\]*""")
 
-Fields = Mapping[str, object]
-Entry = tuple[float, str, str, Fields]
+LogFields = Mapping[str, object]
+LineEntry = tuple[float, str, str, LogFields]
 """The wall clock's time, the level, the message and further fields."""
-Format = Callable[[float, str, str, Fields], bytes]
+LineFormat = Callable[[float, str, str, LogFields], bytes]
 """From the wall clock's time, the level, the message and further fields to one line."""
 
 
-def json_line(at: float, level: str, message: str, fields: Fields) -> bytes:
+def json_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
     """One JSON object."""
     return msgspec.json.encode({"at": _instant(at), "level": level, "message": message, **fields}) + b"\n"
 
 
-def text_line(at: float, level: str, message: str, fields: Fields) -> bytes:
+def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
     """Time, level, message, then the fields as name=value; a text that could be taken for more than one is quoted.
 
     A line is one line: whatever would end it or hide a part of it is escaped, since a message can quote a peer.
     """
     words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
-    return f"{_instant(at)} {level:<7} {printable(message)}{words}\n".encode(errors="backslashreplace")
+    return f"{_instant(at)} {level:<7} {escape_unprintable(message)}{words}\n".encode(errors="backslashreplace")
 
 
-FORMATS: Final[Mapping[str, Format]] = MappingProxyType({"json": json_line, "text": text_line})
+LINE_FORMATS: Final[Mapping[str, LineFormat]] = MappingProxyType({"json": json_line, "text": text_line})
 
 
 class Logs:
     """Takes everything that is logged in this process to standard error, until closed."""
 
     def __init__(self, level: str, format: str, fd: int | None = None) -> None:
-        self._format = FORMATS[format]
+        self._format = LINE_FORMATS[format]
         self._sink = Sink(sys.stderr.fileno() if fd is None else fd)
         self._root = logging.getLogger()
         self._level_before = self._root.level
@@ -59,14 +59,14 @@ class Logs:
     def set_level(self, level: str) -> None:
         """Take lines of that level and above."""
         self._root.setLevel(level.upper())
-        self.tells_changes = self._root.isEnabledFor(logging.INFO)
+        self.logs_changes = self._root.isEnabledFor(logging.INFO)
         """Whether lines of level info are wanted."""
 
-    def line(self, at: float, level: str, message: str, fields: Fields) -> None:
+    def log(self, at: float, level: str, message: str, fields: LogFields) -> None:
         """Log one line; never waits."""
         self._sink.put(self._format(at, level, message, fields))
 
-    def later(self, entries: Callable[[], Iterable[Entry]], count: int) -> None:
+    def log_deferred(self, entries: Callable[[], Iterable[LineEntry]], count: int) -> None:
         """Log so many lines, made in the thread that writes them; never waits."""
         self._sink.put(lambda: b"".join(self._format(*each) for each in entries()), count)
 
@@ -89,7 +89,7 @@ class _Handler(logging.Handler):
             fields = {"logger": record.name}
             if record.exc_info:
                 fields["error"] = logging.Formatter().formatException(record.exc_info)
-            self._logs.line(record.created, record.levelname.lower(), record.getMessage(), fields)
+            self._logs.log(record.created, record.levelname.lower(), record.getMessage(), fields)
         except Exception:
             self.handleError(record)
 

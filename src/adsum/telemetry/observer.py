@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from adsum.core.catalog.changes import Batch, Fact
 from adsum.core.catalog.documents import Edit
 from adsum.core.model import Check, Key, Outcome
-from adsum.ports import Clock, Lag
-from adsum.telemetry.logs import Entry, Logs
-from adsum.telemetry.request_timings import Timings
+from adsum.ports import Clock, ProbeLag
+from adsum.telemetry.logs import LineEntry, Logs
+from adsum.telemetry.request_timings import RequestTimings
 
 _QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-AT_ONCE: Final = 100
+MAX_ENTRIES_PER_CHUNK: Final = 100
 """How many lines are made at once."""
 _SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
 
@@ -40,7 +40,7 @@ class Telemetry:
         self._logs = logs
         self._metrics = metrics = CollectorRegistry()
         ProcessCollector(registry=metrics)
-        self._timings = Timings()
+        self._timings = RequestTimings()
         metrics.register(self._timings)
         self._commit = Histogram("adsum_commit_seconds", "Seconds to commit a batch", buckets=_QUICK, registry=metrics)
         self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZES, registry=metrics)
@@ -59,16 +59,16 @@ class Telemetry:
         self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)
         self._overdue = Gauge("adsum_checks_overdue", "Checks that should have started by now", registry=metrics)
         self._guarded = Gauge("adsum_guarded", "Expiries held back by a guard", ["service"], registry=metrics)
-        self.lag = Lag(0.0, 0)
+        self.lag = ProbeLag(0.0, 0)
         """The state of the check schedule, as last told."""
         self.guards: dict[str, int] = {}
         """Services whose guard holds back expiries, and how many."""
 
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Have `read` called whenever the metrics are."""
         Gauge(name, text, registry=self._metrics).set_function(read)
 
-    def gather(self, read: Callable[[], Iterable[Metric]]) -> None:
+    def add_metrics(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Have `read` called for further metrics whenever they are."""
         self._metrics.register(_Gathered(read))
 
@@ -80,25 +80,25 @@ class Telemetry:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
         facts: list[Fact] = [*batch.changes, *batch.edits]
-        for cause, count in Counts(each.why.cause.value for each in facts).items():
+        for cause, count in Counts(each.provenance.cause.value for each in facts).items():
             self._changes.labels(cause).inc(count)
-        if self._logs is not None and self._logs.tells_changes:
+        if self._logs is not None and self._logs.logs_changes:
             self._tell(self._logs, batch.revision, facts)
 
     def _tell(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
         """A line a fact; those of a large batch are made apart, a stretch at a time: they would hold up everybody."""
-        if len(facts) <= AT_ONCE:
+        if len(facts) <= MAX_ENTRIES_PER_CHUNK:
             for fact in facts:
-                logs.line(*entry(revision, fact))
+                logs.log(*change_entry(revision, fact))
             return
-        for start in range(0, len(facts), AT_ONCE):
-            some = facts[start : start + AT_ONCE]
-            logs.later(partial(_entries, revision, some), len(some))
+        for start in range(0, len(facts), MAX_ENTRIES_PER_CHUNK):
+            some = facts[start : start + MAX_ENTRIES_PER_CHUNK]
+            logs.log_deferred(partial(_entries, revision, some), len(some))
 
     def published(self, revision: int, woken: int) -> None:
         self._woken.inc(woken)
 
-    def shown(self, took: float) -> None:
+    def delivered(self, took: float) -> None:
         self._shown.observe(took)
 
     def answered(self, operation: str, code: int, took: float) -> None:
@@ -107,39 +107,39 @@ class Telemetry:
     def refused(self, operation: str, error: Exception) -> None:
         self._refused.labels(operation, type(error).__name__).inc()
 
-    def shed(self, status: str) -> None:
+    def connection_shed(self, status: str) -> None:
         """A connection was ended by a bound or a rule: the status that it was told, or "cut" if none."""
         self._shed.labels(status).inc()
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:
         self._probes.labels(check.kind.value, outcome.result.value).inc()
 
-    def lagged(self, lag: Lag) -> None:
+    def lagged(self, lag: ProbeLag) -> None:
         self.lag = lag
         self._check_lag.set(lag.seconds)
         self._overdue.set(lag.overdue)
 
-    def guarded(self, service: str, holding: int) -> None:
-        if holding:
-            self.guards[service] = holding
-            self._guarded.labels(service).set(holding)
+    def guarded(self, service: str, held: int) -> None:
+        if held:
+            self.guards[service] = held
+            self._guarded.labels(service).set(held)
         elif self.guards.pop(service, None) is not None:
             self._guarded.remove(service)
         if self._logs is not None:
-            words = "the guard holds back expiries" if holding else "the guard let go"
-            self._logs.line(self._clock.wall(), "warning", words, {"service": service, "holding": holding})
+            words = "the guard holds back expiries" if held else "the guard let go"
+            self._logs.log(self._clock.wall(), "warning", words, {"service": service, "holding": held})
 
 
-def _entries(revision: int, facts: Sequence[Fact]) -> list[Entry]:
-    return [entry(revision, each) for each in facts]
+def _entries(revision: int, facts: Sequence[Fact]) -> list[LineEntry]:
+    return [change_entry(revision, each) for each in facts]
 
 
-def entry(revision: int, fact: Fact) -> Entry:
+def change_entry(revision: int, fact: Fact) -> LineEntry:
     """The line that tells a fact."""
-    why = fact.why
+    why = fact.provenance
     fields: dict[str, object] = {"revision": revision}
     if isinstance(fact, Edit):
-        fields[fact.title.kind.value] = fact.title.name
+        fields[fact.key.kind.value] = fact.key.name
     else:
         status = fact.listing.status.value if fact.listing is not None else "gone"
         fields |= {"service": fact.key.service, "id": fact.key.id, "status": status}

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-BOUNDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+BUCKET_BOUNDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Upper bounds of the buckets, in seconds."""
 
 
@@ -18,11 +18,11 @@ class _Timing:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+        self.counts = [0] * (len(BUCKET_BOUNDS) + 1)
         self.total = 0.0
 
 
-class Timings(Collector):
+class RequestTimings(Collector):
     """A histogram that is only ever touched by one thread, and so needs no lock."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Timings(Collector):
         timing = self._timings.get((operation, code))
         if timing is None:
             timing = self._timings[operation, code] = _Timing()
-        timing.counts[bisect_left(BOUNDS, took)] += 1
+        timing.counts[bisect_left(BUCKET_BOUNDS, took)] += 1
         timing.total += took
 
     def collect(self) -> Iterable[Metric]:
@@ -41,7 +41,7 @@ class Timings(Collector):
         family = HistogramMetricFamily(
             "adsum_request_seconds", "Seconds from a request to its answer", labels=("operation", "code")
         )
-        bounds = [*map(str, BOUNDS), "+Inf"]
+        bounds = [*map(str, BUCKET_BOUNDS), "+Inf"]
         for (operation, code), timing in sorted(self._timings.items()):
             buckets = list(zip(bounds, map(float, accumulate(timing.counts)), strict=True))
             family.add_metric((operation, str(code)), buckets, timing.total)

@@ -10,23 +10,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-MAX_WAITING: Final = 50_000
+MAX_QUEUED_LINES: Final = 50_000
 """How many texts wait to be written; past it further ones are lost, and a line says how many lines that were."""
-MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 """Bytes that wait to be written or are being written; past it, the same."""
-GATHER: Final = 0.02
+BATCH_DELAY: Final = 0.02
 """Seconds that the first waiting line waits for others, to be written with them."""
-LAST_WORDS: Final = 1.0
+CLOSE_TIMEOUT: Final = 1.0
 """Seconds that `close` waits by default for what is left to be written."""
 
 
 class Sink:
     """Writes lines to a file descriptor; `put` never waits."""
 
-    def __init__(self, fd: int, *, says_lost: bool = True) -> None:
-        """`says_lost`: whether a line among the others says how many were lost."""
+    def __init__(self, fd: int, *, report_lost: bool = True) -> None:
+        """`report_lost`: whether a line among the others says how many were lost."""
         self._fd = fd
-        self._says_lost = says_lost
+        self._says_lost = report_lost
         self._lock = threading.RLock()  # A signal's handler may log while its thread does.
         self._waiting = 0
         """Lines that are not taken up yet."""
@@ -46,7 +46,7 @@ class Sink:
         """
         size = len(piece) if isinstance(piece, bytes) else 0
         with self._lock:
-            if self._waiting >= MAX_WAITING or self._unwritten + size > MAX_BYTES:
+            if self._waiting >= MAX_QUEUED_LINES or self._unwritten + size > MAX_QUEUED_BYTES:
                 self._lost += lines
                 return False
             self._waiting += lines
@@ -56,17 +56,17 @@ class Sink:
             self._some.set()
         return True
 
-    def close(self, wait: float = LAST_WORDS) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Write what is left; return when that is done, at latest after `wait` seconds. Idempotent."""
         self._closed = True
         self._some.set()
-        self._thread.join(wait)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._closed or self._pieces:
             self._some.wait()
             if not self._closed:
-                time.sleep(GATHER)
+                time.sleep(BATCH_DELAY)
             self._some.clear()
             self._write(self._taken())
 

@@ -9,15 +9,15 @@ from msgspec import Meta
 
 from adsum.core import model
 from adsum.gateway.intent import actions
-from adsum.gateway.intent.actions import HashOn, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
+from adsum.gateway.intent.actions import HashPolicy, HeaderEdits, Mirror, RateLimit, Redirect, Retries, RetryOn, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.selectors import Selector
-from adsum.wire.durations import Length, Share, seconds, within
+from adsum.wire.durations import Duration, Fraction, convert_field, to_seconds
 from adsum.wire.protocol import Name, Port
-from adsum.wire.requests import Request
+from adsum.wire.requests import RequestBody
 
 
-class SelectorBody(Request, frozen=True):
+class SelectorBody(RequestBody, frozen=True):
     """The instances of a service that have all these tags and metadata, and none of those `without`."""
 
     service: Name
@@ -30,13 +30,13 @@ class SelectorBody(Request, frozen=True):
         return Selector(
             self.service,
             tuple(self.tags),
-            model.frozen(self.metadata),
+            model.freeze(self.metadata),
             tuple(self.without_tags),
-            model.frozen(self.without_metadata),
+            model.freeze(self.without_metadata),
         )
 
     @staticmethod
-    def of(selector: Selector) -> SelectorBody:
+    def from_selector(selector: Selector) -> SelectorBody:
         return SelectorBody(*_said(selector))
 
 
@@ -47,27 +47,27 @@ def _said(to: Selector) -> tuple[str, list[str], dict[str, str], list[str], dict
 class TargetBody(SelectorBody, frozen=True):
     """Where requests go, and their share of all the targets' weights."""
 
-    weight: Annotated[int, Meta(ge=0, le=actions.MAX_WEIGHT)] = 1
+    weight: Annotated[int, Meta(ge=0, le=actions.MAX_TARGET_WEIGHT)] = 1
 
     def to_target(self) -> Target:
         return Target(self.to_selector(), self.weight)
 
     @staticmethod
-    def of_target(target: Target) -> TargetBody:
-        return TargetBody(*_said(target.to), target.weight)
+    def from_target(target: Target) -> TargetBody:
+        return TargetBody(*_said(target.selector), target.weight)
 
 
-class MirrorBody(Request, frozen=True):
+class MirrorBody(RequestBody, frozen=True):
     """Where copies of a share of the requests go."""
 
     to: SelectorBody
-    share: Share = 1.0
+    share: Fraction = 1.0
 
     def to_mirror(self) -> Mirror:
-        return Mirror(within("to", self.to.to_selector), self.share)
+        return Mirror(convert_field("to", self.to.to_selector), self.share)
 
 
-class RedirectBody(Request, frozen=True):
+class RedirectBody(RequestBody, frozen=True):
     """An answer that sends the caller elsewhere."""
 
     scheme: str = ""
@@ -81,30 +81,30 @@ class RedirectBody(Request, frozen=True):
         return Redirect(self.scheme, self.host.lower(), self.port, self.path, self.prefix, self.status)
 
     @staticmethod
-    def of(redirect: Redirect) -> RedirectBody:
+    def from_redirect(redirect: Redirect) -> RedirectBody:
         return RedirectBody(
             redirect.scheme, redirect.host, redirect.port, redirect.path, redirect.prefix, redirect.status
         )
 
 
-class RetriesBody(Request, frozen=True):
+class RetriesBody(RequestBody, frozen=True):
     """How often a request is tried again, and after what."""
 
-    attempts: Annotated[int, Meta(ge=0, le=actions.MAX_ATTEMPTS)] = actions.RETRIES.attempts
+    attempts: Annotated[int, Meta(ge=0, le=actions.MAX_RETRY_ATTEMPTS)] = actions.DEFAULT_RETRIES.attempts
     unsafe: bool = False
     on: list[RetryOn] | None = None
 
     def to_retries(self) -> Retries:
-        on = actions.RETRIES.on if self.on is None else tuple(self.on)
+        on = actions.DEFAULT_RETRIES.on if self.on is None else tuple(self.on)
         return Retries(self.attempts, self.unsafe, on)
 
     @staticmethod
-    def of(retries: Retries) -> RetriesBody:
-        on = None if retries.on == actions.RETRIES.on else list(retries.on)
+    def from_retries(retries: Retries) -> RetriesBody:
+        on = None if retries.on == actions.DEFAULT_RETRIES.on else list(retries.on)
         return RetriesBody(retries.attempts, retries.unsafe, on)
 
 
-class EditsBody(Request, frozen=True):
+class HeaderEditsBody(RequestBody, frozen=True):
     """Changes to headers."""
 
     set: dict[str, str] = {}
@@ -112,50 +112,52 @@ class EditsBody(Request, frozen=True):
     remove: list[str] = []
 
     def to_edits(self) -> HeaderEdits:
-        return HeaderEdits(model.frozen(self.set), model.frozen(self.add), tuple(self.remove))
+        return HeaderEdits(model.freeze(self.set), model.freeze(self.add), tuple(self.remove))
 
     @staticmethod
-    def of(edits: HeaderEdits) -> EditsBody:
-        return EditsBody(dict(edits.set), dict(edits.add), list(edits.remove))
+    def from_edits(edits: HeaderEdits) -> HeaderEditsBody:
+        return HeaderEditsBody(dict(edits.set), dict(edits.add), list(edits.remove))
 
 
-class CorsBody(Request, frozen=True):
+class CorsBody(RequestBody, frozen=True):
     """Which pages of other origins may call."""
 
     origins: list[str]
     methods: list[str] = msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST"])
     headers: list[str] = []
     expose: list[str] = []
-    max_age: Length = 600.0
+    max_age: Duration = 600.0
     credentials: bool = False
 
     def to_cors(self) -> Cors:
         methods, headers, expose = tuple(self.methods), tuple(self.headers), tuple(self.expose)
-        return Cors(tuple(self.origins), methods, headers, expose, seconds("max_age", self.max_age), self.credentials)
+        return Cors(
+            tuple(self.origins), methods, headers, expose, to_seconds("max_age", self.max_age), self.credentials
+        )
 
     @staticmethod
-    def of(cors: Cors) -> CorsBody:
+    def from_cors(cors: Cors) -> CorsBody:
         methods, headers, expose = list(cors.methods), list(cors.headers), list(cors.expose)
         return CorsBody(list(cors.origins), methods, headers, expose, cors.max_age, cors.credentials)
 
 
-class RateLimitBody(Request, frozen=True):
+class RateLimitBody(RequestBody, frozen=True):
     """So many requests every `per`, and `burst` at once."""
 
-    requests: Annotated[int, Meta(ge=1, le=actions.MAX_RATE)]
-    per: Length = 1.0
-    burst: Annotated[int, Meta(ge=1, le=actions.MAX_RATE)] | None = None
+    requests: Annotated[int, Meta(ge=1, le=actions.MAX_RATE_LIMIT_REQUESTS)]
+    per: Duration = 1.0
+    burst: Annotated[int, Meta(ge=1, le=actions.MAX_RATE_LIMIT_REQUESTS)] | None = None
 
     def to_rate_limit(self) -> RateLimit:
-        return RateLimit(self.requests, seconds("per", self.per), self.burst)
+        return RateLimit(self.requests, to_seconds("per", self.per), self.burst)
 
 
-class HashBody(Request, frozen=True):
+class HashBody(RequestBody, frozen=True):
     """What keeps a caller with one instance: a header, or a cookie that lasts `ttl`."""
 
     header: str = ""
     cookie: str = ""
-    ttl: Length = 0.0
+    ttl: Duration = 0.0
 
-    def to_hash(self) -> HashOn:
-        return HashOn(self.header.lower(), self.cookie, seconds("ttl", self.ttl))
+    def to_hash(self) -> HashPolicy:
+        return HashPolicy(self.header.lower(), self.cookie, to_seconds("ttl", self.ttl))

@@ -10,11 +10,11 @@ import msgspec
 
 from adsum.core.errors import Invalid
 from adsum.wire import suggestions
-from adsum.wire.decode_errors import worded
+from adsum.wire.decode_errors import explain_decode_error
 
 T = TypeVar("T")
 
-MAX_TOLD: Final = 200
+MAX_PROBLEM_LENGTH: Final = 200
 """How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
 
 _AT: Final = " - at `$"
@@ -39,7 +39,7 @@ def decode(body: bytes | str, kind: type[T]) -> T:
         raise Invalid("", "the body must be JSON of less depth") from None
 
 
-def repeated_key(body: bytes) -> str | None:
+def find_repeated_key(body: bytes) -> str | None:
     """A key that an object in the JSON `body`, which can be decoded, has twice: decoding takes the last one in silence.
 
     Takes twice as long as decoding does.
@@ -76,13 +76,15 @@ def _invalid(message: str, kind: object) -> Invalid:
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         name = mentioned["name"]
-        likely = suggestions.meant(kind, path, name[:MAX_TOLD]) if mentioned["how"] == "unknown" else None
+        likely = (
+            suggestions.suggest_field(kind, path, name[:MAX_PROBLEM_LENGTH]) if mentioned["how"] == "unknown" else None
+        )
         problem += f"; did you mean `{likely}`?" if likely else ""
         path = f"{path}.{name}" if path else name
     else:
-        problem = worded(problem, kind, path)
+        problem = explain_decode_error(problem, kind, path)
     return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
 
 
 def _told(text: str) -> str:
-    return text if len(text) <= MAX_TOLD else text[:MAX_TOLD] + "…"
+    return text if len(text) <= MAX_PROBLEM_LENGTH else text[:MAX_PROBLEM_LENGTH] + "…"

@@ -27,25 +27,25 @@ _SIGNS: Final[Mapping[str | None, str]] = {"<=": "at most ", ">=": "at least ", 
 _PARTS: Final[Mapping[str, str]] = {"str": "characters", "array": "values", "object": "fields"}
 
 
-def worded(problem: str, kind: object, path: str) -> str:
+def explain_decode_error(problem: str, kind: object, path: str) -> str:
     """The decoder's problem at `path` of a body of `kind`, as what must be; its own words if they are others."""
     if found := _GOT.fullmatch(problem):
         wanted = [_KINDS.get(each, each) for each in found["kinds"].split(" | ") if each != "null"]
-        return f"must be {listed(wanted)}, not {_KINDS.get(found['got'], found['got'])}"
+        return f"must be {join_alternatives(wanted)}, not {_KINDS.get(found['got'], found['got'])}"
     if found := _BOUND.fullmatch(problem):
         return f"must be {_SIGNS[found['sign']]}{float(found['bound']):.12g}"
     if found := _LENGTH.fullmatch(problem):
         verb = "be" if found["kind"] == "str" else "have"
         return f"must {verb} {_SIGNS[found['sign']]}{found['length']} {_PARTS.get(found['kind'], 'parts')}"
     if found := _PATTERN.fullmatch(problem):
-        right = protocol.PATTERNS.get(found["pattern"].replace("\\\\", "\\"))
+        right = protocol.PATTERN_DESCRIPTIONS.get(found["pattern"].replace("\\\\", "\\"))
         return f"must be {right}" if right else problem
     if found := _CHOICE.fullmatch(problem):
-        allowed = suggestions.choices(kind, path)
-        return f"must be {listed(allowed)}, not {found['said']}" if allowed else problem
+        allowed = suggestions.allowed_values(kind, path)
+        return f"must be {join_alternatives(allowed)}, not {found['said']}" if allowed else problem
     return problem
 
 
-def listed(values: list[str]) -> str:
+def join_alternatives(values: list[str]) -> str:
     """One of them, as people say it."""
     return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))

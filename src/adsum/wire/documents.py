@@ -12,43 +12,43 @@ from msgspec import Meta, Raw
 from adsum.core.catalog.documents import (
     MAX_DOCUMENTS,
     Document,
+    DocumentKey,
     DocumentKind,
     Documents,
     EditKind,
     RecordedEdit,
-    Title,
 )
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Invalid
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.upstreams import Upstream
-from adsum.gateway.route_check.availability import Presence, presence
+from adsum.gateway.route_check.availability import Availability, availability
 from adsum.wire.codec import decode, encode
-from adsum.wire.durations import within
-from adsum.wire.requests import Request
-from adsum.wire.responses import Answer
+from adsum.wire.durations import convert_field
+from adsum.wire.requests import RequestBody
+from adsum.wire.responses import ResponseBody
 from adsum.wire.routes import RouteBody
 from adsum.wire.upstreams import UpstreamBody
 
 _Piece = TypeVar("_Piece", RouteBody, UpstreamBody)
 
-MAX_READ: Final = 2 * MAX_DOCUMENTS
+MAX_PARSED_DOCUMENTS: Final = 2 * MAX_DOCUMENTS
 """Documents whose meaning is remembered; past it, the one that was asked for longest ago is read anew."""
 
 
-class IntentBody(Request, frozen=True):
+class IntentBody(RequestBody, frozen=True):
     """From now on these are all the routes and all the upstreams; each has its name in it."""
 
     routes: Annotated[list[RouteBody], Meta(max_length=MAX_DOCUMENTS)] = []
     upstreams: Annotated[list[UpstreamBody], Meta(max_length=MAX_DOCUMENTS)] = []
 
-    def to_bodies(self) -> dict[Title, bytes]:
+    def to_documents(self) -> dict[DocumentKey, bytes]:
         """What the documents say. Raises `Invalid`."""
         return _bodies(self.routes, self.upstreams)
 
     @staticmethod
-    def read(body: bytes, before_each: Callable[[], None]) -> dict[Title, bytes]:
+    def decode(body: bytes, checkpoint: Callable[[], None]) -> dict[DocumentKey, bytes]:
         """What the documents of a body say. Raises `Invalid`.
 
         It is decoded piece by piece, and `before_each` is called before each of them: at once, it would keep Python's
@@ -57,48 +57,48 @@ class IntentBody(Request, frozen=True):
         pieces = decode(body, _Pieces)
 
         def read(field: str, n: int, piece: Raw, kind: type[_Piece]) -> _Piece:
-            before_each()
-            return within(f"{field}[{n}]", partial(decode, bytes(piece), kind))
+            checkpoint()
+            return convert_field(f"{field}[{n}]", partial(decode, bytes(piece), kind))
 
         routes = (read("routes", n, piece, RouteBody) for n, piece in enumerate(pieces.routes))
         return _bodies(routes, (read("upstreams", n, piece, UpstreamBody) for n, piece in enumerate(pieces.upstreams)))
 
 
-def _bodies(routes: Iterable[RouteBody], upstreams: Iterable[UpstreamBody]) -> dict[Title, bytes]:
-    bodies: dict[Title, bytes] = {}
+def _bodies(routes: Iterable[RouteBody], upstreams: Iterable[UpstreamBody]) -> dict[DocumentKey, bytes]:
+    bodies: dict[DocumentKey, bytes] = {}
     for n, route in enumerate(routes):
-        body = within(f"routes[{n}]", partial(written_route, route.name, route))
-        _add(bodies, Title(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
+        body = convert_field(f"routes[{n}]", partial(encode_route, route.name, route))
+        _add(bodies, DocumentKey(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
     for n, upstream in enumerate(upstreams):
-        body = within(f"upstreams[{n}]", partial(written_upstream, upstream.service, upstream))
-        _add(bodies, Title(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
+        body = convert_field(f"upstreams[{n}]", partial(encode_upstream, upstream.service, upstream))
+        _add(bodies, DocumentKey(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
     return bodies
 
 
-class _Pieces(Request, frozen=True):
+class _Pieces(RequestBody, frozen=True):
     """An `IntentBody` whose routes and upstreams are not decoded yet."""
 
     routes: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
     upstreams: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
 
 
-def _add(bodies: dict[Title, bytes], title: Title, body: bytes, field: str) -> None:
+def _add(bodies: dict[DocumentKey, bytes], title: DocumentKey, body: bytes, field: str) -> None:
     if title in bodies:
         raise Invalid(field, f"there is another {title} in the list")
     bodies[title] = body
 
 
-class EmptyTarget(Answer, frozen=True):
+class EmptyTarget(ResponseBody, frozen=True):
     """A target of a route that nobody takes requests for: a service, or `SERVICE?tag=…&KEY=VALUE`.
 
-    `presence` is `empty` (none of its instances takes requests now) or `unknown` (no such service is known).
+    `availability` is `empty` (none of its instances takes requests now) or `unknown` (no such service is known).
     """
 
     to: str
-    presence: Presence
+    availability: Availability
 
 
-class RouteView(Answer, frozen=True):
+class RouteView(ResponseBody, frozen=True):
     """A route, who declared it so, when on the wall clock, and those of its targets that are empty now.
 
     `peer` is the address from which somebody said to be the actor, "" if nobody did.
@@ -107,24 +107,24 @@ class RouteView(Answer, frozen=True):
     route: RouteBody
     actor: str
     at: float
-    empty: list[EmptyTarget] = []
+    empty_targets: list[EmptyTarget] = []
     peer: str = ""
 
     @staticmethod
-    def of(document: Document, snapshot: Snapshot) -> RouteView:
-        why, route = document.why, meaning(document.title, document.body)
-        targets = [each.to for each in route.to if each.weight] if isinstance(route, Route) else []
-        empty = [EmptyTarget(to.name, presence(to, snapshot)) for to in targets]
+    def from_document(document: Document, snapshot: Snapshot) -> RouteView:
+        why, route = document.provenance, parse_document(document.key, document.body)
+        targets = [each.selector for each in route.to if each.weight] if isinstance(route, Route) else []
+        empty = [EmptyTarget(to.name, availability(to, snapshot)) for to in targets]
         return RouteView(
             decode(document.body, RouteBody),
             why.actor,
             round(why.at, 3),
-            [each for each in empty if each.presence is not Presence.THERE],
+            [each for each in empty if each.availability is not Availability.AVAILABLE],
             why.peer,
         )
 
 
-class RouteList(Answer, frozen=True):
+class RouteList(ResponseBody, frozen=True):
     """Every route, by name."""
 
     epoch: str
@@ -132,13 +132,13 @@ class RouteList(Answer, frozen=True):
     routes: list[RouteView]
 
     @staticmethod
-    def written(snapshot: Snapshot, before_each: Callable[[], None]) -> bytes:
+    def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
         """All of them as JSON, encoded one by one; `before_each` is called before each."""
-        routes = (RouteView.of(each, snapshot) for each in snapshot.documents.kind(DocumentKind.ROUTE))
-        return _listed(RouteList(snapshot.epoch, snapshot.revision, []), routes, before_each)
+        routes = (RouteView.from_document(each, snapshot) for each in snapshot.documents.of_kind(DocumentKind.ROUTE))
+        return _listed(RouteList(snapshot.epoch, snapshot.revision, []), routes, checkpoint)
 
 
-class UpstreamView(Answer, frozen=True):
+class UpstreamView(ResponseBody, frozen=True):
     """How gateways treat a service, and who declared it so, when on the wall clock.
 
     `peer` is the address from which somebody said to be the actor, "" if nobody did.
@@ -150,12 +150,12 @@ class UpstreamView(Answer, frozen=True):
     peer: str = ""
 
     @staticmethod
-    def of(document: Document) -> UpstreamView:
-        why = document.why
+    def from_document(document: Document) -> UpstreamView:
+        why = document.provenance
         return UpstreamView(decode(document.body, UpstreamBody), why.actor, round(why.at, 3), why.peer)
 
 
-class UpstreamList(Answer, frozen=True):
+class UpstreamList(ResponseBody, frozen=True):
     """Every service that is not treated by the defaults, by name."""
 
     epoch: str
@@ -163,13 +163,13 @@ class UpstreamList(Answer, frozen=True):
     upstreams: list[UpstreamView]
 
     @staticmethod
-    def written(snapshot: Snapshot, before_each: Callable[[], None]) -> bytes:
+    def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
         """All of them as JSON, encoded one by one; `before_each` is called before each."""
-        upstreams = map(UpstreamView.of, snapshot.documents.kind(DocumentKind.UPSTREAM))
-        return _listed(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, before_each)
+        upstreams = map(UpstreamView.from_document, snapshot.documents.of_kind(DocumentKind.UPSTREAM))
+        return _listed(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, checkpoint)
 
 
-def _listed(blank: Answer, views: Iterable[Answer], before_each: Callable[[], None]) -> bytes:
+def _listed(blank: ResponseBody, views: Iterable[ResponseBody], before_each: Callable[[], None]) -> bytes:
     """The answer whose last field is an empty list, with those in it."""
     pieces = []
     for view in views:
@@ -178,7 +178,7 @@ def _listed(blank: Answer, views: Iterable[Answer], before_each: Callable[[], No
     return b"".join((encode(blank).removesuffix(b"]}"), b",".join(pieces), b"]}"))
 
 
-class EditView(Answer, frozen=True):
+class EditView(ResponseBody, frozen=True):
     """What became of a route or an upstream, who did it, why, and when on the wall clock.
 
     `before` and `after` have the fields that changed. `omitted` names those that were too long for the record.
@@ -196,8 +196,8 @@ class EditView(Answer, frozen=True):
     omitted: list[str] = []
 
     @staticmethod
-    def of(recorded: RecordedEdit) -> EditView:
-        title, why = recorded.title, recorded.why
+    def from_recorded(recorded: RecordedEdit) -> EditView:
+        title, why = recorded.key, recorded.provenance
         before, after = (
             {name: Raw(value) for name, value in part.items()} for part in (recorded.before, recorded.after)
         )
@@ -215,7 +215,7 @@ class EditView(Answer, frozen=True):
         )
 
 
-class EditList(Answer, frozen=True):
+class EditList(ResponseBody, frozen=True):
     """Recorded edits, newest first."""
 
     epoch: str
@@ -223,18 +223,18 @@ class EditList(Answer, frozen=True):
     edits: list[EditView]
 
 
-def written_route(name: str, body: RouteBody) -> bytes:
+def encode_route(name: str, body: RouteBody) -> bytes:
     """The route as a document says it. Raises `Invalid`."""
-    return encode(RouteBody.of(body.to_route(name)))
+    return encode(RouteBody.from_route(body.to_route(name)))
 
 
-def written_upstream(service: str, body: UpstreamBody) -> bytes:
+def encode_upstream(service: str, body: UpstreamBody) -> bytes:
     """The upstream as a document says it. Raises `Invalid`."""
-    return encode(UpstreamBody.of(body.to_upstream(service)))
+    return encode(UpstreamBody.from_upstream(body.to_upstream(service)))
 
 
-@lru_cache(maxsize=MAX_READ)
-def meaning(title: Title, body: bytes) -> Route | Upstream | str:
+@lru_cache(maxsize=MAX_PARSED_DOCUMENTS)
+def parse_document(title: DocumentKey, body: bytes) -> Route | Upstream | str:
     """What a document says; a text tells why it can't be read."""
     try:
         if title.kind is DocumentKind.ROUTE:
@@ -244,7 +244,7 @@ def meaning(title: Title, body: bytes) -> Route | Upstream | str:
         return str(error)
 
 
-class Intents:
+class IntentCache:
     """What all documents together want of gateways. A document is read once, however often others change."""
 
     def __init__(self) -> None:
@@ -252,20 +252,20 @@ class Intents:
         self.unreadable: dict[str, str] = {}
         """Documents that a later version wrote, and what is strange about them: they are left out."""
 
-    def of(self, documents: Documents) -> Intent:
+    def get(self, documents: Documents) -> Intent:
         known, intent = self._latest
         if known is not documents:
             routes: list[Route] = []
             upstreams: dict[str, Upstream] = {}
             self.unreadable = {}
-            for document in (*documents.kind(DocumentKind.ROUTE), *documents.kind(DocumentKind.UPSTREAM)):
-                read = meaning(document.title, document.body)
+            for document in (*documents.of_kind(DocumentKind.ROUTE), *documents.of_kind(DocumentKind.UPSTREAM)):
+                read = parse_document(document.key, document.body)
                 if isinstance(read, Route):
                     routes.append(read)
                 elif isinstance(read, Upstream):
                     upstreams[read.service] = read
                 else:
-                    self.unreadable[str(document.title)] = read
+                    self.unreadable[str(document.key)] = read
             intent = Intent(tuple(routes), MappingProxyType(upstreams))
             self._latest = documents, intent
         return intent

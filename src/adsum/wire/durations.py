@@ -12,30 +12,30 @@ from adsum.core.errors import Invalid
 
 T = TypeVar("T")
 
-Length = (
+Duration = (
     Annotated[float, Meta(ge=0)]
     | Annotated[str, Meta(max_length=32, extra_json_schema={"pattern": r"^[0-9.]+((ms|s|m|h|d)[0-9.]*)*$"})]
 )
 """Seconds, or a text such as 200ms, 5s and 1m30s."""
 
 
-Share = Annotated[float, Meta(ge=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 """A part of 1."""
 
 
-def seconds(field: str, length: float | str) -> float:
+def to_seconds(field: str, duration: float | str) -> float:
     """The length in seconds. Raises `Invalid`."""
-    return durations.seconds(length, field) if isinstance(length, str) else float(length)
+    return durations.parse_duration(duration, field) if isinstance(duration, str) else float(duration)
 
 
-def maybe_seconds(field: str, length: float | str | None) -> float | None:
+def optional_seconds(field: str, duration: float | str | None) -> float | None:
     """The length in seconds, if there is one. Raises `Invalid`."""
-    return None if length is None else seconds(field, length)
+    return None if duration is None else to_seconds(field, duration)
 
 
-def within(field: str, make: Callable[[], T]) -> T:
-    """What `make` makes of the value of `field`; what is wrong in it is told as it looks from outside."""
+def convert_field(field: str, convert: Callable[[], T]) -> T:
+    """What `convert` makes of the value of `field`; what is wrong in it is told as it looks from outside."""
     try:
-        return make()
+        return convert()
     except Invalid as error:
-        raise (error.under(field) if error.field else Invalid(field, error.problem)) from None
+        raise (error.prefixed(field) if error.field else Invalid(field, error.problem)) from None

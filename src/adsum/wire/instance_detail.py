@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from adsum.core.model import Listing, Outcome, Override, Status, frozen
+from adsum.core.model import Listing, Outcome, Override, Status, freeze
 from adsum.wire.requests import CheckBody
-from adsum.wire.responses import Answer
+from adsum.wire.responses import ResponseBody
 from adsum.wire.views import InstanceView
 
-HIDDEN: Final = "(hidden)"
+HIDDEN_HEADER_VALUE: Final = "(hidden)"
 """What stands in place of the value of a check's header."""
 
 
-class CheckView(Answer, frozen=True):
+class CheckView(ResponseBody, frozen=True):
     """A check and how it stands; the last outcome's text is for people and wakes no watcher."""
 
     check: CheckBody
@@ -25,7 +25,7 @@ class CheckView(Answer, frozen=True):
     took: float = 0.0
 
 
-class OverrideView(Answer, frozen=True):
+class OverrideView(ResponseBody, frozen=True):
     """A declared status, by whom and why."""
 
     status: Status
@@ -35,11 +35,11 @@ class OverrideView(Answer, frozen=True):
     at: float = 0.0
 
     @staticmethod
-    def of(override: Override) -> OverrideView:
+    def from_override(override: Override) -> OverrideView:
         return OverrideView(override.status, override.author, override.reason, override.length, override.at)
 
 
-class InstanceDetail(Answer, frozen=True):
+class InstanceDetail(ResponseBody, frozen=True):
     """Everything known of one instance.
 
     `peer` is the address from which its latest change was asked for, "" if the actor is that address or the registry.
@@ -58,14 +58,14 @@ class InstanceDetail(Answer, frozen=True):
     peer: str = ""
 
     @staticmethod
-    def of(epoch: str, revision: int, listing: Listing, outcomes: Mapping[str, Outcome]) -> InstanceDetail:
+    def from_listing(epoch: str, revision: int, listing: Listing, outcomes: Mapping[str, Outcome]) -> InstanceDetail:
         registration = listing.registration
         checks = []
         for check in registration.checks:
             outcome = outcomes.get(check.name)
             # Headers may hold what proves who asks, and is nobody else's to read.
-            hidden = replace(check, headers=frozen(dict.fromkeys(check.headers, HIDDEN)))
-            view = CheckView(CheckBody.of(hidden), listing.checks[check.name])
+            hidden = replace(check, headers=freeze(dict.fromkeys(check.headers, HIDDEN_HEADER_VALUE)))
+            view = CheckView(CheckBody.from_check(hidden), listing.checks[check.name])
             if outcome is not None:
                 view = CheckView(view.check, view.status, outcome.result, outcome.note, round(outcome.took, 6))
             checks.append(view)
@@ -73,12 +73,12 @@ class InstanceDetail(Answer, frozen=True):
             epoch=epoch,
             revision=revision,
             service=listing.key.service,
-            instance=InstanceView.of(listing),
+            instance=InstanceView.from_listing(listing),
             evidence=listing.evidence,
             lease=listing.lease if registration.ttl is not None else "none",
             grace=registration.grace,
             ttl=registration.ttl,
-            override=OverrideView.of(listing.override) if listing.override else None,
+            override=OverrideView.from_override(listing.override) if listing.override else None,
             checks=checks,
-            peer=listing.why.peer,
+            peer=listing.provenance.peer,
         )

@@ -9,36 +9,36 @@ from typing import Final
 
 from adsum.core import model
 
-MOST: Final = 1_024
+MAX_INTERNED_VALUES: Final = 1_024
 """How many different values of each kind are remembered; past it those met longest ago are kept apart from then on."""
 
-LARGEST: Final = 4 * 1024
+MAX_INTERNED_LENGTH: Final = 4 * 1024
 """Characters of a value that is remembered; a longer one is kept apart: some 16 MB are remembered of each kind."""
 
 
-def texts(values: Sequence[str]) -> tuple[str, ...]:
+def intern_texts(values: Sequence[str]) -> tuple[str, ...]:
     """Such as tags."""
-    return _texts(tuple(values)) if values and sum(map(len, values)) <= LARGEST else tuple(values)
+    return _texts(tuple(values)) if values and sum(map(len, values)) <= MAX_INTERNED_LENGTH else tuple(values)
 
 
-def pairs(values: Mapping[str, str]) -> Mapping[str, str]:
+def intern_pairs(values: Mapping[str, str]) -> Mapping[str, str]:
     """Such as metadata, frozen. As many in another order are others."""
-    if sum(map(len, values.values())) > LARGEST:
-        return model.frozen(values)
-    return _pairs(tuple(values.items())) if values else model.NOTHING
+    if sum(map(len, values.values())) > MAX_INTERNED_LENGTH:
+        return model.freeze(values)
+    return _pairs(tuple(values.items())) if values else model.EMPTY_MAPPING
 
 
-@lru_cache(MOST)
-def length(seconds: float) -> float:
+@lru_cache(MAX_INTERNED_VALUES)
+def intern_seconds(seconds: float) -> float:
     """Such as a ttl."""
     return seconds
 
 
-@lru_cache(MOST)
+@lru_cache(MAX_INTERNED_VALUES)
 def _texts(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, values))
 
 
-@lru_cache(MOST)
+@lru_cache(MAX_INTERNED_VALUES)
 def _pairs(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    return model.frozen({intern(key): intern(value) for key, value in items})
+    return model.freeze({intern(key): intern(value) for key, value in items})

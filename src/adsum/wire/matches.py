@@ -9,32 +9,32 @@ from msgspec import Meta
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.gateway.intent.matches import PATH_LENGTH, HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.intent.matches import MAX_PATH_LENGTH, HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.wire import protocol
-from adsum.wire.requests import Request
+from adsum.wire.requests import RequestBody
 
-PathText = Annotated[str, Meta(max_length=PATH_LENGTH)]
-Value = Annotated[str, Meta(max_length=validation.VALUE_LENGTH)]
-HeaderName = Annotated[str, Meta(pattern=protocol.TOKEN)]
-ParameterName = Annotated[str, Meta(pattern=protocol.PARAMETER)]
+PathText = Annotated[str, Meta(max_length=MAX_PATH_LENGTH)]
+Value = Annotated[str, Meta(max_length=validation.MAX_VALUE_LENGTH)]
+HeaderName = Annotated[str, Meta(pattern=protocol.HEADER_NAME_PATTERN)]
+ParameterName = Annotated[str, Meta(pattern=protocol.PARAMETER_NAME_PATTERN)]
 
 
-class PathBody(Request, frozen=True):
+class PathMatchBody(RequestBody, frozen=True):
     """A condition on the path: exactly one of its fields."""
 
     exact: PathText | None = None
     prefix: PathText | None = None
     regex: PathText | None = None
 
-    def to_path(self) -> Path:
-        return Path(*_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
+    def to_path(self) -> PathMatch:
+        return PathMatch(*_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
 
     @staticmethod
-    def of(path: Path) -> PathBody:
-        return PathBody(**{path.kind.value: path.value})
+    def from_path(path: PathMatch) -> PathMatchBody:
+        return PathMatchBody(**{path.kind.value: path.value})
 
 
-class HeaderBody(Request, frozen=True):
+class HeaderMatchBody(RequestBody, frozen=True):
     """A condition on a header, whose name may be in any case: exactly one of exact, prefix, regex and present."""
 
     name: HeaderName
@@ -49,14 +49,14 @@ class HeaderBody(Request, frozen=True):
         return HeaderMatch(self.name.lower(), *_one(given, present=self.present), invert=self.invert)
 
     @staticmethod
-    def of(match: HeaderMatch) -> HeaderBody:
+    def from_match(match: HeaderMatch) -> HeaderMatchBody:
         said = {match.kind: match.value}.get
         present = match.kind is MatchKind.PRESENT
         exact, prefix, regex = said(MatchKind.EXACT), said(MatchKind.PREFIX), said(MatchKind.REGEX)
-        return HeaderBody(match.name, exact, prefix, regex, present, match.invert)
+        return HeaderMatchBody(match.name, exact, prefix, regex, present, match.invert)
 
 
-class QueryBody(Request, frozen=True):
+class QueryMatchBody(RequestBody, frozen=True):
     """A condition on a parameter of the query: exactly one of exact, regex and present."""
 
     name: ParameterName
@@ -68,9 +68,9 @@ class QueryBody(Request, frozen=True):
         return QueryMatch(self.name, *_one({"exact": self.exact, "regex": self.regex}, present=self.present))
 
     @staticmethod
-    def of(match: QueryMatch) -> QueryBody:
+    def from_match(match: QueryMatch) -> QueryMatchBody:
         said = {match.kind: match.value}.get
-        return QueryBody(match.name, said(MatchKind.EXACT), said(MatchKind.REGEX), match.kind is MatchKind.PRESENT)
+        return QueryMatchBody(match.name, said(MatchKind.EXACT), said(MatchKind.REGEX), match.kind is MatchKind.PRESENT)
 
 
 def _one(given: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:

@@ -24,50 +24,52 @@ REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
 """Who asks, for the record; without it the caller's address is recorded."""
-PASSED_ON_HEADER: Final = "Adsum-Passed-On"
+FORWARDED_TO_HEADER: Final = "Adsum-Passed-On"
 """Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
 
-NAME: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
-SCHEME: Final = r"^[a-z][a-z0-9+.-]{0,15}$"
-METHOD: Final = r"^[A-Z][A-Z-]{0,31}$"
-TOKEN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
-PARAMETER: Final = r"^[A-Za-z0-9._~\[\]-]{1,128}$"
-PATTERNS: Final = {
-    NAME: f"1 to {validation.NAME_LENGTH} of a-z, 0-9 and inner hyphens",
-    ID: f"1 to {validation.ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit",
-    SCHEME: "a URL scheme in lower case, such as http, https or grpc",
-    METHOD: "a method in upper case, such as GET",
-    TOKEN: "the name of a header, such as X-User",
-    PARAMETER: "the name of a parameter: letters, digits and . _ ~ [ ] -",
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
+SCHEME_PATTERN: Final = r"^[a-z][a-z0-9+.-]{0,15}$"
+METHOD_PATTERN: Final = r"^[A-Z][A-Z-]{0,31}$"
+HEADER_NAME_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
+PARAMETER_NAME_PATTERN: Final = r"^[A-Za-z0-9._~\[\]-]{1,128}$"
+PATTERN_DESCRIPTIONS: Final = {
+    NAME_PATTERN: f"1 to {validation.MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens",
+    ID_PATTERN: f"1 to {validation.MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit",
+    SCHEME_PATTERN: "a URL scheme in lower case, such as http, https or grpc",
+    METHOD_PATTERN: "a method in upper case, such as GET",
+    HEADER_NAME_PATTERN: "the name of a header, such as X-User",
+    PARAMETER_NAME_PATTERN: "the name of a parameter: letters, digits and . _ ~ [ ] -",
 }
 """What they mean, for people: a pattern that people's values may fail has its line here."""
 
-Name = Annotated[str, Meta(pattern=NAME, description="One DNS label")]
-Id = Annotated[str, Meta(pattern=ID)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="One DNS label")]
+Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 # What only the model checks, told in the schema too, so that callers can know it before they ask.
-LINE: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
-TAGS: Final = {
+TEXT_SCHEMA: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
+TAGS_SCHEMA: Final = {
     "uniqueItems": True,
-    "items": {"type": "string", "minLength": 1, "maxLength": validation.TEXT_LENGTH, **LINE},
+    "items": {"type": "string", "minLength": 1, "maxLength": validation.MAX_TEXT_LENGTH, **TEXT_SCHEMA},
 }
-PAIRS: Final = {
+METADATA_SCHEMA: Final = {
     "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"},
-    "additionalProperties": {"type": "string", "maxLength": validation.VALUE_LENGTH, **LINE},
+    "additionalProperties": {"type": "string", "maxLength": validation.MAX_VALUE_LENGTH, **TEXT_SCHEMA},
 }
-HEADERS: Final = {
+HEADERS_SCHEMA: Final = {
     "propertyNames": {
-        "pattern": TOKEN,
+        "pattern": HEADER_NAME_PATTERN,
         "not": {"pattern": "^([Cc]ontent-[Ll]ength|[Tt]ransfer-[Ee]ncoding|[Cc]onnection|[Uu]pgrade)$"},
     },
-    "additionalProperties": {"type": "string", "maxLength": validation.VALUE_LENGTH, "pattern": "^[ -~]*$"},
+    "additionalProperties": {"type": "string", "maxLength": validation.MAX_VALUE_LENGTH, "pattern": "^[ -~]*$"},
 }
 
-Text = Annotated[str, Meta(max_length=validation.TEXT_LENGTH, extra_json_schema=LINE)]
-Reason = Annotated[str, Meta(max_length=validation.VALUE_LENGTH, extra_json_schema=LINE)]
-Claim = Annotated[str, Meta(max_length=validation.TEXT_LENGTH, description="Must be the holder's name, if given")]
+Text = Annotated[str, Meta(max_length=validation.MAX_TEXT_LENGTH, extra_json_schema=TEXT_SCHEMA)]
+Reason = Annotated[str, Meta(max_length=validation.MAX_VALUE_LENGTH, extra_json_schema=TEXT_SCHEMA)]
+HolderClaim = Annotated[
+    str, Meta(max_length=validation.MAX_TEXT_LENGTH, description="Must be the holder's name, if given")
+]
 Port = Annotated[int, Meta(ge=1, le=validation.MAX_PORT)]
-Code = Annotated[int, Meta(ge=100, le=599)]
+StatusCode = Annotated[int, Meta(ge=100, le=599)]
 Streak = Annotated[int, Meta(ge=1, le=model.MAX_STREAK)]
 Wait = Annotated[float, Meta(ge=0, le=MAX_WAIT)]

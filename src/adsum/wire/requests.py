@@ -16,28 +16,28 @@ from adsum.core.model import Check, CheckKind, Instance, Registration
 from adsum.wire import interning
 from adsum.wire.codec import decode, encode
 from adsum.wire.protocol import (
-    HEADERS,
+    HEADERS_SCHEMA,
     MAX_RENEWALS,
-    PAIRS,
-    SCHEME,
-    TAGS,
-    Claim,
-    Code,
+    METADATA_SCHEMA,
+    SCHEME_PATTERN,
+    TAGS_SCHEMA,
+    HolderClaim,
     Id,
     Name,
     Port,
     Reason,
+    StatusCode,
     Streak,
     Text,
     Wait,
 )
 
 
-class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class RequestBody(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a caller sends."""
 
 
-class CheckBody(Request, frozen=True):
+class CheckBody(RequestBody, frozen=True):
     """A check to run against the instance's own address."""
 
     name: Id
@@ -47,10 +47,10 @@ class CheckBody(Request, frozen=True):
     rise: Streak = 2
     fall: Streak = 3
     port: Port | None = None
-    path: Annotated[str, Meta(max_length=validation.VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
+    path: Annotated[str, Meta(max_length=validation.MAX_VALUE_LENGTH, extra_json_schema={"pattern": "^/[!-~]*$"})] = "/"
     method: Literal["GET", "HEAD", "POST", "OPTIONS"] = "GET"
-    headers: Annotated[dict[str, str], Meta(max_length=model.MAX_HEADERS, extra_json_schema=HEADERS)] = {}
-    expect: Annotated[list[tuple[Code, Code]], Meta(min_length=1, max_length=16)] = msgspec.field(
+    headers: Annotated[dict[str, str], Meta(max_length=model.MAX_HEADERS, extra_json_schema=HEADERS_SCHEMA)] = {}
+    expect: Annotated[list[tuple[StatusCode, StatusCode]], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: [(200, 299)]
     )
     grpc_service: Text = ""
@@ -67,14 +67,14 @@ class CheckBody(Request, frozen=True):
             port=self.port,
             path=self.path,
             method=self.method,
-            headers=model.frozen(self.headers),
+            headers=model.freeze(self.headers),
             expect=tuple(self.expect),
             grpc_service=self.grpc_service,
             tls=self.tls,
         )
 
     @staticmethod
-    def of(check: Check) -> CheckBody:
+    def from_check(check: Check) -> CheckBody:
         return CheckBody(
             name=check.name,
             kind=check.kind,
@@ -92,7 +92,7 @@ class CheckBody(Request, frozen=True):
         )
 
 
-class RegistrationBody(Request, frozen=True):
+class RegistrationBody(RequestBody, frozen=True):
     """An instance and how it proves that it is alive; its service and id stand in the path.
 
     Without `address`, the address that the request came from is listed. `ttl` null: no lease. `takeover`: `never` takes
@@ -100,12 +100,12 @@ class RegistrationBody(Request, frozen=True):
     """
 
     port: Port
-    address: Annotated[str, Meta(min_length=1, max_length=validation.ADDRESS_LENGTH)] | None = None
-    scheme: Annotated[str, Meta(pattern=SCHEME)] = "http"
+    address: Annotated[str, Meta(min_length=1, max_length=validation.MAX_ADDRESS_LENGTH)] | None = None
+    scheme: Annotated[str, Meta(pattern=SCHEME_PATTERN)] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
-    tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS)] = []
-    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=PAIRS)] = {}
+    tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS_SCHEMA)] = []
+    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=METADATA_SCHEMA)] = {}
     ttl: Annotated[float, Meta(ge=model.MIN_TTL, le=model.MAX_TTL)] | None = model.DEFAULT_TTL
     grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
     checks: Annotated[list[CheckBody], Meta(max_length=model.MAX_CHECKS)] = []
@@ -122,15 +122,15 @@ class RegistrationBody(Request, frozen=True):
             scheme=intern(self.scheme),
             zone=intern(self.zone),
             weight=self.weight,
-            tags=interning.texts(self.tags),
-            metadata=interning.pairs(self.metadata),
+            tags=interning.intern_texts(self.tags),
+            metadata=interning.intern_pairs(self.metadata),
         )
-        ttl = None if self.ttl is None else interning.length(self.ttl)
+        ttl = None if self.ttl is None else interning.intern_seconds(self.ttl)
         checks = _shared_checks(encode(self.checks)) if self.checks else ()
-        return Registration(instance, ttl, interning.length(self.grace), checks, self.holder)
+        return Registration(instance, ttl, interning.intern_seconds(self.grace), checks, self.holder)
 
     @staticmethod
-    def of(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
+    def from_registration(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
         instance = registration.instance
         return RegistrationBody(
             port=instance.port,
@@ -142,7 +142,7 @@ class RegistrationBody(Request, frozen=True):
             metadata=dict(instance.metadata),
             ttl=registration.ttl,
             grace=registration.grace,
-            checks=[CheckBody.of(check) for check in registration.checks],
+            checks=[CheckBody.from_check(check) for check in registration.checks],
             holder=registration.holder,
             takeover=takeover,
         )
@@ -150,10 +150,10 @@ class RegistrationBody(Request, frozen=True):
 
 def _shared_checks(text: bytes) -> tuple[Check, ...]:
     """Checks from their bodies in JSON; what is short is remembered. Raises `Invalid`."""
-    return _remembered_checks(text) if len(text) <= interning.LARGEST else _checks(text)
+    return _remembered_checks(text) if len(text) <= interning.MAX_INTERNED_LENGTH else _checks(text)
 
 
-@lru_cache(interning.MOST)
+@lru_cache(interning.MAX_INTERNED_VALUES)
 def _remembered_checks(text: bytes) -> tuple[Check, ...]:
     return _checks(text)
 
@@ -165,25 +165,25 @@ def _checks(text: bytes) -> tuple[Check, ...]:
         try:
             checks.append(body.to_check())
         except Invalid as error:
-            raise error.under(f"checks[{n}]") from None
+            raise error.prefixed(f"checks[{n}]") from None
     return tuple(checks)
 
 
-class LeaseBody(Request, frozen=True):
+class LeaseBody(RequestBody, frozen=True):
     """A lease to renew. `holder`, if given, must still be the lease's."""
 
     service: Name
     id: Id
-    holder: Claim = ""
+    holder: HolderClaim = ""
 
 
-class RenewBody(Request, frozen=True):
+class RenewBody(RequestBody, frozen=True):
     """Leases to renew, all in one request."""
 
     leases: Annotated[list[LeaseBody], Meta(max_length=MAX_RENEWALS)]
 
 
-class OverrideBody(Request, frozen=True):
+class OverrideBody(RequestBody, frozen=True):
     """A status that outranks evidence. `length` seconds, or until it is cleared.
 
     With `wait`, the answer comes when every cooperating consumer routes by it, at most so many seconds later.
@@ -192,11 +192,11 @@ class OverrideBody(Request, frozen=True):
     status: Literal["draining", "maintenance"]
     reason: Reason = ""
     length: Annotated[float, Meta(ge=1, le=model.MAX_OVERRIDE)] | None = None
-    holder: Claim = ""
+    holder: HolderClaim = ""
     wait: Wait = 0.0
 
 
-class AppliedBody(Request, frozen=True):
+class AcknowledgementBody(RequestBody, frozen=True):
     """The revision that a cooperating consumer routes by from now on."""
 
     revision: Annotated[int, Meta(ge=0)]

@@ -6,14 +6,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from adsum.core.catalog.changes import Recorded
+from adsum.core.catalog.changes import RecordedChange
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
+class ResponseBody(Struct, frozen=True, omit_defaults=True):
     """What the registry answers. Readers ignore fields that they don't know."""
 
 
-class ConsumerView(Answer, frozen=True):
+class ConsumerView(ResponseBody, frozen=True):
     """A consumer that has not acknowledged, or a node that can't say what its consumers have.
 
     `name` and `address` are for people, `node` is the node that knows it, `why` is one clause, and `since` is when it
@@ -23,18 +23,18 @@ class ConsumerView(Answer, frozen=True):
     name: str = ""
     address: str = ""
     node: str = ""
-    why: str = ""
+    reason: str = ""
     since: float = 0.0
     id: str = ""
 
 
-class Written(Answer, frozen=True):
+class WriteResult(ResponseBody, frozen=True):
     """A write is durable and visible from `revision` on. `ttl`: renew before so many seconds have passed."""
 
     epoch: str
     revision: int
     ttl: float | None = None
-    unaware: int = 0
+    unacknowledged: int = 0
     """How many cooperating consumers had not said in time that they route by it."""
     waiting: list[ConsumerView] = []
     """Some of these consumers."""
@@ -44,12 +44,12 @@ class Written(Answer, frozen=True):
     """How many of those there are."""
 
 
-class Unaware(Answer, frozen=True):
-    """The cooperating consumers of one node that don't route by what was asked about: see `Written`."""
+class AcknowledgementReport(ResponseBody, frozen=True):
+    """The cooperating consumers of one node that don't route by what was asked about: see `WriteResult`."""
 
     epoch: str
     revision: int
-    unaware: int
+    unacknowledged: int
     waiting: list[ConsumerView] = []
     lost: list[ConsumerView] = []
     lost_count: int = 0
@@ -57,19 +57,19 @@ class Unaware(Answer, frozen=True):
     """Of consumers that are waited for or lost here, for other nodes to look for."""
     acknowledged: list[str] = []
     """Those consumers among the ones asked about that have acknowledged at this node."""
-    gone: list[str] = []
+    goodbyes: list[str] = []
     """Those consumers among the ones asked about that have said good-bye at this node."""
 
 
-class PeerView(Answer, frozen=True):
+class PeerView(ResponseBody, frozen=True):
     """Another node of the registry, and its share: of how many of the 256 shards it keeps the services."""
 
     node: str
     url: str
-    share: int
+    shards: int
 
 
-class Lost(Answer, frozen=True):
+class LostLease(ResponseBody, frozen=True):
     """A lease that could not be renewed: register again."""
 
     service: str
@@ -77,27 +77,27 @@ class Lost(Answer, frozen=True):
     reason: Literal["unknown", "superseded"]
 
 
-class Renewed(Answer, frozen=True):
+class RenewalResult(ResponseBody, frozen=True):
     """How many leases were renewed, and those that were not."""
 
     epoch: str
     revision: int
     renewed: int
-    lost: list[Lost] = []
+    lost: list[LostLease] = []
     not_kept: list[str] = []
     """Told only to a node that passes renewals on: services that are not kept here, so that nobody renewed theirs."""
 
 
-class ServiceSummary(Answer, frozen=True):
+class ServiceSummary(ResponseBody, frozen=True):
     """A service in the list of all: how many instances stand how."""
 
     name: str
     revision: int
     instances: int
-    status: dict[str, int] = {}
+    status_counts: dict[str, int] = {}
 
 
-class ServiceList(Answer, frozen=True):
+class ServiceList(ResponseBody, frozen=True):
     """Every known service, by name."""
 
     epoch: str
@@ -105,7 +105,7 @@ class ServiceList(Answer, frozen=True):
     services: list[ServiceSummary]
 
 
-class ChangeView(Answer, frozen=True):
+class ChangeView(ResponseBody, frozen=True):
     """A recorded change. `status` is what it led to; "" if the instance left.
 
     Anyone can claim to be any actor: `peer` is the address that the claim came from, "" if nothing was claimed.
@@ -122,15 +122,15 @@ class ChangeView(Answer, frozen=True):
     peer: str = ""
 
     @staticmethod
-    def of(recorded: Recorded) -> ChangeView:
-        key, why = recorded.key, recorded.why
+    def from_recorded(recorded: RecordedChange) -> ChangeView:
+        key, why = recorded.key, recorded.provenance
         return ChangeView(
             *(recorded.revision, key.service, key.id, why.cause, why.actor, round(why.at, 3)),
             *(recorded.status, why.reason, why.peer),
         )
 
 
-class ChangeList(Answer, frozen=True):
+class ChangeList(ResponseBody, frozen=True):
     """Recorded changes, newest first."""
 
     epoch: str
@@ -138,10 +138,10 @@ class ChangeList(Answer, frozen=True):
     changes: list[ChangeView]
 
 
-class GatewayView(Answer, frozen=True):
+class GatewayView(ResponseBody, frozen=True):
     """A gateway or gRPC client that a node keeps informed. `since` is on the wall clock.
 
-    `revision` is what it routes by, as far as it said; `rejects` what it does not take or can't use, by kind.
+    `revision` is what it routes by, as far as it said; `rejections` what it does not take or can't use, by kind.
     `requests` are those that a gateway answered since its Envoy began, whoever gave the answer, and `errors` those of
     them that callers got 5xx for; `p50` and `p99` are seconds that those of the last minute or two took, at most 30. A
     gateway says so every 5 s; gRPC clients say nothing of it. `certificate_expires` is when its certificate does, on
@@ -153,7 +153,7 @@ class GatewayView(Answer, frozen=True):
     peer: str
     since: float
     revision: int
-    rejects: dict[str, str] = {}
+    rejections: dict[str, str] = {}
     requests: int = 0
     errors: int = 0
     in_progress: int = 0
@@ -162,21 +162,21 @@ class GatewayView(Answer, frozen=True):
     certificate_expires: int = 0
 
 
-class DepartedView(Answer, frozen=True):
+class DisconnectedGatewayView(ResponseBody, frozen=True):
     """A gateway that a node does not keep informed any more: its last stream ended within ten minutes.
 
     It ended, or another node keeps it informed, or it hears no node and goes on with what it knows: `revision` is what
-    it routed by. `away` is how many seconds it has been so.
+    it routed by. `disconnected_seconds` is how many seconds it has been so.
     """
 
     node: str
     client: str
     peer: str
-    away: float
+    disconnected_seconds: float
     revision: int
 
 
-class RefusedView(Answer, frozen=True):
+class RefusedStreamView(ResponseBody, frozen=True):
     """A gateway or gRPC client whose streams a node ended for one reason, the last one within ten minutes.
 
     `node` is the id that it gave, "" if it gave none; `peer` is where the last stream came from. `code` is the gRPC
@@ -191,7 +191,7 @@ class RefusedView(Answer, frozen=True):
     count: int
 
 
-class TrafficView(Answer, frozen=True):
+class TrafficView(ResponseBody, frozen=True):
     """What the gateways that are connected here answered for a service since each began.
 
     A request counts once, with the answer that its caller got, however often it was tried; those that found no instance
@@ -205,7 +205,7 @@ class TrafficView(Answer, frozen=True):
     p99: float = 0.0
 
 
-class NodeStatus(Answer, frozen=True):
+class NodeStatus(ResponseBody, frozen=True):
     """A node of the registry: what it keeps and how it fares. Lengths are seconds; `started` is on the wall clock."""
 
     node: str
@@ -217,52 +217,52 @@ class NodeStatus(Answer, frozen=True):
     started: float
     uptime: float
     age: float = 0.0
-    unready: str = ""
+    unready_reason: str = ""
     """Why it is not ready."""
-    apart: float = 0.0
+    isolated_seconds: float = 0.0
     """For how long it could neither write nor keep."""
     services: int = 0
     instances: int = 0
-    status: dict[str, int] = {}
+    status_counts: dict[str, int] = {}
     """How many instances stand how."""
     catalog_bytes: int = 0
     """How much memory registrations take, about."""
-    catalog_max: int = 0
+    catalog_max_bytes: int = 0
     """How much they may take; past it what would make them larger is refused."""
-    declared_bytes: int = 0
+    intent_bytes: int = 0
     """How many bytes routes and upstreams have."""
     watches: int = 0
     consumers: int = 0
     """How many cooperating consumers are connected."""
-    departed: int = 0
+    consumers_departed: int = 0
     """How many consumers left without a good-bye, and are waited for."""
-    lost: int = 0
+    consumers_lost: int = 0
     """How many consumers were lost in the last minute, or are connected and acknowledge nothing."""
     leases: int = 0
-    lapsed: int = 0
+    leases_lapsed: int = 0
     checks: int = 0
     check_lag: float = 0.0
     """How late the latest check was started."""
     checks_overdue: int = 0
-    share: int = 0
+    shards: int = 0
     """Of how many of the 256 shards this node keeps the services; alone it keeps all."""
     peers: list[PeerView] = []
     """While this node has no share because it is apart, what they kept last; who keeps what by now is not known."""
-    condition: dict[str, str] = {}
+    store_condition: dict[str, str] = {}
     """What there is to tell of the store: its version, its leader, what troubles it."""
     guards: dict[str, int] = {}
     """Services whose guard holds back expiries, and how many."""
     gateways: list[GatewayView] = []
     """Gateways and gRPC clients; of many, some, and first those that reject something."""
-    gateways_away: list[DepartedView] = []
+    gateways_disconnected: list[DisconnectedGatewayView] = []
     """Gateways that are not connected here any more, the latest first."""
-    refused: list[RefusedView] = []
+    refused_streams: list[RefusedStreamView] = []
     """Gateways and gRPC clients whose streams were ended, the latest first."""
     traffic: list[TrafficView] = []
     """What gateways answered by service; of many, some, and first those with the most errors."""
 
 
-class Problem(Answer, frozen=True):
+class Problem(ResponseBody, frozen=True):
     """A problem document (RFC 9457). `field` is the dotted path of the value that is wrong, where there is one."""
 
     title: str

@@ -10,14 +10,14 @@ from msgspec import inspect
 _STEP = re.compile(r"\[[^\[\]]*\]|[^.\[\]]+")
 
 
-def meant(kind: object, path: str, name: str) -> str | None:
+def suggest_field(kind: object, path: str, name: str) -> str | None:
     """The field most like `name` of what stands at `path` in a body of `kind`; None if none is like it."""
     at = _at(kind, path)
     known = [field.encode_name for field in at.fields] if isinstance(at, inspect.StructType) else []
     return next(iter(get_close_matches(name, known, n=1)), None)
 
 
-def choices(kind: object, path: str) -> list[str]:
+def allowed_values(kind: object, path: str) -> list[str]:
     """The words that may stand at `path` in a body of `kind`; none if others may, too."""
     at = _at(kind, path)
     if isinstance(at, inspect.EnumType):

@@ -8,75 +8,82 @@ from msgspec import Meta
 
 from adsum.core.errors import Invalid
 from adsum.gateway.intent import upstreams
-from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Protocol, Tls, Upstream
-from adsum.wire.durations import Length, Share, seconds, within
-from adsum.wire.requests import Request
+from adsum.gateway.intent.upstreams import (
+    LbPolicy,
+    OutlierSettings,
+    Upstream,
+    UpstreamLimits,
+    UpstreamProtocol,
+    UpstreamTls,
+)
+from adsum.wire.durations import Duration, Fraction, convert_field, to_seconds
+from adsum.wire.requests import RequestBody
 
-Limit = Annotated[int, Meta(ge=1, le=upstreams.MAX_LIMIT)]
+Limit = Annotated[int, Meta(ge=1, le=upstreams.MAX_UPSTREAM_LIMIT)]
 
 _UPSTREAM = Upstream("any")
 _OUTLIERS, _LIMITS, _TLS = _UPSTREAM.outliers, _UPSTREAM.limits, _UPSTREAM.tls
 
 
-class OutliersBody(Request, frozen=True):
+class OutliersBody(RequestBody, frozen=True):
     """When instances that fail are left out, and for how long."""
 
-    consecutive: Annotated[int, Meta(ge=0, le=upstreams.MAX_CONSECUTIVE)] = _OUTLIERS.consecutive
-    interval: Length = _OUTLIERS.interval
-    base: Length = _OUTLIERS.base
-    max_share: Share = _OUTLIERS.max_share
+    consecutive: Annotated[int, Meta(ge=0, le=upstreams.MAX_CONSECUTIVE_FAILURES)] = _OUTLIERS.consecutive
+    interval: Duration = _OUTLIERS.interval
+    base: Duration = _OUTLIERS.base
+    max_share: Fraction = _OUTLIERS.max_share
 
-    def to_outliers(self) -> Outliers:
-        interval, base = seconds("interval", self.interval), seconds("base", self.base)
-        return Outliers(self.consecutive, interval, base, self.max_share)
+    def to_outliers(self) -> OutlierSettings:
+        interval, base = to_seconds("interval", self.interval), to_seconds("base", self.base)
+        return OutlierSettings(self.consecutive, interval, base, self.max_share)
 
     @staticmethod
-    def of(outliers: Outliers) -> OutliersBody:
+    def from_outliers(outliers: OutlierSettings) -> OutliersBody:
         return OutliersBody(outliers.consecutive, outliers.interval, outliers.base, outliers.max_share)
 
 
-class LimitsBody(Request, frozen=True):
+class LimitsBody(RequestBody, frozen=True):
     """Circuit breakers of each gateway, and the budget of retries."""
 
     connections: Limit = _LIMITS.connections
     pending: Limit = _LIMITS.pending
     requests: Limit = _LIMITS.requests
-    retries: Annotated[int, Meta(ge=0, le=upstreams.MAX_LIMIT)] = _LIMITS.retries
-    retry_share: Share = _LIMITS.retry_share
+    retries: Annotated[int, Meta(ge=0, le=upstreams.MAX_UPSTREAM_LIMIT)] = _LIMITS.retries
+    retry_share: Fraction = _LIMITS.retry_share
 
-    def to_limits(self) -> Limits:
-        return Limits(self.connections, self.pending, self.requests, self.retries, self.retry_share)
+    def to_limits(self) -> UpstreamLimits:
+        return UpstreamLimits(self.connections, self.pending, self.requests, self.retries, self.retry_share)
 
     @staticmethod
-    def of(limits: Limits) -> LimitsBody:
+    def from_limits(limits: UpstreamLimits) -> LimitsBody:
         return LimitsBody(limits.connections, limits.pending, limits.requests, limits.retries, limits.retry_share)
 
 
-class TlsBody(Request, frozen=True):
+class TlsBody(RequestBody, frozen=True):
     """How the certificates of https instances are verified."""
 
     verify: bool = True
     ca: str = ""
     name: str = ""
 
-    def to_tls(self) -> Tls:
-        return Tls(self.verify, self.ca, self.name.lower())
+    def to_tls(self) -> UpstreamTls:
+        return UpstreamTls(self.verify, self.ca, self.name.lower())
 
     @staticmethod
-    def of(tls: Tls) -> TlsBody:
+    def from_tls(tls: UpstreamTls) -> TlsBody:
         return TlsBody(tls.verify, tls.ca, tls.name)
 
 
-class UpstreamBody(Request, frozen=True):
+class UpstreamBody(RequestBody, frozen=True):
     """How gateways treat a service. Lengths of time are seconds, or texts such as 2s and 1m30s."""
 
     service: str = ""
-    policy: Policy = _UPSTREAM.policy
-    protocol: Protocol = _UPSTREAM.protocol
-    panic_threshold: Share = _UPSTREAM.panic_threshold
-    slow_start: Length = _UPSTREAM.slow_start
-    connect_timeout: Length = _UPSTREAM.connect_timeout
-    keep_alive: Length = _UPSTREAM.keep_alive
+    policy: LbPolicy = _UPSTREAM.policy
+    protocol: UpstreamProtocol = _UPSTREAM.protocol
+    panic_threshold: Fraction = _UPSTREAM.panic_threshold
+    slow_start: Duration = _UPSTREAM.slow_start
+    connect_timeout: Duration = _UPSTREAM.connect_timeout
+    keep_alive: Duration = _UPSTREAM.keep_alive
     hash_size: Annotated[int, Meta(ge=upstreams.MIN_HASH_SIZE, le=upstreams.MAX_HASH_SIZE)] = _UPSTREAM.hash_size
     outliers: OutliersBody | None = None
     limits: LimitsBody | None = None
@@ -91,17 +98,17 @@ class UpstreamBody(Request, frozen=True):
             policy=self.policy,
             protocol=self.protocol,
             panic_threshold=self.panic_threshold,
-            slow_start=seconds("slow_start", self.slow_start),
-            connect_timeout=seconds("connect_timeout", self.connect_timeout),
-            keep_alive=seconds("keep_alive", self.keep_alive),
+            slow_start=to_seconds("slow_start", self.slow_start),
+            connect_timeout=to_seconds("connect_timeout", self.connect_timeout),
+            keep_alive=to_seconds("keep_alive", self.keep_alive),
             hash_size=self.hash_size,
-            outliers=within("outliers", self.outliers.to_outliers) if self.outliers else _OUTLIERS,
-            limits=within("limits", self.limits.to_limits) if self.limits else _LIMITS,
-            tls=within("tls", self.tls.to_tls) if self.tls else _TLS,
+            outliers=convert_field("outliers", self.outliers.to_outliers) if self.outliers else _OUTLIERS,
+            limits=convert_field("limits", self.limits.to_limits) if self.limits else _LIMITS,
+            tls=convert_field("tls", self.tls.to_tls) if self.tls else _TLS,
         )
 
     @staticmethod
-    def of(upstream: Upstream) -> UpstreamBody:
+    def from_upstream(upstream: Upstream) -> UpstreamBody:
         return UpstreamBody(
             service=upstream.service,
             policy=upstream.policy,
@@ -111,7 +118,7 @@ class UpstreamBody(Request, frozen=True):
             connect_timeout=upstream.connect_timeout,
             keep_alive=upstream.keep_alive,
             hash_size=upstream.hash_size,
-            outliers=OutliersBody.of(upstream.outliers) if upstream.outliers != _OUTLIERS else None,
-            limits=LimitsBody.of(upstream.limits) if upstream.limits != _LIMITS else None,
-            tls=TlsBody.of(upstream.tls) if upstream.tls != _TLS else None,
+            outliers=OutliersBody.from_outliers(upstream.outliers) if upstream.outliers != _OUTLIERS else None,
+            limits=LimitsBody.from_limits(upstream.limits) if upstream.limits != _LIMITS else None,
+            tls=TlsBody.from_tls(upstream.tls) if upstream.tls != _TLS else None,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from sys import intern
 
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.snapshots import Diff, ServiceSnapshot
-from adsum.core.identity import digest
+from adsum.core.catalog.snapshots import ServiceDiff, ServiceSnapshot
+from adsum.core.identity import holder_digest
 from adsum.core.model import Endpoint, Instance, Listing, Status
 from adsum.wire import interning
-from adsum.wire.responses import Answer
+from adsum.wire.responses import ResponseBody
 
 
-class InstanceView(Answer, frozen=True):
+class InstanceView(ResponseBody, frozen=True):
     """An instance as consumers see it, and why it stands as it does.
 
     `process` changes when another process takes the id: a digest of the holder, left out if there is none.
@@ -34,8 +34,8 @@ class InstanceView(Answer, frozen=True):
     process: str = ""
 
     @staticmethod
-    def of(listing: Listing) -> InstanceView:
-        instance, why = listing.instance, listing.why
+    def from_listing(listing: Listing) -> InstanceView:
+        instance, why = listing.instance, listing.provenance
         return InstanceView(
             id=instance.id,
             address=instance.address,
@@ -50,7 +50,7 @@ class InstanceView(Answer, frozen=True):
             cause=why.cause,
             actor=why.actor,
             reason=why.reason,
-            process=digest(listing.registration.holder),
+            process=holder_digest(listing.registration.holder),
         )
 
     def to_endpoint(self, service: str) -> Endpoint:
@@ -63,13 +63,13 @@ class InstanceView(Answer, frozen=True):
             scheme=intern(self.scheme),
             zone=intern(self.zone),
             weight=self.weight,
-            tags=interning.texts(self.tags),
-            metadata=interning.pairs(self.metadata),
+            tags=interning.intern_texts(self.tags),
+            metadata=interning.intern_pairs(self.metadata),
         )
         return Endpoint(instance, self.status, self.process)
 
 
-class ServiceView(Answer, frozen=True):
+class ServiceView(ResponseBody, frozen=True):
     """A service at the revision of its last change."""
 
     epoch: str
@@ -78,12 +78,12 @@ class ServiceView(Answer, frozen=True):
     instances: list[InstanceView]
 
     @staticmethod
-    def of(epoch: str, service: ServiceSnapshot) -> ServiceView:
-        views = [InstanceView.of(listing) for listing in service.listings.values()]
+    def from_snapshot(epoch: str, service: ServiceSnapshot) -> ServiceView:
+        views = [InstanceView.from_listing(listing) for listing in service.listings.values()]
         return ServiceView(epoch, service.name, service.revision, views)
 
 
-class Gone(Answer, frozen=True):
+class RemovedInstance(ResponseBody, frozen=True):
     """An instance that left, and why."""
 
     id: str
@@ -93,32 +93,32 @@ class Gone(Answer, frozen=True):
     at: float = 0.0
 
     @staticmethod
-    def of(change: Change) -> Gone:
-        why = change.why
-        return Gone(change.key.id, why.cause, why.actor, why.reason, round(why.at, 3))
+    def from_change(change: Change) -> RemovedInstance:
+        why = change.provenance
+        return RemovedInstance(change.key.id, why.cause, why.actor, why.reason, round(why.at, 3))
 
 
-class ServiceChange(Answer, frozen=True):
+class ServiceChange(ResponseBody, frozen=True):
     """What turns a service as it was at `since` into what it is at `revision`."""
 
     service: str
     since: int
     revision: int
     changed: list[InstanceView] = []
-    gone: list[Gone] = []
+    removed: list[RemovedInstance] = []
 
     @staticmethod
-    def of(diff: Diff) -> ServiceChange:
+    def from_diff(diff: ServiceDiff) -> ServiceChange:
         return ServiceChange(
             diff.service,
             diff.since,
             diff.revision,
-            [InstanceView.of(listing) for listing in diff.changed],
-            [Gone.of(change) for change in diff.gone],
+            [InstanceView.from_listing(listing) for listing in diff.changed],
+            [RemovedInstance.from_change(change) for change in diff.removed],
         )
 
 
-class Opened(Answer, frozen=True):
+class WatchOpened(ResponseBody, frozen=True):
     """The first event of a watch.
 
     `whole`: forget everything, the full state follows; otherwise only what changed since the revision asked for.
@@ -128,13 +128,13 @@ class Opened(Answer, frozen=True):
 
     epoch: str
     revision: int
-    whole: bool
+    full: bool
     watch: str
     age: float = 0.0
     heartbeat: float = 0.0
 
 
-class Synced(Answer, frozen=True):
+class WatchSynced(ResponseBody, frozen=True):
     """All that is to be said up to `revision` has been said; also the heartbeat of a quiet watch."""
 
     revision: int

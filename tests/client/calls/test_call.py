@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.balance.load_tracker import Load, Loads
+from adsum.balance.load_tracker import EndpointLoad, LoadTracker
 from adsum.balance.picker import NoEndpoint
-from adsum.balance.retry_budget import Budget
+from adsum.balance.retry_budget import RetryBudget
 from adsum.client.calls.call import Call
-from adsum.client.calls.failures import RULES, TRY_ELSEWHERE, CallFailed, Kind
+from adsum.client.calls.failures import RETRY_RULES, RETRYABLE_STATUSES, CallFailed, FailureKind
 from adsum.client.calls.options import CallOptions
 from adsum.client.calls.pick import Pick
 from adsum.core.errors import Invalid
@@ -20,33 +20,33 @@ from adsum.core.model import Endpoint
 from tests.client.fakes import endpoint
 
 
-class Switch:
+class CountingChannel:
     """Implements `calls.Picks` over a list of endpoints, under a clock of its own, and counts."""
 
     service = "orders"
 
-    def __init__(self, count: int = 3, budget: Budget | None = None) -> None:
+    def __init__(self, count: int = 3, budget: RetryBudget | None = None) -> None:
         self.rng = Random(1)
         self.endpoints = [endpoint(f"i{n}", port=8000 + n) for n in range(count)]
-        self.loads = Loads()
+        self.loads = LoadTracker()
         self.time = 100.0
         self.picks: list[Pick] = []
         self.ends: list[tuple[str, bool, float]] = []
         self.deposits = 0
-        self.budget = budget or Budget()
+        self.budget = budget or RetryBudget()
         self.remark = ""
 
     @property
-    def caveat(self) -> str:
+    def view_warning(self) -> str:
         return self.remark
 
     @property
-    def choices(self) -> int:
+    def usable_count(self) -> int:
         return len(self.endpoints)
 
     @property
     def in_flight(self) -> int:
-        return sum(self.loads.of(pick.endpoint.id).in_flight for pick in self.picks)
+        return sum(self.loads.load_of(pick.endpoint.id).in_flight for pick in self.picks)
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
         for each in self.endpoints:
@@ -56,7 +56,7 @@ class Switch:
                 return pick
         raise NoEndpoint("nobody is left")
 
-    def ended(self, pick: Pick, load: Load, ok: bool, latency: float | None) -> None:
+    def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
         taken = self.time - pick.started_at if latency is None else latency
         load.finish(ok, taken, self.time)
         self.ends.append((pick.endpoint.id, ok, taken))
@@ -65,7 +65,7 @@ class Switch:
         self.deposits += 1
         self.budget.deposit(self.time)
 
-    def may_retry(self) -> bool:
+    def take_retry(self) -> bool:
         return self.budget.withdraw(self.time)
 
     def now(self) -> float:
@@ -76,10 +76,10 @@ class Switch:
 
 
 def test_an_answer_ends_the_call_and_the_pick_once_the_body_is_read() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     attempt = switch.call().next_try()
     switch.time += 0.25
-    assert not attempt.answered(200)
+    assert not attempt.should_retry(200)
     switch.time += 5.0
     assert switch.in_flight == 1, "it is in flight until its body was read"
     attempt.finish()
@@ -89,164 +89,164 @@ def test_an_answer_ends_the_call_and_the_pick_once_the_body_is_read() -> None:
 
 
 def test_a_try_that_could_not_connect_is_made_elsewhere_whatever_the_request_does() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(idempotent=False)
     first = call.next_try()
-    first.failed(Kind.CONNECT, "connection refused")
+    first.record_failure(FailureKind.CONNECT, "connection refused")
     second = call.next_try()
     assert (first.endpoint.id, second.endpoint.id) == ("i0", "i1")
     assert (second.number, second.pause) == (2, 0.0)
     assert switch.ends == [("i0", False, 0.0)]
 
 
-@pytest.mark.parametrize("kind", [Kind.BROKEN, Kind.TIMEOUT])
-def test_an_unsafe_request_that_was_sent_is_never_sent_again(kind: Kind) -> None:
-    call = Switch().call(idempotent=False)
-    call.next_try().failed(kind, "the connection broke")
+@pytest.mark.parametrize("kind", [FailureKind.BROKEN, FailureKind.TIMEOUT])
+def test_an_unsafe_request_that_was_sent_is_never_sent_again(kind: FailureKind) -> None:
+    call = CountingChannel().call(idempotent=False)
+    call.next_try().record_failure(kind, "the connection broke")
     with pytest.raises(CallFailed, match="may have taken effect"):
         call.next_try()
 
 
-@pytest.mark.parametrize("status", sorted(TRY_ELSEWHERE))
+@pytest.mark.parametrize("status", sorted(RETRYABLE_STATUSES))
 def test_an_answer_that_another_endpoint_may_do_better_is_thrown_away_if_it_is_safe(status: int) -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call()
-    assert call.next_try().answered(status)
+    assert call.next_try().should_retry(status)
     assert call.next_try().endpoint.id == "i1"
     assert switch.ends == [("i0", False, 0.0)]
 
 
 def test_an_unsafe_request_keeps_the_answer_it_got() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     attempt = switch.call(idempotent=False).next_try()
-    assert not attempt.answered(503)
+    assert not attempt.should_retry(503)
     attempt.finish()
     assert switch.ends == [("i0", False, 0.0)], "but it counts against the endpoint"
 
 
 def test_the_last_try_keeps_the_answer_it_got() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(options=CallOptions(tries=2))
-    assert call.next_try().answered(503)
-    assert not call.next_try().answered(503)
+    assert call.next_try().should_retry(503)
+    assert not call.next_try().should_retry(503)
 
 
 @pytest.mark.parametrize(("status", "ok"), [(200, True), (404, True), (499, True), (500, False), (503, False)])
 def test_only_faults_count_against_an_endpoint(status: int, ok: bool) -> None:
-    switch = Switch()
+    switch = CountingChannel()
     attempt = switch.call(options=CallOptions(tries=1)).next_try()
-    attempt.answered(status)
+    attempt.should_retry(status)
     attempt.finish()
     assert switch.ends == [("i0", ok, 0.0)]
 
 
 def test_a_body_that_breaks_off_counts_against_the_endpoint() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     attempt = switch.call().next_try()
-    attempt.answered(200)
+    attempt.should_retry(200)
     attempt.finish(ok=False)
     assert switch.ends == [("i0", False, 0.0)]
 
 
 def test_our_own_failures_do_not_count_against_an_endpoint() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(idempotent=False)
-    call.next_try().failed(Kind.UNSENT, "no free connection")
+    call.next_try().record_failure(FailureKind.UNSENT, "no free connection")
     assert switch.ends == []
     assert switch.in_flight == 0
     assert call.next_try().endpoint.id == "i1"
 
 
 def test_the_same_endpoint_is_tried_again_only_after_a_pause() -> None:
-    switch = Switch(count=1)
+    switch = CountingChannel(count=1)
     call = switch.call()
-    call.next_try().failed(Kind.CONNECT, "refused")
+    call.next_try().record_failure(FailureKind.CONNECT, "refused")
     again = call.next_try()
     assert again.endpoint.id == "i0"
     assert again.pause > 0.0
 
 
 def test_when_all_were_tried_the_round_begins_anew() -> None:
-    call = Switch(count=2).call(options=CallOptions(tries=4))
+    call = CountingChannel(count=2).call(options=CallOptions(tries=4))
     seen = []
     for _ in range(4):
         attempt = call.next_try()
         seen.append((attempt.endpoint.id, attempt.pause > 0.0))
-        attempt.failed(Kind.CONNECT, "refused")
+        attempt.record_failure(FailureKind.CONNECT, "refused")
     assert seen == [("i0", False), ("i1", False), ("i0", True), ("i1", False)]
 
 
 def test_a_try_may_take_what_is_left_of_the_deadline() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(options=CallOptions(try_timeout=2.0, deadline=3.0))
     first = call.next_try()
     assert first.timeout == 2.0
     switch.time += 2.0
-    first.failed(Kind.TIMEOUT, "no answer")
+    first.record_failure(FailureKind.TIMEOUT, "no answer")
     assert call.next_try().timeout == pytest.approx(1.0)
 
 
 def test_past_the_deadline_nothing_is_tried() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(options=CallOptions(deadline=1.0))
     attempt = call.next_try()
     switch.time += 1.0
-    attempt.failed(Kind.TIMEOUT, "no answer")
+    attempt.record_failure(FailureKind.TIMEOUT, "no answer")
     with pytest.raises(CallFailed, match="its deadline of 1 s is over"):
         call.next_try()
     assert switch.in_flight == 0
 
 
 def test_a_pause_that_would_outlast_the_deadline_is_not_made() -> None:
-    switch = Switch(count=1)
+    switch = CountingChannel(count=1)
     call = switch.call(options=CallOptions(deadline=0.01))
-    call.next_try().failed(Kind.CONNECT, "refused")
+    call.next_try().record_failure(FailureKind.CONNECT, "refused")
     with pytest.raises(CallFailed, match="deadline"):
         call.next_try()
     assert switch.in_flight == 0
 
 
 def test_a_spent_retry_budget_ends_the_call() -> None:
-    call = Switch(budget=Budget(ratio=0.0, floor=0.0)).call()
-    call.next_try().failed(Kind.CONNECT, "refused")
+    call = CountingChannel(budget=RetryBudget(ratio=0.0, floor=0.0)).call()
+    call.next_try().record_failure(FailureKind.CONNECT, "refused")
     with pytest.raises(CallFailed, match="retry budget"):
         call.next_try()
 
 
 def test_who_has_nobody_to_try_is_told_so() -> None:
     with pytest.raises(NoEndpoint):
-        Switch(count=0).call().next_try()
+        CountingChannel(count=0).call().next_try()
 
 
 def test_endpoints_that_vanish_meanwhile_end_the_call() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call()
-    assert call.next_try().answered(503)
+    assert call.next_try().should_retry(503)
     switch.endpoints.clear()
     with pytest.raises(CallFailed, match="nobody is left"):
         call.next_try()
 
 
 def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call(options=CallOptions(tries=2))
     first = call.next_try()
     switch.time += 0.003
-    first.failed(Kind.CONNECT, "connection refused")
+    first.record_failure(FailureKind.CONNECT, "connection refused")
     second = call.next_try()
     switch.time += 1.0
-    second.failed(Kind.TIMEOUT, "no answer")
+    second.record_failure(FailureKind.TIMEOUT, "no answer")
     with pytest.raises(CallFailed) as failed:
         call.next_try()
     assert str(failed.value) == (
         "orders: no answer after 2 tries: 10.0.0.1:8000 (i0): connection refused after 3 ms; "
         "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 are made."
     )
-    assert [tried.kind for tried in failed.value.tries] == [Kind.CONNECT, Kind.TIMEOUT]
+    assert [tried.kind for tried in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 
 
 def test_a_call_that_is_cancelled_says_nothing_about_the_endpoint() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     with pytest.raises(KeyboardInterrupt), switch.call().next_try():
         raise KeyboardInterrupt
     assert switch.ends == []
@@ -254,7 +254,7 @@ def test_a_call_that_is_cancelled_says_nothing_about_the_endpoint() -> None:
 
 
 def test_asking_for_the_next_try_lets_go_of_the_one_before() -> None:
-    switch = Switch()
+    switch = CountingChannel()
     call = switch.call()
     call.next_try()
     call.next_try()
@@ -269,18 +269,18 @@ def test_options_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class TryOutcome:
     """What happens to one try."""
 
-    kind: Kind | None
+    kind: FailureKind | None
     status: int = 200
     took: float = 0.0
     escapes: bool = False
 
 
 steps = st.builds(
-    Step,
-    st.none() | st.sampled_from([kind for kind in Kind if kind is not Kind.STATUS]),
+    TryOutcome,
+    st.none() | st.sampled_from([kind for kind in FailureKind if kind is not FailureKind.STATUS]),
     st.sampled_from([200, 404, 500, 502, 503, 504]),
     st.floats(0.0, 3.0),
     st.booleans(),
@@ -296,9 +296,9 @@ steps = st.builds(
     floor=st.sampled_from([0.0, 0.1, 10.0]),
 )
 def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_ends_once(
-    script: list[Step], idempotent: bool, count: int, tries: int, deadline: float | None, floor: float
+    script: list[TryOutcome], idempotent: bool, count: int, tries: int, deadline: float | None, floor: float
 ) -> None:
-    switch = Switch(count, Budget(0.0, floor))
+    switch = CountingChannel(count, RetryBudget(0.0, floor))
     call = switch.call(idempotent=idempotent, options=CallOptions(tries=tries, deadline=deadline))
     made, sent, may_have_arrived = 0, 0, False
     began = switch.time
@@ -318,21 +318,21 @@ def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_
                 if step.escapes and step.kind is not None:
                     raise KeyboardInterrupt
                 if step.kind is not None:
-                    attempt.failed(step.kind, "it failed")
+                    attempt.record_failure(step.kind, "it failed")
         except KeyboardInterrupt:
             break
         if step.kind is not None:
-            may_have_arrived = may_have_arrived or not RULES[step.kind].safe
+            may_have_arrived = may_have_arrived or not RETRY_RULES[step.kind].always_retryable
             continue
         may_have_arrived = True
-        if not attempt.answered(step.status):
+        if not attempt.should_retry(step.status):
             sent += 1
             attempt.finish()
             break
     assert made <= tries
     assert sent <= 1
     assert switch.deposits == min(made, 1)
-    assert all(not pick.open for pick in switch.picks)
+    assert all(not pick.is_open for pick in switch.picks)
     assert switch.in_flight == 0
     assert len(switch.ends) <= len(switch.picks)
     if deadline is not None:
@@ -340,6 +340,6 @@ def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_
 
 
 def test_an_endpoint_of_a_try_is_the_one_that_was_picked() -> None:
-    attempt = Switch().call().next_try()
+    attempt = CountingChannel().call().next_try()
     chosen: Endpoint = attempt.endpoint
     assert chosen.url == "http://10.0.0.1:8000"

@@ -7,36 +7,36 @@ from random import Random
 
 import pytest
 
-from adsum.balance.ejection import Limits
+from adsum.balance.ejection import OutlierOptions
 from adsum.balance.picker import NoEndpoint
 from adsum.balance.policies import UnknownPolicy
 from adsum.balance.slow_start import SlowStart
 from adsum.client.calls.channel import Channel
-from adsum.client.calls.failures import CallFailed, Kind
+from adsum.client.calls.failures import CallFailed, FailureKind
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.calls.pick import Pick
-from adsum.client.sources.source import Lost, Position
+from adsum.client.sources.source import ConnectionLost, ViewPosition
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view_cache import Shelf, Shelved
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint, Status
-from tests.client.fakes import ScriptedSource, delta, endpoint, whole
-from tests.support.fakes import FakeClock, settle
+from tests.client.fakes import ScriptedSource, delta_update, endpoint, full_update
+from tests.support.fakes import FakeClock, run_until_idle
 
 
-class Calling:
+class ChannelFixture:
     """A channel to "orders" over a scripted source."""
 
     def __init__(self, options: ChannelOptions) -> None:
         self.clock = FakeClock()
         self.source = ScriptedSource()
-        self.resolver = Resolver("orders", self.source, shelf=None, clock=self.clock, rng=Random(1))
+        self.resolver = Resolver("orders", self.source, cache=None, clock=self.clock, rng=Random(1))
         self.resolver.start()
         self.channel = Channel(self.resolver, options, clock=self.clock, rng=Random(1))
 
     async def hear(self, *events: object) -> None:
-        self.source.say(*events)  # type: ignore[arg-type]
-        await settle()
+        self.source.emit(*events)  # type: ignore[arg-type]
+        await run_until_idle()
 
     def picked(self, count: int = 200) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -52,17 +52,19 @@ class Calling:
 
 
 @pytest.fixture
-async def calling() -> AsyncIterator[Calling]:
-    it = Calling(ChannelOptions(policy="round_robin", outliers=Limits(consecutive=2, base=30.0, share=0.5)))
-    await settle()
+async def calling() -> AsyncIterator[ChannelFixture]:
+    it = ChannelFixture(
+        ChannelOptions(policy="round_robin", outliers=OutlierOptions(consecutive=2, base=30.0, share=0.5))
+    )
+    await run_until_idle()
     yield it
     await it.close()
 
 
-async def test_a_pick_is_counted_until_it_is_done(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a")))
+async def test_a_pick_is_counted_until_it_is_done(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a")))
     pick = calling.channel.pick()
-    load = calling.channel.loads.of("a")
+    load = calling.channel.loads.load_of("a")
     assert load.in_flight == 1
     await calling.clock.advance(0.25)
     pick.done()
@@ -72,8 +74,8 @@ async def test_a_pick_is_counted_until_it_is_done(calling: Calling) -> None:
     assert load.latency == pytest.approx(0.25)
 
 
-async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
+async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt), calling.channel.pick():
             raise KeyboardInterrupt
@@ -84,28 +86,28 @@ async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(call
     assert len(calling.channel.ejected) == 1
 
 
-async def test_what_left_or_drains_is_not_picked_from_then_on(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a"), endpoint("b"), endpoint("c")))
+async def test_what_left_or_drains_is_not_picked_from_then_on(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
     assert set(calling.picked()) == {"a", "b", "c"}
-    await calling.hear(delta(1, 2, endpoint("a", Status.DRAINING), gone=["b"]))
+    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), gone=["b"]))
     assert set(calling.picked()) == {"c"}
 
 
-async def test_pickers_are_rebuilt_before_a_group_counts_as_applied(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
-    calling.source.say(delta(1, 2, endpoint("a", Status.DRAINING)))
+async def test_pickers_are_rebuilt_before_a_group_counts_as_applied(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
+    calling.source.emit(delta_update(1, 2, endpoint("a", Status.DRAINING)))
     while len(calling.source.applied) < 2:
-        await settle(1)
+        await run_until_idle(1)
         if len(calling.source.applied) == 2:
             assert set(calling.picked(4)) == {"b"}
 
 
-async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a"), endpoint("b")))
+async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
     for _ in range(6):
         pick = calling.channel.pick()
         pick.done(ok=pick.endpoint.id != "a")
-    await settle()
+    await run_until_idle()
     assert set(calling.picked()) == {"b"}
     await calling.clock.advance(29.0)
     assert set(calling.picked()) == {"b"}
@@ -114,9 +116,11 @@ async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Calling
 
 
 async def test_who_becomes_usable_later_starts_slowly() -> None:
-    it = Calling(ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, least=0.1), outliers=None))
-    await it.hear(whole(1, endpoint("a")))
-    await it.hear(delta(1, 2, endpoint("b")))
+    it = ChannelFixture(
+        ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, least=0.1), outliers=None)
+    )
+    await it.hear(full_update(1, endpoint("a")))
+    await it.hear(delta_update(1, 2, endpoint("b")))
     cold = it.picked(1000)
     assert cold["b"] < cold["a"] / 3
     await it.clock.advance(12.0)
@@ -126,42 +130,42 @@ async def test_who_becomes_usable_later_starts_slowly() -> None:
 
 
 async def test_a_hash_key_keeps_its_endpoint() -> None:
-    it = Calling(ChannelOptions(policy="maglev"))
-    await it.hear(whole(1, *(endpoint(f"i{n}") for n in range(10))))
+    it = ChannelFixture(ChannelOptions(policy="maglev"))
+    await it.hear(full_update(1, *(endpoint(f"i{n}") for n in range(10))))
     chosen = {it.channel.pick("customer-7").endpoint.id for _ in range(20)}
     assert len(chosen) == 1
     await it.close()
 
 
-async def test_picks_go_on_while_the_registry_is_lost(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a")), Lost("it is down"))
+async def test_picks_go_on_while_the_registry_is_lost(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a")), ConnectionLost("it is down"))
     await calling.clock.advance(3600.0)
     assert set(calling.picked()) == {"a"}
 
 
-async def test_picks_go_on_after_the_channel_was_closed(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a")))
+async def test_picks_go_on_after_the_channel_was_closed(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a")))
     await calling.close()
     calling.channel.pick().done(ok=False)
     assert set(calling.picked()) == {"a"}
 
 
-async def test_ready_returns_once_somebody_can_be_picked(calling: Calling) -> None:
+async def test_ready_returns_once_somebody_can_be_picked(calling: ChannelFixture) -> None:
     with pytest.raises(NoEndpoint, match="nothing is known of it yet; the registry is not connected"):
         await calling.channel.ready(timeout=0.01)
-    calling.source.say(whole(1, endpoint("a")))
+    calling.source.emit(full_update(1, endpoint("a")))
     await calling.channel.ready()
-    assert calling.channel.choices == 1
+    assert calling.channel.usable_count == 1
 
 
-async def test_why_nobody_can_be_picked_is_said(calling: Calling) -> None:
-    await calling.hear(whole(1))
+async def test_why_nobody_can_be_picked_is_said(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1))
     with pytest.raises(NoEndpoint, match="no endpoint of orders: none is registered; the view is 0 ms old"):
         calling.channel.pick()
-    await calling.hear(delta(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
+    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
     with pytest.raises(NoEndpoint, match=r"of 2 known none may be used \(1 draining, 1 maintenance\)"):
         calling.channel.pick()
-    await calling.hear(delta(2, 3, endpoint("c")), Lost("a: connection refused"))
+    await calling.hear(delta_update(2, 3, endpoint("c")), ConnectionLost("a: connection refused"))
     await calling.clock.advance(65.0)
     with pytest.raises(NoEndpoint) as nobody:
         calling.channel.pick(exclude={"c"})
@@ -171,8 +175,8 @@ async def test_why_nobody_can_be_picked_is_said(calling: Calling) -> None:
     )
 
 
-async def test_picking_from_several_threads_loses_no_count(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a"), endpoint("b"), endpoint("c")))
+async def test_picking_from_several_threads_loses_no_count(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
 
     def work() -> None:
         for n in range(300):
@@ -183,57 +187,59 @@ async def test_picking_from_several_threads_loses_no_count(calling: Calling) -> 
         thread.start()
     revision = 1
     while any(thread.is_alive() for thread in threads):
-        await calling.hear(delta(revision, revision + 1, endpoint("c", weight=revision % 5 + 1)))
+        await calling.hear(delta_update(revision, revision + 1, endpoint("c", weight=revision % 5 + 1)))
         revision += 1
     for thread in threads:
         thread.join()
-    assert [calling.channel.loads.of(id).in_flight for id in "abc"] == [0, 0, 0]
+    assert [calling.channel.loads.load_of(id).in_flight for id in "abc"] == [0, 0, 0]
 
 
-async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: Calling) -> None:
+async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: ChannelFixture) -> None:
     with pytest.raises(UnknownPolicy, match="best_effort"):
         Channel(calling.resolver, ChannelOptions(policy="best_effort"), clock=calling.clock, rng=Random(1))
 
 
-async def test_options_out_of_bounds_are_refused(calling: Calling) -> None:
+async def test_options_out_of_bounds_are_refused(calling: ChannelFixture) -> None:
     with pytest.raises(Invalid, match="panic_threshold"):
         Channel(calling.resolver, ChannelOptions(panic_threshold=2.0), clock=calling.clock, rng=Random(1))
 
 
 @pytest.mark.parametrize("another", [endpoint("a", process="p2"), endpoint("a", port=81, process="p1")])
-async def test_nothing_is_held_against_another_process_that_has_the_id(calling: Calling, another: Endpoint) -> None:
-    await calling.hear(whole(1, endpoint("a", process="p1"), endpoint("b")))
+async def test_nothing_is_held_against_another_process_that_has_the_id(
+    calling: ChannelFixture, another: Endpoint
+) -> None:
+    await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
     late = next(pick for pick in iter(calling.channel.pick, None) if pick.endpoint.id == "a")
     for _ in range(6):
         pick = calling.channel.pick()
         pick.done(ok=pick.endpoint.id != "a", latency=3.0 if pick.endpoint.id == "a" else 0.01)
-    await settle()
+    await run_until_idle()
     assert set(calling.picked()) == {"b"}
-    await calling.hear(delta(1, 2, another))
+    await calling.hear(delta_update(1, 2, another))
     assert set(calling.picked()) == {"a", "b"}
-    load = calling.channel.loads.of("a")
+    load = calling.channel.loads.load_of("a")
     assert (load.in_flight, load.latency < 1.0) == (0, True)
     for _ in range(3):
         late.done(ok=False)
         late = Pick(calling.channel, late.endpoint, calling.channel.loads.start("a"), 0.0)
-    await settle()
+    await run_until_idle()
     assert set(calling.picked()) == {"a", "b"}, "calls of the process before say nothing of this one"
 
 
-async def test_the_same_process_that_registers_again_keeps_what_is_held_against_it(calling: Calling) -> None:
-    await calling.hear(whole(1, endpoint("a", process="p1"), endpoint("b")))
+async def test_the_same_process_that_registers_again_keeps_what_is_held_against_it(calling: ChannelFixture) -> None:
+    await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
     for _ in range(6):
         pick = calling.channel.pick()
         pick.done(ok=pick.endpoint.id != "a")
-    await calling.hear(delta(1, 2, endpoint("a", process="p1", weight=2)))
+    await calling.hear(delta_update(1, 2, endpoint("a", process="p1", weight=2)))
     assert set(calling.picked()) == {"b"}
 
 
 async def test_another_process_under_the_same_id_starts_slowly() -> None:
-    it = Calling(ChannelOptions(policy="round_robin", slow_start=SlowStart(window=100.0)))
-    await it.hear(whole(1, endpoint("a", process="p1"), endpoint("b", process="q")))
+    it = ChannelFixture(ChannelOptions(policy="round_robin", slow_start=SlowStart(window=100.0)))
+    await it.hear(full_update(1, endpoint("a", process="p1"), endpoint("b", process="q")))
     assert it.picked(100) == {"a": 50, "b": 50}
-    await it.hear(delta(1, 2, endpoint("a", process="p2")))
+    await it.hear(delta_update(1, 2, endpoint("a", process="p2")))
     assert it.picked(110)["a"] <= 15
     await it.clock.advance(101.0)
     assert it.picked(100) == {"a": 50, "b": 50}
@@ -241,20 +247,20 @@ async def test_another_process_under_the_same_id_starts_slowly() -> None:
 
 
 async def test_what_is_wrong_with_a_view_past_its_bound_is_said_in_each_error(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf = ViewCache(tmp_path, ["http://a:1"])
     clock, source = FakeClock(), ScriptedSource()
-    shelf.save("orders", Shelved(Position("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))
-    resolver = Resolver("orders", source, shelf=shelf, clock=clock, rng=Random(1))
+    shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))
+    resolver = Resolver("orders", source, cache=shelf, clock=clock, rng=Random(1))
     channel = Channel(resolver, ChannelOptions(), clock=clock, rng=Random(1))
     resolver.start()
-    source.say(Lost("it is down"))
+    source.emit(ConnectionLost("it is down"))
     await channel.ready()
     caveat = "the view was kept on this host 2 h ago, which is past the bound of 60 min (cache_max_age)"
     with pytest.raises(NoEndpoint) as nobody:
         channel.pick(exclude={"a"})
     assert caveat in str(nobody.value)
     call = channel.call(idempotent=True, options=CallOptions(tries=1))
-    call.next_try().failed(Kind.CONNECT, "connection refused")
+    call.next_try().record_failure(FailureKind.CONNECT, "connection refused")
     with pytest.raises(CallFailed) as failed:
         call.next_try()
     assert caveat in str(failed.value)

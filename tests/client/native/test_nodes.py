@@ -4,58 +4,58 @@ from random import Random
 
 import pytest
 
-from adsum.client.native.nodes import HUNG_FOR, Nodes, parse_urls
+from adsum.client.native.nodes import HUNG_NODE_PENALTY, RegistryNodes, parse_urls
 from adsum.core.errors import Invalid
 
 URLS = ["http://a:1", "http://b:1", "http://c:1"]
 
 
 def test_a_node_that_answers_is_asked_again() -> None:
-    nodes = Nodes(URLS, Random(1))
+    nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
-    nodes.answered(first)
+    nodes.mark_answered(first)
     assert nodes.current(0.0) == first
 
 
 def test_a_node_that_failed_is_asked_last() -> None:
-    nodes = Nodes(URLS, Random(1))
+    nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
-    nodes.failed(first)
+    nodes.mark_failed(first)
     assert nodes.order(0.0)[-1] == first
     assert sorted(nodes.order(0.0)) == URLS
 
 
 def test_a_late_failure_of_a_node_given_up_already_changes_nothing() -> None:
-    nodes = Nodes(URLS, Random(1))
+    nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
-    nodes.failed(first)
+    nodes.mark_failed(first)
     order = nodes.order(0.0)
-    nodes.failed(first)
+    nodes.mark_failed(first)
     assert nodes.order(0.0) == order
 
 
 def test_a_node_that_hung_is_asked_after_one_that_failed_later_until_its_time_is_over() -> None:
-    nodes = Nodes(URLS, Random(1))
+    nodes = RegistryNodes(URLS, Random(1))
     one, two, three = nodes.order(0.0)
-    nodes.hung(one, 0.0)
-    nodes.failed(two)
-    assert nodes.order(HUNG_FOR - 1.0) == [three, two, one]
-    nodes.failed(three)
-    assert nodes.order(HUNG_FOR - 1.0) == [two, three, one]
-    assert nodes.order(HUNG_FOR) == [one, two, three]
+    nodes.mark_hung(one, 0.0)
+    nodes.mark_failed(two)
+    assert nodes.order(HUNG_NODE_PENALTY - 1.0) == [three, two, one]
+    nodes.mark_failed(three)
+    assert nodes.order(HUNG_NODE_PENALTY - 1.0) == [two, three, one]
+    assert nodes.order(HUNG_NODE_PENALTY) == [one, two, three]
 
 
 def test_a_node_that_answered_after_it_hung_ranks_like_one_that_failed() -> None:
-    nodes = Nodes(URLS, Random(1))
+    nodes = RegistryNodes(URLS, Random(1))
     one, two, three = nodes.order(0.0)
-    nodes.hung(one, 0.0)
-    nodes.failed(two)
-    nodes.answered(one)
+    nodes.mark_hung(one, 0.0)
+    nodes.mark_failed(two)
+    nodes.mark_answered(one)
     assert nodes.order(1.0) == [three, one, two]
 
 
 def test_clients_spread_over_the_nodes() -> None:
-    assert {Nodes(URLS, Random(seed)).current(0.0) for seed in range(20)} == set(URLS)
+    assert {RegistryNodes(URLS, Random(seed)).current(0.0) for seed in range(20)} == set(URLS)
 
 
 def test_addresses_are_a_list_or_separated_by_commas() -> None:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from adsum.client.errors import Unreachable
+from adsum.client.errors import NodeUnreachable
 from adsum.client.native.transport import Transport
 
 
-class Counting:
+class CountingServer:
     """Answers every request with the number of its connection, and keeps the connection."""
 
     def __init__(self) -> None:
@@ -33,23 +33,23 @@ class Counting:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Counting]:
-    counting = Counting()
+async def server() -> AsyncIterator[CountingServer]:
+    counting = CountingServer()
     async with await asyncio.start_server(counting.serve, "127.0.0.1", 0) as listening:
         counting.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield counting
 
 
-async def _asked(transport: Transport, server: Counting) -> bytes:
-    return (await transport.ask("GET", server.url, timeout=20.0)).body
+async def _asked(transport: Transport, server: CountingServer) -> bytes:
+    return (await transport.request("GET", server.url, timeout=20.0)).body
 
 
-async def _streamed(transport: Transport, server: Counting) -> bytes:
+async def _streamed(transport: Transport, server: CountingServer) -> bytes:
     async with transport.stream(server.url, idle=20.0, params=(), headers={}) as (_, chunks):
         return b"".join([chunk async for chunk in chunks])
 
 
-async def test_requests_share_a_connection_and_streams_never_do(server: Counting) -> None:
+async def test_requests_share_a_connection_and_streams_never_do(server: CountingServer) -> None:
     transport = Transport(None)
     assert [await _asked(transport, server) for _ in range(2)] == [b"1", b"1"]
     assert [await _streamed(transport, server) for _ in range(2)] == [b"2", b"3"]
@@ -57,10 +57,10 @@ async def test_requests_share_a_connection_and_streams_never_do(server: Counting
     await transport.close()
 
 
-async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(server: Counting) -> None:
+async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(server: CountingServer) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"
-    assert (await transport.ask("GET", server.url, timeout=20.0, fresh=True)).body == b"2"
+    assert (await transport.request("GET", server.url, timeout=20.0, fresh=True)).body == b"2"
     assert await _asked(transport, server) == b"1"
     await transport.close()
 
@@ -78,32 +78,32 @@ async def test_a_node_is_called_as_its_url_does(address: str) -> None:
     async with await asyncio.start_server(serve, address, 0) as listening:
         port = listening.sockets[0].getsockname()[1]
         authority = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        await transport.ask("GET", f"http://user:secret@{authority}/", timeout=20.0)
+        await transport.request("GET", f"http://user:secret@{authority}/", timeout=20.0)
     await transport.close()
     assert [line for line in heads[0].splitlines() if line.lower().startswith(b"host:")] == [
         f"Host: {authority}".encode()
     ]
 
 
-async def test_dropped_connections_are_not_used_again(server: Counting) -> None:
+async def test_dropped_connections_are_not_used_again(server: CountingServer) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"
-    await transport.drop_idle()
+    await transport.close_idle()
     assert await _asked(transport, server) == b"2"
     await transport.close()
 
 
-async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: Counting) -> None:
+async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: CountingServer) -> None:
     transport = Transport(None)
     server.protocol = b"2.0"
     for ask in (_asked, _streamed):
-        with pytest.raises(Unreachable, match=r"it speaks version '2.0' .* here speaks 1.0: upgrade"):
+        with pytest.raises(NodeUnreachable, match=r"it speaks version '2.0' .* here speaks 1.0: upgrade"):
             await ask(transport, server)
     await transport.close()
 
 
 @pytest.mark.parametrize("protocol", [b"1.9", b"1", b"0.3", b"x", b"", b"9" * 5_000])
-async def test_a_registry_of_this_protocol_or_an_unknown_one_is_heard(server: Counting, protocol: bytes) -> None:
+async def test_a_registry_of_this_protocol_or_an_unknown_one_is_heard(server: CountingServer, protocol: bytes) -> None:
     transport = Transport(None)
     server.protocol = protocol
     assert await _asked(transport, server) == b"1"

@@ -9,29 +9,29 @@ import pytest
 from adsum.client.errors import (
     AnswerLost,
     AnswerOverdue,
-    Declined,
     InstanceForgotten,
-    NotConnected,
+    NodeDeclined,
+    NodeNotConnected,
+    NodeUnreachable,
     RegistryUnavailable,
-    Unreachable,
 )
-from adsum.client.native.nodes import Nodes
-from adsum.client.native.waiting_request import PAUSE, Waiting
+from adsum.client.native.nodes import RegistryNodes
+from adsum.client.native.waiting_request import ROUND_PAUSE, WaitingRequest
 from adsum.core.errors import UnknownInstance
-from tests.support.fakes import FakeClock, settle
+from tests.support.fakes import FakeClock, run_until_idle
 
 LENGTH = 8.0
-BROKEN = Unreachable("Server disconnected without sending a response.")
-REFUSED = NotConnected("All connection attempts failed")
-STOPPING = Unreachable("orders/o1 is draining, but the node is stopping")
+BROKEN = NodeUnreachable("Server disconnected without sending a response.")
+REFUSED = NodeNotConnected("All connection attempts failed")
+STOPPING = NodeUnreachable("orders/o1 is draining, but the node is stopping")
 
 
-class Asked:
+class ScriptedNodes:
     """Nodes that say, one after the other, what the test has them say; then they are silent."""
 
     def __init__(self, *nodes: str) -> None:
         self.clock = FakeClock()
-        self.nodes = Nodes(nodes, Random(1))
+        self.nodes = RegistryNodes(nodes, Random(1))
         self.asked: list[tuple[str, float]] = []
         self.looked: list[float] = []
         self._says: asyncio.Queue[str | Exception] = asyncio.Queue()
@@ -41,8 +41,8 @@ class Asked:
             self._says.put_nowait(answer)
 
     async def begin(self, length: float = LENGTH) -> asyncio.Task[str]:
-        task = asyncio.create_task(Waiting(self.nodes, self.clock, length).answer(self._ask, self._look))
-        await settle()
+        task = asyncio.create_task(WaitingRequest(self.nodes, self.clock, length).run(self._ask, self._look))
+        await run_until_idle()
         return task
 
     async def _ask(self, node: str, left: float) -> str:
@@ -58,24 +58,24 @@ class Asked:
 
 
 @pytest.mark.parametrize("lost", [BROKEN, STOPPING])
-@pytest.mark.parametrize("meanwhile", [(), (REFUSED, REFUSED), (Declined("the catalog is not loaded yet"),)])
+@pytest.mark.parametrize("meanwhile", [(), (REFUSED, REFUSED), (NodeDeclined("the catalog is not loaded yet"),)])
 async def test_a_node_that_is_lost_in_the_middle_is_asked_again_for_what_is_left(
     lost: Exception, meanwhile: Sequence[Exception]
 ) -> None:
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     task = await asked.begin()
     await asked.clock.advance(1.0)
     asked.say(lost, *meanwhile, "confirmed")
-    await settle()
+    await run_until_idle()
     for n in range(len(meanwhile) + 1):
         assert len(asked.asked) == n + 1, "it is left alone for a while"
-        await asked.clock.advance(PAUSE)
+        await asked.clock.advance(ROUND_PAUSE)
     assert await task == "confirmed"
-    assert asked.asked[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * PAUSE)
+    assert asked.asked[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * ROUND_PAUSE)
 
 
 async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None:
-    asked = Asked("http://a", "http://b")
+    asked = ScriptedNodes("http://a", "http://b")
     task = await asked.begin()
     await asked.clock.advance(1.0)
     asked.say(BROKEN, "confirmed")
@@ -85,21 +85,21 @@ async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None
 
 
 async def test_a_registry_that_took_nothing_is_given_up_at_once() -> None:
-    asked = Asked("http://a", "http://b")
+    asked = ScriptedNodes("http://a", "http://b")
     asked.say(REFUSED, REFUSED)
     with pytest.raises(RegistryUnavailable):
         await (await asked.begin())
 
 
 async def test_nothing_is_asked_again_that_waits_for_nothing() -> None:
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     asked.say(BROKEN)
     with pytest.raises(RegistryUnavailable):
         await (await asked.begin(0.0))
 
 
 async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_both_reasons() -> None:
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     task = await asked.begin(1.0)
     asked.say(STOPPING, REFUSED, REFUSED, REFUSED)
     await asked.clock.advance(0.9)
@@ -110,8 +110,8 @@ async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_bot
 
 
 async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() -> None:
-    asked = Asked("http://a")
-    asked.say(*[Declined("etcd is away")] * 3)
+    asked = ScriptedNodes("http://a")
+    asked.say(*[NodeDeclined("etcd is away")] * 3)
     task = await asked.begin(1.0)
     await asked.clock.advance(1.1)
     with pytest.raises(RegistryUnavailable, match="etcd is away") as error:
@@ -120,24 +120,24 @@ async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() ->
 
 
 async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     task = await asked.begin()
     await asked.clock.advance(LENGTH + 0.1)
-    asked.say(Unreachable("it did not answer in time"))
+    asked.say(NodeUnreachable("it did not answer in time"))
     with pytest.raises(AnswerOverdue):
         await task
 
 
 async def test_an_instance_that_is_unknown_afterwards_was_forgotten_and_one_that_never_was_known_is_not() -> None:
     unknown = UnknownInstance("orders", "o1")
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     asked.say(unknown)
     with pytest.raises(UnknownInstance) as never:
         await (await asked.begin())
     assert not isinstance(never.value, InstanceForgotten)
-    asked = Asked("http://a")
+    asked = ScriptedNodes("http://a")
     asked.say(BROKEN, unknown)
     task = await asked.begin()
-    await asked.clock.advance(PAUSE)
+    await asked.clock.advance(ROUND_PAUSE)
     with pytest.raises(InstanceForgotten, match="o1"):
         await task

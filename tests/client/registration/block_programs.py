@@ -23,7 +23,7 @@ import adsum
 DRAIN: dict[str, Any] = {"drain_wait": 2.0}
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - the test reads it
 
 
@@ -40,7 +40,7 @@ def own_server(port: int) -> Any:
     return uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
 
 
-class Silent(http.server.BaseHTTPRequestHandler):
+class QuietHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -53,22 +53,22 @@ async def asynchronous(body: Callable[[int], Awaitable[object]], port: int, **op
     async with adsum.Client(cache=False) as client:
         try:
             async with client.register("orders", port, id="o1", **DRAIN, **options):
-                say("in the body")
+                report("in the body")
                 await body(port)
-            say("after the block")
+            report("after the block")
         finally:
-            say("cleaned up")
+            report("cleaned up")
 
 
 def synchronous(body: Callable[[int], object], port: int, **options: Any) -> None:
     with adsum.SyncClient(cache=False) as client:
         try:
             with client.register("orders", port, id="o1", **DRAIN, **options):
-                say("in the body")
+                report("in the body")
                 body(port)
-            say("after the block")
+            report("after the block")
         finally:
-            say("cleaned up")
+            report("cleaned up")
 
 
 async def sleeps(_: int) -> None:
@@ -117,10 +117,10 @@ async def several(port: int) -> None:
                 client.register("orders", port, id="o1", **DRAIN),
                 client.register("orders", port, id="o2", **DRAIN),
             ):
-                say("in the body")
+                report("in the body")
                 await serves(port)
         finally:
-            say("cleaned up")
+            report("cleaned up")
 
 
 async def grpc_serves(port: int) -> None:
@@ -131,11 +131,11 @@ async def grpc_serves(port: int) -> None:
     server = grpc.aio.server()
     server.add_insecure_port(f"127.0.0.1:{port}")
     async with adsum.Client(cache=False) as client, serving(client, server, "orders", port, id="o1", **DRAIN):
-        say("in the body")
+        report("in the body")
         try:
             await server.wait_for_termination()
         finally:
-            say("cleaned up")
+            report("cleaned up")
 
 
 def sync_grpc_serves(port: int) -> None:
@@ -146,15 +146,15 @@ def sync_grpc_serves(port: int) -> None:
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_insecure_port(f"127.0.0.1:{port}")
     with adsum.SyncClient(cache=False) as client, sync_serving(client, server, "orders", port, id="o1", **DRAIN):
-        say("in the body")
+        report("in the body")
         try:
             server.wait_for_termination()
         finally:
-            say("cleaned up")
+            report("cleaned up")
 
 
 def serves_forever(port: int) -> None:
-    http.server.ThreadingHTTPServer(("127.0.0.1", port), Silent).serve_forever()
+    http.server.ThreadingHTTPServer(("127.0.0.1", port), QuietHandler).serve_forever()
 
 
 def pauses(_: int) -> None:
@@ -175,15 +175,15 @@ def has_a_handler(port: int) -> None:
     ended = threading.Event()
 
     def hear(*_: object) -> None:
-        say("heard")
+        report("heard")
         ended.set()
 
     signal.signal(signal.SIGTERM, hear)
     before = signal.getsignal(signal.SIGTERM)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Silent)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), QuietHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     synchronous(lambda _: ended.wait(), port)
-    say(f"restored: {signal.getsignal(signal.SIGTERM) is before}")
+    report(f"restored: {signal.getsignal(signal.SIGTERM) is before}")
 
 
 ASYNCHRONOUS: dict[str, Callable[[int], Any]] = {

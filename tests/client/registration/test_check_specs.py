@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adsum.client.registration.check_specs import parse, parse_all
+from adsum.client.registration.check_specs import parse_check, parse_checks
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind
 
@@ -27,7 +27,7 @@ from adsum.core.model import Check, CheckKind
     ],
 )
 def test_a_check_in_one_word_is_read(text: str, check: Check) -> None:
-    assert parse(text) == check
+    assert parse_check(text) == check
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_a_check_in_one_word_is_read(text: str, check: Check) -> None:
 )
 def test_what_is_wrong_with_a_check_is_said_exactly(text: str, field: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
-        parse(text)
+        parse_check(text)
     assert refused.value.field == field
 
 
 def test_several_checks_of_one_kind_get_names_of_their_own() -> None:
-    checks = parse_all(["http:/a", "http:/b", Check("db", CheckKind.TCP), "http:/c"])
+    checks = parse_checks(["http:/a", "http:/b", Check("db", CheckKind.TCP), "http:/c"])
     assert [check.name for check in checks] == ["http", "http-2", "db", "http-3"]
 
 
 def test_the_field_of_a_wrong_check_among_several_has_its_number() -> None:
     with pytest.raises(Invalid) as refused:
-        parse_all(["tcp", "nope"])
+        parse_checks(["tcp", "nope"])
     assert refused.value.field == "checks[1]"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from adsum.client.registration.signal_interceptor import Before
+from adsum.client.registration.signal_interceptor import SignalInterceptor
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def heard() -> Iterator[list[int]]:
 
 def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    before = Before([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
     assert before.install()
     os.kill(os.getpid(), signal.SIGUSR1)
     assert (len(resumes), heard) == (1, [])
@@ -34,7 +34,7 @@ def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
 
 def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    before = Before([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
     before.install()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -47,7 +47,7 @@ def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> No
 def test_removing_leaves_what_others_installed_since(heard: list[int]) -> None:
     def others(number: int, frame: object) -> None: ...
 
-    before = Before([signal.SIGUSR1], lambda resume, final: None)
+    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
     before.install()
     signal.signal(signal.SIGUSR1, others)
     before.remove()
@@ -56,14 +56,14 @@ def test_removing_leaves_what_others_installed_since(heard: list[int]) -> None:
 
 def test_ignored_signals_stay_ignored() -> None:
     previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    assert not Before([signal.SIGUSR1], lambda resume, final: None).install()
+    assert not SignalInterceptor([signal.SIGUSR1], lambda resume, final: None).install()
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     signal.signal(signal.SIGUSR1, previous)
 
 
 def test_only_the_main_thread_can_hear() -> None:
     said: list[bool] = []
-    before = Before([signal.SIGUSR1], lambda resume, final: None)
+    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
     thread = threading.Thread(target=lambda: said.append(before.install()))
     thread.start()
     thread.join()

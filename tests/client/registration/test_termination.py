@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from adsum.client.client import Client
-from adsum.client.registration.termination import FIRST_LOOK
-from tests.scenarios.processes import Child, Place, until
+from adsum.client.registration.termination import MIN_HANDLER_CHECK_PAUSE
+from tests.scenarios.processes import ScenarioProcess, ScenarioSandbox, wait_until
 from tests.support.registry_daemon import RunningDaemon
 
 KILLED = -signal.SIGTERM
@@ -24,10 +24,10 @@ SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "seve
 """Bodies that answer HTTP."""
 
 
-class Program:
+class BlockProgram:
     """One of the programs of `tests.client.registration.block_programs`, and what the registry recorded of it."""
 
-    def __init__(self, place: Place, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
+    def __init__(self, place: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
         self.kind, self.port = kind, place.port()
         argv = (
             *wrapper,
@@ -37,16 +37,16 @@ class Program:
             kind,
             str(self.port),
         )
-        self.child: Child = place.run(kind, *argv, ADSUM_URL=daemon.url)
+        self.child: ScenarioProcess = place.run(kind, *argv, ADSUM_URL=daemon.url)
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
         """Return once it is, and listed; a server answers then."""
-        await self.child.said("in the body")
+        await self.child.wait_for_output("in the body")
         if self.kind in SERVING:
-            await until(self._answers)
+            await wait_until(self._answers)
         if "uvicorn" in self.kind:
-            await asyncio.sleep(3 * FIRST_LOOK)  # Until we have seen that it installed signal handlers.
+            await asyncio.sleep(3 * MIN_HANDLER_CHECK_PAUSE)  # Until we have seen that it installed signal handlers.
 
     def _answers(self) -> bool:
         try:
@@ -67,10 +67,10 @@ DRAINED = [("deregistered", "the provider stopped"), ("drained", "the provider i
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    found = Place(tmp_path)
+def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
+    found = ScenarioSandbox(tmp_path)
     yield found
-    found.clear()
+    found.close()
 
 
 @pytest.mark.parametrize(
@@ -88,115 +88,127 @@ def place(tmp_path: Path) -> Iterator[Place]:
     ],
 )
 async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
-    place: Place, daemon: RunningDaemon, kind: str
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = Program(place, daemon, kind)
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
-    assert await program.child.end() == TERMINATED, program.child.errors
-    assert program.child.out == "in the body\ncleaned up\n"
+    assert await program.child.stop() == TERMINATED, program.child.stderr
+    assert program.child.stdout == "in the body\ncleaned up\n"
     assert program.causes() == DRAINED
     if kind != "another-task":  # asyncio.run reports what another task than its own raised.
-        assert "Traceback" not in program.child.errors
+        assert "Traceback" not in program.child.stderr
 
 
 @pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
-async def test_sigint_does_so_too_and_raises_keyboard_interrupt(place: Place, daemon: RunningDaemon, kind: str) -> None:
-    program = Program(place, daemon, kind)
+async def test_sigint_does_so_too_and_raises_keyboard_interrupt(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
-    assert await program.child.end(signal.SIGINT) == -signal.SIGINT, program.child.errors
-    assert program.child.out == "in the body\ncleaned up\n"
-    assert program.child.errors.rstrip().endswith("KeyboardInterrupt")
+    assert await program.child.stop(signal.SIGINT) == -signal.SIGINT, program.child.stderr
+    assert program.child.stdout == "in the body\ncleaned up\n"
+    assert program.child.stderr.rstrip().endswith("KeyboardInterrupt")
     assert program.causes() == DRAINED
 
 
 @pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
-async def test_a_program_that_handles_sigterm_goes_on_doing_so(place: Place, daemon: RunningDaemon, kind: str) -> None:
-    program = Program(place, daemon, kind)
+async def test_a_program_that_handles_sigterm_goes_on_doing_so(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
-    assert await program.child.end() == 0, program.child.errors
-    assert "after the block\ncleaned up\n" in program.child.out
+    assert await program.child.stop() == 0, program.child.stderr
+    assert "after the block\ncleaned up\n" in program.child.stdout
     assert program.causes() == DRAINED
     if kind.startswith("sync"):
-        assert "heard\n" in program.child.out
-        assert "restored: True\n" in program.child.out
+        assert "heard\n" in program.child.stdout
+        assert "restored: True\n" in program.child.stdout
 
 
-async def test_all_that_a_process_registered_is_drained_at_once(place: Place, daemon: RunningDaemon) -> None:
-    program = Program(place, daemon, "several")
+async def test_all_that_a_process_registered_is_drained_at_once(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
+    program = BlockProgram(place, daemon, "several")
     await program.in_its_body()
-    assert await program.child.end() == TERMINATED, program.child.errors
+    assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.causes("o1") == program.causes("o2") == DRAINED
 
 
 @pytest.mark.parametrize("kind", ["unheard", "sync-unheard"])
-async def test_without_signals_sigterm_kills_as_ever(place: Place, daemon: RunningDaemon, kind: str) -> None:
-    program = Program(place, daemon, kind)
+async def test_without_signals_sigterm_kills_as_ever(place: ScenarioSandbox, daemon: RunningDaemon, kind: str) -> None:
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
-    assert await program.child.end() == KILLED
+    assert await program.child.stop() == KILLED
     assert program.causes() == [("registered", "")]
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
-async def test_calls_are_answered_until_consumers_have_heard(place: Place, daemon: RunningDaemon, kind: str) -> None:
+async def test_calls_are_answered_until_consumers_have_heard(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
     """As long as a consumer has not said that it knows, the drain lasts, and the server serves."""
-    program = Program(place, daemon, kind)
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
     ) as mute:
         assert mute.status_code == 200
         began = time.monotonic()
-        program.child.tell(signal.SIGTERM)
-        await until(lambda: ("drained", "the provider is stopping") in program.causes())
+        program.child.send_signal(signal.SIGTERM)
+        await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
         while len(program.causes()) < len(DRAINED):
             assert program._answers() or len(program.causes()) == len(DRAINED)
             await asyncio.sleep(0.05)
         assert time.monotonic() - began > 1.5, "the drain waits for 2 s"
-    assert await program.child.ended() == TERMINATED, program.child.errors
+    assert await program.child.wait() == TERMINATED, program.child.stderr
 
 
 @pytest.mark.parametrize(("kind", "status"), [("server", KILLED), ("sync-server", KILLED)])
-async def test_a_second_sigterm_kills_at_once(place: Place, daemon: RunningDaemon, kind: str, status: int) -> None:
-    program = Program(place, daemon, kind)
+async def test_a_second_sigterm_kills_at_once(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str, status: int
+) -> None:
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
     ) as mute:
         assert mute.status_code == 200
-        program.child.tell(signal.SIGTERM)
-        await until(lambda: ("drained", "the provider is stopping") in program.causes())
-        assert await program.child.end() == status
+        program.child.send_signal(signal.SIGTERM)
+        await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
+        assert await program.child.stop() == status
     assert program.causes() == DRAINED[1:]
 
 
 @pytest.mark.parametrize("kind", ["server", "sync-server"])
-async def test_a_second_sigint_ends_the_drain_and_deregisters(place: Place, daemon: RunningDaemon, kind: str) -> None:
-    program = Program(place, daemon, kind)
+async def test_a_second_sigint_ends_the_drain_and_deregisters(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
+    program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
     ) as mute:
         assert mute.status_code == 200
-        program.child.tell(signal.SIGINT)
-        await until(lambda: ("drained", "the provider is stopping") in program.causes())
+        program.child.send_signal(signal.SIGINT)
+        await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
         began = time.monotonic()
-        assert await program.child.end(signal.SIGINT) == -signal.SIGINT, program.child.errors
+        assert await program.child.stop(signal.SIGINT) == -signal.SIGINT, program.child.stderr
         assert time.monotonic() - began < 1.5, "the drain would have waited for 2 s"
     assert program.causes() == DRAINED
 
 
-async def test_adsum_run_around_such_a_program_ends_as_the_program_does(place: Place, daemon: RunningDaemon) -> None:
+async def test_adsum_run_around_such_a_program_ends_as_the_program_does(
+    place: ScenarioSandbox, daemon: RunningDaemon
+) -> None:
     port = place.port()
     command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
     child = place.run(
         "run", *command, "-m", "tests.client.registration.block_programs", "server", str(port), ADSUM_URL=daemon.url
     )
-    await child.said("in the body")
-    await until(lambda: daemon.registry.snapshot.service("wrapped").listings, lambda: child.errors)
+    await child.wait_for_output("in the body")
+    await wait_until(lambda: daemon.registry.snapshot.service("wrapped").listings, lambda: child.stderr)
     began = time.monotonic()
-    assert await child.end() == TERMINATED, child.errors
+    assert await child.stop() == TERMINATED, child.stderr
     assert time.monotonic() - began < 5.0
-    assert "stopped by SIGTERM" in child.errors
+    assert "stopped by SIGTERM" in child.stderr
     for service in ("wrapped", "orders"):
         assert not daemon.registry.snapshot.service(service).listings
 

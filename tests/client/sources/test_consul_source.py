@@ -17,15 +17,15 @@ from adsum.client.errors import RegistryRefused
 from adsum.client.views.resolver import Resolver
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
-from tests.support.fake_consul import Agent
+from tests.support.fake_consul import FakeConsulAgent
 from tests.support.programs import need
 
 TTL = 1.5
 
 
 @pytest.fixture
-async def agent() -> AsyncIterator[Agent]:
-    agent = Agent()
+async def agent() -> AsyncIterator[FakeConsulAgent]:
+    agent = FakeConsulAgent()
     await agent.start()
     yield agent
     await agent.stop()
@@ -41,37 +41,37 @@ def ids(resolver: Resolver) -> set[str]:
     return {endpoint.id for endpoint in resolver.view.endpoints}
 
 
-async def test_an_instance_on_the_agents_host_has_the_address_that_the_agent_has(agent: Agent) -> None:
+async def test_an_instance_on_the_agents_host_has_the_address_that_the_agent_has(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client, client.register("orders", 8001, id="o1", drain_wait=0.0):
-        assert agent.services["orders:o1"].said["Address"] == "127.0.0.9"
+        assert agent.services["orders:o1"].body["Address"] == "127.0.0.9"
 
 
-async def test_what_others_list_is_found_and_followed_as_it_stands(agent: Agent) -> None:
-    await agent.list("orders", "x", 9000, Address="10.0.0.5", Tags=["blue"])
+async def test_what_others_list_is_found_and_followed_as_it_stands(agent: FakeConsulAgent) -> None:
+    await agent.add_service("orders", "x", 9000, Address="10.0.0.5", Tags=["blue"])
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
         await until(lambda: ids(resolver) == {"x@n1"})
-        await agent.list("orders", "y", 9001)
+        await agent.add_service("orders", "y", 9001)
         await until(lambda: ids(resolver) == {"x@n1", "y@n1"})
         authorities = {each.authority for each in resolver.view.endpoints}
         assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "who has no address has its node's"
 
 
-async def test_a_query_waits_for_a_change_and_is_not_asked_again_and_again(agent: Agent) -> None:
+async def test_a_query_waits_for_a_change_and_is_not_asked_again_and_again(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
-        await until(lambda: len(agent.asked) == 2)
-        assert agent.asked[1] == {"index": "10", "wait": "30s"}
+        await until(lambda: len(agent.queries) == 2)
+        assert agent.queries[1] == {"index": "10", "wait": "30s"}
         for n in range(60):
-            await agent.list("orders", f"x{n}", 9000 + n)
+            await agent.add_service("orders", f"x{n}", 9000 + n)
             await asyncio.sleep(0.01)
         await until(lambda: len(ids(resolver)) == 60)
-        assert len(agent.asked) < 30, "sixty changes at once are some answers"
-        indexes = [query.get("index", "") for query in agent.asked]
+        assert len(agent.queries) < 30, "sixty changes at once are some answers"
+        indexes = [query.get("index", "") for query in agent.queries]
         assert len(set(indexes)) == len(indexes), "what has not changed is asked for once"
 
 
-async def test_one_that_no_longer_renews_turns_critical_and_comes_back_when_it_does(agent: Agent) -> None:
+async def test_one_that_no_longer_renews_turns_critical_and_comes_back_when_it_does(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         registrar = provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
@@ -86,7 +86,7 @@ async def test_one_that_no_longer_renews_turns_critical_and_comes_back_when_it_d
 
 @pytest.mark.parametrize("old", [False, True])
 async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old: bool) -> None:
-    agent = Agent(old=old)
+    agent = FakeConsulAgent(old=old)
     await agent.start()
     async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
@@ -99,14 +99,14 @@ async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old:
     await agent.stop()
 
 
-async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: Agent) -> None:
+async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
         registrar = client.register("orders", 8001, id="o1", ttl=TTL)
         await registrar.start(10.0)
         await until(lambda: ids(resolver) == {"o1"})
         drained = await registrar.drain(1.0)
-        assert (drained.done, "none says" in drained.why) == (False, True)
+        assert (drained.done, "none says" in drained.reason) == (False, True)
         assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
         await asyncio.sleep(TTL)
         assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
@@ -116,7 +116,7 @@ async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: Agent) -
 async def test_a_token_is_shown_and_one_that_may_not_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agent = Agent("s3cret")
+    agent = FakeConsulAgent("s3cret")
     await agent.start()
     async with Client(agent.url, cache=False) as client:
         with pytest.raises(RegistryRefused, match="Permission denied"):
@@ -128,15 +128,19 @@ async def test_a_token_is_shown_and_one_that_may_not_is_told(
     await agent.stop()
 
 
-async def test_an_instance_without_a_ttl_is_asked_after(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", 1.0)
+async def test_an_instance_without_a_ttl_is_asked_after(
+    agent: FakeConsulAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", 1.0)
     async with Client(agent.url, cache=False) as client, client.register("orders", 8001, ttl=None, drain_wait=0.0):
         agent.services.clear()
         await until(lambda: bool(agent.services))
 
 
-async def test_a_view_of_before_an_agent_lost_everything_is_not_forgotten(agent: Agent, tmp_path: Path) -> None:
-    await agent.list("orders", "x", 9000)
+async def test_a_view_of_before_an_agent_lost_everything_is_not_forgotten(
+    agent: FakeConsulAgent, tmp_path: Path
+) -> None:
+    await agent.add_service("orders", "x", 9000)
     async with Client(agent.url, cache=tmp_path) as client:
         resolver = client.resolver("orders")
         await until(lambda: ids(resolver) == {"x@n1"})
@@ -159,7 +163,7 @@ async def test_who_answers_otherwise_is_no_consul() -> None:
     port = server.sockets[0].getsockname()[1]
     async with Client(f"consul://127.0.0.1:{port}", cache=False) as client:
         resolver = client.resolver("orders")
-        await until(lambda: "none of Consul's" in resolver.trouble)
+        await until(lambda: "none of Consul's" in resolver.problem)
     server.close()
 
 

@@ -16,28 +16,28 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry
-from adsum.client.registration.registrar_state import State
+from adsum.client.registration.registrar_state import RegistrarState
 from adsum.client.sources import etcd as etcd_source
-from adsum.client.sources.source import Group, Lost
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate
 from adsum.client.sync import SyncClient
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view_state import Fold
+from adsum.client.views.view_state import ViewState
 from adsum.clock import SystemClock
 from adsum.core.errors import Invalid
 from adsum.etcd import watch
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
-from adsum.etcd.values import Header, KeyValue, Ranged
-from adsum.etcd.watch import Broken, Event, Fresh, Gone, Seen, Told
-from tests.support.etcd_process import Etcd
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.values import Header, KeyValue, RangeResult
+from adsum.etcd.watch import EtcdWatchEvent, KeyEvent, ResyncRequired, RevisionEvents, WatchInterrupted, WatchProgress
+from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
 
 TTL = 3.0
 
 
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    with Etcd(tmp_path) as etcd:
+def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    with EtcdProcess(tmp_path) as etcd:
         yield etcd
 
 
@@ -52,7 +52,7 @@ def ids(resolver: Resolver) -> set[str]:
     return {endpoint.id for endpoint in resolver.view.endpoints}
 
 
-def written(etcd: Etcd, key: str, value: bytes) -> None:
+def written(etcd: EtcdProcess, key: str, value: bytes) -> None:
     """As a program of others' writes it."""
     etcd.call("KV/Put", _fields(key.encode(), value))
 
@@ -66,17 +66,17 @@ def _length(part: bytes) -> bytes:
     return bytes([len(part)]) if len(part) < 128 else bytes([len(part) & 0x7F | 0x80, len(part) >> 7])
 
 
-async def _kept(etcd: Etcd, directory: bytes) -> KeyValue:
+async def _kept(etcd: EtcdProcess, directory: bytes) -> KeyValue:
     """The only key of a directory."""
-    connection = Connection(Place.parse(etcd.url), Random())
+    connection = Connection(EtcdAddress.parse(etcd.url), Random())
     try:
-        (kept,) = (await connection.everything(directory)).found
+        (kept,) = (await connection.read_all(directory)).key_values
     finally:
         await connection.close()
     return kept
 
 
-async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd: Etcd) -> None:
+async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd: EtcdProcess) -> None:
     async with Client(f"{etcd.url}?prefix=/svc/", cache=False) as client:
         resolver = client.resolver("orders")
         async with client.register("orders", 8001, address="10.0.0.1", id="o1", ttl=TTL, drain_wait=0.0):
@@ -94,7 +94,9 @@ async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd
             assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
 
 
-async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_loss_of_everything(etcd: Etcd) -> None:
+async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_loss_of_everything(
+    etcd: EtcdProcess,
+) -> None:
     async with Client(etcd.url, cache=False) as provider, Client(etcd.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
@@ -102,7 +104,7 @@ async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_lo
             etcd.pause()
             await asyncio.sleep(2 * TTL)
             assert ids(resolver) == {"o1"}, "what is known stays while etcd says nothing"
-            etcd.go_on()
+            etcd.resume()
             await until(lambda: resolver.connected and ids(resolver) == {"o1"})
             etcd.kill()
             await until(lambda: not resolver.connected)
@@ -113,14 +115,14 @@ async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_lo
             await until(lambda: ids(resolver) == {"o1"})
 
 
-async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: Etcd) -> None:
+async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         registrar = client.register("orders", 8001, id="o1", ttl=TTL)
         await registrar.start(10.0)
         await until(lambda: ids(resolver) == {"o1"})
         drained = await registrar.drain(1.0)
-        assert (drained.done, "none says" in drained.why) == (False, True)
+        assert (drained.done, "none says" in drained.reason) == (False, True)
         assert not ids(resolver)
         await asyncio.sleep(TTL)
         assert registrar.registered, "its renewals don't bring it back"
@@ -128,7 +130,7 @@ async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: Etcd) -> 
         await registrar.stop()
 
 
-async def test_what_needs_a_registry_is_refused(etcd: Etcd) -> None:
+async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         with pytest.raises(Invalid, match="can't be run without a registry"):
             await client.register("orders", 8001, check="http:/health").start(10.0)
@@ -136,7 +138,7 @@ async def test_what_needs_a_registry_is_refused(etcd: Etcd) -> None:
             client.api  # noqa: B018
 
 
-def test_a_program_without_a_loop_finds_it_too(etcd: Etcd) -> None:
+def test_a_program_without_a_loop_finds_it_too(etcd: EtcdProcess) -> None:
     with SyncClient(etcd.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
         channel = client.channel("orders")
         channel.ready(20.0)
@@ -144,7 +146,7 @@ def test_a_program_without_a_loop_finds_it_too(etcd: Etcd) -> None:
 
 
 async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
-    etcd: Etcd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    etcd: EtcdProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING, "adsum")
     renewals = 0
@@ -157,7 +159,7 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
         return renewed
 
     monkeypatch.setattr(etcd_source.EtcdSource, "renew", counted)
-    elsewhere = Connection(Place.parse(etcd.url), Random())
+    elsewhere = Connection(EtcdAddress.parse(etcd.url), Random())
 
     async def write() -> None:
         while True:
@@ -177,7 +179,7 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
     assert not caplog.messages
 
 
-async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: Etcd, tmp_path: Path) -> None:
+async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: EtcdProcess, tmp_path: Path) -> None:
     for n in range(20):
         written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
     async with Client(etcd.url, cache=tmp_path / "views") as client:
@@ -190,13 +192,13 @@ async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: E
     async with Client(etcd.url, cache=tmp_path / "views") as client:
         resolver = client.resolver("orders")
         await until(lambda: resolver.connected)
-        assert not resolver.trouble
+        assert not resolver.problem
         written(etcd, "orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"new"}}')
         await until(lambda: ids(resolver) == {"o19", "new"})
 
 
 async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_followed(tmp_path: Path) -> None:
-    with Etcd(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
+    with EtcdProcess(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
         for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
             etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
         etcd.call("Auth/AuthEnable", b"")
@@ -207,7 +209,7 @@ async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_follo
             async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
                 await until(lambda: ids(resolver) == {"o1"})
                 seen = set[frozenset[str]]()
-                resolver.follow(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
+                resolver.subscribe(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
                 await asyncio.sleep(1.5 * ttl)
                 assert seen == {frozenset({"o1"})}
                 assert registrar.registered
@@ -218,10 +220,12 @@ async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_follo
             await until(lambda: not ids(resolver))
 
 
-class Scripted:
+class ScriptedEtcdSource:
     """An etcd that answers reads and tells watches what a test says, in place of a real one."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[Ranged, Sequence[Told]]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
+    ) -> None:
         self._connections = list(connections)
         monkeypatch.setattr(Connection, "everything", self._everything)
         monkeypatch.setattr(etcd_source, "watch", self._watch)
@@ -229,21 +233,21 @@ class Scripted:
         monkeypatch.setattr(etcd_source, "FIRST_PAUSE", 0.001)
         self.source = etcd_source.EtcdSource(["etcd://h"], actor="", clock=SystemClock(), rng=Random(1))
 
-    async def _everything(self, prefix: bytes) -> Ranged:
+    async def _everything(self, prefix: bytes) -> RangeResult:
         assert prefix == b"orders/"
         return self._connections[0][0]
 
-    async def _watch(self, *_: object) -> AsyncGenerator[Told, None]:
+    async def _watch(self, *_: object) -> AsyncGenerator[EtcdWatchEvent, None]:
         for each in self._connections.pop(0)[1]:
             yield each
 
-    async def told(self) -> list[Group | Lost]:
+    async def told(self) -> list[ServiceUpdate | ConnectionLost]:
         """All until the script is over."""
         told = []
         async with aclosing(self.source.watch("orders", lambda: None)) as events:
             async for event in events:
                 told.append(event)
-                if not self._connections and isinstance(event, Lost):
+                if not self._connections and isinstance(event, ConnectionLost):
                     break
         return told
 
@@ -256,25 +260,25 @@ def _put(revision: int, id: str) -> KeyValue:
     return KeyValue(f"orders/{id}".encode(), b'{"Addr":"10.0.0.1:80","Adsum":{"id":"%s"}}' % id.encode(), revision)
 
 
-def _seen(revision: int, id: str) -> Seen:
+def _seen(revision: int, id: str) -> RevisionEvents:
     put = _put(revision, id)
-    return Seen(revision, (Event(put.key, put),))
+    return RevisionEvents(revision, (KeyEvent(put.key, put),))
 
 
 async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Told] = [
-        Fresh(_header(20)),
+    told: list[EtcdWatchEvent] = [
+        WatchProgress(_header(20)),
         _seen(12, "b"),
-        Fresh(_header(30)),
-        Fresh(_header(25)),
+        WatchProgress(_header(30)),
+        WatchProgress(_header(25)),
         _seen(21, "c"),
-        Broken("over"),
+        WatchInterrupted("over"),
     ]
-    scripted = Scripted(monkeypatch, (Ranged(_header(10), (_put(9, "a"),)), told))
-    fold = Fold()
+    scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), told))
+    fold = ViewState()
     for event in await scripted.told():
-        if isinstance(event, Group):
-            fold.take(event, 0.0)
+        if isinstance(event, ServiceUpdate):
+            fold.apply(event, 0.0)
     assert [each.id for each in fold.endpoints] == ["a", "b", "c"]
     assert fold.position == ("7-0", 21)
 
@@ -283,16 +287,16 @@ async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_histor
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What others wrote elsewhere counts, though no change of the service says so."""
-    scripted = Scripted(
+    scripted = ScriptedEtcdSource(
         monkeypatch,
-        (Ranged(_header(10), (_put(9, "a"),)), [Fresh(_header(500)), Gone("wiped or restored")]),
-        (Ranged(_header(300), (_put(9, "a"),)), [Broken("over")]),
+        (RangeResult(_header(10), (_put(9, "a"),)), [WatchProgress(_header(500)), ResyncRequired("wiped or restored")]),
+        (RangeResult(_header(300), (_put(9, "a"),)), [WatchInterrupted("over")]),
     )
-    groups = [each for each in await scripted.told() if isinstance(each, Group)]
+    groups = [each for each in await scripted.told() if isinstance(each, ServiceUpdate)]
     assert [each.position for each in groups] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
 
 
-async def test_an_idle_etcd_is_never_lost(each_etcd: Etcd | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
     monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
     monkeypatch.setattr(watch, "ASK", 0.1)
@@ -305,10 +309,12 @@ async def test_an_idle_etcd_is_never_lost(each_etcd: Etcd | FakeEtcd, monkeypatc
             if len(told) == 5:
                 break
     await source.close()
-    assert [type(event) for event in told] == [Group] * 5
+    assert [type(event) for event in told] == [ServiceUpdate] * 5
 
 
-async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(each_etcd: Etcd | FakeEtcd) -> None:
+async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(
+    each_etcd: EtcdProcess | FakeEtcd,
+) -> None:
     async with Client(each_etcd.url, cache=False) as provider, Client(each_etcd.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"before"}}')
@@ -340,7 +346,7 @@ def _is_history(resolver: Resolver, number: int) -> bool:
     return resolver.view.epoch.endswith(f"-{number}")
 
 
-async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(etcd: Etcd) -> None:
+async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         for port in (80, 82, 81):
@@ -352,7 +358,7 @@ def _is_at(resolver: Resolver, port: int) -> bool:
     return [each.port for each in resolver.view.endpoints] == [port]
 
 
-async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd) -> None:
+async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdProcess) -> None:
     """A key is an address: it has room for one of them."""
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
@@ -360,7 +366,7 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd)
         second = client.register("orders", 8001, id="b", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
         await first.start(10.0)
         await second.start(10.0)
-        await until(lambda: first.state is State.WAITING and bool(first.kept_out))
+        await until(lambda: first.state is RegistrarState.WAITING and bool(first.conflict))
         await until(lambda: {each.id for each in resolver.view.endpoints} == {"b"})
         await second.stop()
         await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
@@ -368,7 +374,7 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: Etcd)
 
 
 async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renewal_and_is_listed_when_it_is_free(
-    etcd: Etcd,
+    etcd: EtcdProcess,
 ) -> None:
     async with Client(etcd.url, cache=False) as one, Client(etcd.url, cache=False) as other:
         resolver = one.resolver("orders")
@@ -377,7 +383,7 @@ async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renew
         await loser.start(10.0)
         await winner.start(10.0)
         # A renewal that finds its lease alive finds its key gone all the same.
-        await until(lambda: loser.state is State.WAITING and "127.0.0.1:8002" in loser.kept_out)
+        await until(lambda: loser.state is RegistrarState.WAITING and "127.0.0.1:8002" in loser.conflict)
         await until(lambda: _is_at(resolver, 8002))
         await winner.stop()
         await until(lambda: _is_at(resolver, 8001))

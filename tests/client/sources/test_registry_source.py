@@ -9,28 +9,39 @@ from random import Random
 import pytest
 
 from adsum import wire
-from adsum.client.consumer_identity import Consumer
+from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import AnswerLost, AnswerOverdue, RegistryRefused, RegistryUnavailable
-from adsum.client.native.api import ANSWER_LATE, GOODBYE_WAIT, Api
-from adsum.client.native.hedged_requests import SILENCE
-from adsum.client.native.transport import Reply
+from adsum.client.native.api import GOODBYE_TIMEOUT, WAIT_ANSWER_MARGIN, RegistryApi
+from adsum.client.native.hedged_requests import HEDGE_DELAY
+from adsum.client.native.transport import TransportReply
 from adsum.client.sources.registry import RegistrySource
-from adsum.client.sources.source import Group, Lost, Position
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.clock import SystemClock
-from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.errors import Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Status
 from tests.client.fakes import FakeTransport
-from tests.client.stub_node import HEAD, StubNode, hung_node, reply, said, stub_node, synced, until
+from tests.client.stub_node import (
+    STREAM_HEAD,
+    StubNode,
+    http_reply,
+    hung_node,
+    sse_event,
+    stub_node,
+    synced_event,
+    until,
+)
 from tests.support.fakes import FakeClock
 
 DEAD = "http://127.0.0.1:9"
 """Nobody listens there."""
-OPEN = said("open", wire.Opened("e1", 5, True, "w1"))
-RESUMED = said("open", wire.Opened("e1", 7, False, "w2"))
-SERVICE = said("service", wire.ServiceView("e1", "orders", 5, [wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)]))
+OPEN = sse_event("open", wire.WatchOpened("e1", 5, True, "w1"))
+RESUMED = sse_event("open", wire.WatchOpened("e1", 7, False, "w2"))
+SERVICE = sse_event(
+    "service", wire.ServiceView("e1", "orders", 5, [wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)])
+)
 
 
-class Hasty(Random):
+class ShortestPause(Random):
     """Draws the shortest pause."""
 
     def uniform(self, a: float, b: float) -> float:
@@ -43,21 +54,23 @@ async def node() -> AsyncIterator[StubNode]:
         yield node
 
 
-class Position_:
+class KnownPosition:
     """What a consumer knows: what it was told last."""
 
     def __init__(self) -> None:
-        self.now: Position | None = None
+        self.now: ViewPosition | None = None
 
 
-async def hear(source: RegistrySource, count: int, known: Position_ | None = None) -> list[Group | Lost]:
+async def hear(
+    source: RegistrySource, count: int, known: KnownPosition | None = None
+) -> list[ServiceUpdate | ConnectionLost]:
     """The first `count` events of a watch of orders."""
-    known = known or Position_()
-    heard: list[Group | Lost] = []
+    known = known or KnownPosition()
+    heard: list[ServiceUpdate | ConnectionLost] = []
     async with aclosing(source.watch("orders", lambda: known.now)) as events:
         async for event in events:
             heard.append(event)
-            if isinstance(event, Group):
+            if isinstance(event, ServiceUpdate):
                 known.now = event.position
             if len(heard) == count:
                 break
@@ -66,21 +79,26 @@ async def hear(source: RegistrySource, count: int, known: Position_ | None = Non
 
 def source_of(*urls: str) -> RegistrySource:
     """A source that asks the nodes in this order."""
-    source = RegistrySource(urls, actor="tester", consumer=Consumer("test"), clock=SystemClock(), rng=Hasty(1))
+    source = RegistrySource(
+        urls, actor="tester", consumer=ConsumerIdentity("test"), clock=SystemClock(), rng=ShortestPause(1)
+    )
     source.api.nodes._urls = list(urls)
     return source
 
 
 async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) -> None:
-    node.watches = [(HEAD + OPEN + SERVICE + synced(5), False), (HEAD + RESUMED + synced(7), True)]
+    node.watch_answers = [
+        (STREAM_HEAD + OPEN + SERVICE + synced_event(5), False),
+        (STREAM_HEAD + RESUMED + synced_event(7), True),
+    ]
     source = source_of(node.url)
     first, lost, second = await hear(source, 3)
-    assert isinstance(first, Group)
-    assert first.whole
-    assert isinstance(lost, Lost)
-    assert "ended the watch" in lost.why
-    assert isinstance(second, Group)
-    assert (second.whole, second.since, second.position) == (False, 5, ("e1", 7))
+    assert isinstance(first, ServiceUpdate)
+    assert first.full
+    assert isinstance(lost, ConnectionLost)
+    assert "ended the watch" in lost.reason
+    assert isinstance(second, ServiceUpdate)
+    assert (second.full, second.since, second.position) == (False, 5, ("e1", 7))
     first_request, second_request = [request for request in node.requests if request.startswith("GET")]
     assert re.fullmatch(r"GET /api/v1/watch\?service=orders&acks=true&consumer=[0-9a-f]{32}&name=test", first_request)
     assert second_request == f"{first_request} since e1:5"
@@ -88,11 +106,11 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
 
 
 async def test_half_a_group_is_never_shown(node: StubNode) -> None:
-    node.watches = [(HEAD + OPEN + SERVICE, False), (HEAD + OPEN + synced(6), True)]
+    node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE, False), (STREAM_HEAD + OPEN + synced_event(6), True)]
     source = source_of(node.url)
     lost, group = await hear(source, 2)
-    assert isinstance(lost, Lost)
-    assert isinstance(group, Group)
+    assert isinstance(lost, ConnectionLost)
+    assert isinstance(group, ServiceUpdate)
     assert group.changed == {}
     await source.close()
 
@@ -100,62 +118,80 @@ async def test_half_a_group_is_never_shown(node: StubNode) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        HEAD + b"event: open\ndata: {]\n\n",
-        HEAD + synced(5),
-        reply(404, b"not here"),
+        STREAM_HEAD + b"event: open\ndata: {]\n\n",
+        STREAM_HEAD + synced_event(5),
+        http_reply(404, b"not here"),
         b"SSH-2.0-OpenSSH\r\n",
         b"",
     ],
 )
 async def test_whoever_does_not_speak_the_protocol_is_lost_with_a_word(node: StubNode, content: bytes) -> None:
-    node.watches = [(content, False)]
+    node.watch_answers = [(content, False)]
     source = source_of(node.url)
     (lost,) = await hear(source, 1)
-    assert isinstance(lost, Lost)
-    assert lost.why.startswith(f"{node.url}: ")
-    assert len(lost.why) > len(node.url) + 5
+    assert isinstance(lost, ConnectionLost)
+    assert lost.reason.startswith(f"{node.url}: ")
+    assert len(lost.reason) > len(node.url) + 5
     await source.close()
 
 
 async def test_the_next_node_takes_over_and_is_stayed_with(node: StubNode) -> None:
-    node.watches = [(HEAD + OPEN + SERVICE + synced(5), False), (HEAD + RESUMED + synced(7), True)]
+    node.watch_answers = [
+        (STREAM_HEAD + OPEN + SERVICE + synced_event(5), False),
+        (STREAM_HEAD + RESUMED + synced_event(7), True),
+    ]
     async with stub_node() as other:
-        other.watches = [(HEAD + OPEN + synced(5), False)]
+        other.watch_answers = [(STREAM_HEAD + OPEN + synced_event(5), False)]
         source = source_of(DEAD, node.url, other.url)
         group, lost, again, _ = await hear(source, 4)
-        assert isinstance(group, Group), "a node that refuses costs no pause"
-        assert isinstance(lost, Lost)
-        assert isinstance(again, Group)
+        assert isinstance(group, ServiceUpdate), "a node that refuses costs no pause"
+        assert isinstance(lost, ConnectionLost)
+        assert isinstance(again, ServiceUpdate)
         assert "e1:5" in other.requests[0]
         await source.close()
 
 
 async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNode) -> None:
-    leaving = said("change", wire.ServiceChange("orders", 5, 6, [], [wire.Gone("a", "deregistered", "x")]))
-    harmless = said(
+    leaving = sse_event(
+        "change", wire.ServiceChange("orders", 5, 6, [], [wire.RemovedInstance("a", "deregistered", "x")])
+    )
+    harmless = sse_event(
         "change", wire.ServiceChange("orders", 6, 7, [wire.InstanceView("b", "10.0.0.2", 80, Status.PASSING)])
     )
-    node.watches = [(HEAD + OPEN + SERVICE + synced(5) + leaving + synced(6) + harmless + synced(7) + synced(8), True)]
+    node.watch_answers = [
+        (
+            STREAM_HEAD
+            + OPEN
+            + SERVICE
+            + synced_event(5)
+            + leaving
+            + synced_event(6)
+            + harmless
+            + synced_event(7)
+            + synced_event(8),
+            True,
+        )
+    ]
     source = source_of(node.url)
     async with aclosing(source.watch("orders", lambda: None)) as events:
         await anext(events)
-        node.answer = reply(200, wire.encode(wire.Written("e1", 8, 15.0)))
+        node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 8, 15.0)))
         await source.deregister("orders", "z", "", "")  # What was sent before it has arrived before it.
         assert [each.partition("?")[0] for each in node.requests] == [
             "GET /api/v1/watch",
             "DELETE /api/v1/services/orders/instances/z",
         ]
-        node.answer = reply(204, b"")
+        node.answer = http_reply(204, b"")
         for _ in range(3):
             await anext(events)
-        await until(lambda: wire.encode(wire.AppliedBody(6)) in node.bodies)
+        await until(lambda: wire.encode(wire.AcknowledgementBody(6)) in node.bodies)
     assert set(node.requests[2:]) == {"POST /api/v1/watches/w1/applied"}
-    assert wire.encode(wire.AppliedBody(7)) not in node.bodies, "nobody waits for what harms no call"
+    assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "nobody waits for what harms no call"
     await source.close()
 
 
 async def test_closing_a_watch_closes_its_connection(node: StubNode) -> None:
-    node.watches = [(HEAD + OPEN + SERVICE + synced(5), True)]
+    node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE + synced_event(5), True)]
     source = source_of(node.url)
     await hear(source, 1)
     await until(lambda: not node.open)
@@ -163,9 +199,9 @@ async def test_closing_a_watch_closes_its_connection(node: StubNode) -> None:
 
 
 async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) -> None:
-    node.answer = reply(200, wire.encode(wire.Written("e1", 3, 15.0)))
+    node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3, 15.0)))
     async with stub_node() as ill:
-        ill.answer = reply(503, wire.encode(wire.Problem("Unavailable", 503, "the store is away")))
+        ill.answer = http_reply(503, wire.encode(wire.Problem("Unavailable", 503, "the store is away")))
         source = source_of(DEAD, ill.url, node.url)
         assert (await source.deregister("orders", "a", "because", "h")).revision == 3
         assert source.api.nodes.current(0.0) == node.url
@@ -179,7 +215,7 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
 @pytest.mark.parametrize(
     ("problem", "error"),
     [
-        (wire.Problem("Conflict", 409, "a living process has it"), Taken),
+        (wire.Problem("Conflict", 409, "a living process has it"), RegistrationConflict),
         (wire.Problem("Unprocessable", 422, "must be a port", field="port"), Invalid),
         (wire.Problem("Insufficient Storage", 507, "the catalog is full"), RegistryRefused),
     ],
@@ -187,7 +223,7 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
 async def test_what_the_registry_refuses_is_said_in_the_words_of_the_rules(
     node: StubNode, problem: wire.Problem, error: type[Exception]
 ) -> None:
-    node.answer = reply(problem.status, wire.encode(problem))
+    node.answer = http_reply(problem.status, wire.encode(problem))
     source = source_of(node.url)
     with pytest.raises(error):
         await source.register("orders", "a", wire.RegistrationBody(80))
@@ -201,7 +237,7 @@ async def test_what_the_registry_refuses_is_said_in_the_words_of_the_rules(
 async def test_a_lease_that_is_not_ours_any_more_is_told_as_that(
     node: StubNode, problem: wire.Problem, error: type[Exception]
 ) -> None:
-    node.answer = reply(problem.status, wire.encode(problem))
+    node.answer = http_reply(problem.status, wire.encode(problem))
     source = source_of(node.url)
     with pytest.raises(error):
         await source.override("orders", "a", wire.OverrideBody("draining", holder="h"))
@@ -210,7 +246,7 @@ async def test_a_lease_that_is_not_ours_any_more_is_told_as_that(
 
 async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -> None:
     for body in (b"", b"<html>", b'{"epoch": 7}'):
-        node.answer = reply(200, body)
+        node.answer = http_reply(200, body)
         source = source_of(node.url)
         with pytest.raises(RegistryUnavailable, match="an answer that is none"):
             await source.register("orders", "a", wire.RegistrationBody(80))
@@ -218,9 +254,9 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
 
 
 async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_second(node: StubNode) -> None:
-    node.answer = reply(200, wire.encode(wire.Written("e1", 3, 15.0)))
+    node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3, 15.0)))
     async with hung_node() as hung:
-        calls: list[Callable[[Api], Awaitable[wire.Written]]] = [
+        calls: list[Callable[[RegistryApi], Awaitable[wire.WriteResult]]] = [
             lambda api: api.register("orders", "a", wire.RegistrationBody(80)),
             lambda api: api.deregister("orders", "a", holder="h"),
             lambda api: api.override("orders", "a", wire.OverrideBody("draining", wait=5.0)),
@@ -229,7 +265,7 @@ async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_seco
         ]
         for call in calls:
             source = source_of(hung, node.url)
-            async with asyncio.timeout(SILENCE + 2.0):
+            async with asyncio.timeout(HEDGE_DELAY + 2.0):
                 assert (await call(source.api)).revision == 3
             assert source.api.nodes.order(source._clock.now()) == [node.url, hung]
             await source.close()
@@ -237,9 +273,9 @@ async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_seco
 
 async def test_a_lease_of_the_shortest_ttl_does_not_lapse_because_a_node_hangs() -> None:
     clock, net = FakeClock(), FakeTransport()
-    net.answer = Reply(200, {}, wire.encode(wire.Renewed("e1", 3, 1)))
+    net.answer = TransportReply(200, {}, wire.encode(wire.RenewalResult("e1", 3, 1)))
     net.hanging.add("http://a:1")
-    api = Api(["http://a:1", "http://b:1"], clock=clock, rng=Random(1))
+    api = RegistryApi(["http://a:1", "http://b:1"], clock=clock, rng=Random(1))
     api.transport = net  # type: ignore[assignment]
     api.nodes._urls = ["http://a:1", "http://b:1"]
     renewing = asyncio.create_task(api.renew([wire.LeaseBody("orders", "a")], timeout=0.5))
@@ -249,9 +285,9 @@ async def test_a_lease_of_the_shortest_ttl_does_not_lapse_because_a_node_hangs()
 
 
 async def test_what_is_not_harmless_twice_reaches_one_node_only(node: StubNode) -> None:
-    node.answer = reply(200, wire.encode(wire.Written("e1", 3)))
+    node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3)))
     async with stub_node() as slow:
-        slow.answer, slow.delay = node.answer, SILENCE + 0.2
+        slow.answer, slow.delay = node.answer, HEDGE_DELAY + 0.2
         source = source_of(slow.url, node.url)
         await source.api.put_route("shop", wire.RouteBody())
         assert [slow.requests, node.requests] == [["GET /healthz", "PUT /api/v1/routes/shop"], []]
@@ -264,7 +300,7 @@ async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailabl
         begun = source._clock.now()
         with pytest.raises(AnswerOverdue, match="not known who confirmed"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
-        assert source._clock.now() - begun < 0.2 + ANSWER_LATE + 0.5
+        assert source._clock.now() - begun < 0.2 + WAIT_ANSWER_MARGIN + 0.5
         await source.close()
 
 
@@ -272,7 +308,7 @@ async def test_a_node_that_stops_while_it_waits_has_done_the_rest_and_one_that_r
     node: StubNode,
 ) -> None:
     for field, error in (("wait", AnswerLost), ("", RegistryUnavailable)):
-        node.answer = reply(503, wire.encode(wire.Problem("", 503, "not now", field=field)))
+        node.answer = http_reply(503, wire.encode(wire.Problem("", 503, "not now", field=field)))
         source = source_of(node.url)
         with pytest.raises(error, match="not now"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
@@ -280,7 +316,7 @@ async def test_a_node_that_stops_while_it_waits_has_done_the_rest_and_one_that_r
 
 
 async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode) -> None:
-    node.answer = reply(200, wire.encode(wire.Written("e1", 3)))
+    node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3)))
     for urls, least, most in (((node.url,), 5.0, 5.0), ((DEAD, node.url), 4.0, 5.0)):
         source = source_of(*urls)
         await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
@@ -291,7 +327,7 @@ async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode
     async with hung_node() as hung:
         source = source_of(hung, node.url)
         await source.override("orders", "a", wire.OverrideBody("draining", wait=5.0))
-        assert wire.decode(node.bodies[-1], wire.OverrideBody).wait <= 5.0 - SILENCE
+        assert wire.decode(node.bodies[-1], wire.OverrideBody).wait <= 5.0 - HEDGE_DELAY
         await source.close()
 
 
@@ -299,8 +335,8 @@ async def test_a_consumer_says_goodbye_to_every_node_within_a_bounded_time(node:
     async with hung_node() as hung, stub_node() as other:
         source = source_of(hung, node.url, DEAD, other.url)
         begun = source._clock.now()
-        await source.leave(["orders"])
-        assert source._clock.now() - begun < GOODBYE_WAIT + 0.5
+        await source.send_goodbye(["orders"])
+        assert source._clock.now() - begun < GOODBYE_TIMEOUT + 0.5
         for each in (node, other):
             (request,) = each.requests
             assert re.fullmatch(r"DELETE /api/v1/consumers/[0-9a-f]{32}\?service=orders", request)

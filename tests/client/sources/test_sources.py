@@ -11,22 +11,22 @@ from typing import Protocol
 import pytest
 
 from adsum.client.client import Client
-from adsum.client.registration.registrar_state import State
-from adsum.client.sources.source import Position
+from adsum.client.registration.registrar_state import RegistrarState
+from adsum.client.sources.source import ViewPosition
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view_cache import Shelf, Shelved
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance, Status
 from tests.client.fakes import endpoint
 from tests.client.stub_node import until
-from tests.support.etcd_process import Etcd
-from tests.support.fake_consul import Agent
+from tests.support.etcd_process import EtcdProcess
+from tests.support.fake_consul import FakeConsulAgent
 from tests.support.registry_daemon import RunningDaemon
 
 TTL = 2.0
 
 
-class Place(Protocol):
+class InstanceSource(Protocol):
     """Where instances are listed."""
 
     url: str
@@ -40,7 +40,7 @@ class Place(Protocol):
     async def close(self) -> None: ...
 
 
-class Registry:
+class RegistryInstanceSource:
     def __init__(self) -> None:
         self._daemon = self._run(0)
         self.url = self._daemon.url
@@ -59,9 +59,9 @@ class Registry:
         await asyncio.to_thread(self._daemon.stop)
 
 
-class OnEtcd:
+class EtcdInstanceSource:
     def __init__(self, folder: Path) -> None:
-        self._etcd = Etcd(folder).__enter__()
+        self._etcd = EtcdProcess(folder).__enter__()
         self.url = self._etcd.url
 
     async def away(self) -> None:
@@ -75,8 +75,8 @@ class OnEtcd:
         self._etcd.__exit__(None, None, None)
 
 
-class OnConsul:
-    def __init__(self, agent: Agent) -> None:
+class ConsulInstanceSource:
+    def __init__(self, agent: FakeConsulAgent) -> None:
         self._agent = agent
         self.url = agent.url
 
@@ -92,14 +92,14 @@ class OnConsul:
 
 
 @pytest.fixture(params=["registry", "etcd", "consul"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place: Place
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[InstanceSource]:
+    place: InstanceSource
     if request.param == "consul":
-        agent = Agent()
+        agent = FakeConsulAgent()
         await agent.start()
-        place = OnConsul(agent)
+        place = ConsulInstanceSource(agent)
     else:
-        place = Registry() if request.param == "registry" else OnEtcd(tmp_path)
+        place = RegistryInstanceSource() if request.param == "registry" else EtcdInstanceSource(tmp_path)
     yield place
     await place.close()
 
@@ -112,7 +112,7 @@ async def seen(resolver: Resolver, *wanted: str) -> None:
     await until(lambda: resolver.connected and ids(resolver) == set(wanted))
 
 
-async def test_what_one_program_registers_another_one_finds_as_it_is(place: Place) -> None:
+async def test_what_one_program_registers_another_one_finds_as_it_is(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
         resolver, other = consumer.resolver("orders"), consumer.resolver("orders-admin")
         registrar = provider.register(
@@ -151,7 +151,7 @@ async def test_what_one_program_registers_another_one_finds_as_it_is(place: Plac
         await seen(other)
 
 
-async def test_a_lease_is_kept_for_longer_than_its_ttl(place: Place) -> None:
+async def test_a_lease_is_kept_for_longer_than_its_ttl(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL):
         resolver = client.resolver("orders")
         await seen(resolver, "o1")
@@ -159,7 +159,7 @@ async def test_a_lease_is_kept_for_longer_than_its_ttl(place: Place) -> None:
         assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
 
 
-async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: Place) -> None:
+async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         channel = client.channel("orders")
         one = client.register("orders", 8001, id="o1", ttl=TTL)
@@ -172,7 +172,7 @@ async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(
                 await asyncio.sleep(TTL)
 
 
-async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: Place) -> None:
+async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         resolver = client.resolver("orders")
         async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
@@ -183,9 +183,9 @@ async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: 
 
 @pytest.mark.parametrize("ttl", [TTL, None])
 async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
-    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+    place: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", TTL)
+    monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", TTL)
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0)
@@ -198,9 +198,9 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
             second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
         ):
             await seen(resolver, "o1", "o2")
-            resolver.follow(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
+            resolver.subscribe(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
             await quick.stop("before it could learn of it")
-            await until(lambda: earlier.state is State.WAITING)
+            await until(lambda: earlier.state is RegistrarState.WAITING)
             await earlier.stop()
             # Whoever registers now is told of after whatever those two did.
             async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
@@ -211,19 +211,19 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
 
 @pytest.mark.parametrize("ttl", [TTL, None])
 async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_when_it_is_free(
-    place: Place, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+    place: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.client.registration.renewals.LONGEST_TTL", TTL)
+    monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", TTL)
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0)
         await earlier.start(10.0)
         await seen(resolver, "o1")
         processes: list[str] = []
-        resolver.follow(lambda view: processes.extend(each.process for each in view.endpoints))
+        resolver.subscribe(lambda view: processes.extend(each.holder_digest for each in view.endpoints))
         async with second.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0) as later:
-            await until(lambda: earlier.state is State.WAITING and bool(earlier.kept_out))
-            assert "http://127.0.0.1:8001" in earlier.kept_out
+            await until(lambda: earlier.state is RegistrarState.WAITING and bool(earlier.conflict))
+            assert "http://127.0.0.1:8001" in earlier.conflict
             await asyncio.sleep(2 * TTL)  # It asks several times.
             assert later.registered
             assert len(set(processes)) <= 2, "the earlier process, then the later one"
@@ -232,7 +232,7 @@ async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_
         await earlier.stop()
 
 
-async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: Place) -> None:
+async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
@@ -241,10 +241,10 @@ async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_no
         resolver = second.resolver("orders")
         other = second.register("orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
         await other.start(10.0)
-        assert other.state is State.WAITING
-        assert f"http://127.0.0.1:{port}" in other.kept_out
-        assert "http://127.0.0.1:1 " in other.kept_out
-        assert "takeover=force" in other.kept_out
+        assert other.state is RegistrarState.WAITING
+        assert f"http://127.0.0.1:{port}" in other.conflict
+        assert "http://127.0.0.1:1 " in other.conflict
+        assert "takeover=force" in other.conflict
         assert [each.port for each in resolver.view.endpoints or await _first(resolver)] == [port]
         listening.close()
         await listening.wait_closed()
@@ -253,7 +253,7 @@ async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_no
         await other.stop()
 
 
-async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: Place) -> None:
+async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
@@ -262,7 +262,7 @@ async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(pla
         async with second.register(
             "orders", 1, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True
         ) as other:
-            await until(lambda: living.state is State.WAITING)
+            await until(lambda: living.state is RegistrarState.WAITING)
             assert other.registered
         await until(lambda: living.registered)
         await living.stop()
@@ -274,20 +274,20 @@ async def _first(resolver: Resolver) -> tuple[Endpoint, ...]:
     return resolver.view.endpoints
 
 
-async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: Place) -> None:
+async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         resolver = client.resolver("orders")
         earlier = client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
         await earlier.start(10.0)
         async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as later:
-            await until(lambda: earlier.state is State.SUPERSEDED)
+            await until(lambda: earlier.state is RegistrarState.SUPERSEDED)
             await earlier.stop()
             await asyncio.sleep(TTL)
-            assert (later.state, ids(resolver)) == (State.REGISTERED, {"o1"})
+            assert (later.state, ids(resolver)) == (RegistrarState.REGISTERED, {"o1"})
         await seen(resolver)
 
 
-async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: Place) -> None:
+async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         lengths: set[int] = set()
@@ -311,7 +311,7 @@ async def _note(resolver: Resolver, lengths: set[int]) -> None:
         lengths.add(len(view.endpoints))
 
 
-async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: Place) -> None:
+async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: InstanceSource) -> None:
     await place.away()
     async with Client(place.url, cache=False) as client:
         registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
@@ -323,7 +323,7 @@ async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_
         await registrar.stop()
 
 
-async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Place) -> None:
+async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         await seen(client.resolver("nobody"))
 
@@ -340,13 +340,13 @@ async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Plac
 )
 async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(url: str, tmp_path: Path) -> None:
     client = Client(url, cache=tmp_path)
-    Shelf(tmp_path, client.urls).save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), time.time()))
-    async with client, asyncio.timeout(client.source.patience + 2.0):
+    ViewCache(tmp_path, client.urls).save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), time.time()))
+    async with client, asyncio.timeout(client.source.cache_fallback_delay + 2.0):
         channel = client.channel("orders")
         await channel.ready()
-        assert (channel.pick().endpoint.id, channel.resolver.view.source) == ("kept", "disk")
+        assert (channel.pick().endpoint.id, channel.resolver.view.origin) == ("kept", "disk")
 
 
 async def test_half_a_second_is_waited_for_each_node() -> None:
     for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
-        assert Client(url, cache=False).source.patience == patience
+        assert Client(url, cache=False).source.cache_fallback_delay == patience

@@ -8,112 +8,112 @@ from random import Random
 
 import pytest
 
-from adsum.client.sources.source import Lost, Position
-from adsum.client.views.cache_writer import COALESCE, FIRST, REFRESH
+from adsum.client.sources.source import ConnectionLost, ViewPosition
+from adsum.client.views.cache_writer import FIRST_WRITE_DELAY, REWRITE_INTERVAL, WRITE_DELAY
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View
-from adsum.client.views.view_cache import Shelf, Shelved
-from adsum.client.views.view_state import SETTLING
+from adsum.client.views.view_cache import CachedView, ViewCache
+from adsum.client.views.view_state import SETTLING_TIME
 from adsum.core.errors import Invalid
-from tests.client.fakes import ScriptedSource, delta, endpoint, whole
-from tests.support.fakes import FakeClock, settle
+from tests.client.fakes import ScriptedSource, delta_update, endpoint, full_update
+from tests.support.fakes import FakeClock, run_until_idle
 
 
-class Following:
+class ResolverFixture:
     """A resolver of "orders" over a scripted source."""
 
-    def __init__(self, shelf: Shelf | None = None, **options: float) -> None:
+    def __init__(self, shelf: ViewCache | None = None, **options: float) -> None:
         self.clock = FakeClock()
         self.source = ScriptedSource()
-        self.resolver = Resolver("orders", self.source, shelf=shelf, clock=self.clock, rng=Random(1), **options)
+        self.resolver = Resolver("orders", self.source, cache=shelf, clock=self.clock, rng=Random(1), **options)
 
     @property
     def ids(self) -> list[str]:
         return [each.id for each in self.resolver.view.endpoints]
 
     async def hear(self, *events: object) -> None:
-        self.source.say(*events)  # type: ignore[arg-type]
-        await settle()
+        self.source.emit(*events)  # type: ignore[arg-type]
+        await run_until_idle()
 
 
 @pytest.fixture
-async def following() -> AsyncIterator[Following]:
-    it = Following()
+async def following() -> AsyncIterator[ResolverFixture]:
+    it = ResolverFixture()
     it.resolver.start()
-    await settle()
+    await run_until_idle()
     yield it
     await it.resolver.close()
-    assert it.source.watching == 0
+    assert it.source.open_watches == 0
 
 
-async def test_before_anything_is_said_nothing_is_known(following: Following) -> None:
+async def test_before_anything_is_said_nothing_is_known(following: ResolverFixture) -> None:
     view = following.resolver.view
-    assert (view.source, view.endpoints, view.age()) == ("none", (), inf)
+    assert (view.origin, view.endpoints, view.age()) == ("none", (), inf)
     assert not following.resolver.connected
 
 
-async def test_a_view_states_its_epoch_revision_and_age(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a"), age=2.0))
+async def test_a_view_states_its_epoch_revision_and_age(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a"), age=2.0))
     view = following.resolver.view
-    assert (view.source, view.epoch, view.revision, view.age()) == ("live", "e1", 5, 2.0)
+    assert (view.origin, view.epoch, view.revision, view.age()) == ("live", "e1", 5, 2.0)
     await following.clock.advance(3.0)
     assert view.age() == 5.0
 
 
-async def test_a_heartbeat_makes_the_view_fresh_again(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a")))
+async def test_a_heartbeat_makes_the_view_fresh_again(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a")))
     await following.clock.advance(14.0)
-    await following.hear(delta(5, 8, age=0.5))
+    await following.hear(delta_update(5, 8, age=0.5))
     assert (following.resolver.view.revision, following.resolver.view.age()) == (8, 0.5)
 
 
-async def test_the_last_view_stays_and_ages_while_the_registry_is_lost(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a")), Lost("it is down"))
+async def test_the_last_view_stays_and_ages_while_the_registry_is_lost(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a")), ConnectionLost("it is down"))
     await following.clock.advance(3600.0)
     assert following.ids == ["a"]
     assert following.resolver.view.age() == 3600.0
     assert not following.resolver.connected
-    assert "down" in following.resolver.trouble
+    assert "down" in following.resolver.problem
 
 
-async def test_a_node_that_is_behind_makes_nothing_fresh(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a")))
+async def test_a_node_that_is_behind_makes_nothing_fresh(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a")))
     await following.clock.advance(10.0)
-    await following.hear(whole(3))
+    await following.hear(full_update(3))
     assert following.ids == ["a"]
     assert following.resolver.view.age() == 10.0
-    assert "behind" in following.resolver.trouble
+    assert "behind" in following.resolver.problem
 
 
-async def test_what_is_applied_is_said_only_after_followers_have_seen_it(following: Following) -> None:
+async def test_what_is_applied_is_said_only_after_followers_have_seen_it(following: ResolverFixture) -> None:
     seen: list[tuple[int, int]] = []
-    following.resolver.follow(lambda view: seen.append((view.revision, len(following.source.applied))))
-    await following.hear(whole(5, endpoint("a")))
+    following.resolver.subscribe(lambda view: seen.append((view.revision, len(following.source.applied))))
+    await following.hear(full_update(5, endpoint("a")))
     assert seen == [(0, 0), (5, 0)]
     assert following.source.applied == [("e1", 5)]
 
 
 async def test_an_error_that_nobody_foresaw_does_not_freeze_the_view(
-    following: Following, caplog: pytest.LogCaptureFixture
+    following: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await following.hear(whole(5, endpoint("a")), ValueError("surprise"))
+    await following.hear(full_update(5, endpoint("a")), ValueError("surprise"))
     assert not following.resolver.connected
     await following.clock.advance(60.0)
-    await following.hear(delta(5, 6, endpoint("b")))
+    await following.hear(delta_update(5, 6, endpoint("b")))
     assert following.ids == ["a", "b"]
     assert following.source.positions == [None, ("e1", 5)]
     assert "surprise" in caplog.text
 
 
-async def test_after_a_gap_the_whole_is_asked_for(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a")), delta(9, 10, endpoint("c")))
+async def test_after_a_gap_the_whole_is_asked_for(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a")), delta_update(9, 10, endpoint("c")))
     assert following.ids == ["a"]
     await following.clock.advance(60.0)
     assert following.source.positions == [None, None]
 
 
 async def test_a_follower_that_fails_does_not_stop_the_others(
-    following: Following, caplog: pytest.LogCaptureFixture
+    following: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[View] = []
 
@@ -121,43 +121,43 @@ async def test_a_follower_that_fails_does_not_stop_the_others(
         if view.endpoints:
             raise ValueError("follower")
 
-    following.resolver.follow(failing)
-    following.resolver.follow(seen.append)
-    await following.hear(whole(5, endpoint("a")))
+    following.resolver.subscribe(failing)
+    following.resolver.subscribe(seen.append)
+    await following.hear(full_update(5, endpoint("a")))
     assert seen[-1].revision == 5
     assert following.resolver.connected
 
 
-async def test_who_stops_following_hears_no_more(following: Following) -> None:
+async def test_who_stops_following_hears_no_more(following: ResolverFixture) -> None:
     seen: list[View] = []
-    stop = following.resolver.follow(seen.append)
+    stop = following.resolver.subscribe(seen.append)
     stop()
     stop()
-    await following.hear(whole(5, endpoint("a")))
+    await following.hear(full_update(5, endpoint("a")))
     assert len(seen) == 1
 
 
-async def test_a_restarted_empty_registry_wipes_nothing_until_it_has_settled(following: Following) -> None:
-    await following.hear(whole(5, endpoint("a"), endpoint("b")))
-    await following.hear(whole(0, epoch="e2"))
+async def test_a_restarted_empty_registry_wipes_nothing_until_it_has_settled(following: ResolverFixture) -> None:
+    await following.hear(full_update(5, endpoint("a"), endpoint("b")))
+    await following.hear(full_update(0, epoch="e2"))
     assert following.ids == ["a", "b"]
-    await following.hear(delta(0, 1, endpoint("a"), epoch="e2"))
-    await following.clock.advance(SETTLING - 1.0)
+    await following.hear(delta_update(0, 1, endpoint("a"), epoch="e2"))
+    await following.clock.advance(SETTLING_TIME - 1.0)
     assert following.ids == ["a", "b"]
     await following.clock.advance(2.0)
     assert following.ids == ["a"]
     assert (following.resolver.view.epoch, following.resolver.view.revision) == ("e2", 1)
 
 
-async def test_changes_that_are_dear_to_take_over_are_paced(following: Following) -> None:
+async def test_changes_that_are_dear_to_take_over_are_paced(following: ResolverFixture) -> None:
     seen: list[int] = []
 
     def slow(view: View) -> None:
         following.clock.jump(0.05)
         seen.append(view.revision)
 
-    following.resolver.follow(slow)
-    await following.hear(whole(1, endpoint("a")), delta(1, 2, endpoint("b")))
+    following.resolver.subscribe(slow)
+    await following.hear(full_update(1, endpoint("a")), delta_update(1, 2, endpoint("b")))
     assert seen == [0, 1]
     await following.clock.advance(0.44)
     assert seen == [0, 1]
@@ -165,23 +165,23 @@ async def test_changes_that_are_dear_to_take_over_are_paced(following: Following
     assert seen == [0, 1, 2]
 
 
-async def test_a_watcher_is_shown_each_view_and_a_slow_one_only_the_latest(following: Following) -> None:
+async def test_a_watcher_is_shown_each_view_and_a_slow_one_only_the_latest(following: ResolverFixture) -> None:
     views = following.resolver.watch()
-    await following.hear(whole(1, endpoint("a")))
+    await following.hear(full_update(1, endpoint("a")))
     assert (await anext(views)).revision == 1
-    await following.hear(delta(1, 2, endpoint("b")), delta(2, 3, endpoint("c")), delta(3, 9))
+    await following.hear(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")), delta_update(3, 9))
     view = await anext(views)
     assert (view.revision, len(view.endpoints)) == (9, 3)
     waiting = asyncio.ensure_future(anext(views))
-    await following.hear(delta(9, 10))
+    await following.hear(delta_update(9, 10))
     assert not waiting.done(), "a heartbeat is no new view"
-    await following.hear(delta(10, 11, gone=["a"]))
+    await following.hear(delta_update(10, 11, gone=["a"]))
     assert [each.id for each in (await waiting).endpoints] == ["b", "c"]
     await views.aclose()
 
 
-async def test_watchers_end_when_the_resolver_is_closed(following: Following) -> None:
-    await following.hear(whole(1, endpoint("a")))
+async def test_watchers_end_when_the_resolver_is_closed(following: ResolverFixture) -> None:
+    await following.hear(full_update(1, endpoint("a")))
     seen: list[View] = []
 
     async def read() -> None:
@@ -189,7 +189,7 @@ async def test_watchers_end_when_the_resolver_is_closed(following: Following) ->
             seen.append(view)  # noqa: PERF401
 
     task = asyncio.create_task(read())
-    await settle()
+    await run_until_idle()
     await following.resolver.close()
     await task
     assert len(seen) == 1
@@ -198,143 +198,143 @@ async def test_watchers_end_when_the_resolver_is_closed(following: Following) ->
 
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(Invalid):
-        Resolver("No Such Name", ScriptedSource(), shelf=None, clock=FakeClock(), rng=Random(1))
+        Resolver("No Such Name", ScriptedSource(), cache=None, clock=FakeClock(), rng=Random(1))
 
 
-KEPT = Shelved(Position("e1", 4), (endpoint("kept"),), 1_700_000_000.0 - 90.0)
+KEPT = CachedView(ViewPosition("e1", 4), (endpoint("kept"),), 1_700_000_000.0 - 90.0)
 
 
 @pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[Following]:
+async def keeping(tmp_path: Path) -> AsyncIterator[ResolverFixture]:
     """A resolver that has a kept view and has just begun to ask."""
-    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
-    it = Following(shelf)
+    it = ResolverFixture(shelf)
     it.resolver.start()
-    await settle()
+    await run_until_idle()
     yield it
     await it.resolver.close()
 
 
-async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: Following) -> None:
-    await keeping.clock.advance(keeping.source.patience - 0.1)
-    assert (keeping.ids, keeping.resolver.view.source) == ([], "none")
-    await keeping.hear(whole(9, endpoint("new")))
+async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: ResolverFixture) -> None:
+    await keeping.clock.advance(keeping.source.cache_fallback_delay - 0.1)
+    assert (keeping.ids, keeping.resolver.view.origin) == ([], "none")
+    await keeping.hear(full_update(9, endpoint("new")))
     await keeping.clock.advance(10.0)
-    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_what_was_kept_need_not_be_told_again(keeping: Following) -> None:
+async def test_what_was_kept_need_not_be_told_again(keeping: ResolverFixture) -> None:
     assert keeping.source.positions == [("e1", 4)]
-    await keeping.hear(delta(4, 5))
-    assert (keeping.ids, keeping.resolver.view.source, keeping.resolver.view.age()) == (["kept"], "live", 0.0)
+    await keeping.hear(delta_update(4, 5))
+    assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.age()) == (["kept"], "live", 0.0)
 
 
-async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keeping: Following) -> None:
-    await keeping.hear(delta(4, 6, gone=["kept"]))
-    assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
+async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keeping: ResolverFixture) -> None:
+    await keeping.hear(delta_update(4, 6, gone=["kept"]))
+    assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
 
 
 async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept_of_the_one_before(
-    keeping: Following,
+    keeping: ResolverFixture,
 ) -> None:
-    await keeping.hear(whole(2, endpoint("new"), epoch="e2"))
-    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+    await keeping.hear(full_update(2, endpoint("new"), epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: Following) -> None:
-    await keeping.clock.advance(keeping.source.patience + 0.1)
-    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
-    await keeping.hear(whole(2, epoch="e2"))
-    assert (keeping.ids, keeping.resolver.view.source) == ([], "live")
+async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: ResolverFixture) -> None:
+    await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
+    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
+    await keeping.hear(full_update(2, epoch="e2"))
+    assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
 
 
 async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_away_at_once(
-    keeping: Following,
+    keeping: ResolverFixture,
 ) -> None:
-    await keeping.hear(Lost("connection refused"), whole(2, epoch="e2"))
+    await keeping.hear(ConnectionLost("connection refused"), full_update(2, epoch="e2"))
     assert keeping.ids == ["kept"]
-    await keeping.clock.advance(SETTLING + 1.0)
+    await keeping.clock.advance(SETTLING_TIME + 1.0)
     assert keeping.ids == []
 
 
 async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, ["http://a:1"])
-    shelf.save("orders", Shelved(Position("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
-    it = Following(shelf)
+    shelf = ViewCache(tmp_path, ["http://a:1"])
+    shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
+    it = ResolverFixture(shelf)
     it.resolver.start()
-    await it.hear(whole(1, epoch="e2"))
+    await it.hear(full_update(1, epoch="e2"))
     assert it.ids == ["kept"]
-    await it.clock.advance(SETTLING + 1.0)
+    await it.clock.advance(SETTLING_TIME + 1.0)
     assert it.ids == []
     await it.resolver.close()
 
 
 async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
-    keeping: Following, caplog: pytest.LogCaptureFixture
+    keeping: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await keeping.hear(Lost("http://a:1: connection refused"))
-    assert (keeping.ids, keeping.resolver.view.source, keeping.resolver.view.revision) == (["kept"], "disk", 4)
+    await keeping.hear(ConnectionLost("http://a:1: connection refused"))
+    assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.revision) == (["kept"], "disk", 4)
     assert keeping.resolver.view.age() == pytest.approx(90.0)
     assert "using the view that was kept on this host 90 s ago" in caplog.text
     assert "connection refused" in caplog.text
-    await keeping.hear(whole(9, endpoint("new")))
-    assert (keeping.ids, keeping.resolver.view.source) == (["new"], "live")
+    await keeping.hear(full_update(9, endpoint("new")))
+    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_kept_view_is_shown_when_the_registry_is_silent(keeping: Following) -> None:
-    await keeping.clock.advance(keeping.source.patience + 0.1)
-    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
-    assert keeping.resolver.trouble == "no answer within 1 s"
+async def test_a_kept_view_is_shown_when_the_registry_is_silent(keeping: ResolverFixture) -> None:
+    await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
+    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
+    assert keeping.resolver.problem == "no answer within 1 s"
 
 
-async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_same(keeping: Following) -> None:
+async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_same(keeping: ResolverFixture) -> None:
     keeping.clock.jump(30.0)
-    await settle()
-    assert keeping.resolver.view.source == "none"
-    await keeping.hear(whole(9, endpoint("new")))
+    await run_until_idle()
+    assert keeping.resolver.view.origin == "none"
+    await keeping.hear(full_update(9, endpoint("new")))
     assert keeping.ids == ["new"]
 
 
-async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keeping: Following) -> None:
-    await keeping.hear(whole(3, endpoint("older")))
-    assert (keeping.ids, keeping.resolver.view.source) == (["kept"], "disk")
-    assert "behind" in keeping.resolver.trouble
+async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keeping: ResolverFixture) -> None:
+    await keeping.hear(full_update(3, endpoint("older")))
+    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
+    assert "behind" in keeping.resolver.problem
 
 
 async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, ["http://a:1"])
+    shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
     for bound, caveat in ((80.0, "past the bound of 80 s (cache_max_age)"), (100.0, "")):
-        it = Following(shelf, kept_max_age=bound)
-        assert it.resolver.caveat == ""
+        it = ResolverFixture(shelf, kept_max_age=bound)
+        assert it.resolver.view_warning == ""
         it.resolver.start()
-        await it.hear(Lost("it is down"))
+        await it.hear(ConnectionLost("it is down"))
         assert it.ids == ["kept"]
-        assert caveat in it.resolver.caveat
-        assert bool(it.resolver.caveat) is bool(caveat)
+        assert caveat in it.resolver.view_warning
+        assert bool(it.resolver.view_warning) is bool(caveat)
         await it.resolver.close()
 
 
-async def test_closing_a_resolver_says_goodbye_for_its_service_once(following: Following) -> None:
+async def test_closing_a_resolver_says_goodbye_for_its_service_once(following: ResolverFixture) -> None:
     await following.resolver.close()
     await following.resolver.close()
-    assert following.source.left == [["orders"]]
+    assert following.source.goodbyes == [["orders"]]
 
 
-class CountingShelf(Shelf):
+class CountingViewCache(ViewCache):
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"), ["http://a:1"])
-        self.saved: list[Shelved] = []
+        self.saved: list[CachedView] = []
 
-    def load(self, service: str) -> Shelved | None:
+    def load(self, service: str) -> CachedView | None:
         return None
 
-    def save(self, service: str, shelved: Shelved) -> None:
+    def save(self, service: str, shelved: CachedView) -> None:
         self.saved.append(shelved)
 
 
-async def at_least(shelf: CountingShelf, count: int) -> None:
+async def at_least(shelf: CountingViewCache, count: int) -> None:
     """Writes happen on a thread: give it real time."""
     async with asyncio.timeout(10.0):
         while len(shelf.saved) < count:  # noqa: ASYNC110
@@ -342,39 +342,39 @@ async def at_least(shelf: CountingShelf, count: int) -> None:
 
 
 async def test_changes_are_written_together_and_heartbeats_now_and_then() -> None:
-    shelf = CountingShelf()
-    it = Following(shelf)
+    shelf = CountingViewCache()
+    it = ResolverFixture(shelf)
     it.resolver.start()
-    await it.hear(whole(1, endpoint("a")))
-    await it.clock.advance(FIRST)
+    await it.hear(full_update(1, endpoint("a")))
+    await it.clock.advance(FIRST_WRITE_DELAY)
     await at_least(shelf, 1)
     assert [kept.position.revision for kept in shelf.saved] == [1], "soon: the program may live for a second only"
-    await it.hear(delta(1, 2, endpoint("b")), delta(2, 3, endpoint("c")))
-    await it.clock.advance(COALESCE - 0.1)
+    await it.hear(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")))
+    await it.clock.advance(WRITE_DELAY - 0.1)
     assert len(shelf.saved) == 1
     await it.clock.advance(0.2)
     await at_least(shelf, 2)
     assert [kept.position.revision for kept in shelf.saved] == [1, 3]
-    await it.hear(delta(3, 4))
-    await it.clock.advance(REFRESH / 2)
+    await it.hear(delta_update(3, 4))
+    await it.clock.advance(REWRITE_INTERVAL / 2)
     assert len(shelf.saved) == 2
-    await it.clock.advance(REFRESH)
+    await it.clock.advance(REWRITE_INTERVAL)
     await at_least(shelf, 3)
     assert shelf.saved[-1].position.revision == 4
-    await it.hear(delta(4, 5, gone=["a"]))
+    await it.hear(delta_update(4, 5, gone=["a"]))
     await it.resolver.close()
     assert shelf.saved[-1].position.revision == 5, "the last view is written at the end"
 
 
 async def test_what_is_shown_while_settling_is_not_written() -> None:
-    shelf = CountingShelf()
-    it = Following(shelf)
+    shelf = CountingViewCache()
+    it = ResolverFixture(shelf)
     it.resolver.start()
-    await it.hear(whole(1, endpoint("a")))
+    await it.hear(full_update(1, endpoint("a")))
     await it.clock.advance(2.0)
     await at_least(shelf, 1)
-    await it.hear(whole(1, epoch="e2"))
-    await it.clock.advance(SETTLING - 1.0)
+    await it.hear(full_update(1, epoch="e2"))
+    await it.clock.advance(SETTLING_TIME - 1.0)
     assert [kept.position.epoch for kept in shelf.saved] == ["e1"]
     await it.resolver.close()
     assert [kept.position.epoch for kept in shelf.saved] == ["e1"]

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from adsum.client.sources.source import Position
+from adsum.client.sources.source import ViewPosition
 from adsum.client.views import view_cache as shelves
-from adsum.client.views.view_cache import Shelf, Shelved, default_folder
-from adsum.core.model import Endpoint, Instance, Status, frozen
+from adsum.client.views.view_cache import CachedView, ViewCache, default_cache_folder
+from adsum.core.model import Endpoint, Instance, Status, freeze
 
-VIEW = Shelved(
-    Position("e1", 7),
+VIEW = CachedView(
+    ViewPosition("e1", 7),
     (
-        Endpoint(Instance("orders", "a", "10.0.0.1", 80, "https", "z1", 3, ("t",), frozen({"k": "v"})), Status.WARNING),
+        Endpoint(Instance("orders", "a", "10.0.0.1", 80, "https", "z1", 3, ("t",), freeze({"k": "v"})), Status.WARNING),
         Endpoint(Instance("orders", "b", "::1", 81)),
     ),
     1_700_000_000.5,
@@ -21,20 +21,20 @@ VIEW = Shelved(
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path, ["http://a:1"])
+def shelf(tmp_path: Path) -> ViewCache:
+    return ViewCache(tmp_path, ["http://a:1"])
 
 
-def file(shelf: Shelf) -> Path:
+def file(shelf: ViewCache) -> Path:
     return shelf.folder / "orders.view"
 
 
-def test_a_view_comes_back_as_it_was_kept(shelf: Shelf) -> None:
+def test_a_view_comes_back_as_it_was_kept(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     assert shelf.load("orders") == VIEW
 
 
-def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: Shelf) -> None:
+def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     shelf.save("orders", VIEW)
     assert [path.name for path in shelf.folder.iterdir()] == ["orders.view"]
@@ -43,7 +43,7 @@ def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: Shelf) -> 
 
 
 def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_empty_now_is_kept_as_such(
-    shelf: Shelf,
+    shelf: ViewCache,
 ) -> None:
     empty = replace(VIEW, endpoints=())
     shelf.save("orders", empty)
@@ -54,14 +54,16 @@ def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_
 
 
 def test_where_nothing_was_kept_nothing_is_found_and_nothing_is_logged(
-    shelf: Shelf, caplog: pytest.LogCaptureFixture
+    shelf: ViewCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert shelf.load("orders") is None
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("place", [0, 5, 20, 80, 90, 150, -1])
-def test_a_view_with_one_byte_changed_is_ignored(shelf: Shelf, place: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_view_with_one_byte_changed_is_ignored(
+    shelf: ViewCache, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf.save("orders", VIEW)
     content = bytearray(file(shelf).read_bytes())
     content[place] ^= 1
@@ -71,48 +73,48 @@ def test_a_view_with_one_byte_changed_is_ignored(shelf: Shelf, place: int, caplo
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"adsum-view 2 x\n{}", b"\x00" * 100, b"adsum-view 1 \n"])
-def test_a_foreign_file_is_ignored(shelf: Shelf, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_foreign_file_is_ignored(shelf: ViewCache, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     shelf.folder.mkdir(parents=True)
     file(shelf).write_bytes(content)
     assert shelf.load("orders") is None
     assert "is ignored" in caplog.text
 
 
-def test_a_cut_file_is_ignored(shelf: Shelf) -> None:
+def test_a_cut_file_is_ignored(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     file(shelf).write_bytes(file(shelf).read_bytes()[:-10])
     assert shelf.load("orders") is None
 
 
-def test_the_view_of_another_service_is_ignored(shelf: Shelf) -> None:
+def test_the_view_of_another_service_is_ignored(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     file(shelf).rename(shelf.folder / "users.view")
     assert shelf.load("users") is None
 
 
-def test_a_file_that_is_too_large_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_not_read(shelf: ViewCache, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.save("orders", VIEW)
     monkeypatch.setattr(shelves, "MAX_FILE", 10)
     assert shelf.load("orders") is None
 
 
 def test_views_of_different_registries_are_kept_apart(tmp_path: Path) -> None:
-    Shelf(tmp_path, ["http://a:1", "http://b:1"]).save("orders", VIEW)
-    assert Shelf(tmp_path, ["http://c:1"]).load("orders") is None
-    assert Shelf(tmp_path, ["http://b:1", "http://a:1"]).load("orders") == VIEW
+    ViewCache(tmp_path, ["http://a:1", "http://b:1"]).save("orders", VIEW)
+    assert ViewCache(tmp_path, ["http://c:1"]).load("orders") is None
+    assert ViewCache(tmp_path, ["http://b:1", "http://a:1"]).load("orders") == VIEW
 
 
 def test_a_folder_that_can_not_be_written_is_logged_and_nothing_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    Shelf(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
+    ViewCache(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
     assert "can't be kept" in caplog.text
 
 
 def test_the_folder_follows_the_xdg_convention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_folder() == Path("/somewhere/adsum/views")
+    assert default_cache_folder() == Path("/somewhere/adsum/views")
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     monkeypatch.setenv("HOME", "/home/me")
-    assert default_folder() == Path("/home/me/.cache/adsum/views")
+    assert default_cache_folder() == Path("/home/me/.cache/adsum/views")

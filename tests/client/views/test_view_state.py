@@ -4,126 +4,126 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.client.sources.source import Group, Position
-from adsum.client.views.view_state import SETTLING, Fold, Gap, Taken
+from adsum.client.sources.source import ServiceUpdate, ViewPosition
+from adsum.client.views.view_state import SETTLING_TIME, RevisionGap, UpdateEffect, ViewState
 from adsum.core.model import Status
-from tests.client.fakes import delta, endpoint, whole
+from tests.client.fakes import delta_update, endpoint, full_update
 
 
-def ids(fold: Fold) -> list[str]:
+def ids(fold: ViewState) -> list[str]:
     return [each.id for each in fold.endpoints]
 
 
 def test_a_view_never_goes_backwards_within_an_epoch() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    assert fold.take(whole(4, endpoint("old")), 1.0) is Taken.BEHIND
-    assert fold.take(delta(3, 4, gone=["a"]), 1.0) is Taken.BEHIND
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    assert fold.apply(full_update(4, endpoint("old")), 1.0) is UpdateEffect.BEHIND
+    assert fold.apply(delta_update(3, 4, gone=["a"]), 1.0) is UpdateEffect.BEHIND
     assert ids(fold) == ["a", "b"]
     assert fold.position == ("e1", 5)
 
 
 def test_changes_of_a_node_that_caught_up_are_applied_after_its_old_view_was_ignored() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    fold.take(whole(3, endpoint("a")), 1.0)
-    assert fold.take(delta(3, 7, endpoint("c"), gone=["a"]), 2.0) is Taken.CHANGED
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    fold.apply(full_update(3, endpoint("a")), 1.0)
+    assert fold.apply(delta_update(3, 7, endpoint("c"), gone=["a"]), 2.0) is UpdateEffect.CHANGED
     assert ids(fold) == ["b", "c"]
 
 
 def test_a_heartbeat_keeps_the_view_fresh_and_changes_nothing() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    assert fold.take(delta(5, 9), 1.0) is Taken.FRESH
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    assert fold.apply(delta_update(5, 9), 1.0) is UpdateEffect.REFRESHED
     assert fold.position == ("e1", 9)
 
 
 def test_a_heartbeat_at_the_current_revision_keeps_the_view_fresh() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    assert fold.take(delta(5, 5), 1.0) is Taken.FRESH
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    assert fold.apply(delta_update(5, 5), 1.0) is UpdateEffect.REFRESHED
     assert fold.position == ("e1", 5)
 
 
 def test_being_told_the_same_again_is_no_change() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    assert fold.take(whole(6, endpoint("a")), 1.0) is Taken.FRESH
-    assert fold.take(delta(6, 7, endpoint("a"), gone=["never-there"]), 1.0) is Taken.FRESH
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    assert fold.apply(full_update(6, endpoint("a")), 1.0) is UpdateEffect.REFRESHED
+    assert fold.apply(delta_update(6, 7, endpoint("a"), gone=["never-there"]), 1.0) is UpdateEffect.REFRESHED
 
 
 def test_a_first_empty_view_is_news() -> None:
-    assert Fold().take(whole(0), 0.0) is Taken.CHANGED
+    assert ViewState().apply(full_update(0), 0.0) is UpdateEffect.CHANGED
 
 
 def test_changes_of_another_epoch_are_refused_until_the_whole_comes() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    with pytest.raises(Gap):
-        fold.take(delta(1, 2, endpoint("b"), epoch="e2"), 1.0)
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    with pytest.raises(RevisionGap):
+        fold.apply(delta_update(1, 2, endpoint("b"), epoch="e2"), 1.0)
     assert ids(fold) == ["a"]
     assert fold.resume_from is None
-    fold.take(whole(2, endpoint("a"), endpoint("b"), epoch="e2"), 2.0)
+    fold.apply(full_update(2, endpoint("a"), endpoint("b"), epoch="e2"), 2.0)
     assert fold.resume_from == ("e2", 2)
 
 
 def test_changes_that_leave_a_gap_are_refused() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    with pytest.raises(Gap):
-        fold.take(delta(6, 7, endpoint("b")), 1.0)
-    assert fold.take(whole(4), 2.0) is Taken.BEHIND, "a gap is no leave to go backwards"
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    with pytest.raises(RevisionGap):
+        fold.apply(delta_update(6, 7, endpoint("b")), 1.0)
+    assert fold.apply(full_update(4), 2.0) is UpdateEffect.BEHIND, "a gap is no leave to go backwards"
 
 
 def test_an_empty_new_epoch_wipes_nothing_before_it_has_settled() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    assert fold.take(whole(0, epoch="e2"), 10.0) is Taken.FRESH
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    assert fold.apply(full_update(0, epoch="e2"), 10.0) is UpdateEffect.REFRESHED
     assert ids(fold) == ["a", "b"]
-    assert fold.next_deadline() == 10.0 + SETTLING
-    assert not fold.tick(10.0 + SETTLING - 0.1)
-    assert fold.tick(10.0 + SETTLING)
+    assert fold.next_deadline() == 10.0 + SETTLING_TIME
+    assert not fold.tick(10.0 + SETTLING_TIME - 0.1)
+    assert fold.tick(10.0 + SETTLING_TIME)
     assert ids(fold) == []
 
 
 def test_instances_that_come_back_in_a_new_epoch_end_the_settling() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    fold.take(whole(0, epoch="e2"), 10.0)
-    fold.take(delta(0, 1, endpoint("a", Status.STARTING), epoch="e2"), 11.0)
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    fold.apply(full_update(0, epoch="e2"), 10.0)
+    fold.apply(delta_update(0, 1, endpoint("a", Status.STARTING), epoch="e2"), 11.0)
     assert [each.status for each in fold.endpoints] == ["starting", "passing"]
-    assert fold.settling
-    fold.take(delta(1, 2, endpoint("b"), epoch="e2"), 12.0)
+    assert fold.is_settling
+    fold.apply(delta_update(1, 2, endpoint("b"), epoch="e2"), 12.0)
     assert fold.next_deadline() is None
 
 
 def test_an_instance_that_left_in_the_new_epoch_is_not_kept() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    fold.take(whole(0, epoch="e2"), 10.0)
-    assert fold.take(delta(0, 2, gone=["a"], epoch="e2"), 11.0) is Taken.CHANGED
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    fold.apply(full_update(0, epoch="e2"), 10.0)
+    assert fold.apply(delta_update(0, 2, gone=["a"], epoch="e2"), 11.0) is UpdateEffect.CHANGED
     assert ids(fold) == ["b"]
 
 
 def test_connecting_again_while_settling_keeps_what_was_kept() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a"), endpoint("b")), 0.0)
-    fold.take(whole(1, epoch="e2"), 10.0)
-    fold.take(whole(2, endpoint("c"), epoch="e2"), 15.0)
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    fold.apply(full_update(1, epoch="e2"), 10.0)
+    fold.apply(full_update(2, endpoint("c"), epoch="e2"), 15.0)
     assert ids(fold) == ["a", "b", "c"]
-    assert fold.next_deadline() == 10.0 + SETTLING
+    assert fold.next_deadline() == 10.0 + SETTLING_TIME
 
 
 def test_within_an_epoch_an_empty_view_is_the_truth() -> None:
-    fold = Fold()
-    fold.take(whole(5, endpoint("a")), 0.0)
-    fold.take(whole(6), 1.0)
+    fold = ViewState()
+    fold.apply(full_update(5, endpoint("a")), 0.0)
+    fold.apply(full_update(6), 1.0)
     assert ids(fold) == []
 
 
 groups = st.builds(
-    lambda epoch, revision, is_whole, back, present, gone: Group(
-        Position(epoch, revision),
+    lambda epoch, revision, is_whole, back, present, gone: ServiceUpdate(
+        ViewPosition(epoch, revision),
         is_whole,
         {id: endpoint(id) for id in present},
         frozenset(gone - present),
@@ -139,13 +139,13 @@ groups = st.builds(
 
 
 @given(st.lists(groups, max_size=30))
-def test_whatever_is_said_positions_only_grow_and_another_epoch_comes_only_whole(said: list[Group]) -> None:
-    fold = Fold()
+def test_whatever_is_said_positions_only_grow_and_another_epoch_comes_only_whole(said: list[ServiceUpdate]) -> None:
+    fold = ViewState()
     for now, group in enumerate(said):
         before, shown = fold.position, fold.endpoints
         try:
-            taken = fold.take(group, float(now))
-        except Gap:
+            taken = fold.apply(group, float(now))
+        except RevisionGap:
             assert (fold.position, fold.endpoints) == (before, shown)
             continue
         if fold.position is None or before is None:
@@ -153,7 +153,7 @@ def test_whatever_is_said_positions_only_grow_and_another_epoch_comes_only_whole
         if before.epoch == fold.position.epoch:
             assert fold.position.revision >= before.revision
         else:
-            assert group.whole
-            assert {each.id for each in shown} - group.gone <= {each.id for each in fold.endpoints}
-        if taken is not Taken.CHANGED:
+            assert group.full
+            assert {each.id for each in shown} - group.removed <= {each.id for each in fold.endpoints}
+        if taken is not UpdateEffect.CHANGED:
             assert fold.endpoints == shown

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Batch, Change
-from adsum.core.catalog.decisions import REGISTRY, Caller, Decision
-from adsum.core.catalog.draft import Basis, Draft
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller, Decision
+from adsum.core.catalog.draft import CatalogView, Draft
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, NotEmpty, UnknownInstance
+from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
 from adsum.core.model import (
     Cause,
     Check,
@@ -24,15 +24,15 @@ from adsum.core.model import (
     LeaseState,
     Listing,
     Override,
+    Provenance,
     Registration,
     Status,
-    Why,
 )
 from tests.support import strategies
 
 KEY = Key("orders", "o1")
 NOW, LATER = Caller("tester", 100.0), Caller("tester", 200.0)
-TIMER = Caller(REGISTRY, 300.0)
+TIMER = Caller(REGISTRY_ACTOR, 300.0)
 WEB, DB = Check("web", CheckKind.HTTP), Check("db", CheckKind.TCP)
 DRAIN = Override(Status.DRAINING, "ann", "deploy", length=60.0, at=200.0)
 
@@ -41,7 +41,7 @@ def _registration(*checks: Check, port: int = 8000, holder: str = "h1", ttl: flo
     return Registration(Instance(*KEY, "127.0.0.1", port), ttl=ttl, checks=checks, holder=holder)
 
 
-def _after(*steps: Decision, start: Snapshot = EMPTY) -> Snapshot:
+def _after(*steps: Decision, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
     """The snapshot after each has been decided and committed."""
     snapshot = start
     for decision in steps:
@@ -61,7 +61,7 @@ def _stands(snapshot: Snapshot) -> Listing:
 def requests(draw: st.DrawFn) -> Decision:
     """Anything that anybody may ask for, about few instances."""
     registration = draw(strategies.simple_registrations())
-    key, caller = registration.key, Caller(draw(st.sampled_from(["ann", REGISTRY])), draw(st.floats(0.0, 1e3)))
+    key, caller = registration.key, Caller(draw(st.sampled_from(["ann", REGISTRY_ACTOR])), draw(st.floats(0.0, 1e3)))
     holder = draw(st.sampled_from(["", "h1", "h2"]))
     override = draw(st.sampled_from([DRAIN, replace(DRAIN, holder="h1"), Override(Status.MAINTENANCE, "bob")]))
     status = draw(st.sampled_from([Status.PASSING, Status.WARNING, Status.CRITICAL]))
@@ -69,18 +69,18 @@ def requests(draw: st.DrawFn) -> Decision:
         decisions.register(registration, caller),
         decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
         decisions.deregister(key, holder, "bye", caller),
-        decisions.renewed(key, caller),
-        decisions.lapsed(key, "late", caller, deserted=draw(st.booleans())),
-        decisions.expired(key, "too late", caller),
-        decisions.checked(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
-        decisions.overridden(key, override, holder, caller),
-        decisions.resumed(key, "done", caller),
-        decisions.override_expired(key, override, caller),
+        decisions.renew(key, caller),
+        decisions.lapse(key, "late", caller, abandoned=draw(st.booleans())),
+        decisions.expire(key, "too late", caller),
+        decisions.record_check(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
+        decisions.set_override(key, override, holder, caller),
+        decisions.clear_override(key, "done", caller),
+        decisions.expire_override(key, override, caller),
     ]
     return draw(st.sampled_from(asked))
 
 
-def _decided(decision: Decision, basis: Basis) -> list[Change]:
+def _decided(decision: Decision, basis: CatalogView) -> list[Change]:
     """What it changes; nothing if it is refused."""
     try:
         return decision(basis)
@@ -91,7 +91,7 @@ def _decided(decision: Decision, basis: Basis) -> list[Change]:
 @given(st.lists(st.lists(requests(), max_size=4), max_size=8))
 @settings(max_examples=40)
 def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> None:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for batch in batches:
         draft, changes = Draft(snapshot), list[Change]()
         for decision in batch:
@@ -99,7 +99,11 @@ def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> 
             draft.add(decided)
             changes += decided
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
-        assert draft.count == snapshot.count == sum(len(each.listings) for each in snapshot.services.values())
+        assert (
+            draft.instance_count
+            == snapshot.instance_count
+            == sum(len(each.listings) for each in snapshot.services.values())
+        )
         for key in (Key(f"s{s}", f"i{i}") for s in (1, 2) for i in (1, 2, 3)):
             assert draft.find(key) == snapshot.find(key)
 
@@ -109,7 +113,7 @@ def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> 
 def test_requests_of_one_batch_come_to_the_same_as_one_after_the_other(
     asked: list[Decision], rng: random.Random
 ) -> None:
-    alone, together, draft, waiting = EMPTY, EMPTY, Draft(EMPTY), list[Change]()
+    alone, together, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
     for decision in asked:
         alone = alone.apply(Batch(alone.revision + 1, _decided(decision, alone)))
         decided = _decided(decision, draft)
@@ -129,7 +133,7 @@ def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
 @given(st.lists(requests(), max_size=12), requests())
 @settings(max_examples=40)
 def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) -> None:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for decision in history:
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, _decided(decision, snapshot)))
     after = snapshot.apply(Batch(snapshot.revision + 1, _decided(asked, snapshot)))
@@ -139,47 +143,47 @@ def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) 
 @given(st.lists(requests(), max_size=20))
 @settings(max_examples=40)
 def test_every_change_has_a_cause_and_an_actor_and_explains_what_is_listed(asked: list[Decision]) -> None:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for decision in asked:
         for change in _decided(decision, snapshot):
             before, after = snapshot.find(change.key), change.listing
-            assert change.why.actor
+            assert change.provenance.actor
             assert after != before
             if after is None:
                 assert before is not None
-                assert change.why.cause in (Cause.DEREGISTERED, Cause.LEASE_EXPIRED, Cause.SUPERSEDED)
+                assert change.provenance.cause in (Cause.DEREGISTERED, Cause.LEASE_EXPIRED, Cause.SUPERSEDED)
             else:
                 assert after.key == change.key
-                assert after.why == change.why
+                assert after.provenance == change.provenance
                 moved = before is None or after.status is not before.status
-                assert after.since == (change.why.at if moved else before.since)  # type: ignore[union-attr]
+                assert after.since == (change.provenance.at if moved else before.since)  # type: ignore[union-attr]
             snapshot = snapshot.apply(Batch(snapshot.revision + 1, [change]))
 
 
 @given(strategies.registrations)
 @settings(max_examples=40)
 def test_a_new_instance_is_listed_with_its_checks_starting(registration: Registration) -> None:
-    (change,) = decisions.register(registration, NOW)(EMPTY)
+    (change,) = decisions.register(registration, NOW)(EMPTY_SNAPSHOT)
     listing = change.listing
     assert listing is not None
     assert listing.registration == registration
     assert listing.checks == {check.name: Status.STARTING for check in registration.checks}
     assert listing.status is (Status.STARTING if registration.checks else Status.PASSING)
     assert (listing.lease, listing.override, listing.since) == (LeaseState.HELD, None, NOW.at)
-    assert listing.why == change.why == Why(Cause.REGISTERED, "tester", at=NOW.at)
+    assert listing.provenance == change.provenance == Provenance(Cause.REGISTERED, "tester", at=NOW.at)
 
 
 @given(strategies.listings())
 @settings(max_examples=40)
 def test_registering_the_same_again_never_resets_health(listing: Listing) -> None:
-    snapshot = EMPTY.apply(Batch(1, [Change(listing.key, listing, listing.why)]))
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(listing.key, listing, listing.provenance)]))
     changes = decisions.register(listing.registration, LATER)(snapshot)
     if listing.lease is LeaseState.HELD:
         assert changes == []
     else:
         (change,) = changes
         assert change.listing is not None
-        assert change.why.cause is Cause.LEASE_RENEWED
+        assert change.provenance.cause is Cause.LEASE_RENEWED
         assert change.listing.lease is LeaseState.HELD
         assert (change.listing.checks, change.listing.override) == (listing.checks, listing.override)
 
@@ -187,18 +191,18 @@ def test_registering_the_same_again_never_resets_health(listing: Listing) -> Non
 def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_same() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
-        decisions.checked(KEY, "web", Status.PASSING, "200", NOW),
-        decisions.checked(KEY, "db", Status.PASSING, "", NOW),
+        decisions.record_check(KEY, "web", Status.PASSING, "200", NOW),
+        decisions.record_check(KEY, "db", Status.PASSING, "", NOW),
         decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
     )
     assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
-    assert _stands(snapshot).why == Why(Cause.REREGISTERED, "tester", at=LATER.at)
+    assert _stands(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
 
 
 def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB), NOW),
-        decisions.checked(KEY, "web", Status.PASSING, "200", NOW),
+        decisions.record_check(KEY, "web", Status.PASSING, "200", NOW),
         decisions.register(_registration(WEB, port=9000), LATER),
     )
     assert _stands(snapshot).status is Status.STARTING
@@ -207,7 +211,7 @@ def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
 def test_another_registration_is_held_again() -> None:
     snapshot = _after(
         decisions.register(_registration(), NOW),
-        decisions.lapsed(KEY, "late", TIMER),
+        decisions.lapse(KEY, "late", TIMER),
         decisions.register(_registration(holder="h2"), LATER),
     )
     assert _stands(snapshot).lease is LeaseState.HELD
@@ -218,7 +222,7 @@ def test_another_registration_is_held_again() -> None:
 def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str, stays: bool) -> None:
     snapshot = _after(
         decisions.register(_registration(holder="h1"), NOW),
-        decisions.overridden(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
+        decisions.set_override(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
         decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
     )
     assert _stands(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
@@ -228,7 +232,7 @@ def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str
 def test_what_an_operator_declared_outlives_every_registration() -> None:
     snapshot = _after(
         decisions.register(_registration(holder="h1"), NOW),
-        decisions.overridden(KEY, DRAIN, "", NOW),
+        decisions.set_override(KEY, DRAIN, "", NOW),
         decisions.register(_registration(holder="h2"), LATER),
     )
     assert _stands(snapshot).override == DRAIN
@@ -241,80 +245,80 @@ def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() ->
     with pytest.raises(LeaseLost):
         decisions.deregister(KEY, "h1", "bye", LATER)(snapshot)
     with pytest.raises(LeaseLost):
-        decisions.overridden(KEY, DRAIN, "h1", LATER)(snapshot)
+        decisions.set_override(KEY, DRAIN, "h1", LATER)(snapshot)
     for holder in ("h2", ""):
         (change,) = decisions.deregister(KEY, holder, "bye", LATER)(snapshot)
-        assert change == Change(KEY, None, Why(Cause.DEREGISTERED, "tester", "bye", LATER.at))
+        assert change == Change(KEY, None, Provenance(Cause.DEREGISTERED, "tester", "bye", LATER.at))
 
 
 def test_who_is_out_already_may_leave_again() -> None:
-    assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY) == []
-    assert decisions.lapsed(KEY, "late", TIMER)(EMPTY) == []
-    assert decisions.expired(KEY, "late", TIMER)(EMPTY) == []
-    assert decisions.checked(KEY, "web", Status.PASSING, "", TIMER)(EMPTY) == []
-    assert decisions.override_expired(KEY, DRAIN, TIMER)(EMPTY) == []
+    assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY_SNAPSHOT) == []
+    assert decisions.lapse(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
+    assert decisions.expire(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
+    assert decisions.record_check(KEY, "web", Status.PASSING, "", TIMER)(EMPTY_SNAPSHOT) == []
+    assert decisions.expire_override(KEY, DRAIN, TIMER)(EMPTY_SNAPSHOT) == []
 
 
 def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
     for decision in (
-        decisions.renewed(KEY, NOW),
-        decisions.overridden(KEY, DRAIN, "", NOW),
-        decisions.resumed(KEY, "", NOW),
+        decisions.renew(KEY, NOW),
+        decisions.set_override(KEY, DRAIN, "", NOW),
+        decisions.clear_override(KEY, "", NOW),
     ):
         with pytest.raises(UnknownInstance):
-            decision(EMPTY)
+            decision(EMPTY_SNAPSHOT)
 
 
 def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.lapsed(KEY, "late", TIMER))
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.lapse(KEY, "late", TIMER))
     assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).why == Why(Cause.LEASE_LAPSED, REGISTRY, "late", TIMER.at)
-    again = _stands(_after(decisions.renewed(KEY, LATER), start=snapshot))
-    assert (again.status, again.why.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
+    assert _stands(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
+    again = _stands(_after(decisions.renew(KEY, LATER), start=snapshot))
+    assert (again.status, again.provenance.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
 
 
 def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
     held = _after(decisions.register(_registration(), NOW))
-    assert decisions.expired(KEY, "too late", TIMER)(held) == []
-    lapsed = _after(decisions.lapsed(KEY, "late", TIMER), start=held)
-    (change,) = decisions.expired(KEY, "too late", TIMER)(lapsed)
-    assert change == Change(KEY, None, Why(Cause.LEASE_EXPIRED, REGISTRY, "too late", TIMER.at))
+    assert decisions.expire(KEY, "too late", TIMER)(held) == []
+    lapsed = _after(decisions.lapse(KEY, "late", TIMER), start=held)
+    (change,) = decisions.expire(KEY, "too late", TIMER)(lapsed)
+    assert change == Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, REGISTRY_ACTOR, "too late", TIMER.at))
 
 
 def test_the_worst_check_decides_and_is_told_by_name() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
-        decisions.checked(KEY, "web", Status.PASSING, "", NOW),
-        decisions.checked(KEY, "db", Status.CRITICAL, "refused", TIMER),
+        decisions.record_check(KEY, "web", Status.PASSING, "", NOW),
+        decisions.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
     )
     assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).why == Why(Cause.CHECK_CRITICAL, REGISTRY, "db: refused", TIMER.at)
+    assert _stands(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
 
 
 def test_a_check_that_the_instance_no_longer_has_says_nothing() -> None:
     snapshot = _after(decisions.register(_registration(WEB), NOW))
-    assert decisions.checked(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
+    assert decisions.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
 
 
 def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
     snapshot = _after(
         decisions.register(_registration(), NOW),
-        decisions.overridden(KEY, DRAIN, "", NOW),
-        decisions.lapsed(KEY, "late", TIMER),
+        decisions.set_override(KEY, DRAIN, "", NOW),
+        decisions.lapse(KEY, "late", TIMER),
     )
     assert _stands(snapshot).status is Status.DRAINING
     assert _stands(snapshot).since == NOW.at
-    resumed = _stands(_after(decisions.resumed(KEY, "done", LATER), start=snapshot))
+    resumed = _stands(_after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
     assert (resumed.status, resumed.since) == (Status.CRITICAL, LATER.at)
-    assert resumed.why == Why(Cause.RESUMED, "tester", "done", LATER.at)
+    assert resumed.provenance == Provenance(Cause.RESUMED, "tester", "done", LATER.at)
 
 
 def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin_anew() -> None:
     endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
     for override, changes in ((endless, 0), (hour, 1)):
-        snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", NOW))
+        snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", NOW))
         again = replace(override, at=override.at + 1.0)
-        assert len(decisions.overridden(KEY, again, "", LATER)(snapshot)) == changes
+        assert len(decisions.set_override(KEY, again, "", LATER)(snapshot)) == changes
 
 
 @pytest.mark.parametrize(
@@ -322,15 +326,15 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin
 )
 def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause) -> None:
     override = replace(DRAIN, status=status)
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, override, "", LATER))
-    assert _stands(snapshot).why == Why(cause, "tester", "deploy", LATER.at)
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", LATER))
+    assert _stands(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
 
 
 def test_only_the_override_that_lasted_its_length_expires() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.overridden(KEY, DRAIN, "", NOW))
-    assert decisions.override_expired(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
-    after = _stands(_after(decisions.override_expired(KEY, DRAIN, TIMER), start=snapshot))
-    assert (after.override, after.why.cause) == (None, Cause.OVERRIDE_EXPIRED)
+    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
+    assert decisions.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
+    after = _stands(_after(decisions.expire_override(KEY, DRAIN, TIMER), start=snapshot))
+    assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
 
 
 def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,36 +363,44 @@ def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(mo
 def test_a_decision_changes_no_listing_that_is_out_already() -> None:
     before = _stands(_after(decisions.register(_registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
-    snapshot = EMPTY.apply(Batch(1, [Change(KEY, before, before.why)]))
-    _after(decisions.checked(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
+    _after(decisions.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
     assert _stands(snapshot).checks == {"web": Status.STARTING}
 
 
 def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> None:
     emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
-    forgotten = decisions.forgotten("orders", "renamed", LATER)
+    forgotten = decisions.forget("orders", "renamed", LATER)
     (change,) = forgotten(emptied)
-    assert (change.key, change.listing, change.why) == (
+    assert (change.key, change.listing, change.provenance) == (
         Key("orders", ""),
         None,
-        Why(Cause.FORGOTTEN, "tester", "renamed", 200.0),
+        Provenance(Cause.FORGOTTEN, "tester", "renamed", 200.0),
     )
-    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY) == []
+    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY_SNAPSHOT) == []
 
 
 def test_a_service_with_instances_is_not_forgotten() -> None:
     listed = _after(decisions.register(_registration(), NOW))
-    with pytest.raises(NotEmpty, match=r"1 instance.*deregister"):
-        decisions.forgotten("orders", "", NOW)(listed)
+    with pytest.raises(ServiceNotEmpty, match=r"1 instance.*deregister"):
+        decisions.forget("orders", "", NOW)(listed)
 
 
 def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_again() -> None:
     emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     draft = Draft(emptied)
-    assert (draft.listed("orders"), draft.services_with("users")) == (0, 2)
-    draft.add(decisions.forgotten("orders", "", NOW)(draft))
-    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (None, 1, 1)
+    assert (draft.listed_count("orders"), draft.service_count_with("users")) == (0, 2)
+    draft.add(decisions.forget("orders", "", NOW)(draft))
+    assert (draft.listed_count("orders"), draft.service_count_with("users"), draft.service_count_with("orders")) == (
+        None,
+        1,
+        1,
+    )
     draft.add(decisions.register(_registration(), NOW)(draft))
-    assert (draft.listed("orders"), draft.services_with("users"), draft.services_with("orders")) == (1, 2, 1)
-    with pytest.raises(NotEmpty):
-        decisions.forgotten("orders", "", NOW)(draft)
+    assert (draft.listed_count("orders"), draft.service_count_with("users"), draft.service_count_with("orders")) == (
+        1,
+        2,
+        1,
+    )
+    with pytest.raises(ServiceNotEmpty):
+        decisions.forget("orders", "", NOW)(draft)

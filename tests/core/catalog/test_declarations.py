@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from adsum.core.catalog import declarations, documents
 from adsum.core.catalog.changes import Batch
 from adsum.core.catalog.decisions import Caller
-from adsum.core.catalog.declarations import Declaration, Replacement
-from adsum.core.catalog.documents import Document, DocumentKind, Title
+from adsum.core.catalog.declarations import Declaration, DocumentReplacement
+from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind
 from adsum.core.catalog.draft import Draft
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.errors import CatalogFull, Invalid
 from adsum.core.model import Cause
 
@@ -20,40 +20,40 @@ ANN = Caller("ann", 100.0)
 ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
-def _after(*asked: Declaration, start: Snapshot = EMPTY) -> Snapshot:
+def _after(*asked: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
     for declaration in asked:
         start = start.apply(Batch(start.revision + 1, [], declaration(start)))
     return start
 
 
 def _says(snapshot: Snapshot) -> dict[str, bytes]:
-    return {str(title): document.body for title, document in snapshot.documents.of.items()}
+    return {str(title): document.body for title, document in snapshot.documents.by_key.items()}
 
 
 def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
-    return declarations.declared(Title(kind, name), body, ANN)
+    return declarations.declare(DocumentKey(kind, name), body, ANN)
 
 
 def test_what_was_declared_stands_with_its_author_and_cause() -> None:
     snapshot = _after(_declared("r1", b"1"))
-    (document,) = snapshot.documents.kind(ROUTE)
-    assert (document.body, document.why.actor, document.why.cause) == (b"1", "ann", Cause.DECLARED)
+    (document,) = snapshot.documents.of_kind(ROUTE)
+    assert (document.body, document.provenance.actor, document.provenance.cause) == (b"1", "ann", Cause.DECLARED)
     assert snapshot.documents.revision == 1
 
 
 def _replaced(says: dict[str, bytes], *, prune: bool = True) -> Declaration:
-    bodies = {Title(ROUTE, name): body for name, body in says.items()}
-    return Replacement({ROUTE}, bodies, ANN, prune=prune)
+    bodies = {DocumentKey(ROUTE, name): body for name, body in says.items()}
+    return DocumentReplacement({ROUTE}, bodies, ANN, prune=prune)
 
 
 def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
     snapshot = _after(_declared("r1", b"1"))
-    assert declarations.declared(Title(ROUTE, "r1"), b"1", Caller("bob", 200.0))(snapshot) == []
+    assert declarations.declare(DocumentKey(ROUTE, "r1"), b"1", Caller("bob", 200.0))(snapshot) == []
 
 
 def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
     snapshot = _after(_declared("x", b"1"), _declared("x", b"2", UPSTREAM))
-    gone = declarations.withdrawn(Title(ROUTE, "x"), "old", ANN)
+    gone = declarations.withdraw(DocumentKey(ROUTE, "x"), "old", ANN)
     snapshot = _after(gone, start=snapshot)
     assert _says(snapshot) == {"upstream x": b"2"}
     assert gone(snapshot) == []
@@ -70,7 +70,7 @@ bodies = st.sampled_from([b"1", b"2"])
 asked = st.one_of(
     st.builds(_declared, names, bodies, st.sampled_from(DocumentKind)),
     st.builds(
-        lambda name, kind: declarations.withdrawn(Title(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
+        lambda name, kind: declarations.withdraw(DocumentKey(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
     ),
     st.builds(_replaced, st.dictionaries(names, bodies)),
 )
@@ -80,30 +80,30 @@ asked = st.one_of(
 def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
     history: list[Declaration], last: Declaration
 ) -> None:
-    draft, edits = Draft(EMPTY), []
+    draft, edits = Draft(EMPTY_SNAPSHOT), []
     for declaration in (*history, last):
         decided = declaration(draft)
         draft.add(decided)
         edits += decided
-    together, alone = EMPTY.apply(Batch(1, [], edits)), _after(*history, last)
+    together, alone = EMPTY_SNAPSHOT.apply(Batch(1, [], edits)), _after(*history, last)
     assert _says(together) == _says(alone)
     assert last(alone) == []
 
 
 def test_documents_that_can_not_stand_together_are_refused_and_change_nothing() -> None:
     def lonely(documents: documents.Documents) -> None:
-        if len(documents.of) > 1:
+        if len(documents.by_key) > 1:
             raise Invalid("to", "is one too many")
 
-    snapshot = _after(declarations.declared(Title(ROUTE, "a"), b"1", ANN, lonely))
+    snapshot = _after(declarations.declare(DocumentKey(ROUTE, "a"), b"1", ANN, lonely))
     for declaration in (
-        declarations.declared(Title(ROUTE, "b"), b"1", ANN, lonely),
-        Replacement([ROUTE], {Title(ROUTE, "b"): b"1", Title(ROUTE, "c"): b"1"}, ANN, lonely),
+        declarations.declare(DocumentKey(ROUTE, "b"), b"1", ANN, lonely),
+        DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1", DocumentKey(ROUTE, "c"): b"1"}, ANN, lonely),
     ):
         with pytest.raises(Invalid):
             declaration(snapshot)
-    assert declarations.declared(Title(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
-    assert Replacement([ROUTE], {Title(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
+    assert declarations.declare(DocumentKey(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
+    assert DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
 
 
 def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +117,9 @@ def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypa
 
 def test_a_document_has_a_good_name_and_a_bounded_body() -> None:
     with pytest.raises(Invalid, match="name"):
-        Document(Title(ROUTE, "a b"), b"1", ANN.why(Cause.DECLARED))
+        Document(DocumentKey(ROUTE, "a b"), b"1", ANN.provenance(Cause.DECLARED))
     with pytest.raises(Invalid, match="at most"):
-        Document(Title(ROUTE, "a"), b"1" * (documents.MAX_BODY + 1), ANN.why(Cause.DECLARED))
+        Document(DocumentKey(ROUTE, "a"), b"1" * (documents.MAX_DOCUMENT_BYTES + 1), ANN.provenance(Cause.DECLARED))
 
 
 def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
@@ -146,19 +146,19 @@ def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(mon
 def test_what_was_decided_ahead_stands_only_while_the_documents_do() -> None:
     judged: list[documents.Documents] = []
     snapshot = _after(_declared("a", b"1"))
-    prepared = Replacement([ROUTE], {Title(ROUTE, "b"): b"2"}, ANN, judged.append)
-    prepared.prepare(snapshot.documents, declarations.anything)
-    assert {str(edit.title) for edit in prepared(snapshot)} == {"route a", "route b"}
+    prepared = DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"2"}, ANN, judged.append)
+    prepared.prepare(snapshot.documents, declarations.accept_all)
+    assert {str(edit.key) for edit in prepared(snapshot)} == {"route a", "route b"}
     assert judged == []
     other = _after(_declared("c", b"1"), start=snapshot)
-    assert {str(edit.title) for edit in prepared(other)} == {"route a", "route b", "route c"}
+    assert {str(edit.key) for edit in prepared(other)} == {"route a", "route b", "route c"}
     assert len(judged) == 1
 
 
 def test_a_refusal_that_was_decided_ahead_is_one_only_while_the_documents_stand() -> None:
     snapshot = _after(_declared("a", b"1"))
-    nothing = Replacement([ROUTE], {}, ANN)
-    nothing.prepare(snapshot.documents, declarations.anything)
+    nothing = DocumentReplacement([ROUTE], {}, ANN)
+    nothing.prepare(snapshot.documents, declarations.accept_all)
     with pytest.raises(Invalid, match="1 would go"):
         nothing(snapshot)
-    assert nothing(EMPTY) == []
+    assert nothing(EMPTY_SNAPSHOT) == []

@@ -11,7 +11,7 @@ from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Batch
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import CatalogFull
 from adsum.core.model import Instance, Key, Override, Registration, Status
@@ -26,7 +26,7 @@ def _registration(id: str = "o1", *, size: int = 0, holder: str = "h1") -> Regis
 
 
 def _listed(*registrations: Registration) -> Snapshot:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for each in registrations:
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(each, ANN)(snapshot)))
     return snapshot
@@ -34,11 +34,11 @@ def _listed(*registrations: Registration) -> Snapshot:
 
 def test_registrations_of_one_batch_share_the_room_that_is_left() -> None:
     one, other = _registration("o1", size=500), _registration("o22", size=500)
-    draft = Draft(EMPTY, one.size + other.size - 1)
+    draft = Draft(EMPTY_SNAPSHOT, one.size + other.size - 1)
     draft.add(decisions.register(one, ANN)(draft))
     with pytest.raises(CatalogFull, match=r"--max-catalog"):
         draft.add(decisions.register(other, ANN)(draft))
-    assert (draft.count, draft.size, draft.find(other.key)) == (1, one.size, None)
+    assert (draft.instance_count, draft.size, draft.find(other.key)) == (1, one.size, None)
     draft.add(decisions.deregister(one.key, "", "", ANN)(draft))
     draft.add(decisions.register(other, ANN)(draft))
     assert draft.size == other.size
@@ -57,8 +57,8 @@ def test_a_larger_registration_of_a_listed_instance_is_refused_past_the_bound() 
         lambda: decisions.register(_registration(size=9), ANN),
         lambda: decisions.register(replace(_registration(size=10), ttl=3.0), ANN),
         lambda: decisions.deregister(KEY, "h1", "", ANN),
-        lambda: decisions.lapsed(KEY, "", ANN),
-        lambda: decisions.overridden(KEY, Override(Status.DRAINING, "ann", "x" * 1_000), "", ANN),
+        lambda: decisions.lapse(KEY, "", ANN),
+        lambda: decisions.set_override(KEY, Override(Status.DRAINING, "ann", "x" * 1_000), "", ANN),
         lambda: decisions.register(_registration("o1", size=10, holder="h2"), ANN, Takeover.FORCE),
     ],
 )

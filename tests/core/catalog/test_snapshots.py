@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots as snapshots_module
-from adsum.core.catalog.changes import Batch, Change, Whole, forgetting
-from adsum.core.catalog.snapshots import EMPTY, TRAIL, Diff, Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
+from adsum.core.catalog.changes import Batch, Change, FullState, forget_service
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, MAX_RECENT_CHANGES, ServiceDiff, Snapshot
+from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
 from tests.support import strategies
 
-WHY = Why(Cause.REGISTERED, "tester")
+WHY = Provenance(Cause.REGISTERED, "tester")
 
 
 def _listing(service: str, id: str, port: int) -> Listing:
@@ -32,7 +32,7 @@ plain_changes = st.builds(
 histories = st.lists(st.lists(plain_changes, min_size=1, max_size=5), max_size=20)
 """Batches of few instances that come, change and leave all the time."""
 forgetful = st.lists(
-    st.lists(plain_changes | st.builds(forgetting, services, st.just(WHY)), min_size=1, max_size=5), max_size=20
+    st.lists(plain_changes | st.builds(forget_service, services, st.just(WHY)), min_size=1, max_size=5), max_size=20
 )
 """The same, and services are forgotten, those with instances too, which changes nothing."""
 short_histories = st.lists(st.lists(plain_changes, min_size=1, max_size=3), max_size=6)
@@ -43,17 +43,17 @@ Copy = dict[Key, Listing]
 def _copied(snapshot: Snapshot) -> tuple[str, int, int, int, list[object]]:
     """All that it says, in values of its own."""
     services: list[object] = [
-        (name, each.name, each.revision, each.horizon, each.trail, dict(each.listings))
+        (name, each.name, each.revision, each.compact_revision, each.recent_changes, dict(each.listings))
         for name, each in snapshot.services.items()
     ]
-    return snapshot.epoch, snapshot.revision, snapshot.count, snapshot.floor, services
+    return snapshot.epoch, snapshot.revision, snapshot.instance_count, snapshot.default_revision, services
 
 
 def _listed(snapshot: Snapshot) -> Copy:
     return {listing.key: listing for service in snapshot.services.values() for listing in service.listings.values()}
 
 
-def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY, stride: int = 1) -> list[Snapshot]:
+def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY_SNAPSHOT, stride: int = 1) -> list[Snapshot]:
     """The snapshot before the first batch and after each."""
     snapshots = [start]
     for changes in history:
@@ -66,17 +66,17 @@ def _loaded(snapshot: Snapshot) -> Snapshot:
     listings = [
         (service.revision, each) for service in snapshot.services.values() for each in service.listings.values()
     ]
-    return snapshots_module.load(Whole("e1", snapshot.revision, listings))
+    return snapshots_module.load_snapshot(FullState("e1", snapshot.revision, listings))
 
 
-def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> Diff | None:
+def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | None:
     """A service's diff since the revision of a snapshot, if it is remembered, turns it into what it is in a later one.
 
     So does the diff since the service's own revision there; that one is returned.
     """
     before, after = a.service(name), b.service(name)
     for revision in (a.revision, before.revision):
-        diff = after.since(revision)
+        diff = after.diff_since(revision)
         if diff is None:
             continue
         assert diff.apply(before.listings) == after.listings
@@ -86,8 +86,8 @@ def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> Diff | None:
     return diff
 
 
-def _assert_tells_once(diff: Diff) -> None:
-    keys = [*(listing.key for listing in diff.changed), *(change.key for change in diff.gone)]
+def _assert_tells_once(diff: ServiceDiff) -> None:
+    keys = [*(listing.key for listing in diff.changed), *(change.key for change in diff.removed)]
     assert len(set(keys)) == len(keys)
 
 
@@ -100,13 +100,13 @@ def test_a_snapshot_is_the_fold_of_all_batches(history: list[list[Change]]) -> N
             if change.listing is not None:
                 expected[change.key] = change.listing
         assert _listed(snapshot) == expected
-        assert snapshot.count == len(expected)
+        assert snapshot.instance_count == len(expected)
         assert all(snapshot.find(key) == listing for key, listing in expected.items())
 
 
 @given(histories)
 def test_a_published_snapshot_never_changes(history: list[list[Change]]) -> None:
-    snapshot, published = EMPTY, []
+    snapshot, published = EMPTY_SNAPSHOT, []
     for changes in history:
         published.append((snapshot, _copied(snapshot)))
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
@@ -115,7 +115,7 @@ def test_a_published_snapshot_never_changes(history: list[list[Change]]) -> None
 
 
 def test_nobody_can_change_a_snapshot() -> None:
-    snapshot = EMPTY.apply(Batch(1, [_change("s1", "i1", 8000)]))
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
     with pytest.raises(FrozenInstanceError):
         snapshot.revision = 2  # type: ignore[misc]
     for mapping in (snapshot.services, snapshot.service("s1").listings, snapshot.service("s9").listings):
@@ -154,9 +154,9 @@ def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Ch
     for n, a in enumerate(snapshots):
         later = {change.key for changes in history[n:] for change in changes}
         for name in ("s1", "s2", "s3"):
-            diff = last.service(name).since(a.revision)
+            diff = last.service(name).diff_since(a.revision)
             assert diff is not None
-            told = {listing.key for listing in diff.changed} | {change.key for change in diff.gone}
+            told = {listing.key for listing in diff.changed} | {change.key for change in diff.removed}
             assert told == {key for key in later if key.service == name}
 
 
@@ -167,7 +167,7 @@ def test_after_a_restart_diffs_lead_on_from_what_was_loaded(
 ) -> None:
     old = _walked(before)
     loaded = _loaded(old[-1])
-    assert (_listed(loaded), loaded.count) == (_listed(old[-1]), old[-1].count)
+    assert (_listed(loaded), loaded.instance_count) == (_listed(old[-1]), old[-1].instance_count)
     new = _walked(after, loaded)
     for b in new:
         for name in ("s1", "s2", "s3"):
@@ -189,7 +189,13 @@ def test_the_revision_of_a_service_never_goes_back(history: list[list[Change]]) 
 @given(st.data())
 @settings(max_examples=20)
 def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_right(data: st.DataObject) -> None:
-    sizes = data.draw(st.lists(st.sampled_from([1, 3, TRAIL // 2, TRAIL, TRAIL + 1]), min_size=2, max_size=8))
+    sizes = data.draw(
+        st.lists(
+            st.sampled_from([1, 3, MAX_RECENT_CHANGES // 2, MAX_RECENT_CHANGES, MAX_RECENT_CHANGES + 1]),
+            min_size=2,
+            max_size=8,
+        )
+    )
     history = [
         [
             _change("s1", f"i{data.draw(st.integers(0, 9)) if n < 5 else n % 7}", n % 5 + 1 if n % 3 else None)
@@ -199,23 +205,25 @@ def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_rig
     ]
     snapshots = _walked(history)
     last = snapshots[-1]
-    assert len(last.service("s1").trail) <= TRAIL
+    assert len(last.service("s1").recent_changes) <= MAX_RECENT_CHANGES
     for n, a in enumerate(snapshots):
         remembered = _assert_diff_leads(a, last, "s1") is not None
-        assert remembered == (sum(sizes[n:]) <= TRAIL)
+        assert remembered == (sum(sizes[n:]) <= MAX_RECENT_CHANGES)
 
 
 def test_a_batch_longer_than_the_trail_is_forgotten_whole() -> None:
-    service = EMPTY.apply(Batch(5, [_change("s1", f"i{n}", 8000) for n in range(TRAIL + 1)])).service("s1")
-    assert service.trail == ()
-    assert service.since(4) is None
-    assert service.since(5) == Diff("s1", 5, 5, (), ())
+    service = EMPTY_SNAPSHOT.apply(
+        Batch(5, [_change("s1", f"i{n}", 8000) for n in range(MAX_RECENT_CHANGES + 1)])
+    ).service("s1")
+    assert service.recent_changes == ()
+    assert service.diff_since(4) is None
+    assert service.diff_since(5) == ServiceDiff("s1", 5, 5, (), ())
 
 
 def _sizes(snapshot: Snapshot) -> tuple[int, int]:
     """Bytes of registrations and of trails, counted anew."""
     listings = _listed(snapshot).values()
-    steps = [step for service in snapshot.services.values() for step in service.trail]
+    steps = [step for service in snapshot.services.values() for step in service.recent_changes]
     return sum(each.registration.size for each in listings), sum(step.size for step in steps)
 
 
@@ -223,7 +231,7 @@ def _sizes(snapshot: Snapshot) -> tuple[int, int]:
 @settings(max_examples=50)
 def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) -> None:
     for snapshot in _walked(history):
-        assert (snapshot.size, snapshot.trail_size) == _sizes(snapshot)
+        assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
         assert all(
             each.size == sum(of.registration.size for of in each.listings.values())
             for each in snapshot.services.values()
@@ -233,47 +241,47 @@ def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) 
 def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_longest_ago(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loud = Why(Cause.MAINTENANCE, "tester", "x" * 1_000)
+    loud = Provenance(Cause.MAINTENANCE, "tester", "x" * 1_000)
     changes = [Change(Key(f"s{n}", "i1"), _listing(f"s{n}", "i1", 8000), loud) for n in range(8)]
-    step = EMPTY.apply(Batch(1, changes[:1])).trail_size
+    step = EMPTY_SNAPSHOT.apply(Batch(1, changes[:1])).recent_changes_size
     assert step > 1_000
     monkeypatch.setattr(snapshots_module, "MAX_TRAILS", 8 * step - 1)
     snapshots = _walked([[change] for change in changes])
     last = snapshots[-1]
-    assert [bool(service.trail) for service in last.services.values()] == [False, False, *[True] * 6]
-    assert (last.size, last.trail_size) == _sizes(last)
-    assert last.service("s0").since(0) is None, "whoever saw it before it changed is shown the whole"
-    assert last.service("s0").since(1) == Diff("s0", 1, 1, (), ())
-    assert last.service("s7").since(7) is not None
+    assert [bool(service.recent_changes) for service in last.services.values()] == [False, False, *[True] * 6]
+    assert (last.size, last.recent_changes_size) == _sizes(last)
+    assert last.service("s0").diff_since(0) is None, "whoever saw it before it changed is shown the whole"
+    assert last.service("s0").diff_since(1) == ServiceDiff("s0", 1, 1, (), ())
+    assert last.service("s7").diff_since(7) is not None
 
 
 def test_a_loaded_catalog_knows_its_size() -> None:
-    snapshot = snapshots_module.load(Whole("e", 3, [(n, _listing("s1", f"i{n}", 8000)) for n in range(3)]))
-    assert (snapshot.size, snapshot.trail_size) == _sizes(snapshot)
+    snapshot = snapshots_module.load_snapshot(FullState("e", 3, [(n, _listing("s1", f"i{n}", 8000)) for n in range(3)]))
+    assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
     assert snapshot.size > 0
 
 
 def test_a_batch_that_is_in_the_snapshot_already_changes_nothing() -> None:
-    snapshot = EMPTY.apply(Batch(3, [_change("s1", "i1", 8000)]))
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     for revision in (1, 3):
         assert snapshot.apply(Batch(revision, [_change("s1", "i1", None)])) is snapshot
 
 
 def test_a_service_never_heard_of_is_empty_and_may_come() -> None:
-    snapshot = EMPTY.apply(Batch(3, [_change("s1", "i1", 8000)]))
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     unknown = snapshot.service("s2")
     assert (unknown.listings, unknown.revision) == ({}, 0)
     came = snapshot.apply(Batch(4, [_change("s2", "i1", 8000)])).service("s2")
-    diff = came.since(unknown.revision)
+    diff = came.diff_since(unknown.revision)
     assert diff is not None
     assert diff.apply(unknown.listings) == came.listings
 
 
 def test_an_emptied_service_stays_known_and_says_why_its_last_instance_left() -> None:
-    gone = Change(Key("s1", "i1"), None, Why(Cause.LEASE_EXPIRED, "registry"))
-    snapshot = EMPTY.apply(Batch(1, [_change("s1", "i1", 8000)])).apply(Batch(2, [gone]))
-    assert snapshot.services["s1"].since(1) == Diff("s1", 1, 2, (), (gone,))
-    assert snapshot.count == 0
+    gone = Change(Key("s1", "i1"), None, Provenance(Cause.LEASE_EXPIRED, "registry"))
+    snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)])).apply(Batch(2, [gone]))
+    assert snapshot.services["s1"].diff_since(1) == ServiceDiff("s1", 1, 2, (), (gone,))
+    assert snapshot.instance_count == 0
 
 
 def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +289,7 @@ def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch
     history = [[_change(f"s{n}", "i1", port)] for n in range(5) for port in (8000, None)]
     snapshot = _walked([*history, [_change("s9", "i1", 8000)]])[-1]
     assert list(snapshot.services) == ["s3", "s4", "s9"]
-    assert snapshot.service("s2").revision == snapshot.floor == 6
+    assert snapshot.service("s2").revision == snapshot.default_revision == 6
 
 
 @given(forgetful)
@@ -302,10 +310,10 @@ def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: 
 @settings(max_examples=25)
 def test_what_is_loaded_is_what_the_store_knows(listings: list[Listing]) -> None:
     revisions = range(3, 3 + len(listings))
-    snapshot = snapshots_module.load(Whole("e1", 9, zip(revisions, listings, strict=True)))
-    assert (snapshot.epoch, snapshot.revision, snapshot.count) == ("e1", 9, len(listings))
+    snapshot = snapshots_module.load_snapshot(FullState("e1", 9, zip(revisions, listings, strict=True)))
+    assert (snapshot.epoch, snapshot.revision, snapshot.instance_count) == ("e1", 9, len(listings))
     assert _listed(snapshot) == {listing.key: listing for listing in listings}
-    assert {service.since(8) for service in snapshot.services.values()} <= {None}
+    assert {service.diff_since(8) for service in snapshot.services.values()} <= {None}
     assert {service.revision for service in snapshot.services.values()} <= {9}
 
 
@@ -316,28 +324,28 @@ def test_loaded_services_stand_in_the_order_of_their_last_change() -> None:
         (3, _listing("s1", "i2", 1)),
         (5, _listing("s3", "i", 1)),
     ]
-    assert list(snapshots_module.load(Whole("e1", 9, listings)).services) == ["s2", "s3", "s1"]
+    assert list(snapshots_module.load_snapshot(FullState("e1", 9, listings)).services) == ["s2", "s3", "s1"]
 
 
 def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards() -> None:
-    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forgetting("s1", WHY)]])[-1]
-    assert (dict(snapshot.services), snapshot.count, snapshot.listed("s1")) == ({}, 0, None)
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+    assert (dict(snapshot.services), snapshot.instance_count, snapshot.listed_count("s1")) == ({}, 0, None)
     assert snapshot.service("s1").revision == 2
     again = snapshot.apply(Batch(4, [_change("s1", "i2", 8001)]))
-    diff = again.service("s1").since(2)
+    diff = again.service("s1").diff_since(2)
     assert diff is not None
     assert list(diff.apply({})) == ["i2"]
-    assert again.service("s1").since(1) is None
+    assert again.service("s1").diff_since(1) is None
 
 
 def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_moment_is() -> None:
-    listed = EMPTY.apply(Batch(1, [_change("s1", "i1", 8000)]))
-    assert listed.apply(Batch(2, [forgetting("s1", WHY)])).services == listed.services
-    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forgetting("s1", WHY)]))
-    assert (dict(gone.services), gone.count, gone.service("s1").revision) == ({}, 0, 2)
-    both = listed.apply(Batch(2, [_change("s1", "i1", None), forgetting("s1", WHY), _change("s1", "i2", 8001)]))
+    listed = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
+    assert listed.apply(Batch(2, [forget_service("s1", WHY)])).services == listed.services
+    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY)]))
+    assert (dict(gone.services), gone.instance_count, gone.service("s1").revision) == ({}, 0, 2)
+    both = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY), _change("s1", "i2", 8001)]))
     assert list(both.services["s1"].listings) == ["i2"]
-    assert both.services["s1"].since(1) is None
+    assert both.services["s1"].diff_since(1) is None
 
 
 @given(forgetful)
@@ -348,6 +356,6 @@ def test_it_is_remembered_which_services_were_forgotten(history: list[list[Chang
         snapshots = _walked(history)
         for n, before in enumerate(snapshots):
             for after in snapshots[n:]:
-                forgotten = after.forgotten.since(before.revision)
+                forgotten = after.forgotten_services.names_since(before.revision)
                 assert forgotten is None or before.services.keys() - after.services.keys() <= forgotten
-            assert before.forgotten.since(before.revision) == set()
+            assert before.forgotten_services.names_since(before.revision) == set()

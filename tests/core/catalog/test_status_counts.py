@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole, forgetting
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
-from adsum.core.catalog.status_counts import Tally
-from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Registration, Why
+from adsum.core.catalog.changes import Batch, Change, FullState, forget_service
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
+from adsum.core.catalog.status_counts import StatusCounter
+from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Provenance, Registration
 
-WHY = Why(Cause.REGISTERED, "tester")
+WHY = Provenance(Cause.REGISTERED, "tester")
 
 
 def _change(service: str, id: str, lease: LeaseState | None) -> Change:
@@ -23,7 +23,7 @@ def _change(service: str, id: str, lease: LeaseState | None) -> Change:
 services = st.sampled_from(["s1", "s2", "s3"])
 changes = st.one_of(
     st.builds(_change, services, st.sampled_from(["i1", "i2"]), st.sampled_from([None, *LeaseState])),
-    st.builds(forgetting, services, st.just(WHY)),
+    st.builds(forget_service, services, st.just(WHY)),
 )
 
 
@@ -40,18 +40,20 @@ def test_it_says_what_counting_all_would_however_seldom_it_looks(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshots, "MAX_EMPTY", most_empty)
-        tally, snapshot = Tally(), EMPTY
+        tally, snapshot = StatusCounter(), EMPTY_SNAPSHOT
         for batch, looked_at in history:
             snapshot = snapshot.apply(Batch(snapshot.revision + 1, batch))
             if looked_at:
-                assert tally.of(snapshot) == _counted(snapshot)
-        assert tally.of(snapshot) == _counted(snapshot)
+                assert tally.count(snapshot) == _counted(snapshot)
+        assert tally.count(snapshot) == _counted(snapshot)
 
 
 def test_another_history_is_counted_from_its_beginning() -> None:
-    tally = Tally()
-    before = EMPTY.apply(Batch(9, [_change("s1", "i1", LeaseState.HELD), _change("s1", "i2", LeaseState.LAPSED)]))
-    assert tally.of(before) == {"passing": 1, "critical": 1}
+    tally = StatusCounter()
+    before = EMPTY_SNAPSHOT.apply(
+        Batch(9, [_change("s1", "i1", LeaseState.HELD), _change("s1", "i2", LeaseState.LAPSED)])
+    )
+    assert tally.count(before) == {"passing": 1, "critical": 1}
     listing = _change("s2", "i1", LeaseState.HELD).listing
     assert listing is not None
-    assert tally.of(snapshots.load(Whole("another", 9, [(3, listing)]))) == {"passing": 1}
+    assert tally.count(snapshots.load_snapshot(FullState("another", 9, [(3, listing)]))) == {"passing": 1}

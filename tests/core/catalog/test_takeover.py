@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import decisions
-from adsum.core.catalog.changes import Batch, Change, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
-from adsum.core.catalog.snapshots import EMPTY, Snapshot, load
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot, load_snapshot
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import Taken
-from adsum.core.identity import digest, place_of
+from adsum.core.errors import RegistrationConflict
+from adsum.core.identity import canonical_place, holder_digest
 from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Registration, Status
 from tests.support import strategies
 
@@ -40,7 +40,7 @@ def at(
     return Registration(Instance(service, id, address, port, scheme), ttl, checks=checks, holder=holder)
 
 
-def after(*steps: Decision | Registration, start: Snapshot = EMPTY) -> Snapshot:
+def after(*steps: Decision | Registration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
     snapshot = start
     for step in steps:
         decision = decisions.register(step, CALLER) if isinstance(step, Registration) else step
@@ -49,7 +49,7 @@ def after(*steps: Decision | Registration, start: Snapshot = EMPTY) -> Snapshot:
 
 
 def lapsed(id: str, service: str = "orders") -> Decision:
-    return decisions.lapsed(Key(service, id), "late", CALLER)
+    return decisions.lapse(Key(service, id), "late", CALLER)
 
 
 def listed(snapshot: Snapshot) -> dict[str, str]:
@@ -76,20 +76,20 @@ def listed(snapshot: Snapshot) -> dict[str, str]:
 def test_another_process_is_starting_until_its_own_first_pass(next_one: Registration) -> None:
     snapshot = after(
         at("o1", holder="h1", checks=(WEB,)),
-        decisions.checked(Key("orders", "o1"), "web", Status.PASSING, "", CALLER),
+        decisions.record_check(Key("orders", "o1"), "web", Status.PASSING, "", CALLER),
         decisions.register(next_one, CALLER, FORCE),
     )
     listing = snapshot.find(Key("orders", "o1"))
     assert listing is not None
     assert listing.status is Status.STARTING
-    assert listing.why.cause is Cause.REREGISTERED
+    assert listing.provenance.cause is Cause.REREGISTERED
 
 
 def test_the_same_process_that_registers_again_keeps_its_evidence() -> None:
     one = at("o1", holder="h1", checks=(WEB,))
     snapshot = after(
         one,
-        decisions.checked(one.key, "web", Status.PASSING, "", CALLER),
+        decisions.record_check(one.key, "web", Status.PASSING, "", CALLER),
         replace(one, instance=replace(one.instance, weight=7, tags=("v2",)), ttl=30.0),
     )
     listing = snapshot.find(one.key)
@@ -100,16 +100,16 @@ def test_the_same_process_that_registers_again_keeps_its_evidence() -> None:
 def test_an_outcome_of_the_process_before_says_nothing_of_the_next_one() -> None:
     before, now = at("o1", holder="h1", checks=(WEB,)), at("o1", holder="h2", checks=(WEB,))
     snapshot = after(before, now)
-    stale = decisions.checked(now.key, "web", Status.PASSING, "", CALLER, before.process)
+    stale = decisions.record_check(now.key, "web", Status.PASSING, "", CALLER, before.identity)
     assert stale(snapshot) == []
-    assert decisions.checked(now.key, "web", Status.PASSING, "", CALLER, now.process)(snapshot) != []
+    assert decisions.record_check(now.key, "web", Status.PASSING, "", CALLER, now.identity)(snapshot) != []
 
 
 def test_a_takeover_tells_both_places_in_the_history() -> None:
     snapshot = after(at("o1", holder="h1"), decisions.register(at("o1", "10.0.0.2", holder="h2"), CALLER, FORCE))
     listing = snapshot.find(Key("orders", "o1"))
     assert listing is not None
-    assert listing.why.reason == "by another process, at http://10.0.0.2:80 instead of http://10.0.0.1:80"
+    assert listing.provenance.reason == "by another process, at http://10.0.0.2:80 instead of http://10.0.0.1:80"
 
 
 # Ids
@@ -142,22 +142,22 @@ def test_who_may_take_an_id(there: Registration, wants: Registration, takeover: 
     snapshot = after(there)
 
     for silent, taken in ((False, allowed == "yes"), (True, allowed != "no")):
-        decision = decisions.register(wants, CALLER, takeover, {there.process} if silent else set())
+        decision = decisions.register(wants, CALLER, takeover, {there.identity} if silent else set())
         if taken:
             assert decision(snapshot)
             continue
-        with pytest.raises(Taken) as refused:
+        with pytest.raises(RegistrationConflict) as refused:
             decision(snapshot)
         for words in (str(there.instance.place), str(wants.instance.place), "takeover=force"):
             assert words in str(refused.value)
-        assert (refused.value.probe is not None) == (allowed == "if silent")
+        assert (refused.value.probe_target is not None) == (allowed == "if silent")
     assert decisions.register(wants, CALLER, takeover)(after(lapsed("o1"), start=snapshot)), "a lapsed one is not live"
 
 
 def test_silence_of_another_process_than_the_one_that_is_there_by_now_proves_nothing() -> None:
     probed, now = at("o1", holder="h1"), at("o1", "10.0.0.3", holder="h3")
-    with pytest.raises(Taken, match=r"http://10\.0\.0\.3:80"):
-        decisions.register(at("o1", "10.0.0.2", holder="h2"), CALLER, USUAL, {probed.process})(after(now))
+    with pytest.raises(RegistrationConflict, match=r"http://10\.0\.0\.3:80"):
+        decisions.register(at("o1", "10.0.0.2", holder="h2"), CALLER, USUAL, {probed.identity})(after(now))
 
 
 # Places
@@ -166,10 +166,10 @@ def test_silence_of_another_process_than_the_one_that_is_there_by_now_proves_not
 def test_within_a_service_a_later_registration_supersedes_whom_was_at_its_place() -> None:
     snapshot = after(*(at(f"crash-{n}", holder=f"p{n}") for n in range(3)))
     assert listed(snapshot) == {"orders/crash-2": "p2"}
-    left = snapshot.service("orders").trail[-2]
+    left = snapshot.service("orders").recent_changes[-2]
     assert (left.id, left.listed) == ("crash-1", False)
-    assert left.why.cause is Cause.SUPERSEDED
-    assert left.why.reason == "another process registered at http://10.0.0.1:80, as orders/crash-2"
+    assert left.provenance.cause is Cause.SUPERSEDED
+    assert left.provenance.reason == "another process registered at http://10.0.0.1:80, as orders/crash-2"
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ def test_other_services_places_and_entries_of_the_same_process_stay(neighbour: R
     [("::1", "0:0:0:0:0:0:0:1"), ("web.example", "WEB.example."), ("10.0.0.1", "::ffff:10.0.0.1")],
 )
 def test_a_place_is_one_however_its_address_is_written(one: str, other: str) -> None:
-    assert place_of(one, 80, "http") == place_of(other, 80, "http")
+    assert canonical_place(one, 80, "http") == canonical_place(other, 80, "http")
     assert listed(after(at("o1", one, holder="h1"), at("o2", other, holder="h2"))) == {"orders/o2": "h2"}
 
 
 def test_without_a_holder_nobody_gets_the_place_of_a_live_process() -> None:
     snapshot = after(at("o1", holder="h1"))
-    with pytest.raises(Taken, match="as orders/o1"):
+    with pytest.raises(RegistrationConflict, match="as orders/o1"):
         decisions.register(at("o2"), CALLER)(snapshot)
     assert listed(after(lapsed("o1"), at("o2"), start=snapshot)) == {"orders/o2": ""}
 
 
 def test_who_was_listed_before_waits_while_another_is_at_its_place() -> None:
     snapshot = after(at("o1", holder="h1"), at("o2", holder="h2"))
-    with pytest.raises(Taken, match="as orders/o2"):
+    with pytest.raises(RegistrationConflict, match="as orders/o2"):
         decisions.register(at("o1", holder="h1"), CALLER, NEVER)(snapshot)
     free = after(decisions.deregister(Key("orders", "o2"), "h2", "", CALLER), start=snapshot)
     assert decisions.register(at("o1", holder="h1"), CALLER, NEVER)(free)
@@ -221,16 +221,16 @@ def test_two_live_processes_never_alternate(same_id: bool, seed: int, silent: bo
     if elsewhere and not same_id:
         return  # They have nothing to do with one another.
     takeover = dict.fromkeys(range(2), USUAL)
-    snapshot, winners = EMPTY, list[str]()
+    snapshot, winners = EMPTY_SNAPSHOT, list[str]()
     for _ in range(30):
         n = rng.randrange(2)
         try:
-            silence = {each.process for each in both} if silent else set()
+            silence = {each.identity for each in both} if silent else set()
             decision = decisions.register(both[n], CALLER, takeover[n], silence)
             snapshot = after(decision, start=snapshot)
             takeover[n] = NEVER
             winners.append(both[n].holder)
-        except Taken:
+        except RegistrationConflict:
             pass
         assert len(listed(snapshot)) == 1
     assert sum(one != other for one, other in pairwise(winners)) <= 1
@@ -242,10 +242,13 @@ def test_two_live_processes_never_alternate(same_id: bool, seed: int, silent: bo
 def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> None:
     snapshot = after(at("o1", holder="h1"), at("u1", holder="h2", service="users"))
     assert len(listed(snapshot)) == 2
-    (change,) = decisions.lapsed(Key("orders", "o1"), "late", CALLER, deserted=True)(snapshot)
+    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
     assert change.listing is None
-    assert (change.why.cause, "users/u1 is at http://10.0.0.1:80" in change.why.reason) == (Cause.SUPERSEDED, True)
-    (change,) = decisions.lapsed(Key("orders", "o1"), "late", CALLER)(snapshot)
+    assert (change.provenance.cause, "users/u1 is at http://10.0.0.1:80" in change.provenance.reason) == (
+        Cause.SUPERSEDED,
+        True,
+    )
+    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER)(snapshot)
     assert change.listing is not None, "both have lived there: it may come back"
 
 
@@ -254,11 +257,11 @@ def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> No
 )
 def test_who_proves_no_other_process_at_the_place_is_no_successor(neighbour: Registration) -> None:
     snapshot = after(at("o1", holder="h1"), neighbour)
-    (change,) = decisions.lapsed(Key("orders", "o1"), "late", CALLER, deserted=True)(snapshot)
+    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
     assert change.listing is not None
     lapsed_too = after(lapsed("o1"), start=snapshot)
-    (change,) = decisions.expired(Key("orders", "o1"), "late", CALLER)(lapsed_too)
-    assert change.why.cause is Cause.LEASE_EXPIRED
+    (change,) = decisions.expire(Key("orders", "o1"), "late", CALLER)(lapsed_too)
+    assert change.provenance.cause is Cause.LEASE_EXPIRED
 
 
 ELSE = [
@@ -271,19 +274,19 @@ ELSE = [
 
 @pytest.mark.parametrize("other", ELSE)
 def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(other: Registration) -> None:
-    (change,) = decisions.lapsed(Key("orders", "o1"), "late", CALLER, deserted=True)(
+    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(
         after(at("o1", holder="h1"), other)
     )
-    assert (change.listing, change.why.cause) == (None, Cause.SUPERSEDED)
-    assert f"{other.key} is at {other.instance.place} now" in change.why.reason
+    assert (change.listing, change.provenance.cause) == (None, Cause.SUPERSEDED)
+    assert f"{other.key} is at {other.instance.place} now" in change.provenance.reason
 
 
 @pytest.mark.parametrize("other", ELSE)
 def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and_port(other: Registration) -> None:
     snapshot = after(at("o1", holder="h1"), lapsed("o1"), other)
     assert listed(snapshot) == {str(other.key): "h2"}
-    left = next(step for step in snapshot.service("orders").trail if not step.listed)
-    assert (left.id, left.why.cause) == ("o1", Cause.SUPERSEDED)
+    left = next(step for step in snapshot.service("orders").recent_changes if not step.listed)
+    assert (left.id, left.provenance.cause) == ("o1", Cause.SUPERSEDED)
 
 
 # The index
@@ -292,35 +295,35 @@ def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and
 @given(st.lists(st.lists(strategies.simple_changes, max_size=6), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_who_is_at_a_place_is_known_in_snapshots_and_drafts_alike(batches: list[list[Change]]) -> None:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for batch in batches:
         draft = Draft(snapshot)
         for change in batch:
             draft.add([change])
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, batch))
         listings = [each for service in snapshot.services.values() for each in service.listings.values()]
-        again = load(Whole("e", snapshot.revision, [(1, each) for each in listings]))
+        again = load_snapshot(FullState("e", snapshot.revision, [(1, each) for each in listings]))
         for port in (8000, 8001):
-            socket = place_of("127.0.0.1", port, "http").socket
-            keys = {each.key for each in listings if each.instance.place.socket == socket}
+            socket = canonical_place("127.0.0.1", port, "http").host_port
+            keys = {each.key for each in listings if each.instance.place.host_port == socket}
             for basis in (snapshot, draft, again):
-                assert {each.key for each in basis.at(socket)} == keys
+                assert {each.key for each in basis.listings_at(socket)} == keys
 
 
 def test_following_a_change_copies_a_small_share_of_the_index() -> None:
     listings = [after(at(f"o{n}", f"10.{n >> 8}.{n & 255}.1")).find(Key("orders", f"o{n}")) for n in range(3_000)]
-    snapshot = load(Whole("e", 1, [(1, each) for each in listings if each is not None]))
+    snapshot = load_snapshot(FullState("e", 1, [(1, each) for each in listings if each is not None]))
     moved = after(at("o7", "10.99.0.1"), start=snapshot)
-    before, now = snapshot.occupancy._shards, moved.occupancy._shards
+    before, now = snapshot.address_index._shards, moved.address_index._shards
     copied = [one for one, other in zip(before, now, strict=True) if one is not other]
     assert len(copied) <= 2
     assert sum(map(len, copied)) < 300
-    renewed = after(decisions.lapsed(Key("orders", "o8"), "late", CALLER), start=moved)
-    assert renewed.occupancy is moved.occupancy
+    renewed = after(decisions.lapse(Key("orders", "o8"), "late", CALLER), start=moved)
+    assert renewed.address_index is moved.address_index
 
 
 def test_a_digest_tells_holders_apart_and_gives_none_away() -> None:
-    assert digest("") == ""
-    assert digest("h1") != digest("h2")
-    assert digest("h1~~1") == digest("h1~~2") == digest("h1"), "parts of one process"
-    assert "h1" not in digest("h1")
+    assert holder_digest("") == ""
+    assert holder_digest("h1") != holder_digest("h2")
+    assert holder_digest("h1~~1") == holder_digest("h1~~2") == holder_digest("h1"), "parts of one process"
+    assert "h1" not in holder_digest("h1")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.core.liveness.check_health import MOVES, Needs, Standing
+from adsum.core.liveness.check_health import MOVES, CheckHealth, StreakThreshold
 from adsum.core.model import Check, CheckKind, Result, Status
 
 PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL
@@ -19,7 +19,7 @@ def check(rise: int = 2, fall: int = 3) -> Check:
     return Check("up", CheckKind.TCP, rise=rise, fall=fall)
 
 
-def statuses(standing: Standing, *outcomes: Result) -> list[Status]:
+def statuses(standing: CheckHealth, *outcomes: Result) -> list[Status]:
     return [standing.observe(result) for result in outcomes]
 
 
@@ -29,33 +29,33 @@ def test_the_table_has_no_holes() -> None:
 
 
 def test_the_first_pass_makes_a_starting_instance_passing_at_once() -> None:
-    assert statuses(Standing(check(rise=5)), PASS) == [PASSING]
+    assert statuses(CheckHealth(check(rise=5)), PASS) == [PASSING]
 
 
 def test_the_first_warning_makes_a_starting_instance_warning_at_once() -> None:
-    assert statuses(Standing(check(rise=5)), WARN) == [WARNING]
+    assert statuses(CheckHealth(check(rise=5)), WARN) == [WARNING]
 
 
 def test_a_starting_instance_is_critical_only_after_fall_fails() -> None:
-    assert statuses(Standing(check(fall=3)), FAIL, FAIL, FAIL) == [STARTING, STARTING, CRITICAL]
+    assert statuses(CheckHealth(check(fall=3)), FAIL, FAIL, FAIL) == [STARTING, STARTING, CRITICAL]
 
 
 def test_a_starting_instance_that_failed_is_still_believed_at_its_first_pass() -> None:
-    assert statuses(Standing(check(rise=5, fall=3)), FAIL, FAIL, PASS) == [STARTING, STARTING, PASSING]
+    assert statuses(CheckHealth(check(rise=5, fall=3)), FAIL, FAIL, PASS) == [STARTING, STARTING, PASSING]
 
 
 @pytest.mark.parametrize("usable", [PASSING, WARNING])
 def test_a_usable_instance_is_critical_after_fall_fails_in_a_row(usable: Status) -> None:
-    assert statuses(Standing(check(fall=3), usable), FAIL, FAIL, FAIL) == [usable, usable, CRITICAL]
+    assert statuses(CheckHealth(check(fall=3), usable), FAIL, FAIL, FAIL) == [usable, usable, CRITICAL]
 
 
 def test_one_pass_in_between_starts_the_fall_anew() -> None:
     outcomes = (FAIL, FAIL, PASS, FAIL, FAIL, PASS)
-    assert set(statuses(Standing(check(fall=3), PASSING), *outcomes)) == {PASSING}
+    assert set(statuses(CheckHealth(check(fall=3), PASSING), *outcomes)) == {PASSING}
 
 
 def test_a_critical_instance_is_passing_after_rise_passes_in_a_row() -> None:
-    assert statuses(Standing(check(rise=2), CRITICAL), PASS, FAIL, PASS, PASS) == [
+    assert statuses(CheckHealth(check(rise=2), CRITICAL), PASS, FAIL, PASS, PASS) == [
         CRITICAL,
         CRITICAL,
         CRITICAL,
@@ -64,29 +64,29 @@ def test_a_critical_instance_is_passing_after_rise_passes_in_a_row() -> None:
 
 
 def test_warnings_lead_back_from_critical_as_passes_do_and_the_last_one_names_the_status() -> None:
-    assert statuses(Standing(check(rise=2), CRITICAL), PASS, WARN) == [CRITICAL, WARNING]
-    assert statuses(Standing(check(rise=2), CRITICAL), WARN, PASS) == [CRITICAL, PASSING]
+    assert statuses(CheckHealth(check(rise=2), CRITICAL), PASS, WARN) == [CRITICAL, WARNING]
+    assert statuses(CheckHealth(check(rise=2), CRITICAL), WARN, PASS) == [CRITICAL, PASSING]
 
 
 def test_passing_and_warning_change_places_at_once() -> None:
-    assert statuses(Standing(check(rise=5), PASSING), WARN, PASS, WARN) == [WARNING, PASSING, WARNING]
+    assert statuses(CheckHealth(check(rise=5), PASSING), WARN, PASS, WARN) == [WARNING, PASSING, WARNING]
 
 
 def test_the_first_fail_counts_with_a_fall_of_one() -> None:
-    assert statuses(Standing(check(fall=1), PASSING), FAIL) == [CRITICAL]
+    assert statuses(CheckHealth(check(fall=1), PASSING), FAIL) == [CRITICAL]
 
 
 @pytest.mark.parametrize("declared", [Status.DRAINING, Status.MAINTENANCE])
 def test_no_check_stands_as_what_can_only_be_declared(declared: Status) -> None:
     with pytest.raises(ValueError, match="no check stands as"):
-        Standing(check(), declared)
+        CheckHealth(check(), declared)
 
 
 @given(streaks, streaks, st.sampled_from(EARNED), results)
 def test_fewer_fails_in_a_row_than_fall_never_make_critical(
     rise: int, fall: int, begin: Status, outcomes: list[Result]
 ) -> None:
-    standing, fails = Standing(check(rise, fall), begin), 0
+    standing, fails = CheckHealth(check(rise, fall), begin), 0
     for result in outcomes:
         before = standing.status
         fails = fails + 1 if result is FAIL else 0
@@ -98,7 +98,7 @@ def test_fewer_fails_in_a_row_than_fall_never_make_critical(
 
 @given(streaks, streaks, results)
 def test_fewer_than_rise_in_a_row_never_lead_back_from_critical(rise: int, fall: int, outcomes: list[Result]) -> None:
-    standing, good = Standing(check(rise, fall), CRITICAL), 0
+    standing, good = CheckHealth(check(rise, fall), CRITICAL), 0
     for result in outcomes:
         before = standing.status
         good = 0 if result is FAIL else good + 1
@@ -111,7 +111,7 @@ def test_fewer_than_rise_in_a_row_never_lead_back_from_critical(rise: int, fall:
 def test_a_status_moves_only_to_what_the_outcome_says(
     rise: int, fall: int, begin: Status, outcomes: list[Result]
 ) -> None:
-    standing = Standing(check(rise, fall), begin)
+    standing = CheckHealth(check(rise, fall), begin)
     says = {PASS: PASSING, WARN: WARNING, FAIL: CRITICAL}
     for result in outcomes:
         before = standing.status
@@ -119,6 +119,6 @@ def test_a_status_moves_only_to_what_the_outcome_says(
 
 
 def test_what_one_outcome_decides_needs_no_streak() -> None:
-    at_once = {move for move, (_, needs) in MOVES.items() if needs is Needs.ONE}
+    at_once = {move for move, (_, needs) in MOVES.items() if needs is StreakThreshold.ONE}
     for begin, result in at_once:
-        assert Standing(check(rise=9, fall=9), begin).observe(result) is MOVES[begin, result][0]
+        assert CheckHealth(check(rise=9, fall=9), begin).observe(result) is MOVES[begin, result][0]

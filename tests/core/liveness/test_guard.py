@@ -13,36 +13,36 @@ def keys(count: int, service: str = "orders") -> list[Key]:
 def guard_of(total: int, lapsed: int, hold: float | None = 3600.0, share: float = 0.5) -> Guard:
     guard = Guard(share, hold)
     for key in keys(total):
-        guard.joined(key)
+        guard.lease_added(key)
     lapse(guard, keys(lapsed))
     return guard
 
 
 def lapse(guard: Guard, them: Iterable[Key]) -> None:
     for key in them:
-        guard.lapsed(key)
+        guard.lease_lapsed(key)
 
 
 @pytest.mark.parametrize(("lapsed", "total"), [(1, 1), (1, 2), (2, 4), (1, 3), (5, 10)])
 def test_up_to_half_expire_normally(lapsed: int, total: int) -> None:
     guard = guard_of(total, lapsed)
     assert all(guard.may_expire(key, 0.0) for key in keys(lapsed))
-    assert guard.news() == {}
+    assert guard.changed_counts() == {}
 
 
 @pytest.mark.parametrize(("lapsed", "total"), [(2, 2), (3, 4), (2, 3), (6, 10), (10, 10)])
 def test_a_mass_lapse_is_held_back(lapsed: int, total: int) -> None:
     guard = guard_of(total, lapsed)
     assert not any(guard.may_expire(key, 0.0) for key in keys(lapsed))
-    assert guard.news() == {"orders": lapsed}
-    assert guard.news() == {}
+    assert guard.changed_counts() == {"orders": lapsed}
+    assert guard.changed_counts() == {}
 
 
 def test_services_are_guarded_one_by_one() -> None:
     guard = guard_of(4, 4)
     for key in keys(2, "users"):
-        guard.joined(key)
-    guard.lapsed(Key("users", "i0"))
+        guard.lease_added(key)
+    guard.lease_lapsed(Key("users", "i0"))
     assert not guard.may_expire(Key("orders", "i0"), 0.0)
     assert guard.may_expire(Key("users", "i0"), 0.0)
 
@@ -51,9 +51,9 @@ def test_when_enough_come_back_the_guard_lets_go_and_the_rest_get_one_more_ttl()
     guard = guard_of(4, 3)
     a, b, c = keys(3)
     assert not any(guard.may_expire(key, 0.0) for key in (a, b, c))
-    guard.renewed(a)
-    assert guard.holding("orders") == 0
-    assert guard.news() == {"orders": 0}
+    guard.lease_renewed(a)
+    assert guard.held_count("orders") == 0
+    assert guard.changed_counts() == {"orders": 0}
     assert not guard.may_expire(b, 30.0)
     assert guard.may_expire(b, 60.0)
 
@@ -62,10 +62,10 @@ def test_one_that_comes_back_is_not_counted_as_held_back_any_more() -> None:
     guard = guard_of(10, 10)
     for key in keys(10):
         guard.may_expire(key, 0.0)
-    guard.renewed(Key("orders", "i0"))
-    guard.left(Key("orders", "i1"), lapsed=True)
-    assert guard.holding("orders") == 8
-    assert guard.news() == {"orders": 8}
+    guard.lease_renewed(Key("orders", "i0"))
+    guard.lease_removed(Key("orders", "i1"), lapsed=True)
+    assert guard.held_count("orders") == 8
+    assert guard.changed_counts() == {"orders": 8}
 
 
 def test_a_mass_lapse_that_lasts_is_released_after_the_hold() -> None:
@@ -74,8 +74,8 @@ def test_a_mass_lapse_that_lasts_is_released_after_the_hold() -> None:
     assert not guard.may_expire(a, 1000.0)
     assert not guard.may_expire(b, 1099.0)
     assert guard.may_expire(a, 1100.0)
-    assert guard.engaged_for("orders", 1100.0) == 100.0
-    guard.left(a, lapsed=True)
+    assert guard.engaged_seconds("orders", 1100.0) == 100.0
+    guard.lease_removed(a, lapsed=True)
     assert guard.may_expire(b, 1100.0)
     assert guard.may_expire(c, 1100.0)
 
@@ -84,8 +84,8 @@ def test_the_hold_starts_afresh_with_the_next_mass_lapse() -> None:
     guard = guard_of(4, 3, hold=100.0)
     a, b, _ = keys(3)
     assert not guard.may_expire(a, 0.0)
-    guard.renewed(a)
-    guard.lapsed(a)
+    guard.lease_renewed(a)
+    guard.lease_lapsed(a)
     assert not guard.may_expire(a, 500.0)
     assert not guard.may_expire(b, 599.0)
     assert guard.may_expire(b, 600.0)
@@ -106,8 +106,8 @@ def test_instances_that_join_can_end_a_mass_lapse() -> None:
     guard = guard_of(4, 3)
     assert not guard.may_expire(Key("orders", "i0"), 0.0)
     for n in range(2):
-        guard.joined(Key("orders", f"new{n}"))
-    assert guard.news() == {"orders": 0}
+        guard.lease_added(Key("orders", f"new{n}"))
+    assert guard.changed_counts() == {"orders": 0}
 
 
 def test_a_service_whose_last_lease_left_is_forgotten() -> None:
@@ -115,6 +115,6 @@ def test_a_service_whose_last_lease_left_is_forgotten() -> None:
     for key in keys(2):
         assert not guard.may_expire(key, 0.0)
     for key in keys(2):
-        guard.left(key, lapsed=True)
-    assert guard.news() == {"orders": 0}
-    assert guard.engaged_for("orders", 10.0) == 0.0
+        guard.lease_removed(key, lapsed=True)
+    assert guard.changed_counts() == {"orders": 0}
+    assert guard.engaged_seconds("orders", 10.0) == 0.0

@@ -8,29 +8,38 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from adsum.core.errors import UnknownInstance
 from adsum.core.liveness.guard import Guard
-from adsum.core.liveness.leases import MOVES, PAUSE, PULSE, STALE, Event, Leases, Moved, Phase
+from adsum.core.liveness.leases import (
+    MAX_STALE_LEASE_ENTRIES,
+    MAX_TICK_DELAY,
+    MAX_TICK_INTERVAL,
+    MOVES,
+    LeaseEvent,
+    LeasePhase,
+    Leases,
+    LeaseTransition,
+)
 from adsum.core.model import Key
 
 A, B = Key("orders", "a"), Key("orders", "b")
-HELD, LAPSED, EXPIRED = Phase.HELD, Phase.LAPSED, Phase.EXPIRED
+HELD, LAPSED, EXPIRED = LeasePhase.HELD, LeasePhase.LAPSED, LeasePhase.EXPIRED
 
 
 def unguarded() -> Leases:
     return Leases(Guard(share=1.0))
 
 
-def advance(leases: Leases, since: float, now: float, limit: int = 1000) -> list[Moved]:
+def advance(leases: Leases, since: float, now: float, limit: int = 1000) -> list[LeaseTransition]:
     """Tick every second as the keeper does, and once more at `now`."""
     moved, at = [], since
     while at < now:
-        at = min(at + PULSE, now)
+        at = min(at + MAX_TICK_INTERVAL, now)
         moved += leases.tick(at, limit)
         while (due := leases.next_deadline()) is not None and due <= at:
             moved += leases.tick(at, limit)
     return moved
 
 
-def phases(moved: list[Moved], key: Key) -> list[tuple[Phase, Phase]]:
+def phases(moved: list[LeaseTransition], key: Key) -> list[tuple[LeasePhase, LeasePhase]]:
     return [(move.before, move.after) for move in moved if move.key == key]
 
 
@@ -40,7 +49,7 @@ def test_a_lease_is_held_until_its_deadline_and_lapsed_from_then_on() -> None:
     assert leases.deadline(A) == leases.next_deadline() == 130.0
     assert advance(leases, 100.0, 129.9) == []
     assert leases.phase(A) is HELD
-    assert advance(leases, 129.9, 130.0) == [Moved(A, HELD, LAPSED, 0.0)]
+    assert advance(leases, 129.9, 130.0) == [LeaseTransition(A, HELD, LAPSED, 0.0)]
     assert leases.phase(A) is LAPSED
 
 
@@ -49,7 +58,7 @@ def test_a_lapsed_lease_expires_once_its_grace_is_over() -> None:
     leases.grant(A, 30.0, 60.0, now=0.0)
     advance(leases, 0.0, 30.0)
     assert advance(leases, 30.0, 89.9) == []
-    assert advance(leases, 89.9, 90.0) == [Moved(A, LAPSED, EXPIRED, 60.0)]
+    assert advance(leases, 89.9, 90.0) == [LeaseTransition(A, LAPSED, EXPIRED, 60.0)]
 
 
 def test_a_renewal_moves_the_deadline_to_one_ttl_from_now() -> None:
@@ -76,7 +85,7 @@ def test_a_lapsed_lease_that_is_renewed_is_held_again() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 60.0, now=0.0)
     advance(leases, 0.0, 40.0)
-    assert leases.renew(A, now=40.0) == Moved(A, LAPSED, HELD, -30.0)
+    assert leases.renew(A, now=40.0) == LeaseTransition(A, LAPSED, HELD, -30.0)
     assert leases.deadline(A) == 70.0
     assert advance(leases, 40.0, 69.9) == []
     assert phases(advance(leases, 69.9, 70.0), A) == [(HELD, LAPSED)]
@@ -104,7 +113,7 @@ def test_an_expiry_that_was_put_off_can_be_renewed_or_expires_later() -> None:
         leases.grant(key, 1.0, 1.0, now=0.0)
     advance(leases, 0.0, 3.0)
     for key in (A, B):
-        leases.put_off(key, until=10.0)
+        leases.postpone(key, until=10.0)
         assert leases.phase(key) is LAPSED
     leases.renew(A, now=9.0)
     moved = advance(leases, 3.0, 10.0)
@@ -157,7 +166,7 @@ def test_a_lease_never_lapses_and_expires_in_the_same_tick() -> None:
     assert phases(leases.tick(5.1, 1000), A) == [(LAPSED, EXPIRED)]
 
 
-@pytest.mark.parametrize("gap", [PULSE + PAUSE + 0.1, 8 * 3600.0])
+@pytest.mark.parametrize("gap", [MAX_TICK_INTERVAL + MAX_TICK_DELAY + 0.1, 8 * 3600.0])
 def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
@@ -183,7 +192,7 @@ def test_a_tick_that_is_a_little_late_is_no_pause() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     advance(leases, 0.0, 29.0)
-    assert phases(leases.tick(29.0 + PULSE + PAUSE, 1000), A) == [(HELD, LAPSED)]
+    assert phases(leases.tick(29.0 + MAX_TICK_INTERVAL + MAX_TICK_DELAY, 1000), A) == [(HELD, LAPSED)]
 
 
 def test_a_renewal_after_a_pause_counts_from_the_renewal() -> None:
@@ -211,12 +220,12 @@ def test_renewing_and_ending_leave_no_trail_in_memory() -> None:
     for n in range(10_000):
         leases.grant(A, 86_400.0, 0.0, now=float(n))
         leases.renew(A, now=float(n))
-    assert len(leases._heap) <= STALE + 3
+    assert len(leases._heap) <= MAX_STALE_LEASE_ENTRIES + 3
     for n in range(10_000):
         leases.grant(Key("orders", f"i{n}"), 86_400.0, 0.0, now=0.0)
     for n in range(10_000):
         leases.end(Key("orders", f"i{n}"))
-    assert len(leases._heap) <= STALE + 3
+    assert len(leases._heap) <= MAX_STALE_LEASE_ENTRIES + 3
 
 
 def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() -> None:
@@ -226,7 +235,7 @@ def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() 
         leases.grant(key, 30.0, 60.0, now=0.0)
     assert len(advance(leases, 0.0, 30.0)) == 2
     assert advance(leases, 30.0, 1000.0) == []
-    assert guard.holding("orders") == 2
+    assert guard.held_count("orders") == 2
     assert leases.tick(1000.0, 1000) == []
     assert leases.next_deadline() is not None
     assert leases.next_deadline() > 1000.0  # type: ignore[operator]
@@ -239,7 +248,7 @@ def test_the_guard_releases_after_its_hold_and_the_expiry_says_so() -> None:
     moved = advance(leases, 0.0, 30.0 + 60.0 + 600.0 + 30.0)
     expired = [move for move in moved if move.after is EXPIRED]
     assert {move.key for move in expired} == {A, B}
-    assert all(move.guarded >= 600.0 for move in expired)
+    assert all(move.guarded_for >= 600.0 for move in expired)
 
 
 def test_those_who_follow_after_the_guard_let_go_are_not_expired() -> None:
@@ -263,15 +272,15 @@ def test_ending_a_lapsed_lease_is_never_held_back() -> None:
 
 
 def test_the_table_of_moves_has_no_holes_that_are_not_meant() -> None:
-    missing = {pair for pair in product(Phase, Event) if pair not in MOVES}
+    missing = {pair for pair in product(LeasePhase, LeaseEvent) if pair not in MOVES}
     assert missing == {
-        (HELD, Event.GRACE_OVER),
-        (HELD, Event.PUT_OFF),
-        (LAPSED, Event.DEADLINE),
-        (LAPSED, Event.PUT_OFF),
-        (EXPIRED, Event.RENEWED),
-        (EXPIRED, Event.DEADLINE),
-        (EXPIRED, Event.GRACE_OVER),
+        (HELD, LeaseEvent.GRACE_OVER),
+        (HELD, LeaseEvent.POSTPONED),
+        (LAPSED, LeaseEvent.DEADLINE),
+        (LAPSED, LeaseEvent.POSTPONED),
+        (EXPIRED, LeaseEvent.RENEWED),
+        (EXPIRED, LeaseEvent.DEADLINE),
+        (EXPIRED, LeaseEvent.GRACE_OVER),
     }
 
 
@@ -293,7 +302,7 @@ class LeasesPromise(RuleBasedStateMachine):
         self.now = 0.0
         self.leases = unguarded()
         self.promised: dict[Key, tuple[float, float, float]] = {}
-        self.phases: dict[Key, Phase] = {}
+        self.phases: dict[Key, LeasePhase] = {}
 
     @rule(key=st.sampled_from(KEYS), ttl=st.floats(1, 100), grace=st.floats(0, 100), lapsed=st.booleans())
     def grant(self, key: Key, ttl: float, grace: float, lapsed: bool) -> None:
@@ -319,7 +328,7 @@ class LeasesPromise(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), wait=st.floats(0, 10))
     def put_off(self, key: Key, wait: float) -> None:
-        self.leases.put_off(key, self.now + wait)
+        self.leases.postpone(key, self.now + wait)
         if self.phases.get(key) is EXPIRED:
             self.phases[key] = LAPSED
 
@@ -332,7 +341,7 @@ class LeasesPromise(RuleBasedStateMachine):
             self.check(move)
             self.phases[move.key] = move.after
 
-    def check(self, move: Moved) -> None:
+    def check(self, move: LeaseTransition) -> None:
         renewed, ttl, grace = self.promised[move.key]
         assert move.before is self.phases[move.key]
         assert (move.before, move.after) in ((HELD, LAPSED), (LAPSED, EXPIRED))
@@ -350,7 +359,7 @@ class LeasesPromise(RuleBasedStateMachine):
 
     @invariant()
     def phases_agree(self) -> None:
-        assert self.leases.lapsed == sum(phase is not HELD for phase in self.phases.values())
+        assert self.leases.lapsed_count == sum(phase is not HELD for phase in self.phases.values())
         assert len(self.leases) == len(self.phases)
         assert {key: self.leases.phase(key) for key in KEYS if self.leases.phase(key)} == self.phases
 

@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from adsum.core.liveness.probe_schedule import JITTER, LATE, MOST_COUNTED, SCATTER, SOON, STALE, Schedule, Turn
+from adsum.core.liveness.probe_schedule import (
+    LATE_SHARE,
+    MAX_COUNTED_OVERDUE,
+    MAX_FIRST_DELAY,
+    MAX_STALE_CHECK_ENTRIES,
+    PROBE_JITTER,
+    SCATTER_JITTER,
+    ProbeSchedule,
+    ScheduledCheck,
+)
 from adsum.core.model import Check, CheckKind, Key
 
 A, B = Key("orders", "a"), Key("orders", "b")
@@ -16,20 +25,20 @@ def check(name: str = "up", interval: float = 10.0) -> Check:
     return Check(name, CheckKind.TCP, interval=interval)
 
 
-def schedule(seed: int = 1) -> Schedule:
-    return Schedule(Random(seed))
+def schedule(seed: int = 1) -> ProbeSchedule:
+    return ProbeSchedule(Random(seed))
 
 
-def deadline(schedule: Schedule) -> float:
+def deadline(schedule: ProbeSchedule) -> float:
     due = schedule.next_deadline()
     assert due is not None
     return due
 
 
-def start(schedule: Schedule) -> tuple[Turn, float]:
+def start(schedule: ProbeSchedule) -> tuple[ScheduledCheck, float]:
     """Start the next check at its very instant."""
     now = deadline(schedule)
-    [turn] = schedule.due(now, 1)
+    [turn] = schedule.start_due(now, 1)
     return turn, now
 
 
@@ -37,14 +46,14 @@ def start(schedule: Schedule) -> tuple[Turn, float]:
 def test_a_newly_listed_check_starts_soon(seed: int, interval: float) -> None:
     checks = schedule(seed)
     checks.add(A, check(interval=interval), now=50.0, soon=True)
-    assert 50.0 <= deadline(checks) <= 50.0 + min(interval, SOON)
+    assert 50.0 <= deadline(checks) <= 50.0 + min(interval, MAX_FIRST_DELAY)
 
 
 def test_after_a_restart_the_first_starts_are_spread_over_the_whole_interval() -> None:
     checks = schedule()
     for n in range(1000):
         checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=False)
-    started = [len(checks.due(float(second), ALL)) for second in range(1, 11)]
+    started = [len(checks.start_due(float(second), ALL)) for second in range(1, 11)]
     assert sum(started) == 1000
     assert min(started) >= 60
     assert max(started) <= 140
@@ -54,10 +63,10 @@ def test_nothing_is_due_before_its_instant_and_a_running_check_is_not_due_again(
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=False)
     due = deadline(checks)
-    assert checks.due(due - 0.001, ALL) == []
-    [turn] = checks.due(due, ALL)
+    assert checks.start_due(due - 0.001, ALL) == []
+    [turn] = checks.start_due(due, ALL)
     assert (turn.key, turn.check) == (A, check())
-    assert checks.due(due + 1000.0, ALL) == []
+    assert checks.start_due(due + 1000.0, ALL) == []
     assert checks.next_deadline() is None
 
 
@@ -68,30 +77,30 @@ def test_the_rate_is_counted_from_start_to_start_however_long_the_probe_takes(
     checks = schedule(seed)
     checks.add(A, check(interval=interval), now=0.0, soon=False)
     turn, first = start(checks)
-    checks.finished(turn, first + share * interval * (1 - JITTER))
+    checks.finish(turn, first + share * interval * (1 - PROBE_JITTER))
     gap = deadline(checks) - first
-    assert interval * (1 - JITTER) - 1e-6 <= gap <= interval * (1 + JITTER) + 1e-6
+    assert interval * (1 - PROBE_JITTER) - 1e-6 <= gap <= interval * (1 + PROBE_JITTER) + 1e-6
 
 
 def test_a_probe_that_takes_longer_than_the_interval_is_followed_by_one_probe_not_by_a_burst() -> None:
     checks = schedule()
     checks.add(A, check(interval=1.0), now=0.0, soon=False)
     turn, first = start(checks)
-    checks.finished(turn, first + 60.0)
+    checks.finish(turn, first + 60.0)
     assert deadline(checks) == first + 60.0
-    assert checks.due(first + 60.0, ALL) == [turn]
-    assert checks.due(first + 60.0, ALL) == []
+    assert checks.start_due(first + 60.0, ALL) == [turn]
+    assert checks.start_due(first + 60.0, ALL) == []
 
 
-@given(st.integers(0, 1000), st.floats(LATE + 0.01, 50.0))
+@given(st.integers(0, 1000), st.floats(LATE_SHARE + 0.01, 50.0))
 def test_a_late_start_draws_a_new_place_so_that_those_who_waited_together_part(seed: int, late: float) -> None:
     checks = schedule(seed)
     checks.add(A, check(interval=10.0), now=0.0, soon=False)
     now = deadline(checks) + late * 10.0
-    [turn] = checks.due(now, 1)
-    checks.finished(turn, now)
+    [turn] = checks.start_due(now, 1)
+    checks.finish(turn, now)
     gap = deadline(checks) - now
-    assert 10.0 * (1 - SCATTER) - 1e-6 <= gap <= 10.0 * (1 + SCATTER) + 1e-6
+    assert 10.0 * (1 - SCATTER_JITTER) - 1e-6 <= gap <= 10.0 * (1 + SCATTER_JITTER) + 1e-6
 
 
 def test_many_listed_at_once_are_soon_started_evenly() -> None:
@@ -101,9 +110,9 @@ def test_many_listed_at_once_are_soon_started_evenly() -> None:
     now, a_second = 0.0, Counter[int]()
     while now < 60.0:
         now += 0.05
-        for turn in checks.due(now, ALL):
+        for turn in checks.start_due(now, ALL):
             a_second[int(now)] += 1
-            checks.finished(turn, now)
+            checks.finish(turn, now)
     steady = [a_second[second] for second in range(20, 60)]
     assert min(steady) >= 50
     assert max(steady) <= 150
@@ -113,9 +122,9 @@ def test_no_more_start_than_asked_for_and_the_longest_waiting_first() -> None:
     checks = schedule()
     for n in range(10):
         checks.add(Key("orders", str(n)), check(), now=0.0, soon=False)
-    first, rest = checks.due(20.0, 3), checks.due(20.0, ALL)
+    first, rest = checks.start_due(20.0, 3), checks.start_due(20.0, ALL)
     assert (len(first), len(rest)) == (3, 7)
-    assert checks.due(20.0, 0) == []
+    assert checks.start_due(20.0, 0) == []
 
 
 def test_a_removed_check_never_starts() -> None:
@@ -124,7 +133,7 @@ def test_a_removed_check_never_starts() -> None:
     checks.add(A, check("deep"), now=0.0, soon=True)
     checks.add(B, check("up"), now=0.0, soon=True)
     checks.remove(A, "up")
-    assert [turn.check.name for turn in checks.due(5.0, ALL) if turn.key == A] == ["deep"]
+    assert [turn.check.name for turn in checks.start_due(5.0, ALL) if turn.key == A] == ["deep"]
     checks.remove(B)
     checks.remove(B)
     assert len(checks) == 1
@@ -135,11 +144,11 @@ def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of
     checks.add(A, check(), now=0.0, soon=True)
     old, now = start(checks)
     checks.add(A, check(interval=20.0), now, soon=True)
-    assert not checks.finished(old, now + 1.0)
-    [new] = checks.due(now + 1.0, ALL)
+    assert not checks.finish(old, now + 1.0)
+    [new] = checks.start_due(now + 1.0, ALL)
     assert new is not old
     checks.remove(A)
-    assert not checks.finished(new, now + 2.0)
+    assert not checks.finish(new, now + 2.0)
     assert len(checks) == 0
     assert checks.next_deadline() is None
 
@@ -148,10 +157,10 @@ def test_saying_finished_twice_plans_it_once() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=True)
     turn, now = start(checks)
-    assert checks.finished(turn, now)
-    assert checks.finished(turn, now)
-    assert checks.due(now + 100.0, ALL) == [turn]
-    assert checks.due(now + 100.0, ALL) == []
+    assert checks.finish(turn, now)
+    assert checks.finish(turn, now)
+    assert checks.start_due(now + 100.0, ALL) == [turn]
+    assert checks.start_due(now + 100.0, ALL) == []
 
 
 def test_lag_tells_the_latest_start_since_it_was_asked_and_what_is_overdue() -> None:
@@ -159,14 +168,14 @@ def test_lag_tells_the_latest_start_since_it_was_asked_and_what_is_overdue() -> 
     checks.add(A, check(), now=0.0, soon=False)
     checks.add(B, check(), now=0.0, soon=False)
     first = deadline(checks)
-    [turn] = checks.due(first + 20.0, 1)
+    [turn] = checks.start_due(first + 20.0, 1)
     second = deadline(checks)
     assert checks.lag(first + 20.0) == (20.0, 1)
     assert checks.lag(first + 21.0) == (first + 21.0 - second, 1)
-    checks.due(second + 30.0, ALL)
+    checks.start_due(second + 30.0, ALL)
     assert checks.lag(second + 30.0) == (30.0, 0)
     assert checks.lag(second + 30.0) == (0.0, 0)
-    assert checks.finished(turn, second + 30.0)
+    assert checks.finish(turn, second + 30.0)
 
 
 def test_removed_checks_are_neither_late_nor_overdue() -> None:
@@ -182,17 +191,17 @@ def test_removed_checks_are_neither_late_nor_overdue() -> None:
 
 def test_overdue_checks_are_counted_up_to_a_bound() -> None:
     checks = schedule()
-    for n in range(MOST_COUNTED + 10):
+    for n in range(MAX_COUNTED_OVERDUE + 10):
         checks.add(Key("orders", str(n)), check(), now=0.0, soon=True)
-    assert checks.lag(50.0)[1] == MOST_COUNTED
+    assert checks.lag(50.0)[1] == MAX_COUNTED_OVERDUE
 
 
 def test_removed_checks_dont_pile_up() -> None:
     checks = schedule()
-    for n in range(20 * STALE):
+    for n in range(20 * MAX_STALE_CHECK_ENTRIES):
         checks.add(A, check(interval=3600.0), now=float(n), soon=False)
     assert len(checks) == 1
-    assert len(checks._heap) <= 2 * STALE
+    assert len(checks._heap) <= 2 * MAX_STALE_CHECK_ENTRIES
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -202,9 +211,9 @@ class ScheduleMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.checks = schedule()
-        self.planned: dict[tuple[Key, str], Turn] = {}
-        self.running: list[Turn] = []
-        self.started: dict[Turn, float] = {}
+        self.planned: dict[tuple[Key, str], ScheduledCheck] = {}
+        self.running: list[ScheduledCheck] = []
+        self.started: dict[ScheduledCheck, float] = {}
 
     @rule(n=st.integers(0, 4), name=st.sampled_from(["x", "y"]), soon=st.booleans(), interval=st.floats(0.1, 20.0))
     def add(self, n: int, name: str, soon: bool, interval: float) -> None:
@@ -221,13 +230,13 @@ class ScheduleMachine(RuleBasedStateMachine):
     def go_on(self, length: float, limit: int) -> None:
         self.now += length
         waiting = [turn for turn in self.planned.values() if turn not in self.running and turn.due <= self.now]
-        turns = self.checks.due(self.now, limit)
+        turns = self.checks.start_due(self.now, limit)
         assert len(turns) == min(limit, len(waiting))
         assert len(set(turns)) == len(turns)
         for turn in turns:
             assert turn in waiting
             if turn in self.started:
-                assert self.now - self.started[turn] >= turn.check.interval * (1 - SCATTER) - 1e-6
+                assert self.now - self.started[turn] >= turn.check.interval * (1 - SCATTER_JITTER) - 1e-6
             self.started[turn] = self.now
             self.running.append(turn)
 
@@ -237,7 +246,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             turn = data.draw(st.sampled_from(self.running))
             self.running.remove(turn)
             planned = turn in self.planned.values()
-            assert self.checks.finished(turn, self.now) == planned
+            assert self.checks.finish(turn, self.now) == planned
             assert not planned or turn.due >= self.now
 
     @invariant()

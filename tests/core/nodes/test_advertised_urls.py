@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adsum.core.nodes.advertised_urls import Doubts, doubtful
+from adsum.core.nodes.advertised_urls import UrlProblems, find_url_problems
 from adsum.core.nodes.sharding import Peer
 
 
@@ -28,31 +28,33 @@ HOME = "http://127.0.0.1:23786"
     ],
 )
 def test_nodes_at_addresses_of_their_own_on_hosts_or_on_one_are_believed(urls: tuple[str, ...]) -> None:
-    assert doubtful(at(*urls)) == []
+    assert find_url_problems(at(*urls)) == []
 
 
 def test_two_at_the_same_address_are_named_with_what_to_do() -> None:
-    (said,) = doubtful(at("http://10.0.0.3:1", HOME.replace("127.0.0.1", "10.0.0.1"), "http://10.0.0.1:23786/"))
+    (said,) = find_url_problems(
+        at("http://10.0.0.3:1", HOME.replace("127.0.0.1", "10.0.0.1"), "http://10.0.0.1:23786/")
+    )
     assert said.startswith("n2 and n3 advertise the same address http://10.0.0.1:23786,")
     assert "--advertise" in said
 
 
 @pytest.mark.parametrize("url", [HOME, "http://[::1]:23786", "http://localhost:23786"])
 def test_one_on_loopback_among_others_elsewhere_is_named_with_what_to_do(url: str) -> None:
-    (said,) = doubtful(at("http://10.0.0.1:23786", url))
+    (said,) = find_url_problems(at("http://10.0.0.1:23786", url))
     assert said.startswith(f"n2 advertises {url}, which no other host reaches, while n1 is at http://10.0.0.1:23786")
     assert "--advertise" in said
 
 
 def test_what_is_so_for_a_moment_only_is_not_told_and_what_lasts_is_told_once() -> None:
-    doubts, twins, apart = Doubts(10.0), at(HOME, HOME), at(HOME)
-    assert not doubts.look(twins, 100.0)
-    assert not doubts.look(apart, 105.0), "that one was dead"
-    assert not doubts.look(twins, 109.0)
-    assert not doubts.look(twins, 118.0)
-    assert not doubts.certain
-    assert doubts.look(twins, 119.0) == doubtful(twins) == doubts.certain
-    assert not doubts.look(twins, 120.0)
-    assert doubts.certain
-    doubts.look(apart, 121.0)
-    assert not doubts.certain
+    doubts, twins, apart = UrlProblems(10.0), at(HOME, HOME), at(HOME)
+    assert not doubts.update(twins, 100.0)
+    assert not doubts.update(apart, 105.0), "that one was dead"
+    assert not doubts.update(twins, 109.0)
+    assert not doubts.update(twins, 118.0)
+    assert not doubts.confirmed
+    assert doubts.update(twins, 119.0) == find_url_problems(twins) == doubts.confirmed
+    assert not doubts.update(twins, 120.0)
+    assert doubts.confirmed
+    doubts.update(apart, 121.0)
+    assert not doubts.confirmed

@@ -16,18 +16,18 @@ import pytest
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import MAX_METADATA
-from adsum.dialects.etcd_naming.etcd_naming import TTL
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
+from adsum.dialects.etcd_naming.etcd_naming import LEASE_TTL
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
 from adsum.etcd.values import Delete, Operation, Put
-from tests.support.etcd_process import Etcd
+from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.registry_daemon import RunningDaemon
 
 
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    with Etcd(tmp_path) as etcd:
+def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    with EtcdProcess(tmp_path) as etcd:
         yield etcd
 
 
@@ -36,11 +36,11 @@ def serve(naming: str, store: str = "memory:") -> RunningDaemon:
     return RunningDaemon(config)
 
 
-def commit(etcd: Etcd, *operations: Operation) -> None:
+def commit(etcd: EtcdProcess, *operations: Operation) -> None:
     """As other programs do it."""
 
     async def work() -> None:
-        connection = Connection(Place.parse(etcd.url), Random())
+        connection = Connection(EtcdAddress.parse(etcd.url), Random())
         try:
             await connection.commit((), operations)
         finally:
@@ -49,16 +49,16 @@ def commit(etcd: Etcd, *operations: Operation) -> None:
     asyncio.run(work())
 
 
-def kept(etcd: Etcd | FakeEtcd, prefix: str) -> dict[str, Any]:
+def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
     """Every key below a prefix, with what its value says."""
 
     async def work() -> dict[str, Any]:
-        connection = Connection(Place.parse(etcd.url), Random())
+        connection = Connection(EtcdAddress.parse(etcd.url), Random())
         try:
-            found = await connection.everything(prefix.encode())
+            found = await connection.read_all(prefix.encode())
         finally:
             await connection.close()
-        return {each.key.decode(): json.loads(each.value) for each in found.found}
+        return {each.key.decode(): json.loads(each.value) for each in found.key_values}
 
     return asyncio.run(work())
 
@@ -92,7 +92,7 @@ def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
     httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
 
 
-def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: Etcd) -> None:
+def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: EtcdProcess) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         register(daemon, "orders", "o1", 1)
@@ -118,7 +118,7 @@ def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: Etcd) -> Non
         daemon.stop()
 
 
-def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(etcd: Etcd) -> None:
+def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(etcd: EtcdProcess) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         for number in range(1, 4):
@@ -136,7 +136,7 @@ def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(et
         daemon.stop()
 
 
-def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes(etcd: Etcd) -> None:
+def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes(etcd: EtcdProcess) -> None:
     store = f"{etcd.url}?prefix=/adsum/"
     daemon = serve("/svc/", store)
     try:
@@ -180,7 +180,7 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
         daemon.stop()
 
 
-def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: Etcd | FakeEtcd) -> None:
+def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: EtcdProcess | FakeEtcd) -> None:
     daemon = serve(each_etcd.url)
     try:
         each_etcd.put(b"orders/10.0.0.1:80", b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"version":"v2","weight":3}}')
@@ -191,7 +191,7 @@ def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: Etcd | FakeEtcd
         daemon.stop()
 
 
-def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: Etcd | FakeEtcd) -> None:
+def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: EtcdProcess | FakeEtcd) -> None:
     etcd = each_etcd
     daemon = serve(etcd.url)
     try:
@@ -211,31 +211,31 @@ def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd
             etcd.wait()
             lost = time.monotonic()
             until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
-            assert time.monotonic() - lost < TTL / 6, "before its session would have been renewed"
+            assert time.monotonic() - lost < LEASE_TTL / 6, "before its session would have been renewed"
     finally:
         daemon.stop()
 
 
 def test_what_the_catalog_has_no_room_for_holds_up_no_other_service(
-    etcd: Etcd, caplog: pytest.LogCaptureFixture
+    etcd: EtcdProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         register(daemon, "zoo", "z1", 1)
         until(lambda: len(kept(etcd, "/svc/")) == 1)
-        daemon.registry.max_size = daemon.registry.snapshot.size
+        daemon.registry.max_catalog_bytes = daemon.registry.snapshot.size
         commit(etcd, Put(b"/svc/ants/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
         until(lambda: "not all that others registered in etcd is listed: registrations take" in caplog.text)
         register(daemon, "zoo", "z1", 2)
         until(lambda: kept(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
-        daemon.registry.max_size *= 3
+        daemon.registry.max_catalog_bytes *= 3
         until(lambda: listed(daemon, "ants").keys() == {"10.0.0.2:80"})
         assert caplog.text.count("not all that others registered") == 1
     finally:
         daemon.stop()
 
 
-def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
+def test_a_key_that_others_keep_stays_theirs(etcd: EtcdProcess) -> None:
     theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
     commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))
     daemon = serve(f"{etcd.url}?prefix=/svc/")
@@ -252,7 +252,7 @@ def test_a_key_that_others_keep_stays_theirs(etcd: Etcd) -> None:
         daemon.stop()
 
 
-def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_listed_is_told_once(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc")
     full = {"Addr": "10.0.0.9:80", "Adsum": {"metadata": {f"k{number}": "" for number in range(MAX_METADATA)}}}
     try:
@@ -283,7 +283,7 @@ def test_what_is_not_listed_is_told_once(etcd: Etcd, caplog: pytest.LogCaptureFi
         daemon.stop()
 
 
-def test_without_a_prefix_it_shares_the_stores_etcd(etcd: Etcd, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_prefix_it_shares_the_stores_etcd(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(etcd.url, etcd.url)
     try:
         register(daemon, "orders", "o1", 1)

@@ -12,18 +12,18 @@ from typing import Any
 from urllib.parse import unquote
 
 from adsum import wire
-from adsum.core.liveness.heartbeats import HEARTBEAT
+from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
-from adsum.ports import Shares, Store
+from adsum.ports import Sharding, Store
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
-from tests.support.observers import Recorder
+from tests.support.observers import RecordingObserver
 
 JSON = {"content-type": "application/json"}
-PATIENCE = 10.0
+WAIT_TIMEOUT = 10.0
 
 
 class NoProbe:
@@ -38,7 +38,7 @@ class NoProbe:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ApiAnswer:
     """A whole answer."""
 
     status: int
@@ -51,44 +51,44 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Event:
+class WatchEvent:
     """One Server-Sent Event."""
 
     kind: str
-    says: Any
+    data: Any
     id: str = ""
 
 
 @dataclass
-class Listening:
+class OpenWatch:
     """A watch as a client hears it."""
 
     task: asyncio.Task[None]
-    heard: asyncio.Queue[bytes]
+    unread_writes: asyncio.Queue[bytes]
     hang_up: Callable[[], None]
     start: MutableMapping[str, Any] = field(default_factory=dict)
     writes: list[bytes] = field(default_factory=list)
 
-    async def group(self) -> list[Event]:
+    async def next_group(self) -> list[WatchEvent]:
         """The events up to and with the next `synced`."""
-        events: list[Event] = []
+        events: list[WatchEvent] = []
         while not events or events[-1].kind != "synced":
-            events += parsed(await self.write())
+            events += parse_events(await self.next_write())
         return events
 
-    async def write(self) -> bytes:
+    async def next_write(self) -> bytes:
         """What the next write says."""
-        async with asyncio.timeout(PATIENCE):
-            text = await self.heard.get()
+        async with asyncio.timeout(WAIT_TIMEOUT):
+            text = await self.unread_writes.get()
         self.writes.append(text)
         return text
 
     @property
-    def silent(self) -> bool:
-        return self.heard.empty()
+    def is_quiet(self) -> bool:
+        return self.unread_writes.empty()
 
 
-def parsed(text: bytes) -> list[Event]:
+def parse_events(text: bytes) -> list[WatchEvent]:
     """The events in a text of whole ones; comments and `retry` are no events."""
     assert text.endswith(b"\n\n")
     events = []
@@ -100,19 +100,21 @@ def parsed(text: bytes) -> list[Event]:
             fields[name] = value
         assert fields.keys() <= {"event", "data", "id", "retry", ""}
         if "event" in fields:
-            events.append(Event(fields["event"], json.loads(fields["data"]), fields.get("id", "")))
+            events.append(WatchEvent(fields["event"], json.loads(fields["data"]), fields.get("id", "")))
     return events
 
 
-class Spoken:
+class NativeApi:
     """A registry with the dialect in front of it, under a clock that stands still."""
 
-    def __init__(self, store: Store | None = None, shares: Shares | None = None, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self, store: Store | None = None, shares: Sharding | None = None, heartbeat: float = DEFAULT_HEARTBEAT
+    ) -> None:
         self.clock = FakeClock()
-        self.observer = Recorder()
+        self.observer = RecordingObserver()
         self.store = FakeStore()
         self.registry = Registry(store or self.store, self.clock, self.observer, heartbeat)
-        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), shares=shares)
+        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), sharding=shares)
         self.outcomes: dict[str, Outcome] = {}
         self.native = Native(
             self.registry,
@@ -120,20 +122,20 @@ class Spoken:
             self.clock,
             self.observer,
             Random(1),
-            admit=lambda address: None,
-            outcomes=self._outcomes,
+            check_address=lambda address: None,
+            latest_outcomes=self._outcomes,
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
-            others=Peers(shares, self.clock, Random(1)) if shares is not None else None,
+            peers=Peers(shares, self.clock, Random(1)) if shares is not None else None,
             node="n1",
         )
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:
         return self.outcomes
 
-    async def ask(
+    async def request(
         self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> Heard:
+    ) -> ApiAnswer:
         """Ask and hear the whole answer; a body that isn't bytes goes as JSON."""
         raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         given = dict(headers or {})
@@ -153,16 +155,16 @@ class Spoken:
         async def send(message: Mapping[str, Any]) -> None:
             said.append(message)
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await self.native(_scope(method, target, given), receive, send)
         start, *bodies = said
         names = {name.decode(): value.decode() for name, value in start["headers"]}
-        return Heard(start["status"], names, b"".join(each["body"] for each in bodies))
+        return ApiAnswer(start["status"], names, b"".join(each["body"] for each in bodies))
 
     @asynccontextmanager
-    async def watching(
+    async def watch(
         self, query: str = "", headers: Mapping[str, str] | None = None, state: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[Listening]:
+    ) -> AsyncIterator[OpenWatch]:
         """An open watch. `state`: what a server would offer beyond ASGI."""
         heard: asyncio.Queue[bytes] = asyncio.Queue()
         gone = asyncio.Event()
@@ -179,23 +181,23 @@ class Spoken:
 
         scope = _scope("GET", f"/api/v1/watch{query}", headers or {})
         scope["state"] = dict(state or {})
-        listening = Listening(asyncio.create_task(self.native(scope, receive, send)), heard, gone.set)
+        listening = OpenWatch(asyncio.create_task(self.native(scope, receive, send)), heard, gone.set)
         try:
             yield listening
         finally:
             gone.set()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAIT_TIMEOUT):
                 await listening.task
 
-    async def put(self, service: str, id: str, **body: object) -> Heard:
+    async def register(self, service: str, id: str, **body: object) -> ApiAnswer:
         """Register an instance."""
-        heard = await self.ask("PUT", f"/api/v1/services/{service}/instances/{id}", {"port": 8000, **body})
+        heard = await self.request("PUT", f"/api/v1/services/{service}/instances/{id}", {"port": 8000, **body})
         assert heard.status in (200, 201), heard.body
         return heard
 
-    async def delete(self, service: str, id: str, query: str = "") -> Heard:
+    async def deregister(self, service: str, id: str, query: str = "") -> ApiAnswer:
         """Deregister an instance."""
-        heard = await self.ask("DELETE", f"/api/v1/services/{service}/instances/{id}{query}")
+        heard = await self.request("DELETE", f"/api/v1/services/{service}/instances/{id}{query}")
         assert heard.status == 200, heard.body
         return heard
 

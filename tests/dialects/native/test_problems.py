@@ -5,9 +5,9 @@ import pytest
 from adsum.core import errors
 from adsum.core.errors import AdsumError
 from adsum.dialects.native import problems
-from adsum.dialects.native.api.operation_table import MAX_SMALL_BODY
-from adsum.registry import STALE
-from tests.dialects.native.native_api import JSON, Spoken
+from adsum.dialects.native.api.operation_table import MAX_BODY_BYTES
+from adsum.registry import UNREADY_AFTER
+from tests.dialects.native.native_api import JSON, NativeApi
 
 O1 = "/api/v1/services/orders/instances/o1"
 CHECK = {"name": "web", "kind": "http"}
@@ -45,13 +45,13 @@ CHECK = {"name": "web", "kind": "http"}
     ],
 )
 async def test_a_bad_registration_is_refused_naming_the_field(
-    spoken: Spoken, body: object, status: int, field: str
+    spoken: NativeApi, body: object, status: int, field: str
 ) -> None:
-    heard = await spoken.ask("PUT", O1, body)
+    heard = await spoken.request("PUT", O1, body)
     assert (heard.status, heard.json.get("field", "")) == (status, field)
     assert heard.json["status"] == status
     assert heard.headers["content-type"] == "application/problem+json"
-    assert spoken.registry.snapshot.count == 0
+    assert spoken.registry.snapshot.instance_count == 0
 
 
 @pytest.mark.parametrize(
@@ -89,41 +89,41 @@ async def test_a_bad_registration_is_refused_naming_the_field(
     ],
 )
 async def test_a_bad_question_is_refused_naming_the_parameter(
-    spoken: Spoken, target: str, status: int, field: str
+    spoken: NativeApi, target: str, status: int, field: str
 ) -> None:
-    heard = await spoken.ask("GET", target)
+    heard = await spoken.request("GET", target)
     assert (heard.status, heard.json.get("field", "")) == (status, field), heard.json
     assert spoken.registry.watches.count == 0
 
 
 @pytest.mark.parametrize("last", ["7", "e1:", ":7", "e1:-1", "e1:7.0", "e1:" + "9" * 20, "e1:٣"])
-async def test_a_last_event_id_that_is_no_position_is_refused(spoken: Spoken, last: str) -> None:
-    heard = await spoken.ask("GET", "/api/v1/watch", headers={"Last-Event-ID": last.encode().decode("latin-1")})
+async def test_a_last_event_id_that_is_no_position_is_refused(spoken: NativeApi, last: str) -> None:
+    heard = await spoken.request("GET", "/api/v1/watch", headers={"Last-Event-ID": last.encode().decode("latin-1")})
     assert (heard.status, heard.json["field"]) == (400, "Last-Event-ID")
 
 
 @pytest.mark.parametrize(
     "given", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
 )
-async def test_a_body_that_is_not_declared_as_json_is_refused(spoken: Spoken, given: dict[str, str]) -> None:
-    assert (await spoken.ask("PUT", O1, b'{"port":1}', given)).status == 415
+async def test_a_body_that_is_not_declared_as_json_is_refused(spoken: NativeApi, given: dict[str, str]) -> None:
+    assert (await spoken.request("PUT", O1, b'{"port":1}', given)).status == 415
 
 
-async def test_a_charset_is_no_other_type(spoken: Spoken) -> None:
-    heard = await spoken.ask("PUT", O1, b'{"port":1}', {"content-type": "Application/JSON; charset=utf-8"})
+async def test_a_charset_is_no_other_type(spoken: NativeApi) -> None:
+    heard = await spoken.request("PUT", O1, b'{"port":1}', {"content-type": "Application/JSON; charset=utf-8"})
     assert heard.status == 201
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_over_its_bound_is_refused(spoken: Spoken, declared: bool) -> None:
-    body = b'{"port":1}'.ljust(MAX_SMALL_BODY + 1)
+async def test_a_body_over_its_bound_is_refused(spoken: NativeApi, declared: bool) -> None:
+    body = b'{"port":1}'.ljust(MAX_BODY_BYTES + 1)
     length = {"content-length": str(len(body))} if declared else {}
-    assert (await spoken.ask("PUT", O1, body, JSON | length)).status == 413
-    fits = body[:MAX_SMALL_BODY]
-    assert (await spoken.ask("PUT", O1, fits, JSON)).status == 201
+    assert (await spoken.request("PUT", O1, body, JSON | length)).status == 413
+    fits = body[:MAX_BODY_BYTES]
+    assert (await spoken.request("PUT", O1, fits, JSON)).status == 201
 
 
-async def test_what_is_not_there_is_said_to_be_not_there(spoken: Spoken) -> None:
+async def test_what_is_not_there_is_said_to_be_not_there(spoken: NativeApi) -> None:
     for method, target in [
         ("GET", O1),
         ("POST", f"{O1}/renew"),
@@ -134,58 +134,58 @@ async def test_what_is_not_there_is_said_to_be_not_there(spoken: Spoken) -> None
         ("GET", "/" + "x/" * 2_000),
         ("GET", "/favicon.ico"),
     ]:
-        heard = await spoken.ask(method, target)
+        heard = await spoken.request(method, target)
         assert (heard.status, heard.json["title"]) == (404, "Not Found"), target
 
 
-async def test_another_method_is_told_which_ones_there_are(spoken: Spoken) -> None:
+async def test_another_method_is_told_which_ones_there_are(spoken: NativeApi) -> None:
     for method in ("POST", "PATCH", "OPTIONS", "TRACE", "BREW"):
-        heard = await spoken.ask(method, O1)
+        heard = await spoken.request(method, O1)
         assert (heard.status, heard.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT")
 
 
-async def test_a_watch_has_no_head(spoken: Spoken) -> None:
-    heard = await spoken.ask("HEAD", "/api/v1/watch")
+async def test_a_watch_has_no_head(spoken: NativeApi) -> None:
+    heard = await spoken.request("HEAD", "/api/v1/watch")
     assert (heard.status, heard.headers["allow"]) == (405, "GET")
 
 
 async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -> None:
-    spoken = Spoken()
-    assert (await spoken.ask("GET", "/healthz")).status == 200
-    assert (await spoken.ask("GET", "/metrics")).status == 200
-    assert (await spoken.ask("GET", "/api/v1/status")).status == 200
+    spoken = NativeApi()
+    assert (await spoken.request("GET", "/healthz")).status == 200
+    assert (await spoken.request("GET", "/metrics")).status == 200
+    assert (await spoken.request("GET", "/api/v1/status")).status == 200
     for target in ("/readyz", "/api/v1/services", "/api/v1/services/orders", "/api/v1/watch"):
-        heard = await spoken.ask("GET", target)
+        heard = await spoken.request("GET", target)
         assert heard.status == 503, target
         assert heard.headers["retry-after"] == "1"
     await spoken.registry.start()
-    assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
+    assert (await spoken.request("GET", "/readyz")).body == b"ready\n"
     await spoken.registry.stop()
-    assert (await spoken.ask("GET", "/readyz")).status == 503
+    assert (await spoken.request("GET", "/readyz")).status == 503
 
 
-async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: Spoken) -> None:
+async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: NativeApi) -> None:
     spoken.store.trouble = "etcd refuses: permission denied"
     for attribute, said in (
         ("years", "reads go on"),
         ("alone", "nothing can be written here for 16 s now: etcd refuses: permission den"),
     ):
-        setattr(spoken.store, attribute, STALE + 0.9)
-        heard = await spoken.ask("GET", "/readyz")
+        setattr(spoken.store, attribute, UNREADY_AFTER + 0.9)
+        heard = await spoken.request("GET", "/readyz")
         assert (heard.status, said in heard.json["detail"]) == (503, True), heard.body
-        setattr(spoken.store, attribute, STALE)
-        assert (await spoken.ask("GET", "/readyz")).body == b"ready\n"
+        setattr(spoken.store, attribute, UNREADY_AFTER)
+        assert (await spoken.request("GET", "/readyz")).body == b"ready\n"
         setattr(spoken.store, attribute, 0.0)
 
 
 async def test_a_mistake_of_ours_is_a_problem_and_a_traceback(
-    spoken: Spoken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spoken: NativeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def history(*given: object) -> list[object]:
         raise ZeroDivisionError("a secret")
 
     monkeypatch.setattr(spoken.registry, "history", history)
-    heard = await spoken.ask("GET", "/api/v1/changes")
+    heard = await spoken.request("GET", "/api/v1/changes")
     assert heard.status == 500
     assert b"secret" not in heard.body
     assert "ZeroDivisionError" in caplog.text

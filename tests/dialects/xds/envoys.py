@@ -15,23 +15,23 @@ from typing import Any, Final
 import httpx
 
 from adsum import launcher
-from adsum.gateway.profile import Shape
+from adsum.gateway.profile import GatewayProfile
 from adsum.run.port import claim_free_port
 from tests.support.programs import need
 
-PATIENCE: Final = 30.0
+WAIT_TIMEOUT: Final = 30.0
 """Seconds after which what a test waits for is taken not to happen."""
 
 
 def until(true: Callable[[], object], why: Callable[[], object] = lambda: "") -> None:
     """Return once `true` is."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not true():
         assert time.monotonic() < deadline, f"not in time: {why()}"
         time.sleep(0.02)
 
 
-class Instance:
+class NamedHttpServer:
     """An HTTP server that answers with its own name."""
 
     def __init__(self, name: str) -> None:
@@ -62,14 +62,14 @@ class Instance:
         self._thread.join(5.0)
 
 
-class Envoy:
+class TestedEnvoy:
     """One Envoy on ports of its own, told what to do by the registry at `xds`."""
 
     def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int) -> None:
         program = need("envoy")
         self._claims = claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, admin = port or claims[0].port, claims[1].port
-        shape = Shape(listen=(f"127.0.0.1:{self.port}",), access_log="off")
+        shape = GatewayProfile(listen=(f"127.0.0.1:{self.port}",), access_log="off")
         file = folder / f"{name}.json"
         file.write_text(json.dumps(_bootstrap(name, shape, xds, admin, delta=delta)))
         self._log = folder / f"{name}.log"
@@ -94,7 +94,7 @@ class Envoy:
         """Return once these are the ones that answer."""
         until(lambda: {self.get(path) for _ in range(6)} == {(200, body) for body in bodies}, lambda: self.story(path))
 
-    def fails(self, path: str, code: int) -> None:
+    def answers_with(self, path: str, code: int) -> None:
         """Return once that is the answer."""
         until(lambda: self.get(path)[0] == code, lambda: self.story(path))
 
@@ -103,7 +103,7 @@ class Envoy:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_TIMEOUT)
         self.http.close()
         self.admin.close()
         for claim in self._claims:
@@ -111,9 +111,9 @@ class Envoy:
 
 
 @contextmanager
-def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[Envoy]:
+def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[TestedEnvoy]:
     """An Envoy that ends with the test."""
-    running = Envoy(xds, folder, name, delta=delta, port=port)
+    running = TestedEnvoy(xds, folder, name, delta=delta, port=port)
     try:
         yield running
     finally:
@@ -121,9 +121,9 @@ def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port
 
 
 @contextmanager
-def instances(*names: str) -> Iterator[dict[str, Instance]]:
+def instances(*names: str) -> Iterator[dict[str, NamedHttpServer]]:
     """Instances that end with the test."""
-    running = {name: Instance(name) for name in names}
+    running = {name: NamedHttpServer(name) for name in names}
     try:
         yield running
     finally:
@@ -131,7 +131,7 @@ def instances(*names: str) -> Iterator[dict[str, Instance]]:
             each.close()
 
 
-def _bootstrap(name: str, shape: Shape, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
+def _bootstrap(name: str, shape: GatewayProfile, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
     host, _, port = xds.rpartition(":")
     source = {"resource_api_version": "V3", "ads": {}}
     stream = {

@@ -23,14 +23,14 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.xds.streams import delta, request
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.telemetry.gateway_metrics import MESSAGE
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.telemetry.gateway_metrics import MESSAGE_TYPES
 from adsum.gateway.encoding import messages
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.resources import Kind, Resource, pack
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.resources import Resource, ResourceKind, encode_resource
 
-CDS, EDS, LDS, RDS = Kind.CLUSTER, Kind.ASSIGNMENT, Kind.LISTENER, Kind.ROUTES
+CDS, EDS, LDS, RDS = ResourceKind.CLUSTER, ResourceKind.ASSIGNMENT, ResourceKind.LISTENER, ResourceKind.ROUTES
 
 
 def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
@@ -40,10 +40,10 @@ def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
         endpoint = message.endpoints.add() if not message.endpoints else message.endpoints[0]
         where = endpoint.lb_endpoints.add().endpoint.address.socket_address
         where.address, where.port_value = "127.0.0.1", port
-    return pack(EDS, name, message, revision)
+    return encode_resource(EDS, name, message, revision)
 
 
-def resource(kind: Kind, name: str, content: int, revision: int = 1) -> Resource:
+def resource(kind: ResourceKind, name: str, content: int, revision: int = 1) -> Resource:
     """One whose content is a number."""
     if kind is EDS:
         return assignment(name, range(1, content + 1), revision)
@@ -51,16 +51,16 @@ def resource(kind: Kind, name: str, content: int, revision: int = 1) -> Resource
         CDS: lambda: Cluster(name=name, alt_stat_name=str(content)),
         LDS: lambda: Listener(name=name, stat_prefix=str(content)),
         RDS: lambda: RouteConfiguration(name=name, internal_only_headers=[str(content)]),
-        Kind.SECRET: lambda: Secret(name=name),
-        Kind.FILTER: lambda: messages.extension(name, RouteConfiguration(name=str(content))),
+        ResourceKind.SECRET: lambda: Secret(name=name),
+        ResourceKind.FILTER: lambda: messages.extension(name, RouteConfiguration(name=str(content))),
     }[kind]()
-    return pack(kind, name, message, revision)
+    return encode_resource(kind, name, message, revision)
 
 
-Contents = Mapping[Kind, Mapping[str, int]]
+Contents = Mapping[ResourceKind, Mapping[str, int]]
 
 
-def resources(contents: Contents) -> dict[Kind, dict[str, Resource]]:
+def resources(contents: Contents) -> dict[ResourceKind, dict[str, Resource]]:
     """Resources by kind and name, from numbers."""
     return {
         kind: {name: resource(kind, name, content) for name, content in of.items()} for kind, of in contents.items()
@@ -71,23 +71,23 @@ def resources(contents: Contents) -> dict[Kind, dict[str, Resource]]:
 class FakeCompiled:
     """Implements what the publisher needs of `gateway.encoding.compiled`: endpoints by port, one cluster a service."""
 
-    found: dict[Kind, dict[str, Resource]] = field(default_factory=dict)
-    vacated: Set[str] = frozenset()
+    found: dict[ResourceKind, dict[str, Resource]] = field(default_factory=dict)
+    unrouted: Set[str] = frozenset()
 
-    def knows(self, shape: Shape) -> bool:
+    def is_compiled(self, profile: GatewayProfile) -> bool:
         return True
 
-    def envoy(self, shape: Shape) -> Mapping[Kind, Mapping[str, Resource]]:
+    def gateway_resources(self, profile: GatewayProfile) -> Mapping[ResourceKind, Mapping[str, Resource]]:
         return self.found
 
-    def moved(self, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Set[str] | None:
+    def changed_names(self, before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Set[str] | None:
         return None
 
-    def grpc(self, kind: Kind, name: str) -> Resource | None:
+    def grpc_resource(self, kind: ResourceKind, name: str) -> Resource | None:
         return self.found.get(kind, {}).get(name)
 
-    def follow(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> FakeCompiled:
-        found: dict[Kind, dict[str, Resource]] = {kind: {} for kind in (CDS, EDS, LDS, RDS)}
+    def advance(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> FakeCompiled:
+        found: dict[ResourceKind, dict[str, Resource]] = {kind: {} for kind in (CDS, EDS, LDS, RDS)}
         for name, service in snapshot.services.items():
             ports = sorted(
                 each.instance.port
@@ -102,33 +102,33 @@ class FakeCompiled:
 
 
 @dataclass
-class Said:
+class ReceivedResponse:
     """A response, in one form for both variants."""
 
-    kind: Kind
+    kind: ResourceKind
     nonce: str
     resources: dict[str, bytes]
     removed: list[str]
 
 
-class FakeClient:
+class FakeXdsClient:
     """A client of one session: keeps what it is told, as the protocol's clients do."""
 
-    def __init__(self, variant: ModuleType, session: Session) -> None:
+    def __init__(self, variant: ModuleType, session: StreamSession) -> None:
         self.variant = variant
         self.session = session
-        self.has: dict[Kind, dict[str, str]] = {}
+        self.resources: dict[ResourceKind, dict[str, str]] = {}
         """Content by name."""
-        self.log: list[Said] = []
-        self.nonces: dict[Kind, str] = {}
-        self.names: dict[Kind, list[str]] = {}
+        self.responses: list[ReceivedResponse] = []
+        self.nonces: dict[ResourceKind, str] = {}
+        self.names: dict[ResourceKind, list[str]] = {}
         self.now = 0.0
 
     @property
     def is_delta(self) -> bool:
         return self.variant is delta
 
-    def ask(self, kind: Kind, *names: str, nonce: str = "", error: str = "", **more: Any) -> str:
+    def request(self, kind: ResourceKind, *names: str, nonce: str = "", error: str = "", **more: Any) -> str:
         """One request; the rejection that was heard."""
         if self.is_delta:
             said = DeltaDiscoveryRequest(
@@ -139,49 +139,51 @@ class FakeClient:
         if error:
             said.error_detail.message = error
         self.names[kind] = sorted({*self.names.get(kind, ()), *names}) if self.is_delta else list(names)
-        parse = request.delta if self.is_delta else request.sotw
-        asked = parse(said.SerializeToString()).asked
+        parse = request.parse_delta if self.is_delta else request.parse_sotw
+        asked = parse(said.SerializeToString()).body
         assert asked is not None
-        return self.session.hear(asked)
+        return self.session.receive(asked)
 
-    def hear(self) -> Said | None:
+    def receive(self) -> ReceivedResponse | None:
         """The next response, taken in but not answered."""
-        message = self.session.next(self.now)
+        message = self.session.next_response(self.now)
         if message is None:
             return None
         said = decode(message, delta=self.is_delta)
         self.nonces[said.kind] = said.nonce
-        has = self.has.setdefault(said.kind, {})
+        has = self.resources.setdefault(said.kind, {})
         if not self.is_delta and said.kind in (CDS, LDS):
             has.clear()
         has |= {name: content.hex() for name, content in said.resources.items()}
         for name in said.removed:
             has.pop(name, None)
-        self.log.append(said)
+        self.responses.append(said)
         return said
 
-    def ack(self, kind: Kind, error: str = "") -> str:
+    def ack(self, kind: ResourceKind, error: str = "") -> str:
         """Answer the last response of that kind."""
         names = () if self.is_delta else self.names.get(kind, ())
-        return self.ask(kind, *names, nonce=self.nonces[kind], error=error)
+        return self.request(kind, *names, nonce=self.nonces[kind], error=error)
 
-    def settle(self) -> list[Said]:
+    def settle(self) -> list[ReceivedResponse]:
         """Take in and acknowledge everything that there is to say."""
         taken = []
-        while (said := self.hear()) is not None:
+        while (said := self.receive()) is not None:
             self.ack(said.kind)
             taken.append(said)
         return taken
 
 
-def decode(message: bytes, *, delta: bool) -> Said:
+def decode(message: bytes, *, delta: bool) -> ReceivedResponse:
     """A response as it went over the wire."""
     if delta:
         said = DeltaDiscoveryResponse.FromString(message)
         found = {each.name: each.resource.value for each in said.resources}
-        return Said(Kind(said.type_url), said.nonce, found, list(said.removed_resources))
+        return ReceivedResponse(ResourceKind(said.type_url), said.nonce, found, list(said.removed_resources))
     whole = DiscoveryResponse.FromString(message)
-    return Said(Kind(whole.type_url), whole.nonce, {_name(each): each.value for each in whole.resources}, [])
+    return ReceivedResponse(
+        ResourceKind(whole.type_url), whole.nonce, {_name(each): each.value for each in whole.resources}, []
+    )
 
 
 def content(found: Resource) -> str:
@@ -195,13 +197,13 @@ _MESSAGES = {
     EDS: ClusterLoadAssignment,
     LDS: Listener,
     RDS: RouteConfiguration,
-    Kind.SECRET: Secret,
-    Kind.FILTER: TypedExtensionConfig,
+    ResourceKind.SECRET: Secret,
+    ResourceKind.FILTER: TypedExtensionConfig,
 }
 
 
 def _name(any_message: Any) -> str:
-    kind = Kind(any_message.type_url)
+    kind = ResourceKind(any_message.type_url)
     message = _MESSAGES[kind].FromString(any_message.value)
     return str(message.cluster_name if kind is EDS else message.name)
 
@@ -210,9 +212,9 @@ Times = Mapping[float, int]
 """How many answers took at most so many milliseconds, but longer than what is there before; inf: longer than all."""
 
 
-def said(node: str, **figures: float | Times) -> bytes:
+def metrics_message(node: str, **figures: float | Times) -> bytes:
     """Figures of a gateway, by Envoy's names."""
-    message = MESSAGE["StreamMetricsMessage"]()
+    message = MESSAGE_TYPES["StreamMetricsMessage"]()
     message.identifier.node.id = node
     for name, figure in figures.items():
         metric = message.envoy_metrics.add(name=name).metric.add()

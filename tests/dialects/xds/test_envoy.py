@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.dialects.xds.conftest import Registry
+from tests.dialects.xds.conftest import RegistryProcess
 from tests.dialects.xds.envoys import envoy, instances
-from tests.scenarios.processes import Asking, until
+from tests.scenarios.processes import JsonApi, wait_until
 
 both_variants = pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
 
 
-async def _register(asking: Asking, service: str, id: str, port: int) -> None:
+async def _register(asking: JsonApi, service: str, id: str, port: int) -> None:
     await asking.put(f"/services/{service}/instances/{id}", port=port, address="127.0.0.1", ttl=600)
 
 
 @both_variants
-async def test_it_follows_who_comes_drains_and_goes(registry: Registry, tmp_path: Path, *, delta: bool) -> None:
+async def test_it_follows_who_comes_drains_and_goes(registry: RegistryProcess, tmp_path: Path, *, delta: bool) -> None:
     await registry.start()
     with instances("a", "b") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with Asking(registry.place.url) as asking:
+        async with JsonApi(registry.place.url) as asking:
             await _register(asking, "orders", "a", there["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await _register(asking, "orders", "b", there["b"].port)
@@ -35,26 +35,26 @@ async def test_it_follows_who_comes_drains_and_goes(registry: Registry, tmp_path
             assert {gateway.get("/orders/1") for _ in range(50)} == {(200, "a")}, "it drained, and was acknowledged"
             await asking.delete("/services/orders/instances/b")
             await asking.delete("/services/orders/instances/a")
-            await asyncio.to_thread(gateway.fails, "/orders/1", 503)
+            await asyncio.to_thread(gateway.answers_with, "/orders/1", 503)
             assert gateway.get("/unheard-of/")[0] == 404
             status = await asking.get("/status")
             (view,) = status["gateways"]
             assert (view["node"], view["client"].split()[0]) == ("gw1", "envoy")
-            await until(lambda: gateway.process.poll() is None)
+            await wait_until(lambda: gateway.process.poll() is None)
 
 
 @both_variants
 async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_with_nothing(
-    registry: Registry, tmp_path: Path, *, delta: bool
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     node = await registry.start()
     with instances("a", "b", "c") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with Asking(registry.place.url) as asking:
+        async with JsonApi(registry.place.url) as asking:
             await _register(asking, "orders", "a", there["a"].port)
             await _register(asking, "users", "b", there["b"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await asyncio.to_thread(gateway.answers, "/users/1", "b")
-            await node.end(signal.SIGKILL)
+            await node.stop(signal.SIGKILL)
             assert gateway.get("/orders/1") == (200, "a")
             await registry.start()
 
@@ -77,11 +77,11 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
 
 @both_variants
 async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
-    registry: Registry, tmp_path: Path, *, delta: bool
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
     with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with Asking(registry.place.url) as asking:
+        async with JsonApi(registry.place.url) as asking:
 
             async def declare(route: str, requests: int = 3, **more: object) -> None:
                 limit = {"requests": requests, "per": "1h"}
@@ -119,17 +119,17 @@ async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
 
 @both_variants
 async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_waiting(
-    registry: Registry, tmp_path: Path, *, delta: bool
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
     with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with Asking(registry.place.url) as asking:
+        async with JsonApi(registry.place.url) as asking:
             await _register(asking, "orders", "a", there["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await asking.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
             await asking.put("/services/typo/instances/t", port=9, address="127.0.0.1", scheme="https", ttl=600)
-            await asyncio.to_thread(gateway.fails, "/typo/1", 503)
-            await until(lambda: "cause" in gateway.get("/typo/1")[1], lambda: gateway.get("/typo/1"))
+            await asyncio.to_thread(gateway.answers_with, "/typo/1", 503)
+            await wait_until(lambda: "cause" in gateway.get("/typo/1")[1], lambda: gateway.get("/typo/1"))
             refused = gateway.http.get("/typo/1").json()
             assert refused["service"] == "typo"
             assert refused["cause"].endswith("authorities.pem")
@@ -140,23 +140,23 @@ async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_wait
             (view,) = (await asking.get("/status"))["gateways"]
             assert "/no/such/folder/authorities.pem" in view["rejects"]["clusters"]
             await asking.put("/upstreams/typo", tls={"verify": False})
-            await until(lambda: "cause" not in gateway.get("/typo/1")[1])
+            await wait_until(lambda: "cause" not in gateway.get("/typo/1")[1])
             (view,) = (await asking.get("/status"))["gateways"]
             assert "rejects" not in view
 
 
-async def test_what_it_rejects_is_told_in_its_own_words(registry: Registry, tmp_path: Path) -> None:
+async def test_what_it_rejects_is_told_in_its_own_words(registry: RegistryProcess, tmp_path: Path) -> None:
     node = await registry.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with envoy(registry.xds, tmp_path, port=taken.getsockname()[1]):
-            await node.said("gw1 rejects its listeners")
-            async with Asking(registry.place.url) as asking:
+            await node.wait_for_output("gw1 rejects its listeners")
+            async with JsonApi(registry.place.url) as asking:
                 (view,) = (await asking.get("/status"))["gateways"]
                 assert where in view["rejects"]["listeners"]
                 metrics = (await asking.http.get(f"{registry.place.url}/metrics")).text
                 assert 'adsum_xds_rejections_total{kind="listeners"} 1.0' in metrics
             status = registry.place.adsum("status")
-            await status.ended()
-            assert "gw1" in status.out
-            assert where in status.out
+            await status.wait()
+            assert "gw1" in status.stdout
+            assert where in status.stdout

@@ -6,16 +6,16 @@ import json
 import signal
 import time
 
-from tests.dialects.xds.conftest import Registry
-from tests.scenarios.processes import Asking, Child, until
+from tests.dialects.xds.conftest import RegistryProcess
+from tests.scenarios.processes import JsonApi, ScenarioProcess, wait_until
 
 PEER = ("-m", "tests.dialects.xds.grpc_peer")
 
 
-class Client:
+class GrpcCallerProcess:
     """Calls for ever; what it was answered last is what counts."""
 
-    def __init__(self, registry: Registry, service: str) -> None:
+    def __init__(self, registry: RegistryProcess, service: str) -> None:
         bootstrap = {
             "xds_servers": [{"server_uri": registry.xds, "channel_creds": [{"type": "insecure"}]}],
             "node": {"id": "caller"},
@@ -26,19 +26,19 @@ class Client:
 
     @property
     def count(self) -> int:
-        return len(self._child.out.splitlines())
+        return len(self._child.stdout.splitlines())
 
     def answers(self, since: int) -> set[str]:
         """The whole ones after so many."""
-        return set(self._child.out.splitlines()[since:-1])
+        return set(self._child.stdout.splitlines()[since:-1])
 
     async def next(self, count: int) -> set[str]:
         """The answers to as many further calls."""
         before = self.count
-        await until(
-            lambda: self.count >= before + count + 1, lambda: self._child.out[-500:] + self._child.errors[-3000:]
+        await wait_until(
+            lambda: self.count >= before + count + 1, lambda: self._child.stdout[-500:] + self._child.stderr[-3000:]
         )
-        return set(self._child.out.splitlines()[before + 1 : before + 1 + count])
+        return set(self._child.stdout.splitlines()[before + 1 : before + 1 + count])
 
     async def answered_by(self, *names: str) -> None:
         """Return once these are the ones that answer."""
@@ -47,34 +47,34 @@ class Client:
             assert time.monotonic() < deadline, found
 
 
-async def _server(registry: Registry, asking: Asking, name: str) -> Child:
+async def _server(registry: RegistryProcess, asking: JsonApi, name: str) -> ScenarioProcess:
     server = registry.place.run(name, *PEER, "serve", name)
-    await until(lambda: "\n" in server.out)
+    await wait_until(lambda: "\n" in server.stdout)
     await _register(asking, name, server)
     return server
 
 
-async def _register(asking: Asking, name: str, server: Child) -> None:
-    port = int(server.out.splitlines()[0])
+async def _register(asking: JsonApi, name: str, server: ScenarioProcess) -> None:
+    port = int(server.stdout.splitlines()[0])
     await asking.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
 
 
-async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(registry: Registry) -> None:
+async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(registry: RegistryProcess) -> None:
     node = await registry.start()
-    async with Asking(registry.place.url) as asking:
+    async with JsonApi(registry.place.url) as asking:
         a = await _server(registry, asking, "a")
-        client = Client(registry, "orders")
+        client = GrpcCallerProcess(registry, "orders")
         await client.answered_by("a")
         b = await _server(registry, asking, "b")
         await client.answered_by("a", "b")
         body = {"status": "draining", "reason": "test", "wait": 20.0}
         assert "unaware" not in await asking.put("/services/orders/instances/b/override", **body)
         assert await client.next(50) == {"a"}
-        await b.end()
+        await b.stop()
         assert await client.next(20) == {"a"}
         (view,) = (await asking.get("/status"))["gateways"]
         assert view["client"].startswith("gRPC")
-        await node.end(signal.SIGKILL)
+        await node.stop(signal.SIGKILL)
         killed = client.count
         assert await client.next(20) == {"a"}
         await registry.start()
@@ -91,10 +91,10 @@ async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(re
         assert client.answers(killed) == {"a", "c"}
 
 
-async def test_an_unknown_service_fails_at_once(registry: Registry) -> None:
+async def test_an_unknown_service_fails_at_once(registry: RegistryProcess) -> None:
     await registry.start()
     began = time.monotonic()
-    client = Client(registry, "nobody")
+    client = GrpcCallerProcess(registry, "nobody")
     (answer,) = await client.next(1)
     assert answer.startswith("UNAVAILABLE")
     assert "nobody" in answer, "grpc's own words name the service"

@@ -9,17 +9,17 @@ from types import MappingProxyType
 import pytest
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Registration, Why
+from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
 from adsum.dialects.xds import host_names
-from adsum.dialects.xds.host_names import REFRESH, RETRY, Addresses, is_name
-from tests.support.fakes import FakeClock, settle
+from adsum.dialects.xds.host_names import REFRESH_INTERVAL, RETRY_INTERVAL, HostNameResolver, is_name
+from tests.support.fakes import FakeClock, run_until_idle
 
-WHY = Why(Cause.REGISTERED, "tester")
+WHY = Provenance(Cause.REGISTERED, "tester")
 
 
-class World:
+class HostNameWorld:
     """Names and what they stand for."""
 
     def __init__(self) -> None:
@@ -27,8 +27,8 @@ class World:
         self.answers: dict[str, list[str]] = {}
         self.asked: list[str] = []
         self.changes = 0
-        self.snapshot = snapshots.load(Whole("e", 0, []))
-        self.addresses = Addresses(
+        self.snapshot = snapshots.load_snapshot(FullState("e", 0, []))
+        self.addresses = HostNameResolver(
             self.clock, Random(1), lambda ip: "not there" if ip.startswith("10.") else None, self._changed
         )
 
@@ -50,84 +50,84 @@ class World:
     async def follow(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.addresses.follow(snapshot)
-        await settle()
+        await run_until_idle()
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    found = World()
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostNameWorld]:
+    found = HostNameWorld()
     monkeypatch.setattr(host_names, "look_up", found.look_up)
     yield found
     await found.addresses.close()
 
 
-async def test_names_are_asked_for_when_they_come_up_and_addresses_never(world: World) -> None:
+async def test_names_are_asked_for_when_they_come_up_and_addresses_never(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("b", "192.0.2.9")
     await world.list("c", "2001:db8::1")
     assert world.asked == ["a.example"]
-    assert world.addresses.known == {"a.example": "192.0.2.1"}
+    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
-async def test_a_bad_answer_is_forgotten_and_the_last_good_one_kept(world: World) -> None:
+async def test_a_bad_answer_is_forgotten_and_the_last_good_one_kept(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     world.answers = {}
-    await world.clock.advance(3 * REFRESH)
+    await world.clock.advance(3 * REFRESH_INTERVAL)
     assert len(world.asked) > 2
-    assert world.addresses.known == {"a.example": "192.0.2.1"}
+    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
-async def test_an_address_that_is_still_among_the_answers_stays(world: World) -> None:
+async def test_an_address_that_is_still_among_the_answers_stays(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     world.answers = {"a.example": ["192.0.2.2", "192.0.2.1"]}
-    await world.clock.advance(2 * REFRESH)
-    assert world.addresses.known == {"a.example": "192.0.2.1"}
+    await world.clock.advance(2 * REFRESH_INTERVAL)
+    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     world.answers = {"a.example": ["192.0.2.3"]}
-    before = world.addresses.known
-    await world.clock.advance(2 * REFRESH)
-    assert world.addresses.known == {"a.example": "192.0.2.3"}
-    assert world.addresses.known is not before, "who was given it before keeps what it had"
+    before = world.addresses.addresses
+    await world.clock.advance(2 * REFRESH_INTERVAL)
+    assert world.addresses.addresses == {"a.example": "192.0.2.3"}
+    assert world.addresses.addresses is not before, "who was given it before keeps what it had"
 
 
-async def test_an_unknown_name_is_asked_for_again_soon(world: World) -> None:
+async def test_an_unknown_name_is_asked_for_again_soon(world: HostNameWorld) -> None:
     await world.list("a", "a.example")
-    assert world.addresses.known == {}
+    assert world.addresses.addresses == {}
     world.answers = {"a.example": ["192.0.2.1"]}
-    await world.clock.advance(2 * RETRY)
-    assert world.addresses.known == {"a.example": "192.0.2.1"}
+    await world.clock.advance(2 * RETRY_INTERVAL)
+    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
 
 
-async def test_addresses_that_may_not_be_routed_to_are_no_answer(world: World) -> None:
+async def test_addresses_that_may_not_be_routed_to_are_no_answer(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["10.0.0.1", "fe80::1%eth0", "192.0.2.5"], "b.example": ["10.0.0.1"]}
     await world.list("a", "a.example")
     await world.list("b", "b.example")
-    assert world.addresses.known == {"a.example": "192.0.2.5"}
+    assert world.addresses.addresses == {"a.example": "192.0.2.5"}
 
 
-async def test_names_that_nobody_has_any_more_are_let_go(world: World) -> None:
+async def test_names_that_nobody_has_any_more_are_let_go(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"], "b.example": ["192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("a", "a.example", "users")
     await world.list("b", "b.example")
     await world.list("a", None)
-    assert set(world.addresses.known) == {"a.example", "b.example"}, "users has it, too"
+    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has it, too"
     await world.list("a", None, "users")
-    assert set(world.addresses.known) == {"b.example"}
+    assert set(world.addresses.addresses) == {"b.example"}
     before = len(world.asked)
-    await world.clock.advance(1.5 * REFRESH)
+    await world.clock.advance(1.5 * REFRESH_INTERVAL)
     assert set(world.asked[before:]) == {"b.example"}
 
 
-async def test_another_history_has_names_of_its_own(world: World) -> None:
+async def test_another_history_has_names_of_its_own(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     await world.follow(Snapshot("e2", 0, MappingProxyType({}), 0, 0))
-    assert world.addresses.known == {}
+    assert world.addresses.addresses == {}
 
 
 def test_what_is_a_name() -> None:

@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 
 from adsum.envoy.certificates import certificate
-from adsum.envoy.certificates.renewal import Renewal
-from adsum.envoy.plan import Plan
+from adsum.envoy.certificates.renewal import CertificateRenewal
+from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
-from tests.envoy.plans import planned
+from tests.envoy.plans import plan_for
 from tests.support.certificates import certificate as made
 from tests.support.programs import need
 
-PLAN = planned()
+PLAN = plan_for()
 
 pytestmark = pytest.mark.needs("envoy")
 
 
-class Files:
+class CertificateFiles:
     """The files that an operator replaces, in two folders."""
 
     def __init__(self, folder: Path) -> None:
         self.chain, self.key = folder / "certs" / "chain.pem", folder / "keys" / "key.pem"
         for each in (self.chain, self.key):
             each.parent.mkdir()
-        shape = replace(PLAN.shape, tls_certificate=str(self.chain), tls_key=str(self.key))
-        self.plan: Plan = replace(PLAN, shape=shape)
+        shape = replace(PLAN.profile, tls_certificate=str(self.chain), tls_key=str(self.key))
+        self.plan: GatewayPlan = replace(PLAN, profile=shape)
         self.ours = folder / "ours"
         self.ours.mkdir()
         self._made = folder
@@ -44,30 +44,30 @@ class Files:
         self.chain.write_bytes(chain)
         self.key.write_bytes(key)
 
-    def looks(self, renewal: Renewal) -> list[bool]:
+    def looks(self, renewal: CertificateRenewal) -> list[bool]:
         """Of three in a row."""
-        return [renewal.look(self.plan, self.ours) for _ in range(3)]
+        return [renewal.poll(self.plan, self.ours) for _ in range(3)]
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(tmp_path: Path) -> CertificateFiles:
+    return CertificateFiles(tmp_path)
 
 
-def test_another_pair_is_taken_once_it_was_found_twice(files: Files) -> None:
+def test_another_pair_is_taken_once_it_was_found_twice(files: CertificateFiles) -> None:
     files.put(*files.make("first"))
-    renewal = Renewal(certificate.read(files.plan.shape))
+    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
     assert files.looks(renewal) == [False, False, False]
     files.put(*files.make("second"))
     assert files.looks(renewal) == [False, True, False]
-    assert renewal.pair == certificate.read(files.plan.shape)
+    assert renewal.pair == certificate.read_pair(files.plan.profile)
     assert list(files.ours.iterdir()) == []
 
 
-def test_half_a_pair_is_never_taken_and_told_of_once(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_half_a_pair_is_never_taken_and_told_of_once(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     first, second = files.make("first"), files.make("second")
     files.put(*first)
-    renewal = Renewal(certificate.read(files.plan.shape))
+    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
     before = renewal.pair
     files.put(second[0], first[1])
     assert files.looks(renewal) == [False, False, False]
@@ -78,30 +78,32 @@ def test_half_a_pair_is_never_taken_and_told_of_once(files: Files, caplog: pytes
     assert files.looks(renewal) == [False, True, False]
 
 
-def test_what_is_being_replaced_is_not_told_of(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_being_replaced_is_not_told_of(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     first, second = files.make("first"), files.make("second")
     files.put(*first)
-    renewal = Renewal(certificate.read(files.plan.shape))
+    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
     files.chain.unlink()
-    assert not renewal.look(files.plan, files.ours)
+    assert not renewal.poll(files.plan, files.ours)
     files.put(second[0], first[1])
-    assert not renewal.look(files.plan, files.ours)
+    assert not renewal.poll(files.plan, files.ours)
     files.put(*second)
     assert files.looks(renewal) == [False, True, False]
     assert caplog.messages == []
 
 
-def test_files_that_are_gone_leave_the_pair_that_is_shown(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_are_gone_leave_the_pair_that_is_shown(
+    files: CertificateFiles, caplog: pytest.LogCaptureFixture
+) -> None:
     files.put(*files.make("first"))
-    renewal = Renewal(certificate.read(files.plan.shape))
+    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
     files.key.unlink()
     assert files.looks(renewal) == [False, False, False]
     assert [each.rpartition(": ")[2] for each in caplog.messages] == ["No such file or directory"]
 
 
-def test_what_envoy_refuses_is_not_taken(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_envoy_refuses_is_not_taken(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     files.put(*files.make("first"))
-    renewal = Renewal(certificate.read(files.plan.shape))
+    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
     files.put(*files.make("odd", "secp256k1"))  # Python's library takes it.
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.chain, files.key)
     assert files.looks(renewal) == [False, False, False]
@@ -116,15 +118,15 @@ def test_what_envoy_refuses_is_not_taken(files: Files, caplog: pytest.LogCapture
     ],
     ids=["empty", "keyless"],
 )
-def test_what_is_no_pair_is_refused(files: Files, chain: bytes | None, key: bytes, why: str) -> None:
+def test_what_is_no_pair_is_refused(files: CertificateFiles, chain: bytes | None, key: bytes, why: str) -> None:
     good = files.make("first")
     files.put(good[0] if chain is None else chain, key)
     with pytest.raises(CannotServe, match=why):
-        certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours)
+        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.ours)
 
 
 @pytest.mark.parametrize("form", [[], ["-traditional"]], ids=["pkcs8", "traditional"])
-def test_an_encrypted_key_is_refused_with_what_to_do(files: Files, tmp_path: Path, form: list[str]) -> None:
+def test_an_encrypted_key_is_refused_with_what_to_do(files: CertificateFiles, tmp_path: Path, form: list[str]) -> None:
     chain, key = files.make("first")
     plain, encrypted = tmp_path / "plain.key", tmp_path / "encrypted.key"
     plain.write_bytes(key)
@@ -132,18 +134,18 @@ def test_an_encrypted_key_is_refused_with_what_to_do(files: Files, tmp_path: Pat
     subprocess.run([*command, "-in", str(plain), "-out", str(encrypted)], check=True, capture_output=True)
     files.put(chain, encrypted.read_bytes())
     with pytest.raises(CannotServe, match=r"the key is encrypted, .*openssl pkey"):
-        certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours)
+        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.ours)
 
 
-def test_a_chain_and_a_key_in_one_file_are_told_apart(files: Files) -> None:
+def test_a_chain_and_a_key_in_one_file_are_told_apart(files: CertificateFiles) -> None:
     chain, key = files.make("first")
     files.put(chain + key, chain + key)
-    pair = certificate.read(files.plan.shape)
+    pair = certificate.read_pair(files.plan.profile)
     assert pair == b"\n".join([chain.strip(), key.strip(), b""])
-    certificate.prove(pair, files.plan, files.ours)
+    certificate.validate_pair(pair, files.plan, files.ours)
 
 
-def test_a_folder_that_is_gone_is_a_reason_and_no_crash(files: Files) -> None:
+def test_a_folder_that_is_gone_is_a_reason_and_no_crash(files: CertificateFiles) -> None:
     files.put(*files.make("first"))
     with pytest.raises(CannotServe, match="can't be proven in"):
-        certificate.prove(certificate.read(files.plan.shape), files.plan, files.ours / "gone")
+        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.ours / "gone")

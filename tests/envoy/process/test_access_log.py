@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from adsum.envoy.process.access_log import LONGEST, SAY_AGAIN, AccessLog, WholeLines
-from adsum.telemetry.sink import MAX_BYTES
+from adsum.envoy.process.access_log import LOSS_REPORT_INTERVAL, MAX_LINE_BYTES, AccessLog, LineSplitter
+from adsum.telemetry.sink import MAX_QUEUED_BYTES
 
 LINE = b"x" * 1023 + b"\n"
 PIECE = LINE * 1024
@@ -44,16 +44,16 @@ def test_lines_that_nobody_reads_are_bounded_and_counted_and_the_log_says_so(
     pipe: Pipe, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = AccessLog(pipe.writing, lambda: pipe.now)
-    fit = MAX_BYTES // len(PIECE)
+    fit = MAX_QUEUED_BYTES // len(PIECE)
     for _ in range(fit):
-        log.put(PIECE)
-    assert log.lost == 0
+        log.write(PIECE)
+    assert log.lost_lines == 0
     with caplog.at_level(logging.WARNING):
-        log.put(PIECE)
-        log.put(PIECE)
-        assert (log.lost, len(caplog.messages)) == (2048, 1), "it is not said of every line"
-        pipe.now += SAY_AGAIN
-        log.put(PIECE)
+        log.write(PIECE)
+        log.write(PIECE)
+        assert (log.lost_lines, len(caplog.messages)) == (2048, 1), "it is not said of every line"
+        pipe.now += LOSS_REPORT_INTERVAL
+        log.write(PIECE)
     assert "3072 lines of the access log are lost" in caplog.messages[-1]
     assert pipe.read(fit * len(PIECE)) == PIECE * fit, "what is written is whole"
     log.close()
@@ -61,21 +61,21 @@ def test_lines_that_nobody_reads_are_bounded_and_counted_and_the_log_says_so(
 
 def test_lines_are_taken_again_once_somebody_reads(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
-    fit = MAX_BYTES // len(PIECE)
+    fit = MAX_QUEUED_BYTES // len(PIECE)
     for _ in range(fit + 1):
-        log.put(PIECE)
+        log.write(PIECE)
     pipe.read(fit * len(PIECE))
     lost = -1
-    while log.lost != lost:  # The thread may be about to note that it has written all.
-        lost = log.lost
-        log.put(b"again\n")
+    while log.lost_lines != lost:  # The thread may be about to note that it has written all.
+        lost = log.lost_lines
+        log.write(b"again\n")
     assert pipe.read(6) == b"again\n"
     log.close()
 
 
 def test_lines_of_several_envoys_do_not_mix(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
-    one, other = WholeLines(log), WholeLines(log)
+    one, other = LineSplitter(log), LineSplitter(log)
     one.feed(b"a1\na")
     other.feed(b"b1")
     one.feed(b"2\n")
@@ -88,15 +88,15 @@ def test_lines_of_several_envoys_do_not_mix(pipe: Pipe) -> None:
 
 def test_a_line_without_an_end_is_not_kept_for_ever(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
-    lines = WholeLines(log)
-    lines.feed(b"x" * LONGEST)
+    lines = LineSplitter(log)
+    lines.feed(b"x" * MAX_LINE_BYTES)
     lines.feed(b"x")
-    assert pipe.read(LONGEST + 1) == b"x" * (LONGEST + 1)
+    assert pipe.read(MAX_LINE_BYTES + 1) == b"x" * (MAX_LINE_BYTES + 1)
     log.close()
 
 
 def test_what_is_written_when_a_gateway_ends_is_read(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
-    log.put(b"last\n")
+    log.write(b"last\n")
     log.close()
     assert pipe.read(5) == b"last\n"

@@ -12,16 +12,16 @@ import pytest
 
 from adsum.core.errors import Invalid
 from adsum.core.validation import service_name
-from adsum.envoy.plan import Place, Plan, registry_places
-from adsum.envoy.preflight import CannotServe, check
-from adsum.envoy.process.binary import find
+from adsum.envoy.plan import GatewayPlan, SocketAddress, registry_addresses
+from adsum.envoy.preflight import CannotServe, check_plan
+from adsum.envoy.process.binary import find_envoy
 from adsum.envoy.process.bootstrap import bootstrap
-from adsum.gateway.profile import Shape
-from tests.envoy.plans import planned
+from adsum.gateway.profile import GatewayProfile
+from tests.envoy.plans import plan_for
 from tests.gateway.real_envoy import free_port
 from tests.support.programs import need
 
-PLAN = planned(("127.0.0.1", 23787))
+PLAN = plan_for(("127.0.0.1", 23787))
 
 
 def judged(made: dict[str, Any], folder: Path) -> str:
@@ -54,21 +54,25 @@ def registry(made: dict[str, Any]) -> dict[str, Any]:
     [
         PLAN,
         replace(PLAN, monitor=None),
-        replace(PLAN, registry=(("10.0.0.1", 1), ("::1", 2))),
-        replace(PLAN, registry=(("reg-1.example", 1), ("reg-2.example", 2), ("10.0.0.3", 3))),
-        replace(PLAN, shape=Shape(("[::1]:8080", "127.0.0.1:81"), zone="a", default_routes=False), monitor=("::1", 9)),
+        replace(PLAN, registry_nodes=(("10.0.0.1", 1), ("::1", 2))),
+        replace(PLAN, registry_nodes=(("reg-1.example", 1), ("reg-2.example", 2), ("10.0.0.3", 3))),
+        replace(
+            PLAN,
+            profile=GatewayProfile(("[::1]:8080", "127.0.0.1:81"), zone="a", default_routes=False),
+            monitor=("::1", 9),
+        ),
     ],
     ids=["usual", "unmonitored", "nodes", "named nodes", "shaped"],
 )
-def test_envoy_has_no_objection(plan: Plan, tmp_path: Path) -> None:
+def test_envoy_has_no_objection(plan: GatewayPlan, tmp_path: Path) -> None:
     assert judged(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
 
 
 def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
-    shape = Shape(("127.0.0.1:81",), zone="a", access_log="off")
-    node = bootstrap(replace(PLAN, node="n", shape=shape), tmp_path / "s")["node"]
+    shape = GatewayProfile(("127.0.0.1:81",), zone="a", access_log="off")
+    node = bootstrap(replace(PLAN, node="n", profile=shape), tmp_path / "s")["node"]
     assert (node["id"], node["locality"]) == ("n", {"zone": "a"})
-    assert Shape.of(node["metadata"]) == shape
+    assert GatewayProfile.from_metadata(node["metadata"]) == shape
 
 
 def test_no_service_can_have_the_name_of_a_cluster_that_envoy_begins_with(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
 
 def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: Path) -> None:
     assert registry(bootstrap(PLAN, tmp_path / "s"))["type"] == "STATIC"
-    named = replace(PLAN, registry=(("10.0.0.1", 1), ("reg", 2)))
+    named = replace(PLAN, registry_nodes=(("10.0.0.1", 1), ("reg", 2)))
     assert registry(bootstrap(named, tmp_path / "s"))["type"] == "STRICT_DNS"
 
 
@@ -101,24 +105,26 @@ def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: P
         ("c:5, [::1]:6", "http://a:1", [("c", 5), ("::1", 6)]),
     ],
 )
-def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(xds: str, url: str, places: list[Place]) -> None:
-    assert list(registry_places(xds, url)) == places
+def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(
+    xds: str, url: str, places: list[SocketAddress]
+) -> None:
+    assert list(registry_addresses(xds, url)) == places
 
 
 def test_a_gateway_is_named_for_its_host_and_port() -> None:
-    assert planned(listen=("127.0.0.1:81",)).node.endswith("-81")
-    assert planned(node="edge").node == "edge"
+    assert plan_for(listen=("127.0.0.1:81",)).node.endswith("-81")
+    assert plan_for(node="edge").node == "edge"
 
 
 @pytest.mark.needs("envoy")
 def test_the_envoy_beside_this_python_is_found() -> None:
-    assert find().version.split(".")[0] == "1"
+    assert find_envoy().version.split(".")[0] == "1"
 
 
 @pytest.mark.parametrize(("files", "bound"), [(256, 85), (1_024, 469), (200_000, 50_000), (None, 50_000)])
 def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None, bound: int) -> None:
     plan = replace(
-        planned(("127.0.0.1", 23787), concurrency=2, listen=["127.0.0.1:8080", "127.0.0.1:8081"]), files=files
+        plan_for(("127.0.0.1", 23787), concurrency=2, listen=["127.0.0.1:8080", "127.0.0.1:8081"]), max_open_files=files
     )
     (monitor,) = bootstrap(plan, Path("admin"))["overload_manager"]["resource_monitors"]
     assert monitor["typed_config"]["max_active_downstream_connections"] == bound
@@ -126,18 +132,18 @@ def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None
 
 def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
     plan = replace(
-        planned(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"), files=83
+        plan_for(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"), max_open_files=83
     )
     with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
-        check(plan)
-    check(replace(plan, files=84))
+        check_plan(plan)
+    check_plan(replace(plan, max_open_files=84))
 
 
 def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path) -> None:
     nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
 
-    def tried(*answering: Place) -> list[list[str]]:
-        made = bootstrap(planned(*nodes), tmp_path / "s", answering)
+    def tried(*answering: SocketAddress) -> list[list[str]]:
+        made = bootstrap(plan_for(*nodes), tmp_path / "s", answering)
         endpoints = registry(made)["load_assignment"]["endpoints"]
         assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
         return [
@@ -147,4 +153,4 @@ def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path
 
     assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
     assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
-    assert judged(bootstrap(planned(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""
+    assert judged(bootstrap(plan_for(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""

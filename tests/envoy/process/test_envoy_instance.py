@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from adsum.envoy.admin import Listeners, NoAnswer
+from adsum.envoy.admin import AdminUnavailable, ListenerStates
 from adsum.envoy.process import envoy_instance
-from adsum.envoy.process.envoy_instance import Incarnation
-from tests.envoy.plans import planned
+from adsum.envoy.process.envoy_instance import EnvoyInstance
+from tests.envoy.plans import plan_for
 
 
-class Process:
+class FakeEnvoyProcess:
     running = True
     refusal = ""
 
@@ -25,18 +25,18 @@ class SlowAdmin:
     def __init__(self) -> None:
         self.questions = 0
 
-    async def listeners(self) -> Listeners:
+    async def listeners(self) -> ListenerStates:
         if self.questions < 5:
-            raise NoAnswer("Envoy does not answer: it starts")
-        return Listeners(frozenset({("127.0.0.1", 8080)}), ())
+            raise AdminUnavailable("Envoy does not answer: it starts")
+        return ListenerStates(frozenset({("127.0.0.1", 8080)}), ())
 
-    async def live(self) -> bool:
+    async def is_live(self) -> bool:
         return True
 
-    async def connected(self) -> bool:
+    async def is_registry_connected(self) -> bool:
         self.questions += 1
         if self.questions < 3:
-            raise NoAnswer("Envoy does not answer: it starts")
+            raise AdminUnavailable("Envoy does not answer: it starts")
         return False
 
 
@@ -48,9 +48,11 @@ async def test_each_new_reason_is_said_once(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(envoy_instance, "PATIENCE", 0.0)
     monkeypatch.setattr(envoy_instance, "trouble", away)
     caplog.set_level(logging.WARNING, "adsum.envoy")
-    plan = planned(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
-    one = Incarnation(plan, Path("/"), cast("Any", Process()), cast("Any", SlowAdmin()), remembers=False)
-    await one.until_serving(strict=True)
+    plan = plan_for(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
+    one = EnvoyInstance(
+        plan, Path("/"), cast("Any", FakeEnvoyProcess()), cast("Any", SlowAdmin()), uses_last_good_config=False
+    )
+    await one.wait_until_serving(strict=True)
     assert [record.getMessage().partition(" at ")[0] for record in caplog.records] == [
         "it takes no requests yet: Envoy does not answer: it starts",
         "it takes no requests yet: no registry answers",

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from adsum.envoy.process.envoy_log import MAX_LINE, Lines
+from adsum.envoy.process.envoy_log import MAX_LINE_BYTES, EnvoyLog
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def told(logged: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 def test_lines_keep_their_level_however_they_are_cut(logged: pytest.LogCaptureFixture) -> None:
-    lines = Lines()
+    lines = EnvoyLog()
     for chunk in (b"[warn", b"ing][config] a\n[error][up", b"stream] b\n[info][main] c"):
         lines.feed(chunk)
     lines.feed(b"")
@@ -29,26 +29,26 @@ def test_lines_keep_their_level_however_they_are_cut(logged: pytest.LogCaptureFi
 
 
 def test_further_lines_of_a_message_have_its_level(logged: pytest.LogCaptureFixture) -> None:
-    Lines().feed(b"[error][config] a\nb\n")
+    EnvoyLog().feed(b"[error][config] a\nb\n")
     assert told(logged) == [("ERROR", "config: a"), ("ERROR", "b")]
 
 
 def test_what_we_make_it_do_is_no_warning(logged: pytest.LogCaptureFixture) -> None:
-    lines = Lines()
+    lines = EnvoyLog()
     lines.feed(b"[warning][main] caught ENVOY_SIGTERM\n")
-    lines.ending = True
+    lines.stopping = True
     lines.feed(b"[warning][config] DeltaAggregatedResources gRPC config stream closed\n")
     assert {level for level, _ in told(logged)} == {"DEBUG"}
 
 
 def test_a_line_without_end_is_told_in_pieces(logged: pytest.LogCaptureFixture) -> None:
-    Lines().feed(b"x" * (2 * MAX_LINE + 1))
-    assert [len(message) for _, message in told(logged)] == [MAX_LINE, MAX_LINE, 1]
+    EnvoyLog().feed(b"x" * (2 * MAX_LINE_BYTES + 1))
+    assert [len(message) for _, message in told(logged)] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 1]
 
 
 def test_an_outage_of_the_registry_is_told_once(logged: pytest.LogCaptureFixture) -> None:
     times = [0.0, 1.0, 14.0, 28.0, 60.0, 61.0]
-    lines = Lines(iter(sorted(times * 2)).__next__)
+    lines = EnvoyLog(iter(sorted(times * 2)).__next__)
     for _ in times:
         lines.feed(b"[warning][config] DeltaAggregatedResources gRPC config stream to x closed since 1s ago: 14, why\n")
         lines.feed(b"[warning][upstream] StreamLoadStats gRPC config stream closed: 14, why\n")

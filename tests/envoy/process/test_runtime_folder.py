@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adsum.envoy.process.runtime_folder import Folder
+from adsum.envoy.process.runtime_folder import RuntimeFolder
 from adsum.envoy.restart import hot_restart
-from tests.envoy.conftest import Start, eventually, gone
+from tests.envoy.conftest import Start, has_exited, wait_until
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_folder_of_one_that_lives_is_left_alone(where: Path) -> None:
-    one, other = Folder(), Folder()
+    one, other = RuntimeFolder(), RuntimeFolder()
     assert {one.path, other.path} == set(where.iterdir())
     one.close()
     one.close()
@@ -40,7 +40,7 @@ def test_what_is_not_known_to_be_a_dead_gateways_is_left_alone(where: Path) -> N
     (where / "adsum-gateway-being-made").mkdir()
     (where / "another").mkdir()
     (where / "another" / "lock").touch()
-    Folder().close()
+    RuntimeFolder().close()
     assert sorted(each.name for each in where.iterdir()) == ["adsum-gateway-being-made", "another"]
 
 
@@ -53,23 +53,23 @@ def test_the_folder_and_the_memory_of_a_dead_one_are_cleared(where: Path) -> Non
     memory.touch()
     other = where.parent / "m" / "envoy_shared_memory_130"
     other.touch()
-    Folder().close()
+    RuntimeFolder().close()
     assert list(where.iterdir()) == []
     assert (memory.exists(), other.exists()) == (False, True)
 
 
 def test_what_a_killed_gateway_left_is_cleared_by_the_next_one(start: Start) -> None:
     first = start()
-    first.says("listens on")
+    first.wait_for_output("listens on")
     (envoy,) = first.envoys()
     (left,) = first.tmp.iterdir()
-    memory = hot_restart.SHARED_MEMORY / f"envoy_shared_memory_{int((left / 'base-id-1').read_text()) * 10}"
+    memory = hot_restart.SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int((left / 'base-id-1').read_text()) * 10}"
     assert memory.exists()
     first.signal(signal.SIGKILL)
     first.process.wait()
-    eventually("Envoy's end", lambda: gone(envoy))
+    wait_until("Envoy's end", lambda: has_exited(envoy))
     assert left.exists()
     second = start(TMPDIR=str(first.tmp))
-    second.says("listens on")
+    second.wait_for_output("listens on")
     assert not left.exists()
     assert not memory.exists()

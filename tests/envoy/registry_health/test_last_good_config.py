@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adsum.envoy.registry_health.last_good_config import Keepsake, Told, default_folder
-from tests.envoy.plans import planned
+from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
+from tests.envoy.plans import plan_for
 
-PLAN = planned()
-TOLD = Told([{"name": "a"}], [{"name": "b"}])
+PLAN = plan_for()
+TOLD = StaticResources([{"name": "a"}], [{"name": "b"}])
 
 
 def test_who_has_no_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_who_has_no_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_folder_it_is_kept_while_the_gateway_runs_and_that_is_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    kept = Keepsake(None, PLAN)
+    kept = LastGoodConfig(None, PLAN)
     assert kept.load() is None
     kept.save(TOLD)
     kept.save(TOLD)
@@ -40,7 +40,7 @@ def test_what_can_not_be_written_is_kept_while_the_gateway_runs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    kept = Keepsake(tmp_path / "file", PLAN)
+    kept = LastGoodConfig(tmp_path / "file", PLAN)
     kept.save(TOLD)
     assert kept.load() == TOLD
     assert "can't be kept in" in caplog.text

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from adsum.gateway.intent.upstreams import Limits, Upstream
+from adsum.gateway.intent.upstreams import Upstream, UpstreamLimits
 from tests.gateway.echo_services import listing
-from tests.gateway.envoy_gateway import Answer, gateway
-from tests.gateway.real_envoy import PATIENCE, needs_envoy
+from tests.gateway.envoy_gateway import GatewayAnswer, running_gateway
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, needs_envoy
 
 pytestmark = needs_envoy
 
@@ -36,7 +36,7 @@ class _Slow(ThreadingHTTPServer):
 
             def do_GET(self) -> None:
                 outer.came.release()
-                outer.go.wait(PATIENCE)
+                outer.go.wait(ENVOY_TIMEOUT)
                 body = b'{"id": "slow"}'
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
@@ -64,30 +64,34 @@ def slow() -> Iterator[_Slow]:
 
 @pytest.mark.parametrize(
     ("limits", "held"),
-    [(Limits(connections=1, pending=1), 2), (Limits(connections=1, pending=3), 4), (Limits(requests=1), 1)],
+    [
+        (UpstreamLimits(connections=1, pending=1), 2),
+        (UpstreamLimits(connections=1, pending=3), 4),
+        (UpstreamLimits(requests=1), 1),
+    ],
     ids=["one-connection-one-waits", "one-connection-three-wait", "one-request"],
 )
 def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
-    tmp_path: Path, limits: Limits, held: int
+    tmp_path: Path, limits: UpstreamLimits, held: int
 ) -> None:
     with (
         slow() as server,
-        gateway(
+        running_gateway(
             tmp_path, [listing("orders", "slow", server.server_address[1])], Upstream("orders", limits=limits)
         ) as calling,
         ThreadPoolExecutor(12) as threads,
     ):
-        asked: list[Future[Answer]] = [threads.submit(calling.apart, "/orders/")]
-        assert server.came.acquire(timeout=PATIENCE)
-        asked += [threads.submit(calling.apart, "/orders/") for _ in range(9)]
-        refused = [each.result() for each in islice(as_completed(asked, PATIENCE), 10 - held)]
+        asked: list[Future[GatewayAnswer]] = [threads.submit(calling.get_on_new_connection, "/orders/")]
+        assert server.came.acquire(timeout=ENVOY_TIMEOUT)
+        asked += [threads.submit(calling.get_on_new_connection, "/orders/") for _ in range(9)]
+        refused = [each.result() for each in islice(as_completed(asked, ENVOY_TIMEOUT), 10 - held)]
         server.go.set()
-        answers = [each.result(PATIENCE) for each in asked]
+        answers = [each.result(ENVOY_TIMEOUT) for each in asked]
     for answer in refused:
         assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
-        assert (answer.said["title"], answer.said["service"]) == ("Too many requests", "orders")
-        assert "overflow" in answer.said["reason"]
+        assert (answer.content["title"], answer.content["service"]) == ("Too many requests", "orders")
+        assert "overflow" in answer.content["reason"]
         told = f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
-        assert told in answer.said["detail"]
+        assert told in answer.content["detail"]
         assert answer.headers["retry-after"] == "1"
     assert Counter(answer.status for answer in answers) == {503: 10 - held, 200: held}

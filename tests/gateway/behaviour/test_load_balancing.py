@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 
 from adsum.core.model import Listing, Status
-from adsum.gateway.intent.actions import HashOn, Mirror, Retries, Target
+from adsum.gateway.intent.actions import HashPolicy, Mirror, Retries, Target
 from adsum.gateway.intent.matches import MatchKind
-from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import Outliers, Policy, Upstream
-from tests.gateway.echo_services import Heard, listing, serving
-from tests.gateway.envoy_gateway import gateway
-from tests.gateway.real_envoy import PATIENCE, free_port, needs_envoy
+from adsum.gateway.intent.upstreams import LbPolicy, OutlierSettings, Upstream
+from tests.gateway.echo_services import ReceivedRequests, echo_service, listing
+from tests.gateway.envoy_gateway import running_gateway
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, free_port, needs_envoy
 
 pytestmark = needs_envoy
 
 KEYS = [f"user-{n}" for n in range(200)]
-RING, MAGLEV = Policy.RING_HASH, Policy.MAGLEV
+RING, MAGLEV = LbPolicy.RING_HASH, LbPolicy.MAGLEV
 HASHING = ("ring_hash", "maglev")
 
 
@@ -41,16 +41,16 @@ def stack() -> Iterator[ExitStack]:
 
 def test_requests_are_split_by_the_weights_of_the_targets(tmp_path: Path, stack: ExitStack) -> None:
     listings = [
-        listing("orders", "stable", stack.enter_context(serving("stable")), metadata={"version": "1"}),
-        listing("orders", "canary", stack.enter_context(serving("canary")), metadata={"version": "2"}),
-        listing("never", "never", stack.enter_context(serving("never"))),
+        listing("orders", "stable", stack.enter_context(echo_service("stable")), metadata={"version": "1"}),
+        listing("orders", "canary", stack.enter_context(echo_service("canary")), metadata={"version": "2"}),
+        listing("never", "never", stack.enter_context(echo_service("never"))),
     ]
     to = (
         Target(Selector("orders", metadata={"version": "1"}), 80),
         Target(Selector("orders", metadata={"version": "2"}), 20),
         Target(Selector("never"), 0),
     )
-    with gateway(tmp_path, listings, route(*to)) as calling:
+    with running_gateway(tmp_path, listings, route(*to)) as calling:
         answered = calling.ids("/main", 1_000)
     # A fifth of a thousand, give or take six standard deviations (12.6 each): once in 10⁹ runs it is none of these.
     assert 124 <= answered["canary"] <= 276
@@ -59,9 +59,9 @@ def test_requests_are_split_by_the_weights_of_the_targets(tmp_path: Path, stack:
 
 def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitStack) -> None:
     listings = [
-        listing("orders", "stable", stack.enter_context(serving("stable"))),
+        listing("orders", "stable", stack.enter_context(echo_service("stable"))),
         listing("orders", "canary", free_port(), tags=("canary",), status=Status.DRAINING),
-        listing("sick", "sick", stack.enter_context(serving("sick")), status=Status.CRITICAL),
+        listing("sick", "sick", stack.enter_context(echo_service("sick")), status=Status.CRITICAL),
     ]
     to = (
         Target(Selector("orders", without_tags=("canary",)), 10),
@@ -69,22 +69,22 @@ def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitSt
         Target(Selector("ordrs"), 20),
         Target(Selector("sick"), 20),
     )
-    with gateway(tmp_path, listings, route(*to)) as calling:
+    with running_gateway(tmp_path, listings, route(*to)) as calling:
         assert calling.ids("/main", 200) == {"stable": 200}
 
 
 def test_a_copy_is_sent_whole_to_the_mirror_and_its_answer_is_nobodys(tmp_path: Path, stack: ExitStack) -> None:
-    heard: Heard = SimpleQueue()
+    heard: ReceivedRequests = SimpleQueue()
     listings = [
-        listing("orders", "o1", stack.enter_context(serving("o1"))),
-        listing("next", "n1", stack.enter_context(serving("n1", status=500, heard=heard))),
+        listing("orders", "o1", stack.enter_context(echo_service("o1"))),
+        listing("next", "n1", stack.enter_context(echo_service("n1", status=500, received=heard))),
     ]
     mirrored = route(Target(Selector("orders")), mirror=Mirror(Selector("next")))
-    with gateway(tmp_path, listings, mirrored) as calling:
+    with running_gateway(tmp_path, listings, mirrored) as calling:
         for n in range(20):
             answer = calling.get(f"/main/{n}?q=1", x_number=str(n))
             assert (answer.status, answer.id) == (200, "o1")
-        copies = [heard.get(timeout=PATIENCE) for _ in range(20)]
+        copies = [heard.get(timeout=ENVOY_TIMEOUT) for _ in range(20)]
     assert sorted(copy["path"] for copy in copies) == sorted(f"/main/{n}?q=1" for n in range(20))
     for copy in copies:
         assert copy["path"] == f"/main/{copy['headers']['x-number']}?q=1"
@@ -92,21 +92,21 @@ def test_a_copy_is_sent_whole_to_the_mirror_and_its_answer_is_nobodys(tmp_path: 
 
 
 def test_a_mirror_gets_its_share_and_may_be_down(tmp_path: Path, stack: ExitStack) -> None:
-    heard: Heard = SimpleQueue()
+    heard: ReceivedRequests = SimpleQueue()
     listings = [
-        listing("orders", "o1", stack.enter_context(serving("o1"))),
-        listing("next", "n1", stack.enter_context(serving("n1", heard=heard))),
+        listing("orders", "o1", stack.enter_context(echo_service("o1"))),
+        listing("next", "n1", stack.enter_context(echo_service("n1", received=heard))),
         listing("down", "d1", free_port()),
     ]
     half = route(Target(Selector("orders")), mirror=Mirror(Selector("next"), 0.5))
     down = Route("down", path=Where(MatchKind.PREFIX, "/down-too"), to=half.to, mirror=Mirror(Selector("down")))
-    with gateway(tmp_path, listings, half, down) as calling:
+    with running_gateway(tmp_path, listings, half, down) as calling:
         assert {calling.get("/down-too").status for _ in range(10)} == {200}
         for _ in range(400):
             assert calling.get("/main").id == "o1"
         last = calling.get("/next/last")  # Copies that were sent before it are there before long.
         assert last.id == "n1"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + ENVOY_TIMEOUT
         while heard.qsize() < 140:  # 200 copies, give or take six standard deviations (10 each).
             assert time.monotonic() < deadline, heard.qsize()
             time.sleep(0.02)
@@ -115,9 +115,9 @@ def test_a_mirror_gets_its_share_and_may_be_down(tmp_path: Path, stack: ExitStac
 
 @pytest.mark.parametrize("policy", [RING, MAGLEV], ids=HASHING)
 def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
-    tmp_path: Path, stack: ExitStack, policy: Policy
+    tmp_path: Path, stack: ExitStack, policy: LbPolicy
 ) -> None:
-    ports = {f"o{n}": stack.enter_context(serving(f"o{n}")) for n in range(8)}
+    ports = {f"o{n}": stack.enter_context(echo_service(f"o{n}")) for n in range(8)}
     # The same instances under two names: one that has all of them, and one that a single one has left.
     listings = [listing("before", id, port) for id, port in ports.items()]
     listings += [listing("after", id, port) for id, port in ports.items() if id != "o3"]
@@ -126,11 +126,11 @@ def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
             service,
             path=Where(MatchKind.PREFIX, f"/to-{service}"),
             to=(Target(Selector(service)),),
-            hash=HashOn(header="x-user"),
+            hash=HashPolicy(header="x-user"),
         )
         for service in ("before", "after")
     ]
-    with gateway(tmp_path, listings, *routes, *(Upstream(each.name, policy) for each in routes)) as calling:
+    with running_gateway(tmp_path, listings, *routes, *(Upstream(each.name, policy) for each in routes)) as calling:
         before, after, again = (
             {key: calling.get(f"/to-{service}", x_user=key).id for key in KEYS}
             for service in ("before", "after", "before")
@@ -144,20 +144,20 @@ def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
 
 
 def _until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + ENVOY_TIMEOUT
     while not true():
         assert time.monotonic() < deadline, f"not in time: {what}"
 
 
 def test_who_fails_five_times_in_a_row_is_left_out_and_comes_back(tmp_path: Path, stack: ExitStack) -> None:
-    heard: Heard = SimpleQueue()
+    heard: ReceivedRequests = SimpleQueue()
     listings = [
-        listing("orders", "good", stack.enter_context(serving("good"))),
-        listing("orders", "bad", stack.enter_context(serving("bad", status=503, heard=heard))),
+        listing("orders", "good", stack.enter_context(echo_service("good"))),
+        listing("orders", "bad", stack.enter_context(echo_service("bad", status=503, received=heard))),
     ]
     once = route(Target(Selector("orders")), retries=Retries(0))
-    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=5, interval=0.1, base=2.0))
-    with gateway(tmp_path, listings, once, out) as calling:
+    out = Upstream("orders", LbPolicy.ROUND_ROBIN, outliers=OutlierSettings(consecutive=5, interval=0.1, base=2.0))
+    with running_gateway(tmp_path, listings, once, out) as calling:
         _until(lambda: calling.ids("/main", 20) == {"good": 20}, "it is left out")
         failed = heard.qsize()
         assert failed >= 5
@@ -165,34 +165,34 @@ def test_who_fails_five_times_in_a_row_is_left_out_and_comes_back(tmp_path: Path
 
 
 def test_of_all_that_fail_no_more_than_half_are_left_out(tmp_path: Path, stack: ExitStack) -> None:
-    queues: list[Heard] = [SimpleQueue() for _ in range(4)]
+    queues: list[ReceivedRequests] = [SimpleQueue() for _ in range(4)]
     listings = [
-        listing("orders", f"bad-{n}", stack.enter_context(serving(f"bad-{n}", status=503, heard=heard)))
+        listing("orders", f"bad-{n}", stack.enter_context(echo_service(f"bad-{n}", status=503, received=heard)))
         for n, heard in enumerate(queues)
     ]
     once = route(Target(Selector("orders")), retries=Retries(0))
-    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=3, interval=0.1, base=3_600.0))
-    with gateway(tmp_path, listings, once, out) as calling:
+    out = Upstream("orders", LbPolicy.ROUND_ROBIN, outliers=OutlierSettings(consecutive=3, interval=0.1, base=3_600.0))
+    with running_gateway(tmp_path, listings, once, out) as calling:
         _until(lambda: len(calling.ids("/main", 20)) == 2, "half of them are left out")
         assert len(calling.ids("/main", 60)) == 2
 
 
 def test_an_answer_of_500_leaves_nobody_out(tmp_path: Path, stack: ExitStack) -> None:
     listings = [
-        listing("orders", "good", stack.enter_context(serving("good"))),
-        listing("orders", "buggy", stack.enter_context(serving("buggy", status=500))),
+        listing("orders", "good", stack.enter_context(echo_service("good"))),
+        listing("orders", "buggy", stack.enter_context(echo_service("buggy", status=500))),
     ]
-    out = Upstream("orders", Policy.ROUND_ROBIN, outliers=Outliers(consecutive=1, interval=0.1, base=3_600.0))
-    with gateway(tmp_path, listings, out) as calling:
+    out = Upstream("orders", LbPolicy.ROUND_ROBIN, outliers=OutlierSettings(consecutive=1, interval=0.1, base=3_600.0))
+    with running_gateway(tmp_path, listings, out) as calling:
         assert calling.ids("/orders/", 40) == {"good": 20, "buggy": 20}
 
 
 def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so(
     tmp_path: Path, stack: ExitStack
 ) -> None:
-    heard: Heard = SimpleQueue()
-    well = stack.enter_context(serving("well"))
-    ill = [stack.enter_context(serving(f"ill-{n}", heard=heard)) for n in range(9)]
+    heard: ReceivedRequests = SimpleQueue()
+    well = stack.enter_context(echo_service("well"))
+    ill = [stack.enter_context(echo_service(f"ill-{n}", received=heard)) for n in range(9)]
     statuses = [Status.CRITICAL, Status.DRAINING, Status.STARTING] * 3
 
     def of(service: str) -> list[Listing]:
@@ -202,9 +202,9 @@ def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so
         ]
 
     listings = [*of("gone"), *of("few"), listing("few", "well", well), *of("panic"), listing("panic", "well", well)]
-    with gateway(tmp_path, listings, Upstream("panic", panic_threshold=0.5)) as calling:
+    with running_gateway(tmp_path, listings, Upstream("panic", panic_threshold=0.5)) as calling:
         answer = calling.get("/gone/")
-        assert (answer.status, answer.said["service"], answer.headers["retry-after"]) == (503, "gone", "1")
+        assert (answer.status, answer.content["service"], answer.headers["retry-after"]) == (503, "gone", "1")
         assert calling.ids("/few/", 50) == {"well": 50}
         assert heard.empty()
         assert len(calling.ids("/panic/", 50)) > 1

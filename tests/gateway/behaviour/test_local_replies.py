@@ -16,27 +16,27 @@ from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import Target
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from tests.gateway.echo_services import listing, serving
-from tests.gateway.envoy_gateway import Gateway, gateway
-from tests.gateway.real_envoy import PATIENCE, needs_envoy
+from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.envoy_gateway import EnvoyGateway, running_gateway
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, needs_envoy
 
 LONG = "x" * 70_000
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyGateway]:
     route = Route("shop", hosts=("*.shop.example",), to=(Target(Selector("orders")),))
     with (
-        serving("o1") as port,
-        gateway(tmp_path_factory.mktemp("gateway"), [listing("orders", "o1", port)], route) as found,
+        echo_service("o1") as port,
+        running_gateway(tmp_path_factory.mktemp("gateway"), [listing("orders", "o1", port)], route) as found,
     ):
         yield found
 
 
-def _ask(gateway: Gateway, head: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+def _ask(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     """The answer to these very bytes."""
     host, _, port = gateway.address.rpartition(":")
-    with socket.create_connection((host, int(port)), PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), ENVOY_TIMEOUT) as connection:
         connection.sendall((head.replace("\n", "\r\n") + "Connection: close\r\n\r\n").encode("latin-1"))
         answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode("latin-1")
     top, _, body = answer.partition("\r\n\r\n")
@@ -59,7 +59,7 @@ def _ask(gateway: Gateway, head: str) -> tuple[int, dict[str, str], dict[str, An
         "POST /orders/ HTTP/1.1\nHost: x\nContent-Length: 3\nTransfer-Encoding: chunked\n",
     ],
 )
-def test_a_malformed_request_is_told_what_a_request_must_be(there: Gateway, head: str) -> None:
+def test_a_malformed_request_is_told_what_a_request_must_be(there: EnvoyGateway, head: str) -> None:
     status, _, said = _ask(there, head)
     assert (status, said["title"]) == (400, "Malformed request")
     for word in ("one host", "percent-encoded", "one length"):
@@ -68,7 +68,7 @@ def test_a_malformed_request_is_told_what_a_request_must_be(there: Gateway, head
 
 @needs_envoy
 @pytest.mark.parametrize("host", ["x", "orders.localhost", "a.shop.example"])
-def test_trace_reaches_no_service(there: Gateway, host: str) -> None:
+def test_trace_reaches_no_service(there: EnvoyGateway, host: str) -> None:
     status, headers, said = _ask(there, f"TRACE /orders/ HTTP/1.1\nHost: {host}\nCookie: s=1\n")
     assert (status, said["title"]) == (405, "Method not allowed")
     assert "TRACE" in said["detail"]
@@ -77,14 +77,14 @@ def test_trace_reaches_no_service(there: Gateway, host: str) -> None:
 
 @needs_envoy
 @pytest.mark.parametrize("head", [f"GET /orders/ HTTP/1.1\nHost: x\nX-A: {LONG}\n", f"GET /{LONG} HTTP/1.1\nHost: x\n"])
-def test_headers_that_are_too_large_are_told_the_bound(there: Gateway, head: str) -> None:
+def test_headers_that_are_too_large_are_told_the_bound(there: EnvoyGateway, head: str) -> None:
     status, _, said = _ask(there, head)
     assert (status, said["title"]) == (431, "Headers too large")
     assert "60 KiB" in said["detail"]
 
 
 @needs_envoy
-def test_no_refusal_is_without_words(there: Gateway) -> None:
+def test_no_refusal_is_without_words(there: EnvoyGateway) -> None:
     status, _, said = _ask(there, "OPTIONS * HTTP/1.1\nHost: x\n")
     assert status == 404
     assert said["detail"] == "the gateway refuses this request: absolute_path_rejected"
@@ -93,7 +93,7 @@ def test_no_refusal_is_without_words(there: Gateway) -> None:
 @needs_envoy
 def test_a_service_that_breaks_off_during_an_upload_is_not_called_unreachable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
-        server.settimeout(PATIENCE)
+        server.settimeout(ENVOY_TIMEOUT)
 
         def break_off() -> None:
             connection, _ = server.accept()
@@ -102,9 +102,9 @@ def test_a_service_that_breaks_off_during_an_upload_is_not_called_unreachable(tm
             connection.close()
 
         broken = threads.submit(break_off)
-        with gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as there:
+        with running_gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as there:
             status, headers, said = _ask(there, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
-        broken.result(PATIENCE)
+        broken.result(ENVOY_TIMEOUT)
     assert (status, said["title"]) == (503, "Connection lost")
     assert "retry-after" not in headers, "to ask again helps no upload"
 

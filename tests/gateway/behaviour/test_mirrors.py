@@ -10,12 +10,12 @@ import pytest
 from adsum.gateway.encoding.routes import route_entries
 from adsum.gateway.intent.actions import Mirror, Target
 from adsum.gateway.intent.matches import MatchKind
-from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from tests.gateway.echo_services import listing, serving
-from tests.gateway.envoy_gateway import gateway
-from tests.gateway.real_envoy import PATIENCE, needs_envoy
+from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.envoy_gateway import running_gateway
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, needs_envoy
 
 
 @needs_envoy
@@ -26,14 +26,17 @@ def test_a_copy_that_is_never_answered_is_ended(
     monkeypatch.setattr(route_entries, "MIRROR_TIMEOUT", 0.3)
     path, to = Where(MatchKind.PREFIX, "/copied"), (Target(Selector("orders")),)
     route = Route("copied", path=path, to=to, mirror=Mirror(Selector("mute")), timeout=timeout)
-    with socket.create_server(("127.0.0.1", 0)) as mute, serving("o1", takes=1.0 if timeout is None else 0.0) as port:
-        mute.settimeout(PATIENCE)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        echo_service("o1", delay=1.0 if timeout is None else 0.0) as port,
+    ):
+        mute.settimeout(ENVOY_TIMEOUT)
         listings = [listing("orders", "o1", port), listing("mute", "m1", mute.getsockname()[1])]
-        with gateway(tmp_path, listings, route) as there:
+        with running_gateway(tmp_path, listings, route) as there:
             answer = there.get("/copied")
             copy, _ = mute.accept()
             with copy:
-                copy.settimeout(PATIENCE)
+                copy.settimeout(ENVOY_TIMEOUT)
                 request = copy.recv(65_536)
                 assert copy.recv(65_536) == b"", "the gateway has closed it"
     assert answer.id == "o1", "the request itself has the time that its route gives it"

@@ -22,15 +22,15 @@ import grpc
 import pytest
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.model import Listing
-from adsum.gateway.encoding.clusters.tls import MAX_IPS, Peers, trouble
+from adsum.gateway.encoding.clusters.tls import MAX_VERIFIED_IPS, TlsPeers, verification_problem
 from adsum.gateway.intent.intent import NO_INTENT, Intent
-from adsum.gateway.intent.upstreams import Outliers, Tls, Upstream
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import NOTHING
-from tests.gateway.echo_services import listing, serving
-from tests.gateway.real_envoy import PATIENCE, free_port, needs_envoy, running
+from adsum.gateway.intent.upstreams import OutlierSettings, Upstream, UpstreamTls
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, free_port, needs_envoy, running_envoy
 
 pytestmark = needs_envoy
 needs_openssl = pytest.mark.needs("openssl")
@@ -45,9 +45,9 @@ def gateway(
     **more: Any,
 ) -> Iterator[str]:
     """A gateway to those instances; where it listens."""
-    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off", **more)
-    snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
-    with running(NOTHING.follow(snapshot, intent, addresses), shape, folder):
+    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off", **more)
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
+    with running_envoy(NO_RESOURCES.advance(snapshot, intent, addresses), shape, folder):
         yield shape.listen[0]
 
 
@@ -103,7 +103,7 @@ def raw() -> Iterator[int]:
 def test_websockets_pass_through(tmp_path: Path) -> None:
     with raw() as port, gateway(tmp_path, listing("chat", "c1", port)) as address:
         host, _, number = address.rpartition(":")
-        with socket.create_connection((host, int(number)), PATIENCE) as connection:
+        with socket.create_connection((host, int(number)), ENVOY_TIMEOUT) as connection:
             connection.sendall(
                 b"GET /chat/room HTTP/1.1\r\nhost: any\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
                 b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
@@ -118,7 +118,7 @@ def test_websockets_pass_through(tmp_path: Path) -> None:
 
 def test_an_answer_streams_as_it_is_written(tmp_path: Path) -> None:
     with raw() as port, gateway(tmp_path, listing("feed", "f1", port)) as address:
-        connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
         connection.request("GET", "/feed/")
         response = connection.getresponse()
         assert response.read(5) == b"piece"  # The rest is not there yet, but this is.
@@ -141,28 +141,28 @@ def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
         with gateway(tmp_path, listing("greeter", "g1", port, scheme="grpc")) as address:
             options = [("grpc.default_authority", "greeter.localhost")]
             with grpc.insecure_channel(address, options) as channel:
-                call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=PATIENCE)
+                call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=ENVOY_TIMEOUT)
                 assert list(call) == [b"a", b"b"]
                 with pytest.raises(grpc.RpcError) as failed:
-                    list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=PATIENCE))
+                    list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=ENVOY_TIMEOUT))
                 assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         server.stop(None).wait()
 
 
 def test_an_instance_with_http_1_leaves_those_with_grpc_as_they_are(tmp_path: Path) -> None:
-    with grpc_server() as one, grpc_server() as two, serving("web") as web:
+    with grpc_server() as one, grpc_server() as two, echo_service("web") as web:
         listings = [listing("s", f"g{port}", port, scheme="grpc") for port in (one, two)]
         with gateway(tmp_path, *listings, listing("s", "web", web)) as address:
             with grpc.insecure_channel(address, [("grpc.default_authority", "s.localhost")]) as channel:
                 talk = channel.stream_stream("/test.Echo/Talk", None, None)
                 for _ in range(20):
-                    assert list(talk(iter([b"a"]), timeout=PATIENCE)) == [b"a"]
+                    assert list(talk(iter([b"a"]), timeout=ENVOY_TIMEOUT)) == [b"a"]
             assert {_id(address, "/s/") for _ in range(10)} == {"web"}
 
 
 def test_instances_with_either_version_share_requests(tmp_path: Path) -> None:
-    with serving("one") as one, serving("two") as two, grpc_server() as other:
+    with echo_service("one") as one, echo_service("two") as two, grpc_server() as other:
         listings = listing("s", "one", one), listing("s", "two", two), listing("s", "h2", other, scheme="h2c")
         with gateway(tmp_path, *listings) as address:
             # A gRPC server resets the stream of a request that is no gRPC: that one was asked by HTTP/2.
@@ -177,7 +177,7 @@ def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Pat
         grpc.insecure_channel(address, [("grpc.default_authority", "greeter.localhost")]) as channel,
     ):
         with pytest.raises(grpc.RpcError) as failed:
-            channel.unary_unary("/test.Echo/Talk", None, None)(b"a", timeout=PATIENCE)
+            channel.unary_unary("/test.Echo/Talk", None, None)(b"a", timeout=ENVOY_TIMEOUT)
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
         assert failed.value.details() == (
             "Instance unreachable: the instances of greeter that were tried can't be reached"
@@ -203,14 +203,14 @@ def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1
 @pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
 def test_callers_may_speak_tls_and_choose_their_protocol(tmp_path: Path, protocol: str) -> None:
     cert, key = certificate(tmp_path, "gateway", "gateway.test")
-    with serving("o1") as port:
+    with echo_service("o1") as port:
         files: dict[str, Any] = {"tls_certificate": str(cert), "tls_key": str(key)}
         with gateway(tmp_path, listing("orders", "o1", port), **files) as address:
             host, _, number = address.rpartition(":")
             context = ssl.create_default_context(cafile=str(cert))
             context.set_alpn_protocols([protocol])
             with (
-                socket.create_connection((host, int(number)), PATIENCE) as plain,
+                socket.create_connection((host, int(number)), ENVOY_TIMEOUT) as plain,
                 context.wrap_socket(plain, server_hostname="gateway.test") as connection,
             ):
                 assert connection.selected_alpn_protocol() == protocol
@@ -220,18 +220,18 @@ def test_callers_may_speak_tls_and_choose_their_protocol(tmp_path: Path, protoco
 @pytest.mark.parametrize(
     ("tls", "status"),
     [
-        (Tls(ca="/ca", name="orders.test"), 200),
-        (Tls(ca="/ca"), 200),
-        (Tls(verify=False), 200),
-        (Tls(ca="/ca", name="other.test"), 503),
-        (Tls(), 503),
+        (UpstreamTls(ca="/ca", name="orders.test"), 200),
+        (UpstreamTls(ca="/ca"), 200),
+        (UpstreamTls(verify=False), 200),
+        (UpstreamTls(ca="/ca", name="other.test"), 503),
+        (UpstreamTls(), 503),
     ],
 )
-def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: Tls, status: int) -> None:
+def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: UpstreamTls, status: int) -> None:
     cert, key = certificate(tmp_path, "orders", "orders.test")
     other, _ = certificate(tmp_path, "other", "other.test")
     upstream = Upstream("orders", tls=replace(tls, ca=str(cert) if tls.ca else ""))
-    with serving("o1", certificate=(cert, key)) as port, serving("o2") as plain:
+    with echo_service("o1", certificate=(cert, key)) as port, echo_service("o2") as plain:
         listings = listing("orders", "o1", port, scheme="https"), listing("plain", "o2", plain)
         with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream}), roots=str(other)) as address:
             assert _status(address, "/orders/") == status
@@ -241,9 +241,9 @@ def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: Tls, sta
 @needs_openssl
 def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "orders", "orders.test")
-    with serving("o1", certificate=(cert, key)) as secure, serving("o2") as plain:
+    with echo_service("o1", certificate=(cert, key)) as secure, echo_service("o2") as plain:
         listings = listing("orders", "o1", secure, scheme="https"), listing("orders", "o2", plain)
-        upstream = Upstream("orders", tls=Tls(ca=str(cert)))
+        upstream = Upstream("orders", tls=UpstreamTls(ca=str(cert)))
         with gateway(tmp_path, *listings, intent=Intent((), {"orders": upstream})) as address:
             assert {_id(address, "/orders/") for _ in range(30)} == {"o1", "o2"}
 
@@ -256,13 +256,13 @@ def test_certificates_are_held_to_the_name_or_ip_of_each_instance(tmp_path: Path
     placed = certificate(tmp_path, "placed", "placed.test")
     authorities = tmp_path / "ca.pem"
     authorities.write_text("".join(chain.read_text() for chain, _ in (foreign, right, elsewhere, placed)))
-    upstream = Upstream("orders", tls=Tls(ca=str(authorities)), outliers=Outliers(consecutive=0))
+    upstream = Upstream("orders", tls=UpstreamTls(ca=str(authorities)), outliers=OutlierSettings(consecutive=0))
     with (
-        serving("named-wrong", certificate=foreign) as a,
-        serving("named", certificate=right) as b,
-        serving("ip-wrong", certificate=elsewhere) as c,
-        serving("ip", certificate=placed) as d,
-        serving("plain") as e,
+        echo_service("named-wrong", certificate=foreign) as a,
+        echo_service("named", certificate=right) as b,
+        echo_service("ip-wrong", certificate=elsewhere) as c,
+        echo_service("ip", certificate=placed) as d,
+        echo_service("plain") as e,
     ):
         listings = [
             listing("orders", "named-wrong", a, scheme="https", address="orders.test"),
@@ -280,7 +280,7 @@ def test_certificates_are_held_to_the_name_or_ip_of_each_instance(tmp_path: Path
 
 
 def _asked(address: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
     connection.request("GET", path)
     response = connection.getresponse()
     body = response.read()
@@ -299,21 +299,23 @@ def _id(address: str, path: str) -> str:
 @pytest.mark.parametrize(
     ("tls", "roots", "why"),
     [
-        (Tls(), "", "no file of authorities"),
-        (Tls(name="orders.internal"), "", "no file of authorities"),
-        (Tls(), "/roots.pem", ""),
-        (Tls(ca="/ours.pem"), "", ""),
-        (Tls(verify=False), "", ""),
+        (UpstreamTls(), "", "no file of authorities"),
+        (UpstreamTls(name="orders.internal"), "", "no file of authorities"),
+        (UpstreamTls(), "/roots.pem", ""),
+        (UpstreamTls(ca="/ours.pem"), "", ""),
+        (UpstreamTls(verify=False), "", ""),
     ],
 )
-def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: Tls, roots: str, why: str) -> None:
-    found = trouble(tls, Peers(named=True, ips=()), roots)
+def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: UpstreamTls, roots: str, why: str) -> None:
+    found = verification_problem(tls, TlsPeers(has_host_names=True, ips=()), roots)
     assert why in found
     assert bool(found) is bool(why)
-    assert trouble(tls, Peers(named=False, ips=()), roots) == "", "who speaks plain text needs no authorities"
+    assert verification_problem(tls, TlsPeers(has_host_names=False, ips=()), roots) == "", (
+        "who speaks plain text needs no authorities"
+    )
 
 
 def test_more_ips_than_can_be_verified_are_named() -> None:
-    many = Peers(named=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_IPS + 1)))
-    assert "an upstream's tls.name is one for all" in trouble(Tls(), many, "/roots.pem")
-    assert trouble(Tls(name="orders.internal"), many, "/roots.pem") == ""
+    many = TlsPeers(has_host_names=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_VERIFIED_IPS + 1)))
+    assert "an upstream's tls.name is one for all" in verification_problem(UpstreamTls(), many, "/roots.pem")
+    assert verification_problem(UpstreamTls(name="orders.internal"), many, "/roots.pem") == ""

@@ -15,21 +15,21 @@ from typing import Any
 import pytest
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.model import Listing, Status
 from adsum.gateway.intent import default_routes
-from adsum.gateway.intent.actions import HashOn, HeaderEdits, Mirror, RateLimit, Retries, Target
+from adsum.gateway.intent.actions import HashPolicy, HeaderEdits, Mirror, RateLimit, Retries, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.matches import MatchKind
-from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import Outliers, Upstream
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import NOTHING
-from tests.gateway.echo_services import listing, serving
-from tests.gateway.real_envoy import PATIENCE, Caller, free_port, needs_envoy, running
+from adsum.gateway.intent.upstreams import OutlierSettings, Upstream
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.real_envoy import ENVOY_TIMEOUT, GatewayConnection, free_port, needs_envoy, running_envoy
 
 pytestmark = needs_envoy
 
@@ -48,8 +48,8 @@ ROUTES = (
     route("small", max_body=10),
     route("limited", rate_limit=RateLimit(3, 3_600.0)),
     route("pages", cors=Cors(("https://shop.example",), ("PUT",), ("x-a",), ("x-b",), 60.0, credentials=True)),
-    route("sticky", "many", hash=HashOn(cookie="sid", ttl=60.0)),
-    route("by-user", "many", hash=HashOn(header="x-user")),
+    route("sticky", "many", hash=HashPolicy(cookie="sid", ttl=60.0)),
+    route("by-user", "many", hash=HashPolicy(header="x-user")),
     route("copied", "empty", mirror=Mirror(Selector("orders"))),
     route("sure", "failing", retries=Retries(unsafe=True)),
     route("once", "failing", retries=Retries(0)),
@@ -65,23 +65,23 @@ ROUTES = (
 )
 
 
-NEVER_OUT = Outliers(consecutive=0)
+NEVER_OUT = OutlierSettings(consecutive=0)
 INTENT = Intent(ROUTES, {name: Upstream(name, outliers=NEVER_OUT) for name in ("half", "failing", "broken")})
 
 
 @pytest.fixture(scope="module")
-def shape() -> Shape:
-    return Shape((f"127.0.0.1:{free_port()}",), access_log="json")
+def shape() -> GatewayProfile:
+    return GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="json")
 
 
 @pytest.fixture(scope="module")
-def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(shape: GatewayProfile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the gateway's log is; it runs meanwhile."""
     folder = tmp_path_factory.mktemp("gateway")
     with ExitStack() as stack:
 
         def instance(service: str, id: str, status: int = 200, **more: Any) -> Listing:
-            return listing(service, id, stack.enter_context(serving(id, status)), **more)
+            return listing(service, id, stack.enter_context(echo_service(id, status)), **more)
 
         listings = [
             instance("orders", "o1"),
@@ -98,16 +98,18 @@ def folder(shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             instance("reserved", "reserve", weight=0),
             *(instance("shared", f"old{n}") for n in range(2)),
             instance("shared", "canary", tags=("canary",)),
-            *(listing("broken", f"b{n}", stack.enter_context(serving(f"b{n}", 503, takes=0.2))) for n in range(2)),
+            *(listing("broken", f"b{n}", stack.enter_context(echo_service(f"b{n}", 503, delay=0.2))) for n in range(2)),
         ]
-        compiled = NOTHING.follow(snapshots.load(Whole("e", 1, [(1, each) for each in listings])), INTENT, {})
-        with running(compiled, shape, folder):
+        compiled = NO_RESOURCES.advance(
+            snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings])), INTENT, {}
+        )
+        with running_envoy(compiled, shape, folder):
             yield folder
 
 
 @pytest.fixture
-def call(folder: Path, shape: Shape) -> Iterator[Any]:
-    caller = Caller(shape)
+def call(folder: Path, shape: GatewayProfile) -> Iterator[Any]:
+    caller = GatewayConnection(shape)
 
     def call(
         path: str,
@@ -128,7 +130,7 @@ def call(folder: Path, shape: Shape) -> Iterator[Any]:
 
 def logged(folder: Path, path: str, count: int) -> list[dict[str, Any]]:
     """The lines about that path, once there are so many."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + ENVOY_TIMEOUT
     lines: list[str] = []
     while len(lines) < count and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -182,10 +184,10 @@ def test_no_header_of_a_caller_says_where_it_comes_from(call: Any, path: str) ->
     assert "x_user" not in said["headers"]
 
 
-def raw(shape: Shape, request: str) -> tuple[str, str]:
+def raw(shape: GatewayProfile, request: str) -> tuple[str, str]:
     """The status line and the rest of the gateway's answer to these very bytes."""
     host, _, port = shape.listen[0].rpartition(":")
-    with socket.create_connection((host, int(port)), PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), ENVOY_TIMEOUT) as connection:
         connection.sendall(request.replace("\n", "\r\n").encode())
         answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
     status, _, rest = answer.partition("\r\n")
@@ -194,14 +196,14 @@ def raw(shape: Shape, request: str) -> tuple[str, str]:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("offer", ["TLS/1.2", "TLS/1.3, HTTP/1.1", "h2c", "IRC/6.9", "web", "websockets", "WEB"])
-def test_an_offer_to_upgrade_may_be_ignored(shape: Shape, offer: str) -> None:
+def test_an_offer_to_upgrade_may_be_ignored(shape: GatewayProfile, offer: str) -> None:
     head = f"GET /orders/a HTTP/1.1\nHost: x\nConnection: Upgrade, close\nUpgrade: {offer}\n\n"
     assert raw(shape, head)[0] == "HTTP/1.1 200 OK"
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("head", ["GET /orders/a HTTP/1.0\nHost: x\n\n", "GET /orders/a HTTP/1.0\n\n"])
-def test_http_1_0_is_answered(shape: Shape, head: str) -> None:
+def test_http_1_0_is_answered(shape: GatewayProfile, head: str) -> None:
     status, rest = raw(shape, head)
     assert status.split()[1] == "200"
     assert '"path": "/a"' in rest
@@ -243,7 +245,7 @@ def test_a_service_without_a_healthy_instance_is_said_to_be_so(call: Any, servic
     assert said["status"] == 503
     assert service in said["detail"]
     assert said["title"] == "No healthy instance"
-    assert said["route"] in (default_routes.BY_PATH, "copied")
+    assert said["route"] in (default_routes.PATH_ROUTE_NAME, "copied")
 
 
 def test_an_unknown_path_is_a_problem_that_names_the_remedy(call: Any) -> None:
@@ -285,11 +287,11 @@ def test_failures_of_other_methods_are_the_callers_to_judge(call: Any) -> None:
     assert {call("/once")[0] for _ in range(20)} == {200, 503}
 
 
-def test_a_service_that_fails_is_not_sent_every_request_thrice(shape: Shape, folder: Path) -> None:
+def test_a_service_that_fails_is_not_sent_every_request_thrice(shape: GatewayProfile, folder: Path) -> None:
     callers, calls = 100, 8
 
     def work(_: int) -> set[int]:
-        caller = Caller(shape)
+        caller = GatewayConnection(shape)
         try:
             return {caller("GET", "/broken/thrice", "gateway.test")[0].status for _ in range(calls)}
         finally:

@@ -6,7 +6,7 @@ import pytest
 from envoy.config.core.v3 import health_check_pb2
 
 from adsum.core.model import Status
-from adsum.gateway.encoding.clusters.assignments import HEALTH, Reader, assignment
+from adsum.gateway.encoding.clusters.assignments import HEALTH_BY_STATUS, AssignmentReader, assignment
 from tests.gateway.echo_services import listing
 
 PASSING, WARNING, CRITICAL = Status.PASSING, Status.WARNING, Status.CRITICAL
@@ -36,12 +36,12 @@ def test_a_status_is_told_truthfully(status: Status) -> None:
     names = {PASSING: "HEALTHY", WARNING: "DEGRADED", CRITICAL: "UNHEALTHY", Status.STARTING: "UNHEALTHY"}
     (locality,) = assignment("orders", [listing("orders", "o1", status=status)], {}).endpoints
     health = locality.lb_endpoints[0].health_status
-    assert health == HEALTH[status]
+    assert health == HEALTH_BY_STATUS[status]
     assert health_check_pb2.HealthStatus.Name(health) == names.get(status, "DRAINING")
 
 
 def test_every_status_has_a_health() -> None:
-    assert set(HEALTH) == set(Status)
+    assert set(HEALTH_BY_STATUS) == set(Status)
 
 
 def test_weights_and_zones_are_carried() -> None:
@@ -82,7 +82,7 @@ def test_a_reserve_stands_in_only_when_nobody_else_can() -> None:
 
 def test_of_two_at_one_address_the_better_one_is_told() -> None:
     twice = [listing("orders", "old", 1, status=CRITICAL, zone="x"), listing("orders", "new", 1, zone="y")]
-    assert told(assignment("orders", twice, {})) == [(0, "y", [("1", HEALTH[PASSING])])]
+    assert told(assignment("orders", twice, {})) == [(0, "y", [("1", HEALTH_BY_STATUS[PASSING])])]
 
 
 def test_names_stand_at_their_ips_or_nowhere() -> None:
@@ -97,10 +97,10 @@ def test_names_stand_at_their_ips_or_nowhere() -> None:
 
 def test_grpc_gets_the_degraded_as_healthy_of_a_lower_priority() -> None:
     listings = [listing("orders", "a", 1), listing("orders", "b", 2, status=WARNING)]
-    message = assignment("orders", listings, {}, reader=Reader.GRPC)
-    assert told(message) == [(0, "", [("1", HEALTH[PASSING])]), (1, "", [("2", HEALTH[PASSING])])]
-    alone = assignment("orders", listings[1:], {}, reader=Reader.GRPC)
-    assert told(alone) == [(0, "", [("2", HEALTH[PASSING])])]
+    message = assignment("orders", listings, {}, reader=AssignmentReader.GRPC)
+    assert told(message) == [(0, "", [("1", HEALTH_BY_STATUS[PASSING])]), (1, "", [("2", HEALTH_BY_STATUS[PASSING])])]
+    alone = assignment("orders", listings[1:], {}, reader=AssignmentReader.GRPC)
+    assert told(alone) == [(0, "", [("2", HEALTH_BY_STATUS[PASSING])])]
 
 
 def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:
@@ -108,7 +108,7 @@ def test_grpc_is_not_told_of_instances_that_expect_tls() -> None:
         listing("orders", "secure", 1, scheme="grpcs"),
         listing("orders", "plain", 2, scheme="grpc", weight=0),
     ]
-    assert ports(assignment("orders", listings, {}, reader=Reader.GRPC)) == ["2"]
+    assert ports(assignment("orders", listings, {}, reader=AssignmentReader.GRPC)) == ["2"]
     assert ports(assignment("orders", listings, {})) == ["1"]
 
 

@@ -10,13 +10,13 @@ from hypothesis import given
 
 from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1
 from adsum.gateway.encoding.routes import host_groups
-from adsum.gateway.encoding.routes.route_configuration import ANY, Encoded, route_configuration
+from adsum.gateway.encoding.routes.route_configuration import ANY_HOST, EncodedRoutes, route_configuration
 from adsum.gateway.intent.actions import Target
-from adsum.gateway.intent.matches import MatchKind, Path
+from adsum.gateway.intent.matches import MatchKind, PathMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import host_patterns
-from adsum.gateway.route_check.route_order import Order
+from adsum.gateway.route_check.route_order import RouteOrder
 from tests.gateway import strategies
 
 TO = (Target(Selector("orders")),)
@@ -25,8 +25,8 @@ TO = (Target(Selector("orders")),)
 def _routes(with_host: int, without: int, below: int = 0) -> list[Route]:
     """So many routes with a host each, so many for any host, and so many for all hosts below example."""
     one = [Route(f"h{n}", hosts=(f"h{n}.example",), to=TO) for n in range(with_host)]
-    any = [Route(f"a{n}", path=Path(MatchKind.PREFIX, f"/a{n}"), to=TO) for n in range(without)]
-    wild = [Route(f"w{n}", ("*.example",), Path(MatchKind.PREFIX, f"/w{n}"), to=TO) for n in range(below)]
+    any = [Route(f"a{n}", path=PathMatch(MatchKind.PREFIX, f"/a{n}"), to=TO) for n in range(without)]
+    wild = [Route(f"w{n}", ("*.example",), PathMatch(MatchKind.PREFIX, f"/w{n}"), to=TO) for n in range(below)]
     return one + any + wild
 
 
@@ -35,7 +35,7 @@ def _told(routes: list[Route]) -> RouteConfiguration:
         routes,
         {"orders": ALL_HTTP1},
         MappingProxyType({}),
-        Encoded(),
+        EncodedRoutes(),
         default_routes=True,
         behind_proxy=False,
     )
@@ -53,7 +53,7 @@ def test_what_is_told_grows_with_the_routes_and_not_with_hosts_times_routes(
     with_host: int, without: int, below: int
 ) -> None:
     alone = sum(map(_entries, (_routes(with_host, 0), _routes(0, without), _routes(0, 0, below))))
-    repeated = 4 * max(host_groups.REPEATED, with_host + without + below)
+    repeated = 4 * max(host_groups.MAX_REPEATED_ROUTES, with_host + without + below)
     assert _entries(_routes(with_host, without, below)) <= alone + 2 * repeated
 
 
@@ -73,13 +73,13 @@ def test_every_host_has_one_virtual_host_and_all_have_names_of_their_own() -> No
 
 @given(strategies.route_sets(most=8))
 def test_of_the_routes_of_several_hosts_each_host_is_asked_its_own_in_order(routes: tuple[Route, ...]) -> None:
-    order = Order(routes)
-    among = order.among(order.patterns)
-    for host in (each.replace("*", "below") for each in order.patterns):
+    order = RouteOrder(routes)
+    among = order.for_patterns(order.host_patterns)
+    for host in (each.replace("*", "below") for each in order.host_patterns):
         asked = [route.name for route, pattern in among if not pattern or host_patterns.covers(pattern, host)]
-        assert list(dict.fromkeys(asked)) == [route.name for route in order.of(host)]
+        assert list(dict.fromkeys(asked)) == [route.name for route in order.for_host(host)]
 
 
 def test_no_pattern_takes_the_place_of_the_host_for_all_others() -> None:
-    assert host_groups.groups(Order(_routes(0, 10))) == []
-    assert ANY in [host.name for host in _told(_routes(0, 10)).virtual_hosts]
+    assert host_groups.group_hosts(RouteOrder(_routes(0, 10))) == []
+    assert ANY_HOST in [host.name for host in _told(_routes(0, 10)).virtual_hosts]

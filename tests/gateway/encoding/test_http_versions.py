@@ -13,31 +13,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.model import Listing, Status
 from adsum.gateway.encoding.clusters.http_versions import (
     ALL_HTTP1,
     ALL_HTTP2,
-    Shares,
-    Split,
-    Version,
-    sole,
-    split,
-    versions,
+    HttpVersion,
+    TrafficSplit,
+    VersionWeights,
+    http2_only_marker,
+    http_versions,
+    traffic_split,
 )
-from adsum.gateway.encoding.clusters.tls import MATCH, MAX_IPS, Peers, canonical
+from adsum.gateway.encoding.clusters.tls import MAX_VERIFIED_IPS, TRANSPORT_MATCH_KEY, TlsPeers, canonical_ip
 from adsum.gateway.intent.actions import Mirror, Target
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import Protocol, Tls, Upstream
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import NOTHING, Compiled
-from adsum.gateway.resources.resources import Kind
+from adsum.gateway.intent.upstreams import Upstream, UpstreamProtocol, UpstreamTls
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES, CompiledResources
+from adsum.gateway.resources.resources import ResourceKind
 from tests.gateway.echo_services import listing
-from tests.gateway.real_envoy import content
+from tests.gateway.real_envoy import decode_resource
 
-SHAPE = Shape(("127.0.0.1:8080",), roots="/roots.pem")
+SHAPE = GatewayProfile(("127.0.0.1:8080",), roots="/roots.pem")
 ADDRESSES = {"a.example": "10.1.0.1", "b.example": "10.1.0.2"}
 HTTP = listing("s", "http", 1)
 GRPC = listing("s", "grpc", 2, scheme="grpc")
@@ -45,23 +45,23 @@ H2C = listing("s", "h2c", 3, scheme="h2c")
 
 
 def loaded(*listings: Listing) -> snapshots.Snapshot:
-    return snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
+    return snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
 
 
-def compiled(*listings: Listing, intent: Intent = NO_INTENT) -> Compiled:
-    return NOTHING.follow(loaded(*listings), intent, ADDRESSES)
+def compiled(*listings: Listing, intent: Intent = NO_INTENT) -> CompiledResources:
+    return NO_RESOURCES.advance(loaded(*listings), intent, ADDRESSES)
 
 
-def spoken_to(one: Compiled) -> dict[str, tuple[bool, str]]:
+def spoken_to(one: CompiledResources) -> dict[str, tuple[bool, str]]:
     """By id: whether an instance is spoken to in HTTP/2, and by which transport, as Envoy would find it."""
-    tables = one.envoy(SHAPE)
+    tables = one.gateway_resources(SHAPE)
     ways: dict[str, tuple[bool, str]] = {}
-    for name, resource in tables[Kind.ASSIGNMENT].items():
-        cluster = content(tables[Kind.CLUSTER][name])
+    for name, resource in tables[ResourceKind.ASSIGNMENT].items():
+        cluster = decode_resource(tables[ResourceKind.CLUSTER][name])
         options = HttpProtocolOptions()
         assert cluster.typed_extension_protocol_options[options.DESCRIPTOR.full_name].Unpack(options)
         http2 = options.explicit_http_config.HasField("http2_protocol_options")
-        for endpoint in (each for locality in content(resource).endpoints for each in locality.lb_endpoints):
+        for endpoint in (each for locality in decode_resource(resource).endpoints for each in locality.lb_endpoints):
             id = endpoint.metadata.filter_metadata["adsum"]["id"]
             assert id not in ways
             ways[id] = http2, _transport(cluster, endpoint)
@@ -70,7 +70,11 @@ def spoken_to(one: Compiled) -> dict[str, tuple[bool, str]]:
 
 def _transport(cluster: Any, endpoint: Any) -> str:
     assert not cluster.HasField("transport_socket")
-    said = dict(endpoint.metadata.filter_metadata[MATCH]) if MATCH in endpoint.metadata.filter_metadata else {}
+    said = (
+        dict(endpoint.metadata.filter_metadata[TRANSPORT_MATCH_KEY])
+        if TRANSPORT_MATCH_KEY in endpoint.metadata.filter_metadata
+        else {}
+    )
     for each in cluster.transport_socket_matches:
         if dict(each.match).items() <= said.items():
             context = UpstreamTlsContext()
@@ -94,8 +98,10 @@ instances = st.builds(
 )
 upstreams = st.builds(
     lambda protocol, tls: Upstream("s", protocol=protocol, tls=tls),
-    st.sampled_from(Protocol),
-    st.sampled_from([Tls(), Tls(ca="/ca.pem"), Tls(name="one.example"), Tls(verify=False)]),
+    st.sampled_from(UpstreamProtocol),
+    st.sampled_from(
+        [UpstreamTls(), UpstreamTls(ca="/ca.pem"), UpstreamTls(name="one.example"), UpstreamTls(verify=False)]
+    ),
 )
 
 
@@ -121,28 +127,31 @@ def test_following_whoever_comes_and_goes_comes_to_the_same_as_compiling_anew(
 ) -> None:
     route = Route("r", to=(Target(Selector("s", without_metadata={"v": "1"})),), mirror=Mirror(Selector("s"), 0.5))
     intent = Intent((route,), {"s": upstream})
-    snapshot, now = snapshots.EMPTY, NOTHING
+    snapshot, now = snapshots.EMPTY_SNAPSHOT, NO_RESOURCES
     for revision, listings in enumerate(steps, 1):
-        changes = [Change(each.key, each, each.why) for each in listings]
+        changes = [Change(each.key, each, each.provenance) for each in listings]
         left = snapshot.service("s").listings if revision > 1 else {}
         ids = {each.instance.id for each in listings}
-        changes += [Change(each.key, None, each.why) for id, each in left.items() if id not in ids]
+        changes += [Change(each.key, None, each.provenance) for id, each in left.items() if id not in ids]
         snapshot = snapshot.apply(Batch(revision, changes)) if changes else snapshot
-        now = now.follow(snapshot, intent, ADDRESSES)
-        tables, anew = now.envoy(SHAPE), NOTHING.follow(snapshot, intent, ADDRESSES).envoy(SHAPE)
-        for kind in Kind:
+        now = now.advance(snapshot, intent, ADDRESSES)
+        tables, anew = (
+            now.gateway_resources(SHAPE),
+            NO_RESOURCES.advance(snapshot, intent, ADDRESSES).gateway_resources(SHAPE),
+        )
+        for kind in ResourceKind:
             assert {name: each.version for name, each in tables[kind].items()} == {
                 name: each.version for name, each in anew[kind].items()
             }
         targets = [
             entry.route
-            for host in content(tables[Kind.ROUTES]["routes"]).virtual_hosts
+            for host in decode_resource(tables[ResourceKind.ROUTES]["routes"]).virtual_hosts
             for entry in host.routes
             if entry.HasField("route") and not entry.route.cluster_specifier_plugin
         ]
         named = {cluster for target in targets for cluster, _ in shared(target)}
-        marks = {name for name in tables[Kind.CLUSTER] if name.endswith("&only")}
-        assert named <= tables[Kind.CLUSTER].keys() - marks == tables[Kind.ASSIGNMENT].keys()
+        marks = {name for name in tables[ResourceKind.CLUSTER] if name.endswith("&only")}
+        assert named <= tables[ResourceKind.CLUSTER].keys() - marks == tables[ResourceKind.ASSIGNMENT].keys()
 
 
 def shared(target: Any) -> list[tuple[str, int]]:
@@ -151,9 +160,13 @@ def shared(target: Any) -> list[tuple[str, int]]:
     return weighted or [(target.cluster, 1)]
 
 
-def routed(one: Compiled) -> Mapping[str, list[tuple[str, int]]]:
+def routed(one: CompiledResources) -> Mapping[str, list[tuple[str, int]]]:
     """Where the default route by path sends gRPC calls, and everything else."""
-    (anywhere,) = [each for each in content(one.envoy(SHAPE)[Kind.ROUTES]["routes"]).virtual_hosts if each.name == "*"]
+    (anywhere,) = [
+        each
+        for each in decode_resource(one.gateway_resources(SHAPE)[ResourceKind.ROUTES]["routes"]).virtual_hosts
+        if each.name == "*"
+    ]
     found: dict[str, list[tuple[str, int]]] = {}
     for entry in anywhere.routes:
         if entry.match.prefix == "/s/":
@@ -180,46 +193,53 @@ def test_requests_go_to_those_who_can_take_them(
     assert routed(compiled(*listings)) == {"requests": requests, "calls": calls}
 
 
-def _split(*listings: Listing) -> Split:
-    spoken = versions((each.instance for each in listings), Protocol.AUTO)
-    return split(spoken, listings, {})
+def _split(*listings: Listing) -> TrafficSplit:
+    spoken = http_versions((each.instance for each in listings), UpstreamProtocol.AUTO)
+    return traffic_split(spoken, listings, {})
 
 
 def test_a_share_goes_by_weight_and_leaves_out_reserves_and_who_is_not_found() -> None:
     heavy = listing("s", "heavy", 9, weight=6)
-    assert _split(heavy, H2C).requests == Shares(6, 1)
-    assert _split(heavy, H2C, listing("s", "reserve", 8, scheme="h2c", weight=0)).requests == Shares(6, 1)
-    assert _split(HTTP, H2C, listing("s", "lost", 7, address="lost.example", weight=5)).requests == Shares(1, 1)
+    assert _split(heavy, H2C).requests == VersionWeights(6, 1)
+    assert _split(heavy, H2C, listing("s", "reserve", 8, scheme="h2c", weight=0)).requests == VersionWeights(6, 1)
+    assert _split(HTTP, H2C, listing("s", "lost", 7, address="lost.example", weight=5)).requests == VersionWeights(1, 1)
     assert _split(HTTP) == ALL_HTTP1
     assert _split(GRPC, H2C) == ALL_HTTP2
-    assert list(Version) == [Version.HTTP1, Version.HTTP2]
+    assert list(HttpVersion) == [HttpVersion.HTTP1, HttpVersion.HTTP2]
 
 
 def test_a_target_keeps_its_share_when_its_instances_differ() -> None:
     to = (Target(Selector("s"), 90), Target(Selector("other"), 10))
     one = compiled(HTTP, H2C, listing("other", "o", 4), intent=Intent((Route("r", to=to),)))
-    entries = [each for host in content(one.envoy(SHAPE)[Kind.ROUTES]["routes"]).virtual_hosts for each in host.routes]
+    entries = [
+        each
+        for host in decode_resource(one.gateway_resources(SHAPE)[ResourceKind.ROUTES]["routes"]).virtual_hosts
+        for each in host.routes
+    ]
     requests, *_ = [shared(each.route) for each in entries if each.name == "r" and not each.match.HasField("grpc")]
     assert requests == [("s", 450_000), ("s?h2", 450_000), ("other", 100_000)]
 
 
 def test_a_status_reroutes_a_service_whose_instances_differ_and_no_other() -> None:
     snapshot = loaded(HTTP, H2C)
-    before = NOTHING.follow(snapshot, NO_INTENT, {})
-    tables = before.envoy(SHAPE)
+    before = NO_RESOURCES.advance(snapshot, NO_INTENT, {})
+    tables = before.gateway_resources(SHAPE)
     sick = replace(HTTP, checks={"web": Status.CRITICAL})
-    after = before.follow(snapshot.apply(Batch(2, [Change(sick.key, sick, sick.why)])), NO_INTENT, {})
+    after = before.advance(snapshot.apply(Batch(2, [Change(sick.key, sick, sick.provenance)])), NO_INTENT, {})
     assert routed(after)["requests"] == [("s?h2", 1)]
     same = replace(HTTP, checks={"web": Status.WARNING})
-    warned = before.follow(snapshot.apply(Batch(2, [Change(same.key, same, same.why)])), NO_INTENT, {})
-    assert warned.envoy(SHAPE)[Kind.ROUTES] is tables[Kind.ROUTES]
-    assert warned.envoy(SHAPE)[Kind.ASSIGNMENT]["s?h2"].version == tables[Kind.ASSIGNMENT]["s?h2"].version
+    warned = before.advance(snapshot.apply(Batch(2, [Change(same.key, same, same.provenance)])), NO_INTENT, {})
+    assert warned.gateway_resources(SHAPE)[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
+    assert (
+        warned.gateway_resources(SHAPE)[ResourceKind.ASSIGNMENT]["s?h2"].version
+        == tables[ResourceKind.ASSIGNMENT]["s?h2"].version
+    )
 
 
-def contexts(listings: Iterable[Listing], tls: Tls, roots: str = "/roots.pem") -> dict[str, UpstreamTlsContext]:
+def contexts(listings: Iterable[Listing], tls: UpstreamTls, roots: str = "/roots.pem") -> dict[str, UpstreamTlsContext]:
     """The TLS of a service's cluster, by the name of the match."""
     one = compiled(*listings, intent=Intent((), {"s": Upstream("s", tls=tls)}))
-    cluster = content(one.envoy(replace(SHAPE, roots=roots))[Kind.CLUSTER]["s"])
+    cluster = decode_resource(one.gateway_resources(replace(SHAPE, roots=roots))[ResourceKind.CLUSTER]["s"])
     found = {}
     for each in cluster.transport_socket_matches:
         context = UpstreamTlsContext()
@@ -237,7 +257,7 @@ IPS = [listing("s", f"i{n}", address=address, scheme="https") for n, address in 
 
 
 def test_at_an_ip_the_certificate_is_held_to_that_ip() -> None:
-    found = contexts(IPS, Tls())
+    found = contexts(IPS, UpstreamTls())
     assert set(found) == {"ip 10.0.0.1", "ip ::1", "name", "ip"}
     assert is_sealed(found["ip"])
     assert is_sealed(found["name"])
@@ -248,20 +268,22 @@ def test_at_an_ip_the_certificate_is_held_to_that_ip() -> None:
 
 
 def test_what_holds_for_all_needs_no_ips() -> None:
-    assert set(contexts(IPS, Tls(name="one.example"))) == {"name", "ip"}
-    assert contexts(IPS, Tls(name="one.example"))["ip"].sni == "one.example"
-    unverified = contexts(IPS, Tls(verify=False))["ip"]
+    assert set(contexts(IPS, UpstreamTls(name="one.example"))) == {"name", "ip"}
+    assert contexts(IPS, UpstreamTls(name="one.example"))["ip"].sni == "one.example"
+    unverified = contexts(IPS, UpstreamTls(verify=False))["ip"]
     assert not unverified.common_tls_context.HasField("validation_context")
 
 
 def test_without_authorities_nothing_is_sent_and_the_cluster_stands() -> None:
-    assert all(map(is_sealed, contexts(IPS, Tls(), roots="").values()))
+    assert all(map(is_sealed, contexts(IPS, UpstreamTls(), roots="").values()))
 
 
 def test_ips_are_bounded_and_those_beyond_are_sealed() -> None:
-    many = [listing("s", f"i{n}", address=f"10.{n >> 8}.{n & 255}.1", scheme="https") for n in range(MAX_IPS + 5)]
-    assert len(contexts(many, Tls())) == MAX_IPS + 2
-    assert len(Peers.of(each.instance for each in many).ips) == MAX_IPS + 5
+    many = [
+        listing("s", f"i{n}", address=f"10.{n >> 8}.{n & 255}.1", scheme="https") for n in range(MAX_VERIFIED_IPS + 5)
+    ]
+    assert len(contexts(many, UpstreamTls())) == MAX_VERIFIED_IPS + 2
+    assert len(TlsPeers.from_instances(each.instance for each in many).ips) == MAX_VERIFIED_IPS + 5
 
 
 @pytest.mark.parametrize(
@@ -269,27 +291,27 @@ def test_ips_are_bounded_and_those_beyond_are_sealed() -> None:
     [("10.0.0.1", "10.0.0.1"), ("2001:DB8:0::1", "2001:db8::1"), ("::ffff:a00:1", "::ffff:10.0.0.1")],
 )
 def test_an_ip_is_written_as_in_certificates(ip: str, said: str) -> None:
-    assert canonical(ip) == said
+    assert canonical_ip(ip) == said
 
 
 @pytest.mark.parametrize("status", [Status.STARTING, Status.PASSING])
 def test_a_service_is_marked_for_as_long_as_all_of_its_instances_speak_http2(status: Status) -> None:
-    mark = sole("s")
-    assert mark not in compiled(HTTP).envoy(SHAPE)[Kind.CLUSTER]
+    mark = http2_only_marker("s")
+    assert mark not in compiled(HTTP).gateway_resources(SHAPE)[ResourceKind.CLUSTER]
     alone = compiled(H2C)
-    assert mark in alone.envoy(SHAPE)[Kind.CLUSTER]
+    assert mark in alone.gateway_resources(SHAPE)[ResourceKind.CLUSTER]
     coming = replace(HTTP, checks={"web": status})
-    both = loaded(H2C).apply(Batch(2, [Change(coming.key, coming, coming.why)]))
-    mixed = alone.follow(both, NO_INTENT, ADDRESSES)
-    assert mark not in mixed.envoy(SHAPE)[Kind.CLUSTER]
-    again = mixed.follow(both.apply(Batch(3, [Change(coming.key, None, coming.why)])), NO_INTENT, ADDRESSES)
-    assert mark in again.envoy(SHAPE)[Kind.CLUSTER]
+    both = loaded(H2C).apply(Batch(2, [Change(coming.key, coming, coming.provenance)]))
+    mixed = alone.advance(both, NO_INTENT, ADDRESSES)
+    assert mark not in mixed.gateway_resources(SHAPE)[ResourceKind.CLUSTER]
+    again = mixed.advance(both.apply(Batch(3, [Change(coming.key, None, coming.provenance)])), NO_INTENT, ADDRESSES)
+    assert mark in again.gateway_resources(SHAPE)[ResourceKind.CLUSTER]
 
 
 @pytest.mark.parametrize(("drained", "cluster"), [(HTTP, "s"), (H2C, "s?h2")])
 def test_the_half_that_nobody_leads_to_any_more_is_emptied_after_the_routes(drained: Listing, cluster: str) -> None:
     start = compiled(HTTP, H2C)
-    assert not start.vacated
+    assert not start.unrouted
     left = replace(drained, checks={"web": Status.CRITICAL})
-    after = loaded(HTTP, H2C).apply(Batch(2, [Change(left.key, left, left.why)]))
-    assert start.follow(after, NO_INTENT, ADDRESSES).vacated == {cluster}
+    after = loaded(HTTP, H2C).apply(Batch(2, [Change(left.key, left, left.provenance)]))
+    assert start.advance(after, NO_INTENT, ADDRESSES).unrouted == {cluster}

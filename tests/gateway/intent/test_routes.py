@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from adsum.core.errors import Invalid
 from adsum.gateway.intent import default_routes
 from adsum.gateway.intent.actions import (
-    FAILED,
-    UNSENT,
-    HashOn,
+    FAILURE_CONDITIONS,
+    UNSENT_CONDITIONS,
+    HashPolicy,
     HeaderEdits,
     Mirror,
     RateLimit,
@@ -23,14 +23,14 @@ from adsum.gateway.intent.actions import (
 )
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.intent.matches import HeaderMatch, MatchKind, Path, QueryMatch
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Tls, Upstream
+from adsum.gateway.intent.upstreams import LbPolicy, OutlierSettings, Upstream, UpstreamLimits, UpstreamTls
 from adsum.gateway.patterns import host_patterns
-from adsum.gateway.patterns.path_normalization import has_nul, normal
+from adsum.gateway.patterns.path_normalization import has_nul, normalize
 from adsum.gateway.route_check import path_rewrites, route_order
-from adsum.gateway.route_check.route_check import Request, explain
+from adsum.gateway.route_check.route_check import CheckedRequest, check_route
 from tests.gateway import strategies
 from tests.gateway.echo_services import listing
 
@@ -56,7 +56,7 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: Route("r", to=TO, rewrite="x"), "rewrite"),
         (lambda: Route("r", to=TO, rewrite="/x?y"), "rewrite"),
         (lambda: Route("r", to=TO, rewrite=r"/\1"), "rewrite"),
-        (lambda: Route("r", to=TO, path=Path(REGEX, "/(a)"), rewrite=r"/\2"), "rewrite"),
+        (lambda: Route("r", to=TO, path=PathMatch(REGEX, "/(a)"), rewrite=r"/\2"), "rewrite"),
         (lambda: Route("r", to=TO, timeout=0.0), "timeout"),
         (lambda: Route("r", to=TO, timeout=1.0, try_timeout=2.0), "try_timeout"),
         (lambda: Route("r", to=TO, max_body=0), "max_body"),
@@ -64,11 +64,11 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: Route("r", to=TO, priority=5000), "priority"),
         (lambda: Route("r", redirect=Redirect(path="/x"), rewrite="/y"), "rewrite"),
         (lambda: Route("r", redirect=Redirect(path="/x"), rate_limit=RateLimit(1)), "rate_limit"),
-        (lambda: Route("r", redirect=Redirect(prefix="/x"), path=Path(EXACT, "/y")), "redirect.prefix"),
-        (lambda: Path(PREFIX, "orders"), "prefix"),
-        (lambda: Path(EXACT, "/a#b"), "exact"),
-        (lambda: Path(REGEX, "("), "regex"),
-        (lambda: Path(PRESENT, ""), ""),
+        (lambda: Route("r", redirect=Redirect(prefix="/x"), path=PathMatch(EXACT, "/y")), "redirect.prefix"),
+        (lambda: PathMatch(PREFIX, "orders"), "prefix"),
+        (lambda: PathMatch(EXACT, "/a#b"), "exact"),
+        (lambda: PathMatch(REGEX, "("), "regex"),
+        (lambda: PathMatch(PRESENT, ""), ""),
         (lambda: HeaderMatch("X-A"), "name"),
         (lambda: HeaderMatch("a b"), "name.'a b'"),
         (lambda: HeaderMatch("a", PRESENT, "x"), "present"),
@@ -89,20 +89,20 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: HeaderEdits(add={"a": "x\ny"}), "add.a"),
         (lambda: RateLimit(10, burst=5), "burst"),
         (lambda: RateLimit(10, 0.01), "per"),
-        (lambda: HashOn(), ""),
-        (lambda: HashOn("a", "b"), ""),
-        (lambda: HashOn("a", ttl=5.0), "ttl"),
-        (lambda: HashOn(cookie="a b"), "cookie"),
+        (lambda: HashPolicy(), ""),
+        (lambda: HashPolicy("a", "b"), ""),
+        (lambda: HashPolicy("a", ttl=5.0), "ttl"),
+        (lambda: HashPolicy(cookie="a b"), "cookie"),
         (lambda: Cors(()), "origins"),
         (lambda: Cors(("shop.example",)), "origins[0]"),
         (lambda: Cors(("*",), credentials=True), "credentials"),
         (lambda: Cors(("https://*." + "a" * 70,)), "origins[0]"),
         (lambda: Upstream("a", panic_threshold=2.0), "panic_threshold"),
-        (lambda: Upstream("a", Policy.MAGLEV, slow_start=5.0), "slow_start"),
-        (lambda: Outliers(max_share=-0.1), "max_share"),
-        (lambda: Limits(connections=0), "connections"),
-        (lambda: Tls(ca="relative.pem"), "ca"),
-        (lambda: Tls(name="*.example"), "name"),
+        (lambda: Upstream("a", LbPolicy.MAGLEV, slow_start=5.0), "slow_start"),
+        (lambda: OutlierSettings(max_share=-0.1), "max_share"),
+        (lambda: UpstreamLimits(connections=0), "connections"),
+        (lambda: UpstreamTls(ca="relative.pem"), "ca"),
+        (lambda: UpstreamTls(name="*.example"), "name"),
     ],
 )
 def test_what_can_not_be_is_refused_with_the_field(make: Any, field: str) -> None:
@@ -116,8 +116,8 @@ def test_what_can_not_be_is_refused_with_the_field(make: Any, field: str) -> Non
     [("/orders", True), ("/orders/", True), ("/orders/7", True), ("/orders7", False), ("/order", False), ("/", False)],
 )
 def test_a_prefix_counts_by_whole_segments(path: str, taken: bool) -> None:
-    assert Path(PREFIX, "/orders").takes(path) is taken
-    assert Path(PREFIX, "/orders/").takes(path) is taken
+    assert PathMatch(PREFIX, "/orders").matches(path) is taken
+    assert PathMatch(PREFIX, "/orders/").matches(path) is taken
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,12 @@ def test_a_wildcard_takes_any_depth_below_its_name(host: str, taken: bool) -> No
 
 
 def test_a_host_is_read_without_its_port_in_any_case() -> None:
-    assert [host_patterns.bare(each) for each in ("A.b:80", "[::1]:80", "[::1]", "a")] == ["a.b", "[::1]", "[::1]", "a"]
+    assert [host_patterns.host_of_authority(each) for each in ("A.b:80", "[::1]:80", "[::1]", "a")] == [
+        "a.b",
+        "[::1]",
+        "[::1]",
+        "a",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_a_host_is_read_without_its_port_in_any_case() -> None:
     ],
 )
 def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, after: str) -> None:
-    assert path_rewrites.replaced(stem, prefix, path) == after
+    assert path_rewrites.replace_prefix(stem, prefix, path) == after
 
 
 @pytest.mark.parametrize(
@@ -175,7 +180,7 @@ def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, 
     ],
 )
 def test_paths_are_read_as_envoy_reads_them(path: str, read: str) -> None:
-    assert normal(path) == read
+    assert normalize(path) == read
 
 
 @pytest.mark.parametrize("kind", [EXACT, PREFIX])
@@ -193,26 +198,26 @@ def test_a_path_that_no_request_can_have_is_refused_with_what_is_meant(
     kind: MatchKind, written: str, read: str
 ) -> None:
     with pytest.raises(Invalid, match=f"{kind.value}: .* as {re.escape(read)}; write that"):
-        Path(kind, written)
-    assert Path(kind, read).takes(normal(written))
+        PathMatch(kind, written)
+    assert PathMatch(kind, read).matches(normalize(written))
 
 
 @pytest.mark.parametrize("kind", [EXACT, PREFIX])
 def test_a_path_with_a_zero_byte_is_refused(kind: MatchKind) -> None:
     with pytest.raises(Invalid, match=f"{kind.value}: .*zero byte"):
-        Path(kind, "/a%00b")
+        PathMatch(kind, "/a%00b")
     assert has_nul("/a/%00/../b")
     assert not has_nul("/..;%00/x"), "it goes with the parameters"
     assert not has_nul("/%2500")
 
 
 def test_an_ipv6_host_is_written_as_callers_write_it() -> None:
-    host_patterns.pattern("hosts[0]", "[::1]")
+    host_patterns.check_host_pattern("hosts[0]", "[::1]")
     with pytest.raises(Invalid, match=re.escape("[::1], not")):
-        host_patterns.pattern("hosts[0]", "[0:0:0:0:0:0:0:1]")
+        host_patterns.check_host_pattern("hosts[0]", "[0:0:0:0:0:0:0:1]")
     for wrong in ("[::1", "::1", "[::g]", "[]", "*.[::1]"):
         with pytest.raises(Invalid):
-            host_patterns.pattern("hosts[0]", wrong)
+            host_patterns.check_host_pattern("hosts[0]", wrong)
 
 
 def test_the_more_specific_route_is_asked_first() -> None:
@@ -221,18 +226,18 @@ def test_the_more_specific_route_is_asked_first() -> None:
         Route("wild", hosts=("*.example",), to=TO),
         Route("longer-wild", hosts=("*.shop.example",), to=TO),
         Route("host", hosts=("a.shop.example",), to=TO),
-        Route("host-prefix", hosts=("a.shop.example",), path=Path(PREFIX, "/a"), to=TO),
-        Route("host-longer", hosts=("a.shop.example",), path=Path(PREFIX, "/a/b"), to=TO),
-        Route("host-regex", hosts=("a.shop.example",), path=Path(REGEX, "/.*"), to=TO),
-        Route("host-exact", hosts=("a.shop.example",), path=Path(EXACT, "/a"), to=TO),
+        Route("host-prefix", hosts=("a.shop.example",), path=PathMatch(PREFIX, "/a"), to=TO),
+        Route("host-longer", hosts=("a.shop.example",), path=PathMatch(PREFIX, "/a/b"), to=TO),
+        Route("host-regex", hosts=("a.shop.example",), path=PathMatch(REGEX, "/.*"), to=TO),
+        Route("host-exact", hosts=("a.shop.example",), path=PathMatch(EXACT, "/a"), to=TO),
         Route("host-method", hosts=("a.shop.example",), methods=("GET",), to=TO),
         Route("host-header", hosts=("a.shop.example",), headers=(HeaderMatch("a"),), to=TO),
         Route("host-query", hosts=("a.shop.example",), query=(QueryMatch("a"),), to=TO),
         Route("urgent", to=TO, priority=1),
-        Route("last", hosts=("a.shop.example",), path=Path(EXACT, "/a"), to=TO, priority=-1),
+        Route("last", hosts=("a.shop.example",), path=PathMatch(EXACT, "/a"), to=TO, priority=-1),
         Route("elsewhere", hosts=("b.example",), to=TO),
     ]
-    assert [route.name for route in route_order.Order(reversed(routes)).of("a.shop.example")] == [
+    assert [route.name for route in route_order.RouteOrder(reversed(routes)).for_host("a.shop.example")] == [
         "urgent",
         "host-exact",
         "host-regex",
@@ -251,14 +256,14 @@ def test_the_more_specific_route_is_asked_first() -> None:
 
 @given(st.permutations([Route(name, to=TO) for name in "dbca"]))
 def test_routes_that_are_alike_are_asked_by_name(routes: list[Route]) -> None:
-    assert [route.name for route in route_order.Order(routes).anywhere()] == ["a", "b", "c", "d"]
+    assert [route.name for route in route_order.RouteOrder(routes).for_any_host()] == ["a", "b", "c", "d"]
 
 
 def test_what_was_not_sent_is_retried_always_and_failures_when_that_is_safe() -> None:
-    assert Retries().conditions(idempotent=True) == UNSENT + FAILED
-    assert Retries().conditions(idempotent=False) == UNSENT
-    assert Retries(unsafe=True).conditions(idempotent=False) == UNSENT + FAILED
-    assert Retries(on=(RetryOn.ANY_5XX,)).conditions(idempotent=True) == (*UNSENT, RetryOn.ANY_5XX)
+    assert Retries().conditions(idempotent=True) == UNSENT_CONDITIONS + FAILURE_CONDITIONS
+    assert Retries().conditions(idempotent=False) == UNSENT_CONDITIONS
+    assert Retries(unsafe=True).conditions(idempotent=False) == UNSENT_CONDITIONS + FAILURE_CONDITIONS
+    assert Retries(on=(RetryOn.ANY_5XX,)).conditions(idempotent=True) == (*UNSENT_CONDITIONS, RetryOn.ANY_5XX)
     assert Retries(0).conditions(idempotent=True) == ()
 
 
@@ -278,33 +283,33 @@ def test_a_selector_without_something_means_those_that_lack_it() -> None:
         listing("orders", id, metadata=says).instance for id, says in (("o3", {"version": "2"}), ("o4", {}))
     )
     shy = Selector("orders", without_tags=("canary", "b"))
-    assert [shy.chooses(each) for each in (canary, plain, none)] == [False, True, True]
+    assert [shy.selects(each) for each in (canary, plain, none)] == [False, True, True]
     old = Selector("orders", without_metadata={"version": "2"})
-    assert [old.chooses(each) for each in (second, plain, none)] == [False, True, True]
-    assert not shy.whole
-    assert not old.whole
+    assert [old.selects(each) for each in (second, plain, none)] == [False, True, True]
+    assert not shy.selects_all
+    assert not old.selects_all
 
 
 def test_default_routes_leave_hosts_to_the_routes_that_name_them() -> None:
     declared = [Route("r", hosts=("*.shop.example", "api.example"), to=TO), Route("any", to=TO)]
-    assert not default_routes.answer_on("a.shop.example", declared)
-    assert not default_routes.answer_on("api.example", declared)
-    assert default_routes.answer_on("localhost", declared)
+    assert not default_routes.apply_to_host("a.shop.example", declared)
+    assert not default_routes.apply_to_host("api.example", declared)
+    assert default_routes.apply_to_host("localhost", declared)
     with pytest.raises(Invalid, match="default:"):
-        default_routes.refuse("name", "default:orders")
+        default_routes.check_declared_name("name", "default:orders")
 
 
 def test_a_header_that_is_not_there_counts_as_empty_when_it_must_not_be_so() -> None:
-    assert HeaderMatch("a", EXACT, "1", invert=True).holds(None)
-    assert not HeaderMatch("a", REGEX, ".*", invert=True).holds(None)
-    assert not HeaderMatch("a", EXACT, "").holds(None)
-    assert HeaderMatch("a", PRESENT, invert=True).holds(None)
+    assert HeaderMatch("a", EXACT, "1", invert=True).matches(None)
+    assert not HeaderMatch("a", REGEX, ".*", invert=True).matches(None)
+    assert not HeaderMatch("a", EXACT, "").matches(None)
+    assert HeaderMatch("a", PRESENT, invert=True).matches(None)
 
 
 def test_blanks_around_a_headers_value_are_not_part_of_it() -> None:
     route = Route("r", headers=(HeaderMatch("x-v", EXACT, "1,2"),), to=(Target(Selector("orders")),))
-    asked = Request(headers=(("X-V", " \t1"), ("x-v", "2\t")))
-    assert explain(Intent((route,)), {"orders"}, asked).route == route
+    asked = CheckedRequest(headers=(("X-V", " \t1"), ("x-v", "2\t")))
+    assert check_route(Intent((route,)), {"orders"}, asked).route == route
 
 
 def test_origins_below_a_wildcard_may_call() -> None:
@@ -319,8 +324,8 @@ def test_origins_below_a_wildcard_may_call() -> None:
 
 @given(strategies.route_sets(most=12), strategies.host_patterns | st.sampled_from(["x.shop.example", "*.x.example"]))
 def test_routes_are_found_by_host_as_if_each_was_asked(routes: tuple[Route, ...], host: str) -> None:
-    found = route_order.Order(routes).of(host)
+    found = route_order.RouteOrder(routes).for_host(host)
     assert {each.name for each in found} == {
         each.name for each in routes if host_patterns.rank(each.hosts, host) is not None
     }
-    assert found == route_order.Order(reversed(routes)).of(host)
+    assert found == route_order.RouteOrder(reversed(routes)).for_host(host)

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adsum.core.catalog.snapshots import EMPTY
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT
 from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import Redirect, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
-from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import automaton, regexes
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import NOTHING
-from adsum.gateway.route_check.path_rewrites import rewritten
-from tests.gateway.real_envoy import Caller, free_port, needs_envoy, refused, running
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from adsum.gateway.route_check.path_rewrites import rewrite_path
+from tests.gateway.real_envoy import GatewayConnection, free_port, needs_envoy, running_envoy, validation_error
 
 PIECES = [
     *"abz09/.-_~^$|()[]{}*+?\\,:= ",
@@ -116,12 +116,12 @@ def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -
     options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
     peer = re2.compile(expression.encode(), options)
     for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
-        assert re2.compile(compiled.encode(), options).programsize <= 2 * regexes.MAX_SIZE
-    assert regexes.groups(expression) == peer.groups
+        assert re2.compile(compiled.encode(), options).programsize <= 2 * regexes.MAX_REGEX_STEPS
+    assert regexes.group_count(expression) == peer.groups
     for value in values:
         found = peer.fullmatch(value.encode())
         assert regexes.matches(expression, value) is (found is not None), value
-        groups = regexes.captured(expression, value)
+        groups = regexes.captured_groups(expression, value)
         assert (None if groups is None else [_encoded(each) for each in groups]) == (
             list(found.groups()) if found else None
         ), value
@@ -132,7 +132,7 @@ def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -
 )
 def test_a_character_that_is_not_ascii_is_as_many_as_it_has_bytes(expression: str, value: str) -> None:
     assert regexes.matches(expression, value)
-    assert regexes.captured(f"({expression})", value) == (value,)
+    assert regexes.captured_groups(f"({expression})", value) == (value,)
     assert not regexes.matches(expression, value + "é")
 
 
@@ -161,44 +161,44 @@ def test_a_match_takes_one_step_a_character_whatever_the_expression(
     regexes.check("regex", expression)
     assert not regexes.matches(expression, value)
     assert len(steps) <= len(value)
-    assert regexes.captured(expression, value) is None
+    assert regexes.captured_groups(expression, value) is None
     assert len(steps) <= 2 * len(value)
-    assert max(states.bit_length() for states in steps) <= regexes.MAX_SIZE + 1
+    assert max(states.bit_length() for states in steps) <= regexes.MAX_REGEX_STEPS + 1
 
 
 def test_an_automaton_remembers_no_more_than_its_bound() -> None:
     expression, value = HOSTILE[5]
     regexes.matches(expression, value)
     kept = regexes._read(expression).automaton
-    assert len(kept._after._known) == automaton.MAX_KNOWN
+    assert len(kept._after._known) == automaton.MAX_CACHED_STATE_SETS
 
 
 @pytest.mark.parametrize("expression", [expression for expression, _ in HOSTILE])
 def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: str) -> None:
     """Python's own backtracks for hours here: that this ends is the test."""
     value = "/" + "a" * 60
-    assert not Where(MatchKind.REGEX, expression).takes(value)
-    assert not HeaderMatch("x-v", MatchKind.REGEX, expression).holds(value)
-    assert not QueryMatch("v", MatchKind.REGEX, expression).holds(value)
+    assert not Where(MatchKind.REGEX, expression).matches(value)
+    assert not HeaderMatch("x-v", MatchKind.REGEX, expression).matches(value)
+    assert not QueryMatch("v", MatchKind.REGEX, expression).matches(value)
     assert not Cors(("https://*.shop.example",)).allows("https://" + "a." * 2_000)
     taken = Route(
         "r", path=Where(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
     )
-    assert rewritten(taken, value) == value + "/"
+    assert rewrite_path(taken, value) == value + "/"
 
 
 @needs_envoy
 @pytest.mark.parametrize("expression", [r"([^a-z]()*){10}", r"([a-z]+|a{3,}){4,9}?"])
 def test_envoy_takes_expressions_of_more_instructions_than_it_takes_by_itself(expression: str, tmp_path: Path) -> None:
     route = Route("r", headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),), to=(Target(Selector("orders")),))
-    shape = Shape((f"127.0.0.1:{free_port()}",))
-    assert refused(NOTHING.follow(EMPTY, Intent((route,)), {}), shape, tmp_path) == ""
+    shape = GatewayProfile((f"127.0.0.1:{free_port()}",))
+    assert validation_error(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent((route,)), {}), shape, tmp_path) == ""
 
 
 @needs_envoy
 def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
     chance = random.Random(7)
-    shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
+    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
     made = ("".join(chance.choices(PIECES, k=chance.randint(1, 8))) for _ in range(6_000))
     expressions = list(dict.fromkeys(expression for expression in made if readable(expression)))[:600]
     assert len(expressions) > 300
@@ -211,8 +211,8 @@ def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
         )
         for n, expression in enumerate(expressions)
     )
-    with running(NOTHING.follow(EMPTY, Intent(routes), {}), shape, tmp_path):
-        caller = Caller(shape)
+    with running_envoy(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent(routes), {}), shape, tmp_path):
+        caller = GatewayConnection(shape)
         for n, expression in enumerate(expressions):
             for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
                 response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.model import Listing
 from adsum.gateway.encoding.routes import host_groups
 from adsum.gateway.intent import default_routes
@@ -22,15 +22,15 @@ from adsum.gateway.intent.actions import Redirect, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
-from adsum.gateway.intent.matches import Path as Where
+from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.compiled_resources import FEW, NOTHING
-from adsum.gateway.route_check.route_check import Request, Verdict, explain
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES, NO_RESOURCES
+from adsum.gateway.route_check.route_check import CheckedRequest, Verdict, check_route
 from tests.gateway import strategies
-from tests.gateway.echo_services import listing, serving
-from tests.gateway.real_envoy import Caller, free_port, needs_envoy, running
+from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.real_envoy import GatewayConnection, free_port, needs_envoy, running_envoy
 
 pytestmark = needs_envoy
 
@@ -87,7 +87,7 @@ ROUTES = (
 )
 
 
-class Gateway:
+class ComparedGateway:
     """An Envoy with routes to two services that echo, and a crowd of others that nobody asks."""
 
     def __init__(self, intent: Intent, folder: Path, crowd: int = 0) -> None:
@@ -96,30 +96,35 @@ class Gateway:
         self._stack = ExitStack()
         listings = [self._listing("orders", "o1", "canary"), self._listing("users", "u1")]
         listings += [listing(f"other-{n}", "x", 1) for n in range(crowd)]
-        snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
+        snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
         self.services = set(snapshot.services)
-        shape = Shape((f"127.0.0.1:{free_port()}",), access_log="off")
-        compiled = NOTHING.follow(snapshot, intent, {})
-        self._stack.enter_context(running(compiled, shape, folder))
-        self._caller = Caller(shape)
+        shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
+        compiled = NO_RESOURCES.advance(snapshot, intent, {})
+        self._stack.enter_context(running_envoy(compiled, shape, folder))
+        self._caller = GatewayConnection(shape)
         self._stack.callback(self._caller.close)
 
     def _listing(self, service: str, id: str, *tags: str) -> Listing:
-        return listing(service, id, self._stack.enter_context(serving(id)), tags=tags)
+        return listing(service, id, self._stack.enter_context(echo_service(id)), tags=tags)
 
     def close(self) -> None:
         self._stack.close()
 
-    def check(self, request: Request) -> Verdict:
+    def check(self, request: CheckedRequest) -> Verdict:
         """Ask both, and compare."""
-        verdict = explain(self.intent, self.services, request)
+        verdict = check_route(self.intent, self.services, request)
         response, body = self._caller(request.method, request.path, request.host, request.headers)
         told = (request, response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
         if verdict.route is None:
             assert response.status == verdict.status, told
-            assert response.getheader("x-route") in (None, "", default_routes.BY_PATH, default_routes.BY_HOST), told
+            assert response.getheader("x-route") in (
+                None,
+                "",
+                default_routes.PATH_ROUTE_NAME,
+                default_routes.HOST_ROUTE_NAME,
+            ), told
             return verdict
-        if verdict.preflight:
+        if verdict.is_preflight:
             assert (response.status, response.getheader("x-route")) == (200, None), told
             assert response.getheader("access-control-allow-origin"), told
             return verdict
@@ -129,27 +134,27 @@ class Gateway:
         elif response.status == 200 and request.method != "HEAD":
             said = json.loads(body)
             assert said["path"] == verdict.path, told
-            assert said["id"][0] in {each.to.service[0] for each in verdict.to}, told
+            assert said["id"][0] in {each.selector.service[0] for each in verdict.destinations}, told
         return verdict
 
 
 @contextmanager
 def grouped(*, hosts: bool) -> Iterator[None]:
     """Have all hosts share a virtual host, as they do where there are many routes for any host."""
-    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.REPEATED):
+    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.MAX_REPEATED_ROUTES):
         yield
 
 
 @pytest.fixture(
     scope="module",
-    params=[(0, False), (FEW, False), (0, True)],
+    params=[(0, False), (MAX_OWN_DEFAULT_ROUTES, False), (0, True)],
     ids=["few-services", "many-services", "hosts-together"],
 )
-def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComparedGateway]:
     """Of a few services, each has default routes of its own; of many, one pattern finds all of them."""
     more, together = request.param
     with grouped(hosts=together):
-        gateway = Gateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
+        gateway = ComparedGateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
     yield gateway
     gateway.close()
 
@@ -178,58 +183,58 @@ pairs = st.one_of(
 )
 headers = st.lists(pairs, max_size=3, unique_by=lambda pair: pair[0].lower()).map(tuple)
 methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
-requests = st.builds(Request, methods, hosts, st.tuples(paths, queries).map("".join), headers)
+requests = st.builds(CheckedRequest, methods, hosts, st.tuples(paths, queries).map("".join), headers)
 
 
 @given(requests)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(Request(path="/away"))
-@example(Request(path="/away/x?y=1", host="localhost:80"))
-@example(Request(path="/away//x", host="localhost:8080"))
-@example(Request(path="/moved?x", host="localhost:80"))
-@example(Request(path="/a"))
-@example(Request(path="/a/"))
-@example(Request(path="/a//x"))
-@example(Request(path="/a/b/c"))
-@example(Request(path="/a/b/c/d"))
-@example(Request(path="/o/7"))
-@example(Request(path="/o/7/x"))
-@example(Request(path="/orders"))
-@example(Request(path="/orders/"))
-@example(Request(path="/orders/../users/x"))
-@example(Request(path="/orders/%2e%2e/users"))
-@example(Request(path="/users/..;/orders/a"))
-@example(Request(path="/users/..;x\\..;/orders/.;x=1/a"))
-@example(Request(path="/orders/%%41%2%41|{}"))
+@example(CheckedRequest(path="/away"))
+@example(CheckedRequest(path="/away/x?y=1", host="localhost:80"))
+@example(CheckedRequest(path="/away//x", host="localhost:8080"))
+@example(CheckedRequest(path="/moved?x", host="localhost:80"))
+@example(CheckedRequest(path="/a"))
+@example(CheckedRequest(path="/a/"))
+@example(CheckedRequest(path="/a//x"))
+@example(CheckedRequest(path="/a/b/c"))
+@example(CheckedRequest(path="/a/b/c/d"))
+@example(CheckedRequest(path="/o/7"))
+@example(CheckedRequest(path="/o/7/x"))
+@example(CheckedRequest(path="/orders"))
+@example(CheckedRequest(path="/orders/"))
+@example(CheckedRequest(path="/orders/../users/x"))
+@example(CheckedRequest(path="/orders/%2e%2e/users"))
+@example(CheckedRequest(path="/users/..;/orders/a"))
+@example(CheckedRequest(path="/users/..;x\\..;/orders/.;x=1/a"))
+@example(CheckedRequest(path="/orders/%%41%2%41|{}"))
 @example(
-    Request(
+    CheckedRequest(
         "OPTIONS",
         path="/cors",
         headers=(("origin", "https://a.shop.example"), ("access-control-request-method", "PUT")),
     )
 )
 @example(
-    Request(
+    CheckedRequest(
         "OPTIONS", path="/cors", headers=(("origin", "https://evil.example"), ("access-control-request-method", "PUT"))
     )
 )
-@example(Request("OPTIONS", path="/cors"))
-@example(Request(path="/a%00"))
-@example(Request(path="/a/%00/../b?x=%00"))
-@example(Request(path="/..;%00/a?x=%00"))
-@example(Request("TRACE", path="/%00", host="shop.example,localhost"))
-@example(Request("TRACE", path="/a"))
-@example(Request("TRACE", path="/away", host="shop.example"))
-@example(Request(path="/orders/a", host="orders.localhost.localhost"))
-@example(Request(path="/orders/a", host="orders.localhost:8x"))
-@example(Request(path="/orders/a", host=".localhost"))
-@example(Request(path="/orders/a", host="x.orders.localhost"))
-@example(Request(path="/a", host="shop.example:8x"))
-@example(Request(path="/a", host="shop.example:"))
-@example(Request(path="/a", host="shop.example,localhost"))
-@example(Request(path="/a", host="localhost, a.shop.example"))
-@example(Request("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
-def test_a_verdict_is_what_envoy_does(gateway: Gateway, request: Request) -> None:
+@example(CheckedRequest("OPTIONS", path="/cors"))
+@example(CheckedRequest(path="/a%00"))
+@example(CheckedRequest(path="/a/%00/../b?x=%00"))
+@example(CheckedRequest(path="/..;%00/a?x=%00"))
+@example(CheckedRequest("TRACE", path="/%00", host="shop.example,localhost"))
+@example(CheckedRequest("TRACE", path="/a"))
+@example(CheckedRequest("TRACE", path="/away", host="shop.example"))
+@example(CheckedRequest(path="/orders/a", host="orders.localhost.localhost"))
+@example(CheckedRequest(path="/orders/a", host="orders.localhost:8x"))
+@example(CheckedRequest(path="/orders/a", host=".localhost"))
+@example(CheckedRequest(path="/orders/a", host="x.orders.localhost"))
+@example(CheckedRequest(path="/a", host="shop.example:8x"))
+@example(CheckedRequest(path="/a", host="shop.example:"))
+@example(CheckedRequest(path="/a", host="shop.example,localhost"))
+@example(CheckedRequest(path="/a", host="localhost, a.shop.example"))
+@example(CheckedRequest("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
+def test_a_verdict_is_what_envoy_does(gateway: ComparedGateway, request: CheckedRequest) -> None:
     gateway.check(request)
 
 
@@ -249,7 +254,7 @@ any_queries = st.lists(st.tuples(strategies.tokens, st.sampled_from(["v1", "7", 
     lambda pairs: "?" + "&".join(f"{name}={value}" for name, value in pairs) if pairs else ""
 )
 any_requests = st.builds(
-    Request,
+    CheckedRequest,
     strategies.methods,
     hosts | st.sampled_from(["[::1]:80", "10.0.0.1", "a.example"]),
     st.tuples(any_paths, any_queries).map("".join),
@@ -261,10 +266,10 @@ any_requests = st.builds(
 @given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_routes_are_asked_in_the_order_that_is_told(
-    tmp_path: Path, routes: tuple[Route, ...], requests: list[Request], together: bool
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[CheckedRequest], together: bool
 ) -> None:
     with grouped(hosts=together):
-        gateway = Gateway(Intent(tuple(map(answering, routes))), tmp_path)
+        gateway = ComparedGateway(Intent(tuple(map(answering, routes))), tmp_path)
     try:
         for request in requests:
             gateway.check(request)

@@ -16,8 +16,8 @@ for line in sys.stdin:
 """
 
 
-class Other:
-    """Does what it is asked to do with its `Workers`."""
+class SecondWorker:
+    """Does what it is asked to do with its `WorkerGroup`."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self._running = subprocess.Popen(
@@ -27,7 +27,7 @@ class Other:
             text=True,
         )
 
-    def ask(self, what: str) -> bool:
+    def call(self, what: str) -> bool:
         assert self._running.stdin is not None
         assert self._running.stdout is not None
         self._running.stdin.write(f"workers.{what}()\n")

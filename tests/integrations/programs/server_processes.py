@@ -18,10 +18,10 @@ from adsum.core.model import Listing, Status
 from tests.support.registry_daemon import RunningDaemon
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 40.0
+WAIT_TIMEOUT = 40.0
 
 
-class Process:
+class ServerProcess:
     """A server, stopped at the end however the test went; then its whole session is."""
 
     def __init__(self, daemon: RunningDaemon, *argv: str, runtime: Path, cwd: Path = ROOT) -> None:
@@ -43,11 +43,11 @@ class Process:
         return Path(self._log.name).read_text()
 
     @property
-    def ended(self) -> bool:
+    def has_exited(self) -> bool:
         return self._running.poll() is not None
 
     @property
-    def code(self) -> int | None:
+    def exit_code(self) -> int | None:
         """Its exit code; None while it runs."""
         return self._running.poll()
 
@@ -59,16 +59,16 @@ class Process:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in children if b"resource_tracker" not in _command(pid)]
 
-    async def end(self) -> None:
+    async def wait_for_exit(self) -> None:
         """Wait for it to end by itself."""
-        await until(lambda: self.ended, "it ended", self)
+        await until(lambda: self.has_exited, "it ended", self)
 
-    async def replaces(self, worker: int, count: int) -> None:
+    async def wait_until_replaced(self, worker: int, count: int) -> None:
         """Wait until there are `count` workers, and that one is not among them."""
         await until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
 
     def close(self) -> None:
-        if not self.ended:
+        if not self.has_exited:
             os.killpg(self.pid, signal.SIGKILL)
         self._running.wait(20.0)
         self._log.close()
@@ -82,12 +82,12 @@ def _command(pid: str) -> bytes:
 
 
 @contextmanager
-def starting(daemon: RunningDaemon, runtime: Path) -> Iterator[Callable[..., Process]]:
+def starting(daemon: RunningDaemon, runtime: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers: `start("uvicorn", …)`."""
-    started: list[Process] = []
+    started: list[ServerProcess] = []
 
-    def start(*argv: str, cwd: Path = ROOT) -> Process:
-        started.append(Process(daemon, *argv, runtime=runtime, cwd=cwd))
+    def start(*argv: str, cwd: Path = ROOT) -> ServerProcess:
+        started.append(ServerProcess(daemon, *argv, runtime=runtime, cwd=cwd))
         return started[-1]
 
     try:
@@ -106,30 +106,30 @@ def passing(daemon: RunningDaemon) -> list[str]:
     return [id for id, listing in listed(daemon).items() if listing.status is Status.PASSING]
 
 
-async def until(fact: Callable[[], bool], what: str, *processes: Process) -> None:
-    deadline = time.monotonic() + PATIENCE
+async def until(fact: Callable[[], bool], what: str, *processes: ServerProcess) -> None:
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not fact():
         assert time.monotonic() < deadline, "\n".join([what, *(process.log for process in processes)])
         await asyncio.sleep(0.02)
 
 
-class Load:
+class CallResults:
     """What became of the calls."""
 
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
 
-    async def goes_on(self, count: int = 30) -> None:
+    async def wait_for_answers(self, count: int = 30) -> None:
         """Until so many more have been answered."""
         enough = self.answers.total() + count
         await until(lambda: self.answers.total() >= enough or bool(self.failures), "calls are answered")
 
 
 @asynccontextmanager
-async def load(call: Callable[[], object], callers: int = 4) -> AsyncIterator[Load]:
+async def load(call: Callable[[], object], callers: int = 4) -> AsyncIterator[CallResults]:
     """Calls without a pause: `call` returns, or awaits, the text of an answer. A blocking one runs in threads."""
-    made, stopping = Load(), asyncio.Event()
+    made, stopping = CallResults(), asyncio.Event()
 
     async def go_on() -> None:
         while not stopping.is_set():

@@ -11,49 +11,49 @@ from typing import Any
 
 from adsum.client.client import Client
 from adsum.run.child_process import signal_name
-from tests.scenarios.processes import Asking, Child, Place, until
+from tests.scenarios.processes import JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 from tests.scenarios.service_caller import load
 
 INSTANCES = 4
 CHECK = "http:/health?interval=500ms&timeout=5s&rise=1&fall=2"
 
 
-def _wrapped(place: Place, id: str, *options: str) -> Child:
+def _wrapped(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
     program = [sys.executable, "-m", "tests.scenarios.instance_server"]
     return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
-async def _listed(asking: Asking, *ids: str) -> None:
-    await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+async def _listed(asking: JsonApi, *ids: str) -> None:
+    await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
 
 
-async def _left(asking: Asking, id: str) -> list[dict[str, Any]]:
+async def _left(asking: JsonApi, id: str) -> list[dict[str, Any]]:
     """What happened to it, the last first; it has left."""
-    await asking.stand("orders", lambda statuses: id not in statuses)
+    await asking.wait_for_statuses("orders", lambda statuses: id not in statuses)
     changes: list[dict[str, Any]] = (await asking.get("/changes", service="orders", id=id))["changes"]
     assert not changes[0].get("status")
     assert all(each["cause"] and each["actor"] for each in changes)
     return changes
 
 
-async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Place) -> None:
-    await place.serve()
+async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: ScenarioSandbox) -> None:
+    await place.start_registry()
     ids = [f"o{n}" for n in range(INSTANCES)]
     running = {id: _wrapped(place, id) for id in ids}
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(place.url))
+        asking = await stack.enter_async_context(JsonApi(place.url))
         client = await stack.enter_async_context(Client(place.url, cache=False))
         await _listed(asking, *ids)
         channel = client.channel("orders")
-        await until(lambda: channel.choices == INSTANCES)
+        await wait_until(lambda: channel.usable_count == INSTANCES)
         async with load(channel) as caller:
-            await until(lambda: len(caller.answered) == INSTANCES)
+            await wait_until(lambda: len(caller.answered) == INSTANCES)
             for n, old in enumerate(ids):
                 ids[n] = new = f"{old}-again"
                 running[new] = _wrapped(place, new)
-                assert await running[old].end() == 0, running[old].errors
+                assert await running[old].stop() == 0, running[old].stderr
                 await _listed(asking, *ids)
-            await until(lambda: set(ids) <= set(caller.answered))
+            await wait_until(lambda: set(ids) <= set(caller.answered))
         assert caller.failures == []
         await _listed(asking, *ids)
         for n in range(INSTANCES):
@@ -62,33 +62,33 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Pla
             assert ("draining", "SIGTERM came") in [(each["status"], each.get("reason")) for each in before]
 
 
-async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: Place) -> None:
-    await place.serve()
+async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: ScenarioSandbox) -> None:
+    await place.start_registry()
     ids = [f"o{n}" for n in range(3)]
     running = {id: _wrapped(place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(place.url))
+        asking = await stack.enter_async_context(JsonApi(place.url))
         client = await stack.enter_async_context(Client(place.url, cache=False))
         await _listed(asking, *ids)
         channel = client.channel("orders")
-        await until(lambda: channel.choices == len(ids))
+        await wait_until(lambda: channel.usable_count == len(ids))
         async with load(channel, workers=6) as caller:
-            await until(lambda: len(caller.answered) == len(ids))
+            await wait_until(lambda: len(caller.answered) == len(ids))
             # The program dies: its wrapper says so at once.
             _kill_program_of(running["o0"])
-            assert await running["o0"].ended() == 128 + signal.SIGKILL
+            assert await running["o0"].wait() == 128 + signal.SIGKILL
             left = (await _left(asking, "o0"))[0]
             assert (left["cause"], left["reason"]) == ("deregistered", f"the program was killed by {signal_name(9)}")
             # Both die, as when a machine does: nobody says good-bye, and the lease expires.
-            await running["o1"].end(signal.SIGKILL)
+            await running["o1"].stop(signal.SIGKILL)
             left = (await _left(asking, "o1"))[0]
             assert (left["cause"], left["actor"]) == ("lease-expired", "registry")
             before = caller.answered["o2"]
-            await until(lambda: caller.answered["o2"] > before + 20)
+            await wait_until(lambda: caller.answered["o2"] > before + 20)
         assert caller.failures == []
         await _listed(asking, "o2")
 
 
-def _kill_program_of(wrapper: Child) -> None:
+def _kill_program_of(wrapper: ScenarioProcess) -> None:
     (pid,) = Path(f"/proc/{wrapper.pid}/task/{wrapper.pid}/children").read_text().split()
     os.kill(int(pid), signal.SIGKILL)

@@ -14,16 +14,16 @@ import httpx
 import pytest
 
 from adsum.core.liveness.heartbeats import lost_after
-from tests.scenarios.processes import Asking, Place
-from tests.support.etcd_process import Etcd
-from tests.support.tcp_proxy import Wire
+from tests.scenarios.processes import JsonApi, ScenarioSandbox
+from tests.support.etcd_process import EtcdProcess
+from tests.support.tcp_proxy import TcpProxy
 
-HEARTBEAT = 0.5
-W = lost_after(HEARTBEAT)
+HEARTBEAT_INTERVAL = 0.5
+LOST_AFTER = lost_after(HEARTBEAT_INTERVAL)
 OVERRIDE = "/services/orders/instances/o1/override"
 
 
-class Consumer:
+class ManualConsumer:
     """A cooperating consumer, by hand: it acknowledges when the test says so."""
 
     def __init__(self, answer: httpx.Response, http: httpx.AsyncClient) -> None:
@@ -31,7 +31,7 @@ class Consumer:
         self._http = http
         self._token = ""
 
-    async def shown(self, event: str = "synced") -> None:
+    async def wait_for_event(self, event: str = "synced") -> None:
         """Return at the next event of that kind."""
         async for line in self._lines:
             if line.startswith("data: ") and not self._token:
@@ -45,104 +45,108 @@ class Consumer:
 
 
 @asynccontextmanager
-async def consuming(url: str) -> AsyncIterator[Consumer]:
+async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
     """A watch of orders by the consumer `web`, shown the newest."""
     params = {"service": "orders", "acks": "true", "consumer": "c0ffee", "name": "web"}
     async with (
         httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=30.0, trust_env=False) as http,
         http.stream("GET", "/watch", params=params) as answer,
     ):
-        found = Consumer(answer, http)
-        await found.shown()
+        found = ManualConsumer(answer, http)
+        await found.wait_for_event()
         yield found
 
 
-async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: Place) -> None:
-    await place.serve("", "--heartbeat", str(HEARTBEAT))
-    proxy = await Wire(place.node_port).open()
-    async with Asking(place.url) as asking:
+async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: ScenarioSandbox) -> None:
+    await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    proxy = await TcpProxy(place.node_port).open()
+    async with JsonApi(place.url) as asking:
         registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with consuming(f"http://127.0.0.1:{proxy.port}") as consumer:
+        async with manual_consumer(f"http://127.0.0.1:{proxy.port}") as consumer:
             await consumer.acknowledge(registered["revision"])
             await proxy.close()
         began = time.monotonic()
         drain = asyncio.create_task(asking.put(OVERRIDE, status="draining", wait=10))
         await asyncio.sleep(0.3)
-        async with consuming(place.url) as back:
+        async with manual_consumer(place.url) as back:
             assert not drain.done()
             await back.acknowledge(registered["revision"] + 1)
             answer = await drain
-            assert time.monotonic() - began < W
+            assert time.monotonic() - began < LOST_AFTER
             assert not answer.keys() & {"unaware", "lost"}
 
 
-async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(place: Place) -> None:
-    node = await place.serve("", "--heartbeat", str(HEARTBEAT))
-    async with Asking(place.url) as asking:
+async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(
+    place: ScenarioSandbox,
+) -> None:
+    node = await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    async with JsonApi(place.url) as asking:
         await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with consuming(place.url):
+        async with manual_consumer(place.url):
             pass
         command = place.adsum("drain", "orders/o1", "--timeout", "500ms")
-        assert await command.ended() == 124
-        assert "1 consumer has not confirmed within 0.5 s" in command.errors
-        assert "web at 127.0.0.1 (known to n1): its connection ended without a good-bye" in command.errors
-        assert "orders/o1 is draining, and 1 had not confirmed it after 0.5 s: 'web' at 127.0.0.1" in node.errors
+        assert await command.wait() == 124
+        assert "1 consumer has not confirmed within 0.5 s" in command.stderr
+        assert "web at 127.0.0.1 (known to n1): its connection ended without a good-bye" in command.stderr
+        assert "orders/o1 is draining, and 1 had not confirmed it after 0.5 s: 'web' at 127.0.0.1" in node.stderr
         began = time.monotonic()
         command = place.adsum("drain", "orders/o1", "--timeout", "8s")
-        assert await command.ended() == 0
-        assert time.monotonic() - began < W + 2.0
-        assert "lost, and not waited for" in command.errors
-        assert "web at 127.0.0.1 (known to n1)" in command.errors
+        assert await command.wait() == 0
+        assert time.monotonic() - began < LOST_AFTER + 2.0
+        assert "lost, and not waited for" in command.stderr
+        assert "web at 127.0.0.1 (known to n1)" in command.stderr
         status = await asking.get("/status")
         assert (status.get("departed", 0), status["lost"]) == (0, 1)
 
 
-async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: Place) -> None:
-    await place.serve("", "--heartbeat", str(HEARTBEAT))
-    async with Asking(place.url) as asking:
+async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
+    await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    async with JsonApi(place.url) as asking:
         await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with consuming(place.url) as mute:
+        async with manual_consumer(place.url) as mute:
             answer = await asking.put(OVERRIDE, status="draining", wait=0.5)
             assert [each["why"] for each in answer["waiting"]] == ["it is connected, and has not acknowledged"]
-            await mute.shown("change")
+            await mute.wait_for_event("change")
 
 
 @pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    with Etcd(tmp_path) as found:
+def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    with EtcdProcess(tmp_path) as found:
         yield found
 
 
-async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that_node(place: Place, etcd: Etcd) -> None:
-    beside = Place(place.folder / "beside")
+async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that_node(
+    place: ScenarioSandbox, etcd: EtcdProcess
+) -> None:
+    beside = ScenarioSandbox(place.folder / "beside")
     beside.folder.mkdir()
     try:
-        options = ("--heartbeat", str(HEARTBEAT))
-        await place.serve(etcd.url, *options, "--node", "well")
-        hanging = await beside.serve(etcd.url, *options, "--node", "hangs")
-        async with Asking(place.url) as asking:
+        options = ("--heartbeat", str(HEARTBEAT_INTERVAL))
+        await place.start_registry(etcd.url, *options, "--node", "well")
+        hanging = await beside.start_registry(etcd.url, *options, "--node", "hangs")
+        async with JsonApi(place.url) as asking:
             registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
             await _known(asking, "hangs")
-            async with consuming(beside.url) as consumer:
+            async with manual_consumer(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])
-                hanging.tell(signal.SIGSTOP)
+                hanging.send_signal(signal.SIGSTOP)
                 command = place.adsum("drain", "orders/o1", "--timeout", "1s")
-                assert await command.ended() == 124, command.errors
-                assert f"hangs at {beside.url}" in command.errors
+                assert await command.wait() == 124, command.stderr
+                assert f"hangs at {beside.url}" in command.stderr
                 began = time.monotonic()
                 answer = await asking.put(OVERRIDE, status="draining", reason="again", wait=8)
-                assert time.monotonic() - began < W + 1.0
+                assert time.monotonic() - began < LOST_AFTER + 1.0
                 assert [(each["name"], each["address"]) for each in answer["lost"]] == [("hangs", beside.url)]
                 assert "unaware" not in answer
                 began = time.monotonic()
                 answer = await asking.put(OVERRIDE, status="draining", reason="and again", wait=8)
                 assert time.monotonic() - began < 2.0, "nobody waits again for who is lost"
     finally:
-        hanging.tell(signal.SIGCONT)
-        beside.clear()
+        hanging.send_signal(signal.SIGCONT)
+        beside.close()
 
 
-async def _known(asking: Asking, name: str) -> None:
+async def _known(asking: JsonApi, name: str) -> None:
     """Return once the node knows another one of that name."""
     async with asyncio.timeout(30.0):
         while name not in {peer["node"] for peer in (await asking.get("/status")).get("peers", [])}:  # noqa: ASYNC110

@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 import grpc.aio
 import httpx
 
-from tests.scenarios.gateway_load import Door, program_of, register
-from tests.scenarios.instance_server import instance
-from tests.scenarios.processes import PATIENCE, Asking, Child, until
+from tests.scenarios.gateway_load import GatewayLoad, child_pid, register
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess, wait_until
 
 CALLERS = 8
 Call = Callable[[], Awaitable[str]]
 """One try; returns who answered, or raises `ConnectionError`: there is nobody, or the connection broke."""
 
 
-class Try(NamedTuple):
+class TimedTry(NamedTuple):
     began: float
     ended: float
     failed: str
 
 
 @dataclass
-class Tries:
+class TimedTries:
     """What became of every try, in the order of their ends."""
 
-    all: list[Try] = field(default_factory=list)
+    all: list[TimedTry] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     """Requests that were not answered however often they were tried, or wrongly."""
 
@@ -42,7 +42,7 @@ class Tries:
         return sum(not each.failed for each in self.all)
 
     @property
-    def failed(self) -> list[Try]:
+    def failed(self) -> list[TimedTry]:
         return [each for each in self.all if each.failed]
 
     def back(self, killed: float) -> float:
@@ -51,13 +51,13 @@ class Tries:
 
 
 @asynccontextmanager
-async def _load(call: Call) -> AsyncIterator[Tries]:
+async def _load(call: Call) -> AsyncIterator[TimedTries]:
     """Callers at work who try a request that may be sent twice again, until it is answered."""
-    made = Tries()
+    made = TimedTries()
 
     async def work() -> None:
         while True:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + SCENARIO_TIMEOUT
             while not await once():
                 if time.monotonic() > deadline:
                     made.unanswered.append(made.all[-1].failed)
@@ -70,16 +70,16 @@ async def _load(call: Call) -> AsyncIterator[Tries]:
         try:
             answer = await call()
         except ConnectionError as error:
-            made.all.append(Try(began, time.monotonic(), str(error)))
+            made.all.append(TimedTry(began, time.monotonic(), str(error)))
             return False
-        made.all.append(Try(began, time.monotonic(), ""))
+        made.all.append(TimedTry(began, time.monotonic(), ""))
         if answer != "o1":
             made.unanswered.append(answer)
         return True
 
     tasks = [asyncio.create_task(work()) for _ in range(CALLERS)]
     try:
-        await until(lambda: made.answered > 10 * CALLERS, lambda: made.failed[-3:])
+        await wait_until(lambda: made.answered > 10 * CALLERS, lambda: made.failed[-3:])
         yield made
     finally:
         for task in tasks:
@@ -87,21 +87,21 @@ async def _load(call: Call) -> AsyncIterator[Tries]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _kill_its_envoy(gateway: Child, call: Call) -> tuple[float, Tries]:
+async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, TimedTries]:
     """The instant of the kill, and what became of the tries before and after it."""
     async with _load(call) as made:
-        envoy = program_of(gateway)
+        envoy = child_pid(gateway)
         killed = time.monotonic()
         os.kill(envoy, signal.SIGKILL)
-        await until(lambda: made.back(killed) < float("inf"), lambda: (made.failed[-3:], gateway.errors))
+        await wait_until(lambda: made.back(killed) < float("inf"), lambda: (made.failed[-3:], gateway.stderr))
         seen = made.answered
-        await until(lambda: made.answered > seen + 20 * CALLERS, lambda: made.failed[-3:])
-        assert program_of(gateway) != envoy
+        await wait_until(lambda: made.answered > seen + 20 * CALLERS, lambda: made.failed[-3:])
+        assert child_pid(gateway) != envoy
     return killed, made
 
 
-async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: Door) -> None:
-    await door.serve()
+async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: GatewayLoad) -> None:
+    await door.start_registry()
 
     async def call() -> str:
         try:
@@ -110,10 +110,10 @@ async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: 
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         return answer.text if answer.status_code == 200 else f"{answer.status_code}: {answer.text}"
 
-    async with Asking(door.place.url) as asking, instance("o1") as found:
+    async with JsonApi(door.place.url) as asking, running_instance("o1") as found:
         await register(asking, "orders", found)
-        gateway = await door.open()
-        await door.answers()
+        gateway = await door.start_gateway()
+        await door.wait_for_answer()
         killed, made = await _kill_its_envoy(gateway, call)
     assert made.unanswered == [], "it answers nothing before it knows everything"
     assert made.failed, "the kill was not felt"
@@ -121,20 +121,20 @@ async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: 
     assert max(each.began for each in made.failed) <= made.back(killed)
 
 
-async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: Door) -> None:
-    await door.serve()
+async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: GatewayLoad) -> None:
+    await door.start_registry()
     door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
     options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
     options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-    async with Asking(door.place.url) as asking:
-        await asking.stand("names", lambda statuses: statuses == {"o1": "passing"})
-    gateway = await door.open()
+    async with JsonApi(door.place.url) as asking:
+        await asking.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
+    gateway = await door.start_gateway()
     async with grpc.aio.insecure_channel(door.listen, options) as channel:
         ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
 
         async def call() -> str:
             try:
-                return bytes(await ask(b"", timeout=PATIENCE, wait_for_ready=True)).decode()
+                return bytes(await ask(b"", timeout=SCENARIO_TIMEOUT, wait_for_ready=True)).decode()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     raise ConnectionError(error.details()) from error

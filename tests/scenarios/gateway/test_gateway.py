@@ -16,65 +16,65 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.scenarios.gateway_load import Door, program_of, register, wrapped
-from tests.scenarios.instance_server import instance
-from tests.scenarios.processes import PATIENCE, Asking, until
+from tests.scenarios.gateway_load import GatewayLoad, child_pid, register, start_wrapped_instance
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, wait_until
 from tests.support.certificates import certificate
 
 
-async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_request(door: Door) -> None:
-    await door.serve()
+async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_request(door: GatewayLoad) -> None:
+    await door.start_registry()
     ids = ["o0", "o1", "o2"]
-    running = {id: wrapped(door.place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
-    async with Asking(door.place.url) as asking:
-        await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
-        await door.open()
-        await door.answers()
+    running = {id: start_wrapped_instance(door.place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
+    async with JsonApi(door.place.url) as asking:
+        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+        await door.start_gateway()
+        await door.wait_for_answer()
         async with door.load():
             for n, old in enumerate(ids[:2]):
                 ids[n] = new = f"{old}-again"
-                running[new] = wrapped(door.place, new)
-                await asking.stand("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
-                assert await running[old].end() == 0, running[old].errors
-            await until(lambda: {"o0-again", "o1-again", "o2"} <= door.answered.keys())
-            for pid in (program_of(running["o2"]), running["o2"].pid):
+                running[new] = start_wrapped_instance(door.place, new)
+                await asking.wait_for_statuses("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
+                assert await running[old].stop() == 0, running[old].stderr
+            await wait_until(lambda: {"o0-again", "o1-again", "o2"} <= door.answered.keys())
+            for pid in (child_pid(running["o2"]), running["o2"].pid):
                 os.kill(pid, signal.SIGKILL)
-            await asking.stand("orders", lambda statuses: "o2" not in statuses)
+            await asking.wait_for_statuses("orders", lambda statuses: "o2" not in statuses)
         assert door.failures == []
 
 
 @pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
-async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(door: Door, store: str) -> None:
-    node = await door.serve(store)
+async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(door: GatewayLoad, store: str) -> None:
+    node = await door.start_registry(store)
     ids = ["o0", "o1"]
     for id in ids:
-        wrapped(door.place, id, "--ttl", "2s")
-    async with Asking(door.place.url) as asking:
-        await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
-        await door.open()
-        await door.answers()
+        start_wrapped_instance(door.place, id, "--ttl", "2s")
+    async with JsonApi(door.place.url) as asking:
+        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+        await door.start_gateway()
+        await door.wait_for_answer()
         async with door.load():
-            await node.end(signal.SIGKILL)
+            await node.stop(signal.SIGKILL)
             seen = door.answered.total()
-            await until(lambda: door.answered.total() > seen + 50)
-            await door.serve(store)
-            await asking.stand("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+            await wait_until(lambda: door.answered.total() > seen + 50)
+            await door.start_registry(store)
+            await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
             # It follows again: one more comes, and is called.
-            wrapped(door.place, "o2")
-            await until(lambda: "o2" in door.answered)
+            start_wrapped_instance(door.place, "o2")
+            await wait_until(lambda: "o2" in door.answered)
         assert door.failures == []
 
 
-async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_its_requests(door: Door) -> None:
-    await door.serve()
-    async with Asking(door.place.url) as asking, instance("o1") as orders, instance("any") as any:
+async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
+    await door.start_registry()
+    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders, running_instance("any") as any:
         await register(asking, "orders", orders)
         await register(asking, "any", any)
         await asking.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
-        await door.open()
+        await door.start_gateway()
         by_host = {"host": "orders.localhost"}
-        await door.answers("/shop/", "o1")
-        await door.answers("/any/", "any")
+        await door.wait_for_answer("/shop/", "o1")
+        await door.wait_for_answer("/any/", "any")
         assert (await door.http.get("/any/", headers=by_host)).text == "o1"
         caught = len(any.calls)
         await asking.delete("/services/orders/instances/o1")
@@ -87,59 +87,61 @@ async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_it
         assert gone.json()["service"] == "orders"
         assert len(any.calls) == caught
         await asking.put("/routes/catch-all", to=[{"service": "any"}])
-        await door.answers("/nobody-else-s/", "any")
+        await door.wait_for_answer("/nobody-else-s/", "any")
         gone = await door.http.get("/shop/")
         assert (gone.status_code, gone.json()["service"]) == (503, "orders")
         await register(asking, "orders", orders)
-        await door.answers("/shop/", "o1")
+        await door.wait_for_answer("/shop/", "o1")
 
 
-async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: Door) -> None:
-    node = await door.serve()
-    async with Asking(door.place.url) as asking, instance("o1") as orders:
+async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: GatewayLoad) -> None:
+    node = await door.start_registry()
+    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders:
         await register(asking, "orders", orders)
         limit = {"requests": 3, "per": "1h"}
         await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
-        gateway = await door.open()
-        await door.answers("/few/")
-        await until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
-        await gateway.end()
-        await node.end()
-        again = await door.open()
-        await again.said("serves what it was told last")
+        gateway = await door.start_gateway()
+        await door.wait_for_answer("/few/")
+        await wait_until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
+        await gateway.stop()
+        await node.stop()
+        again = await door.start_gateway()
+        await again.wait_for_output("serves what it was told last")
         assert [(await door.http.get("/few/")).status_code for _ in range(4)] == [200, 200, 200, 429]
         assert (await door.http.get("/orders/")).status_code == 200
 
 
-async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: Door) -> None:
-    await door.serve()
-    async with Asking(door.place.url) as asking, instance("blue") as blue, instance("green") as green:
+async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
+    await door.start_registry()
+    async with JsonApi(door.place.url) as asking, running_instance("blue") as blue, running_instance("green") as green:
         await register(asking, "blue", blue)
         await register(asking, "green", green)
         await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
-        await door.open()
-        await door.answers("/shop/")
+        await door.start_gateway()
+        await door.wait_for_answer("/shop/")
         async with door.load("/shop/"):
             for to in ("green", "blue") * 10:
                 before = door.answered[to]
                 await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
-                await until(lambda to=to, before=before: door.answered[to] > before)  # type: ignore[misc]
+                await wait_until(lambda to=to, before=before: door.answered[to] > before)  # type: ignore[misc]
             wrong = await asking.http.put(
                 "/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]}
             )
             assert (wrong.status_code, wrong.json()["field"]) == (422, "path.prefix")
             before = door.answered["blue"]
-            await until(lambda: door.answered["blue"] > before + 10)
+            await wait_until(lambda: door.answered["blue"] > before + 10)
         assert door.failures == []
 
 
-async def test_how_soon_a_change_is_routed_by(door: Door, record_property: Callable[[str, object], None]) -> None:
-    await door.serve("memory:")
+async def test_how_soon_a_change_is_routed_by(
+    door: GatewayLoad, record_property: Callable[[str, object], None]
+) -> None:
+    await door.start_registry("memory:")
     took = []
-    async with Asking(door.place.url) as asking, instance("a") as a, instance("b") as b:
+    async with JsonApi(door.place.url) as asking, running_instance("a") as a, running_instance("b") as b:
         await register(asking, "orders", a)
-        await door.open()
-        await door.answers()
+        await door.start_gateway()
+        await door.wait_for_answer()
         for turn in range(40):
             old, new = (a, b) if turn % 2 == 0 else (b, a)
             await register(asking, "orders", new)
@@ -193,29 +195,29 @@ def _swapped(live: Path, file: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
 async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
-    door: Door, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
+    door: GatewayLoad, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
 ) -> None:
     first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
     live, apart = tmp_path / "live", tmp_path / "apart"
     for folder, file, name in ((live, first[0], "chain.pem"), (apart, first[1], "key.pem")):
         folder.mkdir()
         (folder / name).write_bytes(file.read_bytes())
-    await door.serve()
-    gateway = await door.open("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
+    await door.start_registry()
+    gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
     secure = door.url.replace("http:", "https:")
     async with (
-        instance("o1") as found,
-        Asking(door.place.url) as asking,
+        running_instance("o1") as found,
+        JsonApi(door.place.url) as asking,
         httpx.AsyncClient(base_url=secure, verify=False, timeout=30.0, trust_env=False) as http,
     ):
         await register(asking, "orders", found)
         await until_answered(http)
         before = await asyncio.to_thread(_shown, door.url)
         replaced(live, "chain.pem", second[0].read_bytes())
-        await gateway.said("the key is not the certificate's")
+        await gateway.wait_for_output("the key is not the certificate's")
         assert await asyncio.to_thread(_shown, door.url) == before
         replaced(apart, "key.pem", second[1].read_bytes())
-        await gateway.said("another certificate is shown")
+        await gateway.wait_for_output("another certificate is shown")
         deadline = time.monotonic() + 20.0
         while await asyncio.to_thread(_shown, door.url) == before:
             assert time.monotonic() < deadline, "the old certificate is still shown"
@@ -226,18 +228,20 @@ async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
         assert (await http.get("/orders/")).status_code == 200
 
 
-async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(door: Door, tmp_path: Path) -> None:
+async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(
+    door: GatewayLoad, tmp_path: Path
+) -> None:
     chain, key = certificate(tmp_path, "first")
     second = certificate(tmp_path, "second")
-    node = await door.serve()
-    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
-    await node.end(signal.SIGKILL)
-    gateway.tell(signal.SIGHUP)
-    await gateway.said("a new Envoy serves what the one before was told last")
+    node = await door.start_registry()
+    gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
+    await node.stop(signal.SIGKILL)
+    gateway.send_signal(signal.SIGHUP)
+    await gateway.wait_for_output("a new Envoy serves what the one before was told last")
     assert await asyncio.to_thread(_shown, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
     shutil.copy(second[0], chain)
     shutil.copy(second[1], key)
-    await gateway.said("another certificate is shown")
+    await gateway.wait_for_output("another certificate is shown")
     deadline = time.monotonic() + 20.0
     while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
         assert time.monotonic() < deadline, "the old certificate is still shown"
@@ -245,35 +249,35 @@ async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed
 
 
 async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_by_a_status(
-    door: Door, tmp_path: Path
+    door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "for-a-day")
-    await door.serve()
-    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
-    await gateway.said("the certificate expires at")
-    async with Asking(door.place.url) as asking:
-        deadline = time.monotonic() + PATIENCE
+    await door.start_registry()
+    gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
+    await gateway.wait_for_output("the certificate expires at")
+    async with JsonApi(door.place.url) as asking:
+        deadline = time.monotonic() + SCENARIO_TIMEOUT
         while not any(each.get("certificate_expires") for each in (await asking.get("/status")).get("gateways", ())):
             assert time.monotonic() < deadline, "the registry does not know"
             await asyncio.sleep(0.1)
     status = door.place.adsum("status")
-    await status.ended()
-    assert "its certificate expires in" in status.out
+    await status.wait()
+    assert "its certificate expires in" in status.stdout
 
 
 async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(
-    door: Door, tmp_path: Path
+    door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "first")
     odd = certificate(tmp_path, "odd", curve="secp256k1")
-    await door.serve()
-    gateway = await door.open("--tls-cert", str(chain), "--tls-key", str(key))
+    await door.start_registry()
+    gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
     before = await asyncio.to_thread(_shown, door.url)
     shutil.copy(odd[0], chain)
     shutil.copy(odd[1], key)
-    gateway.tell(signal.SIGHUP)
-    await gateway.said("not reloaded, the Envoy that serves goes on")
-    assert "Envoy refuses them: Failed to load certificate chain" in gateway.errors
+    gateway.send_signal(signal.SIGHUP)
+    await gateway.wait_for_output("not reloaded, the Envoy that serves goes on")
+    assert "Envoy refuses them: Failed to load certificate chain" in gateway.stderr
     assert await asyncio.to_thread(_shown, door.url) == before
 
 
@@ -282,16 +286,16 @@ async def until_answered(http: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_systemd_is_told_what_the_gateway_does(door: Door, tmp_path: Path) -> None:
-    await door.serve()
+async def test_systemd_is_told_what_the_gateway_does(door: GatewayLoad, tmp_path: Path) -> None:
+    await door.start_registry()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(20.0)
-        gateway = await door.open(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        gateway = await door.start_gateway(NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
-        gateway.tell(signal.SIGHUP)
+        gateway.send_signal(signal.SIGHUP)
         assert (await asyncio.to_thread(listening.recv, 100)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         assert await asyncio.to_thread(listening.recv, 100) == b"READY=1"
-        gateway.tell(signal.SIGTERM)
+        gateway.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(listening.recv, 100) == b"STOPPING=1"
-        assert await gateway.ended() == 0
+        assert await gateway.wait() == 0

@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from tests.scenarios.gateway_load import Door, register
-from tests.scenarios.instance_server import instance
-from tests.scenarios.processes import PATIENCE, Asking, until
+from tests.scenarios.gateway_load import GatewayLoad, register
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, wait_until
 
 
 class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
@@ -34,24 +34,24 @@ async def echoing() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_and_go(door: Door) -> None:
-    await door.serve("memory:")
+async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_and_go(door: GatewayLoad) -> None:
+    await door.start_registry("memory:")
     answers: list[str] = []
-    async with Asking(door.place.url) as asking, echoing() as one, echoing() as two, instance("web") as web:
+    async with JsonApi(door.place.url) as asking, echoing() as one, echoing() as two, running_instance("web") as web:
         for port in (one, two):
             await asking.put(
                 f"/services/orders/instances/g{port}", port=port, address="127.0.0.1", scheme="grpc", ttl=None
             )
-        await door.open()
+        await door.start_gateway()
         options = [("grpc.default_authority", "orders.localhost")]
         async with grpc.aio.insecure_channel(door.listen, options) as channel:
             call = channel.unary_unary("/test.Echo/Say", None, None)
-            assert await call(b"hello", timeout=PATIENCE, wait_for_ready=True) == b"hello"
+            assert await call(b"hello", timeout=SCENARIO_TIMEOUT, wait_for_ready=True) == b"hello"
 
             async def calling() -> None:
                 while True:
                     try:
-                        answers.append((await call(b"ok", timeout=PATIENCE)).decode())
+                        answers.append((await call(b"ok", timeout=SCENARIO_TIMEOUT)).decode())
                     except grpc.aio.AioRpcError as error:
                         answers.append(f"{error.code().name}: {error.details()}")
 
@@ -59,11 +59,11 @@ async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_
 
             async def more() -> None:
                 seen = len(answers)
-                await until(lambda: len(answers) > seen + 50)
+                await wait_until(lambda: len(answers) > seen + 50)
 
             for _ in range(3):
                 await register(asking, "orders", web)
-                await door.answers("/orders/", "web")
+                await door.wait_for_answer("/orders/", "web")
                 await more()
                 await asking.put("/services/orders/instances/web/override", status="maintenance")
                 await asking.put(

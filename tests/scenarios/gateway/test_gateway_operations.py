@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from adsum.client.client import Client
-from tests.scenarios.gateway_load import Door, drain, wrapped
-from tests.scenarios.instance_server import Instance, instance
-from tests.scenarios.processes import Asking, until
+from tests.scenarios.gateway_load import GatewayLoad, drain, start_wrapped_instance
+from tests.scenarios.instance_server import InstanceServer, running_instance
+from tests.scenarios.processes import JsonApi, wait_until
 
 TURNS, RESTARTS = 30, 10
 """Each turn scales up, scales down and drains; as many of them as are restarts restart a program, too: 100 in all."""
@@ -20,18 +20,18 @@ CALLERS, PACE = 8, 0.002
 """Workers that call at a time, and the seconds that each leaves between two calls."""
 
 
-class Crew:
+class RegisteredInstances:
     """Instances of orders that list themselves, as programs with Adsum's client do; the eldest leaves first."""
 
     def __init__(self, client: Client, stack: AsyncExitStack) -> None:
-        self.here: deque[tuple[Instance, AsyncExitStack]] = deque()
+        self.here: deque[tuple[InstanceServer, AsyncExitStack]] = deque()
         self._client = client
         self._stack = stack
 
-    async def come(self, number: int) -> Instance:
+    async def come(self, number: int) -> InstanceServer:
         """Scale up."""
         own = await self._stack.enter_async_context(AsyncExitStack())
-        found = await own.enter_async_context(instance(f"o{number}"))
+        found = await own.enter_async_context(running_instance(f"o{number}"))
         await own.enter_async_context(self._client.register("orders", found.port, id=found.id, address="127.0.0.1"))
         self.here.append((found, own))
         return found
@@ -43,7 +43,7 @@ class Crew:
 
 
 @asynccontextmanager
-async def _drained(asking: Asking, found: Instance) -> AsyncIterator[None]:
+async def _drained(asking: JsonApi, found: InstanceServer) -> AsyncIterator[None]:
     """An operator drains it, and lets it serve again after the block; meanwhile nobody calls it."""
     await drain(asking, "orders", found.id)
     drained = time.monotonic()
@@ -53,37 +53,37 @@ async def _drained(asking: Asking, found: Instance) -> AsyncIterator[None]:
 
 
 @pytest.mark.long
-async def test_a_hundred_operations_under_load_fail_no_request(door: Door) -> None:
-    await door.serve()
+async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad) -> None:
+    await door.start_registry()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(door.place.url))
+        asking = await stack.enter_async_context(JsonApi(door.place.url))
         client = await stack.enter_async_context(Client(door.place.url, cache=False))
-        crew = Crew(client, stack)
+        crew = RegisteredInstances(client, stack)
         for number in range(3):
             await crew.come(number)
         began = ["p0", "p1"]
-        programs = deque(wrapped(door.place, id) for id in began)
-        await asking.stand("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
-        await door.open()
-        await door.answers()
+        programs = deque(start_wrapped_instance(door.place, id) for id in began)
+        await asking.wait_for_statuses("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
+        await door.start_gateway()
+        await door.wait_for_answer()
         async with door.load(workers=CALLERS, pace=PACE):
             for turn in range(TURNS):
                 restarts = turn % (TURNS // RESTARTS) == 0
                 if restarts:
                     began.append(f"p{len(began)}")
-                    programs.append(wrapped(door.place, began[-1]))
+                    programs.append(start_wrapped_instance(door.place, began[-1]))
                 newest = await crew.come(turn + 3)
-                await until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
+                await wait_until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
                 async with _drained(asking, crew.here[1][0]):
                     await crew.leave()
                 if restarts:
                     # It rolls: the new program takes part before the old one is told to end.
-                    await asking.stand("orders", lambda statuses: statuses.get(began[-1]) == "passing")
+                    await asking.wait_for_statuses("orders", lambda statuses: statuses.get(began[-1]) == "passing")
                     old = programs.popleft()
-                    assert await old.end() == 0, old.errors
+                    assert await old.stop() == 0, old.stderr
             here = {found.id for found, _ in crew.here} | set(began[-2:])
             before = door.answered.copy()
-            await until(lambda: all(door.answered[id] > before[id] for id in here), lambda: door.failures[:3])
+            await wait_until(lambda: all(door.answered[id] > before[id] for id in here), lambda: door.failures[:3])
         assert door.failures == []
         assert len(began) == 2 + RESTARTS
         assert set(began) <= door.answered.keys(), "all who were restarted had been called"

@@ -10,23 +10,23 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.scenarios.gateway_load import Door
-from tests.scenarios.instance_server import instance
-from tests.scenarios.processes import Asking, Child, Place, until
+from tests.scenarios.gateway_load import GatewayLoad
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.processes import JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 
-EACH = 10
+INSTANCES_PER_SERVICE = 10
 """Instances of a service; all services have the same, under their own names."""
 PLAIN = [f"s{n:03}" for n in range(450)]
 GRPC = [f"g{n:02}" for n in range(50)]
 SAMPLE, GRPC_SAMPLE = PLAIN[::9], GRPC[::10]
 """Who is called."""
-AT_ONCE = 16
+MAX_CONNECTIONS = 16
 
 
-class Listed:
+class ScaleCatalog:
     """What is listed: the instance `iN` of a service is at the N-th of the ports of its kind."""
 
-    def __init__(self, place: Place, asking: Asking, plain: list[int], speaks_grpc: list[int]) -> None:
+    def __init__(self, place: ScenarioSandbox, asking: JsonApi, plain: list[int], speaks_grpc: list[int]) -> None:
         self._place = place
         self._asking = asking
         self._ports = {"s": plain, "g": speaks_grpc}
@@ -38,8 +38,8 @@ class Listed:
 
     async def fill(self, services: list[str]) -> None:
         """All instances of these, over a few connections: thousands through a whole HTTP client take their time."""
-        wanted = iter([(service, number) for service in services for number in range(EACH)])
-        await asyncio.gather(*(self._put(wanted) for _ in range(AT_ONCE)))
+        wanted = iter([(service, number) for service in services for number in range(INSTANCES_PER_SERVICE)])
+        await asyncio.gather(*(self._put(wanted) for _ in range(MAX_CONNECTIONS)))
 
     async def _put(self, wanted: Iterator[tuple[str, int]]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._place.node_port)
@@ -59,10 +59,10 @@ class Listed:
         return {"port": self._ports[service[0]][number], "scheme": scheme, "address": "127.0.0.1", "ttl": None}
 
 
-class Told:
+class GrpcCallerOutput:
     """What a gRPC caller says, read as it comes."""
 
-    def __init__(self, caller: Child) -> None:
+    def __init__(self, caller: ScenarioProcess) -> None:
         self.failures: list[str] = []
         self._caller = caller
         self._read = 0
@@ -72,16 +72,16 @@ class Told:
     async def by(self, service: str, number: int) -> None:
         """Return once a call from now on was answered by it."""
         seen, words = self._lines(), f"{service} {number}"
-        await until(lambda: self._lines() > seen < self._last.get(words, 0), lambda: (words, self.failures[:3]))
+        await wait_until(lambda: self._lines() > seen < self._last.get(words, 0), lambda: (words, self.failures[:3]))
 
     async def rounds(self, count: int) -> None:
         """Return when every service was called so many times more."""
         enough = self._lines() + (count + 1) * len(GRPC_SAMPLE)
-        await until(lambda: self._lines() > enough, lambda: (self.failures[:3], self._caller.errors))
+        await wait_until(lambda: self._lines() > enough, lambda: (self.failures[:3], self._caller.stderr))
 
     def _lines(self) -> int:
         """How many there are by now."""
-        lines = self._caller.out.split("\n")[:-1]
+        lines = self._caller.stdout.split("\n")[:-1]
         for number, line in enumerate(lines[self._read :], self._read + 1):
             self._last[line] = number
             if "failed" in line:
@@ -91,45 +91,56 @@ class Told:
 
 
 @pytest.mark.long
-async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_killed(door: Door) -> None:
-    node = await door.serve()
+async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_killed(door: GatewayLoad) -> None:
+    node = await door.start_registry()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(door.place.url))
-        plain = [await stack.enter_async_context(instance(str(number))) for number in range(EACH + 1)]
-        servers = door.place.run("servers", "-m", "tests.scenarios.many_grpc_services", "serve", str(EACH + 1))
-        await until(lambda: servers.out.count("\n") == EACH + 1, lambda: servers.errors)
-        listed = Listed(door.place, asking, [each.port for each in plain], [int(line) for line in servers.out.split()])
+        asking = await stack.enter_async_context(JsonApi(door.place.url))
+        plain = [
+            await stack.enter_async_context(running_instance(str(number)))
+            for number in range(INSTANCES_PER_SERVICE + 1)
+        ]
+        servers = door.place.run(
+            "servers", "-m", "tests.scenarios.many_grpc_services", "serve", str(INSTANCES_PER_SERVICE + 1)
+        )
+        await wait_until(lambda: servers.stdout.count("\n") == INSTANCES_PER_SERVICE + 1, lambda: servers.stderr)
+        listed = ScaleCatalog(
+            door.place, asking, [each.port for each in plain], [int(line) for line in servers.stdout.split()]
+        )
         await listed.fill(PLAIN + GRPC)
-        await door.open()
+        await door.start_gateway()
         program = ("-m", "tests.scenarios.many_grpc_services", "call", ",".join(GRPC_SAMPLE))
-        told = Told(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
+        told = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
         for service in PLAIN:
-            await door.answers(f"/{service}/")
+            await door.wait_for_answer(f"/{service}/")
         async with door.load(*(f"/{service}/" for service in SAMPLE)):
             await told.rounds(2)
 
             async def change(*services: str) -> None:
                 """In each, one leaves and another comes, which is found by who calls."""
                 for service in services:
-                    await listed.move(service, 0, EACH)
-                    await (told.by(service, EACH) if service in GRPC else door.answers(f"/{service}/", str(EACH)))
+                    await listed.move(service, 0, INSTANCES_PER_SERVICE)
+                    await (
+                        told.by(service, INSTANCES_PER_SERVICE)
+                        if service in GRPC
+                        else door.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
+                    )
 
             async def go_on() -> None:
                 seen = door.answered.total()
-                await until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
+                await wait_until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
                 await told.rounds(2)
 
             await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
-            await node.end(signal.SIGKILL)
+            await node.stop(signal.SIGKILL)
             await go_on()
-            node = await door.serve()
+            node = await door.start_registry()
             await change(*SAMPLE[10:15], *GRPC_SAMPLE[2:3])
-            await node.end(signal.SIGKILL)
-            await door.serve("memory:")
-            # What has not come back within `SETTLING` is taken away: those that are asked for come back first.
+            await node.stop(signal.SIGKILL)
+            await door.start_registry("memory:")
+            # What has not come back within `SETTLING_TIME` is taken away: those that are asked for come back first.
             await asyncio.gather(go_on(), listed.fill([*dict.fromkeys((*GRPC, *SAMPLE, *PLAIN))]))
             await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
             await go_on()
         assert door.failures == []
         assert told.failures == []
-        assert {str(number) for number in range(EACH + 1)} <= door.answered.keys()
+        assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= door.answered.keys()

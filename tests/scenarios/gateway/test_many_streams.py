@@ -12,9 +12,9 @@ import grpc.aio
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.resources import Kind
-from tests.scenarios.processes import PATIENCE, Asking, Place
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.resources import ResourceKind
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox
 
 STREAMS = 2_000
 """Each on a connection of its own, as gateways are; fewer connections where the system lets us have fewer."""
@@ -25,7 +25,7 @@ FIRST, SECOND = 1, 2
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 
-class Stream:
+class BareStream:
     """A gateway as bare as can be: it asks for a service's assignment, and acknowledges what it is told."""
 
     def __init__(self, channel: Any, id: str, service: str) -> None:
@@ -38,9 +38,9 @@ class Stream:
         self._id, self._service = id, service
 
     async def connect(self) -> set[int]:
-        hello = DeltaDiscoveryRequest(type_url=Kind.ASSIGNMENT.value, resource_names_subscribe=[self._service])
+        hello = DeltaDiscoveryRequest(type_url=ResourceKind.ASSIGNMENT.value, resource_names_subscribe=[self._service])
         hello.node.id, hello.node.user_agent_name = self._id, "envoy"
-        hello.node.metadata.update(Shape(listen=("127.0.0.1:1",)).metadata())
+        hello.node.metadata.update(GatewayProfile(listen=("127.0.0.1:1",)).metadata())
         await self._call.write(hello)
         return await self.next()
 
@@ -75,37 +75,37 @@ def many_files() -> Iterator[int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def _hold(streams: list[Stream]) -> None:
+async def _hold(streams: list[BareStream]) -> None:
     """Connect them all; each is told of who is there."""
     for first in range(0, len(streams), AT_ONCE):
         told = await asyncio.gather(*(each.connect() for each in streams[first : first + AT_ONCE]))
         assert all(ports == {FIRST} for ports in told)
 
 
-async def _list(asking: Asking, service: str, port: int) -> None:
+async def _list(asking: JsonApi, service: str, port: int) -> None:
     await asking.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
 
 
-async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_served(place: Place) -> None:
+async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_served(place: ScenarioSandbox) -> None:
     xds = f"127.0.0.1:{place.port()}"
-    async with AsyncExitStack() as stack, asyncio.timeout(3 * PATIENCE):
+    async with AsyncExitStack() as stack, asyncio.timeout(3 * SCENARIO_TIMEOUT):
         connections = stack.enter_context(many_files())
-        await place.serve("memory:", "--xds", xds)
-        asking = await stack.enter_async_context(Asking(place.url))
+        await place.start_registry("memory:", "--xds", xds)
+        asking = await stack.enter_async_context(JsonApi(place.url))
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(xds, options)) for _ in range(connections + 1)
         ]
         for service in ("orders", "other"):
             await _list(asking, service, FIRST)
-        streams = [Stream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
+        streams = [BareStream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
         await _hold(streams)
         metrics = (await asking.http.get(f"{place.url}/metrics")).text
         assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
 
         hearing = asyncio.gather(*(each.hears_of(SECOND) for each in streams))
         written = asyncio.create_task(_list(asking, "orders", SECOND))
-        one_more = Stream(channels[-1], "one-more", "other")
+        one_more = BareStream(channels[-1], "one-more", "other")
         assert await one_more.connect() == {FIRST}
         await _list(asking, "other", SECOND)
         await one_more.hears_of(SECOND)

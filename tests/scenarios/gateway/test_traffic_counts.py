@@ -14,28 +14,28 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.scenarios.instance_server import Instance, instance
-from tests.scenarios.processes import PATIENCE, Asking, Child, Node, Place
+from tests.scenarios.instance_server import InstanceServer, running_instance
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess, ScenarioRegistry, ScenarioSandbox
 
 
-class Counting:
+class CountedGateway:
     """Registries at `xds`, a gateway that follows them, and a caller that counts what it got."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
         self.xds = [f"127.0.0.1:{place.port()}" for _ in range(2)]
         self._listen, self.monitor = f"127.0.0.1:{place.port()}", f"http://127.0.0.1:{place.port()}"
         self.got: Counter[tuple[str, int]] = Counter()
-        self.http = httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=PATIENCE, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=SCENARIO_TIMEOUT, trust_env=False)
 
-    async def serve(self) -> Node:
-        return await self.place.serve("memory:", "--xds", self.xds[0])
+    async def serve(self) -> ScenarioRegistry:
+        return await self.place.start_registry("memory:", "--xds", self.xds[0])
 
-    async def open(self, *xds: str) -> Child:
+    async def open(self, *xds: str) -> ScenarioProcess:
         places = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
         options = ["--monitor", self.monitor.removeprefix("http://"), "--concurrency", "2", "--node", "gw"]
         gateway = self.place.run("gateway", "-m", "adsum", "gateway", *places, *options)
-        await gateway.said("listens on")
+        await gateway.wait_for_output("listens on")
         return gateway
 
     async def call(self, service: str, times: int = 1) -> int:
@@ -61,13 +61,13 @@ class Counting:
     def all(self) -> tuple[int, int]:
         return self.of(*(service for service, _ in self.got))
 
-    async def shown(self, asking: Asking, *, anew: bool = False) -> None:
+    async def shown(self, asking: JsonApi, *, anew: bool = False) -> None:
         """Return once the status shows exactly what the caller got, by gateway and by service; never more than that.
 
         `anew`: until then it may show what an Envoy before counted.
         """
         wanted = {service: self.of(service) for service, _ in self.got} | {"": self.all}
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        deadline = asyncio.get_running_loop().time() + SCENARIO_TIMEOUT
         while (told := _counts(await asking.get("/status"))) != wanted:
             assert anew or all(told[name] <= wanted[name] for name in told), (told, wanted)
             assert asyncio.get_running_loop().time() < deadline, (told, wanted)
@@ -87,28 +87,30 @@ def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-async def counting(place: Place, envoy: None) -> AsyncIterator[Counting]:
-    found = Counting(place)
+async def counting(place: ScenarioSandbox, envoy: None) -> AsyncIterator[CountedGateway]:
+    found = CountedGateway(place)
     yield found
     await found.close()
 
 
-def _envoy(gateway: Child) -> int:
+def _envoy(gateway: ScenarioProcess) -> int:
     """The one that came last."""
     pids = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
     return max(map(int, pids))
 
 
-async def _register(asking: Asking, service: str, found: Instance) -> None:
+async def _register(asking: JsonApi, service: str, found: InstanceServer) -> None:
     await asking.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(counting: Counting) -> None:
+async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(
+    counting: CountedGateway,
+) -> None:
     await counting.serve()
     await counting.open()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(counting.place.url))
-        there = [await stack.enter_async_context(instance(f"o{n}")) for n in range(3)]
+        asking = await stack.enter_async_context(JsonApi(counting.place.url))
+        there = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
         for each in there:
             await _register(asking, "orders", each)
         await _register(asking, "empty", there[0])
@@ -116,7 +118,7 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
         await counting.answers("empty")
         await counting.call("orders", 20)
         for each in there:
-            each.answer = b"503 Service Unavailable"
+            each.answer_status = b"503 Service Unavailable"
         before = sum(len(each.calls) for each in there)
         await counting.call("orders", 7)
         assert sum(len(each.calls) for each in there) > before + 7, "nothing was tried again"
@@ -130,9 +132,9 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
 
         status = await asking.get("/status")
         (gateway,) = status["gateways"]
-        assert 0 < gateway["p50"] <= gateway["p99"] < PATIENCE
+        assert 0 < gateway["p50"] <= gateway["p99"] < SCENARIO_TIMEOUT
         orders = next(each for each in status["traffic"] if each["service"] == "orders")
-        assert 0 < orders["p50"] <= orders["p99"] < PATIENCE
+        assert 0 < orders["p50"] <= orders["p99"] < SCENARIO_TIMEOUT
         metrics = (await asking.http.get(f"{counting.place.url}/metrics")).text
         requests, errors = counting.of("empty")
         assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
@@ -141,23 +143,23 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
         assert "adsum-" not in metrics, "clusters of Envoy's own are no services"
 
         command = counting.place.adsum("status")
-        assert await command.ended() == 0
-        rows = [line.split() for line in command.out.splitlines()]
+        assert await command.wait() == 0
+        rows = [line.split() for line in command.stdout.splitlines()]
         assert ["SERVICE", "REQUESTS", "ERRORS", "P50", "P99"] in rows
         assert ["empty", str(requests), str(errors)] in [row[:3] for row in rows]
 
 
 async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_envoy_begins_anew(
-    counting: Counting,
+    counting: CountedGateway,
 ) -> None:
     node = await counting.serve()
     gateway = await counting.open()
-    async with instance("o1") as there, Asking(counting.place.url) as asking:
+    async with running_instance("o1") as there, JsonApi(counting.place.url) as asking:
         await _register(asking, "orders", there)
         await counting.answers("orders")
         await counting.call("orders", 10)
         await counting.shown(asking)
-        await node.end(signal.SIGKILL)
+        await node.stop(signal.SIGKILL)
         await counting.call("orders", 10)
         await counting.serve()
         await _register(asking, "orders", there)
@@ -165,28 +167,28 @@ async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_en
         await counting.shown(asking)
 
         counting.got.clear()
-        gateway.tell(signal.SIGHUP)
-        await gateway.said("reloaded")
+        gateway.send_signal(signal.SIGHUP)
+        await gateway.wait_for_output("reloaded")
         await counting.call("orders", 10)
         await counting.shown(asking, anew=True)
 
         counting.got.clear()
         os.kill(_envoy(gateway), signal.SIGKILL)
-        await gateway.said("Envoy serves again")
+        await gateway.wait_for_output("Envoy serves again")
         await counting.answers("orders")
         await counting.call("orders", 4)
         await counting.shown(asking, anew=True)
 
 
-async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: Counting) -> None:
+async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: CountedGateway) -> None:
     port = counting.place.port()
     serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
     nodes = [await counting.serve(), counting.place.run("other", *serve)]
-    await nodes[1].said("listens on")
+    await nodes[1].wait_for_output("listens on")
     async with AsyncExitStack() as stack:
         urls = [counting.place.url, f"http://127.0.0.1:{port}"]
-        asking = [await stack.enter_async_context(Asking(url)) for url in urls]
-        there = await stack.enter_async_context(instance("o1"))
+        asking = [await stack.enter_async_context(JsonApi(url)) for url in urls]
+        there = await stack.enter_async_context(running_instance("o1"))
         for each in asking:
             await _register(each, "orders", there)
         await counting.open(*counting.xds)
@@ -196,6 +198,6 @@ async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures
         other = 1 - telling
         await counting.shown(asking[telling])
         assert _counts(await asking[other].get("/status")) == {}
-        await nodes[telling].end(signal.SIGKILL)
+        await nodes[telling].stop(signal.SIGKILL)
         await counting.call("orders", 5)
         await counting.shown(asking[other])

@@ -11,21 +11,21 @@ from contextlib import suppress
 import pytest
 
 from tests.scenarios.languages import CALLERS
-from tests.scenarios.processes import ADSUM, Asking, Child, Place, until
-from tests.support.etcd_process import Etcd
+from tests.scenarios.processes import ADSUM_COMMAND, JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
+from tests.support.etcd_process import EtcdProcess
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("languages")]
 """Seconds; the first test of a language on a machine waits for its packages and its build."""
 
 NAMES = "tests.integrations.programs.grpc_programs"
-ENOUGH = 30
+SAMPLE_CALLS = 30
 """Calls that show where calls go."""
 
 
-class Caller:
+class LanguageCaller:
     """A program of one language that calls `xds:///names` without a pause."""
 
-    def __init__(self, language: str, child: Child) -> None:
+    def __init__(self, language: str, child: ScenarioProcess) -> None:
         self.language = language
         self.child = child
 
@@ -39,53 +39,53 @@ class Caller:
 
     @property
     def _lines(self) -> list[str]:
-        whole, _, _ = self.child.out.rpartition("\n")
+        whole, _, _ = self.child.stdout.rpartition("\n")
         return whole.splitlines()
 
     async def calls(self, *names: str) -> None:
         """Return once these, and nobody else, are called."""
-        await until(lambda: set(self._lines[-ENOUGH:]) == set(names), self.story)
+        await wait_until(lambda: set(self._lines[-SAMPLE_CALLS:]) == set(names), self.story)
 
     async def goes_on(self) -> None:
         """Return once so many more calls have been answered."""
-        enough = self.answers.total() + ENOUGH
-        await until(lambda: self.answers.total() >= enough, self.story)
+        enough = self.answers.total() + SAMPLE_CALLS
+        await wait_until(lambda: self.answers.total() >= enough, self.story)
 
     def story(self) -> str:
-        return f"{self.language}: {self.child.out[-1500:]}\n{self.child.errors[-3000:]}"
+        return f"{self.language}: {self.child.stdout[-1500:]}\n{self.child.stderr[-3000:]}"
 
 
-class Names:
+class LanguageRegistry:
     """A registry, and servers of names that are listed in it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
         self.xds = f"127.0.0.1:{place.port()}"
 
-    async def registry(self) -> Child:
-        return await self.place.serve("", "--xds", self.xds)
+    async def registry(self) -> ScenarioProcess:
+        return await self.place.start_registry("", "--xds", self.xds)
 
-    async def serve(self, asking: Asking, name: str) -> Child:
+    async def serve(self, asking: JsonApi, name: str) -> ScenarioProcess:
         child = self.place.run(name, "-m", NAMES, "sync-serve", name)
-        await asking.stand("names", lambda statuses: statuses.get(name) == "passing")
+        await asking.wait_for_statuses("names", lambda statuses: statuses.get(name) == "passing")
         return child
 
-    async def caller(self, language: str, program: tuple[str, ...], *options: str) -> Caller:
+    async def caller(self, language: str, program: tuple[str, ...], *options: str) -> LanguageCaller:
         """Told by the bootstrap that `adsum grpc-bootstrap` prints with these options."""
         printed = self.place.adsum("grpc-bootstrap", *options)
-        assert await printed.ended() == 0, printed.errors
+        assert await printed.wait() == 0, printed.stderr
         bootstrap = self.place.folder / f"{language}.json"
-        bootstrap.write_text(printed.out)
+        bootstrap.write_text(printed.stdout)
         child = self.place.program(language, *program, "xds:///names", GRPC_XDS_BOOTSTRAP=str(bootstrap))
-        return Caller(language, child)
+        return LanguageCaller(language, child)
 
 
-async def all_call(callers: Sequence[Caller], *names: str) -> None:
+async def all_call(callers: Sequence[LanguageCaller], *names: str) -> None:
     """Return once each calls these, and nobody else."""
     await asyncio.gather(*(caller.calls(*names) for caller in callers))
 
 
-def failures(callers: Sequence[Caller]) -> dict[str, list[str]]:
+def failures(callers: Sequence[LanguageCaller]) -> dict[str, list[str]]:
     """The calls that failed, by language."""
     return {caller.language: caller.failures for caller in callers if caller.failures}
 
@@ -107,11 +107,11 @@ def test_a_caller_in_each_language_is_built(language: str) -> None:
 
 
 async def test_no_call_is_lost_while_instances_and_the_registry_come_and_go(
-    place: Place, programs: dict[str, tuple[str, ...]]
+    place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
-    names = Names(place)
+    names = LanguageRegistry(place)
     node = await names.registry()
-    async with Asking(place.url) as asking:
+    async with JsonApi(place.url) as asking:
         a, b = await asyncio.gather(names.serve(asking, "a"), names.serve(asking, "b"))
         dead = f"127.0.0.1:{place.port()}"
         # Node.js knows the first node alone; the others get along with one that is dead.
@@ -122,16 +122,16 @@ async def test_no_call_is_lost_while_instances_and_the_registry_come_and_go(
         await all_call(callers, "a", "b")
         await names.serve(asking, "c")
         await all_call(callers, "a", "b", "c")
-        assert await a.end() in (0, 143), a.errors
+        assert await a.stop() in (0, 143), a.stderr
         drained = [caller.answers["a"] for caller in callers]
         await all_call(callers, "b", "c")
         assert [caller.answers["a"] for caller in callers] == drained, "it was called after it had left"
         assert failures(callers) == {}
-        await b.end(signal.SIGKILL)
+        await b.stop(signal.SIGKILL)
         await all_call(callers, "c")
         lost = failures(callers)
         assert all(len(each) == 1 for each in lost.values()), f"more than the call that the killed one had: {lost}"
-        await node.end(signal.SIGKILL)
+        await node.stop(signal.SIGKILL)
         await asyncio.gather(*(caller.goes_on() for caller in callers))
         await names.registry()
         await names.serve(asking, "d")
@@ -140,23 +140,23 @@ async def test_no_call_is_lost_while_instances_and_the_registry_come_and_go(
 
 
 async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
-    place: Place, programs: dict[str, tuple[str, ...]]
+    place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
     ports = [(place.node_port, place.port()), (place.port(), place.port())]
-    with Etcd(place.folder) as etcd:
+    with EtcdProcess(place.folder) as etcd:
         nodes = [
             place.program(
-                f"node{number}", *ADSUM, "serve", "--node", f"n{number}", "--store", etcd.url,
+                f"node{number}", *ADSUM_COMMAND, "serve", "--node", f"n{number}", "--store", etcd.url,
                 "--listen", f"127.0.0.1:{port}", "--xds", f"127.0.0.1:{xds}",
             )
             for number, (port, xds) in enumerate(ports)
         ]  # fmt: skip
         for node in nodes:
-            await node.said("listens on")
-        names = Names(place)
+            await node.wait_for_output("listens on")
+        names = LanguageRegistry(place)
         place.url = ",".join(f"http://127.0.0.1:{port}" for port, _ in ports)
         joined = ("--joined", "--xds", ",".join(f"127.0.0.1:{xds}" for _, xds in ports))
-        async with Asking(f"http://127.0.0.1:{ports[1][0]}") as asking:
+        async with JsonApi(f"http://127.0.0.1:{ports[1][0]}") as asking:
             await names.serve(asking, "a")
             callers = [
                 await names.caller(language, program, *joined)
@@ -164,7 +164,7 @@ async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
                 if language in ("python", "node")
             ]
             await all_call(callers, "a")
-            await nodes[0].end(signal.SIGKILL)
+            await nodes[0].stop(signal.SIGKILL)
             await names.serve(asking, "b")
             await all_call(callers, "a", "b")
             assert failures(callers) == {}

@@ -14,8 +14,15 @@ from random import Random
 import pytest
 
 from adsum.client.client import Client
-from tests.scenarios.instance_server import instance
-from tests.scenarios.processes import ADSUM, PATIENCE, Asking, Node, Place, until
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.processes import (
+    ADSUM_COMMAND,
+    SCENARIO_TIMEOUT,
+    JsonApi,
+    ScenarioRegistry,
+    ScenarioSandbox,
+    wait_until,
+)
 from tests.scenarios.service_caller import load
 
 IDLE = 10_000
@@ -29,17 +36,17 @@ Misdeed = Callable[[int], Coroutine[None, None, None]]
 
 
 @asynccontextmanager
-async def good_client(place: Place, node: Node) -> AsyncIterator[None]:
+async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
     """Registers, renews, calls and asks for the node's health throughout, and is never disturbed."""
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(place.url))
+        asking = await stack.enter_async_context(JsonApi(place.url))
         provider = await stack.enter_async_context(Client(place.url, cache=False))
         consumer = await stack.enter_async_context(Client(place.url, cache=False))
-        serving = await stack.enter_async_context(instance("good"))
+        serving = await stack.enter_async_context(running_instance("good"))
         await provider.register("good", serving.port, id="good", ttl=20.0).start(30.0)
         channel = consumer.channel("good")
         await channel.ready(30.0)
-        memory = node.memory
+        memory = node.memory_bytes
         healthy = asyncio.create_task(_healthy(place, asking))
         caller = await stack.enter_async_context(load(channel, workers=1))
         yield
@@ -47,16 +54,16 @@ async def good_client(place: Place, node: Node) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await healthy
         assert (await asking.put("/services/good/instances/after", port=8000))["revision"]
-        await until(lambda: channel.choices == 2)
+        await wait_until(lambda: channel.usable_count == 2)
         assert caller.failures == []
         history = await asking.get("/changes", service="good")
         assert [each["cause"] for each in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
-        assert node.memory - memory < GROWTH, f"it grew by {(node.memory - memory) >> 20} MiB"
+        assert node.memory_bytes - memory < GROWTH, f"it grew by {(node.memory_bytes - memory) >> 20} MiB"
         assert node.process.poll() is None
-        assert "Traceback" not in node.errors, node.errors[-4000:]
+        assert "Traceback" not in node.stderr, node.stderr[-4000:]
 
 
-async def _healthy(place: Place, asking: Asking) -> None:
+async def _healthy(place: ScenarioSandbox, asking: JsonApi) -> None:
     while True:
         assert (await asking.http.get(f"{place.url}/healthz")).status_code == 200
         await asyncio.sleep(0.1)
@@ -72,7 +79,7 @@ async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
                 await writer.drain()
                 await asyncio.sleep(pause)
         with suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(SCENARIO_TIMEOUT):
                 return await reader.read(100_000)
         return b""
     finally:
@@ -87,9 +94,9 @@ def _vanish(connection: socket.socket) -> None:
     connection.close()
 
 
-async def _metric(place: Place, name: str, expected: Callable[[float], bool]) -> None:
+async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
     """Return once a metric of the node is as expected."""
-    async with Asking(place.url) as asking, asyncio.timeout(PATIENCE):
+    async with JsonApi(place.url) as asking, asyncio.timeout(SCENARIO_TIMEOUT):
         while True:
             text = (await asking.http.get(f"{place.url}/metrics")).text
             if expected(float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))):
@@ -97,23 +104,23 @@ async def _metric(place: Place, name: str, expected: Callable[[float], bool]) ->
             await asyncio.sleep(0.1)
 
 
-async def test_ten_thousand_idle_connections_disturb_nobody(place: Place) -> None:
+async def test_ten_thousand_idle_connections_disturb_nobody(place: ScenarioSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(IDLE, hard - 1_000) if hard != resource.RLIM_INFINITY else IDLE
-    node = await place.serve()
+    node = await place.start_registry()
     idle: list[socket.socket] = []
     try:
         async with good_client(place, node):
             for n in range(count):
-                connection = socket.create_connection(("127.0.0.1", place.node_port), timeout=PATIENCE)
+                connection = socket.create_connection(("127.0.0.1", place.node_port), timeout=SCENARIO_TIMEOUT)
                 idle.append(connection)
                 if n % 100 == 0:
                     await asyncio.sleep(0)
             await _metric(place, "adsum_connections", lambda found: found >= count)
             with closing(socket.create_connection(("127.0.0.1", place.node_port))) as one_more:
                 one_more.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
-                one_more.settimeout(PATIENCE)
+                one_more.settimeout(SCENARIO_TIMEOUT)
                 assert (await asyncio.to_thread(one_more.recv, 100)).startswith(b"HTTP/1.1 200")
             for connection in idle:
                 connection.close()
@@ -124,8 +131,8 @@ async def test_ten_thousand_idle_connections_disturb_nobody(place: Place) -> Non
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: Place) -> None:
-    node, rng = await place.serve(), Random(7)
+async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioSandbox) -> None:
+    node, rng = await place.start_registry(), Random(7)
     port = place.node_port
 
     async def garbage(n: int) -> None:
@@ -174,7 +181,7 @@ async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: Place) ->
                 for misdeed in misdeeds:
                     for n in range(20):
                         group.create_task(misdeed(n))
-            async with Asking(place.url) as asking:
+            async with JsonApi(place.url) as asking:
                 assert await asking.statuses("bad") == {}, "nothing of that was taken for a registration"
     finally:
         for connection in slow:
@@ -188,8 +195,8 @@ async def _byte(connection: socket.socket, byte: int) -> None:
 
 
 @pytest.mark.long
-async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -> None:
-    node, rng = await place.serve(), Random(17)
+async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: ScenarioSandbox) -> None:
+    node, rng = await place.start_registry(), Random(17)
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
     async def comes_and_goes() -> None:
@@ -199,7 +206,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -
                 if rng.random() < 0.5:
                     _vanish(connection)
 
-    async with good_client(place, node), Asking(place.url) as asking, AsyncExitStack() as stack:
+    async with good_client(place, node), JsonApi(place.url) as asking, AsyncExitStack() as stack:
         metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
         deaf = [stack.enter_context(closing(await _deaf(place, request))) for _ in range(DEAF)]
         async with asyncio.TaskGroup() as group:
@@ -217,7 +224,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Place) -
         await _metric(place, "adsum_watches", lambda count: count == 1)
 
 
-async def _deaf(place: Place, request: bytes) -> socket.socket:
+async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
     """Somebody who asks, and then reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -229,7 +236,7 @@ async def _deaf(place: Place, request: bytes) -> socket.socket:
 
 def _hear(connection: socket.socket) -> bytes:
     """Everything up to the end of a group."""
-    connection.settimeout(PATIENCE)
+    connection.settimeout(SCENARIO_TIMEOUT)
     text = b""
     while b"event: synced" not in text:
         part = connection.recv(1 << 20)
@@ -238,20 +245,28 @@ def _hear(connection: socket.socket) -> bytes:
     return text
 
 
-async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: Place) -> None:
+async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: ScenarioSandbox) -> None:
     """At once, and over xDS likewise; what is connected goes on, and once they leave others are let in."""
     limit, many = 160, 400
     xds = place.port()
-    serve = ["serve", "--listen", f"127.0.0.1:{place.node_port}", "--xds", f"127.0.0.1:{xds}", "--store", place.sqlite]
+    serve = [
+        "serve",
+        "--listen",
+        f"127.0.0.1:{place.node_port}",
+        "--xds",
+        f"127.0.0.1:{xds}",
+        "--store",
+        place.sqlite_url,
+    ]
     limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit)]
-    node = place.program("limited", *limited, *ADSUM, *serve)
-    await node.said("gateways and gRPC clients")
-    await node.said(
+    node = place.program("limited", *limited, *ADSUM_COMMAND, *serve)
+    await node.wait_for_output("gateways and gRPC clients")
+    await node.wait_for_output(
         f"the limit of open files is {limit}, and so there may be 43 connections at a time instead of 20000"
     )
     watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(Asking(place.url))
+        asking = await stack.enter_async_context(JsonApi(place.url))
         await asking.put("/services/orders/instances/o1", port=8000, ttl=None)
         opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
         for _, writer in opened:
@@ -264,8 +279,8 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
         metrics = (await asking.http.get(f"{place.url}/metrics")).text
         assert f'adsum_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0' in metrics
         assert "adsum_connections_max 43.0" in metrics
-    async with Asking(place.url) as later:
-        await until(lambda: "Traceback" not in node.errors)
+    async with JsonApi(place.url) as later:
+        await wait_until(lambda: "Traceback" not in node.stderr)
         assert await later.statuses("orders") == {"o1": "passing"}
 
 
@@ -276,6 +291,6 @@ def _descriptors(pid: int) -> int:
 async def _head(reader: asyncio.StreamReader) -> bytes:
     """The first line of an answer; b"" if the connection ended without one."""
     with suppress(ConnectionError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SCENARIO_TIMEOUT):
             return await reader.readline()
     return b""

@@ -18,19 +18,19 @@ import pytest
 from adsum.client.client import Client
 from adsum.client.views.resolver import Resolver
 from adsum.stores.etcd import membership
-from tests.scenarios.instance_server import instance
-from tests.scenarios.operation_history import SERVICES, History, Writer
-from tests.scenarios.probed_instance import Checked, checked
-from tests.scenarios.processes import Asking, Place, until
-from tests.scenarios.registry_cluster import Cluster, Node, cluster, told
-from tests.scenarios.service_caller import Caller, load
-from tests.scenarios.sse_watcher import Watcher
+from tests.scenarios.instance_server import running_instance
+from tests.scenarios.operation_history import CHURN_SERVICES, HistoryWriter, OperationHistory
+from tests.scenarios.probed_instance import ProbedInstance, probed_instance
+from tests.scenarios.processes import JsonApi, ScenarioSandbox, wait_until
+from tests.scenarios.registry_cluster import ClusterNode, RegistryCluster, running_cluster, wait_for_status
+from tests.scenarios.service_caller import ServiceCaller, load
+from tests.scenarios.sse_watcher import SseWatcher
 
 WRITERS = 6
 STEADY = 4
 TTL = 6.0
 """Of the instances that renew throughout."""
-SESSION = membership.TTL
+SESSION = membership.SESSION_TTL
 """Seconds after which a node that etcd does not hear of is no keeper any more."""
 CHECK = "http:/health?interval=200ms&timeout=2s&rise=1&fall=3"
 ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
@@ -38,24 +38,24 @@ ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
 
 
 @pytest.fixture
-async def world(place: Place, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[EtcdScenario]:
     """A cluster in use; `request.param` is the ttl of those that renew, in seconds."""
-    async with cluster(place) as found, AsyncExitStack() as stack:
-        world = World(found, stack, getattr(request, "param", TTL))
+    async with running_cluster(place) as found, AsyncExitStack() as stack:
+        world = EtcdScenario(found, stack, getattr(request, "param", TTL))
         await world.open()
         yield world
 
 
-class World:
+class EtcdScenario:
     """A cluster, and everybody who uses it all the time."""
 
-    def __init__(self, found: Cluster, stack: AsyncExitStack, ttl: float) -> None:
+    def __init__(self, found: RegistryCluster, stack: AsyncExitStack, ttl: float) -> None:
         self.cluster = found
         self.ttl = ttl
         self._stack = stack
-        self._history = History()
+        self._history = OperationHistory()
         self._tasks: list[asyncio.Task[None]] = []
-        self._watchers: list[Watcher] = []
+        self._watchers: list[SseWatcher] = []
         self.refused: list[str] = []
         """What the gateway did not answer well."""
         self.passed = 0
@@ -65,19 +65,19 @@ class World:
         client = self.client = await self._stack.enter_async_context(Client(self.cluster.urls, cache=False))
         lease: dict[str, Any] = {"ttl": self.ttl, "grace": self.ttl}
         for n in range(STEADY):
-            one = await self._stack.enter_async_context(instance(f"s{n}"))
+            one = await self._stack.enter_async_context(running_instance(f"s{n}"))
             registrar = client.register("steady", one.port, id=one.id, address="127.0.0.1", **lease)
             await registrar.start(30.0)
-        self.checked: Checked = await self._stack.enter_async_context(checked(self._pids))
+        self.checked: ProbedInstance = await self._stack.enter_async_context(probed_instance(self._pids))
         registrar = client.register("checked", self.checked.port, id="c0", address="127.0.0.1", check=CHECK, **lease)
         await registrar.start(30.0)
         channel = client.channel("steady")
         await channel.ready(30.0)
-        self.caller: Caller = await self._stack.enter_async_context(load(channel))
+        self.caller: ServiceCaller = await self._stack.enter_async_context(load(channel))
         await self._open_gateway()
-        self._watchers = [Watcher(url) for url in urls]
-        resolvers = [client.resolver(f"churn-{n}") for n in range(SERVICES)]
-        writers = [Writer(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
+        self._watchers = [SseWatcher(url) for url in urls]
+        resolvers = [client.resolver(f"churn-{n}") for n in range(CHURN_SERVICES)]
+        writers = [HistoryWriter(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
         work: list[Callable[[], Awaitable[None]]] = [
             *(watcher.follow for watcher in self._watchers),
             *(lambda each=each: _never_backwards(each) for each in resolvers),
@@ -91,17 +91,17 @@ class World:
     def _pids(self) -> dict[int, str]:
         return {node.pid: node.name for node in self.cluster.nodes}
 
-    async def checking(self) -> Node:
+    async def checking(self) -> ClusterNode:
         """The node that checks, once no other has done so for several times."""
-        await until(lambda: self.checked.by_one(10), lambda: self.checked.probes[-20:])
-        return next(node for node in self.cluster.nodes if node.name == self.checked.by_one(1))
+        await wait_until(lambda: self.checked.sole_prober(10), lambda: self.checked.probed_by[-20:])
+        return next(node for node in self.cluster.nodes if node.name == self.checked.sole_prober(1))
 
     async def _open_gateway(self) -> None:
         """A gateway that any node may tell what to do, and a caller at it."""
         place = f"127.0.0.1:{self.cluster.place.port()}"
         options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
         gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
-        await gateway.said("listens on")
+        await gateway.wait_for_output("listens on")
         http = httpx.AsyncClient(base_url=f"http://{place}", timeout=10.0, trust_env=False)
         await self._stack.enter_async_context(http)
         while (await http.get("/steady/")).status_code != 200:  # noqa: ASYNC110 - another process
@@ -133,14 +133,14 @@ class World:
     async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
         """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
         await self.progress()
-        await self.cluster.shared(3)
+        await self.cluster.wait_until_balanced(3)
         self._alive()
         await self.checking()
         await self._end(self._writing)
         status = await self._agreed()
         for node in self.cluster.nodes:
-            async with Asking(node.url) as asking:
-                found = {id for n in range(SERVICES) for id in await asking.statuses(f"churn-{n}")}
+            async with JsonApi(node.url) as asking:
+                found = {id for n in range(CHURN_SERVICES) for id in await asking.statuses(f"churn-{n}")}
                 self._history.judge(found)
                 for service, causes in always.items():
                     statuses = await asking.statuses(service)
@@ -162,7 +162,7 @@ class World:
         while True:
             told = []
             for node in self.cluster.nodes:
-                async with Asking(node.url) as asking:
+                async with JsonApi(node.url) as asking:
                     told.append(await asking.get("/status"))
             if len({(each["epoch"], each["revision"]) for each in told}) == 1:
                 status: dict[str, Any] = told[0]
@@ -197,81 +197,81 @@ async def _reached(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_each_node_is_killed_and_comes_back(world: World) -> None:
+async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
     """First the one that checks: another does so instead, within seconds. Then the others, one after the other."""
     keeper = await world.checking()
-    await keeper.end(signal.SIGKILL)
-    await until(lambda: world.checked.by_one(1) != keeper.name, patience=15.0)
-    await world.cluster.shared(2)
+    await keeper.stop(signal.SIGKILL)
+    await wait_until(lambda: world.checked.sole_prober(1) != keeper.name, timeout=15.0)
+    await world.cluster.wait_until_balanced(2)
     for number in range(keeper.number, keeper.number + 3):
         node = world.cluster.nodes[number % 3]
         if node is not keeper:
-            await node.end(signal.SIGKILL)
+            await node.stop(signal.SIGKILL)
         await world.progress()
-        await world.cluster.start(node.number)
+        await world.cluster.restart_node(node.number)
     await world.judge()
 
 
-async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: World) -> None:
-    assert await world.cluster.nodes[1].end() == 0
-    await world.cluster.shared(2)
-    await world.cluster.start(1)
+async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: EtcdScenario) -> None:
+    assert await world.cluster.nodes[1].stop() == 0
+    await world.cluster.wait_until_balanced(2)
+    await world.cluster.restart_node(1)
     await world.judge()
 
 
-async def test_a_node_hangs_for_longer_than_its_session_lasts(world: World) -> None:
-    world.cluster.nodes[0].tell(signal.SIGSTOP)
+async def test_a_node_hangs_for_longer_than_its_session_lasts(world: EtcdScenario) -> None:
+    world.cluster.nodes[0].send_signal(signal.SIGSTOP)
     await asyncio.sleep(1.4 * SESSION)
-    world.cluster.nodes[0].tell(signal.SIGCONT)
+    world.cluster.nodes[0].send_signal(signal.SIGCONT)
     await world.judge()
 
 
-async def test_a_node_is_cut_off_from_etcd(world: World) -> None:
-    for wire in world.cluster.wires[0]:
-        wire.cut()
-    async with Asking(world.cluster.nodes[0].url) as asking:
-        await told(asking, lambda status: status["age"] > SESSION and "share" not in status)
+async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
+    for wire in world.cluster.etcd_wires[0]:
+        wire.partition()
+    async with JsonApi(world.cluster.nodes[0].url) as asking:
+        await wait_for_status(asking, lambda status: status["age"] > SESSION and "share" not in status)
         status = await asking.get("/status")
         assert "share" not in status, "who is not sure of its session keeps nothing"
         assert status["condition"]["trouble"]
         assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > SESSION
         refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
-    for wire in world.cluster.wires[0]:
-        wire.mend()
+    for wire in world.cluster.etcd_wires[0]:
+        wire.heal()
     await world.judge()
 
 
-async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: World) -> None:
-    for wire in world.cluster.between:
-        wire.cut()
+async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: EtcdScenario) -> None:
+    for wire in world.cluster.node_wires:
+        wire.partition()
     await asyncio.sleep(3 * TTL)
     for node in world.cluster.nodes:
-        async with Asking(node.url) as asking:
+        async with JsonApi(node.url) as asking:
             assert set((await asking.statuses("steady")).values()) == {"passing"}
-    for wire in world.cluster.between:
-        wire.mend()
+    for wire in world.cluster.node_wires:
+        wire.heal()
     await world.judge()
 
 
-async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: World) -> None:
+async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: EtcdScenario) -> None:
     """Though it reaches etcd, and the other nodes: its instances renew there. What it can't probe it calls critical, as
     it sees it, and keeps; what only renews is none the worse; and it all ends by itself.
     """
     keeper = await world.checking()
     others = [node.url for node in world.cluster.nodes if node is not keeper]
-    async with Client(others, cache=False) as client, Asking(others[0]) as asking:
+    async with Client(others, cache=False) as client, JsonApi(others[0]) as asking:
         # Of the same service, and so kept by the same node.
         renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
         await renewing.start(30.0)
-        world.checked.deaf_to.add(keeper.name)
-        await asking.stand("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
+        world.checked.unreachable_from.add(keeper.name)
+        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
         await asyncio.sleep(2 * TTL)
         assert await asking.statuses("checked") == {"c0": "critical", "r0": "passing"}
         (change, *_) = (await asking.get("/changes", service="checked", id="c0"))["changes"]
         assert (change["cause"], "no answer" in change["reason"]) == ("check-critical", True), change
-        world.checked.deaf_to.clear()
-        await asking.stand("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
+        world.checked.unreachable_from.clear()
+        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
         changes = (await asking.get("/changes", service="checked", id="r0"))["changes"]
         assert [each["cause"] for each in changes] == ["registered"], "every renewal at another node has counted"
         assert await world.checking() is keeper
@@ -280,7 +280,7 @@ async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world
     await world.judge({**ALWAYS, "checked": checked})
 
 
-async def test_a_member_of_etcd_is_killed_and_comes_back(world: World) -> None:
+async def test_a_member_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     follower = next(each for each in world.cluster.members if each is not leader)
     follower.kill()
@@ -289,7 +289,7 @@ async def test_a_member_of_etcd_is_killed_and_comes_back(world: World) -> None:
     await world.judge()
 
 
-async def test_the_leader_of_etcd_is_killed_and_comes_back(world: World) -> None:
+async def test_the_leader_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     leader.kill()
     await world.progress()
@@ -297,16 +297,16 @@ async def test_the_leader_of_etcd_is_killed_and_comes_back(world: World) -> None
     await world.judge()
 
 
-async def test_the_leader_of_etcd_hangs(world: World) -> None:
+async def test_the_leader_of_etcd_hangs(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     leader.pause()
     await world.progress()
     await asyncio.sleep(1.2 * SESSION)
-    leader.go_on()
+    leader.resume()
     await world.judge()
 
 
-async def test_all_of_etcd_is_started_again(world: World) -> None:
+async def test_all_of_etcd_is_started_again(world: EtcdScenario) -> None:
     for member in world.cluster.members:
         member.kill()
     for member in world.cluster.members:
@@ -316,12 +316,12 @@ async def test_all_of_etcd_is_started_again(world: World) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("world", [2.0], indirect=True)
-async def test_etcd_is_away_for_ten_times_the_ttl(world: World) -> None:
+async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
     for member in world.cluster.members:
         member.kill()
     await asyncio.sleep(10 * world.ttl)
     for node in world.cluster.nodes:
-        async with Asking(node.url) as asking:
+        async with JsonApi(node.url) as asking:
             assert len(await asking.statuses("steady")) == STEADY
             assert (await asking.http.get(f"{node.url}/readyz")).status_code == 503
     for member in world.cluster.members:
@@ -329,15 +329,15 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: World) -> None:
     await world.judge()
 
 
-async def test_what_a_node_missed_is_compacted_away(world: World) -> None:
-    for wire in world.cluster.wires[2]:
-        wire.cut()
-    async with Asking(world.cluster.nodes[2].url) as asking:
-        await told(asking, lambda status: status["age"] > 1.0)
+async def test_what_a_node_missed_is_compacted_away(world: EtcdScenario) -> None:
+    for wire in world.cluster.etcd_wires[2]:
+        wire.partition()
+    async with JsonApi(world.cluster.nodes[2].url) as asking:
+        await wait_for_status(asking, lambda status: status["age"] > 1.0)
     await world.progress()
-    async with Asking(world.cluster.nodes[0].url) as asking:
+    async with JsonApi(world.cluster.nodes[0].url) as asking:
         revision = (await asking.get("/status"))["revision"]
     world.cluster.members[0].compact(revision)
-    for wire in world.cluster.wires[2]:
-        wire.mend()
+    for wire in world.cluster.etcd_wires[2]:
+        wire.heal()
     await world.judge()

@@ -12,8 +12,8 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.views.resolver import Resolver
-from tests.scenarios.processes import Asking, Place, until
-from tests.scenarios.sse_watcher import Watcher
+from tests.scenarios.processes import JsonApi, ScenarioSandbox, wait_until
+from tests.scenarios.sse_watcher import SseWatcher
 
 KILLS = 4
 WRITERS = 16
@@ -22,10 +22,10 @@ TTL = 4.0
 """Of the instances that renew throughout: longer than any outage here, shorter than all of them together."""
 
 
-class Writer:
+class AcknowledgedWriter:
     """Registers and deregisters instances of its own, one request after another, and keeps what was acknowledged."""
 
-    def __init__(self, asking: Asking, number: int) -> None:
+    def __init__(self, asking: JsonApi, number: int) -> None:
         self.acknowledged: dict[str, bool] = {}
         """Whether it is listed, by id, as the registry answered last."""
         self.doubtful: set[str] = set()
@@ -67,7 +67,7 @@ async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
         seen.append(view.revision)
 
 
-async def _check(asking: Asking, writers: list[Writer]) -> None:
+async def _check(asking: JsonApi, writers: list[AcknowledgedWriter]) -> None:
     """Everything acknowledged is as it was acknowledged."""
     found = set()
     for n in range(3):
@@ -81,13 +81,13 @@ async def _check(asking: Asking, writers: list[Writer]) -> None:
 
 
 @pytest.mark.long
-async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobody(place: Place) -> None:
+async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobody(place: ScenarioSandbox) -> None:
     rng, seen = Random(11), list[int]()
-    node = await place.serve()
-    async with Asking(place.url) as asking, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
+    node = await place.start_registry()
+    async with JsonApi(place.url) as asking, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
         for n in range(STEADY):
             await client.register("steady", 8000, id=f"s{n}", ttl=TTL).start(30.0)
-        watcher, writers = Watcher(place.url), [Writer(asking, n) for n in range(WRITERS)]
+        watcher, writers = SseWatcher(place.url), [AcknowledgedWriter(asking, n) for n in range(WRITERS)]
         resolvers = [client.resolver("churn-0"), client.resolver("steady")]
         following = [
             asyncio.create_task(watcher.follow()),
@@ -96,14 +96,16 @@ async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobod
         stack.push_async_callback(_cancelled, following)
         for kills in range(KILLS):
             writing = [asyncio.create_task(writer.write()) for writer in writers]
-            await until(lambda k=kills: watcher.connections > k and all(each.connected for each in resolvers))  # type: ignore[misc]
+            await wait_until(lambda k=kills: watcher.connections > k and all(each.connected for each in resolvers))  # type: ignore[misc]
             await asyncio.sleep(rng.uniform(0.1, 0.6))
-            await node.end(signal.SIGKILL)
+            await node.stop(signal.SIGKILL)
             await asyncio.gather(*writing)
-            node = await place.serve()
+            node = await place.start_registry()
             await _check(asking, writers)
         revision = (await asking.get("/status"))["revision"]
-        await until(lambda: watcher.revision >= revision and all(each.view.revision >= revision for each in resolvers))
+        await wait_until(
+            lambda: watcher.revision >= revision and all(each.view.revision >= revision for each in resolvers)
+        )
         assert not [task for task in following if task.done()], "nobody saw anything go backwards"
         for n in range(3):
             assert set(watcher.services.get(f"churn-{n}", {})) == set(await asking.statuses(f"churn-{n}"))
@@ -112,7 +114,9 @@ async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobod
         assert watcher.connections > KILLS
         assert sum(len(writer.acknowledged) for writer in writers) > WRITERS
         for n in range(STEADY):
-            assert watcher.seen[f"steady/s{n}"] == {"passing"}, "nobody who renewed was ever shown as anything else"
+            assert watcher.statuses_seen[f"steady/s{n}"] == {"passing"}, (
+                "nobody who renewed was ever shown as anything else"
+            )
             history = await asking.get("/changes", service="steady", id=f"s{n}")
             assert [each["cause"] for each in history["changes"]] == ["registered"]
 

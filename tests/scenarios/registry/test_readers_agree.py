@@ -6,14 +6,14 @@ import asyncio
 from random import Random
 from typing import Any
 
-from tests.scenarios.processes import PATIENCE, Asking, Place, until
-from tests.scenarios.sse_watcher import State, Watcher
+from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox, wait_until
+from tests.scenarios.sse_watcher import SseWatcher, State
 
 CHANGES = 300
 PATH = "/services/orders"
 
 
-class Seen:
+class ObservedStates:
     """What one reader saw of the service, revision by revision."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ def _state(answer: Any) -> tuple[int, State]:
     return answer["revision"], {each["id"]: each for each in answer["instances"]}
 
 
-async def _poll(asking: Asking, seen: Seen) -> None:
+async def _poll(asking: JsonApi, seen: ObservedStates) -> None:
     """Ask for what comes after the revision that the answer before was at."""
     after = 0
     while True:
@@ -43,7 +43,7 @@ async def _poll(asking: Asking, seen: Seen) -> None:
         after = revision
 
 
-async def _read(asking: Asking, seen: Seen, rng: Random) -> None:
+async def _read(asking: JsonApi, seen: ObservedStates, rng: Random) -> None:
     """Ask now and then, and be told that nothing changed only if nothing did."""
     tag, unchanged = "", 0
     while True:
@@ -65,7 +65,7 @@ def _over(reader: asyncio.Task[None]) -> bool:
     return reader.done()
 
 
-async def _change(asking: Asking, rng: Random) -> int:
+async def _change(asking: JsonApi, rng: Random) -> int:
     """One change of any kind; the revision that it is at."""
     instance = f"{PATH}/instances/o{rng.randrange(8)}"
     kind = rng.choice(("list", "list", "leave", "drain", "resume"))
@@ -82,16 +82,16 @@ async def _change(asking: Asking, rng: Random) -> int:
     return int(written["revision"])
 
 
-async def test_three_ways_of_reading_agree_at_every_revision(place: Place) -> None:
-    await place.serve()
-    rng, watched, polled, read = Random(8), Seen(), Seen(), Seen()
-    watcher, first = Watcher(place.url, ["orders"]), Watcher(place.url, ["orders"])
+async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSandbox) -> None:
+    await place.start_registry()
+    rng, watched, polled, read = Random(8), ObservedStates(), ObservedStates(), ObservedStates()
+    watcher, first = SseWatcher(place.url, ["orders"]), SseWatcher(place.url, ["orders"])
 
     def shown() -> None:
         watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
 
-    watcher.shown = shown
-    async with Asking(place.url) as asking, Asking(place.url) as polling, Asking(place.url) as reading:
+    watcher.on_synced = shown
+    async with JsonApi(place.url) as asking, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
         readers = [
             asyncio.create_task(watcher.follow()),
             asyncio.create_task(_poll(polling, polled)),
@@ -108,7 +108,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: Place) -> No
                     await asyncio.sleep(rng.uniform(0.0, 0.05))
             revision = (await asking.get(PATH))["revision"]
             assert revision <= last
-            await until(
+            await wait_until(
                 lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_over, readers)),
                 lambda: f"{watched.latest} {polled.latest} {read.latest} of {revision}",
             )
@@ -117,7 +117,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: Place) -> No
                 task.cancel()
             outcomes = await asyncio.gather(*readers, return_exceptions=True)
         assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes), outcomes
-        assert (watcher.connections, watcher.wholes) == (1, 1)
+        assert (watcher.connections, watcher.full_snapshots) == (1, 1)
         for one, other in ((watched, polled), (watched, read), (polled, read)):
             both = set(one.states) & set(other.states)
             assert revision in both
@@ -125,7 +125,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: Place) -> No
             assert all(one.states[at] == other.states[at] for at in both)
         # Whoever comes last and asks for the whole finds what those have who followed every change.
         late = asyncio.create_task(first.follow())
-        await until(lambda: first.revision >= revision)
+        await wait_until(lambda: first.revision >= revision)
         late.cancel()
-        await asyncio.wait([late], timeout=PATIENCE)
+        await asyncio.wait([late], timeout=SCENARIO_TIMEOUT)
         assert first.services.get("orders", {}) == watched.states[revision]

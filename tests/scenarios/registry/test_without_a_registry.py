@@ -10,10 +10,10 @@ from pathlib import Path
 from adsum.client.client import Client
 from adsum.client.registration.registrar import Registrar
 from adsum.client.views.view import View
-from adsum.client.views.view_cache import Shelf
-from tests.scenarios.instance_server import Instance, instance
-from tests.scenarios.processes import Place, until
-from tests.scenarios.service_caller import load, told
+from adsum.client.views.view_cache import ViewCache
+from tests.scenarios.instance_server import InstanceServer, running_instance
+from tests.scenarios.processes import ScenarioSandbox, wait_until
+from tests.scenarios.service_caller import final_report, load
 
 OUTAGE = 2.0
 """Seconds without a registry, under load."""
@@ -22,11 +22,11 @@ OUTAGE = 2.0
 class Orders:
     """A service of three instances, somebody who provides them, and somebody who calls them."""
 
-    def __init__(self, place: Place, stack: AsyncExitStack) -> None:
+    def __init__(self, place: ScenarioSandbox, stack: AsyncExitStack) -> None:
         self._place = place
         self._stack = stack
         self.cache = place.folder / "views"
-        self.serving: list[Instance] = []
+        self.serving: list[InstanceServer] = []
         self.registrars: list[Registrar] = []
 
     async def start(self, ttl: float) -> None:
@@ -35,10 +35,10 @@ class Orders:
         for n in range(3):
             await self.add(f"o{n}", ttl)
         self.channel = self.consumer.channel("orders")
-        await until(lambda: self.channel.choices == 3)
+        await wait_until(lambda: self.channel.usable_count == 3)
 
-    async def add(self, id: str, ttl: float) -> Instance:
-        serving = await self._stack.enter_async_context(instance(id))
+    async def add(self, id: str, ttl: float) -> InstanceServer:
+        serving = await self._stack.enter_async_context(running_instance(id))
         registrar = self.provider.register("orders", serving.port, id=id, ttl=ttl)
         await registrar.start(30.0)
         self.serving.append(serving)
@@ -46,53 +46,57 @@ class Orders:
         return serving
 
 
-async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(place: Place) -> None:
+async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(place: ScenarioSandbox) -> None:
     async with AsyncExitStack() as stack:
-        node, orders = await place.serve(), Orders(place, stack)
+        node, orders = await place.start_registry(), Orders(place, stack)
         await orders.start(ttl=600.0)
         async with load(orders.channel) as caller:
-            await until(lambda: _kept(orders.cache, place.url) == {"o0", "o1", "o2"})
-            await node.end(signal.SIGKILL)
-            await until(lambda: not orders.channel.resolver.connected)
+            await wait_until(lambda: _kept(orders.cache, place.url) == {"o0", "o1", "o2"})
+            await node.stop(signal.SIGKILL)
+            await wait_until(lambda: not orders.channel.resolver.connected)
             before = caller.answered.copy()
             newcomer = place.run("newcomer", "-m", "tests.scenarios.service_caller", "orders", str(orders.cache))
-            await newcomer.said("calling")
+            await newcomer.wait_for_output("calling")
             await asyncio.sleep(OUTAGE)
-            assert "disk o0 o1 o2." in newcomer.out
-            assert "live" not in newcomer.out
+            assert "disk o0 o1 o2." in newcomer.stdout
+            assert "live" not in newcomer.stdout
             assert set(caller.answered - before) == {"o0", "o1", "o2"}, "everybody was called without a registry"
-            await place.serve()
+            await place.start_registry()
             await orders.registrars[0].stop("scaled down")
             late = await orders.add("late", ttl=600.0)
-            await until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"])
-            await newcomer.said("live late o1 o2.")
-            await until(lambda: late.calls)
-            assert (await told(newcomer))["failures"] == []
+            await wait_until(
+                lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"]
+            )
+            await newcomer.wait_for_output("live late o1 o2.")
+            await wait_until(lambda: late.calls)
+            assert (await final_report(newcomer))["failures"] == []
         assert caller.failures == []
 
 
 def _kept(cache: Path, url: str) -> set[str]:
-    shelved = Shelf(cache, [url]).load("orders")
+    shelved = ViewCache(cache, [url]).load("orders")
     return {each.id for each in shelved.endpoints} if shelved is not None else set()
 
 
-async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_gap(place: Place) -> None:
+async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_gap(place: ScenarioSandbox) -> None:
     views: list[View] = []
     async with AsyncExitStack() as stack:
-        node, orders = await place.serve("memory:"), Orders(place, stack)
+        node, orders = await place.start_registry("memory:"), Orders(place, stack)
         await orders.start(ttl=3.0)
         before = orders.channel.resolver.view.epoch
         async with load(orders.channel) as caller:
-            orders.channel.resolver.follow(views.append)
-            await until(lambda: caller.answered.total() > 10)
-            await node.end(signal.SIGKILL)
-            await until(lambda: not orders.channel.resolver.connected)
-            await place.serve("memory:")
-            await until(lambda: orders.channel.resolver.view.epoch not in ("", before))
-            await until(lambda: all(each.registered and each.epoch not in ("", before) for each in orders.registrars))
+            orders.channel.resolver.subscribe(views.append)
+            await wait_until(lambda: caller.answered.total() > 10)
+            await node.stop(signal.SIGKILL)
+            await wait_until(lambda: not orders.channel.resolver.connected)
+            await place.start_registry("memory:")
+            await wait_until(lambda: orders.channel.resolver.view.epoch not in ("", before))
+            await wait_until(
+                lambda: all(each.registered and each.epoch not in ("", before) for each in orders.registrars)
+            )
             # In the new epoch, too, changes are followed.
             await orders.registrars[0].stop("scaled down")
-            await until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["o1", "o2"])
+            await wait_until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["o1", "o2"])
         assert caller.failures == []
         assert {len(view.endpoints) for view in views} == {3, 2}, "the view was never wiped"
         assert all(each.status == "passing" for view in views for each in view.endpoints)

@@ -11,17 +11,17 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from adsum.servers.grpc import GrpcServer, ListenRefused
+from adsum.servers.grpc import GrpcListenError, GrpcServer
 from adsum.servers.grpc import server as server_module
-from adsum.servers.grpc.options import STOP
-from adsum.servers.grpc.server import Call
+from adsum.servers.grpc.options import STOP_TIMEOUT
+from adsum.servers.grpc.server import GrpcCall
 
 LONG = 30.0
 METHOD = "/test.Talk/Talk"
 PAGE = b"x" * 100_000
 
 
-class Peer:
+class GrpcPeer:
     """A client that blocks, in a thread of its own."""
 
     def __init__(self, place: str, *messages: bytes, method: str = METHOD, reads: bool = True) -> None:
@@ -64,15 +64,15 @@ class Peer:
         self._thread.join(LONG)
 
 
-class Talk:
+class EchoMethod:
     """Echoes, and does what else it is told."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[GrpcCall] = []
         self.gone = asyncio.Event()
         self.writes = 0
 
-    async def speak(self, call: Call) -> None:
+    async def answer(self, call: GrpcCall) -> None:
         self.calls.append(call)
         try:
             while (message := await call.read()) is not None:
@@ -101,7 +101,7 @@ class Talk:
         finally:
             self.gone.set()
 
-    def _end(self, call: Call, writing: asyncio.Task[None], *, refused: bool) -> None:
+    def _end(self, call: GrpcCall, writing: asyncio.Task[None], *, refused: bool) -> None:
         if refused:
             call.refuse("INVALID_ARGUMENT", "no such word")
         writing.cancel()
@@ -109,9 +109,9 @@ class Talk:
 
 @asynccontextmanager
 async def _serving(
-    talk: Talk, max_message: int = 1_000_000, address: str = "127.0.0.1:0"
+    talk: EchoMethod, max_message: int = 1_000_000, address: str = "127.0.0.1:0"
 ) -> AsyncIterator[tuple[GrpcServer, str]]:
-    server = GrpcServer({METHOD: talk.speak}, max_message, 1_000)
+    server = GrpcServer({METHOD: talk.answer}, max_message, 1_000)
     place = await server.start(address)
     try:
         yield server, place
@@ -127,9 +127,9 @@ async def _until(true: threading.Event | object) -> None:
 
 
 async def test_bytes_go_in_and_out_until_the_peer_has_said_its_last() -> None:
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk) as (_, place):
-        peer = Peer(place, b"one", b"two")
+        peer = GrpcPeer(place, b"one", b"two")
         await _until(lambda: len(peer.heard) == 2)
         assert talk.calls[0].peer.startswith("127.0.0.1:")
         peer.over.set()
@@ -150,8 +150,8 @@ async def test_bytes_go_in_and_out_until_the_peer_has_said_its_last() -> None:
 async def test_what_can_not_be_is_refused_with_the_right_status(
     messages: list[bytes], method: str, code: str, words: str
 ) -> None:
-    async with _serving(Talk(), max_message=1_000) as (_, place):
-        peer = Peer(place, *messages, method=method)
+    async with _serving(EchoMethod(), max_message=1_000) as (_, place):
+        peer = GrpcPeer(place, *messages, method=method)
         found, details = await peer.ended()
         assert found == code
         assert words in details
@@ -159,21 +159,21 @@ async def test_what_can_not_be_is_refused_with_the_right_status(
 
 
 async def test_a_taken_port_is_one_sentence() -> None:
-    async with _serving(Talk()) as (_, place):
-        with pytest.raises(ListenRefused, match=f"can't listen on {place}: Address already in use"):
+    async with _serving(EchoMethod()) as (_, place):
+        with pytest.raises(GrpcListenError, match=f"can't listen on {place}: Address already in use"):
             await GrpcServer({}, 1_000, 1_000).start(place)
 
 
 async def test_a_peer_that_does_not_read_holds_up_its_own_writer_only_and_can_be_cut_off() -> None:
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk) as (_, place):
-        idle = Peer(place, b"flood", reads=False)
+        idle = GrpcPeer(place, b"flood", reads=False)
         await _until(lambda: talk.writes > 0)
         writes = -1
         while writes != talk.writes:
             writes = talk.writes
             await asyncio.sleep(0.2)
-        other = Peer(place, b"hello")
+        other = GrpcPeer(place, b"hello")
         await _until(lambda: other.heard == [b"hello"])
         talk.gone.clear()
         talk.calls[0].cut("it did not read")
@@ -190,9 +190,9 @@ async def test_a_peer_that_does_not_read_holds_up_its_own_writer_only_and_can_be
 async def test_the_status_follows_the_message_that_is_being_written(
     said: bytes, status: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk) as (_, place):
-        peers = [Peer(place, said, reads=False) for _ in range(8)]
+        peers = [GrpcPeer(place, said, reads=False) for _ in range(8)]
         await _until(lambda: len(talk.calls) == 8)
         await asyncio.wait_for(talk.gone.wait(), LONG)
         assert [await peer.ended() for peer in peers] == [status] * 8
@@ -208,10 +208,10 @@ async def test_the_connection_of_a_peer_that_never_reads_is_closed_and_no_other(
     said: bytes, address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "LAST_WORDS", 0.1)
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk, address=address) as (_, place):
-        other = Peer(place, b"hello")
-        idle = Peer(place, said, reads=False)
+        other = GrpcPeer(place, b"hello")
+        idle = GrpcPeer(place, said, reads=False)
         await _until(lambda: any("does not read what was sent" in each.getMessage() for each in caplog.records))
         assert (await idle.ended())[0] == "UNAVAILABLE"
         other.over.set()
@@ -222,20 +222,20 @@ async def test_the_connection_of_a_peer_that_never_reads_is_closed_and_no_other(
 
 
 async def test_writing_to_a_peer_that_left_is_a_connection_error_and_no_more() -> None:
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk) as (_, place):
-        peer = Peer(place, b"flood")
+        peer = GrpcPeer(place, b"flood")
         await _until(lambda: talk.writes > 0)
         peer.close()
         await asyncio.wait_for(talk.gone.wait(), LONG)
 
 
 async def test_stopping_ends_what_still_runs_within_its_bound() -> None:
-    talk = Talk()
+    talk = EchoMethod()
     async with _serving(talk) as (server, place):
-        peer = Peer(place, b"hello")
+        peer = GrpcPeer(place, b"hello")
         await _until(lambda: peer.heard == [b"hello"])
-        await asyncio.wait_for(server.stop(), STOP + LONG)
+        await asyncio.wait_for(server.stop(), STOP_TIMEOUT + LONG)
         assert (await peer.ended())[0] == "UNAVAILABLE"
         peer.close()
         await server.stop()

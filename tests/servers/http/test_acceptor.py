@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from adsum.servers import http
-from adsum.servers.http import Bounds, HttpServer
+from adsum.servers.http import HttpLimits, HttpServer
 from adsum.servers.http import acceptor as acceptor_module
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -24,7 +24,7 @@ async def _app(scope: object, receive: object, send: object) -> None:
 async def test_a_rush_beyond_the_bound_is_answered_although_all_have_asked_already() -> None:
     shed: list[str] = []
     sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(_app, sockets, Bounds(connections=3), shed=shed.append)
+    server = HttpServer(_app, sockets, HttpLimits(max_connections=3), on_shed=shed.append)
     await server.start()
     peers = []
     for _ in range(40):  # All of them are in the system's queue before the loop turns to any.
@@ -87,7 +87,7 @@ async def test_connections_wait_while_the_system_has_no_descriptor(
 
 async def test_who_asks_only_after_it_was_turned_away_reads_why() -> None:
     sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(_app, sockets, Bounds(connections=1))
+    server = HttpServer(_app, sockets, HttpLimits(max_connections=1))
     await server.start()
     first = socket.create_connection(sockets[0].getsockname())
     while server.connections < 1:  # noqa: ASYNC110 - what is accepted gets its protocol soon

@@ -10,8 +10,8 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from adsum.servers.http import Hosts, listen
-from adsum.servers.http.cross_origin import MAX_KNOWN, crosses_origins
+from adsum.servers.http import AllowedHosts, listen
+from adsum.servers.http.cross_origin import MAX_CACHED_HOSTS, is_cross_origin
 from tests.support.registry_daemon import RunningDaemon
 
 
@@ -44,8 +44,8 @@ async def _ask(daemon: RunningDaemon, said: str) -> tuple[int, dict[str, object]
     ],
 )
 def test_a_host_that_is_ours_is_admitted(host: str) -> None:
-    hosts = Hosts(["registry.example", "box"])
-    assert host.encode() in hosts.known or hosts.admits(host.encode())
+    hosts = AllowedHosts(["registry.example", "box"])
+    assert host.encode() in hosts.cached or hosts.allows(host.encode())
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_a_host_that_is_ours_is_admitted(host: str) -> None:
     ],
 )
 def test_a_name_that_somebody_pointed_here_is_not(host: str) -> None:
-    hosts = Hosts(["registry.example"])
-    assert not hosts.admits(host.encode("latin-1"))
-    assert host.encode("latin-1") not in hosts.known
+    hosts = AllowedHosts(["registry.example"])
+    assert not hosts.allows(host.encode("latin-1"))
+    assert host.encode("latin-1") not in hosts.cached
 
 
 def test_what_is_remembered_of_hosts_is_bounded() -> None:
-    hosts = Hosts([])
-    for port in range(2 * MAX_KNOWN):
-        assert hosts.admits(b"localhost:%d" % port)
-    assert len(hosts.known) == MAX_KNOWN
+    hosts = AllowedHosts([])
+    for port in range(2 * MAX_CACHED_HOSTS):
+        assert hosts.allows(b"localhost:%d" % port)
+    assert len(hosts.cached) == MAX_CACHED_HOSTS
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_is_remembered_of_hosts_is_bounded() -> None:
 def test_only_who_is_alone_or_knows_its_names_refuses_others(place: str, names: tuple[str, ...], checked: bool) -> None:
     sockets = listen(place)
     try:
-        assert (Hosts.of(place, sockets, names) is not None) is checked
+        assert (AllowedHosts.for_sockets(place, sockets, names) is not None) is checked
     finally:
         for each in sockets:
             each.close()
@@ -93,9 +93,9 @@ def test_only_who_is_alone_or_knows_its_names_refuses_others(place: str, names: 
 def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        hosts = Hosts.of("box:80", [bound], ())
+        hosts = AllowedHosts.for_sockets("box:80", [bound], ())
     assert hosts is not None
-    assert hosts.admits(b"box:80")
+    assert hosts.allows(b"box:80")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
 def test_what_a_browser_sends_for_another_site_may_change_nothing(
     method: bytes, headers: list[tuple[bytes, bytes]], crosses: bool
 ) -> None:
-    assert crosses_origins(method, headers) is crosses
+    assert is_cross_origin(method, headers) is crosses
 
 
 @pytest.mark.parametrize("path", ["/api/v1/services/orders", "/api/v1/services", "/healthz", "/docs"])

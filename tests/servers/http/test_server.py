@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adsum.dialects.native.asgi import PIECE, Reply
-from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
+from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
+from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers import http
-from adsum.servers.http import Bounds, HttpServer, limits
-from adsum.servers.http.connection import Prompt, has_vanished
-from adsum.servers.http.limits import MAX_HEAD
-from adsum.servers.http.server import Application
+from adsum.servers.http import HttpLimits, HttpServer, limits
+from adsum.servers.http.connection import FastPathFunction, is_peer_timeout
+from adsum.servers.http.limits import MAX_HEAD_BYTES
+from adsum.servers.http.server import AsgiApplication
 from tests.support.registry_daemon import RunningDaemon
 
 PATIENCE = 20.0
@@ -42,7 +42,7 @@ async def _hello(scope: dict[str, object], receive: Callable[..., Any], send: Ca
 
 
 async def _at_once(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    if not scope["state"][AT_ONCE](200, b"content-length: 6\r\n\r\nat one"):
+    if not scope["state"][SEND_RESPONSE](200, b"content-length: 6\r\n\r\nat one"):
         await _hello(scope, receive, send)
 
 
@@ -59,10 +59,10 @@ async def _reads(scope: dict[str, object], receive: Callable[..., Any], send: Ca
 
 @contextlib.asynccontextmanager
 async def _serving(
-    app: Application, prompt: Prompt | None = None, **given: float
+    app: AsgiApplication, prompt: FastPathFunction | None = None, **given: float
 ) -> AsyncIterator[tuple[HttpServer, int]]:
     sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(app, sockets, Bounds(**given), prompt)  # type: ignore[arg-type]
+    server = HttpServer(app, sockets, HttpLimits(**given), prompt)  # type: ignore[arg-type]
     port: int = sockets[0].getsockname()[1]
     await server.start()
     try:
@@ -98,7 +98,7 @@ async def _until(so: Callable[[], bool]) -> None:
 def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
     error: Exception | None, vanished: bool
 ) -> None:
-    assert has_vanished(error) is vanished
+    assert is_peer_timeout(error) is vanished
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over
     said: list[bool] = []
 
     async def pieces(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        more = scope["state"][MORE_AT_ONCE]
+        more = scope["state"][SEND_CHUNK]
         said.append(more(b"too early"))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one,", "more_body": True})
@@ -202,7 +202,7 @@ async def test_stopping_waits_for_no_request_that_is_not_all_there(
 async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
     async with _serving(_hello) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD + end)
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES + end)
         heard = await _heard(reader)
         writer.close()
     assert heard.startswith(b"HTTP/1.1 431 ")
@@ -233,18 +233,18 @@ async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_page_that_nobody_reads_waits_once_not_once_a_reader() -> None:
-    page, readers = Reply(200, b"x" * 30_000_000), 20
+    page, readers = ApiReply(200, b"x" * 30_000_000), 20
 
     async def speak(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        await page.speak(scope, receive, send)
+        await page.respond(scope, receive, send)
 
     async with _serving(speak) as (server, port):
         mute = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
         for each in mute:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             each.sendall(GET)
-        await _until(lambda: server.stalled == readers)
-        assert server.unsent() <= readers * 3 * PIECE
+        await _until(lambda: server.stalled_connections == readers)
+        assert server.unsent_bytes() <= readers * 3 * BODY_PIECE_BYTES
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
         async with asyncio.timeout(PATIENCE):
@@ -278,14 +278,14 @@ async def test_a_taken_address_is_one_sentence() -> None:
     (bound,) = http.listen("127.0.0.1:0")
     bound.listen()
     port = bound.getsockname()[1]
-    with pytest.raises(http.ListenRefused, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+    with pytest.raises(http.ListenError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
         http.listen(f"127.0.0.1:{port}")
     bound.close()
 
 
 @pytest.mark.parametrize("address", ["", "23786", "localhost", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1"])
 def test_an_address_must_be_host_and_port(address: str) -> None:
-    with pytest.raises(http.ListenRefused, match="HOST:PORT"):
+    with pytest.raises(http.ListenError, match="HOST:PORT"):
         http.listen(address)
 
 
@@ -293,9 +293,9 @@ def test_an_address_must_be_host_and_port(address: str) -> None:
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     try:
         sockets = http.listen("[::1]:0")
-    except http.ListenRefused:
+    except http.ListenError:
         pytest.skip("this machine has no IPv6 loopback")
-    assert http.url(sockets[0]).startswith("http://[::1]:")
+    assert http.socket_url(sockets[0]).startswith("http://[::1]:")
     for each in sockets:
         each.close()
 
@@ -357,7 +357,7 @@ def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptu
 
 
 async def test_what_was_shed_is_counted(daemon: RunningDaemon) -> None:
-    for said in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD):
+    for said in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD_BYTES):
         await _talk(daemon, said + b"\r\n\r\n")
     metrics = await _talk(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     for status in (400, 421, 431):
@@ -454,7 +454,7 @@ async def test_a_connection_whose_peer_takes_nothing_ends_and_says_so_if_asked_t
     ended = asyncio.get_running_loop().create_future()
 
     async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        was_silent = scope["state"][END_IF_SILENT](0.3)
+        was_silent = scope["state"][ABORT_IF_SILENT](0.3)
         await _big(scope, receive, send)
         if not reads:
             while (await receive())["type"] != "http.disconnect":

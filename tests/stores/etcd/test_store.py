@@ -15,32 +15,32 @@ from typing import Any
 import msgspec
 import pytest
 
-from adsum.core.catalog.changes import Batch, Whole
-from adsum.core.errors import StoreConflict, StoreRefused, StoreUnavailable
+from adsum.core.catalog.changes import Batch, FullState
+from adsum.core.errors import StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Cause, Key
-from adsum.etcd.address import Place
-from adsum.etcd.client import Etcd as Connection
-from adsum.etcd.errors import Unreachable
-from adsum.etcd.values import Condition, Delete, Operation, Put, Settled, end_of
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.errors import EtcdUnreachable
+from adsum.etcd.values import Condition, Delete, Operation, Put, TransactionResult, prefix_end
 from adsum.stores.etcd import EtcdStore
-from adsum.stores.etcd.catalog_follower import Following
-from adsum.stores.etcd.layout import MOST_OPERATIONS, Head, Layout
-from tests.stores.support import Follower, change, following, listed, put, shown
-from tests.support.etcd_process import PERMISSION, Etcd, field
+from adsum.stores.etcd.catalog_follower import CatalogFollower
+from adsum.stores.etcd.layout import MAX_OPERATIONS_PER_TRANSACTION, Head, Layout
+from tests.stores.support import StreamFollower, change, current_listings, current_snapshot, open_follower, put_route
+from tests.support.etcd_process import ADSUM_PERMISSION, EtcdProcess, encode_field
 from tests.support.programs import need
 
 
-def _url(etcd: Etcd) -> str:
+def _url(etcd: EtcdProcess) -> str:
     return f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
 
 
 @asynccontextmanager
 async def opened(url: str, node: str = "") -> AsyncIterator[EtcdStore]:
-    store = EtcdStore.of(url)
+    store = EtcdStore.from_url(url)
     shares = store.join(node) if node else None
     await store.open()
     if shares is not None:
-        await shares.begin()
+        await shares.start()
     try:
         yield store
     finally:
@@ -49,7 +49,7 @@ async def opened(url: str, node: str = "") -> AsyncIterator[EtcdStore]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
-    connection = Connection(Place.parse(url), Random())
+    connection = Connection(EtcdAddress.parse(url), Random())
     try:
         yield connection
     finally:
@@ -57,14 +57,14 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def folding(store: EtcdStore) -> AsyncIterator[Follower]:
+async def folding(store: EtcdStore) -> AsyncIterator[StreamFollower]:
     """A follower that follows by itself."""
 
     async def fold() -> None:
         while True:
             await follower.next()
 
-    async with following(store) as follower:
+    async with open_follower(store) as follower:
         task = asyncio.create_task(fold())
         try:
             await until(lambda: follower.wholes)
@@ -81,29 +81,38 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: Etcd) -> None:
+async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: EtcdProcess) -> None:
     url = _url(etcd)
-    async with opened(url) as one, opened(url) as other, following(one) as follower, following(other) as another:
+    async with (
+        opened(url) as one,
+        opened(url) as other,
+        open_follower(one) as follower,
+        open_follower(other) as another,
+    ):
         await follower.next()
-        zero = (await shown(one)).revision
+        zero = (await current_snapshot(one)).revision
         first = await one.commit([change("o1")], zero)
         with pytest.raises(StoreConflict):
             await other.commit([change("o2")], zero)
         await another.reach(first)
         second = await other.commit([change("o2"), change("o1", None)], first)
-        assert listed(await follower.reach(second)) == listed(await another.reach(second)) == listed(await shown(one))
+        assert (
+            current_listings(await follower.reach(second))
+            == current_listings(await another.reach(second))
+            == current_listings(await current_snapshot(one))
+        )
         assert [each.key.id for each in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
-        gone = follower.snapshot.service("orders").trail[-1]
-        assert (gone.listed, gone.why.cause, gone.why.actor) == (False, Cause.DEREGISTERED, "tester")
+        gone = follower.snapshot.service("orders").recent_changes[-1]
+        assert (gone.listed, gone.provenance.cause, gone.provenance.actor) == (False, Cause.DEREGISTERED, "tester")
 
 
 async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
-    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = _url(etcd)
-    monkeypatch.setattr(Following, "start", lambda following: None)
+    monkeypatch.setattr(CatalogFollower, "start", lambda following: None)
     async with opened(url) as one, opened(url) as other:
-        zero = (await shown(one)).revision
+        zero = (await current_snapshot(one)).revision
         await one.confirm(zero)
         first = await other.commit([change("o1")], zero)
         with pytest.raises(StoreConflict, match=str(first)):
@@ -112,11 +121,11 @@ async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
 
 
 async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said(tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
+    with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             await _written(store, follower)
             basis = follower.snapshot.revision
-            for away, back in ((etcd.pause, etcd.go_on), (etcd.kill, etcd.start)):
+            for away, back in ((etcd.pause, etcd.resume), (etcd.kill, etcd.start)):
                 away()
                 async with asyncio.timeout(30.0):
                     with pytest.raises(StoreUnavailable) as refused:
@@ -127,105 +136,105 @@ async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said
                 await store.confirm(basis)
 
 
-async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: Etcd) -> None:
+async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: EtcdProcess) -> None:
     url = _url(etcd)
-    layout = Layout(Place.parse(url).prefix.encode())
-    async with opened(url) as store, connected(url) as connection, following(store) as follower:
-        revision = await store.commit([change("o1"), change("o2")], (await shown(store)).revision)
+    layout = Layout(EtcdAddress.parse(url).prefix.encode())
+    async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
+        revision = await store.commit([change("o1"), change("o2")], (await current_snapshot(store)).revision)
         await follower.reach(revision)
         await connection.commit((), [Delete(layout.key(Key("orders", "o1")))])
         batch = await follower.next()
         assert isinstance(batch, Batch)
-        assert [(each.key.id, each.listing, each.why.actor) for each in batch.changes] == [("o1", None, "etcd")]
+        assert [(each.key.id, each.listing, each.provenance.actor) for each in batch.changes] == [("o1", None, "etcd")]
         await connection.put(layout.key(Key("orders", "junk")), b"{")
         await connection.put(layout.catalog + b"somebody's", b"1")
         await follower.next()
         await follower.next()
         assert await store.commit([change("o3")], follower.snapshot.revision) > revision, "it goes on from there"
-        assert {key.id for key in listed(await shown(store))} == {"o2", "o3"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o2", "o3"}
 
 
-async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: Etcd) -> None:
+async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: EtcdProcess) -> None:
     url = _url(etcd)
-    prefix = Place.parse(url).prefix.encode()
+    prefix = EtcdAddress.parse(url).prefix.encode()
     async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
         await _written(store, follower)
         epoch = follower.snapshot.epoch
-        await connection.commit((), [Delete(prefix, end_of(prefix))])
+        await connection.commit((), [Delete(prefix, prefix_end(prefix))])
         await until(lambda: follower.snapshot.epoch != epoch)
-        assert follower.snapshot.count == 0
+        assert follower.snapshot.instance_count == 0
         await _written(store, follower)
 
 
 async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
-    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {"before": True, "after": True}
     real = Connection.commit
 
     async def silent(
         self: Connection, when: Sequence[Condition], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
-    ) -> Settled:
+    ) -> TransactionResult:
         if not otherwise:  # No write of the store: it asks whether etcd would take one.
             return await real(self, when, then)
         if answers.pop("before", False):
-            raise Unreachable("lost on the way there")
+            raise EtcdUnreachable("lost on the way there")
         settled = await real(self, when, then, otherwise)
         if answers.pop("after", False):
-            raise Unreachable("lost on the way back")
+            raise EtcdUnreachable("lost on the way back")
         return settled
 
-    async with opened(_url(etcd)) as store, following(store) as follower:
-        zero = (await shown(store)).revision
+    async with opened(_url(etcd)) as store, open_follower(store) as follower:
+        zero = (await current_snapshot(store)).revision
         monkeypatch.setattr(Connection, "commit", silent)
         with pytest.raises(StoreUnavailable, match="may have taken it"):
             await store.commit([change("o1")], zero)
         answers["after"] = True
         revision = await store.commit([change("o2")], (await follower.reach(zero + 1)).revision)
         assert len(await store.history(None, None, 9)) == 2
-        assert (await follower.reach(revision)).count == 2
+        assert (await follower.reach(revision)).instance_count == 2
 
 
 async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_fits_into_a_transaction(
-    etcd: Etcd,
+    etcd: EtcdProcess,
 ) -> None:
-    names = [f"s{number}" for number in range(MOST_OPERATIONS)]
-    async with opened(_url(etcd)) as store, following(store) as follower:
-        zero = (await shown(store)).revision
+    names = [f"s{number}" for number in range(MAX_OPERATIONS_PER_TRANSACTION)]
+    async with opened(_url(etcd)) as store, open_follower(store) as follower:
+        zero = (await current_snapshot(store)).revision
         came = await store.commit([change("i", service=name) for name in names], zero)
         left = await store.commit([change("i", None, service=name) for name in names], came)
         assert came == zero + 2, "two parts, for each service has an entry in the log"
         assert left == came + 3, "three parts, for each instance that leaves takes three operations"
         await follower.reach(left)
-        assert set((await shown(store)).services) == set(names)
+        assert set((await current_snapshot(store)).services) == set(names)
 
 
-async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd) -> None:
+async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: EtcdProcess) -> None:
     url = _url(etcd)
-    layout = Layout(Place.parse(url).prefix.encode())
-    async with opened(url) as store, connected(url) as connection, following(store) as follower:
+    layout = Layout(EtcdAddress.parse(url).prefix.encode())
+    async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
         whole = await follower.next()
-        assert isinstance(whole, Whole)
+        assert isinstance(whole, FullState)
         head = Head(whole.epoch, "b1", whole.revision, part=1, parts=3)
         (part,) = layout.parts([change("o1")], [], 1)
         settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
-        assert (await follower.reach(settled.header.revision)).count == 1
+        assert (await follower.reach(settled.header.revision)).instance_count == 1
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
 
 
 async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = Following._is_the_same_history, []
+    real, asked = CatalogFollower._is_the_same_history, []
 
-    async def silent_once(self: Following) -> bool:
+    async def silent_once(self: CatalogFollower) -> bool:
         asked.append(self)
         if len(asked) == 1:
-            raise Unreachable("away again")
+            raise EtcdUnreachable("away again")
         return await real(self)
 
-    monkeypatch.setattr(Following, "_is_the_same_history", silent_once)
-    with Etcd(tmp_path) as etcd:
+    monkeypatch.setattr(CatalogFollower, "_is_the_same_history", silent_once)
+    with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url) as store, folding(store) as follower:
             for _ in range(3):
                 await _written(store, follower)
@@ -240,7 +249,7 @@ async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_
 
 
 async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
+    with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             for _ in range(3):
                 await _written(store, follower)
@@ -251,12 +260,12 @@ async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_
             etcd.wipe()
             etcd.start()
             await until(lambda: follower.snapshot.epoch != before.epoch)
-            assert follower.snapshot.count == 0
+            assert follower.snapshot.instance_count == 0
             await _written(store, follower)
 
 
 async def test_an_etcd_that_was_restored_from_a_backup_is_another_history(tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
+    with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             first = await _written(store, follower)
             etcd.kill()
@@ -269,41 +278,41 @@ async def test_an_etcd_that_was_restored_from_a_backup_is_another_history(tmp_pa
             (tmp_path / "backup").rename(etcd.data)
             etcd.start()
             await until(lambda: follower.snapshot.epoch != epoch)
-            assert {key.id for key in listed(follower.snapshot)} == {first}, "another history"
+            assert {key.id for key in current_listings(follower.snapshot)} == {first}, "another history"
             await _written(store, follower)
 
 
-async def _written(store: EtcdStore, follower: Follower) -> str:
+async def _written(store: EtcdStore, follower: StreamFollower) -> str:
     """List an instance, trying until it is taken, as registrars do; its id."""
     id = secrets.token_hex(4)
     async with asyncio.timeout(40.0):
         while True:
             try:
-                await store.commit([change(id)], follower.snapshot.revision, [put("r")])
+                await store.commit([change(id)], follower.snapshot.revision, [put_route("r")])
             except (StoreUnavailable, StoreConflict):
                 await asyncio.sleep(0.1)
             else:
-                await until(lambda: id in {key.id for key in listed(follower.snapshot)})
+                await until(lambda: id in {key.id for key in current_listings(follower.snapshot)})
                 return id
 
 
-async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: Etcd) -> None:
+async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store:
-        head = Head((await shown(store)).epoch, "b1", format=99)
+        head = Head((await current_snapshot(store)).epoch, "b1", format=99)
     async with connected(url) as connection:
-        await connection.put(Layout(Place.parse(url).prefix.encode()).head, msgspec.json.encode(head))
-    with pytest.raises(StoreRefused, match=r"later version of Adsum .*layout is 99, .*here 1\): run that one"):
+        await connection.put(Layout(EtcdAddress.parse(url).prefix.encode()).head, msgspec.json.encode(head))
+    with pytest.raises(StoreOpenFailed, match=r"later version of Adsum .*layout is 99, .*here 1\): run that one"):
         async with opened(url):
             pass
 
 
-async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(etcd: Etcd) -> None:
+async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store, folding(store) as follower:
-        head = Head((await shown(store)).epoch, "b1", format=99)
+        head = Head((await current_snapshot(store)).epoch, "b1", format=99)
         async with connected(url) as connection:
-            await connection.put(Layout(Place.parse(url).prefix.encode()).head, msgspec.json.encode(head))
+            await connection.put(Layout(EtcdAddress.parse(url).prefix.encode()).head, msgspec.json.encode(head))
         for attempt in (
             store.commit([change("o1")], follower.snapshot.revision),
             store.confirm(follower.snapshot.revision),
@@ -314,24 +323,24 @@ async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(
 
 
 async def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adsum.stores.etcd.store.OPENING", 0.5)
+    monkeypatch.setattr("adsum.stores.etcd.store.OPEN_TIMEOUT", 0.5)
     with pytest.raises(StoreUnavailable, match=r"etcd://127\.0\.0\.1:1\S* does not answer"):
         async with opened("etcd://user:secret@127.0.0.1:1"):
             pass
 
 
 async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
-        etcd.guard()
+    with EtcdProcess(tmp_path) as etcd:
+        etcd.enable_auth()
         for login, said in (("", "user name is empty"), ("adsum:wrong@", "invalid user ID or password")):
-            with pytest.raises(StoreRefused, match=said) as refused:
-                async with opened(f"etcd://{login}{etcd.place}"):
+            with pytest.raises(StoreOpenFailed, match=said) as refused:
+                async with opened(f"etcd://{login}{etcd.host_port}"):
                     pass
             assert "wrong" not in str(refused.value)
-        with pytest.raises(StoreRefused, match="permission denied"):
-            async with opened(f"etcd://adsum:s3cret@{etcd.place}?prefix=/elsewhere/"):
+        with pytest.raises(StoreOpenFailed, match="permission denied"):
+            async with opened(f"etcd://adsum:s3cret@{etcd.host_port}?prefix=/elsewhere/"):
                 pass
-        async with opened(f"etcd://adsum:s3cret@{etcd.place}", "n1") as store, folding(store) as follower:
+        async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
             await _written(store, follower)
             etcd.kill()  # Tokens are forgotten by an etcd that is started again.
             etcd.start()
@@ -339,19 +348,22 @@ async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_
 
 
 async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_session_go_on(tmp_path: Path) -> None:
-    with Etcd(tmp_path) as etcd:
-        etcd.guard()
-        async with opened(f"etcd://adsum:s3cret@{etcd.place}", "n1") as store, folding(store) as follower:
+    with EtcdProcess(tmp_path) as etcd:
+        etcd.enable_auth()
+        async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
             await _written(store, follower)
-            assert (store.apart(), "trouble" in store.condition()) == (0.0, False)
-            etcd.as_root(
-                "Auth/RoleRevokePermission", field(1, b"registry") + field(2, b"/adsum/") + field(3, b"/adsum0")
+            assert (store.isolated_seconds(), "trouble" in store.condition()) == (0.0, False)
+            etcd.call_as_root(
+                "Auth/RoleRevokePermission",
+                encode_field(1, b"registry") + encode_field(2, b"/adsum/") + encode_field(3, b"/adsum0"),
             )
-            await until(store.apart)
+            await until(store.isolated_seconds)
             assert "permission denied" in store.condition()["trouble"]
             assert store.age() < 5.0
-            etcd.as_root("Auth/RoleGrantPermission", field(1, b"registry") + field(2, PERMISSION))
-            await until(lambda: not store.apart())
+            etcd.call_as_root(
+                "Auth/RoleGrantPermission", encode_field(1, b"registry") + encode_field(2, ADSUM_PERMISSION)
+            )
+            await until(lambda: not store.isolated_seconds())
             assert "trouble" not in store.condition()
             await _written(store, follower)
 
@@ -360,11 +372,11 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
     files = _certificates(tmp_path)
     options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
     options += ["--client-cert-auth", "--trusted-ca-file", files["ca.pem"]]
-    with Etcd(tmp_path, *options, scheme="https") as etcd:
+    with EtcdProcess(tmp_path, *options, scheme="https") as etcd:
         query = f"ca={files['ca.pem']}&cert={files['client.pem']}&key={files['client.key']}"
-        async with opened(f"{etcd.url}?{query}", "n1") as store, following(store) as follower:
-            revision = await store.commit([change("o1")], (await shown(store)).revision)
-            assert (await follower.reach(revision)).count == 1
+        async with opened(f"{etcd.url}?{query}", "n1") as store, open_follower(store) as follower:
+            revision = await store.commit([change("o1")], (await current_snapshot(store)).revision)
+            assert (await follower.reach(revision)).instance_count == 1
         for wrong, said in (
             ("", "speaks TLS: add tls=true"),
             ("?tls=true", "wants a client's certificate: add cert and key"),
@@ -373,7 +385,7 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
             (f"?{query.replace('client.key', 'server.key')}", "the key must be that of cert"),
             ("?ca=/nowhere.pem", "No such file"),
         ):
-            with pytest.raises(StoreRefused, match=said):
+            with pytest.raises(StoreOpenFailed, match=said):
                 async with opened(f"{etcd.url}{wrong}"):
                     pass
 
@@ -381,13 +393,13 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
 async def test_a_private_authority_has_to_be_named_and_tls_is_not_asked_of_who_speaks_none(tmp_path: Path) -> None:
     files = _certificates(tmp_path)
     options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
-    with Etcd(tmp_path, *options, scheme="https") as etcd:
-        with pytest.raises(StoreRefused, match="add ca=FILE"):
+    with EtcdProcess(tmp_path, *options, scheme="https") as etcd:
+        with pytest.raises(StoreOpenFailed, match="add ca=FILE"):
             async with opened(f"{etcd.url}?tls=true"):
                 pass
         async with opened(f"{etcd.url}?ca={files['ca.pem']}"):
             pass
-    with Etcd(tmp_path, name="m2") as etcd, pytest.raises(StoreRefused, match="speaks no TLS"):
+    with EtcdProcess(tmp_path, name="m2") as etcd, pytest.raises(StoreOpenFailed, match="speaks no TLS"):
         async with opened(f"{etcd.url}?tls=true"):
             pass
 
@@ -409,7 +421,7 @@ def _certificates(folder: Path) -> dict[str, str]:
     return {file.name: str(file) for file in folder.iterdir()}
 
 
-async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(etcd: Etcd) -> None:
+async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(etcd: EtcdProcess) -> None:
     async with opened(_url(etcd), "n1") as store, folding(store) as follower:
         await _written(store, follower)
         presence: Any = store.__dict__["_presence"]

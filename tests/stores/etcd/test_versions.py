@@ -10,21 +10,21 @@ import pytest
 
 from adsum.etcd import client, watch
 from adsum.stores.etcd import EtcdStore
-from tests.stores.support import Follower, change, following, listed
-from tests.support.etcd_process import Etcd
+from tests.stores.support import StreamFollower, change, current_listings, open_follower
+from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
-from tests.support.tcp_proxy import Wire
+from tests.support.tcp_proxy import TcpProxy
 
 PATIENCE = 15.0
 """Seconds within which all is well again; without a word of etcd a node is not ready after so many."""
 
-AnyEtcd = Etcd | FakeEtcd
+AnyEtcd = EtcdProcess | FakeEtcd
 
 
 @asynccontextmanager
-async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, Follower]]:
+async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, StreamFollower]]:
     """An open store, and who follows it. It holds no session, so nothing is written to etcd unless a test does it."""
-    store = EtcdStore.of(url)
+    store = EtcdStore.from_url(url)
     await store.open()
 
     async def follow() -> None:
@@ -32,7 +32,7 @@ async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, Follower]]:
             await follower.next()
 
     try:
-        async with following(store) as follower:
+        async with open_follower(store) as follower:
             task = asyncio.create_task(follow())
             try:
                 await until(lambda: follower.wholes)
@@ -50,7 +50,7 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def written(store: EtcdStore, follower: Follower, id: str) -> None:
+async def written(store: EtcdStore, follower: StreamFollower, id: str) -> None:
     revision = await store.commit([change(id)], follower.snapshot.revision)
     await until(lambda: follower.snapshot.revision >= revision)
 
@@ -61,11 +61,11 @@ def troubled(store: EtcdStore) -> bool:
 
 async def well(store: EtcdStore) -> None:
     """Return once etcd says again that nothing is newer than what is known."""
-    await until(lambda: not troubled(store) and store.age() < 2 * watch.ASK)
+    await until(lambda: not troubled(store) and store.age() < 2 * watch.PROGRESS_INTERVAL)
 
 
-def ids(follower: Follower) -> set[str]:
-    return {key.id for key in listed(follower.snapshot)}
+def ids(follower: StreamFollower) -> set[str]:
+    return {key.id for key in current_listings(follower.snapshot)}
 
 
 async def test_an_idle_etcd_that_was_started_again_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
@@ -81,14 +81,14 @@ async def test_an_idle_etcd_that_was_started_again_is_followed_on_in_the_same_ep
 
 
 async def test_an_idle_etcd_that_was_cut_off_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
-    wire = await Wire(each_etcd.port).open()
+    wire = await TcpProxy(each_etcd.port).open()
     try:
         async with followed(f"etcd://127.0.0.1:{wire.port}") as (store, follower):
             await written(store, follower, "o1")
             before = follower.snapshot
-            wire.cut()
+            wire.partition()
             await until(lambda: troubled(store))
-            wire.mend()
+            wire.heal()
             await well(store)
             await written(store, follower, "o2")
             assert (follower.snapshot.epoch, follower.wholes, ids(follower)) == (before.epoch, 1, {"o1", "o2"})
@@ -178,11 +178,11 @@ async def test_an_etcd_that_was_restored_and_moved_on_past_what_was_known_begins
 async def test_a_member_that_hangs_costs_a_write_about_a_second() -> None:
     with FakeEtcd() as one, FakeEtcd() as other:
         other.state = one.state
-        async with followed(f"{one.url},{other.place}") as (store, follower):
+        async with followed(f"{one.url},{other.host_port}") as (store, follower):
             await written(store, follower, "o1")
             asked = store.__dict__["_etcd"].host
-            (one if one.place == asked else other).pause()
-            async with asyncio.timeout(client.WRITE_TRY + 2.5):  # The machine may be busy.
+            (one if one.host_port == asked else other).pause()
+            async with asyncio.timeout(client.WRITE_MEMBER_TIMEOUT + 2.5):  # The machine may be busy.
                 await store.commit([change("o2")], follower.snapshot.revision)
             await until(lambda: ids(follower) == {"o1", "o2"})
             await well(store)
@@ -194,6 +194,6 @@ async def test_a_member_that_hangs_is_followed_on_when_it_goes_on(each_etcd: Any
         await written(store, follower, "o1")
         each_etcd.pause()
         await until(lambda: troubled(store))
-        each_etcd.go_on()
+        each_etcd.resume()
         await well(store)
         assert ids(follower) == {"o1"}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adsum.core.errors import StoreRefused
+from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import SqliteStore
-from adsum.stores.sqlite.backup import Copied, back_up, restore
-from adsum.stores.sqlite.file import ANY
-from tests.stores.support import change, listed, put, shown
+from adsum.stores.sqlite.backup import BackupSummary, back_up, restore
+from adsum.stores.sqlite.file import MAX_REVISION
+from tests.stores.support import change, current_listings, current_snapshot, put_route
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def store(path: Path) -> SqliteStore:
     """An open store with two instances and a route, all of it still in its log."""
     store = SqliteStore(path)
     await store.open()
-    await store.commit([change("o1"), change("o2")], 0, [put("r1")])
+    await store.commit([change("o1"), change("o2")], 0, [put_route("r1")])
     return store
 
 
@@ -40,14 +40,14 @@ async def ids(path: Path) -> set[str]:
     store = SqliteStore(path)
     await store.open()
     try:
-        return {key.id for key in listed(await shown(store))}
+        return {key.id for key in current_listings(await current_snapshot(store))}
     finally:
         await store.close()
 
 
 async def test_a_store_in_use_is_copied_with_what_its_log_holds(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     to = tmp_path / "backup.db"
-    assert back_up(path, to) == Copied(2, 1, 1)
+    assert back_up(path, to) == BackupSummary(2, 1, 1)
     assert names(tmp_path) == {"registry", "backup.db"}
     assert stat.S_IMODE(to.stat().st_mode) == 0o600
     await store.commit([change("o3")], 1)
@@ -58,19 +58,19 @@ async def test_a_store_in_use_is_copied_with_what_its_log_holds(store: SqliteSto
 async def test_a_restored_backup_is_what_is_listed_in_a_new_epoch(
     store: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
-    before = await shown(store)
+    before = await current_snapshot(store)
     back_up(path, tmp_path / "backup.db")
     await store.commit([change("o3")], 1)
     await store.close()
     kept = path.with_name("adsum.db.before-restore")
-    assert restore(tmp_path / "backup.db", path) == Copied(2, 1, 1, kept)
+    assert restore(tmp_path / "backup.db", path) == BackupSummary(2, 1, 1, kept)
     assert names(path.parent) == {"adsum.db", "adsum.db.lock", "adsum.db.before-restore"}
     store = SqliteStore(path)
     await store.open()
-    after = await shown(store)
+    after = await current_snapshot(store)
     await store.close()
     assert after.epoch != before.epoch
-    assert {key.id for key in listed(after)} == {"o1", "o2"}
+    assert {key.id for key in current_listings(after)} == {"o1", "o2"}
     assert await ids(kept) == {"o1", "o2", "o3"}
     assert await ids(tmp_path / "backup.db") == {"o1", "o2"}, "the backup itself can be restored again"
 
@@ -83,7 +83,7 @@ async def test_what_a_killed_registry_left_is_kept_whole(store: SqliteStore, pat
     for ending in ("", "-wal", ".lock"):
         crashed.with_name(crashed.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
     await store.close()
-    kept = restore(tmp_path / "backup.db", crashed).kept
+    kept = restore(tmp_path / "backup.db", crashed).replaced_file
     assert kept is not None
     assert await ids(crashed) == {"o1", "o2"}
     assert await ids(kept) == {"o1", "o2", "o3"}
@@ -92,7 +92,7 @@ async def test_what_a_killed_registry_left_is_kept_whole(store: SqliteStore, pat
 async def test_a_file_in_use_is_not_replaced(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     back_up(path, tmp_path / "backup.db")
     await store.commit([change("o3")], 1)
-    with pytest.raises(StoreRefused, match="another registry has it"):
+    with pytest.raises(StoreOpenFailed, match="another registry has it"):
         restore(tmp_path / "backup.db", path)
     assert names(path.parent) == {"adsum.db", "adsum.db-wal", "adsum.db-shm", "adsum.db.lock"}
     await store.close()
@@ -103,7 +103,7 @@ async def test_a_backup_can_be_restored_where_there_is_no_file(store: SqliteStor
     back_up(path, tmp_path / "backup.db")
     await store.close()
     new = tmp_path / "new host" / "adsum.db"
-    assert restore(tmp_path / "backup.db", new) == Copied(2, 1, 1)
+    assert restore(tmp_path / "backup.db", new) == BackupSummary(2, 1, 1)
     assert await ids(new) == {"o1", "o2"}
 
 
@@ -134,7 +134,7 @@ async def test_what_root_restores_belongs_to_the_registry(store: SqliteStore, pa
 async def test_a_backup_never_replaces_a_file(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     to = tmp_path / "letter.txt"
     to.write_text("Dear reader")
-    with pytest.raises(StoreRefused, match="exists: name a new file"):
+    with pytest.raises(StoreOpenFailed, match="exists: name a new file"):
         back_up(path, to)
     assert to.read_text() == "Dear reader"
     await store.close()
@@ -156,7 +156,7 @@ async def test_a_crash_of_the_first_start_after_a_restore_is_no_replaced_file(
     for ending in ("", "-wal"):
         crashed.with_name(crashed.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
     # What stands in the lock file while the file is opened for the first time.
-    crashed.with_name("adsum.db.lock").write_text(restored.replace(" 0 0 0", f" 0 0 {ANY}"))
+    crashed.with_name("adsum.db.lock").write_text(restored.replace(" 0 0 0", f" 0 0 {MAX_REVISION}"))
     await store.close()
     assert await ids(crashed) == {"o1", "o2", "o3"}
 
@@ -187,7 +187,7 @@ async def test_a_damaged_backup_is_refused_and_nothing_changes(
     assert callable(spoil)
     spoil(backup)
     before = {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"}
-    with pytest.raises(StoreRefused, match=str(backup)):
+    with pytest.raises(StoreOpenFailed, match=str(backup)):
         restore(backup, path)
     assert {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"} == before
     assert await ids(path) == {"o1", "o2", "o3"}

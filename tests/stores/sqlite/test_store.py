@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from adsum import stores
-from adsum.core.catalog.changes import HISTORY_EACH, Change
-from adsum.core.errors import Invalid, StoreConflict, StoreRefused, StoreUnavailable
-from adsum.core.model import Cause, Key, Why
+from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Change
+from adsum.core.errors import Invalid, StoreConflict, StoreOpenFailed, StoreUnavailable
+from adsum.core.model import Cause, Key, Provenance
 from adsum.stores.sqlite import SqliteStore, file, rows, schema
-from adsum.stores.sqlite.file import File
-from adsum.stores.sqlite.history_table import TRIM
-from tests.stores.support import change, following, listed, put, shown
+from adsum.stores.sqlite.file import SqliteFile
+from adsum.stores.sqlite.history_table import TRIM_SLACK_CHANGES
+from tests.stores.support import change, current_listings, current_snapshot, open_follower, put_route
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
-    store = SqliteStore.of(f"sqlite:///{path}{options}")
+    store = SqliteStore.from_url(f"sqlite:///{path}{options}")
     await store.open()
     try:
         yield store
@@ -41,7 +41,7 @@ async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
 
 async def refusal(path: Path) -> str:
     """The sentence with which opening it is refused."""
-    with pytest.raises(StoreRefused) as refused:
+    with pytest.raises(StoreOpenFailed) as refused:
         async with opened(path):
             pass
     return str(refused.value)
@@ -139,7 +139,7 @@ async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path:
         assert f"{path}: another registry has it (process {os.getpid()}): stop that one" in said
         await store.commit([change("o1")], 0)
     async with opened(path) as store:
-        assert (await shown(store)).revision == 1
+        assert (await current_snapshot(store)).revision == 1
 
 
 async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -> None:
@@ -192,17 +192,17 @@ async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
         for n in range(20):
             await store.commit([change(f"o{n * 50 + more}") for more in range(50)], n)
     overwrite(path, 8192, b"\xa5" * (len(contents(path)) - 8192))
-    with pytest.raises(StoreRefused, match="restore it from a backup"):
+    with pytest.raises(StoreOpenFailed, match="restore it from a backup"):
         async with opened(path) as store:
-            await shown(store)
+            await current_snapshot(store)
 
 
 async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
     await made(path)
     edit(path, "UPDATE listings SET body = x'7b7d'")
     async with opened(path) as store:
-        with pytest.raises(StoreRefused, match="its record of orders/o1 can't be read"):
-            await shown(store)
+        with pytest.raises(StoreOpenFailed, match="its record of orders/o1 can't be read"):
+            await current_snapshot(store)
 
 
 @pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
@@ -214,7 +214,7 @@ async def test_a_history_that_cannot_be_read_is_named_and_stops_nothing_else(pat
             await store.history(None, None, 9)
         assert await store.history("users", None, 9) == []
         assert await store.commit([change("o2")], 1) == 2
-        assert len(listed(await shown(store))) == 2
+        assert len(current_listings(await current_snapshot(store))) == 2
 
 
 @pytest.mark.parametrize("size", [50, 512, 4_096, 20_000, -4_096])
@@ -222,9 +222,9 @@ async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(200)], 0)
     replace(path, contents(path)[:size])
-    with pytest.raises(StoreRefused, match="restore it from a backup"):
+    with pytest.raises(StoreOpenFailed, match="restore it from a backup"):
         async with opened(path) as store:
-            await shown(store)
+            await current_snapshot(store)
 
 
 def damaged(whole: bytes, rng: random.Random) -> bytes:
@@ -240,9 +240,9 @@ async def test_whatever_is_damaged_is_read_refused_or_unavailable_and_nothing_el
     whole, rng = contents(path), random.Random(7)
     for _ in range(40):
         replace(path, damaged(whole, rng))
-        with suppress(StoreRefused, StoreUnavailable):
+        with suppress(StoreOpenFailed, StoreUnavailable):
             async with opened(path) as store:
-                await shown(store)
+                await current_snapshot(store)
                 await store.history(None, None, 999)
 
 
@@ -279,7 +279,7 @@ async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypat
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE more (x)",)))
     async with opened(path) as store:
         assert await store.commit([change("o2")], 1) == 2
-        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1", "o2"}
     edit(path, "INSERT INTO more VALUES (1)")
     monkeypatch.undo()
     latest = len(schema.MIGRATIONS)
@@ -289,9 +289,9 @@ async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypat
 async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) -> None:
     edit(path, *schema.MIGRATIONS[0], "PRAGMA user_version = 1")
     async with opened(path) as store:
-        await store.commit([change("o1")], 0, [put("r1")])
-        snapshot = await shown(store)
-        assert (len(listed(snapshot)), len(snapshot.documents.of)) == (1, 1)
+        await store.commit([change("o1")], 0, [put_route("r1")])
+        snapshot = await current_snapshot(store)
+        assert (len(current_listings(snapshot)), len(snapshot.documents.by_key)) == (1, 1)
 
 
 async def test_a_file_of_the_second_version_knows_the_services_that_its_history_tells_of(path: Path) -> None:
@@ -299,11 +299,13 @@ async def test_a_file_of_the_second_version_knows_the_services_that_its_history_
         await store.commit([change("o1")], 0)
         await store.commit([change("o1", None)], 1)
     bare = [
-        f"ALTER TABLE {table} DROP COLUMN checksum" for table in schema.CHECKED if table not in ("departures", "edits")
+        f"ALTER TABLE {table} DROP COLUMN checksum"
+        for table in schema.CHECKSUM_COLUMNS
+        if table not in ("departures", "edits")
     ]
     edit(path, "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
     async with opened(path) as store:
-        assert set((await shown(store)).services) == {"orders"}
+        assert set((await current_snapshot(store)).services) == {"orders"}
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,31 +314,31 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monk
         patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("DELETE FROM listings", "CREATE nonsense")))
         assert "nonsense" in await refusal(path)
     async with opened(path) as store:
-        assert len(listed(await shown(store))) == 1
+        assert len(current_listings(await current_snapshot(store))) == 1
 
 
 async def test_a_new_epoch_is_begun_when_asked_for_and_keeps_everything_else(path: Path) -> None:
     await made(path)
     async with opened(path) as store:
-        before = await shown(store)
+        before = await current_snapshot(store)
     async with opened(path, "?epoch=new") as store:
-        after = await shown(store)
+        after = await current_snapshot(store)
     assert after.epoch != before.epoch
     assert len(after.epoch) == 32
-    assert (after.revision, listed(after)) == (before.revision, listed(before))
+    assert (after.revision, current_listings(after)) == (before.revision, current_listings(before))
     async with opened(path) as store:
-        assert (await shown(store)).epoch == after.epoch
+        assert (await current_snapshot(store)).epoch == after.epoch
 
 
 async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transactions = []
-    write = File._write
+    write = SqliteFile._write
 
-    def counting(self: File, written: rows.Rows, revision: int) -> None:
+    def counting(self: SqliteFile, written: rows.TransactionRows, revision: int) -> None:
         transactions.append(revision)
         write(self, written, revision)
 
-    monkeypatch.setattr(File, "_write", counting)
+    monkeypatch.setattr(SqliteFile, "_write", counting)
     async with opened(path) as store:
         await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
         assert len(transactions) <= 3
@@ -344,16 +346,19 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
 
 
 async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
-    many, revision = TRIM // 2, 0
-    for _ in range((HISTORY_EACH + 5 * TRIM) // many):
+    many, revision = TRIM_SLACK_CHANGES // 2, 0
+    for _ in range((MAX_HISTORY_PER_SERVICE + 5 * TRIM_SLACK_CHANGES) // many):
         async with opened(path) as store:
             revision = await store.commit([change("o1", 1 + n) for n in range(many)], revision)
     async with opened(path) as store:
-        assert len(await store.history(None, None, 10 * HISTORY_EACH)) < HISTORY_EACH + 2 * TRIM
+        assert (
+            len(await store.history(None, None, 10 * MAX_HISTORY_PER_SERVICE))
+            < MAX_HISTORY_PER_SERVICE + 2 * TRIM_SLACK_CHANGES
+        )
 
 
 async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:
-    bad = Change(Key("orders", "o1"), None, Why(Cause.DEREGISTERED, "\ud800"))
+    bad = Change(Key("orders", "o1"), None, Provenance(Cause.DEREGISTERED, "\ud800"))
     async with opened(path) as store:
         results = await asyncio.gather(
             store.commit([change("o1")], 0),
@@ -364,7 +369,7 @@ async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -
         assert results[0] == 1
         assert isinstance(results[1], UnicodeEncodeError)
         assert results[2] == 2
-        assert {key.id for key in listed(await shown(store))} == {"o1", "o3"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1", "o3"}
         assert {recorded.key.id for recorded in await store.history(None, None, 9)} == {"o1", "o3"}
 
 
@@ -374,20 +379,20 @@ def big(n: int) -> list[Change]:
 
 
 async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None:
-    async with opened(path) as store, following(store) as follower:
+    async with opened(path) as store, open_follower(store) as follower:
         await store.commit([change("o1")], 0)
         await follower.reach(1)
         with full_disk(path):
             for _ in range(3):
                 with pytest.raises(StoreUnavailable, match=f"{path}: "):
                     await store.commit(big(0), 1)
-            assert set(listed(await shown(store))) == {Key("orders", "o1")}
+            assert set(current_listings(await current_snapshot(store))) == {Key("orders", "o1")}
             assert len(await store.history(None, None, 9)) == 1
         assert await store.commit(big(1), 1) == 2
-        assert len(listed(await follower.reach(2))) == 501
+        assert len(current_listings(await follower.reach(2))) == 501
         assert follower.wholes == 1, "nothing was written, so nobody has to start over"
     async with opened(path) as store:
-        assert listed(await shown(store)) == listed(follower.snapshot)
+        assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
 
 async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Path) -> None:
@@ -398,7 +403,7 @@ async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Pat
             await store.commit(big(0), 1)
         await bound(store, 1_000_000)
         assert await store.commit(big(0), 1) == 2
-        assert len(listed(await shown(store))) == 501
+        assert len(current_listings(await current_snapshot(store))) == 501
 
 
 async def asked(store: SqliteStore, question: str) -> object:
@@ -418,12 +423,12 @@ async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: P
     async with opened(path) as store:
         store._file._db.set_progress_handler(lambda: 1, 1)
         with pytest.raises(StoreUnavailable, match="interrupted"):
-            await shown(store)
+            await current_snapshot(store)
         with pytest.raises(StoreUnavailable, match="interrupted"):
             await store.commit([change("o2")], 1)
         store._file._db.set_progress_handler(None, 1)
         assert await store.commit([change("o2")], 1) == 2
-        assert len(listed(await shown(store))) == 2
+        assert len(current_listings(await current_snapshot(store))) == 2
 
 
 async def bound(store: SqliteStore, pages: int) -> None:
@@ -455,13 +460,13 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
             yield
         raise sqlite3.OperationalError("disk I/O error")
 
-    def failing(self: File) -> None:
+    def failing(self: SqliteFile) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "transaction", doubtful)
         if blind:
-            patch.setattr(File, "_look", failing)
+            patch.setattr(SqliteFile, "_look", failing)
         yield
 
 
@@ -469,16 +474,16 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
 async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
-    async with opened(path) as store, following(store) as follower:
+    async with opened(path) as store, open_follower(store) as follower:
         await follower.next()
         with written_in_doubt(monkeypatch, blind=blind), pytest.raises(StoreUnavailable, match="disk I/O error"):
             await store.commit([change("o1")], 0)
         with pytest.raises(StoreConflict):
             await store.commit([change("o2")], 0)
-        assert set(listed(await follower.reach(1))) == {Key("orders", "o1")}
+        assert set(current_listings(await follower.reach(1))) == {Key("orders", "o1")}
         assert follower.wholes == 2
         assert await store.commit([change("o2")], 1) == 2
-        assert len(listed(await follower.reach(2))) == 2
+        assert len(current_listings(await follower.reach(2))) == 2
 
 
 def killed(path: Path, copy: Path) -> None:
@@ -508,7 +513,7 @@ async def crashed(path: Path, tmp_path: Path) -> Path:
 
 async def test_a_log_that_a_kill_left_is_read(crashed: Path) -> None:
     async with opened(crashed) as store:
-        assert {key.id for key in listed(await shown(store))} == {"o1", "o2"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1", "o2"}
 
 
 @pytest.mark.parametrize("options", ["", "?epoch=new"])
@@ -517,14 +522,14 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kep
 ) -> None:
     saved = contents(tmp_path / "backup.db")
     replace(crashed, saved)
-    with pytest.raises(StoreRefused, match="belongs to the file before"):
+    with pytest.raises(StoreOpenFailed, match="belongs to the file before"):
         async with opened(crashed, options):
             pass
     assert contents(crashed) == saved
     for ending in ("-wal", "-shm"):
         crashed.with_name(crashed.name + ending).unlink(missing_ok=True)
     async with opened(crashed) as store:
-        assert {key.id for key in listed(await shown(store))} == {"o1"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
 async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path: Path, tmp_path: Path) -> None:
@@ -536,33 +541,33 @@ async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path
         edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
         killed(path, crashed)
     async with opened(crashed) as store:
-        assert {key.id for key in listed(await shown(store))} == {"o1"}
+        assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
 async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     old = contents(path)
     async with opened(path) as store:
-        before = await shown(store)
+        before = await current_snapshot(store)
         await store.commit([change("o2")], 1)
     replace(path, old)
     async with opened(path) as store:
-        after = await shown(store)
+        after = await current_snapshot(store)
         await store.commit([change("o3")], 1)
     assert after.epoch != before.epoch
     assert "was restored from a copy" in caplog.text
     replace(path, old)
     async with opened(path) as store:
-        assert (await shown(store)).epoch not in (before.epoch, after.epoch)
+        assert (await current_snapshot(store)).epoch not in (before.epoch, after.epoch)
 
 
 async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     async with opened(path) as store:
-        before = await shown(store)
+        before = await current_snapshot(store)
     path.with_name("adsum.db.lock").unlink()
     async with opened(path) as store:
-        assert (await shown(store)).epoch == before.epoch
+        assert (await current_snapshot(store)).epoch == before.epoch
     assert not caplog.text
 
 
@@ -583,7 +588,7 @@ async def test_a_file_that_is_not_where_it_was_takes_no_write(
         with pytest.raises(StoreUnavailable, match=words):
             await store.commit([change("o2")], 1)
         assert words in store.condition()["trouble"]
-        assert set(listed(await shown(store))) == {Key("orders", "o1")}
+        assert set(current_listings(await current_snapshot(store))) == {Key("orders", "o1")}
 
 
 class Ticking:
@@ -623,10 +628,10 @@ async def test_a_disk_that_takes_nothing_is_noticed_and_so_is_its_recovery(path:
         with pytest.raises(StoreUnavailable):
             await store.commit(big(0), 1)
         await clock.tick(20.0)
-        assert store.apart() == 20.0
+        assert store.isolated_seconds() == 20.0
         assert str(path) in store.condition()["trouble"]
     await clock.tick(2.0)
-    assert (store.apart(), store.condition()) == (0.0, {})
+    assert (store.isolated_seconds(), store.condition()) == (0.0, {})
     await store.close()
 
 
@@ -641,12 +646,12 @@ async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
     removed(path)
     await clock.tick(2.0)
     await clock.tick(3.0)
-    assert store.apart() == 3.0
+    assert store.isolated_seconds() == 3.0
     await store.close()
 
 
 async def test_what_another_program_wrote_is_read_before_anything_is_written(path: Path) -> None:
-    async with opened(path) as store, following(store) as follower:
+    async with opened(path) as store, open_follower(store) as follower:
         await store.commit([change("o1")], 0)
         await follower.reach(1)
         path.with_name("adsum.db.lock").rename(path.with_name("other.lock"))  # As if there had never been one.
@@ -656,15 +661,15 @@ async def test_what_another_program_wrote_is_read_before_anything_is_written(pat
         path.with_name("other.lock").rename(path.with_name("adsum.db.lock"))
         with pytest.raises(StoreUnavailable, match="another program wrote"):
             await store.commit([change("o3")], 1)
-        assert {key.id for key in listed(await follower.reach(2))} == {"o1", "o2"}
+        assert {key.id for key in current_listings(await follower.reach(2))} == {"o1", "o2"}
         assert await store.commit([change("o3")], 2) == 3
 
 
 async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
     async with opened(path) as store:
-        await store.commit([change(f"o{n}") for n in range(20)], 0, [put("r1")])
+        await store.commit([change(f"o{n}") for n in range(20)], 0, [put_route("r1")])
         await store.commit([change("o1", None)], 1)
-        right = await shown(store)
+        right = await current_snapshot(store)
         history = await store.history(None, None, 999)
     whole, rng, same = contents(path), random.Random(11), 0
     for _ in range(300):
@@ -674,12 +679,12 @@ async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
         replace(path, flipped)
-        with suppress(StoreRefused, StoreUnavailable):
+        with suppress(StoreOpenFailed, StoreUnavailable):
             async with opened(path) as store:
-                found = await shown(store)
+                found = await current_snapshot(store)
                 assert (found.epoch, found.revision) == (right.epoch, right.revision)
-                assert listed(found) == listed(right)
-                assert found.documents.of == right.documents.of
+                assert current_listings(found) == current_listings(right)
+                assert found.documents.by_key == right.documents.by_key
                 assert set(found.services) == set(right.services)
                 assert await store.history(None, None, 999) == history
                 same += 1
@@ -701,9 +706,9 @@ async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: st
         await store.commit([change("o1"), change("o2")], 0)
         await store.commit([change("o2", None)], 1)
     edit(path, damage)
-    with pytest.raises(StoreRefused, match="adsum restore"):
+    with pytest.raises(StoreOpenFailed, match="adsum restore"):
         async with opened(path) as store:
-            await shown(store)
+            await current_snapshot(store)
 
 
 @pytest.fixture
@@ -731,4 +736,4 @@ async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytes
         assert longest < 500_000
         killed(path, path.parent / "crashed" / "adsum.db")
     async with opened(path.parent / "crashed" / "adsum.db") as store:
-        assert len(listed(await shown(store))) == 40 * 50
+        assert len(current_listings(await current_snapshot(store))) == 40 * 50

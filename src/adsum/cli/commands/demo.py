@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from adsum.cli.output import rich_wanted
+from adsum.cli.output import wants_rich
 
 
 @click.command(epilog="Examples: adsum demo; adsum demo --stay; adsum demo | tee demo.log")
@@ -20,6 +20,6 @@ def demo(stay: bool, pace: float) -> int:
     caller of its own. Then one instance is killed, one is added, one is replaced as by a deploy, and
     the registry itself is killed and started again. Takes half a minute; the exit code is 0 if no request failed.
     """
-    from adsum.demo.runner import perform
+    from adsum.demo.runner import run_demo
 
-    return perform(stay=stay, pace=pace, live=rich_wanted(sys.stdout) and sys.stdout.isatty())
+    return run_demo(stay=stay, pace=pace, live=wants_rich(sys.stdout) and sys.stdout.isatty())

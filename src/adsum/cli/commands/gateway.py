@@ -8,18 +8,18 @@ from random import Random
 import click
 
 from adsum.cli import output
-from adsum.cli.settings.flags import settings
+from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.config.serve import ClientConfig, GatewayConfig
 from adsum.core.errors import Invalid
-from adsum.envoy.plan import Plan
+from adsum.envoy.plan import GatewayPlan
 
 
 @click.command(
     epilog="Examples: adsum gateway; "
     "adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --url http://reg-1:23786,http://reg-2:23786"
 )
-@settings(ClientConfig, GatewayConfig, but=("actor", "cache_max_age"))
+@with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age"))
 def gateway(loaded: Settings) -> int:
     """Take requests at one address and pass each on to a live instance of the service that it is for.
 
@@ -37,28 +37,30 @@ def gateway(loaded: Settings) -> int:
     body says when no registry has been heard for 7.5 s).
     """
     from adsum.envoy.gateway import Gateway
-    from adsum.envoy.runner import Running
+    from adsum.envoy.runner import GatewayRunner
     from adsum.telemetry import Logs
 
-    plan, config = _plan(loaded), loaded.of(GatewayConfig)
+    plan, config = _plan(loaded), loaded.get(GatewayConfig)
 
     async def go() -> int:
-        gateway = Gateway(plan, lambda: _plan(loaded.again()), Random())
-        return await Running(gateway, lambda: output.line(f"adsum gateway listens on {' '.join(plan.urls)}")).run()
+        gateway = Gateway(plan, lambda: _plan(loaded.reload()), Random())
+        return await GatewayRunner(
+            gateway, lambda: output.print_line(f"adsum gateway listens on {' '.join(plan.urls)}")
+        ).run()
 
     logs = Logs(config.log_level, config.log_format)
     try:
-        with output.unblocked():
+        with output.non_blocking():
             return asyncio.run(go())
     finally:
         logs.close()
 
 
-def _plan(loaded: Settings) -> Plan:
+def _plan(loaded: Settings) -> GatewayPlan:
     from adsum.envoy import plan
 
-    config, client = loaded.of(GatewayConfig), loaded.of(ClientConfig)
+    config, client = loaded.get(GatewayConfig), loaded.get(ClientConfig)
     try:
-        return plan.plan(config, plan.registry_places(config.xds, client.url), client.zone)
+        return plan.make_plan(config, plan.registry_addresses(config.xds, client.url), client.zone)
     except Invalid as error:
-        raise loaded.blame(error, {"tls_certificate": "tls_cert"}) from None
+        raise loaded.config_error(error, {"tls_certificate": "tls_cert"}) from None

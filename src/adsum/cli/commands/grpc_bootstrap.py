@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adsum.cli import output
-from adsum.cli.settings.flags import UNUSED_BY_READS, settings
+from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import ConfigError, Settings
 from adsum.config.serve import ClientConfig
 from adsum.core.errors import Invalid
@@ -27,7 +27,7 @@ from adsum.core.errors import Invalid
     help="Put all nodes into one entry, so that a client whose node dies follows another one at once. C++, Python and "
     "Node.js take that; Go and Java don't. Needs IP addresses of one family.",
 )
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
     """Print the bootstrap with which gRPC clients of any language call services as `xds:///SERVICE`, without a proxy.
 
@@ -36,12 +36,12 @@ def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
     client tries all of them. Python programs don't need a bootstrap: `adsum.integrations.grpc.channel("orders")` makes
     it.
     """
-    from adsum.integrations.grpc_bootstrap import bootstrap
+    from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
     try:
-        found = bootstrap(xds, loaded.of(ClientConfig).url, joined=joined)
+        found = grpc_bootstrap(xds, loaded.get(ClientConfig).url, joined=joined)
     except Invalid as error:
         raise ConfigError(f"--{error}") from None
     if joined and len(found["xds_servers"]) > 1:
         raise ConfigError("--joined needs IP addresses of one family as nodes: give them by --xds, or leave it out")
-    output.json(found)
+    output.print_json(found)

@@ -9,18 +9,18 @@ import click
 
 from adsum import wire
 from adsum.cli import output
-from adsum.cli.arguments import Key, ServiceType, as_json, reason
-from adsum.cli.client import ask
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.instance_selector import instances
-from adsum.cli.registration import registration_of
-from adsum.cli.settings.flags import UNUSED_BY_WRITES, settings
+from adsum.cli.arguments import InstanceRef, ServiceType, json_option, reason_option
+from adsum.cli.client import run_with_client
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.instance_selector import for_each_instance
+from adsum.cli.registration import build_registration
+from adsum.cli.settings.flags import UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.config.serve import ClientConfig, InstanceConfig
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.liveness.heartbeats import DRAIN_WAIT
-from adsum.run.background_registrar import registrar_of
+from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
+from adsum.run.background_registrar import make_registrar
 
 
 @click.command(
@@ -28,59 +28,59 @@ from adsum.run.background_registrar import registrar_of
     "adsum register cache --port 6379 --check tcp"
 )
 @click.argument("service", type=ServiceType())
-@settings(ClientConfig, InstanceConfig, but=("cache_max_age", "service"))
+@with_settings(ClientConfig, InstanceConfig, exclude=("cache_max_age", "service"))
 def register(loaded: Settings, service: str) -> None:
     """List an instance that can't register itself, and keep it listed until interrupted.
 
     While this runs it renews the lease; on Ctrl-C or SIGTERM it drains and deregisters. With --ttl none it lists the
     instance for good and ends at once: then only checks tell how it fares, and `adsum deregister` takes it out.
     """
-    config = loaded.of(InstanceConfig)
+    config = loaded.get(InstanceConfig)
     if config.ttl is None:
-        output.say(ask(loaded, lambda client: _once(client, loaded, service)))
+        output.print_message(run_with_client(loaded, lambda client: _once(client, loaded, service)))
     else:
-        with output.unblocked():  # A lease is kept whether anybody reads us or not.
-            ask(loaded, lambda client: _until_told(client, loaded, service))
+        with output.non_blocking():  # A lease is kept whether anybody reads us or not.
+            run_with_client(loaded, lambda client: _until_told(client, loaded, service))
 
 
 async def _once(client: Client, loaded: Settings, service: str) -> str:
-    config = loaded.of(InstanceConfig)
+    config = loaded.get(InstanceConfig)
     address = config.address or await client.source.local_address()
-    registration = registration_of(loaded, service, config.port, address)
+    registration = build_registration(loaded, service, config.port, address)
     instance = registration.instance
     takeover = Takeover.FORCE if config.take_over else Takeover.USUAL
-    await client.api.register(service, instance.id, wire.RegistrationBody.of(registration, takeover))
+    await client.api.register(service, instance.id, wire.RegistrationBody.from_registration(registration, takeover))
     return f"{instance.key} is listed at {instance.authority} until it is deregistered"
 
 
 async def _until_told(client: Client, loaded: Settings, service: str) -> None:
-    config = loaded.of(InstanceConfig)
-    registration = registration_of(loaded, service, config.port)
-    registrar = registrar_of(client, registration, config.address, DRAIN_WAIT, take_over=config.take_over)
+    config = loaded.get(InstanceConfig)
+    registration = build_registration(loaded, service, config.port)
+    registrar = make_registrar(client, registration, config.address, DEFAULT_DRAIN_WAIT, take_over=config.take_over)
     key = registration.key
     told, loop = asyncio.Event(), asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, told.set)
     await registrar.start()
     if registrar.registered and registrar.instance is not None:
-        output.say(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
+        output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
     else:
-        why = registrar.kept_out or "no registry answers"
-        output.say(f"{key} is not listed yet: {why}; trying on, Ctrl-C ends that")
+        why = registrar.conflict or "no registry answers"
+        output.print_message(f"{key} is not listed yet: {why}; trying on, Ctrl-C ends that")
     await told.wait()
     drained = await registrar.drain(reason="adsum register was told to end")
     await registrar.stop("adsum register was told to end")
-    if drained.unaware:
-        raise Ended(Exit.TIMEOUT, f"{key} is deregistered, but {drained.why}")
-    output.say(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
+    if drained.unacknowledged:
+        raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drained.reason}")
+    output.print_message(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
 
 
 @click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
-@reason("Why it leaves")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances()
-def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
+@reason_option("Why it leaves")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
+@for_each_instance()
+def deregister(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> None:
     """Take an instance out of the catalog.
 
     For what can't do so itself any more. Drain it first if it still works. A program that still renews registers again
@@ -89,12 +89,12 @@ def deregister(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
     --json prints the answer of DELETE /api/v1/services/SERVICE/instances/ID.
     """
 
-    async def work(client: Client) -> wire.Written:
+    async def work(client: Client) -> wire.WriteResult:
         await client.api.instance(key.service, key.id)  # Deregistering is idempotent; a slip of the finger is not.
         return await client.api.deregister(key.service, key.id, reason=reason)
 
-    written = ask(loaded, work)
+    written = run_with_client(loaded, work)
     if as_json:
-        output.json(written)
+        output.print_json(written)
     else:
-        output.say(f"{key} is deregistered")
+        output.print_message(f"{key} is deregistered")

@@ -12,30 +12,30 @@ from typing import Final
 import click
 
 from adsum import wire
-from adsum.balance.load_tracker import Loads
+from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.policies import POLICIES, policy
 from adsum.cli import output
-from adsum.cli.arguments import LengthType, ServiceType, as_json, unknown
-from adsum.cli.client import ask
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.settings.flags import UNUSED_BY_READS, settings
+from adsum.cli.arguments import DurationType, ServiceType, json_option, unknown_service
+from adsum.cli.client import run_with_client
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry, RegistryUnavailable
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view import Origin, View
+from adsum.client.views.view import View, ViewOrigin
 from adsum.config.serve import ClientConfig
 from adsum.core.model import Endpoint, Status
-from adsum.core.selection import Options, Selection, usable
+from adsum.core.selection import Selection, SelectionOptions, select_endpoints
 
-LONGEST_WAIT: Final = 86_400.0
+MAX_RESOLVE_WAIT: Final = 86_400.0
 """Seconds; a script that waits a day has forgotten what for."""
 
 FORMS: Final = ("address", "url", "host", "port")
 """What of an endpoint `resolve` prints."""
-ANSWER: Final = 5.0
+SOURCE_TIMEOUT: Final = 5.0
 """Seconds for an etcd or a Consul to answer."""
-MOST_TOLD: Final = 5
+MAX_INSTANCES_NAMED: Final = 5
 """How many instances an error tells one by one."""
 
 _ORDER: Final = tuple(Status)
@@ -49,8 +49,8 @@ _ORDER: Final = tuple(Status)
 @click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
 @click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def ls(
     loaded: Settings,
     service: str | None,
@@ -66,7 +66,7 @@ def ls(
     registered under that name.
     """
     if service is None:
-        _services(ask(loaded, lambda client: client.api.services()), as_json)
+        _services(run_with_client(loaded, lambda client: client.api.services()), as_json)
         return
     wanted = _pairs(metadata)
 
@@ -75,33 +75,33 @@ def ls(
         names = [] if view.instances else [each.name for each in (await client.api.services()).services]
         return view, names
 
-    view, names = ask(loaded, work)
+    view, names = run_with_client(loaded, work)
     if as_json:
-        output.json(view)
+        output.print_json(view)
     elif view.instances:
-        output.table(
+        output.print_table(
             ("ID", "ADDRESS", "STATUS", "SINCE", "WHY", "ZONE", "WEIGHT", "TAGS"),
             [_row(each) for each in view.instances],
         )
     if not view.instances and service in names and (status or tag or in_zone or metadata):
-        output.say(f"no instance of {service} is like that")
+        output.print_message(f"no instance of {service} is like that")
     elif not view.instances:
-        raise Ended(Exit.NOT_FOUND, unknown(service, names))
+        raise CommandFailed(ExitCode.NOT_FOUND, unknown_service(service, names))
 
 
 def _services(found: wire.ServiceList, as_json: bool) -> None:
     if as_json:
-        output.json(found)
+        output.print_json(found)
     elif found.services:
-        there = [status for status in _ORDER if any(status in each.status for each in found.services)]
+        there = [status for status in _ORDER if any(status in each.status_counts for each in found.services)]
         columns = ("SERVICE", "INSTANCES", *(status.upper() for status in there))
         rows = [
-            (each.name, str(each.instances), *(str(each.status.get(status, "") or "") for status in there))
+            (each.name, str(each.instances), *(str(each.status_counts.get(status, "") or "") for status in there))
             for each in found.services
         ]
-        output.table(columns, rows)
+        output.print_table(columns, rows)
     else:
-        output.say("the registry is empty; `adsum run --help` tells how to change that")
+        output.print_message("the registry is empty; `adsum run --help` tells how to change that")
 
 
 def _row(view: wire.InstanceView) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _row(view: wire.InstanceView) -> tuple[str, ...]:
         f"{f'[{view.address}]' if ':' in view.address else view.address}:{view.port}",
         view.status,
         output.ago(view.since),
-        output.why(view.cause, view.actor, view.reason),
+        output.format_cause(view.cause, view.actor, view.reason),
         view.zone,
         str(view.weight) if view.weight != 1 else "",
         ", ".join(view.tags),
@@ -141,9 +141,11 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
     "--policy", "name", type=click.Choice([*POLICIES]), default="weighted_random", help="[default: weighted_random]"
 )
 @click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
-@click.option("--wait", type=LengthType(0.0, LONGEST_WAIT), default="0", help="Wait so long for one that is well.")
-@as_json
-@settings(ClientConfig, but=("actor",))
+@click.option(
+    "--wait", type=DurationType(0.0, MAX_RESOLVE_WAIT), default="0", help="Wait so long for one that is well."
+)
+@json_option
+@with_settings(ClientConfig, exclude=("actor",))
 def resolve(
     loaded: Settings, service: str, every: bool, form: str, name: str, key: str | None, wait: float, as_json: bool
 ) -> None:
@@ -156,42 +158,44 @@ def resolve(
 
     --json prints the chosen instances as GET /api/v1/services/SERVICE has them.
     """
-    zone = Options(zone=loaded.of(ClientConfig).zone)
+    zone = SelectionOptions(zone=loaded.get(ClientConfig).zone)
 
     async def work(client: Client) -> wire.ServiceView:
         if wait:
             await _wait(client, service, zone, wait)
         view = await _view(client, service)
         if not view.instances:
-            raise Ended(Exit.NOT_FOUND, await _unknown(client, service))
+            raise CommandFailed(ExitCode.NOT_FOUND, await _unknown(client, service))
         return view
 
-    view = ask(loaded, work)
+    view = run_with_client(loaded, work)
     selection = _selected(view, zone)
-    if not selection.choices:
-        raise Ended(Exit.NOT_FOUND, f"no instance of {service} may be called: {_standing(view)}")
-    if selection.panicking:
-        output.say(f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all")
-    endpoints = [choice.endpoint for choice in selection.choices]
+    if not selection.endpoints:
+        raise CommandFailed(ExitCode.NOT_FOUND, f"no instance of {service} may be called: {_standing(view)}")
+    if selection.is_panicking:
+        output.print_message(
+            f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all"
+        )
+    endpoints = [choice.endpoint for choice in selection.endpoints]
     if not every:
-        endpoints = [policy(name).build(selection.choices, Loads(), Random()).pick(key)]
+        endpoints = [policy(name).build(selection.endpoints, LoadTracker(), Random()).pick(key)]
     if as_json:
         chosen = {endpoint.id for endpoint in endpoints}
         instances = [each for each in view.instances if each.id in chosen]
-        output.json(wire.ServiceView(view.epoch, service, view.revision, instances))
+        output.print_json(wire.ServiceView(view.epoch, service, view.revision, instances))
         return
     for endpoint in endpoints:
-        output.line(_PRINTED[form](endpoint))
+        output.print_line(_PRINTED[form](endpoint))
 
 
-async def _wait(client: Client, service: str, options: Options, length: float) -> None:
+async def _wait(client: Client, service: str, options: SelectionOptions, length: float) -> None:
     """Return when there is somebody to call who is known to be well, at latest after `length` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(length), aclosing(client.resolver(service).watch()) as views:
             async for view in views:
-                if not _trusted(usable(view.endpoints, options)):
+                if not _trusted(select_endpoints(view.endpoints, options)):
                     continue
-                if view.source is Origin.LIVE or await _hangs(client, service):
+                if view.origin is ViewOrigin.LIVE or await _hangs(client, service):
                     return
 
 
@@ -201,7 +205,7 @@ async def _hangs(client: Client, service: str) -> bool:
     """
     with suppress(NeedsRegistry, RegistryUnavailable):
         try:
-            async with asyncio.timeout(client.source.patience):
+            async with asyncio.timeout(client.source.cache_fallback_delay):
                 await client.api.service(service)
         except TimeoutError:
             return True
@@ -209,7 +213,7 @@ async def _hangs(client: Client, service: str) -> bool:
 
 
 def _trusted(selection: Selection) -> bool:
-    return bool(selection.choices) and not selection.panicking
+    return bool(selection.endpoints) and not selection.is_panicking
 
 
 async def _view(client: Client, service: str) -> wire.ServiceView:
@@ -218,16 +222,18 @@ async def _view(client: Client, service: str) -> wire.ServiceView:
     listing, falling = asyncio.ensure_future(_listed(client, service)), asyncio.ensure_future(_fallen_back(resolver))
     try:
         await asyncio.wait((listing, falling), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((listing,), timeout=client.source.patience)  # A watch may fail where a look-up works.
+        await asyncio.wait(
+            (listing,), timeout=client.source.cache_fallback_delay
+        )  # A watch may fail where a look-up works.
         if not listing.done() and resolver.view.endpoints:
-            raise RegistryUnavailable(resolver.trouble)
+            raise RegistryUnavailable(resolver.problem)
         return await listing
     except RegistryUnavailable as error:
-        resolver.fall_back()
+        resolver.use_cached_view()
         if not resolver.view.endpoints:
             raise
-        bound = f" ({resolver.caveat})" if resolver.caveat else ""
-        output.say(f"{error}; using what was known {output.lasted(resolver.view.age())} ago{bound}")
+        bound = f" ({resolver.view_warning})" if resolver.view_warning else ""
+        output.print_message(f"{error}; using what was known {output.format_duration(resolver.view.age())} ago{bound}")
         return _as_view(resolver.view)
     finally:
         listing.cancel()
@@ -239,7 +245,7 @@ async def _fallen_back(resolver: Resolver) -> None:
     """Return when the kept view is shown, because no registry answers."""
     async with aclosing(resolver.watch()) as views:
         async for view in views:
-            if view.source is Origin.DISK:
+            if view.origin is ViewOrigin.DISK:
                 return
     await asyncio.Event().wait()
 
@@ -256,16 +262,16 @@ async def _followed(client: Client, service: str) -> View:
     """The service as the client's source tells of it, whatever that is. Raises `RegistryUnavailable`."""
     resolver = client.resolver(service)
     with suppress(TimeoutError):
-        async with asyncio.timeout(ANSWER), aclosing(resolver.watch()) as views:
+        async with asyncio.timeout(SOURCE_TIMEOUT), aclosing(resolver.watch()) as views:
             async for view in views:
                 if resolver.connected:
                     return view
-    raise RegistryUnavailable(resolver.trouble or "no answer in time")
+    raise RegistryUnavailable(resolver.problem or "no answer in time")
 
 
 async def _unknown(client: Client, service: str) -> str:
     try:
-        return unknown(service, [each.name for each in (await client.api.services()).services])
+        return unknown_service(service, [each.name for each in (await client.api.services()).services])
     except NeedsRegistry:
         return f"nobody is listed as {service!r}"
 
@@ -289,15 +295,16 @@ def _instance(endpoint: Endpoint) -> wire.InstanceView:
     )
 
 
-def _selected(view: wire.ServiceView, options: Options) -> Selection:
-    return usable([each.to_endpoint(view.service) for each in view.instances], options)
+def _selected(view: wire.ServiceView, options: SelectionOptions) -> Selection:
+    return select_endpoints([each.to_endpoint(view.service) for each in view.instances], options)
 
 
 def _standing(view: wire.ServiceView) -> str:
     """How the instances stand and why, if they are few; how many, if they are many."""
-    if len(view.instances) <= MOST_TOLD:
+    if len(view.instances) <= MAX_INSTANCES_NAMED:
         return "; ".join(
-            f"{each.id} is {each.status} ({output.why(each.cause, each.actor, each.reason)})" for each in view.instances
+            f"{each.id} is {each.status} ({output.format_cause(each.cause, each.actor, each.reason)})"
+            for each in view.instances
         )
     stand = [each.status for each in view.instances]
     return ", ".join(f"{stand.count(status)} {status}" for status in _ORDER if status in stand)

@@ -12,16 +12,16 @@ import click
 
 from adsum import wire
 from adsum.cli import empty_targets, output
-from adsum.cli.arguments import as_json, reason
-from adsum.cli.client import ask
+from adsum.cli.arguments import json_option, reason_option
+from adsum.cli.client import run_with_client
 from adsum.cli.commands.route_history import history
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.intent_file import read
-from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.intent_file import read_intent
+from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.config.serve import ClientConfig
-from adsum.core.catalog.documents import Title
+from adsum.core.catalog.documents import DocumentKey
 from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import Target
 
@@ -71,8 +71,8 @@ route.add_command(history)
 @click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
 @click.option("--try-timeout", metavar="LENGTH", help="For one try.")
 @click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
-@reason("Why it is declared")
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
+@reason_option("Why it is declared")
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
     """Declare a route, or declare it anew.
 
@@ -86,8 +86,8 @@ def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
         await client.api.put_route(name, body, reason=reason)
         return await client.api.route(name)
 
-    declared = ask(loaded, work)
-    output.say(f"route {name} is declared; `adsum route check URL` tells what it takes")
+    declared = run_with_client(loaded, work)
+    output.print_message(f"route {name} is declared; `adsum route check URL` tells what it takes")
     _name_empty([declared])
 
 
@@ -142,26 +142,28 @@ def _redirect(url: str) -> dict[str, Any]:
 
 
 @route.command(epilog="Example: adsum route ls --json | jq -r '.routes[].route.name'")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def ls(loaded: Settings, as_json: bool) -> None:
     """List the routes, and who declared them; `adsum route check` tells which of them takes a request.
 
     --json prints the answer of GET /api/v1/routes.
     """
-    found = ask(loaded, lambda client: client.api.routes())
+    found = run_with_client(loaded, lambda client: client.api.routes())
     if as_json:
-        output.json(found)
+        output.print_json(found)
     elif found.routes:
-        output.table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [_row(each) for each in found.routes])
+        output.print_table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [_row(each) for each in found.routes])
         _name_empty(found.routes)
     else:
-        output.say("no route is declared: every service is reachable under /SERVICE/ and as SERVICE.localhost")
+        output.print_message(
+            "no route is declared: every service is reachable under /SERVICE/ and as SERVICE.localhost"
+        )
 
 
 def _name_empty(routes: Iterable[wire.RouteView]) -> None:
-    for sentence in empty_targets.sentences(routes):
-        output.say(sentence)
+    for sentence in empty_targets.messages(routes):
+        output.print_message(sentence)
 
 
 def _row(view: wire.RouteView) -> tuple[str, ...]:
@@ -172,31 +174,33 @@ def _row(view: wire.RouteView) -> tuple[str, ...]:
 
 
 def _goes(targets: Sequence[Target]) -> str:
-    return ", ".join(f"{each.to.text}@{each.weight}" if len(targets) > 1 else each.to.text for each in targets)
+    return ", ".join(
+        f"{each.selector.text}@{each.weight}" if len(targets) > 1 else each.selector.text for each in targets
+    )
 
 
 @route.command(epilog="Example: adsum route rm canary --reason 'rolled out'")
 @click.argument("name")
-@reason("Why it goes")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
+@reason_option("Why it goes")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
     """Withdraw a route.
 
     The exit code is 3 if there is none of that name. --json prints the answer of DELETE /api/v1/routes/NAME.
     """
 
-    async def work(client: Client) -> tuple[bool, wire.Written]:
+    async def work(client: Client) -> tuple[bool, wire.WriteResult]:
         there = any(each.route.name == name for each in (await client.api.routes()).routes)
         return there, await client.api.remove_route(name, reason=reason)
 
-    there, written = ask(loaded, work)
+    there, written = run_with_client(loaded, work)
     if as_json:
-        output.json(written)
+        output.print_json(written)
     if not there:
-        raise Ended(Exit.NOT_FOUND, f"no route {name!r} is declared")
+        raise CommandFailed(ExitCode.NOT_FOUND, f"no route {name!r} is declared")
     if not as_json:
-        output.say(f"route {name} is withdrawn")
+        output.print_message(f"route {name} is withdrawn")
 
 
 @route.command(epilog="Example: adsum route check -X POST 'http://shop.example/orders/7?v=2' -H 'x-canary: 1'")
@@ -204,8 +208,8 @@ def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
 @click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
 @click.option("--no-default-routes", is_flag=True, help="At a gateway that runs with --no-default-routes.")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def check(
     loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
 ) -> None:
@@ -217,14 +221,14 @@ def check(
     """
     headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
     body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)
-    verdict = ask(loaded, lambda client: client.api.check_route(body))
+    verdict = run_with_client(loaded, lambda client: client.api.check_route(body))
     if as_json:
-        output.json(verdict)
+        output.print_json(verdict)
     else:
         _tell(verdict)
     if not verdict.route:
-        why = "".join(f": {each}" for each in verdict.because)
-        raise Ended(Exit.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}{why}")
+        why = "".join(f": {each}" for each in verdict.reasons)
+        raise CommandFailed(ExitCode.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}{why}")
 
 
 def _tell(verdict: wire.VerdictView) -> None:
@@ -233,7 +237,7 @@ def _tell(verdict: wire.VerdictView) -> None:
         kind = (
             "a default route, unless the gateway has none"
             if verdict.default
-            else " and ".join(verdict.because) or "takes everything"
+            else " and ".join(verdict.reasons) or "takes everything"
         )
         rows.append(("takes it", verdict.route, kind))
         rows += [("goes to", each.to, _share(each)) for each in verdict.to]
@@ -243,12 +247,12 @@ def _tell(verdict: wire.VerdictView) -> None:
             rows.append(("redirects to", verdict.location, str(verdict.status)))
         if verdict.preflight:
             rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
-    rows += [("not", each.route, each.failed) for each in verdict.passed]
-    output.table(("", "", ""), rows)
+    rows += [("not", each.route, each.failed_condition) for each in verdict.skipped]
+    output.print_table(("", "", ""), rows)
 
 
 def _share(to: wire.DestinationView) -> str:
-    lacks = empty_targets.why(to)
+    lacks = empty_targets.reason(to)
     return f"{to.share:.0%}: {lacks}" if lacks else f"{to.share:.0%}"
 
 
@@ -256,8 +260,8 @@ def _share(to: wire.DestinationView) -> str:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
-@reason("Why they change")
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
+@reason_option("Why they change")
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
     """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
 
@@ -274,26 +278,28 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str)
     All of it is applied, or, if anything is wrong, nothing. A FILE that names nothing withdraws everything only with
     --prune.
     """  # noqa: D301 - click takes the very character for a paragraph that is not filled
-    body = read(file)
-    wanted = body.to_bodies()
+    body = read_intent(file)
+    wanted = body.to_documents()
 
-    async def work(client: Client) -> tuple[dict[Title, bytes], list[wire.RouteView]]:
+    async def work(client: Client) -> tuple[dict[DocumentKey, bytes], list[wire.RouteView]]:
         routes, upstreams = (await client.api.routes()).routes, (await client.api.upstreams()).upstreams
         known = wire.IntentBody([each.route for each in routes], [each.upstream for each in upstreams])
         if dry_run:
-            return known.to_bodies(), []
+            return known.to_documents(), []
         await client.api.replace_intent(body, prune=prune, reason=reason)
-        return known.to_bodies(), (await client.api.routes()).routes
+        return known.to_documents(), (await client.api.routes()).routes
 
     try:
-        known, declared = ask(loaded, work)
+        known, declared = run_with_client(loaded, work)
     except Invalid as error:
         if error.field != "prune":
             raise
-        raise Ended(Exit.USAGE, f"{file} names no route and no upstream; --prune withdraws everything") from None
+        raise CommandFailed(
+            ExitCode.USAGE, f"{file} names no route and no upstream; --prune withdraws everything"
+        ) from None
     changes = [("~" if title in known else "+", title) for title, says in wanted.items() if known.get(title) != says]
     changes += [("-", title) for title in known if title not in wanted]
     for sign, title in changes:
-        output.line(f"{sign} {title}")
-    output.say(f"{len(changes)} {'to change' if dry_run else 'changed'}, {len(wanted)} wanted")
+        output.print_line(f"{sign} {title}")
+    output.print_message(f"{len(changes)} {'to change' if dry_run else 'changed'}, {len(wanted)} wanted")
     _name_empty(declared)

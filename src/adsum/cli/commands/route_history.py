@@ -8,10 +8,10 @@ import click
 
 from adsum import wire
 from adsum.cli import output
-from adsum.cli.arguments import as_json
-from adsum.cli.client import ask
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.settings.flags import UNUSED_BY_READS, settings
+from adsum.cli.arguments import json_option
+from adsum.cli.client import run_with_client
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.config.serve import ClientConfig
 
@@ -19,8 +19,8 @@ from adsum.config.serve import ClientConfig
 @click.command(epilog="Examples: adsum route history; adsum route history canary --limit 5 --json")
 @click.argument("name", required=False, default="")
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
     """Show what became of routes and upstreams, the newest change first: who changed what, when and why.
 
@@ -29,28 +29,30 @@ def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
 
     --json prints the answer of GET /api/v1/intent/history. The exit code is 3 if nothing is recorded.
     """
-    found = ask(loaded, lambda client: client.api.edits(name, limit))
+    found = run_with_client(loaded, lambda client: client.api.edits(name, limit))
     if as_json:
-        output.json(found)
+        output.print_json(found)
     else:
         for each in found.edits:
             _tell(each)
     if not found.edits:
         what = f"the route or upstream {name!r}" if name else "routes and upstreams"
-        raise Ended(Exit.NOT_FOUND, f"nothing is recorded of {what}; `adsum route ls` shows what is declared")
+        raise CommandFailed(
+            ExitCode.NOT_FOUND, f"nothing is recorded of {what}; `adsum route ls` shows what is declared"
+        )
 
 
 def _tell(edit: wire.EditView) -> None:
-    when = f"{output.clock(edit.at)}  {output.ago(edit.at)}"
-    output.line(f"{when}  {edit.document} {edit.name}  {output.why(edit.edit, edit.actor, edit.reason)}")
+    when = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
+    output.print_line(f"{when}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
     for field in dict.fromkeys((*edit.before, *edit.after)):
         if field in ("name", "service"):
             continue  # They stand in the line above.
         for sign, values in (("-", edit.before), ("+", edit.after)):
             if field in values:
-                output.line(f"    {sign} {field} = {_written(values[field])}")
+                output.print_line(f"    {sign} {field} = {_written(values[field])}")
     for field in edit.omitted:
-        output.line(f"    ~ {field} changed, and is too long for the record")
+        output.print_line(f"    ~ {field} changed, and is too long for the record")
 
 
 def _written(value: Any) -> str:

@@ -12,19 +12,19 @@ from typing import Final
 import click
 
 from adsum.cli import output
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.registration import registration_of
-from adsum.cli.settings.flags import settings
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.registration import build_registration
+from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.native.nodes import parse_urls
 from adsum.config.serve import ClientConfig, InstanceConfig, RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration
 from adsum.run.child_process import CannotStart
-from adsum.run.port import Claim, answering, claim_free_port
-from adsum.run.supervisor import Plan, Supervisor
+from adsum.run.port import PortClaim, claim_free_port, first_answering_host
+from adsum.run.supervisor import ProgramPlan, Supervisor
 
-REPEAT: Final = 60.0
+REPEAT_INTERVAL: Final = 60.0
 """Seconds within which the same trouble is told once."""
 
 
@@ -35,7 +35,7 @@ REPEAT: Final = 60.0
 )
 @click.option("-q", "--quiet", is_flag=True, help="Tell troubles only.")
 @click.argument("argv", metavar="-- COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
-@settings(ClientConfig, InstanceConfig, RunConfig, but=("cache_max_age",))
+@with_settings(ClientConfig, InstanceConfig, RunConfig, exclude=("cache_max_age",))
 def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     """Wrap any program: list it while it answers, drain it before it stops.
 
@@ -53,47 +53,47 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     The exit code is the program's; 128+n if signal n killed it, 126 if it can't be executed, 127 if there is none, 124
     if it never answered, 75 if another program answers in its place.
     """
-    with output.unblocked():
+    with output.non_blocking():
         return _run(loaded, _teller(quiet), argv)
 
 
 def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -> int:
-    instance = loaded.of(InstanceConfig)
+    instance = loaded.get(InstanceConfig)
     if not instance.service:
         raise click.UsageError("--service must be given: the name under which the program is to be found.")
-    claim = claim_free_port(Random()) if instance.port == 0 else Claim(instance.port, None)
-    registration = registration_of(loaded, instance.service, claim.port)
-    client = loaded.of(ClientConfig)
+    claim = claim_free_port(Random()) if instance.port == 0 else PortClaim(instance.port, None)
+    registration = build_registration(loaded, instance.service, claim.port)
+    client = loaded.get(ClientConfig)
     try:
         parse_urls(client.url)  # Before anything runs.
     except Invalid as error:
-        raise loaded.blame(error) from None
-    plan = Plan(
+        raise loaded.config_error(error) from None
+    plan = ProgramPlan(
         argv=argv,
         environ=_environ(registration, client),
         registration=registration,
         address=instance.address,
         client=client,
-        patience=loaded.of(RunConfig),
+        config=loaded.get(RunConfig),
         take_over=instance.take_over,
     )
     try:
         _must_be_ours(plan)
         return asyncio.run(Supervisor(plan, tell).run())
     except CannotStart as error:
-        output.say(f"adsum run: {error}")
+        output.print_message(f"adsum run: {error}")
         return error.code
     finally:
         claim.release()
 
 
-def _must_be_ours(plan: Plan) -> None:
-    """Raises `Ended` if another program answers already where this one will: it would be listed in its place."""
+def _must_be_ours(plan: ProgramPlan) -> None:
+    """Raises `CommandFailed` if another program answers already where this one will: it would be listed in its place."""
     port = plan.registration.instance.port
-    host = "" if plan.patience.shared_port else answering(port, plan.hosts)
+    host = "" if plan.config.shared_port else first_answering_host(port, plan.hosts)
     if host:
-        raise Ended(
-            Exit.TRY_AGAIN,
+        raise CommandFailed(
+            ExitCode.TRY_AGAIN,
             f"another program answers at {host}, port {port}, and would be listed in the place of this one, which was "
             "not started; stop that program, choose another --port or --address, or say --shared-port if both serve it",
         )
@@ -115,7 +115,7 @@ def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]
 
 def _teller(quiet: bool) -> Callable[[str], None]:
     """Have everything that matters told on standard error, each line marked as ours."""
-    telling = output.Voice()
+    telling = output.MessageHandler()
     telling.setFormatter(logging.Formatter("adsum run: %(message)s"))
     telling.addFilter(_Sparing())
     log = logging.getLogger("adsum")
@@ -135,7 +135,7 @@ class _Sparing(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         last = self._told.get(record.msg)
-        if last is not None and record.created - last < REPEAT:
+        if last is not None and record.created - last < REPEAT_INTERVAL:
             return False
         self._told[record.msg] = record.created
         return True

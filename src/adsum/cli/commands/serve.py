@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adsum.cli.settings.flags import settings
+from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.config.serve import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
 from adsum.core.errors import Invalid
 
 if TYPE_CHECKING:
     from adsum.envoy.gateway import Gateway
-    from adsum.envoy.plan import Plan
+    from adsum.envoy.plan import GatewayPlan
 
 
 @click.command(
     epilog="Examples: adsum serve --gateway; "
     "adsum serve --listen 0.0.0.0:23786 --store sqlite:////var/lib/adsum/adsum.db"
 )
-@settings(ServeConfig)
+@with_settings(ServeConfig)
 def serve(loaded: Settings) -> None:
     """Run a registry node until SIGTERM or Ctrl-C.
 
@@ -38,32 +38,34 @@ def serve(loaded: Settings) -> None:
     """
     from adsum import daemon, stores
 
-    config = loaded.of(ServeConfig)
+    config = loaded.get(ServeConfig)
     try:
         stores.store(config.store)
         if config.gateway != OFF:
             _plan(loaded, config.xds)  # What is wrong is said before anything runs.
         beside = None if config.gateway == OFF else lambda place: _gateway(loaded, place)
-        daemon.serve(config, beside, lambda: loaded.again().of(ServeConfig))
+        daemon.serve(config, beside, lambda: loaded.reload().get(ServeConfig))
     except Invalid as error:
-        raise loaded.blame(error) from None
+        raise loaded.config_error(error) from None
 
 
 def _gateway(loaded: Settings, xds: str) -> Gateway:
     from adsum.envoy.gateway import Gateway
 
-    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.again(), xds), Random())
+    return Gateway(_plan(loaded, xds), lambda: _plan(loaded.reload(), xds), Random())
 
 
-def _plan(loaded: Settings, xds: str) -> Plan:
+def _plan(loaded: Settings, xds: str) -> GatewayPlan:
     """The gateway that the file describes, told by the node that is told here."""
     from adsum.envoy import plan
 
-    serve, table = loaded.of(ServeConfig), loaded.beside(GatewayConfig)
-    config = replace(table.of(GatewayConfig), log_level=serve.log_level)
+    serve, table = loaded.get(ServeConfig), loaded.from_file(GatewayConfig)
+    config = replace(table.get(GatewayConfig), log_level=serve.log_level)
     if serve.gateway != ON:
         config = replace(config, listen=(serve.gateway,))
     try:
-        return plan.plan(config, [plan.nearest(xds)], loaded.beside(ClientConfig).of(ClientConfig).zone)
+        return plan.make_plan(
+            config, [plan.connect_address(xds)], loaded.from_file(ClientConfig).get(ClientConfig).zone
+        )
     except Invalid as error:
-        raise table.blame(error, {"tls_certificate": "tls_cert"}) from None
+        raise table.config_error(error, {"tls_certificate": "tls_cert"}) from None

@@ -13,30 +13,30 @@ import msgspec
 
 from adsum import wire
 from adsum.cli import empty_targets, output
-from adsum.cli.arguments import Key, LengthType, ServiceType, as_json, reason, unknown
-from adsum.cli.client import ask
-from adsum.cli.exit_codes import Ended, Exit
-from adsum.cli.instance_selector import instances
-from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, settings
+from adsum.cli.arguments import DurationType, InstanceRef, ServiceType, json_option, reason_option, unknown_service
+from adsum.cli.client import run_with_client
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.cli.instance_selector import for_each_instance
+from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import AnswerLost, InstanceForgotten
-from adsum.client.native.waiting_request import PAUSE
+from adsum.client.native.waiting_request import ROUND_PAUSE
 from adsum.config.serve import ClientConfig
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import MAX_OVERRIDE
-from adsum.core.sizes import spoken
+from adsum.core.sizes import format_size
 
-MOST: Final = 20
+MAX_ROWS_SHOWN: Final = 20
 """Services whose traffic, and consumers whose names, people are shown; programs are told more."""
-EXPIRES_SOON: Final = 14 * 86_400.0
+CERTIFICATE_WARNING: Final = 14 * 86_400.0
 """Seconds before a gateway's certificate expires from which on people are told."""
 
 _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
-_for = click.option("--for", "length", type=LengthType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
+_for = click.option("--for", "length", type=DurationType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
 
 
-def _mark(loaded: Settings, keys: Sequence[Key], options: Mapping[str, Any]) -> None:
+def _mark(loaded: Settings, keys: Sequence[InstanceRef], options: Mapping[str, Any]) -> None:
     """Have all of them drain before any is waited for: no call goes from one of them to the next."""
     body = wire.OverrideBody("draining", options["reason"], options["length"])
 
@@ -45,7 +45,7 @@ def _mark(loaded: Settings, keys: Sequence[Key], options: Mapping[str, Any]) -> 
             with suppress(UnknownInstance):  # It left meanwhile.
                 await client.api.override(key.service, key.id, body)
 
-    ask(loaded, work)
+    run_with_client(loaded, work)
 
 
 @click.command(
@@ -55,17 +55,17 @@ def _mark(loaded: Settings, keys: Sequence[Key], options: Mapping[str, Any]) -> 
 @click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
 @click.option(
     "--timeout",
-    type=LengthType(0.0, wire.MAX_WAIT),
+    type=DurationType(0.0, wire.MAX_WAIT),
     default="30",
     help="Wait at most so long, for all instances.  [default: 30 s]",
 )
 @_for
-@reason("Why it is drained")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances(_mark)
+@reason_option("Why it is drained")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
+@for_each_instance(_mark)
 def drain(
-    loaded: Settings, key: Key, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
+    loaded: Settings, key: InstanceRef, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
 ) -> None:
     """Have an instance called no more, then return.
 
@@ -81,26 +81,26 @@ def drain(
     wait = wait and timeout > 0.0
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
     try:
-        written = ask(loaded, lambda client: _drained(client, key, body))
+        written = run_with_client(loaded, lambda client: _drained(client, key, body))
     except AnswerLost as error:
-        raise Ended(
-            Exit.TIMEOUT,
-            f"{key} was told to drain; whether it drains, and whether consumers know, could not be asked: {error.why}",
+        raise CommandFailed(
+            ExitCode.TIMEOUT,
+            f"{key} was told to drain; whether it drains, and whether consumers know, could not be asked: {error.reason}",
         ) from None
     if as_json:
-        output.json(written)
-    if wait and written.unaware:
-        raise Ended(Exit.TIMEOUT, "\n".join([_unconfirmed(key, written, timeout), *_lost(written)]))
+        output.print_json(written)
+    if wait and written.unacknowledged:
+        raise CommandFailed(ExitCode.TIMEOUT, "\n".join([_unconfirmed(key, written, timeout), *_lost(written)]))
     if as_json:
         return
-    output.say(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
+    output.print_message(f"{key} is draining" + ("; no cooperating consumer calls it any more" if wait else ""))
     for line in _lost(written):
-        output.say(line)
+        output.print_message(line)
 
 
-async def _drained(client: Client, key: Key, body: wire.OverrideBody) -> wire.Written:
+async def _drained(client: Client, key: InstanceRef, body: wire.OverrideBody) -> wire.WriteResult:
     """The answer to a drain. Of a registry that came back without its state, the drain is asked again when the program
-    has registered again, which it does at its next renewal. Raises `Ended` if it does not within the wait.
+    has registered again, which it does at its next renewal. Raises `CommandFailed` if it does not within the wait.
     """
     now = asyncio.get_running_loop().time
     left, ends, forgotten = body.wait, now() + body.wait, False
@@ -111,23 +111,23 @@ async def _drained(client: Client, key: Key, body: wire.OverrideBody) -> wire.Wr
             forgotten = forgotten or isinstance(error, InstanceForgotten)
             if not forgotten or (await client.api.changes(key.service, key.id, 1)).changes:
                 raise
-        if now() + PAUSE >= ends:
-            raise Ended(
-                Exit.NOT_FOUND,
+        if now() + ROUND_PAUSE >= ends:
+            raise CommandFailed(
+                ExitCode.NOT_FOUND,
                 f"{key} is not listed any more: the registry restarted and lost its state, and the program has not "
                 f"registered again within {body.wait:g} s",
             )
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(ROUND_PAUSE)
         left = ends - now()
 
 
-def _unconfirmed(key: Key, written: wire.Written, timeout: float) -> str:
-    consumers = "1 consumer has" if written.unaware == 1 else f"{written.unaware} consumers have"
+def _unconfirmed(key: InstanceRef, written: wire.WriteResult, timeout: float) -> str:
+    consumers = "1 consumer has" if written.unacknowledged == 1 else f"{written.unacknowledged} consumers have"
     said = f"{key} is draining, but {consumers} not confirmed within {timeout:g} s that they call it no more:"
-    return "\n".join([said, *_consumers(written.waiting, written.unaware)])
+    return "\n".join([said, *_consumers(written.waiting, written.unacknowledged)])
 
 
-def _lost(written: wire.Written) -> list[str]:
+def _lost(written: wire.WriteResult) -> list[str]:
     """The consumers that were not waited for, a line each."""
     if not written.lost:
         return []
@@ -137,7 +137,7 @@ def _lost(written: wire.Written) -> list[str]:
 
 def _consumers(views: Sequence[wire.ConsumerView], count: int) -> list[str]:
     """A line for each of some consumers, `count` in all."""
-    lines = [f"  {_who(each)}: {each.why}" for each in views[:MOST]]
+    lines = [f"  {_who(each)}: {each.reason}" for each in views[:MAX_ROWS_SHOWN]]
     return lines + ([f"  and {count - len(lines)} more"] if count > len(lines) else [])
 
 
@@ -149,11 +149,11 @@ def _who(view: wire.ConsumerView) -> str:
 
 @click.command(epilog="Example: adsum maintenance orders/web1 --for 1h --reason 'new disks'")
 @_for
-@reason("What is being done")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances()
-def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, as_json: bool) -> None:
+@reason_option("What is being done")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
+@for_each_instance()
+def maintenance(loaded: Settings, key: InstanceRef, length: float | None, reason: str, as_json: bool) -> None:
     """Take an instance out of use for a while.
 
     It stays listed, with who took it out and why, and its checks go on; nobody calls it until `adsum resume`, or until
@@ -162,42 +162,42 @@ def maintenance(loaded: Settings, key: Key, length: float | None, reason: str, a
     --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override.
     """
     body = wire.OverrideBody("maintenance", reason, length)
-    written = ask(loaded, lambda client: client.api.override(key.service, key.id, body))
+    written = run_with_client(loaded, lambda client: client.api.override(key.service, key.id, body))
     if as_json:
-        output.json(written)
+        output.print_json(written)
         return
-    until = f" for {output.lasted(length)}" if length else " until it is resumed"
-    output.say(f"{key} is in maintenance{until}")
+    until = f" for {output.format_duration(length)}" if length else " until it is resumed"
+    output.print_message(f"{key} is in maintenance{until}")
 
 
 @click.command(epilog="Example: adsum resume orders/web1")
-@reason("Why it is back")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
-@instances()
-def resume(loaded: Settings, key: Key, reason: str, as_json: bool) -> None:
+@reason_option("Why it is back")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
+@for_each_instance()
+def resume(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> None:
     """End a drain or a maintenance: lease and checks decide again whether the instance is called.
 
     It prints the status that the instance has then. --json prints the answer of DELETE
     /api/v1/services/SERVICE/instances/ID/override.
     """
 
-    async def work(client: Client) -> tuple[wire.Written, wire.InstanceDetail]:
+    async def work(client: Client) -> tuple[wire.WriteResult, wire.InstanceDetail]:
         written = await client.api.resume(key.service, key.id, reason=reason)
         return written, await client.api.instance(key.service, key.id)
 
-    written, detail = ask(loaded, work)
+    written, detail = run_with_client(loaded, work)
     if as_json:
-        output.json(written)
+        output.print_json(written)
     else:
-        output.say(f"{key} is {detail.instance.status}")
+        output.print_message(f"{key} is {detail.instance.status}")
 
 
 @click.command(epilog="Example: adsum forget orders --reason 'renamed to order-service'")
 @click.argument("service", type=ServiceType())
-@reason("Why it is forgotten")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_WRITES)
+@reason_option("Why it is forgotten")
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
     """Take a service without an instance off the lists.
 
@@ -207,19 +207,19 @@ def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
 
     --json prints the answer of DELETE /api/v1/services/SERVICE.
     """
-    written = ask(loaded, lambda client: client.api.forget(service, reason=reason))
+    written = run_with_client(loaded, lambda client: client.api.forget(service, reason=reason))
     if as_json:
-        output.json(written)
+        output.print_json(written)
     else:
-        output.say(f"{service} is forgotten")
+        output.print_message(f"{service} is forgotten")
 
 
 @click.command(epilog="Examples: adsum history orders; adsum history orders/web1 --limit 5 --json")
-@click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(id=True))
+@click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(with_id=True))
 @click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
-def history(loaded: Settings, key: Key, limit: int, as_json: bool) -> None:
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
+def history(loaded: Settings, key: InstanceRef, limit: int, as_json: bool) -> None:
     """Show why instances came and went, the newest change first.
 
     No instance leaves the catalog without a recorded cause and actor: a lease that expired, a check that failed, a
@@ -228,31 +228,33 @@ def history(loaded: Settings, key: Key, limit: int, as_json: bool) -> None:
 
     --json prints the answer of GET /api/v1/changes.
     """
-    found = ask(loaded, lambda client: client.api.changes(key.service, key.id, limit))
+    found = run_with_client(loaded, lambda client: client.api.changes(key.service, key.id, limit))
     if as_json:
-        output.json(found)
+        output.print_json(found)
     elif found.changes:
-        output.table(("TIME", "AGO", "INSTANCE", "STATUS", "WHY"), [_change(change) for change in found.changes])
+        output.print_table(("TIME", "AGO", "INSTANCE", "STATUS", "WHY"), [_change(change) for change in found.changes])
     if not found.changes:
-        known = ask(loaded, lambda client: client.api.services())
+        known = run_with_client(loaded, lambda client: client.api.services())
         names = [each.name for each in known.services]
         there = f"nothing is recorded of {key}"
-        raise Ended(Exit.NOT_FOUND, there if key.service in names else f"{there}: {unknown(key.service, names)}")
+        raise CommandFailed(
+            ExitCode.NOT_FOUND, there if key.service in names else f"{there}: {unknown_service(key.service, names)}"
+        )
 
 
 def _change(change: wire.ChangeView) -> tuple[str, ...]:
     return (
-        output.clock(change.at),
+        output.time_of_day(change.at),
         output.ago(change.at),
         f"{change.service}/{change.id}" if change.id else change.service,
         change.status or "gone",
-        output.why(change.cause, change.actor, change.reason, change.peer),
+        output.format_cause(change.cause, change.actor, change.reason, change.peer),
     )
 
 
 @click.command(epilog="Example: adsum status --json")
-@as_json
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@json_option
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def status(loaded: Settings, as_json: bool) -> None:
     """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
 
@@ -271,46 +273,48 @@ def status(loaded: Settings, as_json: bool) -> None:
         found = await client.api.status()
         return found, (await client.api.routes()).routes if found.ready and not as_json else []
 
-    node, routes = ask(loaded, work)
+    node, routes = run_with_client(loaded, work)
     if as_json:
-        output.json(node)
+        output.print_json(node)
     else:
-        empty = [("empty", each, "") for each in empty_targets.sentences(routes)]
-        output.table(("", "", "STATUS"), [*_standing(node), *empty])
+        empty = [("empty", each, "") for each in empty_targets.messages(routes)]
+        output.print_table(("", "", "STATUS"), [*_standing(node), *empty])
         if node.peers:
-            output.line("")
-            output.table(("NODE", "AT", "KEEPS"), _nodes(node))
+            output.print_line("")
+            output.print_table(("NODE", "AT", "KEEPS"), _nodes(node))
         if node.gateways:
-            output.line("")
-            output.table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "TROUBLE"), _gateways(node))
-        if node.gateways_away:
-            output.line("")
-            output.table(("DEPARTED", "CLIENT", "FROM", "AWAY FOR", "REVISION"), _departed(node))
-        if node.refused:
-            output.line("")
-            output.table(("REFUSED", "FROM", "LAST", "TIMES", "WHY"), _refused(node))
+            output.print_line("")
+            output.print_table(("GATEWAY", "CLIENT", "SINCE", "REVISION", *_ANSWERED, "TROUBLE"), _gateways(node))
+        if node.gateways_disconnected:
+            output.print_line("")
+            output.print_table(("DEPARTED", "CLIENT", "FROM", "AWAY FOR", "REVISION"), _departed(node))
+        if node.refused_streams:
+            output.print_line("")
+            output.print_table(("REFUSED", "FROM", "LAST", "TIMES", "WHY"), _refused(node))
         if node.traffic:
-            output.line("")
-            output.table(("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MOST]])
-        if len(node.traffic) > MOST:
-            output.say(f"and {len(node.traffic) - MOST} services more: --json tells them")
+            output.print_line("")
+            output.print_table(
+                ("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MAX_ROWS_SHOWN]]
+            )
+        if len(node.traffic) > MAX_ROWS_SHOWN:
+            output.print_message(f"and {len(node.traffic) - MAX_ROWS_SHOWN} services more: --json tells them")
     if not node.ready:
-        raise Ended(Exit.TRY_AGAIN, f"{node.node} is not ready: {node.unready}")
+        raise CommandFailed(ExitCode.TRY_AGAIN, f"{node.node} is not ready: {node.unready_reason}")
 
 
 def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
-    stand = ", ".join(f"{count} {status}" for status, count in sorted(node.status.items())) or "none"
+    stand = ", ".join(f"{count} {status}" for status, count in sorted(node.status_counts.items())) or "none"
     late = f"; {node.checks_overdue} overdue, {node.check_lag:.1f} s late" if node.checks_overdue else ""
-    lapsed = f"; {node.lapsed} lapsed" if node.lapsed else ""
+    lapsed = f"; {node.leases_lapsed} lapsed" if node.leases_lapsed else ""
     rows = [
         ("node", f"{node.node}, version {node.version}, {'ready' if node.ready else 'not ready'}"),
-        ("up", output.lasted(node.uptime)),
+        ("up", output.format_duration(node.uptime)),
         ("store", node.store),
-        *node.condition.items(),
+        *node.store_condition.items(),
         ("catalog", f"epoch {node.epoch}, revision {node.revision}, {node.age:.1f} s old"),
         ("services", str(node.services)),
         ("instances", f"{node.instances} ({stand})" if node.instances else "0"),
-        ("memory", f"{spoken(node.catalog_bytes)} of {spoken(node.catalog_max)} for registrations"),
+        ("memory", f"{format_size(node.catalog_bytes)} of {format_size(node.catalog_max_bytes)} for registrations"),
         ("leases", f"{node.leases}{lapsed}"),
         ("checks", f"{node.checks}{late}"),
         ("watches", str(node.watches)),
@@ -321,16 +325,16 @@ def _standing(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
 
 
 def _consumer_counts(node: wire.NodeStatus) -> str:
-    departed = f"; {node.departed} left without a good-bye" if node.departed else ""
-    lost = f"; {node.lost} lost" if node.lost else ""
+    departed = f"; {node.consumers_departed} left without a good-bye" if node.consumers_departed else ""
+    lost = f"; {node.consumers_lost} lost" if node.consumers_lost else ""
     return f"{node.consumers}{departed}{lost}"
 
 
 def _nodes(node: wire.NodeStatus) -> list[tuple[str, ...]]:
     """Every node of the registry and its share, this one first."""
-    everything = sum(peer.share for peer in node.peers) + node.share
-    nodes = [(f"{node.node} (this one)", "", node.share), *((each.node, each.url, each.share) for each in node.peers)]
-    if node.apart and not node.share:  # By now others have it, and we are not told who.
+    everything = sum(peer.shards for peer in node.peers) + node.shards
+    nodes = [(f"{node.node} (this one)", "", node.shards), *((each.node, each.url, each.shards) for each in node.peers)]
+    if node.isolated_seconds and not node.shards:  # By now others have it, and we are not told who.
         return [(name, url, "not known now" if url else "nothing") for name, url, _ in nodes]
     return [(name, url, f"{share / max(1, everything):.0%}") for name, url, share in nodes]
 
@@ -343,7 +347,7 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
             output.ago(each.since),
             str(each.revision),
             *_answered(each),
-            "; ".join((*(f"{kind}: {words}" for kind, words in sorted(each.rejects.items())), *_certificate(each))),
+            "; ".join((*(f"{kind}: {words}" for kind, words in sorted(each.rejections.items())), *_certificate(each))),
         )
         for each in node.gateways
     ]
@@ -352,15 +356,16 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
 def _certificate(gateway: wire.GatewayView) -> list[str]:
     """What there is to say of the certificate that it shows."""
     left = gateway.certificate_expires - time.time()
-    if not gateway.certificate_expires or left > EXPIRES_SOON:
+    if not gateway.certificate_expires or left > CERTIFICATE_WARNING:
         return []
-    return [f"its certificate expires in {output.lasted(left)}" if left > 0 else "its certificate has expired"]
+    return [f"its certificate expires in {output.format_duration(left)}" if left > 0 else "its certificate has expired"]
 
 
 def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:
     """Gateways that the node does not keep informed any more."""
     return [
-        (each.node, each.client, each.peer, output.lasted(each.away), str(each.revision)) for each in node.gateways_away
+        (each.node, each.client, each.peer, output.format_duration(each.disconnected_seconds), str(each.revision))
+        for each in node.gateways_disconnected
     ]
 
 
@@ -368,12 +373,12 @@ def _refused(node: wire.NodeStatus) -> list[tuple[str, ...]]:
     """Clients whose streams the node ended of late."""
     return [
         (each.node or "(unnamed)", each.peer, output.ago(each.at), str(each.count), f"{each.code}: {each.reason}")
-        for each in node.refused
+        for each in node.refused_streams
     ]
 
 
 def _answered(each: wire.GatewayView | wire.TrafficView) -> tuple[str, ...]:
     if not each.requests:
         return ("", "", "", "")
-    p50, p99 = (output.took(length) if length else "" for length in (each.p50, each.p99))
+    p50, p99 = (output.format_latency(length) if length else "" for length in (each.p50, each.p99))
     return (str(each.requests), str(each.errors), p50, p99)

@@ -9,9 +9,9 @@ import click
 
 from adsum.cli import output
 from adsum.cli.arguments import ServiceType
-from adsum.cli.change_tracker import Seen, follow
-from adsum.cli.client import ask
-from adsum.cli.settings.flags import UNUSED_BY_READS, settings
+from adsum.cli.change_tracker import ObservedChange, follow_changes
+from adsum.cli.client import run_with_client
+from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.config.serve import ClientConfig
@@ -21,7 +21,7 @@ from adsum.config.serve import ClientConfig
 @click.argument("services", metavar="[SERVICE]...", nargs=-1, type=ServiceType())
 @click.option("--changes", is_flag=True, help="Only what changes from now on, not how things stand at first.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@settings(ClientConfig, but=UNUSED_BY_READS)
+@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: bool) -> None:
     """Print every change as it happens: when, which instance, from what to what, why and by whom.
 
@@ -33,25 +33,25 @@ def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: b
     """
 
     async def work(client: Client) -> None:
-        async with aclosing(follow(client.api, services, Random(), output.say)) as seen:
+        async with aclosing(follow_changes(client.api, services, Random(), output.print_message)) as seen:
             async for each in seen:
-                if changes and each.first:
+                if changes and each.initial:
                     continue
                 if as_json:
-                    output.json(each.told)
+                    output.print_json(each.change)
                 else:
-                    output.line(*_parts(each))
+                    output.print_line(*_parts(each))
 
-    ask(loaded, work)
+    run_with_client(loaded, work)
 
 
-def _parts(seen: Seen) -> tuple[str | output.Coloured, ...]:
+def _parts(seen: ObservedChange) -> tuple[str | output.StatusText, ...]:
     """A change for people: short enough for a terminal of 80 columns unless names or reasons are long."""
-    told = seen.told
-    became = told.status if seen.first or not told.was else f"{told.was} → {told.status}"
-    why = output.why(told.cause, told.actor, told.reason)
+    told = seen.change
+    became = told.status if seen.initial or not told.previous_status else f"{told.previous_status} → {told.status}"
+    why = output.format_cause(told.cause, told.actor, told.reason)
     return (
-        f"{output.clock(told.at)}  {told.service}/{told.id}  ",
-        output.Coloured(became, told.status),
+        f"{output.time_of_day(told.at)}  {told.service}/{told.id}  ",
+        output.StatusText(became, told.status),
         f"  {why}",
     )

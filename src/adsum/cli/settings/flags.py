@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from adsum.cli.settings.loader import DEFAULT, Settings, flag, load, variable
-from adsum.cli.settings.values import MANY, Field, fields
+from adsum.cli.settings.loader import DEFAULT_ORIGIN, Settings, flag_name, load, variable_name
+from adsum.cli.settings.values import MULTI_VALUE_TYPES, Field, setting_fields
 from adsum.core import sizes
-from adsum.core.validation import public
+from adsum.core.validation import without_credentials
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -23,11 +23,11 @@ UNUSED_BY_READS: Final = ("actor", *UNUSED_BY_WRITES)
 """The same of one that only reads what the registry says."""
 
 
-def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable[..., Any]]:
-    """Give a command the flags of `tables` (except those named by `but`) and, as its first argument, `Settings`."""
+def with_settings(*tables: type, exclude: tuple[str, ...] = ()) -> Callable[[C], Callable[..., Any]]:
+    """Give a command the flags of `tables` (except those named by `exclude`) and, as its first argument, `Settings`."""
 
     def decorate(command: C) -> Callable[..., Any]:
-        names = [name for table in tables for name in fields(table) if name not in but]
+        names = [name for table in tables for name in setting_fields(table) if name not in exclude]
 
         @wraps(command)
         def with_settings(*, config: str | None, show_config: bool, **given: Any) -> Any:
@@ -38,7 +38,9 @@ def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable
                 return None
             return command(loaded, **given)
 
-        options = [_option(*fields(table)[name]) for table in tables for name in fields(table) if name in names]
+        options = [
+            _option(*setting_fields(table)[name]) for table in tables for name in setting_fields(table) if name in names
+        ]
         options += [
             click.option("--config", metavar="FILE", help="A TOML file of settings.  [env: ADSUM_CONFIG]"),
             click.option(
@@ -60,20 +62,20 @@ def settings(*tables: type, but: tuple[str, ...] = ()) -> Callable[[C], Callable
 def _option(field: Field, kind: Any) -> Callable[[C], C]:
     if kind is bool:
         return _switch(field)
-    options: dict[str, Any] = {"multiple": kind in MANY, "default": None}
+    options: dict[str, Any] = {"multiple": kind in MULTI_VALUE_TYPES, "default": None}
     if field.metadata["bare"]:
         options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
     units = "LENGTH" if field.metadata["length"] else "SIZE" if field.metadata["size"] else ""
     metavar = field.metadata["metavar"] or units or _METAVARS.get(kind, "TEXT")
-    text = f"{field.metadata['help']}.  [env: {variable(field)}{_default(field)}{_reloads(field)}]"
-    return click.option(flag(field.name), field.name, type=str, metavar=metavar, help=text, **options)
+    text = f"{field.metadata['help']}.  [env: {variable_name(field)}{_default(field)}{_reloads(field)}]"
+    return click.option(flag_name(field.name), field.name, type=str, metavar=metavar, help=text, **options)
 
 
 def _switch(field: Field) -> Callable[[C], C]:
     """One of two flags; what it says goes the way of all settings, as a text."""
-    names = f"{flag(field.name)}/{flag(f'no_{field.name}')}"
+    names = f"{flag_name(field.name)}/{flag_name(f'no_{field.name}')}"
     default = str(field.default).lower()
-    text = f"{field.metadata['help']}.  [env: {variable(field)}; default: {default}{_reloads(field)}]"
+    text = f"{field.metadata['help']}.  [env: {variable_name(field)}; default: {default}{_reloads(field)}]"
     return click.option(names, field.name, default=None, callback=_said, help=text)
 
 
@@ -101,19 +103,19 @@ def _default(field: Field) -> str:
         return ""
     if isinstance(value, float):
         return f"; default: {value:g}{' s' if field.metadata['length'] else ''}"
-    return f"; default: {sizes.spoken(value) if field.metadata['size'] else _shown(value)}"
+    return f"; default: {sizes.format_size(value) if field.metadata['size'] else _shown(value)}"
 
 
 def _show(loaded: Settings, names: Collection[str]) -> None:
-    from adsum.cli.output import table
+    from adsum.cli.output import print_table
 
     rows = []
     for kind, values in loaded.tables.items():
-        for name in (each for each in fields(kind) if each in names):
+        for name in (each for each in setting_fields(kind) if each in names):
             value = getattr(values, name)
             origin = loaded.origins[name]
-            rows.append((name, _shown(value), "" if origin == DEFAULT else origin))
-    table(("SETTING", "VALUE", "FROM"), rows)
+            rows.append((name, _shown(value), "" if origin == DEFAULT_ORIGIN else origin))
+    print_table(("SETTING", "VALUE", "FROM"), rows)
 
 
 def _shown(value: object) -> str:
@@ -121,4 +123,4 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={each}" for key, each in value.items())
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else public(str(value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else without_credentials(str(value))

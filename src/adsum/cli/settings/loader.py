@@ -11,13 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
-from adsum.cli.settings.values import MANY, Field, fields, from_text, from_texts, from_toml
+from adsum.cli.settings.values import MULTI_VALUE_TYPES, Field, parse_text, parse_texts, parse_toml, setting_fields
 from adsum.config.serve import TABLES
 from adsum.core.errors import AdsumError, Invalid
 
 CONFIG_VARIABLE: Final = "ADSUM_CONFIG"
 SYSTEM_FILE: Final = Path("/etc/adsum/adsum.toml")
-DEFAULT: Final = "default"
+DEFAULT_ORIGIN: Final = "default"
 
 T = TypeVar("T")
 
@@ -38,31 +38,31 @@ class Settings:
     file: str | None
     """What was said, so that it can be read again."""
 
-    def again(self) -> Settings:
+    def reload(self) -> Settings:
         """The same, with the file as it is now. Raises `ConfigError`."""
         return load(tuple(self.tables), self.flags, self.environ, self.file)
 
-    def beside(self, table: type) -> Settings:
+    def from_file(self, table: type) -> Settings:
         """A table that the command has no flags and variables for: from the file alone. Raises `ConfigError`."""
         where = {name: self.environ.get(name, "") for name in (CONFIG_VARIABLE, "XDG_CONFIG_HOME")}
         return load((table,), {}, where, self.file)
 
-    def of(self, table: type[T]) -> T:
+    def get(self, table: type[T]) -> T:
         """That table's values."""
         return cast("T", self.tables[table])
 
-    def blame(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
+    def config_error(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
         """What is wrong with a value, from where it was given. `names`: field of the error → name of the setting."""
         first = _setting(error)
         return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
 
 
-def variable(field: Field) -> str:
+def variable_name(field: Field) -> str:
     """The environment's name of a setting."""
     return f"ADSUM_{field.metadata['prefix']}{field.name.upper()}"
 
 
-def flag(name: str) -> str:
+def flag_name(name: str) -> str:
     """The command line's name of a setting."""
     return f"--{name.replace('_', '-')}"
 
@@ -78,18 +78,18 @@ def load(
     for table in tables:
         values: dict[str, Any] = {}
         section = next(name for name, known in TABLES.items() if known is table)
-        for name, (field, kind) in fields(table).items():
-            origins[name] = DEFAULT
+        for name, (field, kind) in setting_fields(table).items():
+            origins[name] = DEFAULT_ORIGIN
             try:
                 if name in written.get(section, {}):
                     origins[name] = f"{path}: {section}.{name}"
-                    values[name] = from_toml(field, kind, written[section][name])
-                if environ.get(variable(field)):
-                    origins[name] = variable(field)
-                    values[name] = from_text(field, kind, environ[variable(field)])
+                    values[name] = parse_toml(field, kind, written[section][name])
+                if environ.get(variable_name(field)):
+                    origins[name] = variable_name(field)
+                    values[name] = parse_text(field, kind, environ[variable_name(field)])
                 if flags.get(name) not in (None, ()):
-                    origins[name] = flag(name)
-                    values[name] = (from_texts if kind in MANY else from_text)(field, kind, flags[name])
+                    origins[name] = flag_name(name)
+                    values[name] = (parse_texts if kind in MULTI_VALUE_TYPES else parse_text)(field, kind, flags[name])
             except Invalid as error:
                 raise ConfigError(_sentence(origins, name, error.problem)) from None
         try:
@@ -106,7 +106,7 @@ def _setting(error: Invalid) -> str:
 
 def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:
     origin = origins.get(name, name)
-    return f"{flag(name) if origin == DEFAULT else origin}: {problem}"
+    return f"{flag_name(name) if origin == DEFAULT_ORIGIN else origin}: {problem}"
 
 
 def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
@@ -136,14 +136,14 @@ def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
         if section not in TABLES:
             raise ConfigError(f"{path}: {_unknown(section, TABLES, 'table')}")
         for name in table:
-            if name not in fields(TABLES[section]):
-                raise ConfigError(f"{path}: {section}.{_unknown(name, fields(TABLES[section]), 'setting')}")
+            if name not in setting_fields(TABLES[section]):
+                raise ConfigError(f"{path}: {section}.{_unknown(name, setting_fields(TABLES[section]), 'setting')}")
     return written
 
 
 def _homeless(name: str) -> str:
     """What to say of a key that stands in no table."""
-    owners = [section for section, table in TABLES.items() if name in fields(table)]
+    owners = [section for section, table in TABLES.items() if name in setting_fields(table)]
     tables = " or ".join(f"[{each}]" for each in owners)
     hint = f"it belongs below {tables}" if owners else f"there are {', '.join(f'[{each}]' for each in TABLES)}"
     return f"{name}: stands in no table; {hint}"

@@ -9,14 +9,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from adsum.client.durations import seconds
+from adsum.client.durations import parse_duration
 from adsum.core import sizes
 from adsum.core.errors import Invalid
-from adsum.core.validation import shown
+from adsum.core.validation import quoted
 
 Field = dataclasses.Field[Any]
 
-MANY: Final = (tuple[str, ...], Mapping[str, str])
+MULTI_VALUE_TYPES: Final = (tuple[str, ...], Mapping[str, str])
 """Types of settings that may be given several times."""
 _YES: Final = ("1", "true", "yes", "on")
 _NO: Final = ("0", "false", "no", "off")
@@ -24,22 +24,22 @@ _NONE: Final = "none"
 
 
 @cache
-def fields(table: type) -> Mapping[str, tuple[Field, Any]]:
+def setting_fields(table: type) -> Mapping[str, tuple[Field, Any]]:
     """The settings of a table: name → its field and its type."""
     types = typing.get_type_hints(table)
     return MappingProxyType({each.name: (each, types[each.name]) for each in dataclasses.fields(table)})
 
 
-def from_text(field: Field, kind: Any, text: str) -> Any:
+def parse_text(field: Field, kind: Any, text: str) -> Any:
     """From the environment, or from a flag that was given once."""
-    if kind in MANY:
-        return from_texts(field, kind, (part.strip() for part in text.split(",") if part.strip()))
+    if kind in MULTI_VALUE_TYPES:
+        return parse_texts(field, kind, (part.strip() for part in text.split(",") if part.strip()))
     if kind == float | None and text.strip().lower() == _NONE:
         return None
     return _PARSERS[kind](field, text.strip())
 
 
-def from_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
+def parse_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
     """From a flag that may be given several times."""
     if kind == tuple[str, ...]:
         return tuple(texts)
@@ -47,12 +47,12 @@ def from_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise Invalid(field.name, f"must be KEY=VALUE, not {shown(text)}")
+            raise Invalid(field.name, f"must be KEY=VALUE, not {quoted(text)}")
         pairs[key] = value
     return MappingProxyType(pairs)
 
 
-def from_toml(field: Field, kind: Any, value: object) -> Any:
+def parse_toml(field: Field, kind: Any, value: object) -> Any:
     """From the file, where values have types; lengths of time may be texts."""
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
@@ -60,14 +60,14 @@ def from_toml(field: Field, kind: Any, value: object) -> Any:
         return MappingProxyType(dict(value))
     if kind in (float, float | None):
         if isinstance(value, str) and (field.metadata["length"] or value == _NONE):
-            return from_text(field, kind, value)
+            return parse_text(field, kind, value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
     elif kind is int and field.metadata["size"] and isinstance(value, str):
-        return from_text(field, kind, value)
+        return parse_text(field, kind, value)
     elif kind in (str, int, bool) and type(value) is kind:
         return value
-    raise Invalid(field.name, f"must be {_EXPECTED[kind]}, not {shown(str(value))}")
+    raise Invalid(field.name, f"must be {_EXPECTED[kind]}, not {quoted(str(value))}")
 
 
 def _string(_: Field, text: str) -> str:
@@ -76,24 +76,24 @@ def _string(_: Field, text: str) -> str:
 
 def _whole(field: Field, text: str) -> int:
     if field.metadata["size"]:
-        return sizes.parse(field.name, text)
+        return sizes.parse_size(field.name, text)
     if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) <= 18):
-        raise Invalid(field.name, f"must be a whole number, not {shown(text)}")
+        raise Invalid(field.name, f"must be a whole number, not {quoted(text)}")
     return int(text)
 
 
 def _number(field: Field, text: str) -> float:
     if field.metadata["length"]:
-        return seconds(text, field.name)
+        return parse_duration(text, field.name)
     try:
         return float(text)
     except ValueError:
-        raise Invalid(field.name, f"must be a number, not {shown(text)}") from None
+        raise Invalid(field.name, f"must be a number, not {quoted(text)}") from None
 
 
 def _truth(field: Field, text: str) -> bool:
     if text.lower() not in _YES + _NO:
-        raise Invalid(field.name, f"must be true or false, not {shown(text)}")
+        raise Invalid(field.name, f"must be true or false, not {quoted(text)}")
     return text.lower() in _YES
 
 

@@ -20,31 +20,31 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from adsum.balance.picker import NoEndpoint
-from adsum.client.calls.failures import FAULT, RULES, TRY_ELSEWHERE, CallFailed, Tried
-from adsum.client.calls.failures import IDEMPOTENT as IDEMPOTENT
-from adsum.client.calls.failures import Kind as Kind
+from adsum.client.calls.failures import FIRST_ERROR_STATUS, RETRY_RULES, RETRYABLE_STATUSES, CallFailed, FailedTry
+from adsum.client.calls.failures import IDEMPOTENT_METHODS as IDEMPOTENT_METHODS
+from adsum.client.calls.failures import FailureKind as FailureKind
 from adsum.client.calls.options import CallOptions
 from adsum.client.calls.pick import Pick
-from adsum.client.durations import spoken
+from adsum.client.durations import format_duration
 from adsum.core.backoff import Backoff
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.025, 1.0
+MIN_RETRY_PAUSE, MAX_RETRY_PAUSE = 0.025, 1.0
 """Bounds of the pause before the same endpoint is tried again."""
 
 
-class Picks(Protocol):
+class CallChannel(Protocol):
     """What a call asks of its channel."""
 
     service: str
     rng: Random
 
     @property
-    def choices(self) -> int:
+    def usable_count(self) -> int:
         """How many endpoints may be picked now."""
         ...
 
     @property
-    def caveat(self) -> str:
+    def view_warning(self) -> str:
         """What every error must say about the view, in a clause; "" if nothing."""
         ...
 
@@ -52,7 +52,7 @@ class Picks(Protocol):
 
     def begin_call(self) -> None: ...
 
-    def may_retry(self) -> bool: ...
+    def take_retry(self) -> bool: ...
 
     def now(self) -> float: ...
 
@@ -78,32 +78,32 @@ class Try:
         """Seconds to wait before sending; 0.0 but for an endpoint that was tried before."""
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether it has not ended yet."""
-        return self._pick.open
+        return self._pick.is_open
 
     @property
     def elapsed(self) -> float:
         """Seconds since it began, without its pause."""
         return max(0.0, self._call.now() - self._pick.started_at - self.pause)
 
-    def failed(self, kind: Kind, text: str) -> None:
+    def record_failure(self, kind: FailureKind, text: str) -> None:
         """It got no answer; `text` says why, in a clause. Ask the call for the next try."""
-        if self.open and self._latency is None:
-            self._call.go_on_after(kind)
+        if self.is_open and self._latency is None:
+            self._call.plan_retry(kind)
             self._end_as(kind, text)
 
-    def answered(self, status: int) -> bool:
+    def should_retry(self, status: int) -> bool:
         """The head of an answer came. True: throw it away and ask for the next try. False: it stands; `finish` when its
         body was read or closed.
         """
-        if not self.open or self._latency is not None:
+        if not self.is_open or self._latency is not None:
             return False
-        if status in TRY_ELSEWHERE and self._call.go_on_after(Kind.STATUS):
-            self._end_as(Kind.STATUS, f"it answered {status}")
+        if status in RETRYABLE_STATUSES and self._call.plan_retry(FailureKind.STATUS):
+            self._end_as(FailureKind.STATUS, f"it answered {status}")
             return True
         self._latency = self.elapsed
-        if status >= FAULT:
+        if status >= FIRST_ERROR_STATUS:
             self._pick.done(False, self._latency)
         return False
 
@@ -124,22 +124,22 @@ class Try:
         if kind is not None:
             self.abandon()
 
-    def _end_as(self, kind: Kind, text: str) -> None:
+    def _end_as(self, kind: FailureKind, text: str) -> None:
         took = self.elapsed
-        if RULES[kind].blames:
+        if RETRY_RULES[kind].counts_against_endpoint:
             self._pick.done(False, took)
         else:
             self._pick.cancel()
-        self._call.tried.append(Tried(self.endpoint, kind, text, took))
+        self._call.failed_tries.append(FailedTry(self.endpoint, kind, text, took))
 
 
 class Call:
     """A call to a service: tries until one is answered or nothing more may be tried."""
 
     def __init__(
-        self, channel: Picks, options: CallOptions, *, idempotent: bool, hash_key: bytes | str | None = None
+        self, channel: CallChannel, options: CallOptions, *, idempotent: bool, hash_key: bytes | str | None = None
     ) -> None:
-        self.tried: list[Tried] = []
+        self.failed_tries: list[FailedTry] = []
         """What failed so far."""
         self._channel = channel
         self._options = options
@@ -148,7 +148,7 @@ class Call:
         self._begun = 0
         self._current: Try | None = None
         self._ids: set[str] = set()
-        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = Backoff(MIN_RETRY_PAUSE, MAX_RETRY_PAUSE)
         self._why = ""
         self._deadline = channel.now() + options.deadline if options.deadline is not None else None
 
@@ -156,14 +156,14 @@ class Call:
         return self._channel.now()
 
     @property
-    def left(self) -> float | None:
+    def time_left(self) -> float | None:
         """Seconds until its deadline, 0.0 once that is over; None: it has none."""
         return None if self._deadline is None else max(0.0, self._deadline - self.now())
 
-    def overdue(self, attempt: Try) -> CallFailed:
+    def deadline_error(self, attempt: Try) -> CallFailed:
         """The error to raise when the deadline comes while the answer's body is being read."""
         text = "its answer was not read to the end"
-        self.tried.append(Tried(attempt.endpoint, Kind.TIMEOUT, text, attempt.elapsed))
+        self.failed_tries.append(FailedTry(attempt.endpoint, FailureKind.TIMEOUT, text, attempt.elapsed))
         return self._failure(self._too_late())
 
     def next_try(self) -> Try:
@@ -186,22 +186,22 @@ class Call:
         self._current = Try(self, pick, self._begun, timeout, pause)
         return self._current
 
-    def go_on_after(self, kind: Kind) -> bool:
+    def plan_retry(self, kind: FailureKind) -> bool:
         """Whether there is a next try after a failure of that kind; if so it is taken from the retry budget."""
         self._why = self._objection(kind)
         return not self._why
 
-    def _objection(self, kind: Kind) -> str:
+    def _objection(self, kind: FailureKind) -> str:
         """Why not to try again; "" if nothing speaks against it."""
-        if not (self._idempotent or RULES[kind].safe):
+        if not (self._idempotent or RETRY_RULES[kind].always_retryable):
             return "the request had been sent and is not idempotent, so it may have taken effect"
         if self._begun >= self._options.tries:
             return f"at most {self._options.tries} are made"
         if self._deadline is not None and self.now() >= self._deadline:
             return self._too_late()
-        if not self._channel.choices:
+        if not self._channel.usable_count:
             return "no endpoint may be used any more"
-        if not self._channel.may_retry():
+        if not self._channel.take_retry():
             return "the retry budget of the service is spent, so more tries would only add to an outage"
         return ""
 
@@ -223,9 +223,9 @@ class Call:
         return pick, pause
 
     def _too_late(self) -> str:
-        return f"its deadline of {spoken(self._options.deadline or 0.0)} is over"
+        return f"its deadline of {format_duration(self._options.deadline or 0.0)} is over"
 
     def _failure(self, why: str) -> CallFailed:
         self._why = why
-        caveat = self._channel.caveat
-        return CallFailed(self._channel.service, tuple(self.tried), f"{why}; {caveat}" if caveat else why)
+        caveat = self._channel.view_warning
+        return CallFailed(self._channel.service, tuple(self.failed_tries), f"{why}; {caveat}" if caveat else why)

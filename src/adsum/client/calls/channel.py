@@ -13,28 +13,28 @@ from random import Random
 from threading import Lock
 from typing import Final
 
-from adsum.balance.ejection import Event
-from adsum.balance.load_tracker import Load, Loads
-from adsum.balance.outlier_detector import Outliers
-from adsum.balance.picker import NOBODY, NoEndpoint, Picker
+from adsum.balance.ejection import EjectionEvent
+from adsum.balance.load_tracker import EndpointLoad, LoadTracker
+from adsum.balance.outlier_detector import OutlierDetector
+from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker
 from adsum.balance.policies import policy
-from adsum.balance.retry_budget import Budget
-from adsum.balance.slow_start import Ramps
+from adsum.balance.retry_budget import RetryBudget
+from adsum.balance.slow_start import SlowStartTracker
 from adsum.client.calls.call import Call
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.calls.pick import Pick
-from adsum.client.durations import spoken
+from adsum.client.durations import format_duration
 from adsum.client.views.resolver import Resolver
-from adsum.client.views.view import Origin, View
-from adsum.client.wakeup import Alarm
-from adsum.core.identity import Process
-from adsum.core.selection import USABLE, Selection, usable
+from adsum.client.views.view import View, ViewOrigin
+from adsum.client.wakeup import Wakeup
+from adsum.core.identity import ProcessIdentity
+from adsum.core.selection import USABLE_STATUSES, Selection, select_endpoints
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
 """Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (see `native.hedging`)."""
 
-TROUBLE_PAUSE: Final = 1.0
+TIMER_ERROR_PAUSE: Final = 1.0
 """Seconds before time is kept again after an error that nobody foresaw."""
 
 _log = logging.getLogger(__name__)
@@ -54,16 +54,16 @@ class Channel:
         self._clock = clock
         self._now = clock.now
         self.rng = rng
-        self._loads = Loads()
-        self._processes: dict[str, Process] = {}
+        self._loads = LoadTracker()
+        self._processes: dict[str, ProcessIdentity] = {}
         """Which process has each id: what is counted belongs to it."""
-        self._outliers = Outliers(options.outliers) if options.outliers is not None else None
-        self._ramps = None if self._policy.keyed else Ramps(options.slow_start)
-        self._budget = Budget(options.retry_ratio, options.retry_floor)
+        self._outliers = OutlierDetector(options.outliers) if options.outliers is not None else None
+        self._ramps = None if self._policy.keyed else SlowStartTracker(options.slow_start)
+        self._budget = RetryBudget(options.retry_ratio, options.retry_floor)
         self._lock = Lock()  # Outliers and budget are not for several threads.
-        self._picker: Picker = NOBODY
+        self._picker: Picker = EMPTY_PICKER
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(clock)
+        self._alarm = Wakeup(clock)
         self._deadline: float | None = None
         self._rebuilding = False
         self._usable = asyncio.Event()
@@ -72,7 +72,7 @@ class Channel:
         self._missed_at = clock.now()
         """When somebody asked last and found nobody."""
         self._closing: asyncio.Task[None] | None = None
-        self._unfollow = resolver.follow(self._view_changed)
+        self._unfollow = resolver.subscribe(self._view_changed)
         self._timer: asyncio.Task[None] | None = asyncio.create_task(
             self._keep_time(), name=f"adsum-channel-{self.service}"
         )
@@ -87,7 +87,7 @@ class Channel:
             endpoint = self._picker.pick(hash_key, exclude)
         except NoEndpoint:
             self._missed_at = self._now()
-            raise NoEndpoint(self.why_nobody(exclude or frozenset())) from None
+            raise NoEndpoint(self.explain_no_endpoint(exclude or frozenset())) from None
         return Pick(self, endpoint, self._loads.start(endpoint.instance.id), self._now())
 
     def call(
@@ -102,14 +102,14 @@ class Channel:
             async with asyncio.timeout(timeout):
                 await self._usable.wait()
         except TimeoutError:
-            raise NoEndpoint(self.why_nobody(frozenset())) from None
+            raise NoEndpoint(self.explain_no_endpoint(frozenset())) from None
 
-    def hold(self) -> None:
+    def keep_open(self) -> None:
         """Have it stay open whether anybody is registered or not: its user closes it, or the client."""
         self._held = True
 
     @property
-    def missed_at(self) -> float | None:
+    def last_missed_at(self) -> float | None:
         """When somebody asked last and found nobody, or opened this; None if it is held or there are instances now."""
         return None if self._held or self.resolver.view.endpoints else self._missed_at
 
@@ -134,7 +134,7 @@ class Channel:
             await asyncio.gather(timer, return_exceptions=True)
         await self.resolver.close_if_unused()
 
-    def ended(self, pick: Pick, load: Load, ok: bool, latency: float | None) -> None:
+    def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
         """A pick ended: tell loads and outliers. Called by `Pick`, once, from any thread."""
         now = self._now()
         load.finish(ok, now - pick.started_at if latency is None else latency, now)
@@ -142,20 +142,20 @@ class Channel:
         if self._outliers is None or self._processes.get(endpoint.id, endpoint.identity) != endpoint.identity:
             return  # Another process has the id by now.
         with self._lock:
-            event = self._outliers.record(endpoint.id, ok, now)
+            event = self._outliers.record_call(endpoint.id, ok, now)
         if event is not None:
             self._tell([event])
             self._from_any_thread(self._rebuild_soon)
         elif self._deadline is None:
             self._deadline = now  # Ring once: the timer looks for itself.
-            self._from_any_thread(self._alarm.ring)
+            self._from_any_thread(self._alarm.wake)
 
     def begin_call(self) -> None:
         """A first try earns a share of a retry."""
         with self._lock:
             self._budget.deposit(self._now())
 
-    def may_retry(self) -> bool:
+    def take_retry(self) -> bool:
         """Whether the budget allows one more retry; if so, it is spent."""
         with self._lock:
             return self._budget.withdraw(self._now())
@@ -165,7 +165,7 @@ class Channel:
         return self._now()
 
     @property
-    def loads(self) -> Loads:
+    def loads(self) -> LoadTracker:
         """The load of each endpoint, by its id."""
         return self._loads
 
@@ -175,22 +175,22 @@ class Channel:
         return self._outliers.ejected if self._outliers is not None else frozenset()
 
     @property
-    def choices(self) -> int:
+    def usable_count(self) -> int:
         """How many endpoints may be picked now."""
         return len(self._picker.choices)
 
     @property
-    def caveat(self) -> str:
+    def view_warning(self) -> str:
         """What every error must say about the view, in a clause; "" if nothing."""
-        return self.resolver.caveat
+        return self.resolver.view_warning
 
-    def why_nobody(self, exclude: Set[str]) -> str:
+    def explain_no_endpoint(self, exclude: Set[str]) -> str:
         """Why nobody can be picked, in a sentence for the log of a program that calls."""
-        view, picked = self.resolver.view, self.choices
+        view, picked = self.resolver.view, self.usable_count
         registry = f"the registry is {'' if self.resolver.connected else 'not '}connected{self._trouble()}"
-        if view.source is Origin.NONE:
+        if view.origin is ViewOrigin.NONE:
             return f"no endpoint of {self.service}: nothing is known of it yet; {registry}"
-        known = self.resolver.caveat or f"the view is {spoken(view.age())} old"
+        known = self.resolver.view_warning or f"the view is {format_duration(view.age())} old"
         known = f"{known}; {registry}"
         if not view.endpoints:
             return f"no endpoint of {self.service}: none is registered; {known}"
@@ -203,21 +203,21 @@ class Channel:
         return f"no endpoint of {self.service}: of {len(view.endpoints)} known none may be used ({stand}); {known}"
 
     def _trouble(self) -> str:
-        return f" ({self.resolver.trouble})" if self.resolver.trouble else ""
+        return f" ({self.resolver.problem})" if self.resolver.problem else ""
 
     def _view_changed(self, view: View) -> None:
         now = self._now()
         ids = [endpoint.id for endpoint in view.endpoints]
         before, self._processes = self._processes, {each.id: each.identity for each in view.endpoints}
         replaced = {id for id, process in self._processes.items() if before.get(id, process) != process}
-        self._loads.keep(ids, replaced)
+        self._loads.retain(ids, replaced)
         if self._outliers is not None:
             with self._lock:
-                events = self._outliers.view(ids, replaced)
+                events = self._outliers.update_endpoints(ids, replaced)
             self._tell(events)
-        if self._ramps is not None and view.source is not Origin.NONE:
-            usable = (endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE)
-            self._ramps.view(usable, now, replaced)
+        if self._ramps is not None and view.origin is not ViewOrigin.NONE:
+            usable = (endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE_STATUSES)
+            self._ramps.update_endpoints(usable, now, replaced)
         # At once: asking the source for more says that we route by this view.
         self._rebuild()
 
@@ -230,18 +230,18 @@ class Channel:
     def _rebuild(self) -> None:
         self._rebuilding = False
         now, view = self._now(), self.resolver.view
-        self.selection = usable(
+        self.selection = select_endpoints(
             view.endpoints,
             self._selecting,
             ejected=self.ejected,
-            warmth=self._ramps.warmth(now) if self._ramps is not None else {},
+            slow_start_factors=self._ramps.factors(now) if self._ramps is not None else {},
         )
-        self._picker = self._policy.build(self.selection.choices, self._loads, self.rng, previous=self._picker)
-        if self.selection.choices:
+        self._picker = self._policy.build(self.selection.endpoints, self._loads, self.rng, previous=self._picker)
+        if self.selection.endpoints:
             self._usable.set()
         else:
             self._usable.clear()
-        self._alarm.ring()
+        self._alarm.wake()
 
     async def _keep_time(self) -> None:
         """Sweep outliers and step ramps when it is time."""
@@ -254,10 +254,10 @@ class Channel:
                 except Exception:
                     # Ending here would leave who is ejected ejected for ever.
                     _log.exception("%s: keeping time goes on after an error", self.service)
-                    await self._clock.sleep(TROUBLE_PAUSE)
+                    await self._clock.sleep(TIMER_ERROR_PAUSE)
 
     def _tick(self, now: float) -> None:
-        events: list[Event] = []
+        events: list[EjectionEvent] = []
         if self._outliers is not None:
             with self._lock:
                 events = self._outliers.tick(now)
@@ -272,9 +272,9 @@ class Channel:
         step = self._ramps.next_change() if self._ramps is not None else None
         return min((instant for instant in (sweep, step) if instant is not None), default=None)
 
-    def _tell(self, events: list[Event]) -> None:
+    def _tell(self, events: list[EjectionEvent]) -> None:
         for event in events:
-            _log.info("%s: %s is %s (%s)", self.service, event.id, event.place, event.cause)
+            _log.info("%s: %s is %s (%s)", self.service, event.id, event.state, event.cause)
 
     def _from_any_thread(self, call: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # The loop is closed: nobody picks any more, or picks go on with what is known.

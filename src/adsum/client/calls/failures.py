@@ -8,19 +8,19 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.client.durations import spoken
+from adsum.client.durations import format_duration
 from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
 
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent again after they were sent (RFC 9110, 9.2.2)."""
-TRY_ELSEWHERE: Final = frozenset({502, 503, 504})
+RETRYABLE_STATUSES: Final = frozenset({502, 503, 504})
 """Statuses that say that this endpoint can't, but another may."""
-FAULT: Final = 500
+FIRST_ERROR_STATUS: Final = 500
 """From this status on an answer counts against the endpoint."""
 
 
-class Kind(StrEnum):
+class FailureKind(StrEnum):
     """How a try failed."""
 
     CONNECT = "connect"
@@ -35,46 +35,46 @@ class Kind(StrEnum):
     """An answer that another endpoint may do better."""
 
 
-class Rule(NamedTuple):
+class RetryRule(NamedTuple):
     """What a kind of failure means."""
 
-    safe: bool
+    always_retryable: bool
     """Whether it is safe to try again whatever the request does: it can't have arrived."""
-    blames: bool
+    counts_against_endpoint: bool
     """Whether it counts against the endpoint."""
 
 
-RULES: Final[Mapping[Kind, Rule]] = MappingProxyType(
+RETRY_RULES: Final[Mapping[FailureKind, RetryRule]] = MappingProxyType(
     {
-        Kind.CONNECT: Rule(safe=True, blames=True),
-        Kind.UNSENT: Rule(safe=True, blames=False),
-        Kind.BROKEN: Rule(safe=False, blames=True),
-        Kind.TIMEOUT: Rule(safe=False, blames=True),
-        Kind.STATUS: Rule(safe=False, blames=True),
+        FailureKind.CONNECT: RetryRule(always_retryable=True, counts_against_endpoint=True),
+        FailureKind.UNSENT: RetryRule(always_retryable=True, counts_against_endpoint=False),
+        FailureKind.BROKEN: RetryRule(always_retryable=False, counts_against_endpoint=True),
+        FailureKind.TIMEOUT: RetryRule(always_retryable=False, counts_against_endpoint=True),
+        FailureKind.STATUS: RetryRule(always_retryable=False, counts_against_endpoint=True),
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class FailedTry:
     """A try that failed: where, how, and how many seconds it took."""
 
     endpoint: Endpoint
-    kind: Kind
+    kind: FailureKind
     text: str
-    took: float
+    duration: float
 
     def __str__(self) -> str:
-        return f"{self.endpoint.authority} ({self.endpoint.id}): {self.text or self.kind} after {spoken(self.took)}"
+        return f"{self.endpoint.authority} ({self.endpoint.id}): {self.text or self.kind} after {format_duration(self.duration)}"
 
 
 class CallFailed(AdsumError):
     """No try got an answer. `tries` says what was tried, `why` why it was not tried again."""
 
-    def __init__(self, service: str, tries: tuple[Tried, ...], why: str) -> None:
+    def __init__(self, service: str, tries: tuple[FailedTry, ...], reason: str) -> None:
         count = "1 try" if len(tries) == 1 else f"{len(tries)} tries"
         told = "; ".join(map(str, tries))
-        super().__init__(f"{service}: no answer after {count}: {told}. Not tried again: {why}.")
+        super().__init__(f"{service}: no answer after {count}: {told}. Not tried again: {reason}.")
         self.service = service
         self.tries = tries
-        self.why = why
+        self.reason = reason

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
-from adsum.balance.ejection import Limits
-from adsum.balance.retry_budget import FLOOR, RATIO
+from adsum.balance.ejection import OutlierOptions
+from adsum.balance.retry_budget import MIN_RETRIES_PER_SECOND, RETRY_RATIO
 from adsum.balance.slow_start import SlowStart
 from adsum.core.errors import Invalid
-from adsum.core.selection import OVERPROVISIONING, PANIC_THRESHOLD, Options
+from adsum.core.selection import OVERPROVISIONING, PANIC_THRESHOLD, SelectionOptions
 
 MAX_TRIES: Final = 100
-LONGEST_CALL: Final = 86_400.0
+MAX_CALL_TIME: Final = 86_400.0
 DEFAULT_POLICY: Final = "least_request"
 """Two random choices, the less busy one: needs no tuning, and slow endpoints get less by themselves."""
 
@@ -34,8 +34,8 @@ class CallOptions:
         if not 1 <= self.tries <= MAX_TRIES:
             raise Invalid("tries", f"must be 1 to {MAX_TRIES}")
         for name, length in (("try_timeout", self.try_timeout), ("deadline", self.deadline)):
-            if length is not None and not (isfinite(length) and 0.0 < length <= LONGEST_CALL):
-                raise Invalid(name, f"must be above 0, at most {LONGEST_CALL:g} seconds")
+            if length is not None and not (isfinite(length) and 0.0 < length <= MAX_CALL_TIME):
+                raise Invalid(name, f"must be above 0, at most {MAX_CALL_TIME:g} seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class ChannelOptions:
     panic_threshold: float = PANIC_THRESHOLD
     overprovisioning: float = OVERPROVISIONING
     slow_start: SlowStart = field(default_factory=SlowStart)
-    outliers: Limits | None = field(default_factory=Limits)
-    retry_ratio: float = RATIO
-    retry_floor: float = FLOOR
+    outliers: OutlierOptions | None = field(default_factory=OutlierOptions)
+    retry_ratio: float = RETRY_RATIO
+    retry_floor: float = MIN_RETRIES_PER_SECOND
     calls: CallOptions = field(default_factory=CallOptions)
 
     @property
-    def selection(self) -> Options:
+    def selection(self) -> SelectionOptions:
         """The part that selection looks at. Raises `Invalid`."""
-        return Options(self.zone, self.panic_threshold, self.overprovisioning)
+        return SelectionOptions(self.zone, self.panic_threshold, self.overprovisioning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from adsum.balance.load_tracker import Load
+from adsum.balance.load_tracker import EndpointLoad
 from adsum.core.model import Endpoint
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ class Pick:
 
     __slots__ = ("_channel", "_load", "endpoint", "started_at")
 
-    def __init__(self, channel: Channel, endpoint: Endpoint, load: Load, started_at: float) -> None:
+    def __init__(self, channel: Channel, endpoint: Endpoint, load: EndpointLoad, started_at: float) -> None:
         self._channel = channel
-        self._load: Load | None = load
+        self._load: EndpointLoad | None = load
         self.endpoint = endpoint
         self.started_at = started_at
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether nobody said yet how the call ended."""
         return self._load is not None
 
@@ -36,7 +36,7 @@ class Pick:
         """The call ended; `ok` if the endpoint did its part, after `latency` seconds (without: since the pick)."""
         load, self._load = self._load, None
         if load is not None:
-            self._channel.ended(self, load, ok, latency)
+            self._channel.record_result(self, load, ok, latency)
 
     def cancel(self) -> None:
         """The call ended without saying anything about the endpoint."""

@@ -20,25 +20,25 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.errors import Declined, Garbled, RegistryRefused, Unreachable
-from adsum.client.native.hedged_requests import SILENCE, Heard, first_answer
-from adsum.client.native.nodes import Nodes
-from adsum.client.native.transport import Reply, Transport
-from adsum.client.native.waiting_request import Waiting
+from adsum.client.errors import NodeDeclined, NodeUnreachable, ProtocolViolation, RegistryRefused
+from adsum.client.native.hedged_requests import HEDGE_DELAY, OnProgress, first_answer
+from adsum.client.native.nodes import RegistryNodes
+from adsum.client.native.transport import Transport, TransportReply
+from adsum.client.native.waiting_request import WaitingRequest
 from adsum.clock import SystemClock
-from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.ports import Clock
 
-TIMEOUT: Final = 5.0
+REQUEST_TIMEOUT: Final = 5.0
 """Seconds that one node has to answer; then that call fails there."""
-ANSWER_LATE: Final = 2.0
+WAIT_ANSWER_MARGIN: Final = 2.0
 """Seconds by which the answer to a call that waits may be later than what was asked for, since it writes first; then
 the call raises `AnswerOverdue`."""
-APPLIED_TIMEOUT: Final = 2.0
+ACKNOWLEDGE_TIMEOUT: Final = 2.0
 """Seconds that a node has to take an acknowledgement; then it is sent again."""
-GOODBYE_WAIT: Final = 0.5
+GOODBYE_TIMEOUT: Final = 0.5
 """Seconds that good-byes may take; nodes that have not answered by then find out by themselves."""
-BASE: Final = "/api/v1"
+API_PATH: Final = "/api/v1"
 
 _PASSING_TROUBLE: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses that say nothing about the request: another node may do better."""
@@ -46,12 +46,12 @@ _PASSING_TROUBLE: Final = frozenset({429, 500, 502, 503, 504})
 T = TypeVar("T")
 
 
-class Api:
+class RegistryApi:
     """The native API of one registry."""
 
     def __init__(self, urls: Sequence[str], *, actor: str = "", clock: Clock | None = None, rng: Random) -> None:
         """`actor` is recorded as the author of writes; without one the registry records our address."""
-        self.nodes = Nodes(urls, rng)
+        self.nodes = RegistryNodes(urls, rng)
         self._clock = clock or SystemClock()
         secure = any(url.startswith("https:") for url in urls)
         self.transport = Transport(ssl.create_default_context() if secure else None)
@@ -84,32 +84,36 @@ class Api:
         """Raises `UnknownInstance`."""
         return await self._ask("GET", _instance(service, id), wire.InstanceDetail, about=(service, id))
 
-    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
+    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
         """Raises `Taken` if a live process has the id or the place."""
-        return await self._ask("PUT", _instance(service, id), wire.Written, body=body)
+        return await self._ask("PUT", _instance(service, id), wire.WriteResult, body=body)
 
-    async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = TIMEOUT) -> wire.Renewed:
+    async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = REQUEST_TIMEOUT) -> wire.RenewalResult:
         """`timeout`: seconds that one node has to answer; the next one is asked within half of it."""
-        body, silence = wire.RenewBody(list(leases)), min(SILENCE, timeout / 2)
-        return await self._ask("POST", "/renew", wire.Renewed, body=body, timeout=timeout, silence=silence)
+        body, silence = wire.RenewBody(list(leases)), min(HEDGE_DELAY, timeout / 2)
+        return await self._ask("POST", "/renew", wire.RenewalResult, body=body, timeout=timeout, silence=silence)
 
-    async def deregister(self, service: str, id: str, *, reason: str = "", holder: str = "") -> wire.Written:
+    async def deregister(self, service: str, id: str, *, reason: str = "", holder: str = "") -> wire.WriteResult:
         """Raises `LeaseLost` if `holder` is given and no longer holds the lease."""
         params = [(name, value) for name, value in (("reason", reason), ("holder", holder)) if value]
-        silence = SILENCE if holder else None  # Without a holder, a late copy might take out who registers next.
+        silence = HEDGE_DELAY if holder else None  # Without a holder, a late copy might take out who registers next.
         path, about = _instance(service, id), (service, id)
-        return await self._ask("DELETE", path, wire.Written, params=params, about=about, silence=silence, fresh=True)
+        return await self._ask(
+            "DELETE", path, wire.WriteResult, params=params, about=about, silence=silence, fresh=True
+        )
 
-    async def forget(self, service: str, *, reason: str = "") -> wire.Written:
+    async def forget(self, service: str, *, reason: str = "") -> wire.WriteResult:
         """Raises `RegistryRefused` if the service has instances."""
         params = [("reason", reason)] if reason else []
         try:
-            return await self._ask("DELETE", f"/services/{_part(service)}", wire.Written, params=params, silence=None)
-        except Taken as refusal:
+            return await self._ask(
+                "DELETE", f"/services/{_part(service)}", wire.WriteResult, params=params, silence=None
+            )
+        except RegistrationConflict as refusal:
             raise RegistryRefused(409, str(refusal)) from None
 
-    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
-        """Answers within `body.wait` seconds and `ANSWER_LATE` more.
+    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
+        """Answers within `body.wait` seconds and `WAIT_ANSWER_MARGIN` more.
 
         Raises `UnknownInstance` and `LeaseLost`, and `AnswerOverdue` or `AnswerLost` if the instance may have the
         override, but no answer came in time.
@@ -119,35 +123,35 @@ class Api:
             return wire.encode(msgspec.structs.replace(body, wait=wait)), []
 
         path = f"{_instance(service, id)}/override"
-        return await self._wait("PUT", path, wire.Written, encoded, body.wait, about=(service, id), fresh=True)
+        return await self._wait("PUT", path, wire.WriteResult, encoded, body.wait, about=(service, id), fresh=True)
 
-    async def unaware(
+    async def unacknowledged(
         self,
         service: str,
         revision: int,
         wait: float,
         *,
-        about: Sequence[str] = (),
+        consumers: Sequence[str] = (),
         acknowledged: Sequence[str] = (),
-        gone: Sequence[str] = (),
-    ) -> wire.Unaware:
+        goodbyes: Sequence[str] = (),
+    ) -> wire.AcknowledgementReport:
         """Which consumers of the node that answers don't route by that revision after `wait` seconds.
 
         `about`: consumers to look for there; `acknowledged`, `gone`: those that other nodes know to have acknowledged,
         or to have said good-bye.
         """
-        known = [*(("consumer", id) for id in about), *(("acknowledged", id) for id in acknowledged)]
-        known += (("gone", id) for id in gone)
+        known = [*(("consumer", id) for id in consumers), *(("acknowledged", id) for id in acknowledged)]
+        known += (("gone", id) for id in goodbyes)
 
         def encoded(wait: float) -> tuple[None, list[tuple[str, str]]]:
             return None, [("revision", str(revision)), ("wait", f"{wait:.3f}"), *known]
 
-        return await self._wait("GET", f"/services/{_part(service)}/unaware", wire.Unaware, encoded, wait)
+        return await self._wait("GET", f"/services/{_part(service)}/unaware", wire.AcknowledgementReport, encoded, wait)
 
-    async def resume(self, service: str, id: str, *, reason: str = "") -> wire.Written:
+    async def resume(self, service: str, id: str, *, reason: str = "") -> wire.WriteResult:
         """Let evidence speak again. Raises `UnknownInstance`."""
         path, about = f"{_instance(service, id)}/override", (service, id)
-        return await self._ask("DELETE", path, wire.Written, params=_reason(reason), about=about, silence=None)
+        return await self._ask("DELETE", path, wire.WriteResult, params=_reason(reason), about=about, silence=None)
 
     async def changes(self, service: str = "", id: str = "", limit: int = 100) -> wire.ChangeList:
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
@@ -166,12 +170,14 @@ class Api:
         params = [("name", name)] if name else []
         return await self._ask("GET", "/intent/history", wire.EditList, params=[*params, ("limit", str(limit))])
 
-    async def put_route(self, name: str, body: wire.RouteBody, *, reason: str = "") -> wire.Written:
+    async def put_route(self, name: str, body: wire.RouteBody, *, reason: str = "") -> wire.WriteResult:
         path = f"/routes/{_part(name)}"
-        return await self._ask("PUT", path, wire.Written, body=body, params=_reason(reason), silence=None)
+        return await self._ask("PUT", path, wire.WriteResult, body=body, params=_reason(reason), silence=None)
 
-    async def remove_route(self, name: str, *, reason: str = "") -> wire.Written:
-        return await self._ask("DELETE", f"/routes/{_part(name)}", wire.Written, params=_reason(reason), silence=None)
+    async def remove_route(self, name: str, *, reason: str = "") -> wire.WriteResult:
+        return await self._ask(
+            "DELETE", f"/routes/{_part(name)}", wire.WriteResult, params=_reason(reason), silence=None
+        )
 
     async def check_route(self, body: wire.CheckRouteBody) -> wire.VerdictView:
         return await self._ask("POST", "/check-route", wire.VerdictView, body=body)
@@ -179,49 +185,49 @@ class Api:
     async def upstreams(self) -> wire.UpstreamList:
         return await self._ask("GET", "/upstreams", wire.UpstreamList)
 
-    async def put_upstream(self, service: str, body: wire.UpstreamBody, *, reason: str = "") -> wire.Written:
+    async def put_upstream(self, service: str, body: wire.UpstreamBody, *, reason: str = "") -> wire.WriteResult:
         path = f"/upstreams/{_part(service)}"
-        return await self._ask("PUT", path, wire.Written, body=body, params=_reason(reason), silence=None)
+        return await self._ask("PUT", path, wire.WriteResult, body=body, params=_reason(reason), silence=None)
 
-    async def remove_upstream(self, service: str, *, reason: str = "") -> wire.Written:
+    async def remove_upstream(self, service: str, *, reason: str = "") -> wire.WriteResult:
         path = f"/upstreams/{_part(service)}"
-        return await self._ask("DELETE", path, wire.Written, params=_reason(reason), silence=None)
+        return await self._ask("DELETE", path, wire.WriteResult, params=_reason(reason), silence=None)
 
-    async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False, reason: str = "") -> wire.Written:
+    async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False, reason: str = "") -> wire.WriteResult:
         """Declare all routes and upstreams at once; those that are not in it are withdrawn.
 
         Raises `Invalid` for a body that names nothing, unless `prune` is true.
         """
         params = [*([("prune", "true")] if prune else []), *_reason(reason)]
-        return await self._ask("PUT", "/intent", wire.Written, body=body, params=params, silence=None)
+        return await self._ask("PUT", "/intent", wire.WriteResult, body=body, params=params, silence=None)
 
     async def status(self) -> wire.NodeStatus:
         """What the node that answers says of itself."""
         return await self._ask("GET", "/status", wire.NodeStatus)
 
-    async def applied(self, node: str, watch: str, revision: int) -> None:
+    async def acknowledge(self, node: str, watch: str, revision: int) -> None:
         """Say that we route by `revision`, to the node that serves the watch. Raises `Unreachable`."""
-        path = f"{BASE}/watches/{_part(watch)}/applied"
-        body = wire.encode(wire.AppliedBody(revision))
-        reply = await self._once(node, "POST", path, body, [], APPLIED_TIMEOUT, fresh=True)
+        path = f"{API_PATH}/watches/{_part(watch)}/applied"
+        body = wire.encode(wire.AcknowledgementBody(revision))
+        reply = await self._once(node, "POST", path, body, [], ACKNOWLEDGE_TIMEOUT, fresh=True)
         if reply.status in _PASSING_TROUBLE:
-            raise Declined(_problem(reply).detail)
+            raise NodeDeclined(_problem(reply).detail)
 
-    async def goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
+    async def send_goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
         """Tell every node that the consumer calls nobody of these services (none: of any service) any more.
 
-        Best effort, at most `GOODBYE_WAIT` seconds; never raises for a node that does not answer.
+        Best effort, at most `GOODBYE_TIMEOUT` seconds; never raises for a node that does not answer.
         """
-        path, params = f"{BASE}/consumers/{_part(consumer)}", [("service", service) for service in services]
-        told = (self._once(node, "DELETE", path, None, params, GOODBYE_WAIT, fresh=True) for node in self.nodes.urls)
+        path, params = f"{API_PATH}/consumers/{_part(consumer)}", [("service", service) for service in services]
+        told = (self._once(node, "DELETE", path, None, params, GOODBYE_TIMEOUT, fresh=True) for node in self.nodes.urls)
         await asyncio.gather(*told, return_exceptions=True)
 
-    async def look(self, timeout: float = TIMEOUT) -> str:
+    async def find_responsive_node(self, timeout: float = REQUEST_TIMEOUT) -> str:
         """A node that answers within so many seconds; it is the first in the order from now on. Raises
         `RegistryUnavailable`.
         """
 
-        async def ask(node: str, heard: Heard) -> str:  # noqa: ARG001 - an answer is one piece
+        async def ask(node: str, heard: OnProgress) -> str:  # noqa: ARG001 - an answer is one piece
             await self._once(node, "GET", "/healthz", None, [], timeout, fresh=True)
             return node
 
@@ -233,11 +239,11 @@ class Api:
         path: str,
         kind: type[T],
         *,
-        body: wire.Request | None = None,
+        body: wire.RequestBody | None = None,
         params: list[tuple[str, str]] | None = None,
         about: tuple[str, str] = ("", ""),
-        timeout: float = TIMEOUT,
-        silence: float | None = SILENCE,
+        timeout: float = REQUEST_TIMEOUT,
+        silence: float | None = HEDGE_DELAY,
         fresh: bool = False,
     ) -> T:
         """`silence`: seconds of silence after which the next node is asked, too; None for a call that is not harmless
@@ -245,12 +251,12 @@ class Api:
         """
         encoded = wire.encode(body) if body is not None else None
 
-        async def ask(node: str, heard: Heard) -> T:  # noqa: ARG001 - an answer is one piece
+        async def ask(node: str, heard: OnProgress) -> T:  # noqa: ARG001 - an answer is one piece
             return await self._answer(node, method, path, kind, encoded, params or [], about, timeout, fresh)
 
         if silence is None and len(self.nodes) > 1:
-            await self.look()
-        return await first_answer(self.nodes, ask, self._clock, silence=silence)
+            await self.find_responsive_node()
+        return await first_answer(self.nodes, ask, self._clock, hedge_delay=silence)
 
     async def _wait(
         self,
@@ -264,18 +270,18 @@ class Api:
         fresh: bool = False,
     ) -> T:
         """A call that waits at the registry for up to `wait` seconds; `encoded` gives its body and parameters for what
-        is left of that. Raises what `Waiting.answer` does.
+        is left of that. Raises what `WaitingRequest.answer` does.
         """
-        late = ANSWER_LATE if wait else TIMEOUT
+        late = WAIT_ANSWER_MARGIN if wait else REQUEST_TIMEOUT
 
         async def ask(node: str, left: float) -> T:
             body, params = encoded(left)
             return await self._answer(node, method, path, kind, body, params, about, left + late, fresh)
 
         async def look(left: float) -> str:
-            return await self.look(min(TIMEOUT, left + late))
+            return await self.find_responsive_node(min(REQUEST_TIMEOUT, left + late))
 
-        return await Waiting(self.nodes, self._clock, wait).answer(ask, look)
+        return await WaitingRequest(self.nodes, self._clock, wait).run(ask, look)
 
     async def _answer(
         self,
@@ -289,14 +295,14 @@ class Api:
         timeout: float,
         fresh: bool,
     ) -> T:
-        """The answer of one node. Raises `Unreachable` and `Garbled` if another node may do better, or what the answer
+        """The answer of one node. Raises `Unreachable` and `ProtocolViolation` if another node may do better, or what the answer
         means.
         """
-        reply = await self._once(node, method, BASE + path, body, params, timeout, fresh=fresh)
+        reply = await self._once(node, method, API_PATH + path, body, params, timeout, fresh=fresh)
         if reply.status in _PASSING_TROUBLE:
             problem = _problem(reply)
             # About `wait`: all but the waiting was done.
-            raise Unreachable(problem.detail) if problem.field == "wait" else Declined(problem.detail)
+            raise NodeUnreachable(problem.detail) if problem.field == "wait" else NodeDeclined(problem.detail)
         return _read(reply, kind, about)
 
     async def _once(
@@ -309,11 +315,11 @@ class Api:
         timeout: float,
         *,
         fresh: bool,
-    ) -> Reply:
+    ) -> TransportReply:
         headers = dict(self.headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
-        return await self.transport.ask(
+        return await self.transport.request(
             method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
         )
 
@@ -331,16 +337,16 @@ def _instance(service: str, id: str) -> str:
     return f"/services/{_part(service)}/instances/{_part(id)}"
 
 
-def _read(reply: Reply, kind: type[T], about: tuple[str, str]) -> T:
+def _read(reply: TransportReply, kind: type[T], about: tuple[str, str]) -> T:
     if reply.status >= 300:
         raise _refusal(reply, about)
     try:
         return wire.decode(reply.body, kind)
     except Invalid as error:
-        raise Garbled(f"an answer that is none: {error}") from None
+        raise ProtocolViolation(f"an answer that is none: {error}") from None
 
 
-def _refusal(reply: Reply, about: tuple[str, str]) -> AdsumError:
+def _refusal(reply: TransportReply, about: tuple[str, str]) -> AdsumError:
     """The error that an answer means."""
     problem = _problem(reply)
     if any(about) and reply.status == 404:
@@ -348,13 +354,13 @@ def _refusal(reply: Reply, about: tuple[str, str]) -> AdsumError:
     if any(about) and reply.status == 409:
         return LeaseLost(*about)
     if reply.status == 409:
-        return Taken(problem.detail)
+        return RegistrationConflict(problem.detail)
     if problem.field:
         return Invalid(problem.field, problem.detail.removeprefix(f"{problem.field}: "))
     return RegistryRefused(reply.status, problem.detail)
 
 
-def _problem(reply: Reply) -> wire.Problem:
+def _problem(reply: TransportReply) -> wire.Problem:
     try:
         return wire.decode(reply.body, wire.Problem)
     except Invalid:

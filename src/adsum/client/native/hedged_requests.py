@@ -6,27 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from adsum.client.errors import Declined, Garbled, RegistryUnavailable, Unreachable
-from adsum.client.native.nodes import Nodes
-from adsum.core.validation import public
+from adsum.client.errors import NodeDeclined, NodeUnreachable, ProtocolViolation, RegistryUnavailable
+from adsum.client.native.nodes import RegistryNodes
+from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
-SILENCE: Final = 0.5
+HEDGE_DELAY: Final = 0.5
 """Seconds without a byte from a node after which the next node is asked, too."""
 
 T = TypeVar("T")
-Heard = Callable[[], None]
+OnProgress = Callable[[], None]
 """Called whenever bytes came: the silence begins anew."""
-Ask = Callable[[str, Heard], Coroutine[Any, Any, T]]
-"""Asks one node. Raises `Unreachable` or `Garbled` if another node may do better; any other error is an answer."""
+NodeRequest = Callable[[str, OnProgress], Coroutine[Any, Any, T]]
+"""Asks one node. Raises `Unreachable` or `ProtocolViolation` if another node may do better; any other error is an answer."""
 
 
 async def first_answer(
-    nodes: Nodes,
-    ask: Ask[T],
+    nodes: RegistryNodes,
+    request: NodeRequest[T],
     clock: Clock,
     *,
-    silence: float | None = SILENCE,
+    hedge_delay: float | None = HEDGE_DELAY,
     discard: Callable[[T], Awaitable[None]] | None = None,
 ) -> T:
     """The answer of the node that answers first.
@@ -39,22 +39,22 @@ async def first_answer(
     declined = False
     try:
         while waiting or attempts:
-            if waiting and (not attempts or attempts[-1].silent(silence)):
-                attempts.append(_Attempt(waiting.pop(0), ask, clock))
-            await _until_any(attempts, attempts[-1].due(silence) if waiting else None, clock)
+            if waiting and (not attempts or attempts[-1].silent(hedge_delay)):
+                attempts.append(_Attempt(waiting.pop(0), request, clock))
+            await _until_any(attempts, attempts[-1].due(hedge_delay) if waiting else None, clock)
             for attempt in [each for each in attempts if each.task.done()]:
                 error = attempt.task.exception()
                 attempts.remove(attempt)
-                if not isinstance(error, (Unreachable, Garbled)):
-                    nodes.answered(attempt.node)
-                    _note_hung(nodes, attempts, silence, clock)
+                if not isinstance(error, (NodeUnreachable, ProtocolViolation)):
+                    nodes.mark_answered(attempt.node)
+                    _note_hung(nodes, attempts, hedge_delay, clock)
                     return attempt.task.result()
-                declined = declined or isinstance(error, Declined)
-                troubles.append(f"{public(attempt.node)}: {error}")
-                if attempt.silent(silence):
-                    nodes.hung(attempt.node, clock.now())
+                declined = declined or isinstance(error, NodeDeclined)
+                troubles.append(f"{without_credentials(attempt.node)}: {error}")
+                if attempt.silent(hedge_delay):
+                    nodes.mark_hung(attempt.node, clock.now())
                 else:
-                    nodes.failed(attempt.node)
+                    nodes.mark_failed(attempt.node)
         raise RegistryUnavailable("; ".join(troubles), declined=declined)
     finally:
         await _end(attempts, discard)
@@ -63,11 +63,11 @@ async def first_answer(
 class _Attempt(Generic[T]):
     """One node that is being asked."""
 
-    def __init__(self, node: str, ask: Ask[T], clock: Clock) -> None:
+    def __init__(self, node: str, ask: NodeRequest[T], clock: Clock) -> None:
         self.node = node
         self._clock = clock
         self._heard_at = clock.now()
-        self.task = asyncio.create_task(ask(node, self._heard), name=f"adsum-ask-{public(node)}")
+        self.task = asyncio.create_task(ask(node, self._heard), name=f"adsum-ask-{without_credentials(node)}")
 
     def _heard(self) -> None:
         self._heard_at = self._clock.now()
@@ -93,10 +93,10 @@ async def _until_any(attempts: Sequence[_Attempt[T]], due: float | None, clock: 
             timer.cancel()
 
 
-def _note_hung(nodes: Nodes, others: Sequence[_Attempt[T]], silence: float | None, clock: Clock) -> None:
+def _note_hung(nodes: RegistryNodes, others: Sequence[_Attempt[T]], silence: float | None, clock: Clock) -> None:
     for other in others:
         if other.silent(silence) and not other.task.done():
-            nodes.hung(other.node, clock.now())
+            nodes.mark_hung(other.node, clock.now())
 
 
 async def _end(attempts: Sequence[_Attempt[T]], discard: Callable[[T], Awaitable[None]] | None) -> None:

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 from adsum.consul import address as consul
 from adsum.core.errors import Invalid
-from adsum.core.validation import public, shown
+from adsum.core.validation import quoted, without_credentials
 from adsum.etcd import address as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
 """Where `adsum serve` listens unless told otherwise."""
-HUNG_FOR: Final = 30.0
+HUNG_NODE_PENALTY: Final = 30.0
 """Seconds for which a node that hung is asked after all others; then it ranks like a node that failed."""
 
 
-class Nodes:
+class RegistryNodes:
     """The nodes of one registry, in an order of this client's own, so that clients spread over them.
 
     `now` is always the monotonic instant of the call.
@@ -41,19 +41,19 @@ class Nodes:
         """The node to ask first."""
         return self.order(now)[0]
 
-    def answered(self, url: str) -> None:
+    def mark_answered(self, url: str) -> None:
         """The node answered, so it does not hang."""
         self._hung_until.pop(url, None)
 
-    def failed(self, url: str) -> None:
+    def mark_failed(self, url: str) -> None:
         """The node refused or failed: it is asked after the others from now on."""
         self._urls.remove(url)
         self._urls.append(url)
 
-    def hung(self, url: str, now: float) -> None:
-        """The node was silent for too long: it is asked last for `HUNG_FOR` seconds."""
-        self.failed(url)
-        self._hung_until[url] = now + HUNG_FOR
+    def mark_hung(self, url: str, now: float) -> None:
+        """The node was silent for too long: it is asked last for `HUNG_NODE_PENALTY` seconds."""
+        self.mark_failed(url)
+        self._hung_until[url] = now + HUNG_NODE_PENALTY
 
     def __len__(self) -> int:
         return len(self._urls)
@@ -65,10 +65,10 @@ def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]
     The address of an etcd or of a Consul agent is left as it is. Raises `Invalid`.
     """
     if isinstance(urls, str) and urls.startswith(etcd.SCHEME):
-        etcd.Place.parse(urls, field)
+        etcd.EtcdAddress.parse(urls, field)
         return (urls,)
     if isinstance(urls, str) and urls.startswith(consul.SCHEME):
-        consul.Place.parse(urls, {}, field)
+        consul.ConsulAddress.parse(urls, {}, field)
         return (urls,)
     texts = urls.split(",") if isinstance(urls, str) else urls
     found = tuple(dict.fromkeys(_url(text.strip(), field) for text in texts if text.strip()))
@@ -84,10 +84,12 @@ def _url(text: str, field: str) -> str:
     except ValueError:
         complete = False
     if complete and parts.scheme in ("consul", "etcd"):
-        named = shown(public(text))
+        named = quoted(without_credentials(text))
         raise Invalid(field, f"must be nodes of one registry, or one etcd:// or consul:// address alone, not {named}")
     if complete and parts.scheme not in ("http", "https"):
-        raise Invalid(field, f"must begin with http://, https://, etcd:// or consul://, not with {shown(parts.scheme)}")
+        raise Invalid(
+            field, f"must begin with http://, https://, etcd:// or consul://, not with {quoted(parts.scheme)}"
+        )
     if not complete or parts.query or parts.fragment:
-        raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {shown(public(text))}")
+        raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {quoted(without_credentials(text))}")
     return text.rstrip("/")

@@ -6,16 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from adsum.client.errors import Garbled
+from adsum.client.errors import ProtocolViolation
 
-MAX_EVENT: Final = 64 * 1024 * 1024
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 """Bytes of one event; a longer one is garbled. A service of 100,000 instances takes some 20 MB."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SseEvent:
     """One event; `id` is "" if it carried none."""
 
     name: str
@@ -23,7 +23,7 @@ class Event:
     id: str = ""
 
 
-class Parser:
+class SseParser:
     """Bytes in, events out; a chunk may end anywhere."""
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class Parser:
         self._size = 0
         self._clear()
 
-    def feed(self, chunk: bytes) -> list[Event]:
-        """The events that `chunk` completes. Raises `Garbled` past `MAX_EVENT`."""
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """The events that `chunk` completes. Raises `ProtocolViolation` past `MAX_EVENT_BYTES`."""
         self._rest += chunk
         self._size += len(chunk)
         events, start, end = [], 0, len(self._rest)
@@ -49,11 +49,11 @@ class Parser:
         self._seen = end - start if end > start else 0
         if events:
             self._size = len(self._rest)
-        if self._size > MAX_EVENT:
-            raise Garbled(f"an event is longer than {MAX_EVENT} bytes")
+        if self._size > MAX_EVENT_BYTES:
+            raise ProtocolViolation(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events
 
-    def _line(self, line: bytes) -> Event | None:
+    def _line(self, line: bytes) -> SseEvent | None:
         if not line:
             return self._dispatch()
         field, _, value = line.partition(b":")
@@ -66,8 +66,8 @@ class Parser:
             self._id = value.decode(errors="replace")
         return None
 
-    def _dispatch(self) -> Event | None:
-        event = Event(self._name or "message", b"\n".join(self._data), self._id) if self._data else None
+    def _dispatch(self) -> SseEvent | None:
+        event = SseEvent(self._name or "message", b"\n".join(self._data), self._id) if self._data else None
         self._clear()
         return event
 

@@ -17,24 +17,24 @@ import httpcore
 
 import adsum
 from adsum import wire
-from adsum.client.errors import NotConnected, Unreachable
-from adsum.core.validation import shown
+from adsum.client.errors import NodeNotConnected, NodeUnreachable
+from adsum.core.validation import quoted
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to reach a registry node; then the next one is tried."""
-HEAD_TIMEOUT: Final = 5.0
+RESPONSE_HEAD_TIMEOUT: Final = 5.0
 """Seconds for the head of an endless answer to come; then the next node is tried."""
-MAX_ANSWER: Final = 64 * 1024 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer; a longer one is none. A service of 100,000 instances takes some 20 MB."""
-MAX_REASON: Final = 65_536
+MAX_ERROR_BODY_BYTES: Final = 65_536
 """Bytes of the answer that refuses a stream."""
 
 
-Params = Sequence[tuple[str, str]]
+QueryParams = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TransportReply:
     """An answer; header names are in lower case."""
 
     status: int
@@ -54,28 +54,30 @@ _ERRORS: Final = (
 class Transport:
     """Requests to registry nodes: no redirects, cookies or proxies from the environment, since registries are near."""
 
-    def __init__(self, trust: ssl.SSLContext | None) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
         """`trust`: whom to trust over TLS; None: nobody is asked over TLS (loading certificates takes a while)."""
         self._http = httpcore.AsyncConnectionPool(
-            ssl_context=trust,
+            ssl_context=ssl_context,
             max_connections=None,
             max_keepalive_connections=8,
             keepalive_expiry=30.0,
         )
-        self._fresh = httpcore.AsyncConnectionPool(ssl_context=trust, max_connections=None, max_keepalive_connections=0)
+        self._fresh = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context, max_connections=None, max_keepalive_connections=0
+        )
         """Each connection is new and serves one request: an idle one may have been cut off without a word."""
 
-    async def ask(
+    async def request(
         self,
         method: str,
         url: str,
         *,
         timeout: float,
         body: bytes | None = None,
-        params: Params = (),
+        params: QueryParams = (),
         headers: Mapping[str, str] | None = None,
         fresh: bool = False,
-    ) -> Reply:
+    ) -> TransportReply:
         """Ask once, over a new connection if `fresh`. Raises `Unreachable` when no whole answer comes; nothing may wait
         longer than `timeout`.
         """
@@ -83,19 +85,19 @@ class Transport:
         try:
             async with asyncio.timeout(timeout):
                 async with self._begin(method, url, timeout, params, headers, body, pool) as answer:
-                    return _reply(answer, await _read(answer, MAX_ANSWER))
+                    return _reply(answer, await _read(answer, MAX_BODY_BYTES))
         except _ERRORS as error:
             raise _unreachable(error) from error
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, idle: float, params: Params, headers: Mapping[str, str]
-    ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
+        self, url: str, *, idle: float, params: QueryParams, headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[TransportReply, AsyncIterator[bytes]]]:
         """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT) as until_head:
+            async with asyncio.timeout(RESPONSE_HEAD_TIMEOUT) as until_head:
                 async with self._begin("GET", url, idle, params, headers, None, self._fresh) as answer:
-                    body = b"" if answer.status == 200 else await _read(answer, MAX_REASON)
+                    body = b"" if answer.status == 200 else await _read(answer, MAX_ERROR_BODY_BYTES)
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
         except _ERRORS as error:
@@ -106,7 +108,7 @@ class Transport:
         method: str,
         url: str,
         wait: float,
-        params: Params,
+        params: QueryParams,
         headers: Mapping[str, str] | None,
         body: bytes | None,
         pool: httpcore.AsyncConnectionPool,
@@ -123,7 +125,7 @@ class Transport:
             extensions={"timeout": timeouts},
         )
 
-    async def drop_idle(self) -> None:
+    async def close_idle(self) -> None:
         """Close the connections that wait for another request: they may have been cut off without a word."""
         for connection in self._http.connections:
             if isinstance(connection, httpcore.AsyncHTTPConnection) and connection.is_idle():
@@ -135,14 +137,14 @@ class Transport:
         await self._http.aclose()
 
 
-def _reply(answer: httpcore.Response, body: bytes) -> Reply:
+def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
     """Raises `Unreachable` if the answer is in a protocol that came after ours."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
     spoken = headers.get(wire.PROTOCOL_HEADER.lower(), "")
     if _major(spoken) > _major(wire.PROTOCOL):
         known = f"Adsum {adsum.__version__} here speaks {wire.PROTOCOL}"
-        raise Unreachable(f"it speaks version {shown(spoken)} of the protocol, and {known}: upgrade Adsum here")
-    return Reply(answer.status, headers, body)
+        raise NodeUnreachable(f"it speaks version {quoted(spoken)} of the protocol, and {known}: upgrade Adsum here")
+    return TransportReply(answer.status, headers, body)
 
 
 def _major(version: str) -> int:
@@ -158,15 +160,15 @@ async def _read(answer: httpcore.Response, most: int) -> bytes:
         parts.append(chunk)
         size += len(chunk)
         if size > most:
-            raise Unreachable(f"its answer is longer than {most} bytes")
+            raise NodeUnreachable(f"its answer is longer than {most} bytes")
     return b"".join(parts)
 
 
-def _unreachable(error: Exception) -> Unreachable:
+def _unreachable(error: Exception) -> NodeUnreachable:
     """What happened, in words: httpcore leaves some errors without."""
     if isinstance(error, httpcore.ConnectTimeout):
-        return NotConnected("it did not accept a connection in time")
+        return NodeNotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
-        return Unreachable("it did not answer in time")
+        return NodeUnreachable("it did not answer in time")
     words = str(error) or type(error).__name__
-    return NotConnected(words) if isinstance(error, httpcore.ConnectError) else Unreachable(words)
+    return NodeNotConnected(words) if isinstance(error, httpcore.ConnectError) else NodeUnreachable(words)

@@ -11,32 +11,32 @@ from typing import Final, TypeVar
 from adsum.client.errors import (
     AnswerLost,
     AnswerOverdue,
-    Declined,
     InstanceForgotten,
-    NotConnected,
+    NodeDeclined,
+    NodeNotConnected,
+    NodeUnreachable,
     RegistryUnavailable,
-    Unreachable,
 )
 from adsum.client.native.hedged_requests import first_answer
-from adsum.client.native.nodes import Nodes
+from adsum.client.native.nodes import RegistryNodes
 from adsum.core.errors import UnknownInstance
-from adsum.core.validation import public
+from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
-PAUSE: Final = 0.5
+ROUND_PAUSE: Final = 0.5
 """Seconds between two rounds of questions, once a node that had taken the request was lost."""
 
 T = TypeVar("T")
 
 
-class Waiting:
-    """One such call: it lasts for `length` seconds at most, and a little longer for the answer to come."""
+class WaitingRequest:
+    """One such call: it lasts for `wait` seconds at most, and a little longer for the answer to come."""
 
-    def __init__(self, nodes: Nodes, clock: Clock, length: float) -> None:
+    def __init__(self, nodes: RegistryNodes, clock: Clock, wait: float) -> None:
         self._nodes = nodes
         self._clock = clock
-        self._length = length
-        self._ends = clock.now() + length
+        self._length = wait
+        self._ends = clock.now() + wait
         self._lost = ""
         """How the first node was lost that had taken the request, in a clause; "" if none was."""
         self._latest: RegistryUnavailable | None = None
@@ -44,8 +44,10 @@ class Waiting:
         self._refused = True
         """Whether every node that heard of the request answered that it can't do it now."""
 
-    async def answer(self, ask: Callable[[str, float], Awaitable[T]], look: Callable[[float], Awaitable[str]]) -> T:
-        """The answer of the node that waits to the end. `ask` has one node wait for so many seconds; `look` finds a
+    async def run(
+        self, request: Callable[[str, float], Awaitable[T]], find_node: Callable[[float], Awaitable[str]]
+    ) -> T:
+        """The answer of the node that waits to the end. `ask` has one node wait for so many seconds; `find_node` finds a
         node that answers within so many seconds.
 
         The request must be harmless when it arrives again. Raises `RegistryUnavailable` if no node took it, or if all
@@ -56,9 +58,9 @@ class Waiting:
             self._must_have_time()
             try:
                 if len(self._nodes) > 1:
-                    await look(self._left)
+                    await find_node(self._left)
                 return await first_answer(
-                    self._nodes, lambda node, _: self._attempt(node, ask), self._clock, silence=None
+                    self._nodes, lambda node, _: self._attempt(node, request), self._clock, hedge_delay=None
                 )
             except RegistryUnavailable as error:
                 if not (self._length and self._lost):
@@ -68,7 +70,7 @@ class Waiting:
                 if self._lost:
                     raise InstanceForgotten(error.service, error.id) from None
                 raise
-            await self._clock.sleep(min(PAUSE, self._left))
+            await self._clock.sleep(min(ROUND_PAUSE, self._left))
 
     @property
     def _left(self) -> float:
@@ -81,7 +83,7 @@ class Waiting:
         if self._latest is not None and self._latest.declined and self._refused:
             raise self._latest
         if self._lost:
-            raise AnswerLost(self._length, self._lost, self._latest.why if self._latest is not None else "")
+            raise AnswerLost(self._length, self._lost, self._latest.reason if self._latest is not None else "")
         raise AnswerOverdue(self._length)
 
     async def _attempt(self, node: str, ask: Callable[[str, float], Awaitable[T]]) -> T:
@@ -89,10 +91,10 @@ class Waiting:
         left = min(self._length, ceil(self._left * 100) / 100)  # People read it in the node's log.
         try:
             return await ask(node, left)
-        except Unreachable as error:
+        except NodeUnreachable as error:
             if self._length and not self._left:
                 raise AnswerOverdue(self._length) from None
-            if not isinstance(error, NotConnected):
-                self._lost = self._lost or f"{public(node)}: {error}"
-                self._refused = self._refused and isinstance(error, Declined)
+            if not isinstance(error, NodeNotConnected):
+                self._lost = self._lost or f"{without_credentials(node)}: {error}"
+                self._refused = self._refused and isinstance(error, NodeDeclined)
             raise

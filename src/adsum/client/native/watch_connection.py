@@ -9,32 +9,32 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from adsum.client.consumer_identity import Consumer
-from adsum.client.errors import Garbled, Unreachable
-from adsum.client.native.acknowledgements import Acknowledging
-from adsum.client.native.api import BASE, Api
-from adsum.client.native.event_batcher import Grouping
-from adsum.client.native.sse import Parser
-from adsum.client.sources.source import Group, Position
-from adsum.client.wakeup import Alarm
-from adsum.core.validation import public
+from adsum.client.consumer_identity import ConsumerIdentity
+from adsum.client.errors import NodeUnreachable, ProtocolViolation
+from adsum.client.native.acknowledgements import Acknowledgements
+from adsum.client.native.api import API_PATH, RegistryApi
+from adsum.client.native.event_batcher import EventBatcher
+from adsum.client.native.sse import SseParser
+from adsum.client.sources.source import ServiceUpdate, ViewPosition
+from adsum.client.wakeup import Wakeup
+from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
-FIRST_GROUP: Final = 5.0
+FIRST_UPDATE_TIMEOUT: Final = 5.0
 """Seconds of silence, before the first group is complete, after which a connection is given up."""
-IDLE: Final = 120.0
+IDLE_TIMEOUT: Final = 120.0
 """Seconds of silence after which a connection is closed. Long before, its watch has looked for another one."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WatchRequest:
     """What a watch asks for. Without a consumer it looks on, and no drain waits for it."""
 
     service: str
-    since: Position | None
-    consumer: Consumer | None
+    since: ViewPosition | None
+    consumer: ConsumerIdentity | None
 
     def params(self) -> list[tuple[str, str]]:
         params = [("service", self.service)]
@@ -49,40 +49,46 @@ class Request:
         return headers
 
 
-class Stream:
+class WatchConnection:
     """Reads one connection in a task of its own, at most one group ahead of whoever takes the groups."""
 
     def __init__(
-        self, api: Api, node: str, request: Request, clock: Clock, rng: Random, changed: Callable[[], None]
+        self,
+        api: RegistryApi,
+        node: str,
+        request: WatchRequest,
+        clock: Clock,
+        rng: Random,
+        on_change: Callable[[], None],
     ) -> None:
         """`changed` is called when bytes came, a group is there, or the connection ended."""
         self.node = node
-        self.changed = changed
+        self.on_change = on_change
         self.heartbeat = 0.0
         """Seconds between heartbeats, as the node states them; 0.0 if it does not."""
-        self.why = ""
+        self.close_reason = ""
         """Why the connection ended, in a clause; "" while it is open."""
         self._api = api
         self._request = request
         self._clock = clock
-        self._acknowledging = Acknowledging(api, node, clock, rng) if request.consumer is not None else None
+        self._acknowledging = Acknowledgements(api, node, clock, rng) if request.consumer is not None else None
         self._watch = ""
-        self._group: Group | None = None
+        self._group: ServiceUpdate | None = None
         self._taken = asyncio.Event()
         self._heard_at = clock.now()
         self._task = asyncio.create_task(self._read(), name=f"adsum-watch-{request.service}")
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether nothing more comes, and all that came was taken."""
-        return bool(self.why) and self._group is None
+        return bool(self.close_reason) and self._group is None
 
     @property
     def silent_since(self) -> float | None:
         """The instant of the latest bytes; None while a group waits to be taken, since nothing is read then."""
         return None if self._group is not None else self._heard_at
 
-    def take(self) -> Group | None:
+    def take_update(self) -> ServiceUpdate | None:
         """The next group; None if there is none yet."""
         group, self._group = self._group, None
         if group is not None:
@@ -90,10 +96,10 @@ class Stream:
             self._taken.set()
         return group
 
-    def applied(self, group: Group) -> None:
+    def acknowledge(self, update: ServiceUpdate) -> None:
         """The consumer routes by `group`, which came over this connection."""
-        if self._acknowledging is not None and not self.why:
-            self._acknowledging.routed_by(group, self._watch)
+        if self._acknowledging is not None and not self.close_reason:
+            self._acknowledging.acknowledge(update, self._watch)
 
     async def close(self) -> None:
         """Idempotent."""
@@ -105,63 +111,65 @@ class Stream:
     async def _read(self) -> None:
         try:
             await self._read_groups()
-            self.why = "the registry ended the watch"
-        except (Unreachable, Garbled) as error:
-            self.why = str(error)
+            self.close_reason = "the registry ended the watch"
+        except (NodeUnreachable, ProtocolViolation) as error:
+            self.close_reason = str(error)
         except Exception as error:
-            _log.exception("%s: a watch at %s failed", self._request.service, public(self.node))
-            self.why = f"{type(error).__name__}: {error}"
-        self.changed()
+            _log.exception("%s: a watch at %s failed", self._request.service, without_credentials(self.node))
+            self.close_reason = f"{type(error).__name__}: {error}"
+        self.on_change()
 
     async def _read_groups(self) -> None:
-        """Raises `Unreachable` and `Garbled`."""
-        grouping, parser = Grouping(self._request.service, self._request.since), Parser()
-        url, headers = f"{self.node}{BASE}/watch", {**self._api.headers, **self._request.headers()}
-        async with self._api.transport.stream(url, idle=IDLE, params=self._request.params(), headers=headers) as (
+        """Raises `Unreachable` and `ProtocolViolation`."""
+        grouping, parser = EventBatcher(self._request.service, self._request.since), SseParser()
+        url, headers = f"{self.node}{API_PATH}/watch", {**self._api.headers, **self._request.headers()}
+        async with self._api.transport.stream(
+            url, idle=IDLE_TIMEOUT, params=self._request.params(), headers=headers
+        ) as (
             reply,
             chunks,
         ):
             if reply.status != 200:
-                raise Unreachable(f"it answered the watch with status {reply.status}")
+                raise NodeUnreachable(f"it answered the watch with status {reply.status}")
             self._heard()
             async for chunk in chunks:
                 self._heard()
                 for event in parser.feed(chunk):
-                    group = grouping.take(event)
+                    group = grouping.add(event)
                     if group is not None and grouping.opened is not None:
                         self._watch, self.heartbeat = grouping.opened.watch, grouping.opened.heartbeat
                         await self._offer(group)
 
     def _heard(self) -> None:
         self._heard_at = self._clock.now()
-        self.changed()
+        self.on_change()
 
-    async def _offer(self, group: Group) -> None:
+    async def _offer(self, group: ServiceUpdate) -> None:
         """Return when the group was taken; nothing is read meanwhile, so that the registry coalesces changes."""
         self._taken.clear()
         self._group = group
-        self.changed()
+        self.on_change()
         await self._taken.wait()
 
 
-async def open_stream(
-    api: Api, node: str, request: Request, clock: Clock, rng: Random, heard: Callable[[], None]
-) -> Stream:
-    """A connection whose first group is there; `heard` is called whenever bytes come. Raises `Unreachable`."""
-    alarm = Alarm(clock)
+async def open_watch_connection(
+    api: RegistryApi, node: str, request: WatchRequest, clock: Clock, rng: Random, on_progress: Callable[[], None]
+) -> WatchConnection:
+    """A connection whose first group is there; `on_progress` is called whenever bytes come. Raises `Unreachable`."""
+    alarm = Wakeup(clock)
 
     def changed() -> None:
-        heard()
-        alarm.ring()
+        on_progress()
+        alarm.wake()
 
-    stream = Stream(api, node, request, clock, rng, changed)
+    stream = WatchConnection(api, node, request, clock, rng, changed)
     try:
         while (silent_since := stream.silent_since) is not None:
-            if stream.why:
-                raise Unreachable(stream.why)
-            if clock.now() - silent_since >= FIRST_GROUP:
-                raise Unreachable("it did not answer in time")
-            await alarm.wait(silent_since + FIRST_GROUP)
+            if stream.close_reason:
+                raise NodeUnreachable(stream.close_reason)
+            if clock.now() - silent_since >= FIRST_UPDATE_TIMEOUT:
+                raise NodeUnreachable("it did not answer in time")
+            await alarm.wait(silent_since + FIRST_UPDATE_TIMEOUT)
     except BaseException:
         await stream.close()
         raise

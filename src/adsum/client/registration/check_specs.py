@@ -17,12 +17,12 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from adsum.client.durations import seconds
+from adsum.client.durations import parse_duration
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind
-from adsum.core.validation import shown
+from adsum.core.validation import quoted
 
-KINDS: Final = MappingProxyType(
+CHECK_PREFIXES: Final = MappingProxyType(
     {
         "http": (CheckKind.HTTP, False),
         "https": (CheckKind.HTTP, True),
@@ -36,13 +36,15 @@ KINDS: Final = MappingProxyType(
 _RANGE = re.compile(r"(\d{3})(?:-(\d{3}))?")
 
 
-def parse(text: str, field: str = "check") -> Check:
+def parse_check(text: str, field: str = "check") -> Check:
     """The check that `text` describes. Raises `Invalid`; the field is `field`, or that and the option's name."""
     place, _, options = text.strip().partition("?")
     word, _, rest = place.partition(":")
-    if word not in KINDS:
-        raise Invalid(field, f"must start with {', '.join(KINDS)}, not {shown(word)}; such as http:/health or tcp")
-    kind, tls = KINDS[word]
+    if word not in CHECK_PREFIXES:
+        raise Invalid(
+            field, f"must start with {', '.join(CHECK_PREFIXES)}, not {quoted(word)}; such as http:/health or tcp"
+        )
+    kind, tls = CHECK_PREFIXES[word]
     port, target = _port_and_target(rest, field)
     values: dict[str, Any] = {"name": word, "kind": kind, "tls": tls, "port": port}
     values.update(_target(kind, target, field))
@@ -50,14 +52,14 @@ def parse(text: str, field: str = "check") -> Check:
     try:
         return Check(**values)
     except Invalid as error:
-        raise error.under(field) from None
+        raise error.prefixed(field) from None
 
 
-def parse_all(texts: Iterable[str | Check], field: str = "checks") -> tuple[Check, ...]:
+def parse_checks(texts: Iterable[str | Check], field: str = "checks") -> tuple[Check, ...]:
     """Several checks, the words parsed; those of one name are numbered (`http`, `http-2`). Raises `Invalid`."""
     checks: list[Check] = []
     for n, text in enumerate(texts):
-        check = parse(text, f"{field}[{n}]") if isinstance(text, str) else text
+        check = parse_check(text, f"{field}[{n}]") if isinstance(text, str) else text
         taken = {other.name for other in checks}
         names = (check.name if number == 1 else f"{check.name}-{number}" for number in range(1, len(taken) + 2))
         checks.append(replace(check, name=next(name for name in names if name not in taken)))
@@ -70,7 +72,7 @@ def _port_and_target(rest: str, field: str) -> tuple[int | None, str]:
         return None, rest
     number, _, target = rest.partition(":")
     if not number.isdecimal() or not 1 <= int(number) <= 65_535:
-        raise Invalid(f"{field}.port", f"must be a whole number from 1 to 65535, not {shown(number)}")
+        raise Invalid(f"{field}.port", f"must be a whole number from 1 to 65535, not {quoted(number)}")
     return int(number), target
 
 
@@ -78,11 +80,11 @@ def _target(kind: CheckKind, target: str, field: str) -> dict[str, str]:
     if not target:
         return {}
     if kind is CheckKind.TCP:
-        raise Invalid(field, f"a tcp check takes a port only, as in tcp:5432, not {shown(target)}")
+        raise Invalid(field, f"a tcp check takes a port only, as in tcp:5432, not {quoted(target)}")
     if kind is CheckKind.GRPC:
         return {"grpc_service": target}
     if not target.startswith("/"):
-        raise Invalid(field, f"a path must start with /, as in http:/health, not {shown(target)}")
+        raise Invalid(field, f"a path must start with /, as in http:/health, not {quoted(target)}")
     return {"path": target}
 
 
@@ -92,14 +94,14 @@ def _options(text: str, field: str) -> dict[str, Any]:
         if name not in _OPTIONS:
             near = difflib.get_close_matches(name, _OPTIONS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
-            raise Invalid(field, f"{shown(name)} is no option of a check; {hint}")
+            raise Invalid(field, f"{quoted(name)} is no option of a check; {hint}")
         values[name] = _OPTIONS[name](value, f"{field}.{name}")
     return values
 
 
 def _whole(text: str, field: str) -> int:
     if not (text.isdecimal() and len(text) <= 6):
-        raise Invalid(field, f"must be a whole number, not {shown(text)}")
+        raise Invalid(field, f"must be a whole number, not {quoted(text)}")
     return int(text)
 
 
@@ -108,7 +110,7 @@ def _ranges(text: str, field: str) -> tuple[tuple[int, int], ...]:
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise Invalid(field, f"must be statuses such as 200-299,304, not {shown(text)}")
+            raise Invalid(field, f"must be statuses such as 200-299,304, not {quoted(text)}")
         ranges.append((int(match[1]), int(match[2] or match[1])))
     return tuple(ranges)
 
@@ -119,8 +121,8 @@ def _word(text: str, field: str) -> str:  # noqa: ARG001 - the model checks it
 
 _OPTIONS: Final[MappingProxyType[str, Callable[[str, str], object]]] = MappingProxyType(
     {
-        "interval": seconds,
-        "timeout": seconds,
+        "interval": parse_duration,
+        "timeout": parse_duration,
         "rise": _whole,
         "fall": _whole,
         "method": _word,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 
-from adsum.client.local_address import ADDRESS_VARIABLE, is_ours
+from adsum.client.local_address import ADDRESS_VARIABLE, is_local
 from adsum.client.sources.source import Source
 
 
-class OwnAddress:
+class InstanceAddress:
     """The given one, else that of `ADSUM_ADDRESS`, else the one of this host that faces the source.
 
     What was found stays while this host has it: on a host of several, the way to the next node is no reason to move.
     """
 
-    def __init__(self, given: str | None, source: Source) -> None:
-        self._given = given or os.environ.get(ADDRESS_VARIABLE) or ""
+    def __init__(self, configured: str | None, source: Source) -> None:
+        self._given = configured or os.environ.get(ADDRESS_VARIABLE) or ""
         self._source = source
         self._found = ""
         self._ours = False
@@ -24,12 +24,12 @@ class OwnAddress:
         """Raises `RegistryUnavailable`."""
         if self._given:
             return self._given
-        if not self._found or not is_ours(self._found):
+        if not self._found or not is_local(self._found):
             self._found = await self._source.local_address()
-            self._ours = is_ours(self._found)  # A Consul agent may name one that only others know.
+            self._ours = is_local(self._found)  # A Consul agent may name one that only others know.
         return self._found
 
     @property
-    def gone(self) -> bool:
+    def is_outdated(self) -> bool:
         """Whether this host had the one that was found, and has it no more."""
-        return self._ours and not is_ours(self._found)
+        return self._ours and not is_local(self._found)

@@ -6,14 +6,14 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-PATIENCE: Final = 1.0
+REACHABILITY_TIMEOUT: Final = 1.0
 """Seconds that a place has to take a connection; then nobody answers there."""
 
 
-async def answers(address: str, port: int) -> bool:
+async def is_reachable(address: str, port: int) -> bool:
     """Whether the place takes a connection, which is closed at once."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REACHABILITY_TIMEOUT):
             _, writer = await asyncio.open_connection(address, port)
     except (OSError, TimeoutError):
         return False

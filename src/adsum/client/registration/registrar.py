@@ -15,29 +15,29 @@ from random import Random
 from types import TracebackType
 from typing import Final, Self
 
-from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable
-from adsum.client.registration.instance_address import OwnAddress
-from adsum.client.registration.registrar_state import MOVES, Drained, Event, State
+from adsum.client.errors import ProtocolViolation, RegistryRefused, RegistryUnavailable
+from adsum.client.registration.instance_address import InstanceAddress
+from adsum.client.registration.registrar_state import MOVES, DrainResult, RegistrarEvent, RegistrarState
 from adsum.client.registration.renewals import Renewals
-from adsum.client.registration.termination import Block, task_block
+from adsum.client.registration.termination import RegistrationBlock, task_block
 from adsum.client.sources.source import Source
 from adsum.core.backoff import Backoff
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import AdsumError, Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.errors import AdsumError, Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Instance, Registration
 from adsum.ports import Clock
-from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody, Written
+from adsum.wire import MAX_WAIT, LeaseBody, OverrideBody, RegistrationBody, WriteResult
 
-START_WAIT: Final = 2.0
+START_TIMEOUT: Final = 2.0
 """Seconds that `start` waits for the first registration; then it goes on in the background."""
-ANSWER_LATE: Final = 0.7
+DRAIN_ANSWER_MARGIN: Final = 0.7
 """Seconds by which the registry may answer a drain later than it was to wait; then the drain ends unconfirmed."""
-STOP_WAIT: Final = 3.0
+STOP_TIMEOUT: Final = 3.0
 """Seconds that deregistering may take; then the instance leaves by expiry."""
-STOP_WAIT_MIN: Final = 0.3
-"""Seconds that deregistering may take after a drain that took as long as it may. When the registry hangs, `DRAIN_WAIT`,
-`ANSWER_LATE`, this and `api.GOODBYE_WAIT` are together less than the 10 s after which `docker stop` kills."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+MIN_STOP_TIMEOUT: Final = 0.3
+"""Seconds that deregistering may take after a drain that took as long as it may. When the registry hangs, `DEFAULT_DRAIN_WAIT`,
+`DRAIN_ANSWER_MARGIN`, this and `api.GOODBYE_WAIT` are together less than the 10 s after which `docker stop` kills."""
+MIN_REGISTER_PAUSE, MAX_REGISTER_PAUSE = 0.5, 5.0
 """Bounds of the pause before registering again when no registry answers."""
 REFUSED_PAUSE: Final = 60.0
 """Seconds before registering again after the registry refused a registration that it had accepted before."""
@@ -65,12 +65,12 @@ class Registrar:
 
         `take_over`: the first registration takes the id from any process.
         """
-        self.state = State.IDLE
+        self.state = RegistrarState.IDLE
         self.drain_wait = drain_wait
         self.signals = signals
         self.epoch = ""
         self._registration = registration
-        self._address = OwnAddress(address, source)
+        self._address = InstanceAddress(address, source)
         self._instance: Instance | None = None
         self._source = source
         self._renewals = renewals
@@ -83,14 +83,14 @@ class Registrar:
         self._answered.set()
         self._refusal: AdsumError | None = None
         self._draining: str | None = None
-        self._stop_wait = STOP_WAIT
+        self._stop_wait = STOP_TIMEOUT
         self._ttl = registration.ttl
         self._takeover = Takeover.FORCE if take_over else Takeover.USUAL
         """What the next registration may take. Once we were listed, nothing: so two processes never alternate."""
         self._kept_out = ""
         """Which process keeps us out, in the registry's words; "" if none does."""
         self._finishing: asyncio.Task[None] | None = None
-        self._block: Block | None = None
+        self._block: RegistrationBlock | None = None
         self._last: Callable[[], Awaitable[None]] | None = None
         self._last_patience = 0.0
 
@@ -105,9 +105,9 @@ class Registrar:
     @property
     def registered(self) -> bool:
         """Whether the registry lists us, as far as we know."""
-        return self.state is State.REGISTERED
+        return self.state is RegistrarState.REGISTERED
 
-    async def listed(self, wait: float) -> bool:
+    async def await_registration(self, wait: float) -> bool:
         """Whether the registry lists us, once it has answered what is under way, at latest after `wait` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
@@ -115,7 +115,7 @@ class Registrar:
         return self.registered
 
     @property
-    def kept_out(self) -> str:
+    def conflict(self) -> str:
         """Which live process has our id or place, in a sentence; "" if none does."""
         return self._kept_out
 
@@ -134,13 +134,13 @@ class Registrar:
         """Seconds within which the lease must be renewed; None: it has no lease."""
         return self._ttl
 
-    async def start(self, wait: float = START_WAIT) -> None:
+    async def start(self, wait: float = START_TIMEOUT) -> None:
         """Register. Returns once that is done, at latest after `wait` seconds; then it goes on in the background.
 
         So it does if a live process has our id: we are listed once it lapses, leaves or does not answer. Raises
         `Invalid` or `RegistryRefused` if the registry refuses within that time; then it is not tried again.
         """
-        if not self._move(Event.STARTED):
+        if not self._move(RegistrarEvent.STARTED):
             return
         self._register_soon()
         try:
@@ -151,40 +151,40 @@ class Registrar:
         if self._refusal is not None:
             refusal = self._refusal
             await self._end_registering()
-            self._move(Event.STOPPED)
+            self._move(RegistrarEvent.STOPPED)
             raise refusal
 
-    async def drain(self, wait: float | None = None, reason: str = "") -> Drained:
+    async def drain(self, wait: float | None = None, reason: str = "") -> DrainResult:
         """Have no new calls sent here: returns when every cooperating consumer routes around us, at latest after `wait`
-        seconds (default: `drain_wait`) and `ANSWER_LATE` more. Never raises for a registry that is down.
+        seconds (default: `drain_wait`) and `DRAIN_ANSWER_MARGIN` more. Never raises for a registry that is down.
         """
         wait = min(self.drain_wait if wait is None else wait, MAX_WAIT)
         self._draining = reason or "the provider is stopping"
-        if self.state not in (State.REGISTERING, State.REGISTERED):
-            return Drained(done=True, why=f"it is {self.state}, so nobody is sent here by us")
+        if self.state not in (RegistrarState.REGISTERING, RegistrarState.REGISTERED):
+            return DrainResult(done=True, reason=f"it is {self.state}, so nobody is sent here by us")
         now = asyncio.get_running_loop().time
-        ends = now() + wait + ANSWER_LATE + STOP_WAIT_MIN
+        ends = now() + wait + DRAIN_ANSWER_MARGIN + MIN_STOP_TIMEOUT
         try:
-            async with asyncio.timeout(wait + ANSWER_LATE):
+            async with asyncio.timeout(wait + DRAIN_ANSWER_MARGIN):
                 drained = await self._override(wait)
         except LeaseLost as error:
-            drained = Drained(done=True, why=str(error))
+            drained = DrainResult(done=True, reason=str(error))
         except TimeoutError:
-            drained = Drained(done=False, why="the registry has not answered in time")
+            drained = DrainResult(done=False, reason="the registry has not answered in time")
         except AdsumError as error:
-            drained = Drained(done=False, why=str(error))
-        self._stop_wait = min(STOP_WAIT, max(STOP_WAIT_MIN, ends - now()))
+            drained = DrainResult(done=False, reason=str(error))
+        self._stop_wait = min(STOP_TIMEOUT, max(MIN_STOP_TIMEOUT, ends - now()))
         _log.info("%s: draining: %s", self._name, drained)
         return drained
 
     async def stop(self, reason: str = "") -> None:
-        """Deregister, within `STOP_WAIT` seconds; after a drain within what that left of its time, at least
-        `STOP_WAIT_MIN`. Idempotent; never raises for a registry that is down.
+        """Deregister, within `STOP_TIMEOUT` seconds; after a drain within what that left of its time, at least
+        `MIN_STOP_TIMEOUT`. Idempotent; never raises for a registry that is down.
         """
-        attempted = self.state in (State.REGISTERING, State.REGISTERED, State.WAITING)
+        attempted = self.state in (RegistrarState.REGISTERING, RegistrarState.REGISTERED, RegistrarState.WAITING)
         self._renewals.remove(self)
         await self._end_registering()
-        self._move(Event.STOPPED)
+        self._move(RegistrarEvent.STOPPED)
         if not attempted:
             return
         try:
@@ -198,55 +198,55 @@ class Registrar:
             reason = str(error) or "no answer in time"
             _log.warning("%s: not deregistered, it will leave by expiry: %s", self._name, reason)
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """Let go without deregistering: another process is about to register the same instance. If none does, it leaves
         by expiry. Idempotent.
         """
         self._renewals.remove(self)
         await self._end_registering()
-        self._move(Event.STOPPED)
+        self._move(RegistrarEvent.STOPPED)
 
-    def lost(self, reason: str) -> None:
+    def on_lease_lost(self, reason: str) -> None:
         """The registry does not hold our lease any more. Called by `Renewals`."""
         self._renewals.remove(self)
         if reason == "replaced":
-            if self._move(Event.SUPERSEDED):
+            if self._move(RegistrarEvent.SUPERSEDED):
                 _log.info("%s: a later registration of this program takes its place", self._name)
-        elif self._move(Event.TAKEN if reason == "superseded" else Event.UNKNOWN):
-            if self.state is State.REGISTERING:
+        elif self._move(RegistrarEvent.TAKEN if reason == "superseded" else RegistrarEvent.FORGOTTEN):
+            if self.state is RegistrarState.REGISTERING:
                 _log.warning("%s: the registry does not know us any more; registering again", self._name)
             self._register_soon()
 
-    def renewed(self) -> None:
+    def on_lease_renewed(self) -> None:
         """The registry holds our lease. Called by `Renewals`. If our address is another by now, register there."""
-        if self._address.gone and self._move(Event.MOVED):
+        if self._address.is_outdated and self._move(RegistrarEvent.ADDRESS_CHANGED):
             _log.warning("%s: this host's address is another one now; registering there", self._name)
             self._renewals.remove(self)
             self._register_soon()
 
-    async def finish(self, *, hurried: bool = False) -> None:
-        """Drain, if we are listed, and stop, once for all callers. `hurried` ends a drain that is under way."""
+    async def shut_down(self, *, interrupt_drain: bool = False) -> None:
+        """Drain, if we are listed, and stop, once for all callers. `interrupt_drain` ends a drain that is under way."""
         if self._finishing is None:
             self._finishing = asyncio.create_task(self._finish(), name=f"adsum-finish-{self._name}")
-        elif hurried:
+        elif interrupt_drain:
             self._finishing.cancel()
             await asyncio.gather(self._finishing, return_exceptions=True)
             await self.stop()
             return
         await self._finishing
 
-    def finish_with(self, last: Callable[[], Awaitable[None]], patience: float) -> None:
-        """Have `finish` await `last()` once we are deregistered, for at most `patience` seconds: to stop a server."""
-        self._last, self._last_patience = last, patience
+    def set_shutdown_hook(self, hook: Callable[[], Awaitable[None]], timeout: float) -> None:
+        """Have `finish` await `hook()` once we are deregistered, for at most `patience` seconds: to stop a server."""
+        self._last, self._last_patience = hook, timeout
 
     @property
-    def patience(self) -> float:
+    def shutdown_timeout(self) -> float:
         """Seconds within which `finish` is over."""
-        return 2 * self.drain_wait + ANSWER_LATE + STOP_WAIT + self._last_patience
+        return 2 * self.drain_wait + DRAIN_ANSWER_MARGIN + STOP_TIMEOUT + self._last_patience
 
     async def __aenter__(self) -> Self:
         if self.signals:
-            self._block = task_block(self.finish, self.patience)
+            self._block = task_block(self.shut_down, self.shutdown_timeout)
             self._block.enter()
         try:
             await self.start()
@@ -259,7 +259,7 @@ class Registrar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self.finish(hurried=self._block is not None and self._block.hurried(error))
+            await self.shut_down(interrupt_drain=self._block is not None and self._block.ended_by_second_signal(error))
         finally:
             self._leave(error)
 
@@ -269,7 +269,7 @@ class Registrar:
             block.leave(error)
 
     async def _finish(self) -> None:
-        if self.drain_wait > 0 and await self.listed(self.drain_wait):
+        if self.drain_wait > 0 and await self.await_registration(self.drain_wait):
             await self.drain()
         await self.stop()
         if self._last is not None:
@@ -279,7 +279,7 @@ class Registrar:
     def _name(self) -> str:
         return f"{self.service}/{self.id}"
 
-    def _move(self, event: Event) -> bool:
+    def _move(self, event: RegistrarEvent) -> bool:
         """Whether `event` moved us."""
         after = MOVES.get((self.state, event))
         moved = after is not None and after is not self.state
@@ -297,28 +297,28 @@ class Registrar:
 
     async def _register(self) -> None:
         """Until it is done, however long that takes."""
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        while self.state in (State.REGISTERING, State.WAITING):
+        backoff = Backoff(MIN_REGISTER_PAUSE, MAX_REGISTER_PAUSE)
+        while self.state in (RegistrarState.REGISTERING, RegistrarState.WAITING):
             pause = backoff.next(self._rng)
             try:
                 await self._register_once()
                 return
-            except Taken as error:
+            except RegistrationConflict as error:
                 self._wait_for(error)
             except (Invalid, RegistryRefused, LeaseLost, UnknownInstance) as error:
                 _log.error("%s: the registration is refused: %s", self._name, error)
                 self._refusal, pause = error, REFUSED_PAUSE
                 self._tried.set()
-            except (RegistryUnavailable, Garbled) as error:
+            except (RegistryUnavailable, ProtocolViolation) as error:
                 _log.warning("%s: not registered yet: %s", self._name, error)
             except Exception:
                 # Ending here would leave a running instance unlisted for ever.
                 _log.exception("%s: not registered yet", self._name)
             await self._clock.sleep(self._rng.uniform(pause / 2, pause))
 
-    def _wait_for(self, taken: Taken) -> None:
+    def _wait_for(self, taken: RegistrationConflict) -> None:
         """Somebody else is listed. Say so once, and go on asking."""
-        self._move(Event.TAKEN)
+        self._move(RegistrarEvent.TAKEN)
         self._tried.set()
         if not self._kept_out:
             _log.warning("%s: not listed: %s; asking again until it is free", self._name, taken)
@@ -326,7 +326,7 @@ class Registrar:
 
     async def _register_once(self) -> None:
         registration = await self._addressed()
-        body = RegistrationBody.of(registration, self._takeover)
+        body = RegistrationBody.from_registration(registration, self._takeover)
         self._answered.clear()
         try:
             written = await self._source.register(self.service, self.id, body)
@@ -335,7 +335,7 @@ class Registrar:
         self.epoch, self._refusal, self._kept_out = written.epoch, None, ""
         self._takeover = Takeover.NEVER
         self._ttl = written.ttl if written.ttl is not None else registration.ttl
-        if not self._move(Event.ACCEPTED):
+        if not self._move(RegistrarEvent.ACCEPTED):
             return
         _log.info("%s: registered at %s", self._name, registration.instance.authority)
         self._renewals.add(self)
@@ -348,21 +348,23 @@ class Registrar:
         self._instance = replace(self._registration.instance, address=await self._address.find())
         return replace(self._registration, instance=self._instance)
 
-    async def _override(self, wait: float) -> Drained:
+    async def _override(self, wait: float) -> DrainResult:
         ends = self._clock.now() + wait
         try:
             written = await self._declare(wait)
         except UnknownInstance:
             # The registry lost its state, and consumers still show what it knew before: they must hear that we drain.
             registration = await self._addressed()
-            await self._source.register(self.service, self.id, RegistrationBody.of(registration, Takeover.NEVER))
+            await self._source.register(
+                self.service, self.id, RegistrationBody.from_registration(registration, Takeover.NEVER)
+            )
             wait = max(0.0, ends - self._clock.now())
             written = await self._declare(wait)
         if wait <= 0:
-            return Drained(done=False, why="nobody was waited for")
-        return Drained.of(written)
+            return DrainResult(done=False, reason="nobody was waited for")
+        return DrainResult.from_answer(written)
 
-    async def _declare(self, wait: float) -> Written:
+    async def _declare(self, wait: float) -> WriteResult:
         """Be listed as draining; the answer names the consumers that had not heard after `wait` seconds."""
         body = OverrideBody("draining", self._draining or "", holder=self._registration.holder, wait=wait)
         return await self._source.override(self.service, self.id, body)

@@ -10,16 +10,16 @@ from types import FrameType
 from typing import Any
 
 
-class Before:
+class SignalInterceptor:
     """On a signal calls `first(resume, final)`; once `resume()` is called, what would have happened happens.
 
     `final` says that the process will end at once then, without any cleaning up. A second signal does not wait. Only
     the main thread can do this: `install` says whether it did.
     """
 
-    def __init__(self, signals: Iterable[int], first: Callable[[Callable[[], None], bool], None]) -> None:
+    def __init__(self, signals: Iterable[int], on_signal: Callable[[Callable[[], None], bool], None]) -> None:
         self._signals = tuple(signals)
-        self._first = first
+        self._first = on_signal
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
         self._told: set[int] = set()
@@ -49,7 +49,7 @@ class Before:
         return self._hear
 
     @property
-    def owed(self) -> set[int]:
+    def pending(self) -> set[int]:
         """Signals that came and have not had their effect yet."""
         return self._told - self._passed_on
 

@@ -25,12 +25,12 @@ from enum import Enum
 from types import FrameType
 from typing import Any, Final
 
-from adsum.client.registration.signal_interceptor import Before
+from adsum.client.registration.signal_interceptor import SignalInterceptor
 
-FIRST_LOOK, LONGEST_LOOK = 0.1, 5.0
+MIN_HANDLER_CHECK_PAUSE, MAX_HANDLER_CHECK_PAUSE = 0.1, 5.0
 """Seconds between looks whether a server that runs in a block has installed a signal handler of its own since: ours
 must be called first. Each pause is twice the one before; a signal that comes earlier stops the server undrained."""
-LOOPS: Final = ("asyncio", "uvloop")
+EVENT_LOOP_MODULES: Final = ("asyncio", "uvloop")
 """Modules whose signal handlers stand for those that an event loop calls by itself, whatever we install above them."""
 
 
@@ -41,7 +41,7 @@ class Terminated(SystemExit):
         super().__init__(128 + number)
 
 
-class Stage(Enum):
+class TerminationStage(Enum):
     """How far the end has come."""
 
     RUNNING = "running"
@@ -53,17 +53,17 @@ class Stage(Enum):
     """The bodies were told to end."""
 
 
-class Block:
+class RegistrationBlock:
     """One registrar that is entered: how to finish it, and how its body is ended.
 
-    `finish` begins to drain and deregister and is over within `patience` seconds. `task` runs the body; None: the main
+    `finish` begins to drain and deregister and is over within `timeout` seconds. `task` runs the body; None: the main
     thread does, without an event loop.
     """
 
-    def __init__(self, finish: Callable[[], Future[None]], task: asyncio.Task[Any] | None, patience: float) -> None:
-        self.finish = finish
-        self.patience = patience
-        self.leaving = False
+    def __init__(self, shut_down: Callable[[], Future[None]], task: asyncio.Task[Any] | None, timeout: float) -> None:
+        self.shut_down = shut_down
+        self.timeout = timeout
+        self.body_ended = False
         """The body has ended: there is nothing left to interrupt."""
         self._task = task
         self._interrupted = 0
@@ -79,13 +79,13 @@ class Block:
             self._entered = True
             _termination.enter(self)
             if self._task is not None:
-                self._look(FIRST_LOOK)
+                self._look(MIN_HANDLER_CHECK_PAUSE)
 
-    def hurried(self, error: BaseException | None) -> bool:
+    def ended_by_second_signal(self, error: BaseException | None) -> bool:
         """Whether a second signal ended the body, before the first one's drain was over. Call it as the body ends."""
-        self.leaving = True
+        self.body_ended = True
         interrupted = self._entered and isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
-        return interrupted and _termination.stage is Stage.FINISHING
+        return interrupted and _termination.stage is TerminationStage.FINISHING
 
     def leave(self, error: BaseException | None) -> None:
         """Hear no more signals; `error` ended the body. Raises `Terminated` if SIGTERM is to end the process."""
@@ -111,53 +111,55 @@ class Block:
         return True
 
     def _cancel(self) -> None:
-        if self._task is not None and not self.leaving:
+        if self._task is not None and not self.body_ended:
             self._cancelled = True
             self._task.cancel()
 
     def _look(self, pause: float) -> None:
         """Have our handler called first where a server in the body has installed another one, now and later."""
-        _termination.look()
+        _termination.reclaim_handlers()
         loop = asyncio.get_running_loop()
-        self._looking = loop.call_later(pause, self._look, min(2 * pause, LONGEST_LOOK))
+        self._looking = loop.call_later(pause, self._look, min(2 * pause, MAX_HANDLER_CHECK_PAUSE))
 
 
-def task_block(finish: Callable[[], Coroutine[Any, Any, None]], patience: float) -> Block:
+def task_block(shut_down: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> RegistrationBlock:
     """A block whose body the current task runs."""
     loop = asyncio.get_running_loop()
-    return Block(lambda: asyncio.run_coroutine_threadsafe(finish(), loop), asyncio.current_task(), patience)
+    return RegistrationBlock(
+        lambda: asyncio.run_coroutine_threadsafe(shut_down(), loop), asyncio.current_task(), timeout
+    )
 
 
-def thread_block(finish: Callable[[], Future[None]], patience: float) -> Block:
+def thread_block(shut_down: Callable[[], Future[None]], timeout: float) -> RegistrationBlock:
     """A block whose body runs without an event loop; `finish` begins on another thread."""
-    return Block(finish, None, patience)
+    return RegistrationBlock(shut_down, None, timeout)
 
 
 class Termination:
     """The end of one process: the blocks that are entered, and the signal handlers while there are any."""
 
     def __init__(self) -> None:
-        self.stage = Stage.RUNNING
+        self.stage = TerminationStage.RUNNING
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._blocks: list[Block] = []
-        self._layers: list[Before] = []
+        self._blocks: list[RegistrationBlock] = []
+        self._layers: list[SignalInterceptor] = []
         """Our handlers, each above one that was there before; the last one is called first."""
         self._unfinished = 0
         self._resume: Callable[[], None] | None = None
         self._timer: threading.Timer | None = None
         self._owed = 0
 
-    def enter(self, block: Block) -> None:
+    def enter(self, block: RegistrationBlock) -> None:
         """Only in the main thread, as all but `_finished` and `_overdue`."""
         self._blocks.append(block)
         if len(self._blocks) == 1:
-            self.stage, self._owed = Stage.RUNNING, 0
+            self.stage, self._owed = TerminationStage.RUNNING, 0
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, self._end)
             self._add_layer([signal.SIGTERM] * _is_functions(signal.SIGTERM) + [signal.SIGINT] * _is_pythons())
 
-    def leave(self, block: Block) -> int:
+    def leave(self, block: RegistrationBlock) -> int:
         """The signal that has still to end the process, or 0. With the last block the handlers are as they were."""
         if block not in self._blocks or os.getpid() != self._pid:
             return 0
@@ -170,15 +172,15 @@ class Termination:
             self._timer.cancel()
         return self._uninstall()
 
-    def look(self) -> None:
+    def reclaim_handlers(self) -> None:
         """Be called first again, where the program has installed a handler for SIGTERM since."""
         current = signal.getsignal(signal.SIGTERM)
         ours = [self._end, *(layer.handler for layer in self._layers)]
-        if self.stage is Stage.RUNNING and current not in ours and _is_functions(signal.SIGTERM):
+        if self.stage is TerminationStage.RUNNING and current not in ours and _is_functions(signal.SIGTERM):
             self._add_layer([signal.SIGTERM])
 
     def _add_layer(self, numbers: Sequence[int]) -> None:
-        layer = Before(numbers, self._first)
+        layer = SignalInterceptor(numbers, self._first)
         layer.install()
         self._layers.append(layer)
 
@@ -188,7 +190,7 @@ class Termination:
             layer.remove()
         if signal.getsignal(signal.SIGTERM) == self._end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number in set[int]().union(*(layer.owed for layer in layers)):
+        for number in set[int]().union(*(layer.pending for layer in layers)):
             if signal.getsignal(number) is signal.SIG_DFL:
                 self._owed = number
             else:
@@ -197,20 +199,20 @@ class Termination:
 
     def _first(self, resume: Callable[[], None], _final: bool) -> None:
         """A signal came: finish the blocks, then let it have its effect."""
-        if self.stage is not Stage.RUNNING:
+        if self.stage is not TerminationStage.RUNNING:
             resume()
             return
         if not self._blocks:  # The last one is just left: the signal is owed.
             return
-        self.stage, self._resume = Stage.FINISHING, resume
+        self.stage, self._resume = TerminationStage.FINISHING, resume
         blocks = list(self._blocks)
         self._unfinished = len(blocks)
-        self._timer = threading.Timer(max(block.patience for block in blocks), self._overdue)
+        self._timer = threading.Timer(max(block.timeout for block in blocks), self._overdue)
         self._timer.daemon = True
         self._timer.start()
         for block in blocks:
             try:
-                block.finish().add_done_callback(self._finished)
+                block.shut_down().add_done_callback(self._finished)
             except RuntimeError:  # The client or the loop is closed: there is nothing to finish.
                 self._finished()
 
@@ -218,7 +220,7 @@ class Termination:
         with self._lock:
             self._unfinished -= 1
             if self._unfinished == 0 and self._resume is not None:
-                self.stage = Stage.FINISHED
+                self.stage = TerminationStage.FINISHED
                 self._take_effect()
 
     def _overdue(self) -> None:
@@ -233,12 +235,12 @@ class Termination:
 
     def _end(self, number: int, _: FrameType | None) -> None:
         """What SIGTERM does where it would kill the process."""
-        if os.getpid() != self._pid or self.stage is not Stage.FINISHED:
+        if os.getpid() != self._pid or self.stage is not TerminationStage.FINISHED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             os._exit(128 + number)  # The first process of a container is not killed by signals of its own.
-        self.stage = Stage.ENDING
-        staying = [block for block in self._blocks if not block.leaving]
+        self.stage = TerminationStage.ENDING
+        staying = [block for block in self._blocks if not block.body_ended]
         if not staying:
             self._owed = number
             return
@@ -250,7 +252,7 @@ class Termination:
 def _is_functions(number: int) -> bool:
     """Whether a function of Python handles it that no event loop calls by itself."""
     handler = signal.getsignal(number)
-    return callable(handler) and str(getattr(handler, "__module__", "")).partition(".")[0] not in LOOPS
+    return callable(handler) and str(getattr(handler, "__module__", "")).partition(".")[0] not in EVENT_LOOP_MODULES
 
 
 def _is_pythons() -> bool:

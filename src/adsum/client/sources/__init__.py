@@ -8,7 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, cast
 
-from adsum.client.consumer_identity import Consumer
+from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.sources.source import Source
 from adsum.ports import Clock
 
@@ -23,7 +23,9 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
 """Scheme → where it is, imported when chosen. Each is made of (urls, actor, consumer, clock, rng)."""
 
 
-def open_source(urls: Sequence[str], *, actor: str, consumer: Consumer | None, clock: Clock, rng: Random) -> Source:
+def open_source(
+    urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
+) -> Source:
     """The source at `urls`, as `adsum.client.native.nodes.parse_urls` returns them: all of one kind.
 
     Without a `consumer` it looks on.

@@ -16,35 +16,41 @@ from urllib.parse import quote
 import msgspec
 
 from adsum import wire
-from adsum.client.consumer_identity import Consumer
-from adsum.client.errors import Garbled, RegistryRefused, RegistryUnavailable, Unacknowledged, Unreachable
-from adsum.client.local_address import LOOPBACK, facing_any
-from adsum.client.native.hedged_requests import SILENCE
-from adsum.client.native.transport import Params, Reply, Transport
-from adsum.client.registration.reachability import answers
-from adsum.client.sources.source import Group, Lost, Position
+from adsum.client.consumer_identity import ConsumerIdentity
+from adsum.client.errors import (
+    DrainUnacknowledged,
+    NodeUnreachable,
+    ProtocolViolation,
+    RegistryRefused,
+    RegistryUnavailable,
+)
+from adsum.client.local_address import LOOPBACK, outbound_address_to_any
+from adsum.client.native.hedged_requests import HEDGE_DELAY
+from adsum.client.native.transport import QueryParams, Transport, TransportReply
+from adsum.client.registration.reachability import is_reachable
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.consul import services
-from adsum.consul.address import Place
-from adsum.consul.blocking_query import Answered, Pace, Query
+from adsum.consul.address import ConsulAddress
+from adsum.consul.blocking_query import BlockingQuery, IndexChange, QueryRateLimit
 from adsum.core.backoff import Backoff
-from adsum.core.catalog.takeover import Claim, Takeover, claim, refusal
-from adsum.core.errors import Invalid, LeaseLost, Taken, UnknownInstance
+from adsum.core.catalog.takeover import ClaimStrength, Takeover, claim_strength, conflict_message
+from adsum.core.errors import Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Endpoint, Key, Registration
 from adsum.ports import Clock
 
 T = TypeVar("T")
 
-WAIT: Final = 30.0
+QUERY_WAIT: Final = 30.0
 """Seconds that a query waits for a change; then it says at least that nothing did."""
-LATER: Final = 1.0 / 16
+QUERY_WAIT_JITTER: Final = 1.0 / 16
 """The share of that by which Consul may answer later, so that those who began together don't end together."""
-TIMEOUT: Final = 5.0
+AGENT_TIMEOUT: Final = 5.0
 """Seconds that the agent has for everything else, and beyond the wait of a query."""
-SETTLE: Final = 1.0
+DRAIN_SETTLE_TIME: Final = 1.0
 """Seconds that a drain waits once the agent knows: it tells its servers, which tell those who ask, soon after."""
-AT_ONCE: Final = 16
+MAX_CONCURRENT_RENEWALS: Final = 16
 """Leases that are renewed at once; Consul takes one a request."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 10.0
 """Bounds of the pause after the agent did not answer, in seconds."""
 
 _EPOCH: Final = "consul"
@@ -58,58 +64,60 @@ class _Self(msgspec.Struct, frozen=True, rename="pascal"):
 class ConsulSource:
     """Implements `ports.Source`."""
 
-    patience = SILENCE
+    cache_fallback_delay = HEDGE_DELAY
 
     def __init__(
         self,
         urls: Sequence[str],
         *,
         actor: str,
-        consumer: Consumer | None = None,
+        consumer: ConsumerIdentity | None = None,
         clock: Clock,
         rng: Random,
     ) -> None:
         """Nobody is recorded as the author of a service."""
         if len(urls) != 1:
             raise Invalid("url", "must be one agent: consul://127.0.0.1:8500")
-        self._place = Place.parse(urls[0], os.environ)
-        self._transport = Transport(self._place.trust())
+        self._place = ConsulAddress.parse(urls[0], os.environ)
+        self._transport = Transport(self._place.ssl_context())
         self._headers = {"X-Consul-Token": self._place.token} if self._place.token else {}
         self._clock = clock
         self._rng = rng
         self._listed: dict[Key, Registration] = {}
 
-    async def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
+    async def watch(
+        self, service: str, position: Callable[[], ViewPosition | None]
+    ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follow a service for ever, by asking again as soon as there was an answer."""
-        backoff, pace = Backoff(FIRST_PAUSE, LONGEST_PAUSE), Pace(self._clock.now())
+        backoff, pace = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), QueryRateLimit(self._clock.now())
         query, shown = _resumed(position()), dict[str, Endpoint]()
         while True:
             await self._clock.sleep(pace.pause(self._clock.now()))
             try:
                 index, found, age = await self._asked(service, query.index)
-            except (Unreachable, Garbled, RegistryRefused, RegistryUnavailable) as error:
-                yield Lost(f"{self._place}: {error}")
+            except (NodeUnreachable, ProtocolViolation, RegistryRefused, RegistryUnavailable) as error:
+                yield ConnectionLost(f"{self._place}: {error}")
                 # All clients of an agent that ends notice at once, and must not come back together.
                 await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
                 continue
             backoff.reset()
-            if (answered := query.take(index)) is Answered.BACK:
+            if (answered := query.update(index)) is IndexChange.WENT_BACK:
                 continue
-            at = Position(f"{_EPOCH}-{query.histories}", query.index)
-            if answered is Answered.SAME and found == shown:
-                yield Group(at, whole=False, changed={}, since=at.revision, age=age)
+            at = ViewPosition(f"{_EPOCH}-{query.resets}", query.index)
+            if answered is IndexChange.SAME and found == shown:
+                yield ServiceUpdate(at, full=False, changed={}, since=at.revision, age=age)
             else:
                 shown = found
-                yield Group(at, whole=True, changed=found, age=age)
+                yield ServiceUpdate(at, full=True, changed=found, age=age)
 
     async def _asked(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
         """The index that came, the endpoints, and how old they are in seconds.
 
-        Raises `Unreachable`, `Garbled`, `RegistryRefused` and `RegistryUnavailable`.
+        Raises `Unreachable`, `ProtocolViolation`, `RegistryRefused` and `RegistryUnavailable`.
         """
-        blocking = [("index", str(index)), ("wait", f"{WAIT:g}s")] if index else []
+        blocking = [("index", str(index)), ("wait", f"{QUERY_WAIT:g}s")] if index else []
         blocking += [("dc", self._place.dc)] if self._place.dc else []
-        timeout = TIMEOUT + (WAIT * (1 + LATER) if index else 0.0)
+        timeout = AGENT_TIMEOUT + (QUERY_WAIT * (1 + QUERY_WAIT_JITTER) if index else 0.0)
         reply = await self._once("GET", f"/health/service/{_part(service)}", params=blocking, timeout=timeout)
         if reply.status != 200:
             raise _refusal(reply)
@@ -117,30 +125,30 @@ class ConsulSource:
             came = int(reply.headers["x-consul-index"])
             age = int(reply.headers.get("x-consul-lastcontact") or 0) / 1000
         except (KeyError, ValueError):
-            raise Garbled("an answer without an index, which is none of Consul's") from None
-        return came, services.read(service, _decoded(reply, list[services.Entry])), age
+            raise ProtocolViolation("an answer without an index, which is none of Consul's") from None
+        return came, services.decode_entries(service, _decoded(reply, list[services.HealthEntry])), age
 
-    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
+    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
         """Raises `Invalid` for what Consul can't list or check, and `Taken`."""
         registration = body.to_registration(service, id, "")
-        said = services.written(registration)
+        said = services.registration_body(registration)
         await self._must_be_free(registration, body.takeover)
         await self._told("/agent/service/register", said, [("replace-existing-checks", "true")])
         self._listed[registration.key] = registration
-        return wire.Written(_EPOCH, 0, registration.ttl)
+        return wire.WriteResult(_EPOCH, 0, registration.ttl)
 
-    async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
-        lost: list[wire.Lost] = []
+    async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
+        lost: list[wire.LostLease] = []
         try:
-            async with asyncio.timeout(max(1.0, 2 * patience)):
-                for start in range(0, len(leases), AT_ONCE):
-                    some = leases[start : start + AT_ONCE]
+            async with asyncio.timeout(max(1.0, 2 * node_timeout)):
+                for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
+                    some = leases[start : start + MAX_CONCURRENT_RENEWALS]
                     reasons = await asyncio.gather(*(self._renewed(lease) for lease in some))
                     found = zip(some, reasons, strict=True)
-                    lost += [wire.Lost(lease.service, lease.id, reason) for lease, reason in found if reason]
+                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in found if reason]
         except TimeoutError:
             raise RegistryUnavailable(f"{self._place} does not answer in time") from None
-        return wire.Renewed(_EPOCH, 0, len(leases) - len(lost), lost)
+        return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
     async def _renewed(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
         """Why it was not; None: it was."""
@@ -148,7 +156,7 @@ class ConsulSource:
         if listed is None:
             return "unknown"
         if listed.ttl is not None:
-            reply = await self._answer("PUT", f"/agent/check/pass/{_part(services.ttl_check(listed))}")
+            reply = await self._answer("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(listed))}")
             if reply.status == 200:
                 return None
             if not _is_missing(reply):
@@ -163,21 +171,21 @@ class ConsulSource:
     async def _must_be_free(self, registration: Registration, takeover: Takeover) -> None:
         """Raises `Taken` if another process has registered the id at this agent, and lives."""
         found = await self._found(registration.key)
-        listed = services.listed(registration.instance.service, found) if found is not None else None
-        if listed is None or (how := claim(listed, registration, takeover)) is Claim.NONE:
+        listed = services.decode_service(registration.instance.service, found) if found is not None else None
+        if listed is None or (how := claim_strength(listed, registration, takeover)) is ClaimStrength.NONE:
             return
         if await self._lapsed(listed.registration):
             return
         other = listed.instance
-        if how is Claim.HELD or await answers(other.address, other.port):
-            raise Taken(refusal(other.key, other.place, registration))
+        if how is ClaimStrength.HELD or await is_reachable(other.address, other.port):
+            raise RegistrationConflict(conflict_message(other.key, other.place, registration))
 
     async def _lapsed(self, registration: Registration) -> bool:
         """Whether the agent says that the process has stopped renewing."""
         reply = await self._answer("GET", "/agent/checks")
         if reply.status != 200:
             raise _refusal(reply)
-        check = _decoded(reply, dict[str, services.CheckState]).get(services.ttl_check(registration))
+        check = _decoded(reply, dict[str, services.ConsulCheck]).get(services.ttl_check_id(registration))
         return check is not None and check.status == "critical"
 
     async def _holder(self, key: Key) -> str | None:
@@ -185,46 +193,48 @@ class ConsulSource:
         found = await self._found(key)
         return (found.meta or {}).get(services.HOLDER, "") if found is not None else None
 
-    async def _found(self, key: Key) -> services.Service | None:
+    async def _found(self, key: Key) -> services.ConsulService | None:
         """The instance as this agent lists it; None: it does not."""
         reply = await self._answer("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise _refusal(reply)
-        return _decoded(reply, services.Service)
+        return _decoded(reply, services.ConsulService)
 
-    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
-        """Raises `Unacknowledged` after a drain that was to be waited for."""
+    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
+        """Raises `DrainUnacknowledged` after a drain that was to be waited for."""
         if Key(service, id) not in self._listed:
             raise UnknownInstance(service, id)
         draining = body.status == "draining"
-        reason = f"{services.DRAINING}: {body.reason}" if draining else body.reason
+        reason = f"{services.DRAINING_REASON}: {body.reason}" if draining else body.reason
         path = f"/agent/service/maintenance/{_part(services.consul_id(service, id))}"
         await self._told(path, None, [("enable", "true"), ("reason", reason)])
         if draining and body.wait:
-            settle = min(SETTLE, body.wait)
+            settle = min(DRAIN_SETTLE_TIME, body.wait)
             await self._clock.sleep(settle)
-            raise Unacknowledged(f"Consul tells consumers, and none says when it heard; {settle:g} s were waited for")
-        return wire.Written(_EPOCH, 0)
+            raise DrainUnacknowledged(
+                f"Consul tells consumers, and none says when it heard; {settle:g} s were waited for"
+            )
+        return wire.WriteResult(_EPOCH, 0)
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.WriteResult:
         """Raises `LeaseLost` if somebody else registered it since."""
         key = Key(service, id)
         self._listed.pop(key, None)
         there = await self._holder(key)
         if there is None:
-            return wire.Written(_EPOCH, 0)
+            return wire.WriteResult(_EPOCH, 0)
         if there != holder:
             raise LeaseLost(*key)
         await self._told(f"/agent/service/deregister/{_part(services.consul_id(*key))}", None)
-        return wire.Written(_EPOCH, 0)
+        return wire.WriteResult(_EPOCH, 0)
 
     async def local_address(self) -> str:
         """The address that the agent has for its host, if that is ours; else the address of this host that faces it."""
         host, _, port = self._place.host.rpartition(":")
         try:
-            address = await facing_any([(host.strip("[]"), int(port))], TIMEOUT)
+            address = await outbound_address_to_any([(host.strip("[]"), int(port))], AGENT_TIMEOUT)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
         return await self._advertised() if address == LOOPBACK else address
@@ -236,59 +246,61 @@ class ConsulSource:
             return LOOPBACK
         return str(_decoded(reply, _Self).member.get("Addr") or LOOPBACK)
 
-    async def leave(self, services: Sequence[str] = ()) -> None:
+    async def send_goodbye(self, services: Sequence[str] = ()) -> None:
         """Nobody here waits for consumers."""
 
     async def close(self) -> None:
         await self._transport.close()
 
-    async def _told(self, path: str, body: object, params: Params = ()) -> None:
+    async def _told(self, path: str, body: object, params: QueryParams = ()) -> None:
         """A write at the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
         reply = await self._answer("PUT", path, body, params)
         if reply.status != 200:
             raise _refusal(reply)
 
-    async def _answer(self, method: str, path: str, body: object = None, params: Params = ()) -> Reply:
+    async def _answer(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
         """Raises `RegistryUnavailable`."""
         try:
-            return await self._once(method, path, body=body, params=params, timeout=TIMEOUT)
-        except Unreachable as error:
+            return await self._once(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)
+        except NodeUnreachable as error:
             raise RegistryUnavailable(f"{self._place}: {error}") from None
 
-    async def _once(self, method: str, path: str, *, timeout: float, body: object = None, params: Params = ()) -> Reply:
+    async def _once(
+        self, method: str, path: str, *, timeout: float, body: object = None, params: QueryParams = ()
+    ) -> TransportReply:
         """Raises `Unreachable`."""
         encoded = msgspec.json.encode(body) if body is not None else None
         headers = {**self._headers, "Content-Type": "application/json"} if encoded is not None else self._headers
         url = f"{self._place.url}/v1{path}"
-        return await self._transport.ask(method, url, timeout=timeout, body=encoded, params=params, headers=headers)
+        return await self._transport.request(method, url, timeout=timeout, body=encoded, params=params, headers=headers)
 
 
-def _resumed(known: Position | None) -> Query:
+def _resumed(known: ViewPosition | None) -> BlockingQuery:
     """A query that begins at what is known from earlier, of Consul."""
     epoch, _, histories = known.epoch.partition("-") if known is not None else ("", "", "")
     if known is None or epoch != _EPOCH or not histories.isdigit():
-        return Query()
-    return Query(int(histories), known.revision)
+        return BlockingQuery()
+    return BlockingQuery(int(histories), known.revision)
 
 
 def _part(text: str) -> str:
     return quote(text, safe=":@")
 
 
-def _decoded(reply: Reply, kind: type[T]) -> T:
-    """Raises `Garbled`."""
+def _decoded(reply: TransportReply, kind: type[T]) -> T:
+    """Raises `ProtocolViolation`."""
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Garbled(f"an answer that is none of Consul's: {error}") from None
+        raise ProtocolViolation(f"an answer that is none of Consul's: {error}") from None
 
 
-def _is_missing(reply: Reply) -> bool:
+def _is_missing(reply: TransportReply) -> bool:
     """Whether the agent does not know the check: 404, or, before Consul 1.12, 500 with these words."""
     return reply.status == 404 or (reply.status == 500 and b"does not have associated TTL" in reply.body)
 
 
-def _refusal(reply: Reply) -> RegistryRefused | RegistryUnavailable:
+def _refusal(reply: TransportReply) -> RegistryRefused | RegistryUnavailable:
     """What an answer means that is none: 5xx and 429 say nothing about what was asked for."""
     text = reply.body[:200].decode(errors="replace").strip() or "without a word"
     if reply.status >= 500 or reply.status == 429:

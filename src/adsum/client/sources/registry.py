@@ -12,13 +12,13 @@ from random import Random
 from urllib.parse import urlsplit
 
 from adsum import wire
-from adsum.client.consumer_identity import Consumer, Following
+from adsum.client.consumer_identity import ConsumerIdentity, ServiceConsumers
 from adsum.client.errors import RegistryUnavailable
-from adsum.client.local_address import facing_any
-from adsum.client.native.api import TIMEOUT, Api
-from adsum.client.native.hedged_requests import SILENCE
-from adsum.client.native.service_watch import RegistryAccess, Watch
-from adsum.client.sources.source import Group, Lost, Position
+from adsum.client.local_address import outbound_address_to_any
+from adsum.client.native.api import REQUEST_TIMEOUT, RegistryApi
+from adsum.client.native.hedged_requests import HEDGE_DELAY
+from adsum.client.native.service_watch import RegistryAccess, ServiceWatch
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.ports import Clock
 
 
@@ -26,35 +26,37 @@ class RegistrySource:
     """Implements `ports.Source`."""
 
     def __init__(
-        self, urls: Sequence[str], *, actor: str, consumer: Consumer | None, clock: Clock, rng: Random
+        self, urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
     ) -> None:
-        self.api = Api(urls, actor=actor, clock=clock, rng=rng)
-        self.patience = SILENCE * len(urls)
+        self.api = RegistryApi(urls, actor=actor, clock=clock, rng=rng)
+        self.cache_fallback_delay = HEDGE_DELAY * len(urls)
         self._clock = clock
         self._registry = RegistryAccess(self.api, clock, rng)
-        self._following = Following(consumer) if consumer is not None else None
+        self._following = ServiceConsumers(consumer) if consumer is not None else None
 
-    def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
+    def watch(
+        self, service: str, position: Callable[[], ViewPosition | None]
+    ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follow a service over connections that break, going over to the next node when one fails or hangs."""
-        consumer = self._following.of(service) if self._following is not None else None
-        return Watch(self._registry, service, position, consumer).groups()
+        consumer = self._following.consumer_for(service) if self._following is not None else None
+        return ServiceWatch(self._registry, service, position, consumer).updates()
 
-    def leave(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
-        return self._say_goodbye(self._following.end(services) if self._following is not None else [])
+    def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
+        return self._say_goodbye(self._following.retire(services) if self._following is not None else [])
 
     async def _say_goodbye(self, goodbyes: Sequence[tuple[str, Sequence[str]]]) -> None:
-        await asyncio.gather(*(self.api.goodbye(consumer, services) for consumer, services in goodbyes))
+        await asyncio.gather(*(self.api.send_goodbye(consumer, services) for consumer, services in goodbyes))
 
-    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.Written:
+    async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
         return await self.api.register(service, id, body)
 
-    async def renew(self, leases: Sequence[wire.LeaseBody], patience: float) -> wire.Renewed:
-        return await self.api.renew(leases, timeout=patience)
+    async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
+        return await self.api.renew(leases, timeout=node_timeout)
 
-    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.Written:
+    async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
         return await self.api.override(service, id, body)
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.Written:
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.WriteResult:
         return await self.api.deregister(service, id, reason=reason, holder=holder)
 
     async def local_address(self) -> str:
@@ -62,7 +64,7 @@ class RegistrySource:
         urls = map(urlsplit, self.api.nodes.order(self._clock.now()))
         hosts = [(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in urls]
         try:
-            return await facing_any(hosts, TIMEOUT)
+            return await outbound_address_to_any(hosts, REQUEST_TIMEOUT)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
 

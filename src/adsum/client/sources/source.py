@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from adsum.core.model import Endpoint
-from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, Renewed, Written
+from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, RenewalResult, WriteResult
 
 
-class Position(NamedTuple):
+class ViewPosition(NamedTuple):
     """Up to where something is known: a revision of one epoch."""
 
     epoch: str
@@ -18,7 +18,7 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ServiceUpdate:
     """What a source says in one breath; applied wholly or not at all.
 
     `whole`: `changed` is the whole service. Otherwise it turns the service as it was at `since`, or anywhere between
@@ -26,19 +26,19 @@ class Group:
     how many seconds ago the source itself knew it to be the newest.
     """
 
-    position: Position
-    whole: bool
+    position: ViewPosition
+    full: bool
     changed: Mapping[str, Endpoint]
-    gone: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
     since: int = 0
     age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """The source lost its connection and goes on trying; `why` is one clause."""
+class ConnectionLost:
+    """The source lost its connection and goes on trying; `reason` is one clause."""
 
-    why: str
+    reason: str
 
 
 class Source(Protocol):
@@ -48,11 +48,13 @@ class Source(Protocol):
     """
 
     @property
-    def patience(self) -> float:
+    def cache_fallback_delay(self) -> float:
         """Seconds without an answer after which a view kept on disk may be used, about half a second a node."""
         ...
 
-    def watch(self, service: str, position: Callable[[], Position | None]) -> AsyncGenerator[Group | Lost, None]:
+    def watch(
+        self, service: str, position: Callable[[], ViewPosition | None]
+    ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follow a service for ever, over connections that break. Close it with `aclose`.
 
         `position` is asked at each connection: what the consumer knows already and need not be told. Asking for the
@@ -60,23 +62,23 @@ class Source(Protocol):
         """
         ...
 
-    async def register(self, service: str, id: str, body: RegistrationBody) -> Written:
+    async def register(self, service: str, id: str, body: RegistrationBody) -> WriteResult:
         """Raises `Taken` if a live process has the id or the place, and `body.takeover` does not take it."""
         ...
 
-    async def renew(self, leases: Sequence[LeaseBody], patience: float) -> Renewed:
+    async def renew(self, leases: Sequence[LeaseBody], node_timeout: float) -> RenewalResult:
         """Who does not answer within `patience` seconds is left for the next that may."""
         ...
 
-    async def override(self, service: str, id: str, body: OverrideBody) -> Written: ...
+    async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult: ...
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> Written: ...
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult: ...
 
     async def local_address(self) -> str:
         """The address of this host that faces the source."""
         ...
 
-    def leave(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
+    def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
         """Say good-bye: nobody here calls these services (none: any service) any more, so drains need not wait for us.
 
         Watches that begin after this call are not meant, though the good-bye is said when the result is awaited, and

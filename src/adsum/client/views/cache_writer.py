@@ -5,39 +5,39 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from adsum.client.views.view_cache import Shelf, Shelved
-from adsum.client.wakeup import Alarm
+from adsum.client.views.view_cache import CachedView, ViewCache
+from adsum.client.wakeup import Wakeup
 from adsum.ports import Clock
 
-FIRST: Final = 0.1
+FIRST_WRITE_DELAY: Final = 0.1
 """Seconds from the first view to its write, so that a program that lives for a second leaves a fresh one behind."""
-COALESCE: Final = 1.0
+WRITE_DELAY: Final = 1.0
 """Seconds from a change to its write; changes in between are written with it."""
-REFRESH: Final = 60.0
+REWRITE_INTERVAL: Final = 60.0
 """Seconds after which a view that has not changed is written again, so that its stated age stays about right."""
 
 
-class Keeping:
+class CacheWriter:
     """Writes the latest view of one service; views in between are skipped."""
 
-    def __init__(self, service: str, shelf: Shelf, clock: Clock) -> None:
+    def __init__(self, service: str, cache: ViewCache, clock: Clock) -> None:
         self._service = service
-        self._shelf = shelf
+        self._shelf = cache
         self._clock = clock
-        self._alarm = Alarm(clock)
-        self._latest: Shelved | None = None
+        self._alarm = Wakeup(clock)
+        self._latest: CachedView | None = None
         self._due: float | None = None
         self._written_at = clock.now()
-        self._pause = FIRST
+        self._pause = FIRST_WRITE_DELAY
 
-    def offer(self, shelved: Shelved, *, changed: bool) -> None:
+    def schedule(self, view: CachedView, *, changed: bool) -> None:
         """Let this be the latest view from now on."""
         now = self._clock.now()
-        due = now + self._pause if changed else self._written_at + REFRESH
-        self._latest = shelved
+        due = now + self._pause if changed else self._written_at + REWRITE_INTERVAL
+        self._latest = view
         if self._due is None or due < self._due:
             self._due = due
-            self._alarm.ring()
+            self._alarm.wake()
 
     async def run(self) -> None:
         """Write what is due, for ever; a last time when cancelled."""
@@ -52,7 +52,7 @@ class Keeping:
                 self._shelf.save(self._service, self._latest)
 
     async def _write(self) -> None:
-        latest, self._latest, self._due, self._pause = self._latest, None, None, COALESCE
+        latest, self._latest, self._due, self._pause = self._latest, None, None, WRITE_DELAY
         if latest is not None:
             self._written_at = self._clock.now()
             await asyncio.to_thread(self._shelf.save, self._service, latest)

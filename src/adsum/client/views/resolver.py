@@ -9,27 +9,27 @@ from contextlib import aclosing, closing
 from random import Random
 from typing import Final
 
-from adsum.client.durations import spoken
-from adsum.client.sources.source import Group, Lost, Position, Source
-from adsum.client.views.cache_writer import Keeping
-from adsum.client.views.view import KEPT_MAX_AGE, Origin, View
-from adsum.client.views.view_cache import Shelf, Shelved
-from adsum.client.views.view_state import SETTLING, Fold, Gap, Taken
+from adsum.client.durations import format_duration
+from adsum.client.sources.source import ConnectionLost, ServiceUpdate, Source, ViewPosition
+from adsum.client.views.cache_writer import CacheWriter
+from adsum.client.views.view import DEFAULT_CACHE_MAX_AGE, View, ViewOrigin
+from adsum.client.views.view_cache import CachedView, ViewCache
+from adsum.client.views.view_state import SETTLING_TIME, RevisionGap, UpdateEffect, ViewState
 from adsum.core.backoff import Backoff
 from adsum.core.validation import service_name
 from adsum.ports import Clock
 
-PACE: Final = 9.0
+PUBLISH_PAUSE_FACTOR: Final = 9.0
 """The pause after a change, in lengths of what it cost to take over: pickers take a tenth of the time at most. Changes
 meanwhile wait at the registry, which coalesces them."""
-LONGEST_PACE: Final = 1.0
+MAX_PUBLISH_PAUSE: Final = 1.0
 """Seconds of that pause at most."""
-FIRST_REST, LONGEST_REST = 0.5, 10.0
+MIN_REWATCH_PAUSE, MAX_REWATCH_PAUSE = 0.5, 10.0
 """Bounds of the pause after an error that nobody foresaw; then the watch begins anew."""
-HELD_UP: Final = 0.5
+MAX_SLEEP_OVERRUN: Final = 0.5
 """Seconds by which a sleep ends too late that show that this program was held up, and not the registry."""
 
-Follower = Callable[[View], None]
+ViewListener = Callable[[View], None]
 
 _log = logging.getLogger(__name__)
 
@@ -42,38 +42,38 @@ class Resolver:
         service: str,
         source: Source,
         *,
-        shelf: Shelf | None,
-        kept_max_age: float = KEPT_MAX_AGE,
+        cache: ViewCache | None,
+        cache_max_age: float = DEFAULT_CACHE_MAX_AGE,
         clock: Clock,
         rng: Random,
     ) -> None:
-        """`kept_max_age`: seconds; a kept view that is older is used with a word in each error. Raises `Invalid`."""
+        """`cache_max_age`: seconds; a kept view that is older is used with a word in each error. Raises `Invalid`."""
         service_name("service", service)
-        self._kept_max_age = kept_max_age
+        self._kept_max_age = cache_max_age
         self.service = service
         self.connected = False
         """Whether the registry tells us of changes now."""
-        self.trouble = ""
+        self.problem = ""
         """Why it does not, in a clause."""
         self._source = source
         self._clock = clock
         self._rng = rng
-        self._fold = Fold()
-        self._followers: list[Follower] = []
+        self._fold = ViewState()
+        self._followers: list[ViewListener] = []
         self._watchers: set[asyncio.Event] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._settling: asyncio.Task[None] | None = None
         self._closed = False
         self._held = False
         self._next_at = clock.now()
-        self._keeping = Keeping(service, shelf, clock) if shelf is not None else None
+        self._keeping = CacheWriter(service, cache, clock) if cache is not None else None
         self._view = View(service)
-        self._kept = shelf.load(service) if shelf is not None else None
+        self._kept = cache.load(service) if cache is not None else None
         """A view of earlier, which is shown only if no registry answers."""
         self._kept_at: float | None = None
         """When that was fresh, on the wall clock; None once the registry answered or was lost."""
         if self._kept is not None:
-            self._fold, self._kept_at = Fold(self._kept.position, self._kept.endpoints), self._kept.fresh_at
+            self._fold, self._kept_at = ViewState(self._kept.position, self._kept.endpoints), self._kept.fresh_at
 
     @property
     def view(self) -> View:
@@ -81,12 +81,12 @@ class Resolver:
         return self._view
 
     @property
-    def caveat(self) -> str:
+    def view_warning(self) -> str:
         """A clause for errors if the view is from the disk and older than it may be; else ""."""
         view = self._view
-        if view.source is not Origin.DISK or view.age() <= self._kept_max_age:
+        if view.origin is not ViewOrigin.DISK or view.age() <= self._kept_max_age:
             return ""
-        age, bound = spoken(view.age()), spoken(self._kept_max_age)
+        age, bound = format_duration(view.age()), format_duration(self._kept_max_age)
         return f"the view was kept on this host {age} ago, which is past the bound of {bound} (cache_max_age)"
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Resolver:
     def closed(self) -> bool:
         return self._closed
 
-    def hold(self) -> None:
+    def keep_open(self) -> None:
         """Have it stay open when its last channel closes: somebody looks at the view itself."""
         self._held = True
 
@@ -112,19 +112,21 @@ class Resolver:
         if not (self._held or self._followers or self._watchers):
             await self.close()
 
-    def fall_back(self) -> None:
+    def use_cached_view(self) -> None:
         """Show the view that was kept on disk, since no registry answers. Nothing happens if there is none."""
         kept, self._kept = self._kept, None
         if kept is None:
             return
         now, age = self._clock.now(), max(0.0, self._clock.wall() - kept.fresh_at)
-        self._view = View(self.service, self._fold.endpoints, *kept.position, Origin.DISK, now - age, self._clock.now)
+        self._view = View(
+            self.service, self._fold.endpoints, *kept.position, ViewOrigin.DISK, now - age, self._clock.now
+        )
         _log.warning(
             "%s: using the view that was kept on this host %s ago, since no registry tells a newer one: %s%s",
             self.service,
-            spoken(age),
-            self.trouble,
-            f"; {self.caveat}" if self.caveat else "",
+            format_duration(age),
+            self.problem,
+            f"; {self.view_warning}" if self.view_warning else "",
         )
         self._publish()
 
@@ -136,7 +138,9 @@ class Resolver:
         if not (followed and goodbye):
             await self._end()
             return
-        with closing(self._source.leave([self.service])) as leaving:  # Whoever follows it from now on is not meant.
+        with closing(
+            self._source.send_goodbye([self.service])
+        ) as leaving:  # Whoever follows it from now on is not meant.
             await self._end()
             await leaving
 
@@ -147,11 +151,11 @@ class Resolver:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._wake()
 
-    def follow(self, follower: Follower) -> Callable[[], None]:
+    def subscribe(self, listener: ViewListener) -> Callable[[], None]:
         """Call `follower` with the view there is, and at once with each new one; returns how to stop that."""
-        self._followers.append(follower)
-        follower(self._view)
-        return lambda: self._followers.remove(follower) if follower in self._followers else None
+        self._followers.append(listener)
+        listener(self._view)
+        return lambda: self._followers.remove(listener) if listener in self._followers else None
 
     async def watch(self) -> AsyncGenerator[View, None]:
         """The view there is, if any, then each new one until `close`. A slow watcher is shown the latest only."""
@@ -160,7 +164,7 @@ class Resolver:
         try:
             while not self._closed:
                 view = self._view
-                if view.source is not Origin.NONE and (shown is None or _differs(shown, view)):
+                if view.origin is not ViewOrigin.NONE and (shown is None or _differs(shown, view)):
                     shown = view
                     yield view
                     continue
@@ -174,23 +178,23 @@ class Resolver:
             await self._follow()
         except asyncio.CancelledError:
             if not self._closed:  # The loop ends, and the client was not closed.
-                await self._source.leave([self.service])
+                await self._source.send_goodbye([self.service])
             raise
 
     async def _follow(self) -> None:
-        backoff = Backoff(FIRST_REST, LONGEST_REST)
+        backoff = Backoff(MIN_REWATCH_PAUSE, MAX_REWATCH_PAUSE)
         while True:
             try:
                 async with aclosing(self._source.watch(self.service, lambda: self._fold.resume_from)) as events:
                     async for event in events:
-                        if isinstance(event, Lost):
-                            self._lost(event.why)
+                        if isinstance(event, ConnectionLost):
+                            self._lost(event.reason)
                         else:
                             await self._pace()
                             self._take(event)
                             backoff.reset()
                 self._lost("the source ended the watch")
-            except Gap as gap:
+            except RevisionGap as gap:
                 _log.warning("%s: %s; asking for the whole", self.service, gap)
                 self._lost(str(gap))
             except Exception as error:
@@ -204,21 +208,21 @@ class Resolver:
         if pause > 0:
             await self._clock.sleep(pause)
 
-    def _take(self, group: Group) -> None:
+    def _take(self, group: ServiceUpdate) -> None:
         if self._is_outlived_by(group):
-            self._fold = Fold()
-        taken = self._fold.take(group, self._clock.now())
+            self._fold = ViewState()
+        taken = self._fold.apply(group, self._clock.now())
         if not self.connected:
             _log.info("%s: following at revision %d of epoch %s", self.service, *reversed(group.position))
-        self.connected, self.trouble = True, ""
-        if taken is Taken.BEHIND:
-            self.trouble = f"the registry node is behind, at revision {group.position.revision}"
-            self.fall_back()
+        self.connected, self.problem = True, ""
+        if taken is UpdateEffect.BEHIND:
+            self.problem = f"the registry node is behind, at revision {group.position.revision}"
+            self.use_cached_view()
             return
         self._kept = None
-        self._show(taken is Taken.CHANGED, self._clock.now() - group.age)
+        self._show(taken is UpdateEffect.CHANGED, self._clock.now() - group.age)
 
-    def _is_outlived_by(self, group: Group) -> bool:
+    def _is_outlived_by(self, group: ServiceUpdate) -> bool:
         """Whether what is known was kept on disk in another epoch, so long ago that its instances are not on their way.
 
         Not if the registry was lost meanwhile: it may have come back empty just now.
@@ -227,28 +231,28 @@ class Resolver:
         position = self._fold.position
         if kept_at is None or position is None or position.epoch == group.position.epoch:
             return False
-        return self._clock.wall() - kept_at > SETTLING
+        return self._clock.wall() - kept_at > SETTLING_TIME
 
     def _show(self, changed: bool, fresh_at: float) -> None:
         before, position = self._view, self._fold.position
         if position is None:
             return
-        changed = changed or before.source is not Origin.LIVE
+        changed = changed or before.origin is not ViewOrigin.LIVE
         self._view = View(
             self.service,
             self._fold.endpoints if changed else before.endpoints,
             position.epoch,
             position.revision,
-            Origin.LIVE,
+            ViewOrigin.LIVE,
             fresh_at,
             self._clock.now,
         )
         if changed:
             self._publish()
         self._settle()
-        if self._keeping is not None and not self._fold.settling:
+        if self._keeping is not None and not self._fold.is_settling:
             # While settling, what is shown is not what is true at the position: nobody could resume from it.
-            self._keeping.offer(self._shelved(position), changed=changed)
+            self._keeping.schedule(self._shelved(position), changed=changed)
 
     def _publish(self) -> None:
         begun = self._clock.now()
@@ -259,7 +263,7 @@ class Resolver:
                 _log.exception("%s: a follower failed", self.service)
         self._wake()
         ended = self._clock.now()
-        self._next_at = ended + min(LONGEST_PACE, PACE * (ended - begun))
+        self._next_at = ended + min(MAX_PUBLISH_PAUSE, PUBLISH_PAUSE_FACTOR * (ended - begun))
 
     def _wake(self) -> None:
         for woken in self._watchers:
@@ -280,23 +284,25 @@ class Resolver:
                 self._show(True, self._view.fresh_at)
 
     def _lost(self, why: str) -> None:
-        if self.connected or not self.trouble:
+        if self.connected or not self.problem:
             _log.warning("%s: the view ages from now on: %s", self.service, why)
-        self.connected, self.trouble, self._kept_at = False, why, None
-        self.fall_back()
+        self.connected, self.problem, self._kept_at = False, why, None
+        self.use_cached_view()
 
     async def _wait_for_answer(self) -> None:
         """Show the kept view if the source is silent for as long as it may be."""
         while self._kept is not None:
-            due = self._clock.now() + self._source.patience
-            await self._clock.sleep(self._source.patience)
-            if self._clock.now() - due <= HELD_UP:  # Else this program was held up, and no answer could be read.
-                self.trouble = self.trouble or f"no answer within {self._source.patience:g} s"
-                self.fall_back()
+            due = self._clock.now() + self._source.cache_fallback_delay
+            await self._clock.sleep(self._source.cache_fallback_delay)
+            if (
+                self._clock.now() - due <= MAX_SLEEP_OVERRUN
+            ):  # Else this program was held up, and no answer could be read.
+                self.problem = self.problem or f"no answer within {self._source.cache_fallback_delay:g} s"
+                self.use_cached_view()
 
-    def _shelved(self, position: Position) -> Shelved:
-        return Shelved(position, self._view.endpoints, self._clock.wall() - self._view.age())
+    def _shelved(self, position: ViewPosition) -> CachedView:
+        return CachedView(position, self._view.endpoints, self._clock.wall() - self._view.age())
 
 
 def _differs(a: View, b: View) -> bool:
-    return a.endpoints is not b.endpoints or a.source is not b.source
+    return a.endpoints is not b.endpoints or a.origin is not b.origin

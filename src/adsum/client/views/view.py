@@ -10,13 +10,13 @@ from typing import Final
 
 from adsum.core.model import Endpoint
 
-KEPT_MAX_AGE: Final = 3600.0
+DEFAULT_CACHE_MAX_AGE: Final = 3600.0
 """Seconds; a kept view that is older is still used while no registry answers, and each error says so."""
-KEPT_MAX_AGE_MAX: Final = 315_360_000.0
+CACHE_MAX_AGE_LIMIT: Final = 315_360_000.0
 """Seconds, ten years; a longer bound is refused as a slip."""
 
 
-class Origin(StrEnum):
+class ViewOrigin(StrEnum):
     """Where a view comes from: the registry, the disk (while the registry has not said anything yet), nowhere yet."""
 
     LIVE = "live"
@@ -36,11 +36,11 @@ class View:
     endpoints: tuple[Endpoint, ...] = ()
     epoch: str = ""
     revision: int = 0
-    source: Origin = Origin.NONE
+    origin: ViewOrigin = ViewOrigin.NONE
     fresh_at: float = -inf
     """The monotonic instant at which it was last known to be the newest."""
     _now: Callable[[], float] = field(default=_never, repr=False, compare=False)
 
     def age(self) -> float:
         """Seconds since this was last known to be the newest; infinite if nothing was ever known."""
-        return max(0.0, self._now() - self.fresh_at) if self.source is not Origin.NONE else inf
+        return max(0.0, self._now() - self.fresh_at) if self.origin is not ViewOrigin.NONE else inf

@@ -18,24 +18,24 @@ from typing import Final
 
 import msgspec
 
-from adsum.client.sources.source import Position
+from adsum.client.sources.source import ViewPosition
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint
 from adsum.wire import InstanceView, ServiceView, decode, encode
 
-FORMAT: Final = b"adsum-view 1"
+FILE_FORMAT: Final = b"adsum-view 1"
 """The start of the first line; a file of another format is left alone and not read."""
-MAX_FILE: Final = 64 * 1024 * 1024
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """Bytes; a larger file is not ours."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class CachedView:
     """A view as it was kept. `fresh_at` is seconds since 1970, only to state its age."""
 
-    position: Position
+    position: ViewPosition
     endpoints: tuple[Endpoint, ...]
     fresh_at: float
 
@@ -45,7 +45,7 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     view: ServiceView
 
 
-class Shelf:
+class ViewCache:
     """The kept views of one registry."""
 
     def __init__(self, folder: Path, urls: Sequence[str]) -> None:
@@ -54,12 +54,12 @@ class Shelf:
         self.folder = folder / name
         self._loudness = logging.WARNING
 
-    def load(self, service: str) -> Shelved | None:
+    def load(self, service: str) -> CachedView | None:
         """The kept view; None if there is none or it can't be trusted (then the log says why)."""
         path = self._path(service)
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise Invalid("", f"it is larger than {MAX_FILE} bytes")
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise Invalid("", f"it is larger than {MAX_FILE_BYTES} bytes")
             content = _open(path.read_bytes())
             if content.view.service != service:
                 raise Invalid("view.service", f"is {content.view.service!r}")
@@ -69,19 +69,17 @@ class Shelf:
         except (OSError, Invalid) as error:
             _log.warning("the kept view of %s in %s is ignored: %s", service, path, error)
             return None
-        return Shelved(Position(content.view.epoch, content.view.revision), endpoints, content.fresh_at)
+        return CachedView(ViewPosition(content.view.epoch, content.view.revision), endpoints, content.fresh_at)
 
-    def save(self, service: str, shelved: Shelved) -> None:
+    def save(self, service: str, view: CachedView) -> None:
         """Keep the view instead of the one before. What goes wrong is logged: a program runs without it.
 
         A name that nobody was ever seen under leaves no file: requests may bring any number of them.
         """
-        if not shelved.endpoints and not self._path(service).exists():
+        if not view.endpoints and not self._path(service).exists():
             return
-        views = [_view(endpoint) for endpoint in shelved.endpoints]
-        content = _Content(
-            shelved.fresh_at, ServiceView(shelved.position.epoch, service, shelved.position.revision, views)
-        )
+        views = [_view(endpoint) for endpoint in view.endpoints]
+        content = _Content(view.fresh_at, ServiceView(view.position.epoch, service, view.position.revision, views))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(self._path(service), _sealed(encode(content)))
@@ -93,19 +91,19 @@ class Shelf:
         return self.folder / f"{service}.view"
 
 
-def default_folder() -> Path:
+def default_cache_folder() -> Path:
     """`$XDG_CACHE_HOME/adsum/views`, by default below ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "views"
 
 
 def _sealed(body: bytes) -> bytes:
-    return FORMAT + b" " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return FILE_FORMAT + b" " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
 def _open(sealed: bytes) -> _Content:
     head, _, body = sealed.partition(b"\n")
-    if not head.startswith(FORMAT + b" "):
+    if not head.startswith(FILE_FORMAT + b" "):
         raise Invalid("", "its format is unknown")
     if sealed != _sealed(body):
         raise Invalid("", "its checksum is wrong")
@@ -136,5 +134,5 @@ def _view(endpoint: Endpoint) -> InstanceView:
         weight=instance.weight,
         tags=instance.tags,
         metadata=dict(instance.metadata),
-        process=endpoint.process,
+        process=endpoint.holder_digest,
     )

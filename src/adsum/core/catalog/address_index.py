@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from adsum.core.identity import Place, Socket
+from adsum.core.identity import HostPort, Place
 from adsum.core.model import Key
 
-FEWEST_SHARDS, MOST_SHARDS = 16, 4_096
+MIN_INDEX_SHARDS, MAX_INDEX_SHARDS = 16, 4_096
 """Bounds of the number of shards. A change copies one shard, so it costs its share of the index."""
-FULL: Final = 64
-"""Sockets a shard holds on average; past it the index is spread over more shards, at most `MOST_SHARDS`."""
+MAX_ADDRESSES_PER_SHARD: Final = 64
+"""Sockets a shard holds on average; past it the index is spread over more shards, at most `MAX_INDEX_SHARDS`."""
 
-_Shard = Mapping[Socket, tuple[Key, ...]]
+_Shard = Mapping[HostPort, tuple[Key, ...]]
 
 
-class Occupancy:
+class AddressIndex:
     """The keys that are listed at each socket."""
 
     __slots__ = ("_shards", "_size")
 
-    def __init__(self, shards: tuple[_Shard, ...] = ({},) * FEWEST_SHARDS, size: int = 0) -> None:
+    def __init__(self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0) -> None:
         self._shards = shards
         self._size = size
         """How many keys there are."""
 
-    def at(self, socket: Socket) -> tuple[Key, ...]:
+    def keys_at(self, host_port: HostPort) -> tuple[Key, ...]:
         """Who is listed there, in the order of arrival."""
-        return self._shards[hash(socket) % len(self._shards)].get(socket, ())
+        return self._shards[hash(host_port) % len(self._shards)].get(host_port, ())
 
-    def with_moves(self, moves: Iterable[tuple[Key, Place | None, Place | None]]) -> Occupancy:
+    def with_moves(self, moves: Iterable[tuple[Key, Place | None, Place | None]]) -> AddressIndex:
         """The index after each key went from one place to another; None: it is not listed before or after."""
         shards = list[_Shard]()
-        copied = dict[int, dict[Socket, tuple[Key, ...]]]()
+        copied = dict[int, dict[HostPort, tuple[Key, ...]]]()
         size = self._size
         for key, before, after in moves:
             if before == after:
@@ -43,7 +43,7 @@ class Occupancy:
                 if place is None:
                     continue
                 size += 1 if is_there else -1
-                socket = place.socket
+                socket = place.host_port
                 number = hash(socket) % len(shards)
                 shard = copied.get(number)
                 if shard is None:
@@ -52,12 +52,12 @@ class Occupancy:
                 _move(shard, socket, key, is_there=is_there)
         if not shards:
             return self
-        if size > FULL * len(shards) and len(shards) < MOST_SHARDS:
-            shards = _spread(shards, min(MOST_SHARDS, 4 * size // FULL))
-        return Occupancy(tuple(shards), size)
+        if size > MAX_ADDRESSES_PER_SHARD * len(shards) and len(shards) < MAX_INDEX_SHARDS:
+            shards = _spread(shards, min(MAX_INDEX_SHARDS, 4 * size // MAX_ADDRESSES_PER_SHARD))
+        return AddressIndex(tuple(shards), size)
 
 
-def _move(shard: dict[Socket, tuple[Key, ...]], socket: Socket, key: Key, *, is_there: bool) -> None:
+def _move(shard: dict[HostPort, tuple[Key, ...]], socket: HostPort, key: Key, *, is_there: bool) -> None:
     others = tuple(each for each in shard.get(socket, ()) if each != key)
     keys = (*others, key) if is_there else others
     if keys:
@@ -67,12 +67,12 @@ def _move(shard: dict[Socket, tuple[Key, ...]], socket: Socket, key: Key, *, is_
 
 
 def _spread(shards: Iterable[_Shard], number: int) -> list[_Shard]:
-    spread: list[dict[Socket, tuple[Key, ...]]] = [{} for _ in range(number)]
+    spread: list[dict[HostPort, tuple[Key, ...]]] = [{} for _ in range(number)]
     for shard in shards:
         for socket, keys in shard.items():
             spread[hash(socket) % number][socket] = keys
     return list(spread)
 
 
-NOBODY: Final = Occupancy()
+EMPTY_ADDRESS_INDEX: Final = AddressIndex()
 """The index of an empty catalog."""

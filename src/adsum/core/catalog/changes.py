@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adsum.core.catalog.documents import Document, Edit
-from adsum.core.model import Key, Listing, Why
+from adsum.core.model import Key, Listing, Provenance
 
-HISTORY_EACH: Final = 1_000
+MAX_HISTORY_PER_SERVICE: Final = 1_000
 """How many recorded changes of one service a store keeps for people who ask why; past it that service's oldest are
 forgotten. One answer shows as many."""
-HISTORY: Final = 25_000
+MAX_HISTORY: Final = 25_000
 """How many of all services; past it the oldest of the service that has the most are forgotten first, so that no service
 pushes out what another one has fewer of. A recorded change takes at most some 6 KB, and 500 bytes as a rule: 150 MB and
 12 MB in all."""
-MAX_LEFT: Final = 10_000
+MAX_REMOVAL_REVISIONS: Final = 10_000
 """How many services that an instance left a store remembers; past it the one that was left longest ago is forgotten."""
 
 
@@ -34,17 +34,17 @@ class Change:
 
     key: Key
     listing: Listing | None
-    why: Why
+    provenance: Provenance
 
     @property
-    def forgets(self) -> bool:
+    def forgets_service(self) -> bool:
         """Whether it is a service that is forgotten, and no instance that changes."""
         return not self.key.id
 
 
-def forgetting(service: str, why: Why) -> Change:
+def forget_service(service: str, provenance: Provenance) -> Change:
     """The service is no longer known."""
-    return Change(Key(service, ""), None, why)
+    return Change(Key(service, ""), None, provenance)
 
 
 Fact = Change | Edit
@@ -61,7 +61,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class FullState:
     """Everything that a store knows: the start of a stream, or its new start when it could not go on."""
 
     epoch: str
@@ -70,16 +70,16 @@ class Whole:
     """Every listing with the revision of its last change."""
     documents: Iterable[tuple[int, Document]] = ()
     """Every document with the revision of its last edit."""
-    left: Mapping[str, int] = field(default_factory=dict)
+    removal_revisions: Mapping[str, int] = field(default_factory=dict)
     """Services that instances left, with the revision of the latest one's leaving: known, though all may have left."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedChange:
     """A change as history keeps it, for people. One without an id forgot the service."""
 
     revision: int
     key: Key
     status: str
     """The status it led to, or "" if the instance left."""
-    why: Why
+    provenance: Provenance

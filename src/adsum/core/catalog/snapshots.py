@@ -11,24 +11,24 @@ from itertools import groupby, takewhile
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from adsum.core.catalog.address_index import NOBODY, Occupancy
-from adsum.core.catalog.changes import MAX_LEFT, Batch, Change, Whole
+from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
+from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
-from adsum.core.identity import Place, Socket
-from adsum.core.model import Key, Listing, Why
-from adsum.core.sizes import text
+from adsum.core.identity import HostPort, Place
+from adsum.core.model import Key, Listing, Provenance
+from adsum.core.sizes import text_size
 
-TRAIL: Final = 256
+MAX_RECENT_CHANGES: Final = 256
 """How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
-MAX_TRAILS: Final = 256 * 1024 * 1024
+MAX_RECENT_CHANGES_BYTES: Final = 256 * 1024 * 1024
 """Bytes that the remembered changes of all services take; past it those of the services that changed longest ago are
 forgotten, and whoever resumes there is shown the whole."""
-STEP: Final = 400
+RECENT_CHANGE_BYTES: Final = 400
 """Bytes of a remembered change without its reason."""
-MAX_EMPTY: Final = MAX_LEFT
+MAX_EMPTY_SERVICES: Final = MAX_REMOVAL_REVISIONS
 """How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
 
-MAX_FORGOTTEN: Final = 1_024
+MAX_FORGOTTEN_SERVICES: Final = 1_024
 """How many of the services forgotten last a snapshot names; whoever saw an earlier one has to compare all services."""
 
 _NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
@@ -43,22 +43,22 @@ def _copied(view: Mapping[str, V]) -> dict[str, V]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RecentChange:
     """A change at its revision: of which instance, why, and whether it is listed since. What as is not remembered."""
 
     revision: int
     id: str
-    why: Why
+    provenance: Provenance
     listed: bool
 
     @property
     def size(self) -> int:
         """Bytes of memory that it takes, about."""
-        return STEP + text(self.why.reason)
+        return RECENT_CHANGE_BYTES + text_size(self.provenance.reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class ServiceDiff:
     """What turns a service as it was at revision `since` into what it is at `revision`.
 
     Every listing that changed, as it is now, and the last change of every instance that is gone.
@@ -68,14 +68,14 @@ class Diff:
     since: int
     revision: int
     changed: tuple[Listing, ...]
-    gone: tuple[Change, ...]
+    removed: tuple[Change, ...]
 
     def apply(self, listings: Mapping[str, Listing]) -> dict[str, Listing]:
         """The listings by id after this diff. Instances that were never there may be gone: that is harmless."""
         after = _copied(listings)
         for listing in self.changed:
             after[listing.instance.id] = listing
-        for change in self.gone:
+        for change in self.removed:
             after.pop(change.key.id, None)
         return after
 
@@ -87,43 +87,43 @@ class ServiceSnapshot:
     name: str
     revision: int
     listings: Mapping[str, Listing]
-    trail: tuple[Step, ...] = ()
-    horizon: int = 0
+    recent_changes: tuple[RecentChange, ...] = ()
+    compact_revision: int = 0
     """The trail is complete for what came after this revision."""
     size: int = 0
     """Bytes of memory that its registrations take, about."""
-    trail_size: int = 0
+    recent_changes_size: int = 0
     """Bytes of memory that its trail takes, about."""
 
-    def since(self, revision: int) -> Diff | None:
+    def diff_since(self, revision: int) -> ServiceDiff | None:
         """What changed after `revision` (nothing, if it is not before ours); None if that is not remembered."""
-        if revision < self.horizon:
+        if revision < self.compact_revision:
             return None
-        last: dict[str, Why] = {}
-        for step in reversed(self.trail):
+        last: dict[str, Provenance] = {}
+        for step in reversed(self.recent_changes):
             if step.revision <= revision:
                 break
-            last.setdefault(step.id, step.why)
+            last.setdefault(step.id, step.provenance)
         changed = tuple(self.listings[id] for id in reversed(last) if id in self.listings)
         gone = (id for id in reversed(last) if id not in self.listings)
         left = tuple(Change(Key(self.name, id), None, last[id]) for id in gone)
-        return Diff(self.name, revision, max(revision, self.revision), changed, left)
+        return ServiceDiff(self.name, revision, max(revision, self.revision), changed, left)
 
     def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
         """The service after `changes`, committed under `revision`."""
-        listings, steps = _copied(self.listings), list(self.trail)
-        size, trail_size = self.size, self.trail_size
+        listings, steps = _copied(self.listings), list(self.recent_changes)
+        size, trail_size = self.size, self.recent_changes_size
         for change in changes:
             before = listings.pop(change.key.id, None) if change.listing is None else listings.get(change.key.id)
             size -= before.registration.size if before is not None else 0
             if change.listing is not None:
                 listings[change.key.id] = change.listing
                 size += change.listing.registration.size
-            steps.append(Step(revision, change.key.id, change.why, change.listing is not None))
+            steps.append(RecentChange(revision, change.key.id, change.provenance, change.listing is not None))
             trail_size += steps[-1].size
-        horizon = self.horizon
-        if len(steps) > TRAIL:
-            first = len(steps) - TRAIL
+        horizon = self.compact_revision
+        if len(steps) > MAX_RECENT_CHANGES:
+            first = len(steps) - MAX_RECENT_CHANGES
             horizon = steps[first - 1].revision
             while first < len(steps) and steps[first].revision == horizon:
                 first += 1  # A revision is remembered whole or not at all.
@@ -131,30 +131,30 @@ class ServiceSnapshot:
             steps = steps[first:]
         return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon, size, trail_size)
 
-    def without_trail(self) -> ServiceSnapshot:
+    def without_recent_changes(self) -> ServiceSnapshot:
         """The same service, of whose changes nothing is remembered."""
-        return replace(self, trail=(), horizon=self.revision, trail_size=0)
+        return replace(self, recent_changes=(), compact_revision=self.revision, recent_changes_size=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ForgottenServices:
     """The services that were forgotten last, each with the revision at which it was, the latest last."""
 
-    horizon: int = 0
+    compact_revision: int = 0
     """It is complete for what came after this revision."""
     services: tuple[tuple[int, str], ...] = ()
 
-    def since(self, revision: int) -> set[str] | None:
+    def names_since(self, revision: int) -> set[str] | None:
         """The services forgotten after `revision`; None if that is not remembered."""
-        if revision < self.horizon:
+        if revision < self.compact_revision:
             return None
         return {name for _, name in takewhile(lambda each: each[0] > revision, reversed(self.services))}
 
-    def with_services(self, revision: int, names: Iterable[str]) -> Forgotten:
+    def with_services(self, revision: int, names: Iterable[str]) -> ForgottenServices:
         """With those that were forgotten at `revision`."""
         services = (*self.services, *((revision, name) for name in names))
-        cut = max(0, len(services) - MAX_FORGOTTEN)
-        return Forgotten(services[cut - 1][0] if cut else self.horizon, services[cut:])
+        cut = max(0, len(services) - MAX_FORGOTTEN_SERVICES)
+        return ForgottenServices(services[cut - 1][0] if cut else self.compact_revision, services[cut:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,26 +164,26 @@ class Snapshot:
     epoch: str
     revision: int
     services: Mapping[str, ServiceSnapshot]
-    count: int
+    instance_count: int
     """How many instances are listed."""
-    floor: int
+    default_revision: int
     """The revision that a service unknown here is at: it has not changed since."""
     documents: Documents = NO_DOCUMENTS
     """What was declared beside the services."""
-    occupancy: Occupancy = NOBODY
+    address_index: AddressIndex = EMPTY_ADDRESS_INDEX
     """Which instances are listed at which socket."""
     size: int = 0
     """Bytes of memory that all registrations take, about."""
-    trail_size: int = 0
+    recent_changes_size: int = 0
     """Bytes of memory that the trails of all services take, about."""
-    forgotten: Forgotten = Forgotten()
+    forgotten_services: ForgottenServices = ForgottenServices()
 
     def changed_since(self, epoch: str, revision: int) -> set[str] | None:
         """The services that changed, came or went since a revision, at the cost of what changed.
 
         None if that is not known: it was another history, or more was forgotten since than is remembered.
         """
-        names = self.forgotten.since(revision)
+        names = self.forgotten_services.names_since(revision)
         if names is None or epoch != self.epoch or self.revision < revision:
             return None
         # Their order is that of their last changes.
@@ -196,13 +196,17 @@ class Snapshot:
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
         known = self.services.get(name)
-        return known if known is not None else ServiceSnapshot(name, self.floor, _NO_LISTINGS, horizon=self.floor)
+        return (
+            known
+            if known is not None
+            else ServiceSnapshot(name, self.default_revision, _NO_LISTINGS, compact_revision=self.default_revision)
+        )
 
-    def services_with(self, service: str) -> int:
+    def service_count_with(self, service: str) -> int:
         """How many services are known once this is one of them."""
         return len(self.services) + (service not in self.services)
 
-    def listed(self, service: str) -> int | None:
+    def listed_count(self, service: str) -> int | None:
         """How many instances the service lists; None: it is not known."""
         known = self.services.get(service)
         return len(known.listings) if known is not None else None
@@ -211,9 +215,9 @@ class Snapshot:
         service = self.services.get(key.service)
         return service.listings.get(key.id) if service is not None else None
 
-    def at(self, socket: Socket) -> list[Listing]:
+    def listings_at(self, host_port: HostPort) -> list[Listing]:
         """Whatever is listed at the socket, of any service."""
-        return [listing for key in self.occupancy.at(socket) if (listing := self.find(key)) is not None]
+        return [listing for key in self.address_index.keys_at(host_port) if (listing := self.find(key)) is not None]
 
     def apply(self, batch: Batch) -> Snapshot:
         """The snapshot after `batch`. One at or before this revision changes nothing."""
@@ -222,8 +226,8 @@ class Snapshot:
         touched: dict[str, list[Change]] = {}
         for change in batch.changes:
             touched.setdefault(change.key.service, []).append(change)
-        services, count, floor = _copied(self.services), self.count, self.floor
-        size, trail_size = self.size, self.trail_size
+        services, count, floor = _copied(self.services), self.instance_count, self.default_revision
+        size, trail_size = self.size, self.recent_changes_size
         gone: list[ServiceSnapshot] = []
         for name, changes in touched.items():
             before, after = services.get(name), self._followed(name, batch.revision, changes, gone)
@@ -235,22 +239,26 @@ class Snapshot:
                 if service is not None:
                     count += sign * len(service.listings)
                     size += sign * service.size
-                    trail_size += sign * service.trail_size
+                    trail_size += sign * service.recent_changes_size
             if after is not None:
                 services[name] = after
-        if len(services) > MAX_EMPTY and any(name in services and not services[name].listings for name in touched):
+        if len(services) > MAX_EMPTY_SERVICES and any(
+            name in services and not services[name].listings for name in touched
+        ):
             emptied = _forget_empty(services)
-            trail_size -= sum(each.trail_size for each in emptied)
+            trail_size -= sum(each.recent_changes_size for each in emptied)
             gone += emptied
-        if trail_size > MAX_TRAILS:
+        if trail_size > MAX_RECENT_CHANGES_BYTES:
             trail_size = _shorten_trails(services, trail_size)
         # A forgotten service stays at its last revision or a later one: nobody's view of it goes backwards.
         floor = max((floor, *(each.revision for each in gone)))
         forgotten = (
-            self.forgotten.with_services(batch.revision, (each.name for each in gone)) if gone else self.forgotten
+            self.forgotten_services.with_services(batch.revision, (each.name for each in gone))
+            if gone
+            else self.forgotten_services
         )
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
-        occupancy = self.occupancy.with_moves(self._moves(batch.changes))
+        occupancy = self.address_index.with_moves(self._moves(batch.changes))
         return Snapshot(
             *(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy),
             *(size, trail_size, forgotten),
@@ -261,13 +269,13 @@ class Snapshot:
     ) -> ServiceSnapshot | None:
         """The service after those changes of one batch; None: it was forgotten. As it was then, it is put in `gone`."""
         service, unknown = self.services.get(name), self.service(name)
-        for forgets, some in groupby(changes, key=lambda each: each.forgets):
+        for forgets, some in groupby(changes, key=lambda each: each.forgets_service):
             if not forgets:
                 service = (service or unknown).with_changes(revision, some)
             elif service is not None and not service.listings:
                 gone.append(service)
                 # Whoever saw what is forgotten is shown the whole of what comes after it.
-                service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, horizon=revision)
+                service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, compact_revision=revision)
         return service
 
     def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
@@ -286,12 +294,12 @@ class Snapshot:
 
 
 def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]:
-    """Forget the services emptied longest ago beyond `MAX_EMPTY`; those are returned."""
+    """Forget the services emptied longest ago beyond `MAX_EMPTY_SERVICES`; those are returned."""
     empty = [name for name, service in services.items() if not service.listings]
-    return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY)]]
+    return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY_SERVICES)]]
 
 
-def changed(before: Snapshot, after: Snapshot) -> set[str]:
+def changed_services(before: Snapshot, after: Snapshot) -> set[str]:
     """The services that changed, came or went."""
     names = after.changed_since(before.epoch, before.revision)
     if names is None:
@@ -303,42 +311,42 @@ def changed(before: Snapshot, after: Snapshot) -> set[str]:
 def _shorten_trails(services: dict[str, ServiceSnapshot], size: int) -> int:
     """Forget the trails of the services that changed longest ago, an eighth more than needed; what is left in bytes."""
     for name, service in services.items():
-        if size <= MAX_TRAILS * 7 // 8:
+        if size <= MAX_RECENT_CHANGES_BYTES * 7 // 8:
             break
-        if service.trail:
-            size -= service.trail_size
-            services[name] = service.without_trail()
+        if service.recent_changes:
+            size -= service.recent_changes_size
+            services[name] = service.without_recent_changes()
     return size
 
 
-EMPTY: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
+EMPTY_SNAPSHOT: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 """The catalog before anything was loaded."""
 
 
-def load(whole: Whole) -> Snapshot:
+def load_snapshot(state: FullState) -> Snapshot:
     """The snapshot of everything that a store knows. What came before it is not remembered: watchers see the whole."""
-    listings: dict[str, dict[str, Listing]] = {name: {} for name in whole.left}
-    revisions = dict(whole.left)
+    listings: dict[str, dict[str, Listing]] = {name: {} for name in state.removal_revisions}
+    revisions = dict(state.removal_revisions)
     count = 0
-    for revision, listing in whole.listings:
+    for revision, listing in state.listings:
         name, id = listing.key
         listings.setdefault(name, {})[id] = listing
         revisions[name] = max(revisions.get(name, 0), revision)
         count += 1
     services = {
         name: ServiceSnapshot(
-            *(name, whole.revision, MappingProxyType(listings[name])),
-            horizon=whole.revision,
+            *(name, state.revision, MappingProxyType(listings[name])),
+            compact_revision=state.revision,
             size=sum(each.registration.size for each in listings[name].values()),
         )
         for name in sorted(listings, key=revisions.__getitem__)
     }
     _forget_empty(services)
-    documents = Documents.all(whole.revision, (each for _, each in whole.documents))
+    documents = Documents.create(state.revision, (each for _, each in state.documents))
     arrivals = ((listing.key, None, listing.instance.place) for each in listings.values() for listing in each.values())
-    occupancy = NOBODY.with_moves(arrivals)
+    occupancy = EMPTY_ADDRESS_INDEX.with_moves(arrivals)
     size = sum(service.size for service in services.values())
     return Snapshot(
-        *(whole.epoch, whole.revision, MappingProxyType(services), count, whole.revision, documents, occupancy),
-        *(size, 0, Forgotten(whole.revision)),
+        *(state.epoch, state.revision, MappingProxyType(services), count, state.revision, documents, occupancy),
+        *(size, 0, ForgottenServices(state.revision)),
     )

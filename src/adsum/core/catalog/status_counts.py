@@ -7,24 +7,24 @@ from collections import Counter
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
 
-Standing = Counter[Status]
+StatusCounts = Counter[Status]
 
 
-class Tally:
+class StatusCounter:
     """Counts snapshot after snapshot of one catalog."""
 
     def __init__(self) -> None:
         self._seen = ("", 0)
         """The epoch and revision that were counted last."""
-        self._of: dict[str, Standing] = {}
-        self._all = Standing()
+        self._of: dict[str, StatusCounts] = {}
+        self._all = StatusCounts()
 
-    def of(self, snapshot: Snapshot) -> dict[str, int]:
+    def count(self, snapshot: Snapshot) -> dict[str, int]:
         """How many of the snapshot's instances stand how; a status in which none is, is left out."""
         (epoch, revision), self._seen = self._seen, (snapshot.epoch, snapshot.revision)
-        forgotten = snapshot.forgotten.since(revision)
+        forgotten = snapshot.forgotten_services.names_since(revision)
         if forgotten is None or snapshot.epoch != epoch or snapshot.revision < revision:
-            self._of, self._all, revision, forgotten = {}, Standing(), 0, set()
+            self._of, self._all, revision, forgotten = {}, StatusCounts(), 0, set()
         for name in forgotten:  # They may have emptied unseen.
             self._count(snapshot.service(name))
         # The order of services is that of their last change.
@@ -38,7 +38,7 @@ class Tally:
         before = self._of.pop(service.name, None)
         if before is None and not service.listings:
             return
-        after = Standing(listing.status for listing in service.listings.values())
+        after = StatusCounts(listing.status for listing in service.listings.values())
         if before is not None:
             self._all.subtract(before)
         self._all.update(after)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Set
 from enum import Enum, StrEnum
 
-from adsum.core.errors import Taken
-from adsum.core.identity import Place, Process
+from adsum.core.errors import RegistrationConflict
+from adsum.core.identity import Place, ProcessIdentity
 from adsum.core.model import Key, LeaseState, Listing, Registration
 
 
@@ -24,45 +24,47 @@ class Takeover(StrEnum):
     """Anything."""
 
 
-class Claim(Enum):
+class ClaimStrength(Enum):
     """How strong the claim of the process is that is listed."""
 
     NONE = "none"
     """It must give way."""
-    IF_IT_ANSWERS = "if it answers"
+    IF_REACHABLE = "if it answers"
     """It stays if its place answers a probe."""
     HELD = "held"
     """It stays."""
 
 
-def claim(listed: Listing, registration: Registration, takeover: Takeover) -> Claim:
+def claim_strength(listed: Listing, registration: Registration, takeover: Takeover) -> ClaimStrength:
     """How strongly the process in `listed` holds the id or the place that `registration` asks for.
 
     An empty holder names no process, so it never keeps another one out of its own place.
     """
-    mine, theirs = registration.process, listed.registration.process
+    mine, theirs = registration.identity, listed.registration.identity
     if takeover is Takeover.FORCE or listed.lease is LeaseState.LAPSED or mine.holder == theirs.holder:
-        return Claim.NONE
-    if mine.place.socket == theirs.place.socket:
+        return ClaimStrength.NONE
+    if mine.place.host_port == theirs.place.host_port:
         # Whoever asks answers there too, so a probe would prove nothing: the lease decides.
         keeps = theirs.holder and (not mine.holder or takeover is Takeover.NEVER)
-        return Claim.HELD if keeps else Claim.NONE
+        return ClaimStrength.HELD if keeps else ClaimStrength.NONE
     if takeover is Takeover.NEVER:
-        return Claim.HELD if theirs.holder else Claim.IF_IT_ANSWERS
-    return Claim.IF_IT_ANSWERS if theirs.holder else Claim.NONE
+        return ClaimStrength.HELD if theirs.holder else ClaimStrength.IF_REACHABLE
+    return ClaimStrength.IF_REACHABLE if theirs.holder else ClaimStrength.NONE
 
 
-def must_be_free(listed: Listing, registration: Registration, takeover: Takeover, silent: Set[Process]) -> None:
-    """Raises `Taken` unless the process in `listed` gives way. `silent` are those whose place did not answer."""
-    found = claim(listed, registration, takeover)
-    process = listed.registration.process
-    if found is Claim.NONE or (found is Claim.IF_IT_ANSWERS and process in silent):
+def require_free(
+    listed: Listing, registration: Registration, takeover: Takeover, unreachable: Set[ProcessIdentity]
+) -> None:
+    """Raises `Taken` unless the process in `listed` gives way. `unreachable` are those whose place did not answer."""
+    found = claim_strength(listed, registration, takeover)
+    process = listed.registration.identity
+    if found is ClaimStrength.NONE or (found is ClaimStrength.IF_REACHABLE and process in unreachable):
         return
-    problem = refusal(listed.key, process.place, registration)
-    raise Taken(problem, listed if found is Claim.IF_IT_ANSWERS else None)
+    problem = conflict_message(listed.key, process.place, registration)
+    raise RegistrationConflict(problem, listed if found is ClaimStrength.IF_REACHABLE else None)
 
 
-def refusal(listed: Key, place: Place, registration: Registration) -> str:
+def conflict_message(listed: Key, place: Place, registration: Registration) -> str:
     """Why a live process, which is listed at `place`, keeps the registration out, and what to do about it."""
     asked, wanted = registration.key, registration.instance.place
     if listed == asked and place != wanted:
@@ -74,7 +76,7 @@ def refusal(listed: Key, place: Place, registration: Registration) -> str:
     return f"{problem}; {remedy}, or take over by force (takeover=force, on the command line --take-over)"
 
 
-def gives_way(listed: Listing, registration: Registration) -> bool:
+def is_displaced(listed: Listing, registration: Registration) -> bool:
     """Whether an instance at the place of `registration` leaves when that is listed.
 
     At the same place and of the same service it is another process that was there before. Of another service or scheme
@@ -83,21 +85,21 @@ def gives_way(listed: Listing, registration: Registration) -> bool:
     if listed.key == registration.key:
         return False
     if listed.key.service != registration.instance.service or listed.instance.place != registration.instance.place:
-        return listed.lease is LeaseState.LAPSED and is_another(listed, registration)
-    return listed.registration.process.holder != registration.process.holder
+        return listed.lease is LeaseState.LAPSED and is_another_process(listed, registration)
+    return listed.registration.identity.holder != registration.identity.holder
 
 
-def is_another(listed: Listing, registration: Registration) -> bool:
+def is_another_process(listed: Listing, registration: Registration) -> bool:
     """Whether they are of two processes. Empty holders name none: then of two services, which seldom share a place."""
-    one, other = listed.registration.process.holder, registration.process.holder
+    one, other = listed.registration.identity.holder, registration.identity.holder
     return one != other or (not one and listed.key.service != registration.instance.service)
 
 
-def succeeds(other: Listing, listing: Listing) -> bool:
+def is_successor(other: Listing, listing: Listing) -> bool:
     """Whether another process is listed in `other`, which is at the address and port of `listing`, and holds its lease.
 
     A listing without a lease proves nothing: nobody renews it.
     """
     if other.key == listing.key or other.lease is LeaseState.LAPSED or other.registration.ttl is None:
         return False
-    return is_another(other, listing.registration)
+    return is_another_process(other, listing.registration)

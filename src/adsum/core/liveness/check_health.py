@@ -14,7 +14,7 @@ from typing import Final
 from adsum.core.model import Check, Result, Status
 
 
-class Needs(Enum):
+class StreakThreshold(Enum):
     """How many outcomes in a row, on the same side of usable, it takes to move."""
 
     ONE = "one"
@@ -25,26 +25,26 @@ class Needs(Enum):
 STARTING, PASSING, WARNING, CRITICAL = Status.STARTING, Status.PASSING, Status.WARNING, Status.CRITICAL
 PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL
 
-MOVES: Final[Mapping[tuple[Status, Result], tuple[Status, Needs]]] = MappingProxyType(
+MOVES: Final[Mapping[tuple[Status, Result], tuple[Status, StreakThreshold]]] = MappingProxyType(
     {
-        (STARTING, PASS): (PASSING, Needs.ONE),
-        (STARTING, WARN): (WARNING, Needs.ONE),
-        (STARTING, FAIL): (CRITICAL, Needs.FALL),
-        (PASSING, PASS): (PASSING, Needs.ONE),
-        (PASSING, WARN): (WARNING, Needs.ONE),
-        (PASSING, FAIL): (CRITICAL, Needs.FALL),
-        (WARNING, PASS): (PASSING, Needs.ONE),
-        (WARNING, WARN): (WARNING, Needs.ONE),
-        (WARNING, FAIL): (CRITICAL, Needs.FALL),
-        (CRITICAL, PASS): (PASSING, Needs.RISE),
-        (CRITICAL, WARN): (WARNING, Needs.RISE),
-        (CRITICAL, FAIL): (CRITICAL, Needs.ONE),
+        (STARTING, PASS): (PASSING, StreakThreshold.ONE),
+        (STARTING, WARN): (WARNING, StreakThreshold.ONE),
+        (STARTING, FAIL): (CRITICAL, StreakThreshold.FALL),
+        (PASSING, PASS): (PASSING, StreakThreshold.ONE),
+        (PASSING, WARN): (WARNING, StreakThreshold.ONE),
+        (PASSING, FAIL): (CRITICAL, StreakThreshold.FALL),
+        (WARNING, PASS): (PASSING, StreakThreshold.ONE),
+        (WARNING, WARN): (WARNING, StreakThreshold.ONE),
+        (WARNING, FAIL): (CRITICAL, StreakThreshold.FALL),
+        (CRITICAL, PASS): (PASSING, StreakThreshold.RISE),
+        (CRITICAL, WARN): (WARNING, StreakThreshold.RISE),
+        (CRITICAL, FAIL): (CRITICAL, StreakThreshold.ONE),
     }
 )
 """Where a check stands and what was found → where it stands once the streak is long enough. Till then it stays."""
 
 
-class Standing:
+class CheckHealth:
     """How one check stands: the status that its outcomes have earned so far.
 
     `status` is where to begin: starting, or what the catalog says of the check. Draining and maintenance are declared,
@@ -74,7 +74,7 @@ class Standing:
             self.status = status
         return self.status
 
-    def _long_enough(self, needs: Needs) -> int:
-        if needs is Needs.ONE:
+    def _long_enough(self, needs: StreakThreshold) -> int:
+        if needs is StreakThreshold.ONE:
             return 1
-        return self._check.rise if needs is Needs.RISE else self._check.fall
+        return self._check.rise if needs is StreakThreshold.RISE else self._check.fall

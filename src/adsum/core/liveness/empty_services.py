@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import islice, takewhile
 from typing import Final
 
-FORGET_AFTER: Final = 86_400.0
+DEFAULT_FORGET_AFTER: Final = 86_400.0
 """Seconds without an instance after which a service is forgotten, unless set."""
-MOST_AT_ONCE: Final = 1_000
+MAX_DUE_SERVICES: Final = 1_000
 """How many services are due at once; the rest is due at the next look."""
 
 
-class Vacancies:
+class EmptyServices:
     """The services that are empty, each since when it is known to be. Whoever is told later counts later."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Vacancies:
     def __len__(self) -> int:
         return len(self._since)
 
-    def follow(self, service: str, listed: int | None, now: float) -> None:
+    def update(self, service: str, listed: int | None, now: float) -> None:
         """The service lists so many instances now; None: it is not known, or not ours."""
         if listed == 0:
             self._since.setdefault(service, now)
@@ -29,11 +29,11 @@ class Vacancies:
             self._since.pop(service, None)
 
     def due(self, now: float, length: float) -> list[str]:
-        """Services that have been empty for `length` seconds, the longest ones first, at most `MOST_AT_ONCE`."""
+        """Services that have been empty for `length` seconds, the longest ones first, at most `MAX_DUE_SERVICES`."""
         due = takewhile(lambda each: now - each[1] >= length, self._since.items())
-        return [service for service, _ in islice(due, MOST_AT_ONCE)]
+        return [service for service, _ in islice(due, MAX_DUE_SERVICES)]
 
-    def begin_again(self, service: str, now: float) -> None:
+    def restart(self, service: str, now: float) -> None:
         """Somebody names the service: its time begins anew."""
         if self._since.pop(service, None) is not None:
             self._since[service] = now

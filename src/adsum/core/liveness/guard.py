@@ -1,6 +1,6 @@
 """The guard: the per-service rule that holds back mass removal.
 
-When more than a share of a service's leases stand lapsed at the same time, and at least `FEWEST`, it is more likely
+When more than a share of a service's leases stand lapsed at the same time, and at least `MIN_MASS_LAPSE`, it is more likely
 that the network or the registry is ill than that so many instances died at once. Their expiries are then held back:
 the instances stay listed, as critical, because the truth is told all the same. The guard lets go when enough have come
 back, and gives those that it held one more ttl to follow; or, if they don't come back, after `hold` seconds.
@@ -15,10 +15,10 @@ from typing import Final
 
 from adsum.core.model import Key
 
-FEWEST: Final = 2
+MIN_MASS_LAPSE: Final = 2
 """A single lapsed lease is never a mass lapse: 1 of 1 expires like any other."""
-SHARE: Final = 0.5
-HOLD: Final = 3_600.0
+DEFAULT_GUARD_SHARE: Final = 0.5
+DEFAULT_GUARD_HOLD: Final = 3_600.0
 
 
 class _Ward:
@@ -42,18 +42,18 @@ class Guard:
     held back, in seconds, None for ever.
     """
 
-    def __init__(self, share: float = SHARE, hold: float | None = HOLD) -> None:
+    def __init__(self, share: float = DEFAULT_GUARD_SHARE, hold: float | None = DEFAULT_GUARD_HOLD) -> None:
         self._share = share
         self._hold = hold
         self._wards: dict[str, _Ward] = {}
         self._held: set[Key] = set()
         self._news: set[str] = set()
 
-    def adjust(self, share: float, hold: float | None) -> None:
+    def configure(self, share: float, hold: float | None) -> None:
         """Judge by this share and hold back for so long from now on."""
         self._share, self._hold = share, hold
 
-    def joined(self, key: Key) -> None:
+    def lease_added(self, key: Key) -> None:
         """A held lease is there from now on."""
         ward = self._wards.get(key.service)
         if ward is None:
@@ -61,7 +61,7 @@ class Guard:
         ward.leases += 1
         self._reconsider(key.service, ward)
 
-    def left(self, key: Key, *, lapsed: bool) -> None:
+    def lease_removed(self, key: Key, *, lapsed: bool) -> None:
         """A lease is no more, for whatever reason; `lapsed` says how it stood."""
         ward = self._wards[key.service]
         ward.leases -= 1
@@ -71,11 +71,11 @@ class Guard:
         if not ward.leases:
             del self._wards[key.service]
 
-    def lapsed(self, key: Key) -> None:
+    def lease_lapsed(self, key: Key) -> None:
         """A held lease lapsed."""
         self._wards[key.service].lapsed += 1
 
-    def renewed(self, key: Key) -> None:
+    def lease_renewed(self, key: Key) -> None:
         """A lapsed lease is held again."""
         ward = self._wards[key.service]
         ward.lapsed -= 1
@@ -99,23 +99,23 @@ class Guard:
             self._news.add(key.service)
         return False
 
-    def engaged_for(self, service: str, now: float) -> float:
+    def engaged_seconds(self, service: str, now: float) -> float:
         """For how many seconds the guard has been holding back this service's mass lapse; 0.0 if there is none."""
         ward = self._wards.get(service)
         return now - ward.since if ward is not None and ward.since is not None else 0.0
 
-    def holding(self, service: str) -> int:
+    def held_count(self, service: str) -> int:
         """How many expiries of the service are held back now."""
         ward = self._wards.get(service)
         return ward.holding if ward is not None and ward.since is not None else 0
 
-    def news(self) -> dict[str, int]:
+    def changed_counts(self) -> dict[str, int]:
         """What `holding` says now of every service for which it may have changed since this was last asked."""
         services, self._news = self._news, set()
-        return {service: self.holding(service) for service in services}
+        return {service: self.held_count(service) for service in services}
 
     def _mass_lapse(self, ward: _Ward) -> bool:
-        return ward.lapsed >= FEWEST and ward.lapsed > self._share * ward.leases
+        return ward.lapsed >= MIN_MASS_LAPSE and ward.lapsed > self._share * ward.leases
 
     def _reconsider(self, service: str, ward: _Ward) -> None:
         """Let go once enough have come back."""

@@ -22,15 +22,15 @@ from adsum.core.errors import UnknownInstance
 from adsum.core.liveness.guard import Guard
 from adsum.core.model import Key
 
-PULSE: Final = 1.0
+MAX_TICK_INTERVAL: Final = 1.0
 """`tick` is called at least this often, in seconds, even when nothing is due."""
-PAUSE: Final = 5.0
+MAX_TICK_DELAY: Final = 5.0
 """How late a tick may come. Past it we were suspended, and nobody could renew: every lease gets a fresh ttl."""
-STALE: Final = 1_000
+MAX_STALE_LEASE_ENTRIES: Final = 1_000
 """How many heap entries of ended leases are carried beside one for each lease; past it the heap is rebuilt."""
 
 
-class Phase(StrEnum):
+class LeasePhase(StrEnum):
     """Where a lease stands. An expired one can't be renewed any more; it waits to leave the catalog."""
 
     HELD = "held"
@@ -38,29 +38,29 @@ class Phase(StrEnum):
     EXPIRED = "expired"
 
 
-class Event(Enum):
+class LeaseEvent(Enum):
     """What happens to a lease."""
 
     RENEWED = "renewed"
     DEADLINE = "deadline"
     GRACE_OVER = "grace over"
-    PUT_OFF = "put off"
+    POSTPONED = "put off"
 
 
-MOVES: Final[Mapping[tuple[Phase, Event], Phase]] = MappingProxyType(
+MOVES: Final[Mapping[tuple[LeasePhase, LeaseEvent], LeasePhase]] = MappingProxyType(
     {
-        (Phase.HELD, Event.RENEWED): Phase.HELD,
-        (Phase.HELD, Event.DEADLINE): Phase.LAPSED,
-        (Phase.LAPSED, Event.RENEWED): Phase.HELD,
-        (Phase.LAPSED, Event.GRACE_OVER): Phase.EXPIRED,
-        (Phase.EXPIRED, Event.PUT_OFF): Phase.LAPSED,
+        (LeasePhase.HELD, LeaseEvent.RENEWED): LeasePhase.HELD,
+        (LeasePhase.HELD, LeaseEvent.DEADLINE): LeasePhase.LAPSED,
+        (LeasePhase.LAPSED, LeaseEvent.RENEWED): LeasePhase.HELD,
+        (LeasePhase.LAPSED, LeaseEvent.GRACE_OVER): LeasePhase.EXPIRED,
+        (LeasePhase.EXPIRED, LeaseEvent.POSTPONED): LeasePhase.LAPSED,
     }
 )
 """Every move that there is; an event that isn't listed for a phase is refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class LeaseTransition:
     """A lease went from one phase to another.
 
     `overdue` is how many seconds ago its deadline was (negative after a renewal: how long it has now), `guarded` for
@@ -68,16 +68,16 @@ class Moved:
     """
 
     key: Key
-    before: Phase
-    after: Phase
+    before: LeasePhase
+    after: LeasePhase
     overdue: float
-    guarded: float = 0.0
+    guarded_for: float = 0.0
 
 
 class _Lease:
     __slots__ = ("deadline", "due", "grace", "phase", "ttl")
 
-    def __init__(self, ttl: float, grace: float, deadline: float, phase: Phase) -> None:
+    def __init__(self, ttl: float, grace: float, deadline: float, phase: LeasePhase) -> None:
         self.ttl = ttl
         self.grace = grace
         self.deadline = deadline
@@ -101,13 +101,13 @@ class Leases:
         self._looked: float | None = None
         self._resumed = -inf
         """When the last pause was over: no lease's deadline is sooner than its ttl after this."""
-        self.lapsed = 0
+        self.lapsed_count = 0
         """How many are not held."""
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def phase(self, key: Key) -> Phase | None:
+    def phase(self, key: Key) -> LeasePhase | None:
         """Where the lease stands; None if there is none."""
         lease = self._leases.get(key)
         return lease.phase if lease is not None else None
@@ -123,20 +123,25 @@ class Leases:
         One that is listed as lapsed (at a restart) stays so, but gets ttl and grace before it may expire, too.
         """
         lease = self._leases.get(key)
-        if lease is not None and lease.phase is Phase.HELD and not lapsed and (lease.ttl, lease.grace) == (ttl, grace):
+        if (
+            lease is not None
+            and lease.phase is LeasePhase.HELD
+            and not lapsed
+            and (lease.ttl, lease.grace) == (ttl, grace)
+        ):
             lease.deadline = now + ttl
             return
         self.end(key)
-        lease = self._leases[key] = _Lease(ttl, grace, now + ttl, Phase.LAPSED if lapsed else Phase.HELD)
-        self._guard.joined(key)
+        lease = self._leases[key] = _Lease(ttl, grace, now + ttl, LeasePhase.LAPSED if lapsed else LeasePhase.HELD)
+        self._guard.lease_added(key)
         if lapsed:
-            self.lapsed += 1
-            self._guard.lapsed(key)
+            self.lapsed_count += 1
+            self._guard.lease_lapsed(key)
         self._await(key, lease, lease.deadline + grace if lapsed else lease.deadline)
         if self._looked is None:
             self._looked = now
 
-    def renew(self, key: Key, now: float) -> Moved | None:
+    def renew(self, key: Key, now: float) -> LeaseTransition | None:
         """Keep the lease for another ttl from now; what moved, if it had lapsed.
 
         Raises `UnknownInstance` if there is no such lease or it has expired: the instance must register again.
@@ -145,7 +150,7 @@ class Leases:
             lease = self._leases[key]
         except KeyError:
             raise UnknownInstance(*key) from None
-        if lease.phase is not Phase.HELD:
+        if lease.phase is not LeasePhase.HELD:
             return self._hold_again(key, lease, now)
         lease.deadline = now + lease.ttl
         return None
@@ -154,31 +159,31 @@ class Leases:
         """The instance left, for whatever reason. One that has no lease is fine."""
         lease = self._leases.pop(key, None)
         if lease is not None:
-            lapsed = lease.phase is not Phase.HELD
-            self.lapsed -= lapsed
-            self._guard.left(key, lapsed=lapsed)
-            if len(self._heap) > 2 * len(self._leases) + STALE:
+            lapsed = lease.phase is not LeasePhase.HELD
+            self.lapsed_count -= lapsed
+            self._guard.lease_removed(key, lapsed=lapsed)
+            if len(self._heap) > 2 * len(self._leases) + MAX_STALE_LEASE_ENTRIES:
                 self._rebuild()
 
-    def put_off(self, key: Key, until: float) -> None:
+    def postpone(self, key: Key, until: float) -> None:
         """An expiry could not be carried out: the lease is lapsed again, and expires no sooner than `until`."""
         lease = self._leases.get(key)
-        if lease is not None and lease.phase is Phase.EXPIRED:
-            lease.phase = MOVES[lease.phase, Event.PUT_OFF]
+        if lease is not None and lease.phase is LeasePhase.EXPIRED:
+            lease.phase = MOVES[lease.phase, LeaseEvent.POSTPONED]
             self._await(key, lease, until)
 
     def next_deadline(self) -> float | None:
         """The instant at which `tick` may have something to do; None if there is no lease."""
         return self._heap[0][0] if self._heap else None
 
-    def tick(self, now: float, limit: int, replaced: Callable[[Key], bool] = _nobody) -> list[Moved]:
+    def tick(self, now: float, limit: int, is_replaced: Callable[[Key], bool] = _nobody) -> list[LeaseTransition]:
         """What moved because time passed; looks at no more than `limit` leases.
 
         `replaced` says of an instance whose grace is over whether another process lives at its place: then the guard
         does not hold it back. There is more to do now if `next_deadline` isn't past `now` afterwards. A lease never
         lapses and expires in the same tick.
         """
-        if self._looked is not None and now - self._looked > PULSE + PAUSE:
+        if self._looked is not None and now - self._looked > MAX_TICK_INTERVAL + MAX_TICK_DELAY:
             self._resumed = now
         self._looked = now
         moved = []
@@ -187,47 +192,51 @@ class Leases:
                 break
             due, key = heappop(self._heap)
             lease = self._leases.get(key)
-            if lease is not None and lease.due == due and (move := self._look(key, lease, now, replaced)) is not None:
+            if (
+                lease is not None
+                and lease.due == due
+                and (move := self._look(key, lease, now, is_replaced)) is not None
+            ):
                 moved.append(move)
         return moved
 
-    def _look(self, key: Key, lease: _Lease, now: float, replaced: Callable[[Key], bool]) -> Moved | None:
+    def _look(self, key: Key, lease: _Lease, now: float, replaced: Callable[[Key], bool]) -> LeaseTransition | None:
         """Its instant came up: move it, or put it back to where it belongs by now."""
         deadline = self._deadline(lease)
-        ripe = deadline if lease.phase is Phase.HELD else deadline + lease.grace
+        ripe = deadline if lease.phase is LeasePhase.HELD else deadline + lease.grace
         if ripe > now:
             self._await(key, lease, ripe)
             return None
-        if lease.phase is Phase.HELD:
+        if lease.phase is LeasePhase.HELD:
             return self._lapse(key, lease, deadline, now)
-        if lease.phase is Phase.LAPSED:
+        if lease.phase is LeasePhase.LAPSED:
             return self._expire(key, lease, deadline, now, replaced)
         return None
 
-    def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> Moved:
-        self.lapsed += 1
-        self._guard.lapsed(key)
+    def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> LeaseTransition:
+        self.lapsed_count += 1
+        self._guard.lease_lapsed(key)
         self._await(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
-        return _moved(key, lease, Event.DEADLINE, now - deadline)
+        return _moved(key, lease, LeaseEvent.DEADLINE, now - deadline)
 
     def _expire(
         self, key: Key, lease: _Lease, deadline: float, now: float, replaced: Callable[[Key], bool]
-    ) -> Moved | None:
+    ) -> LeaseTransition | None:
         if not replaced(key) and not self._guard.may_expire(key, now):
             self._await(key, lease, now + lease.ttl)
             return None
         lease.due = inf
-        return _moved(key, lease, Event.GRACE_OVER, now - deadline, self._guard.engaged_for(key.service, now))
+        return _moved(key, lease, LeaseEvent.GRACE_OVER, now - deadline, self._guard.engaged_seconds(key.service, now))
 
-    def _hold_again(self, key: Key, lease: _Lease, now: float) -> Moved:
-        if (lease.phase, Event.RENEWED) not in MOVES:
+    def _hold_again(self, key: Key, lease: _Lease, now: float) -> LeaseTransition:
+        if (lease.phase, LeaseEvent.RENEWED) not in MOVES:
             raise UnknownInstance(*key)
-        self.lapsed -= 1
-        self._guard.renewed(key)
+        self.lapsed_count -= 1
+        self._guard.lease_renewed(key)
         lease.deadline = now + lease.ttl
         if lease.deadline < lease.due:
             self._await(key, lease, lease.deadline)
-        return _moved(key, lease, Event.RENEWED, -lease.ttl)
+        return _moved(key, lease, LeaseEvent.RENEWED, -lease.ttl)
 
     def _deadline(self, lease: _Lease) -> float:
         return max(lease.deadline, self._resumed + lease.ttl)
@@ -242,6 +251,6 @@ class Leases:
         heappush(self._heap, (due, key))
 
 
-def _moved(key: Key, lease: _Lease, event: Event, overdue: float, guarded: float = 0.0) -> Moved:
+def _moved(key: Key, lease: _Lease, event: LeaseEvent, overdue: float, guarded: float = 0.0) -> LeaseTransition:
     before, lease.phase = lease.phase, MOVES[lease.phase, event]
-    return Moved(key, before, lease.phase, overdue, guarded)
+    return LeaseTransition(key, before, lease.phase, overdue, guarded)

@@ -12,7 +12,7 @@ from adsum.core.nodes.sharding import Peer
 REMEDY: Final = "start each with --advertise and the URL at which the others reach it"
 
 
-def doubtful(nodes: Collection[Peer]) -> Sequence[str]:
+def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
     """A sentence, with the remedy, for whatever can't be right if these live at the same time; in one order."""
     at: dict[str, list[str]] = {}
     for node in nodes:
@@ -33,22 +33,25 @@ def doubtful(nodes: Collection[Peer]) -> Sequence[str]:
     return found
 
 
-class Doubts:
-    """What has been doubtful for longer than `patience` seconds.
+class UrlProblems:
+    """What has been doubtful for longer than `confirm_after` seconds.
 
     It may be so for a moment: a node that was killed counts as living for a while, and its next run is where it was.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, confirm_after: float) -> None:
+        self._patience = confirm_after
         self._since: dict[str, float] = {}
-        self.certain: Sequence[str] = ()
+        self.confirmed: Sequence[str] = ()
 
-    def look(self, nodes: Collection[Peer], now: float) -> Sequence[str]:
+    def update(self, nodes: Collection[Peer], now: float) -> Sequence[str]:
         """See how the nodes are now; what has become certain by that."""
-        self._since = {each: self._since.get(each, now) for each in doubtful(nodes)}
-        before, self.certain = self.certain, [each for each, at in self._since.items() if now - at >= self._patience]
-        return [each for each in self.certain if each not in before]
+        self._since = {each: self._since.get(each, now) for each in find_url_problems(nodes)}
+        before, self.confirmed = (
+            self.confirmed,
+            [each for each, at in self._since.items() if now - at >= self._patience],
+        )
+        return [each for each in self.confirmed if each not in before]
 
 
 def is_loopback(url: str) -> bool:

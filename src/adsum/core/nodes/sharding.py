@@ -15,8 +15,8 @@ from typing import Final
 from zlib import crc32
 
 SHARDS: Final = 256
-EVERYTHING: Final = frozenset(range(SHARDS))
-REMEMBERED: Final = 65_536
+ALL_SHARDS: Final = frozenset(range(SHARDS))
+MAX_CACHED_SHARDS: Final = 65_536
 """Services whose shard is remembered; that of others is computed again."""
 
 
@@ -29,35 +29,35 @@ class Peer:
     url: str = ""
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(MAX_CACHED_SHARDS)
 def shard_of(service: str) -> int:
     """The shard of a service; the same on every node, for ever."""
     return crc32(service.encode()) % SHARDS
 
 
-def chosen(shard: int, nodes: Collection[str]) -> str | None:
+def shard_owner(shard: int, nodes: Collection[str]) -> str | None:
     """Which of the nodes, named by their ids, is to keep the shard; None: there is none."""
     return max(nodes, key=lambda node: (_score(shard, node), node), default=None)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(MAX_CACHED_SHARDS)
 def _score(shard: int, node: str) -> bytes:
     return blake2b(f"{shard}/{node}".encode(), digest_size=8).digest()
 
 
-class Alone:
+class SingleNode:
     """Implements `ports.Shares` for the only node of a registry: it keeps everything."""
 
-    kept: Set[int] = EVERYTHING
+    kept_shards: Set[int] = ALL_SHARDS
 
     def __init__(self, name: str) -> None:
         self.id = name
         """Nobody passes anything on to it."""
 
-    def announce(self, url: str) -> None:
+    def advertise(self, url: str) -> None:
         """There is nobody to be told."""
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """It keeps everything from the start."""
 
     def keepers(self, service: str) -> Sequence[Peer]:
@@ -66,5 +66,5 @@ class Alone:
     def peers(self) -> Sequence[tuple[Peer, int]]:
         return ()
 
-    def left(self) -> Sequence[tuple[Peer, float]]:
+    def departed_peers(self) -> Sequence[tuple[Peer, float]]:
         return ()

@@ -22,41 +22,41 @@ from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import AdsumError, CatalogFull, Invalid, Taken
-from adsum.core.identity import digest
-from adsum.core.model import Instance, Key, Listing, Registration, Status, frozen
+from adsum.core.errors import AdsumError, CatalogFull, Invalid, RegistrationConflict
+from adsum.core.identity import holder_digest
+from adsum.core.model import Instance, Key, Listing, Registration, Status, freeze
 from adsum.core.nodes.sharding import shard_of
 from adsum.etcd import naming
-from adsum.etcd.client import Etcd
-from adsum.etcd.errors import EtcdError, Unreachable
-from adsum.etcd.session import Session
+from adsum.etcd.client import EtcdClient
+from adsum.etcd.errors import EtcdError, EtcdUnreachable
+from adsum.etcd.session import EtcdSession
 from adsum.etcd.values import Delete, KeyValue, Put
-from adsum.etcd.watch import Broken, Fresh, Gone, watch
-from adsum.ports import Clock, Shares
+from adsum.etcd.watch import ResyncRequired, WatchInterrupted, WatchProgress, watch
+from adsum.ports import Clock, Sharding
 from adsum.registry import Registry
 from adsum.watches import Watch
 
 HOLDER: Final = "etcd-naming"
 """Who holds what is listed from a key, and is recorded as the author of it."""
-ORIGIN: Final = "origin"
+ORIGIN_KEY: Final = "origin"
 """The metadata that tells where such an instance comes from."""
-TTL: Final = 60
+LEASE_TTL: Final = 60
 """Seconds for which published keys outlive the node that published them: those who resolve them must not find nobody
 while a registry is started again, nor for ever find those who died with it."""
-LOOK: Final = 1.0
+SYNC_INTERVAL: Final = 1.0
 """Seconds between two looks at what this node keeps."""
-HEARD: Final = 0.1
+PROPAGATION_DELAY: Final = 0.1
 """Seconds from a change of keys until those who resolve them count as going by it: they hear within milliseconds, and
 none says when it has."""
-AT_ONCE: Final = 100
+MAX_TRANSACTION_KEYS: Final = 100
 """Keys that one transaction sets and deletes."""
-MAX_COMPLAINTS: Final = 1_000
+MAX_LOGGED_KEYS: Final = 1_000
 """Keys of which the log says why they are not listed, each once; of more, it does not."""
-SHOWN: Final = 200
+MAX_LOGGED_KEY_LENGTH: Final = 200
 """Characters of a key that the log shows."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Bounds of the pause after etcd or the store failed, in seconds."""
-USABLE: Final = frozenset({Status.PASSING, Status.WARNING})
+PUBLISHED_STATUSES: Final = frozenset({Status.PASSING, Status.WARNING})
 
 _log = logging.getLogger("adsum.etcd-naming")
 
@@ -66,10 +66,10 @@ class EtcdNaming:
 
     def __init__(
         self,
-        etcd: Etcd,
+        etcd: EtcdClient,
         prefix: str,
         registry: Registry,
-        shares: Shares,
+        shares: Sharding,
         admit: Callable[[str], None],
         clock: Clock,
         rng: Random,
@@ -82,7 +82,7 @@ class EtcdNaming:
         self._shares = shares
         self._clock = clock
         self._rng = rng
-        self._session = Session(etcd, TTL, self._granted, clock, rng)
+        self._session = EtcdSession(etcd, LEASE_TTL, self._granted, clock, rng)
         self._tasks: list[asyncio.Task[None]] = []
         self._published: dict[str, dict[bytes, bytes]] = {}
         """What etcd holds of ours, by service; one that is missing has to be looked at."""
@@ -107,7 +107,7 @@ class EtcdNaming:
         ]
 
     async def close(self) -> None:
-        """What was published stays for `TTL` seconds, for another node or the next start to take over; idempotent."""
+        """What was published stays for `LEASE_TTL` seconds, for another node or the next start to take over; idempotent."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -136,9 +136,9 @@ class EtcdNaming:
             self._look(snapshot)
             if self._known:  # Else what others put there would be taken for nobody's.
                 await self._settle()
-                asyncio.get_running_loop().call_later(HEARD, watching.acknowledge, snapshot.revision)
+                asyncio.get_running_loop().call_later(PROPAGATION_DELAY, watching.acknowledge, snapshot.revision)
             backoff.reset()
-            await watching.changed(timeout=LOOK)
+            await watching.changed(timeout=SYNC_INTERVAL)
         except (EtcdError, AdsumError) as error:
             _log.warning("not all is said and listed yet: %s", error)
             await self._clock.sleep(backoff.next(self._rng))
@@ -148,7 +148,7 @@ class EtcdNaming:
 
     def _look(self, snapshot: Snapshot) -> None:
         """Which services have to be looked at: what changed, and everything when we keep others than before."""
-        kept = self._shares.kept
+        kept = self._shares.kept_shards
         epoch, revision = self._seen
         self._dirty |= self._full
         self._told_full &= bool(self._full)
@@ -174,8 +174,8 @@ class EtcdNaming:
                     raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
-        if not self._session.held:
-            raise Unreachable("there is no session with etcd")
+        if not self._session.is_held:
+            raise EtcdUnreachable("there is no session with etcd")
         there = self._published.get(service.name)
         if there is None:
             there = self._published[service.name] = await self._ours(service.name)
@@ -184,8 +184,8 @@ class EtcdNaming:
         gone = [Delete(key) for key in there if key not in wanted]
         new = [Put(key, value, self._session.lease) for key, value in wanted.items() if there.get(key) != value]
         operations: list[Put | Delete] = [*gone, *new]
-        for start in range(0, len(operations), AT_ONCE):
-            await self._etcd.commit((), operations[start : start + AT_ONCE])
+        for start in range(0, len(operations), MAX_TRANSACTION_KEYS):
+            await self._etcd.commit((), operations[start : start + MAX_TRANSACTION_KEYS])
         if self._published.get(service.name) is there:
             self._published[service.name] = wanted
         else:  # Meanwhile etcd lost what was there, and maybe what we wrote.
@@ -193,15 +193,15 @@ class EtcdNaming:
 
     async def _ours(self, service: str) -> dict[bytes, bytes]:
         """What a registry published of the service, to be told from what it should be: values count as unknown."""
-        found = await self._etcd.everything(naming.directory(self._prefix, service))
-        return {each.key: b"" for each in found.found if naming.published(each.value)}
+        found = await self._etcd.read_all(naming.directory(self._prefix, service))
+        return {each.key: b"" for each in found.key_values if naming.is_published(each.value)}
 
     def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
-            if listing.status in USABLE and not _is_foreign(listing) and key not in self._foreign:
-                process = digest(listing.registration.holder)
-                yield key, naming.write(listing.instance, published=True, process=process)
+            if listing.status in PUBLISHED_STATUSES and not _is_foreign(listing) and key not in self._foreign:
+                process = holder_digest(listing.registration.holder)
+                yield key, naming.encode(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:
         """List what others registered of the service, and take out what they deregistered.
@@ -232,7 +232,7 @@ class EtcdNaming:
         What a full catalog has no room for is tried again at the next look, and holds up nothing else.
         """
         try:
-            with suppress(Taken):
+            with suppress(RegistrationConflict):
                 await self._registry.write(write)
         except CatalogFull as full:
             self._full.add(service)
@@ -254,12 +254,12 @@ class EtcdNaming:
     async def _follow(self, backoff: Backoff) -> None:
         """Over one connection. Raises `EtcdError`."""
         prefix = self._prefix.encode()
-        found = await self._etcd.everything(prefix)
+        found = await self._etcd.read_all(prefix)
         before, self._foreign = self._foreign, {}
-        self._complaints &= {each.key for each in found.found}
-        for kept in found.found:
+        self._complaints &= {each.key for each in found.key_values}
+        for kept in found.key_values:
             self._take(kept.key, kept)
-        self._forget_what_etcd_lost(found.found)
+        self._forget_what_etcd_lost(found.key_values)
         self._session.verify()
         self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
         if not self._known:
@@ -268,12 +268,12 @@ class EtcdNaming:
             self._dirty.update(self._registry.snapshot.services)
         async with aclosing(watch(self._etcd, prefix, found.header.revision + 1, self._clock, self._rng)) as told:
             async for each in told:
-                if isinstance(each, Broken | Gone):
-                    raise Unreachable(each.why)
+                if isinstance(each, WatchInterrupted | ResyncRequired):
+                    raise EtcdUnreachable(each.reason)
                 backoff.reset()
-                if not isinstance(each, Fresh):
+                if not isinstance(each, WatchProgress):
                     for event in each.events:
-                        self._take(event.key, event.now)
+                        self._take(event.key, event.key_value)
 
     def _forget_what_etcd_lost(self, found: Sequence[KeyValue]) -> None:
         """Have services published anew whose keys are not in etcd as we left them: it may have been wiped or restored
@@ -290,7 +290,7 @@ class EtcdNaming:
             return  # A store's, or of others who keep to a folder: no service is called so.
         before = self._foreign.pop(key, None)
         try:
-            if now is not None and not naming.published(now.value):
+            if now is not None and not naming.is_published(now.value):
                 self._foreign[key] = self._read(key, now.value)
             self._complaints.discard(key)
         except Invalid as error:
@@ -300,16 +300,18 @@ class EtcdNaming:
     def _read(self, key: bytes, value: bytes) -> tuple[str, Instance]:
         """The service that is registered there, and its instance. Raises `Invalid`: neither is listed."""
         service = naming.service(self._prefix, key)
-        instance = naming.read(service, value)
+        instance = naming.decode(service, value)
         if instance is None:
             raise Invalid("value", 'must be {"Addr":"HOST:PORT"}')
         self._admit(instance.address)
         return service, _marked(instance)
 
     def _complain(self, key: bytes, error: Invalid) -> None:
-        if key not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
+        if key not in self._complaints and len(self._complaints) < MAX_LOGGED_KEYS:
             self._complaints.add(key)
-            _log.warning("%s in etcd is not listed: %s", ascii(key.decode(errors="replace")[:SHOWN]), error)
+            _log.warning(
+                "%s in etcd is not listed: %s", ascii(key.decode(errors="replace")[:MAX_LOGGED_KEY_LENGTH]), error
+            )
 
 
 def _touched(snapshot: Snapshot, since: int) -> Iterable[str]:
@@ -326,4 +328,4 @@ def _is_foreign(listing: Listing) -> bool:
 
 def _marked(instance: Instance) -> Instance:
     """The instance with its origin. Raises `Invalid` if it has as much metadata as it may have already."""
-    return replace(instance, metadata=frozen({**instance.metadata, ORIGIN: HOLDER}))
+    return replace(instance, metadata=freeze({**instance.metadata, ORIGIN_KEY: HOLDER}))

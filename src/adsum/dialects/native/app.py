@@ -10,39 +10,45 @@ from typing import Final, Protocol
 
 from adsum import wire
 from adsum.core.errors import AdsumError
-from adsum.dialects.native.api.operation_table import ROUTES
+from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
-from adsum.dialects.native.asgi import Headers, Receive, Reply, Scope, Send
-from adsum.dialects.native.events.watch_events import Events
-from adsum.dialects.native.operations.intent import Declaring
-from adsum.dialects.native.operations.node import About
-from adsum.dialects.native.operations.reads import Outcomes, Reads
-from adsum.dialects.native.operations.watch import Watching
-from adsum.dialects.native.operations.writes import Admit, Nobody, Others, Renews, Writes
-from adsum.dialects.native.pages.fast_path import Answer, Prompt
+from adsum.dialects.native.asgi import ApiReply, Headers, Receive, Scope, Send
+from adsum.dialects.native.events.watch_events import WatchEvents
+from adsum.dialects.native.operations.intent import IntentOperations
+from adsum.dialects.native.operations.node import NodeOperations
+from adsum.dialects.native.operations.reads import LatestOutcomes, ReadOperations
+from adsum.dialects.native.operations.watch import WatchOperations
+from adsum.dialects.native.operations.writes import (
+    AddressCheck,
+    LeaseRenewer,
+    NoOtherNodes,
+    OtherNodes,
+    WriteOperations,
+)
+from adsum.dialects.native.pages.fast_path import EncodedReply, FastPath
 from adsum.dialects.native.pages.pages import Pages
-from adsum.dialects.native.problems import NotReady, problem
-from adsum.dialects.native.requests.api_request import Asked
-from adsum.dialects.native.requests.body_memory import Inflow
+from adsum.dialects.native.problems import NotReady, problem_reply
+from adsum.dialects.native.requests.api_request import ApiRequest
+from adsum.dialects.native.requests.body_memory import BodyMemory
 from adsum.ports import Clock, Observer
 from adsum.registry import Registry
 
-UNKNOWN: Final = "unknown"
+UNKNOWN_OPERATION: Final = "unknown"
 """The operation of a request that leads nowhere."""
 
 _log = logging.getLogger("adsum.native")
 
 
-class Speaks(Protocol):
+class ApiResponse(Protocol):
     """An answer, whole or endless."""
 
     @property
     def status(self) -> int: ...
 
-    async def speak(self, scope: Scope, receive: Receive, send: Send, /) -> None: ...
+    async def respond(self, scope: Scope, receive: Receive, send: Send, /) -> None: ...
 
 
-Serve = Callable[[Asked], Awaitable[Speaks]]
+OperationMethod = Callable[[ApiRequest], Awaitable[ApiResponse]]
 
 
 class Native:
@@ -51,16 +57,16 @@ class Native:
     def __init__(
         self,
         registry: Registry,
-        keeper: Renews,
+        keeper: LeaseRenewer,
         clock: Clock,
         observer: Observer,
         rng: Random,
         *,
-        admit: Admit,
-        outcomes: Outcomes,
+        check_address: AddressCheck,
+        latest_outcomes: LatestOutcomes,
         status: Callable[[], wire.NodeStatus],
         exposition: Callable[[], bytes],
-        others: Others | None = None,
+        peers: OtherNodes | None = None,
         node: str = "",
     ) -> None:
         """`node`: the name of this node."""
@@ -68,27 +74,27 @@ class Native:
         self._clock = clock
         self._observer = observer
         self._pages = pages = Pages(registry)
-        self._prompt = Prompt(registry, pages)
-        self._router = Router(ROUTES)
-        self._inflow = Inflow()
+        self._prompt = FastPath(registry, pages)
+        self._router = Router(OPERATIONS)
+        self._inflow = BodyMemory()
         rooms = (
-            Reads(registry, pages, outcomes),
-            Writes(registry, keeper, others or Nobody(), admit, clock, node),
-            Watching(registry, Events(pages), rng),
-            Declaring(registry, clock),
-            About(registry, status, exposition),
+            ReadOperations(registry, pages, latest_outcomes),
+            WriteOperations(registry, keeper, peers or NoOtherNodes(), check_address, clock, node),
+            WatchOperations(registry, WatchEvents(pages), rng),
+            IntentOperations(registry, clock),
+            NodeOperations(registry, status, exposition),
         )
-        self._serves: Mapping[str, Serve] = {route.operation: _served(rooms, route.operation) for route in ROUTES}
+        self._serves: Mapping[str, OperationMethod] = {route.name: _served(rooms, route.name) for route in OPERATIONS}
 
     @property
-    def pages_size(self) -> int:
+    def pages_bytes(self) -> int:
         """Bytes of memory that the pages of services take."""
         return self._pages.size
 
-    def prompt(self, target: bytes, headers: Headers) -> Answer | None:
-        """The hot path: the answer to a GET, if it needs no waiting (see `prompt.Prompt`)."""
+    def fast_path(self, target: bytes, headers: Headers) -> EncodedReply | None:
+        """The hot path: the answer to a GET, if it needs no waiting (see `fast_path.Prompt`)."""
         began = self._clock.now()
-        answer = self._prompt.answer(target, headers)
+        answer = self._prompt.reply(target, headers)
         if answer is not None:
             self._observer.answered("read_service", answer.status, self._clock.now() - began)
         return answer
@@ -97,35 +103,35 @@ class Native:
         """Answer one request."""
         began = self._clock.now()
         operation, answer = await self._answer(scope, receive)
-        if isinstance(answer, Reply):
-            await answer.speak(scope, receive, send)
+        if isinstance(answer, ApiReply):
+            await answer.respond(scope, receive, send)
             self._observer.answered(operation, answer.status, self._clock.now() - began)
         else:
             self._observer.answered(operation, answer.status, self._clock.now() - began)
-            await answer.speak(scope, receive, send)
+            await answer.respond(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Speaks]:
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, ApiResponse]:
         """The operation and its answer; every error becomes a problem document."""
-        operation = UNKNOWN
+        operation = UNKNOWN_OPERATION
         try:
             route, values = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
-            operation = route.operation
-            if not (route.early or self._registry.ready):
+            operation = route.name
+            if not (route.needs_no_catalog or self._registry.is_ready):
                 raise NotReady("the catalog is not loaded yet")
-            with closing(Asked(route, values, scope, receive, self._inflow)) as asked:
+            with closing(ApiRequest(route, values, scope, receive, self._inflow)) as asked:
                 operation = "long_poll" if asked.query.get("wait") else operation
-                return operation, await self._serves[route.operation](asked)
+                return operation, await self._serves[route.name](asked)
         except AdsumError as error:
             self._observer.refused(operation, error)
-            return operation, problem(error)
+            return operation, problem_reply(error)
         except Exception as error:
             _log.exception("%s failed", operation)
             self._observer.refused(operation, error)
-            return operation, problem(error)
+            return operation, problem_reply(error)
 
 
-def _served(rooms: tuple[object, ...], operation: str) -> Serve:
+def _served(rooms: tuple[object, ...], operation: str) -> OperationMethod:
     """The method of that name. Each operation has exactly one."""
     (serve,) = (getattr(room, operation) for room in rooms if hasattr(room, operation))
-    checked: Serve = serve
+    checked: OperationMethod = serve
     return checked

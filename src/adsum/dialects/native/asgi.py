@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from typing import Any, Final
 
-from adsum.ports import AT_ONCE, AtOnce
+from adsum.ports import SEND_RESPONSE, SendResponse
 
 Scope = MutableMapping[str, Any]
 Message = Mapping[str, Any]
@@ -18,13 +18,13 @@ JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
 
-PIECE: Final = 64 * 1024
+BODY_PIECE_BYTES: Final = 64 * 1024
 """Bytes of a body that are handed to the server at a time. A longer body follows piece by piece as the reader takes it,
 so that readers who don't read hold one piece each, not a copy of the page."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ApiReply:
     """A whole answer: status, body, and every header but the length."""
 
     status: int
@@ -37,24 +37,28 @@ class Reply:
             return self.headers
         return (*self.headers, (b"content-length", b"%d" % len(self.body)))
 
-    def text(self) -> bytes:
+    def encode(self) -> bytes:
         """The answer as HTTP/1.1 writes it, from behind the status line and the date on."""
         lines = b"".join([b"%b: %b\r\n" % header for header in self.all_headers()])
         return b"%b\r\n%b" % (lines, self.body)
 
-    async def speak(self, scope: Scope, _: Receive, send: Send, /) -> None:
+    async def respond(self, scope: Scope, _: Receive, send: Send, /) -> None:
         """Say it, in one write if the server can and the body is short."""
-        at_once: AtOnce | None = scope.get("state", {}).get(AT_ONCE) if len(self.body) <= PIECE else None
-        if at_once is not None and at_once(self.status, self.text()):
+        at_once: SendResponse | None = (
+            scope.get("state", {}).get(SEND_RESPONSE) if len(self.body) <= BODY_PIECE_BYTES else None
+        )
+        if at_once is not None and at_once(self.status, self.encode()):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         body = memoryview(self.body)
-        for start in range(0, len(body), PIECE):
-            await send({"type": "http.response.body", "body": body[start : start + PIECE], "more_body": True})
+        for start in range(0, len(body), BODY_PIECE_BYTES):
+            await send(
+                {"type": "http.response.body", "body": body[start : start + BODY_PIECE_BYTES], "more_body": True}
+            )
         await send({"type": "http.response.body", "body": b""})
 
 
-def header(scope: Scope, name: bytes) -> str | None:
+def find_header(scope: Scope, name: bytes) -> str | None:
     """The first header of that lower-case name, as text."""
     for key, value in scope["headers"]:
         if key == name:

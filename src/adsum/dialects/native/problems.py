@@ -14,14 +14,14 @@ from adsum.core.errors import (
     Invalid,
     KeeperUnavailable,
     LeaseLost,
-    NotEmpty,
     Overloaded,
+    RegistrationConflict,
+    ServiceNotEmpty,
     StoreUnavailable,
-    Taken,
     UnknownDocument,
     UnknownInstance,
 )
-from adsum.dialects.native.asgi import NO_STORE, Reply
+from adsum.dialects.native.asgi import NO_STORE, ApiReply
 
 PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
 
@@ -29,7 +29,7 @@ PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
 STOPPING: Final = "the node is stopping"
 
 
-class Malformed(AdsumError):
+class MalformedRequest(AdsumError):
     """The request can't be read: no JSON, an unknown parameter, a position that is none."""
 
     def __init__(self, field: str, problem: str) -> None:
@@ -45,7 +45,7 @@ class UnknownWatch(AdsumError):
     """No cooperating watch has that token (any more)."""
 
 
-class WrongMethod(AdsumError):
+class MethodNotAllowed(AdsumError):
     """Something is there, but it answers other methods."""
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
@@ -53,15 +53,15 @@ class WrongMethod(AdsumError):
         self.allowed = allowed
 
 
-class Misdirected(AdsumError):
+class MisdirectedRequest(AdsumError):
     """Another node passed this on, and meant somebody else."""
 
 
-class TooLarge(AdsumError):
+class BodyTooLarge(AdsumError):
     """The body is over its bound."""
 
 
-class NoJson(AdsumError):
+class NotJson(AdsumError):
     """The body is not declared as JSON."""
 
 
@@ -77,18 +77,18 @@ class WaitEnded(NotReady):
 
 STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
     {
-        Malformed: HTTPStatus.BAD_REQUEST,
+        MalformedRequest: HTTPStatus.BAD_REQUEST,
         UnknownInstance: HTTPStatus.NOT_FOUND,
         UnknownDocument: HTTPStatus.NOT_FOUND,
         UnknownWatch: HTTPStatus.NOT_FOUND,
         UnknownPath: HTTPStatus.NOT_FOUND,
-        WrongMethod: HTTPStatus.METHOD_NOT_ALLOWED,
+        MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
         LeaseLost: HTTPStatus.CONFLICT,
-        Taken: HTTPStatus.CONFLICT,
-        NotEmpty: HTTPStatus.CONFLICT,
-        TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        NoJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        Misdirected: HTTPStatus.MISDIRECTED_REQUEST,
+        RegistrationConflict: HTTPStatus.CONFLICT,
+        ServiceNotEmpty: HTTPStatus.CONFLICT,
+        BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        NotJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
         Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
         KeeperUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -101,22 +101,22 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
 """An error that isn't here is a mistake of ours: 500, and a traceback in the log."""
 
 
-def problem(error: Exception) -> Reply:
+def problem_reply(error: Exception) -> ApiReply:
     """What the caller is told."""
     status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR) if isinstance(error, AdsumError) else None
     if status is None:
         return _reply(HTTPStatus.INTERNAL_SERVER_ERROR, "the registry failed at this request; its log says why")
     if isinstance(error, Invalid):
         return _reply(status, error.problem, error.field)
-    if isinstance(error, Malformed):
+    if isinstance(error, MalformedRequest):
         return _reply(status, str(error), error.field)
-    if isinstance(error, WrongMethod):
+    if isinstance(error, MethodNotAllowed):
         return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
     retry_after = getattr(error, "retry_after", None)
     headers = () if retry_after is None else ((b"retry-after", str(max(1, round(retry_after))).encode()),)
     return _reply(status, str(error), "wait" if isinstance(error, WaitEnded) else "", headers)
 
 
-def _reply(status: HTTPStatus, detail: str, field: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+def _reply(status: HTTPStatus, detail: str, field: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiReply:
     body = wire.encode(wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field))
-    return Reply(status.value, body, (PROBLEM_TYPE, NO_STORE, *headers))
+    return ApiReply(status.value, body, (PROBLEM_TYPE, NO_STORE, *headers))

@@ -11,17 +11,17 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-STRETCH: Final = 0.001
+MAX_LOCK_HOLD: Final = 0.001
 """Seconds that work keeps Python's lock before it leaves it to the loop; Python itself takes it away after 5 ms."""
-PAUSE: Final = 0.0001
+LOCK_RELEASE: Final = 0.0001
 """Seconds that it leaves the lock for: long enough for the loop to wake up."""
 
 
-class Abandoned(Exception):
+class WorkAbandoned(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Apart:
+class WorkerThread:
     """A thread that does one piece of work after the other.
 
     Work is a function of immutable values. It calls its argument now and then, which lets the loop go on,
@@ -40,9 +40,9 @@ class Apart:
         def go_on() -> None:
             nonlocal began
             if abandoned.is_set():
-                raise Abandoned
-            if time.monotonic() - began > STRETCH:
-                time.sleep(PAUSE)
+                raise WorkAbandoned
+            if time.monotonic() - began > MAX_LOCK_HOLD:
+                time.sleep(LOCK_RELEASE)
                 began = time.monotonic()
 
         try:

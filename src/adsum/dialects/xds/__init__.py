@@ -3,9 +3,9 @@
 """
 
 from adsum.dialects.xds.telemetry.client_status import StreamStatus
-from adsum.dialects.xds.telemetry.load_reports import Load
+from adsum.dialects.xds.telemetry.load_reports import InstanceTries
 from adsum.dialects.xds.telemetry.refusals import RefusedClient
-from adsum.dialects.xds.telemetry.traffic import Summary
+from adsum.dialects.xds.telemetry.traffic import TrafficSummary
 from adsum.dialects.xds.xds import Xds
 
-__all__ = ["Load", "RefusedClient", "StreamStatus", "Summary", "Xds"]
+__all__ = ["InstanceTries", "RefusedClient", "StreamStatus", "TrafficSummary", "Xds"]

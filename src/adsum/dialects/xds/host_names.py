@@ -1,6 +1,6 @@
 """The addresses of host names: gateways want instances' addresses as numbers, and instances may have given names.
 
-A name is asked for when it comes up and again every `REFRESH` seconds. While the answer is an error the last good one
+A name is asked for when it comes up and again every `REFRESH_INTERVAL` seconds. While the answer is an error the last good one
 stays; an address that is still among the answers stays, so that nothing moves without a reason.
 """
 
@@ -17,18 +17,18 @@ from adsum.core.backoff import jittered
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.ports import Clock
 
-REFRESH: Final = 30.0
+REFRESH_INTERVAL: Final = 30.0
 """Seconds between two questions for one name, give or take a fifth."""
-RETRY: Final = 5.0
+RETRY_INTERVAL: Final = 5.0
 """Seconds after which one is repeated that failed when nothing was known."""
-MAX_HOSTS: Final = 10_000
+MAX_HOST_NAMES: Final = 10_000
 """Names that are followed; further ones stay unresolved, and their instances are left out."""
-AT_A_TIME: Final = 16
+MAX_CONCURRENT_LOOKUPS: Final = 16
 """Questions asked at a time; others wait."""
-PATIENCE: Final = 10.0
+LOOKUP_TIMEOUT: Final = 10.0
 """Seconds that an answer may take; then it counts as failed."""
 
-Refusal = Callable[[str], "str | None"]
+AddressRefusal = Callable[[str], "str | None"]
 
 _NO_NAMES: Final = frozenset[str]()
 
@@ -38,21 +38,21 @@ def is_name(address: str) -> bool:
     return ":" not in address and not address.replace(".", "").isdigit()
 
 
-class Addresses:
+class HostNameResolver:
     """Follows the host names in a catalog; `changed` is called when an answer is another than before."""
 
-    def __init__(self, clock: Clock, rng: Random, refusal: Refusal, changed: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, rng: Random, refusal: AddressRefusal, on_change: Callable[[], None]) -> None:
         self._clock = clock
         self._rng = rng
         self._refusal = refusal
-        self._changed = changed
+        self._changed = on_change
         self._names: dict[str, frozenset[str]] = {}
         """The names in each service that has some."""
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._seats = asyncio.Semaphore(AT_A_TIME)
+        self._seats = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
         self._revision = -1
         self._epoch = ""
-        self.known: Mapping[str, str] = MappingProxyType({})
+        self.addresses: Mapping[str, str] = MappingProxyType({})
         """Name → address, as last answered. Another object whenever something changed."""
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -87,7 +87,7 @@ class Addresses:
         """Whether it had no names, and what changed brought none: told without looking at every instance."""
         if service.name in self._names or self._revision < 0:
             return False
-        diff = service.since(self._revision)
+        diff = service.diff_since(self._revision)
         return diff is not None and not any(is_name(each.instance.address) for each in diff.changed)
 
     def _touched(self, snapshot: Snapshot) -> Iterable[ServiceSnapshot]:
@@ -101,24 +101,24 @@ class Addresses:
     def _attend(self, names: frozenset[str]) -> None:
         for name in [name for name in self._asking if name not in names]:
             self._asking.pop(name).cancel()
-        if any(name not in names for name in self.known):
-            self.known = MappingProxyType({name: ip for name, ip in self.known.items() if name in names})
-        for name in sorted(names - self._asking.keys())[: MAX_HOSTS - len(self._asking)]:
+        if any(name not in names for name in self.addresses):
+            self.addresses = MappingProxyType({name: ip for name, ip in self.addresses.items() if name in names})
+        for name in sorted(names - self._asking.keys())[: MAX_HOST_NAMES - len(self._asking)]:
             self._asking[name] = asyncio.create_task(self._ask_on(name), name=f"adsum-resolve-{name}")
 
     async def _ask_on(self, name: str) -> None:
         while True:
             async with self._seats:
                 found = await self._ask(name)
-            if found and self.known.get(name) not in found:
-                self.known = MappingProxyType({**self.known, name: found[0]})
+            if found and self.addresses.get(name) not in found:
+                self.addresses = MappingProxyType({**self.addresses, name: found[0]})
                 self._changed()
-            await self._clock.sleep(jittered(REFRESH if name in self.known else RETRY, self._rng))
+            await self._clock.sleep(jittered(REFRESH_INTERVAL if name in self.addresses else RETRY_INTERVAL, self._rng))
 
     async def _ask(self, name: str) -> list[str]:
         """The addresses that may be used, best first; none if there is no answer."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
                 found = await look_up(name)
         except (OSError, UnicodeError):  # `TimeoutError` is one, too.
             return []

@@ -9,44 +9,50 @@ from typing import Any, NamedTuple, Protocol
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.bounds import MAX_SHAPES, MUCH, SETTLING
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.subscribers import Gateways, GrpcClients, Held, Resources, Table
-from adsum.dialects.xds.telemetry.refusals import exhausted
+from adsum.dialects.xds.bounds import MAX_GATEWAY_PROFILES, MAX_INLINE_COMPILATION, SETTLING_TIME
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.subscribers import (
+    GatewaySubscribers,
+    GrpcSubscribers,
+    NameBudget,
+    ResourcesByKind,
+    ResourcesByName,
+)
+from adsum.dialects.xds.telemetry.refusals import resource_exhausted
 from adsum.gateway.intent.intent import NO_INTENT, Intent
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.resources import Kind, Resource
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.resources import Resource, ResourceKind
 
 _log = logging.getLogger("adsum.xds")
 
-IntentOf = Callable[[Snapshot], Intent]
+IntentSource = Callable[[Snapshot], Intent]
 
 
 class Compiled(Protocol):
-    """What `adsum.gateway.resources.compiled_resources.Compiled` promises."""
+    """What `adsum.gateway.resources.compiled_resources.CompiledResources` promises."""
 
     @property
-    def vacated(self) -> Set[str]:
+    def unrouted(self) -> Set[str]:
         """Assignments in which nobody takes requests, of those that share a route's requests with others."""
         ...
 
-    def knows(self, shape: Shape) -> bool:
+    def is_compiled(self, profile: GatewayProfile) -> bool:
         """Whether all resources of such a gateway are made already."""
         ...
 
-    def moved(self, before: Table, after: Table) -> Set[str] | None:
+    def changed_names(self, before: ResourcesByName, after: ResourcesByName) -> Set[str] | None:
         """The names of which two tables may differ; None: of all."""
         ...
 
-    def envoy(self, shape: Shape) -> Resources:
+    def gateway_resources(self, profile: GatewayProfile) -> ResourcesByKind:
         """All resources of a gateway."""
         ...
 
-    def grpc(self, kind: Kind, name: str) -> Resource | None:
+    def grpc_resource(self, kind: ResourceKind, name: str) -> Resource | None:
         """One resource of a gRPC client."""
         ...
 
-    def follow(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> Any:
+    def advance(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> Any:
         """The same of a later snapshot."""
         ...
 
@@ -62,7 +68,7 @@ class _Source(NamedTuple):
         """The services of which something else may be told than before; None: all."""
         if self.intent is not before.intent or self.addresses is not before.addresses:
             return None
-        return snapshots.changed(before.snapshot, self.snapshot)
+        return snapshots.changed_services(before.snapshot, self.snapshot)
 
 
 class _Prepared(NamedTuple):
@@ -78,17 +84,17 @@ class _Prepared(NamedTuple):
 class Publisher:
     """Keeps every audience at the newest publication."""
 
-    def __init__(self, compiled: Compiled, intent: IntentOf) -> None:
+    def __init__(self, compiled: Compiled, intent: IntentSource) -> None:
         self._compiled = compiled
         self._intent = intent
-        self._gateways: dict[Shape, Gateways] = {}
-        self._held = Held()
-        self._grpc = GrpcClients(self._held)
-        self._source = _Source(snapshots.EMPTY, NO_INTENT, {})
+        self._gateways: dict[GatewayProfile, GatewaySubscribers] = {}
+        self._held = NameBudget()
+        self._grpc = GrpcSubscribers(self._held)
+        self._source = _Source(snapshots.EMPTY_SNAPSHOT, NO_INTENT, {})
         self._settled_at: float | None = None
         self._departed: set[str] = set()
         """Services of which an instance leaves or left while the epoch settles."""
-        self.number = 0
+        self.publication = 0
         """Of the last publication; 0: nothing was published yet."""
         self.revision = 0
         """Of the catalog at it."""
@@ -96,38 +102,40 @@ class Publisher:
         self._prepared: _Prepared | None = None
 
     @property
-    def attended(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether anybody is told; while nobody is, snapshots need not be compiled."""
-        return bool(self._gateways or self._grpc.sessions)
+        return bool(self._gateways or self._grpc.session_count)
 
     @property
     def epoch(self) -> str:
         """Of the catalog at the last publication; "" before the first."""
         return self._source.snapshot.epoch
 
-    def behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
+    def is_behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
         """Whether this is another than what was published last, or somebody sees nothing yet."""
         source = self._source
         return snapshot is not source.snapshot or addresses is not source.addresses or bool(self._unseen())
 
-    def is_much(self, snapshot: Snapshot) -> bool:
+    def is_expensive(self, snapshot: Snapshot) -> bool:
         """Whether to compile it takes so long that it should be prepared first."""
         before = self._source.snapshot
         documents = before.documents, snapshot.documents
-        if documents[0] is not documents[1] and any(len(each.of) > MUCH for each in documents):
+        if documents[0] is not documents[1] and any(len(each.by_key) > MAX_INLINE_COMPILATION for each in documents):
             return True
-        if len(snapshots.changed(before, snapshot)) > MUCH:
+        if len(snapshots.changed_services(before, snapshot)) > MAX_INLINE_COMPILATION:
             return True
-        return len(snapshot.services) > MUCH and not all(map(self._compiled.knows, self._unseen()))
+        return len(snapshot.services) > MAX_INLINE_COMPILATION and not all(
+            map(self._compiled.is_compiled, self._unseen())
+        )
 
     @property
-    def may_wait(self) -> bool:
+    def can_defer(self) -> bool:
         """Whether who joined last sees nothing yet, or what others were told up to now, which is not long outdated."""
-        return bool(self._unseen()) or sum(each.sessions for each in self._audiences()) > 1
+        return bool(self._unseen()) or sum(each.session_count for each in self._audiences()) > 1
 
-    def _unseen(self) -> list[Shape]:
+    def _unseen(self) -> list[GatewayProfile]:
         """Shapes of gateways that see nothing yet, though something was published."""
-        return [shape for shape, each in self._gateways.items() if self.number and not each.number]
+        return [shape for shape, each in self._gateways.items() if self.publication and not each.number]
 
     def prepare(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
         """Compile this snapshot ahead, so that `publish` has little to do. It may be called in another thread.
@@ -138,83 +146,83 @@ class Publisher:
         try:
             prepared = self._compile(snapshot, addresses)
             for shape in list(self._gateways):
-                prepared.compiled.envoy(shape)
+                prepared.compiled.gateway_resources(shape)
         except Exception:
             return
         self._prepared = prepared
 
     def _compile(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> _Prepared:
         source = _Source(snapshot, self._intent(snapshot), addresses)
-        return _Prepared(source, self._compiled.follow(*source))
+        return _Prepared(source, self._compiled.advance(*source))
 
-    def gateways(self, shape: Shape) -> Gateways:
-        """The audience of gateways of this shape, with one more in it. Raises `Refused` at `MAX_SHAPES`.
+    def gateway_subscribers(self, profile: GatewayProfile) -> GatewaySubscribers:
+        """The audience of gateways of this shape, with one more in it. Raises `Refused` at `MAX_GATEWAY_PROFILES`.
 
         A new one sees nothing before the next publication.
         """
-        audience = self._gateways.get(shape)
+        audience = self._gateways.get(profile)
         if audience is None:
-            if len(self._gateways) >= MAX_SHAPES:
-                raise exhausted(f"there are gateways of {MAX_SHAPES} different shapes already")
-            audience = Gateways(self._held)
-            self._gateways[shape] = audience
-            audience.settling, audience.departed = self._settled_at is not None, self._departed
-        audience.sessions += 1
+            if len(self._gateways) >= MAX_GATEWAY_PROFILES:
+                raise resource_exhausted(f"there are gateways of {MAX_GATEWAY_PROFILES} different shapes already")
+            audience = GatewaySubscribers(self._held)
+            self._gateways[profile] = audience
+            audience.is_settling, audience.departed_services = self._settled_at is not None, self._departed
+        audience.session_count += 1
         return audience
 
-    def grpc_clients(self) -> GrpcClients:
+    def grpc_subscribers(self) -> GrpcSubscribers:
         """The audience of gRPC clients, with one more in it."""
-        self._grpc.sessions += 1
+        self._grpc.session_count += 1
         return self._grpc
 
-    def names(self, service: str) -> bool:
+    def has_grpc_subscriber(self, service: str) -> bool:
         """Whether a gRPC client asks for that service."""
-        return self._grpc.names_service(service)
+        return self._grpc.has_subscriber(service)
 
-    def leave(self, audience: Gateways | GrpcClients) -> None:
+    def leave(self, subscribers: GatewaySubscribers | GrpcSubscribers) -> None:
         """One of it left."""
-        audience.sessions -= 1
-        if not audience.sessions:
-            for shape in [shape for shape, each in self._gateways.items() if each is audience]:
+        subscribers.session_count -= 1
+        if not subscribers.session_count:
+            for shape in [shape for shape, each in self._gateways.items() if each is subscribers]:
                 del self._gateways[shape]
 
-    def publish(self, snapshot: Snapshot, addresses: Mapping[str, str], now: float) -> set[Session] | None:
+    def publish(self, snapshot: Snapshot, addresses: Mapping[str, str], now: float) -> set[StreamSession] | None:
         """Have every audience see this snapshot; whom to tell.
 
         None stands for all: nothing was to be seen before, or something that was withheld from some is to be told.
 
         If it can't be compiled, everybody goes on with what was seen last, and the log says why.
         """
-        number, revision = self.number + 1, snapshot.revision
+        number, revision = self.publication + 1, snapshot.revision
         try:
             known, self._prepared = self._prepared, None
             if known is None or not known.is_of(snapshot, addresses):
                 known = self._compile(snapshot, addresses)
             source, compiled = known
-            seen = [(audience, compiled.envoy(shape)) for shape, audience in self._gateways.items()]
-            told = self._grpc.move(compiled, source.since(self._source), number, revision)
+            seen = [(audience, compiled.gateway_resources(shape)) for shape, audience in self._gateways.items()]
+            told = self._grpc.publish(compiled, source.since(self._source), number, revision)
         except Exception:
             if not self._troubled:
                 _log.exception("revision %d can't be told to gateways; they keep what they have", revision)
             self._troubled = True
             return self._show_last()
-        begins = not snapshot.count if not self.number else snapshot.epoch != self.epoch
+        begins = not snapshot.instance_count if not self.publication else snapshot.epoch != self.epoch
         touched = source.since(self._source)
         self._compiled, self._source = compiled, source
         for audience, resources in seen:
-            told |= audience.move(resources, number, revision, compiled.vacated, compiled.moved)
-        first, self.number, self.revision, self._troubled = not self.number, number, revision, False
+            told |= audience.publish(resources, number, revision, compiled.unrouted, compiled.changed_names)
+        first, self.publication, self.revision, self._troubled = not self.publication, number, revision, False
         if begins:
-            self._settle(now + SETTLING)
+            self._settle(now + SETTLING_TIME)
         released = self._settled_at is not None and self._note_departures(snapshot, touched)
         return None if first or released else told
 
-    def _show_last(self) -> set[Session]:
+    def _show_last(self) -> set[StreamSession]:
         """Have those that see nothing yet see what the others go on with."""
-        told: set[Session] = set()
+        told: set[StreamSession] = set()
         for shape in self._unseen():
-            resources = self._compiled.envoy(shape)
-            told |= self._gateways[shape].move(resources, self.number, self.revision, self._compiled.vacated)
+            resources = self._compiled.gateway_resources(shape)
+            told |= self._gateways[shape].publish(resources, self.publication, self.revision, self._compiled.unrouted)
         return told
 
     def _note_departures(self, snapshot: Snapshot, touched: Set[str] | None) -> bool:
@@ -224,7 +232,7 @@ class Publisher:
         self._departed.update(name for name in changed if _departs(snapshot.service(name)))
         return len(self._departed) > before
 
-    def settle(self, now: float) -> bool:
+    def end_settling(self, now: float) -> bool:
         """Whether the settling time has ended since the last call: what was withheld can be told."""
         if self._settled_at is None or now < self._settled_at:
             return False
@@ -234,9 +242,9 @@ class Publisher:
     def _settle(self, at: float | None) -> None:
         self._settled_at, self._departed = at, set()
         for audience in self._audiences():
-            audience.settling, audience.departed = at is not None, self._departed
+            audience.is_settling, audience.departed_services = at is not None, self._departed
 
-    def _audiences(self) -> Iterable[Gateways | GrpcClients]:
+    def _audiences(self) -> Iterable[GatewaySubscribers | GrpcSubscribers]:
         return (*self._gateways.values(), self._grpc)
 
 
@@ -244,4 +252,4 @@ def _departs(service: ServiceSnapshot) -> bool:
     """Whether an instance is about to leave, or left as far as is remembered."""
     leaving = (Status.DRAINING, Status.MAINTENANCE)
     departing = any(each.status in leaving for each in service.listings.values())
-    return departing or not all(step.listed for step in service.trail)
+    return departing or not all(step.listed for step in service.recent_changes)

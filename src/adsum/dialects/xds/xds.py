@@ -10,14 +10,14 @@ from typing import Final
 
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Key
-from adsum.dialects.xds.bounds import LOOK
-from adsum.dialects.xds.host_names import Addresses, Refusal
-from adsum.dialects.xds.publisher import Compiled, IntentOf, Publisher
+from adsum.dialects.xds.bounds import SWEEP_INTERVAL
+from adsum.dialects.xds.host_names import AddressRefusal, HostNameResolver
+from adsum.dialects.xds.publisher import Compiled, IntentSource, Publisher
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.stream import Call
+from adsum.dialects.xds.streams.stream import StreamCall
 from adsum.dialects.xds.streams.streams import Streams
-from adsum.dialects.xds.telemetry.load_reports import Load, Loads
-from adsum.dialects.xds.telemetry.traffic import Traffic
+from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
+from adsum.dialects.xds.telemetry.traffic import TrafficReports
 from adsum.ports import Clock
 from adsum.registry import Registry
 from adsum.watches import Watch
@@ -37,27 +37,29 @@ class Xds:
         rng: Random,
         *,
         compiled: Compiled,
-        intent: IntentOf,
-        refusal: Refusal,
+        intent: IntentSource,
+        refusal: AddressRefusal,
     ) -> None:
         """`compiled` is what is seen before anything is known; `refusal` says why an address may not be routed to."""
         self._registry = registry
         self._clock = clock
         self._publisher = Publisher(compiled, intent)
-        self._addresses = Addresses(clock, rng, refusal, self._look_again)
+        self._addresses = HostNameResolver(clock, rng, refusal, self._look_again)
         self._watch: Watch | None = None
         self._preparing = False
         """Whether the publisher is compiling in another thread."""
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
-        self.loads = Loads(clock, lambda service: service in registry.snapshot.services, self.streams.refusals)
-        self.traffic = Traffic(clock, self.streams.told, self.streams.refusals)
-        self.methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType(
+        self.load_reports = LoadReports(
+            clock, lambda service: service in registry.snapshot.services, self.streams.refusals
+        )
+        self.traffic = TrafficReports(clock, self.streams.gateway_subscribers, self.streams.refusals)
+        self.methods: Mapping[str, Callable[[StreamCall], Awaitable[None]]] = MappingProxyType(
             {
-                f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.speak(call, delta),
-                f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.speak(call, sotw),
-                f"{_LRS}/StreamLoadStats": self.loads.speak,
-                f"{_METRICS}/StreamMetrics": self.traffic.speak,
+                f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.serve(call, delta),
+                f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.serve(call, sotw),
+                f"{_LRS}/StreamLoadStats": self.load_reports.serve,
+                f"{_METRICS}/StreamMetrics": self.traffic.serve,
             }
         )
         """What may be called, by path."""
@@ -78,13 +80,13 @@ class Xds:
         self.streams.close()
         await self._addresses.close()
 
-    def instance_loads(self) -> Iterator[tuple[Key, Load]]:
+    def tries_by_instance(self) -> Iterator[tuple[Key, InstanceTries]]:
         """What gateways said of the tries that they made at each instance."""
-        return self.loads.by_instance(self._registry.snapshot.services, self._addresses.known)
+        return self.load_reports.by_instance(self._registry.snapshot.services, self._addresses.addresses)
 
-    def names(self, service: str) -> bool:
+    def has_grpc_subscriber(self, service: str) -> bool:
         """Whether a gRPC client asks for that service; gateways ask for all."""
-        return self._publisher.names(service)
+        return self._publisher.has_grpc_subscriber(service)
 
     async def _follow(self) -> None:
         """Publish every snapshot; the registry's watch tells of the first change at once, and of bursts together.
@@ -93,27 +95,27 @@ class Xds:
         """
         watches = self._registry.watches
         with watches.open(None) as self._watch:
-            while not watches.ended:
-                if self._registry.ready:
+            while not watches.is_ended:
+                if self._registry.is_ready:
                     self._addresses.follow(self._registry.snapshot)
-                    if self._publisher.attended or not self._publisher.number:
+                    if self._publisher.has_subscribers or not self._publisher.publication:
                         await self._prepare_and_publish()
                 await self._watch.changed()
 
     def _catch_up(self) -> None:
         """Somebody is about to be told, maybe the first for long; what takes long to compile comes a little later."""
-        snapshot, addresses = self._registry.snapshot, self._addresses.known
-        if self._preparing or not (self._publisher.number and self._publisher.behind(snapshot, addresses)):
+        snapshot, addresses = self._registry.snapshot, self._addresses.addresses
+        if self._preparing or not (self._publisher.publication and self._publisher.is_behind(snapshot, addresses)):
             return
-        if self._publisher.is_much(snapshot) and self._publisher.may_wait:
+        if self._publisher.is_expensive(snapshot) and self._publisher.can_defer:
             self._look_again()
         else:
             self._publish(snapshot, addresses)
 
     async def _prepare_and_publish(self) -> None:
         """Publish; what takes long to compile is compiled in a thread, so that it holds up nobody else."""
-        snapshot, addresses = self._registry.snapshot, self._addresses.known
-        if self._publisher.is_much(snapshot):
+        snapshot, addresses = self._registry.snapshot, self._addresses.addresses
+        if self._publisher.is_expensive(snapshot):
             self._preparing = True
             try:
                 await asyncio.to_thread(self._publisher.prepare, snapshot, addresses)
@@ -125,12 +127,12 @@ class Xds:
         before = self._publisher.epoch
         told = self._publisher.publish(snapshot, addresses, self._clock.now())
         if before and self._publisher.epoch != before:
-            self.streams.recall()
+            self.streams.begin_epoch()
         if told is None:
-            self.streams.tell_all()
+            self.streams.push_all()
         else:
-            self.streams.tell(told)
-        self.streams.settle()
+            self.streams.push(told)
+        self.streams.acknowledge_current()
 
     def _look_again(self) -> None:
         if self._watch is not None:
@@ -138,7 +140,7 @@ class Xds:
 
     async def _look(self) -> None:
         while True:
-            await self._clock.sleep(LOOK)
-            self.streams.look()
-            if self._publisher.settle(self._clock.now()):
-                self.streams.tell_all()
+            await self._clock.sleep(SWEEP_INTERVAL)
+            self.streams.sweep()
+            if self._publisher.end_settling(self._clock.now()):
+                self.streams.push_all()

@@ -14,14 +14,14 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from adsum.envoy.plan import Plan
+from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
-from adsum.envoy.process.binary import Binary
-from adsum.gateway.profile import Shape
+from adsum.envoy.process.binary import EnvoyBinary
+from adsum.gateway.profile import GatewayProfile
 
-NAME: Final = "pair.pem"
+PAIR_FILE: Final = "pair.pem"
 """Of the file, in the folder of the Envoy that shows it."""
-ANSWER: Final = 20.0
+VALIDATION_TIMEOUT: Final = 20.0
 """Seconds that Envoy has to judge it; a cold disk is slow, and the program is large."""
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
@@ -29,14 +29,14 @@ _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Ty
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 
-def read(shape: Shape) -> bytes:
+def read_pair(profile: GatewayProfile) -> bytes:
     """The chain and the key that are there now; nothing if the shape has none. Raises `CannotServe`."""
-    if not shape.tls_certificate:
+    if not profile.tls_certificate:
         return b""
     parts = []
     for flag, path, kind in (
-        ("--tls-cert", shape.tls_certificate, b"CERTIFICATE"),
-        ("--tls-key", shape.tls_key, b"PRIVATE KEY"),
+        ("--tls-cert", profile.tls_certificate, b"CERTIFICATE"),
+        ("--tls-key", profile.tls_key, b"PRIVATE KEY"),
     ):
         try:
             content = Path(path).read_bytes()
@@ -47,11 +47,11 @@ def read(shape: Shape) -> bytes:
     return b"\n".join([*parts, b""])
 
 
-def prove(pair: bytes, plan: Plan, folder: Path) -> None:
+def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
     """Raises `CannotServe` unless the plan's Envoy can show it. `folder` is ours, for the while that takes."""
-    if not plan.shape.tls_certificate:
+    if not plan.profile.tls_certificate:
         return
-    path, judged = folder / f"judged-{NAME}", folder / "judged.json"
+    path, judged = folder / f"judged-{PAIR_FILE}", folder / "judged.json"
     try:
         _write(path, pair)
         why = _misfit(path)
@@ -64,15 +64,15 @@ def prove(pair: bytes, plan: Plan, folder: Path) -> None:
         path.unlink(missing_ok=True)
         judged.unlink(missing_ok=True)
     if why:
-        shape = plan.shape
+        shape = plan.profile
         raise CannotServe(f"--tls-cert {shape.tls_certificate}, --tls-key {shape.tls_key}: {why}")
 
 
-def show(pair: bytes, folder: Path) -> None:
+def install_pair(pair: bytes, folder: Path) -> None:
     """Have the Envoy of that folder show it, from its start or from now on. Raises `OSError`."""
-    ahead = folder / f"next-{NAME}"
+    ahead = folder / f"next-{PAIR_FILE}"
     _write(ahead, pair)
-    ahead.replace(folder / NAME)
+    ahead.replace(folder / PAIR_FILE)
 
 
 def _write(path: Path, pair: bytes) -> None:
@@ -94,12 +94,12 @@ def _misfit(path: Path) -> str:
     return ""
 
 
-def _refusal(binary: Binary, config: Path, pair: Path) -> str:
+def _refusal(binary: EnvoyBinary, config: Path, pair: Path) -> str:
     """Envoy's libraries refuse some that ours take, and it would say so only once it serves."""
     argv: list[str | Path] = [binary.path, "--mode", "validate", "-c", config, "-l", "error", "--log-format", "%v"]
     try:
         done = subprocess.run(  # noqa: S603 - the operator's Envoy
-            argv, capture_output=True, timeout=ANSWER, check=False, stdin=subprocess.DEVNULL
+            argv, capture_output=True, timeout=VALIDATION_TIMEOUT, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Envoy can't be asked whether it takes them: {error}"

@@ -12,19 +12,19 @@ from random import Random
 from typing import Final
 
 from adsum.core.backoff import jittered
-from adsum.envoy.admin import Admin, NoAnswer
+from adsum.envoy.admin import AdminClient, AdminUnavailable
 
-SOON: Final = 14 * 86_400.0
+WARN_BEFORE: Final = 14 * 86_400.0
 """Seconds before a certificate expires from which on that is said."""
-SAY_AGAIN: Final = 86_400.0
+REPEAT_AFTER: Final = 86_400.0
 """Seconds after which the same is said again."""
-LOOK: Final = 60.0
+EXPIRY_POLL_INTERVAL: Final = 60.0
 """Seconds between two looks, give or take a tenth."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
-class Expiry:
+class CertificateExpiry:
     """What is to be said of one certificate after another. Pure; instants are those of the wall clock."""
 
     def __init__(self) -> None:
@@ -32,27 +32,27 @@ class Expiry:
         """Of which certificate something was said last, by its end, and what."""
         self._said_at = 0.0
 
-    def look(self, now: float, expires_at: float) -> str:
+    def warning(self, now: float, expires_at: float) -> str:
         """What to say of the certificate that is shown, "" if nothing. `expires_at` 0: none is shown."""
         state = "has expired" if expires_at <= now else "expires"
-        if not expires_at or expires_at - now > SOON:
+        if not expires_at or expires_at - now > WARN_BEFORE:
             self._said = None
             return ""
-        if self._said == (expires_at, state) and now - self._said_at < SAY_AGAIN:
+        if self._said == (expires_at, state) and now - self._said_at < REPEAT_AFTER:
             return ""
         self._said, self._said_at = (expires_at, state), now
         end = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return f"the certificate {state} at {end}: write another one to --tls-cert and --tls-key, which are read again"
 
 
-async def watch(serving: Callable[[], Admin | None], rng: Random) -> None:
-    """Say it in the log. `serving`: whom to ask, if anybody."""
-    expiry = Expiry()
+async def watch_expiry(serving_admin: Callable[[], AdminClient | None], rng: Random) -> None:
+    """Say it in the log. `serving_admin`: whom to ask, if anybody."""
+    expiry = CertificateExpiry()
     while True:
-        admin = serving()
+        admin = serving_admin()
         if admin is not None:
-            with suppress(NoAnswer):
-                words = expiry.look(time.time(), await admin.certificate_expires())
+            with suppress(AdminUnavailable):
+                words = expiry.warning(time.time(), await admin.certificate_expiry())
                 if words:
                     _log.warning("%s", words)
-        await asyncio.sleep(jittered(LOOK, rng))
+        await asyncio.sleep(jittered(EXPIRY_POLL_INTERVAL, rng))

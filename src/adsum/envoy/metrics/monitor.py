@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from adsum.envoy.admin import MONITOR
+from adsum.envoy.admin import MONITOR_LISTENER
 from adsum.envoy.registry_health.registry_contact import LOST_AFTER
 
-ADMIN: Final = "adsum_admin"
+ADMIN_CLUSTER: Final = "adsum_admin"
 """The cluster that leads to the admin socket."""
-LOST: Final = "adsum.registry_lost"
-"""The key of Envoy's runtime that is `ALWAYS` while no registry is heard."""
-ALWAYS: Final = 100
+REGISTRY_LOST_KEY: Final = "adsum.registry_lost"
+"""The key of Envoy's runtime that is `ALWAYS_PERCENT` while no registry is heard."""
+ALWAYS_PERCENT: Final = 100
 """Per cent of the answers at /readyz that say so."""
-READY: Final = "ready\n"
-READY_BUT_LOST: Final = f"ready, but no registry has been heard for {LOST_AFTER:g} s: it goes on with what it knows\n"
-METRICS: Final = "/stats/prometheus?usedonly"
+READY_BODY: Final = "ready\n"
+REGISTRY_LOST_BODY: Final = (
+    f"ready, but no registry has been heard for {LOST_AFTER:g} s: it goes on with what it knows\n"
+)
+METRICS_PATH: Final = "/stats/prometheus?usedonly"
 """Without the figures of what has never been used."""
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters"
@@ -26,18 +28,18 @@ _GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|
 _PLAIN: Final = {"name": ":path", "string_match": {"exact": "/metrics"}}
 
 
-def listener(place: tuple[str, int]) -> dict[str, Any]:
+def monitor_listener(address: tuple[str, int]) -> dict[str, Any]:
     """Answers /metrics, /healthz (it runs) and /readyz (it takes requests; 503 once it is told to end).
 
     While no registry is heard, /readyz says so in its body. The status stays 200: every gateway of a registry that is
     away would be taken out of its load balancer at once, although all of them serve.
     """
-    address, port = place
+    host, port = address
     manager = {
         "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": MONITOR,
+        "stat_prefix": MONITOR_LISTENER,
         "codec_type": "AUTO",
-        "route_config": {"name": MONITOR, "virtual_hosts": [_ANY_HOST]},
+        "route_config": {"name": MONITOR_LISTENER, "virtual_hosts": [_ANY_HOST]},
         "http_filters": [
             {"name": "envoy.filters.http.health_check", "typed_config": _READY},
             {
@@ -51,9 +53,9 @@ def listener(place: tuple[str, int]) -> dict[str, Any]:
         "common_http_protocol_options": {"idle_timeout": "120s"},
     }
     return {
-        "name": MONITOR,
-        "stat_prefix": MONITOR,
-        "address": {"socket_address": {"address": address, "port_value": port}},
+        "name": MONITOR_LISTENER,
+        "stat_prefix": MONITOR_LISTENER,
+        "address": {"socket_address": {"address": host, "port_value": port}},
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
@@ -63,14 +65,14 @@ def listener(place: tuple[str, int]) -> dict[str, Any]:
     }
 
 
-def cluster(socket: str) -> dict[str, Any]:
+def admin_cluster(socket_path: str) -> dict[str, Any]:
     """The way to the admin socket."""
-    endpoint = {"endpoint": {"address": {"pipe": {"path": socket}}}}
+    endpoint = {"endpoint": {"address": {"pipe": {"path": socket_path}}}}
     return {
-        "name": ADMIN,
+        "name": ADMIN_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": ADMIN, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
 
@@ -80,13 +82,13 @@ _READY: Final = {
     "headers": [{"name": ":path", "string_match": {"exact": "/readyz"}}],
 }
 _ANY_HOST: Final = {
-    "name": MONITOR,
+    "name": MONITOR_LISTENER,
     "domains": ["*"],
     "routes": [
         {
             # Envoy would read a query as its own.
             "match": {"path": "/metrics", "headers": [_GET, _PLAIN]},
-            "route": {"cluster": ADMIN, "prefix_rewrite": METRICS, "timeout": "30s"},
+            "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": METRICS_PATH, "timeout": "30s"},
         },
         {
             "match": {"path": "/metrics", "headers": [_GET]},
@@ -100,13 +102,13 @@ _ANY_HOST: Final = {
             "match": {
                 "path": "/readyz",
                 "headers": [_GET],
-                "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": LOST},
+                "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": REGISTRY_LOST_KEY},
             },
-            "direct_response": {"status": 200, "body": {"inline_string": READY_BUT_LOST}},
+            "direct_response": {"status": 200, "body": {"inline_string": REGISTRY_LOST_BODY}},
         },
         {
             "match": {"path": "/readyz", "headers": [_GET]},
-            "direct_response": {"status": 200, "body": {"inline_string": READY}},
+            "direct_response": {"status": 200, "body": {"inline_string": READY_BODY}},
         },
         {
             "match": {"prefix": "/"},

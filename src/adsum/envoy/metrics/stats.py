@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-LATENCIES: Final = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
+LATENCY_BUCKETS_MS: Final = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
 """Milliseconds: the upper bounds of the latency histograms' buckets."""
 
-CODES: Final = r"upstream_rq_(?:\dxx|total|time|timeout|retry|retry_success|retry_overflow|retry_limit_exceeded)"
-SERVICE: Final = (
+REQUEST_STATS: Final = (
+    r"upstream_rq_(?:\dxx|total|time|timeout|retry|retry_success|retry_overflow|retry_limit_exceeded)"
+)
+SERVICE_STATS: Final = (
     r"^cluster\.[^.]+\.(?:"
-    + CODES
+    + REQUEST_STATS
     + r"|upstream_rq_(?:active|pending_active|pending_overflow|per_try_timeout|rx_reset|maintenance_mode)"
     r"|upstream_cx_(?:active|total|connect_fail|connect_timeout|overflow)"
     r"|membership_(?:healthy|degraded|total)"
@@ -27,34 +29,47 @@ SERVICE: Final = (
     r"|lb_healthy_panic"
     r")$"
 )
-ROUTE: Final = r"^vhost\..+\.route\..+\." + CODES + "$"
-LISTENER: Final = (
+ROUTE_STATS: Final = r"^vhost\..+\.route\..+\." + REQUEST_STATS + "$"
+LISTENER_STATS: Final = (
     r"^http\..+\.(?:downstream_rq_(?:total|active|\dxx|time|timeout|idle_timeout|max_duration_reached)"
     r"|downstream_cx_(?:total|active|protocol_error|drain_close|idle_timeout)|downstream_cx_upgrades_active"
     r"|no_route|no_cluster|rs_too_large|local_rate_limit\.(?:enabled|rate_limited))$"
 )
 # A pattern, not prefixes: those Envoy compares with the name of every figure that it touches, at 2 % of a request.
-WHOLE: Final = r"^(?:(?:server|control_plane|listener_manager|cluster_manager|overload)\.|main_thread\.watchdog_).*$"
+SERVER_STATS: Final = (
+    r"^(?:(?:server|control_plane|listener_manager|cluster_manager|overload)\.|main_thread\.watchdog_).*$"
+)
 """About Envoy itself."""
 # By address, not by thread.
-PLACES: Final = (
+ADDRESS_STATS: Final = (
     r"^listener\.(?:[^.]+|[0-9a-f._\[\]]+)\.(?:downstream_cx_(?:total|active|overflow|overload_reject)|downstream_global_cx_overflow"
     r"|ssl\.(?:connection_error|handshake|fail_verify_error)|ssl\.certificate\..*)$"
 )
-REGISTRY: Final = "adsum_registry"
+REGISTRY_CLUSTER: Final = "adsum_registry"
 """The cluster that leads to the registry. No service can have such a name, and so no default route leads there."""
-RECEIVED: Final = f"cluster.{REGISTRY}.upstream_cx_rx_bytes_total"
+REGISTRY_BYTES_RECEIVED: Final = f"cluster.{REGISTRY_CLUSTER}.upstream_cx_rx_bytes_total"
 """Bytes that came from the registry, answers to pings among them: they show whether it is still there."""
-EXPIRES: Final = "ssl.certificate.gateway.expiration_unix_time_seconds"
+CERTIFICATE_EXPIRY: Final = "ssl.certificate.gateway.expiration_unix_time_seconds"
 """When the certificate of a listener expires."""
-LIMITED: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
-CACHED: Final = r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
+RATE_LIMIT_STATS: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
+SECRET_UPDATE_STATS: Final = (
+    r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
+)
 
 
 def stats_config() -> dict[str, Any]:
     """Of Envoy's bootstrap."""
-    patterns = (WHOLE, SERVICE, ROUTE, LISTENER, PLACES, LIMITED, CACHED, f"^{re.escape(RECEIVED)}$")
+    patterns = (
+        SERVER_STATS,
+        SERVICE_STATS,
+        ROUTE_STATS,
+        LISTENER_STATS,
+        ADDRESS_STATS,
+        RATE_LIMIT_STATS,
+        SECRET_UPDATE_STATS,
+        f"^{re.escape(REGISTRY_BYTES_RECEIVED)}$",
+    )
     return {
         "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in patterns]}},
-        "histogram_bucket_settings": [{"match": {"suffix": "_time"}, "buckets": list(LATENCIES)}],
+        "histogram_bucket_settings": [{"match": {"suffix": "_time"}, "buckets": list(LATENCY_BUCKETS_MS)}],
     }

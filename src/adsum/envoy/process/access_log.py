@@ -15,9 +15,9 @@ from typing import Final
 
 from adsum.telemetry.sink import Sink
 
-LONGEST: Final = 1024 * 1024
+MAX_LINE_BYTES: Final = 1024 * 1024
 """Bytes of a line; what is longer is written in pieces, between which a line of another Envoy may come."""
-SAY_AGAIN: Final = 60.0
+LOSS_REPORT_INTERVAL: Final = 60.0
 """Seconds between two log lines that say how many were lost."""
 
 _log = logging.getLogger("adsum.envoy")
@@ -28,34 +28,34 @@ class AccessLog:
 
     def __init__(self, fd: int | None = None, now: Callable[[], float] = time.monotonic) -> None:
         """`fd`: where it goes; None: standard output, if there is one."""
-        self._sink = Sink(_standard_output() if fd is None else fd, says_lost=False)
+        self._sink = Sink(_standard_output() if fd is None else fd, report_lost=False)
         self._now = now
         self._said_at = -math.inf
         self._said = 0
-        self.lost = 0
+        self.lost_lines = 0
         """Lines that were not written."""
 
-    def put(self, lines: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Have these written; the log says at times how many were not."""
-        number = lines.count(b"\n")
-        if self._sink.put(lines, number):
+        number = data.count(b"\n")
+        if self._sink.put(data, number):
             return
-        self.lost += number
-        if self._now() - self._said_at >= SAY_AGAIN:
+        self.lost_lines += number
+        if self._now() - self._said_at >= LOSS_REPORT_INTERVAL:
             self._say()
 
     def close(self) -> None:
         """Write what is left, as far as that takes no long time; idempotent."""
         self._sink.close()
-        if self.lost > self._said:
+        if self.lost_lines > self._said:
             self._say()
 
     def _say(self) -> None:
-        self._said_at, self._said = self._now(), self.lost
-        _log.warning("nobody reads standard output fast enough: %d lines of the access log are lost", self.lost)
+        self._said_at, self._said = self._now(), self.lost_lines
+        _log.warning("nobody reads standard output fast enough: %d lines of the access log are lost", self.lost_lines)
 
 
-class WholeLines:
+class LineSplitter:
     """Cuts what one Envoy writes into whole lines, so that those of several don't mix."""
 
     def __init__(self, log: AccessLog) -> None:
@@ -66,10 +66,10 @@ class WholeLines:
         """Pass on every line that is complete; the rest waits. An empty chunk is the end."""
         text = self._rest + chunk
         end = text.rfind(b"\n") + 1
-        if not chunk or (not end and len(text) > LONGEST):
+        if not chunk or (not end and len(text) > MAX_LINE_BYTES):
             end = len(text)
         if end:
-            self._log.put(text[:end])
+            self._log.write(text[:end])
         self._rest = text[end:]
 
 

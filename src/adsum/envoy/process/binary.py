@@ -14,38 +14,40 @@ from typing import Final
 
 from adsum.core.errors import AdsumError
 
-OLDEST: Final = (1, 34)
+MIN_VERSION: Final = (1, 34)
 """The oldest version that knows everything we say to it."""
-ANSWER: Final = 20.0
+VERSION_TIMEOUT: Final = 20.0
 """Seconds that it has to tell its version; a cold disk is slow, and the program is large."""
-REMEDY: Final = "pip install 'adsum[gateway]'"
+INSTALL_HINT: Final = "pip install 'adsum[gateway]'"
 
 _VERSION: Final = re.compile(r"/(\d+)\.(\d+)\.(\d+)(?:-[\w.]+)?/")
 
 
-class NoEnvoy(AdsumError):
+class EnvoyNotFound(AdsumError):
     """There is none, it can't be run, or it is too old; the sentence has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Binary:
+class EnvoyBinary:
     """An Envoy that can be run."""
 
     path: Path
     version: str
 
 
-def find(named: str = "") -> Binary:
-    """The Envoy that was named, else the one beside this Python, else the one on PATH. Raises `NoEnvoy`."""
-    path = _named(named) if named else _beside_python() or _on_path()
-    return Binary(path, _version(path))
+def find_envoy(path: str = "") -> EnvoyBinary:
+    """The Envoy that was named, else the one beside this Python, else the one on PATH. Raises `EnvoyNotFound`."""
+    found = _named(path) if path else _beside_python() or _on_path()
+    return EnvoyBinary(found, _version(found))
 
 
 def _named(named: str) -> Path:
     found = shutil.which(named)
     if found is None:
         why = "can't be executed" if Path(named).exists() else "is not there"
-        raise NoEnvoy(f"{named} {why}; --envoy must name Envoy's binary, and without it {REMEDY} brings one")
+        raise EnvoyNotFound(
+            f"{named} {why}; --envoy must name Envoy's binary, and without it {INSTALL_HINT} brings one"
+        )
     return Path(found).absolute()
 
 
@@ -57,24 +59,28 @@ def _beside_python() -> Path | None:
 def _on_path() -> Path:
     found = shutil.which("envoy")
     if found is None:
-        raise NoEnvoy(f"a gateway needs Envoy, and there is none: {REMEDY}, or name one by --envoy")
+        raise EnvoyNotFound(f"a gateway needs Envoy, and there is none: {INSTALL_HINT}, or name one by --envoy")
     return Path(found).absolute()
 
 
 def _version(path: Path) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - the operator names the program
-            [path, "--version"], capture_output=True, timeout=ANSWER, check=False, stdin=subprocess.DEVNULL
+            [path, "--version"], capture_output=True, timeout=VERSION_TIMEOUT, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else f"no answer within {ANSWER:g} s"
-        raise NoEnvoy(f"{path} can't be run: {why}") from None
+        why = (
+            (error.strerror or str(error)) if isinstance(error, OSError) else f"no answer within {VERSION_TIMEOUT:g} s"
+        )
+        raise EnvoyNotFound(f"{path} can't be run: {why}") from None
     said = done.stdout.decode(errors="replace")
     version = _VERSION.search(said)
     if version is None:
-        raise NoEnvoy(f"{path} does not say that it is an Envoy; {REMEDY} brings one")
-    if tuple(map(int, version.groups()[:2])) < OLDEST:
-        raise NoEnvoy(f"{path} is Envoy {_text(version.groups())}, and {_text(OLDEST)} is the least: {REMEDY}")
+        raise EnvoyNotFound(f"{path} does not say that it is an Envoy; {INSTALL_HINT} brings one")
+    if tuple(map(int, version.groups()[:2])) < MIN_VERSION:
+        raise EnvoyNotFound(
+            f"{path} is Envoy {_text(version.groups())}, and {_text(MIN_VERSION)} is the least: {INSTALL_HINT}"
+        )
     return _text(version.groups())
 
 

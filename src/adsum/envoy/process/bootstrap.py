@@ -9,50 +9,52 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from adsum.core.liveness.heartbeats import HEARTBEAT
+from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.envoy.certificates import certificate
 from adsum.envoy.metrics import monitor
-from adsum.envoy.metrics.stats import REGISTRY, stats_config
-from adsum.envoy.plan import Place, Plan
-from adsum.envoy.registry_health.last_good_config import Told
-from adsum.gateway.patterns.regexes import MAX_PROGRAM
-from adsum.gateway.profile import Shape
+from adsum.envoy.metrics.stats import REGISTRY_CLUSTER, stats_config
+from adsum.envoy.plan import GatewayPlan, SocketAddress
+from adsum.envoy.registry_health.last_good_config import StaticResources
+from adsum.gateway.patterns.regexes import MAX_RE2_INSTRUCTIONS
+from adsum.gateway.profile import GatewayProfile
 
-CLUSTER: Final = "adsum-gateway"
+NODE_CLUSTER: Final = "adsum-gateway"
 """What all gateways are together, in Envoy's words."""
 SECRET_NAME: Final = "gateway"
 """What the registry calls a gateway's own certificate."""
-SECRETS: Final = "secrets.json"
+SECRETS_FILE: Final = "secrets.json"
 """The file that says where a gateway's certificate is."""
-OWN_FOLDER: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
+PROCESS_CWD: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
 """The folder that a process works in, to itself; None where a system has no such name."""
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds that a registry node has to accept a connection; then the next one is tried."""
-BACKOFF: Final = (0.1, 1.0)
+RECONNECT_BACKOFF: Final = (0.1, 1.0)
 """Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
-AWAY: Final = 10.0
+NODE_EJECTION_TIME: Final = 10.0
 """Seconds for which a registry node that failed is not tried while others answer."""
-KEEPALIVE: Final = (HEARTBEAT, HEARTBEAT)
+KEEPALIVE: Final = (DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
 """Seconds between two pings of the registry, and within which each is answered; else another node is tried. Silence is
 noticed as soon as by other consumers (`heartbeats.staleness`)."""
-SUMMED_UP: Final = 5.0
+STATS_FLUSH_INTERVAL: Final = 5.0
 """Seconds between two times that Envoy sums up its figures."""
-FIGURES: Final = 1_000
+METRICS_BATCH_SIZE: Final = 1_000
 """Figures that the registry is told in one message, so that it does something else in between."""
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 
 
-def bootstrap(plan: Plan, admin: Path, answering: Collection[Place] = ()) -> dict[str, Any]:
+def bootstrap(
+    plan: GatewayPlan, admin_socket: Path, responsive_nodes: Collection[SocketAddress] = ()
+) -> dict[str, Any]:
     """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach, in a folder of its own.
 
     That folder is also where Envoy works, and where it finds its certificate. `answering`: the registry nodes that
     answered of late; it tries the others only when none of these does any more.
     """
     return {
-        **_common(plan, admin),
+        **_common(plan, admin_socket),
         "static_resources": {
-            "clusters": [_registry(plan.registry, answering), *_monitor_clusters(plan, admin)],
+            "clusters": [_registry(plan.registry_nodes, responsive_nodes), *_monitor_clusters(plan, admin_socket)],
             "listeners": _monitor_listeners(plan),
         },
         "dynamic_resources": {
@@ -65,26 +67,26 @@ def bootstrap(plan: Plan, admin: Path, answering: Collection[Place] = ()) -> dic
     }
 
 
-def remembered(plan: Plan, admin: Path, told: Told) -> dict[str, Any]:
+def static_bootstrap(plan: GatewayPlan, admin_socket: Path, resources: StaticResources) -> dict[str, Any]:
     """The same for an Envoy that nobody tells anything: it serves what the one before was told last.
 
-    Its certificate is to be where `secret` says, in the file `SECRETS` of the admin socket's folder.
+    Its certificate is to be where `certificate_secret` says, in the file `SECRETS_FILE` of the admin socket's folder.
     """
     return {
-        **_common(plan, admin),
+        **_common(plan, admin_socket),
         "static_resources": {
-            "clusters": [*told.clusters, *_monitor_clusters(plan, admin)],
+            "clusters": [*resources.clusters, *_monitor_clusters(plan, admin_socket)],
             "listeners": [
-                *(_secured(each, admin.parent / SECRETS) for each in told.listeners),
+                *(_secured(each, admin_socket.parent / SECRETS_FILE) for each in resources.listeners),
                 *_monitor_listeners(plan),
             ],
         },
     }
 
 
-def secret(folder: Path) -> dict[str, Any]:
+def certificate_secret(folder: Path) -> dict[str, Any]:
     """What a registry says of a gateway's certificate, for one that has none to ask."""
-    file = {"filename": str(folder / certificate.NAME)}
+    file = {"filename": str(folder / certificate.PAIR_FILE)}
     pair = {"certificate_chain": file, "private_key": file, "watched_directory": {"path": str(folder)}}
     return {
         "resources": [
@@ -106,33 +108,37 @@ def _secured(value: Any, secrets: Path) -> Any:
     return found
 
 
-def _common(plan: Plan, admin: Path) -> dict[str, Any]:
+def _common(plan: GatewayPlan, admin: Path) -> dict[str, Any]:
     """What holds wherever the routes and services come from."""
-    node: dict[str, Any] = {"id": plan.node, "cluster": CLUSTER, "metadata": _said(plan.shape, admin.parent).metadata()}
-    if plan.shape.zone:
-        node["locality"] = {"zone": plan.shape.zone}
+    node: dict[str, Any] = {
+        "id": plan.node,
+        "cluster": NODE_CLUSTER,
+        "metadata": _said(plan.profile, admin.parent).metadata(),
+    }
+    if plan.profile.zone:
+        node["locality"] = {"zone": plan.profile.zone}
     return {
         "node": node,
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
-        "stats_flush_interval": _seconds(SUMMED_UP),
-        "overload_manager": {"resource_monitors": [_connection_bound(plan.room)]},
-        "layered_runtime": runtime(),
+        "stats_flush_interval": _seconds(STATS_FLUSH_INTERVAL),
+        "overload_manager": {"resource_monitors": [_connection_bound(plan.connection_limit)]},
+        "layered_runtime": layered_runtime(),
     }
 
 
-def runtime() -> dict[str, Any]:
+def layered_runtime() -> dict[str, Any]:
     """Envoy's runtime: what differs from its defaults, and what may be changed over its admin socket."""
     # Envoy's default, 100, is less than some expressions have that routes accept; one that it refuses holds back all.
-    programs = {"re2.max_program_size.error_level": MAX_PROGRAM}
+    programs = {"re2.max_program_size.error_level": MAX_RE2_INSTRUCTIONS}
     return {"layers": [{"name": "adsum", "static_layer": programs}, {"name": "admin", "admin_layer": {}}]}
 
 
-def _said(shape: Shape, folder: Path) -> Shape:
+def _said(shape: GatewayProfile, folder: Path) -> GatewayProfile:
     """Its shape to the registry. Gateways of one shape share what they are told, so all of them name the file alike."""
     if not shape.tls_certificate:
         return shape
-    pair = str((OWN_FOLDER or folder) / certificate.NAME)
+    pair = str((PROCESS_CWD or folder) / certificate.PAIR_FILE)
     return replace(shape, tls_certificate=pair, tls_key=pair)
 
 
@@ -146,15 +152,15 @@ def _connection_bound(most: int) -> dict[str, Any]:
     }
 
 
-def _monitor_clusters(plan: Plan, admin: Path) -> list[dict[str, Any]]:
-    return [monitor.cluster(str(admin))] if plan.monitor else []
+def _monitor_clusters(plan: GatewayPlan, admin: Path) -> list[dict[str, Any]]:
+    return [monitor.admin_cluster(str(admin))] if plan.monitor else []
 
 
-def _monitor_listeners(plan: Plan) -> list[dict[str, Any]]:
-    return [monitor.listener(plan.monitor)] if plan.monitor else []
+def _monitor_listeners(plan: GatewayPlan) -> list[dict[str, Any]]:
+    return [monitor.monitor_listener(plan.monitor)] if plan.monitor else []
 
 
-def _registry(places: Sequence[Place], answering: Collection[Place]) -> dict[str, Any]:
+def _registry(places: Sequence[SocketAddress], answering: Collection[SocketAddress]) -> dict[str, Any]:
     """Every node of the registry will do: they are tried in turn until one answers, first those that did of late."""
     protocol = {
         "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
@@ -173,13 +179,13 @@ def _registry(places: Sequence[Place], answering: Collection[Place]) -> dict[str
     ]
     named = not all(map(_is_ip, (host for host, _ in places)))
     return {
-        "name": REGISTRY,
+        "name": REGISTRY_CLUSTER,
         # Names are looked up again every 5 seconds.
         "type": "STRICT_DNS" if named else "STATIC",
         **({"dns_lookup_family": "ALL"} if named else {}),
         "connect_timeout": _seconds(CONNECT_TIMEOUT),
         "lb_policy": "ROUND_ROBIN",
-        "load_assignment": {"cluster_name": REGISTRY, "endpoints": endpoints},
+        "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": endpoints},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
         # One that fails is not tried for a while; all of them away is no reason to stop trying any.
         "outlier_detection": {
@@ -189,8 +195,8 @@ def _registry(places: Sequence[Place], answering: Collection[Place]) -> dict[str
             "consecutive_local_origin_failure": 1,
             "enforcing_success_rate": 0,
             "enforcing_local_origin_success_rate": 0,
-            "base_ejection_time": _seconds(AWAY),
-            "max_ejection_time": _seconds(AWAY),
+            "base_ejection_time": _seconds(NODE_EJECTION_TIME),
+            "max_ejection_time": _seconds(NODE_EJECTION_TIME),
             "max_ejection_percent": 100,
         },
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
@@ -202,13 +208,13 @@ def _endpoint(host: str, port: int) -> dict[str, Any]:
 
 
 def _stream(kind: str) -> dict[str, Any]:
-    first, most = map(_seconds, BACKOFF)
+    first, most = map(_seconds, RECONNECT_BACKOFF)
     retries = {"retry_back_off": {"base_interval": first, "max_interval": most}}
     return {
         "api_type": kind,
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
-        "grpc_services": [{"envoy_grpc": {"cluster_name": REGISTRY, "retry_policy": retries}}],
+        "grpc_services": [{"envoy_grpc": {"cluster_name": REGISTRY_CLUSTER, "retry_policy": retries}}],
     }
 
 
@@ -219,9 +225,9 @@ def _figures() -> dict[str, Any]:
         "typed_config": {
             "@type": "type.googleapis.com/envoy.config.metrics.v3.MetricsServiceConfig",
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": REGISTRY}},
+            "grpc_service": {"envoy_grpc": {"cluster_name": REGISTRY_CLUSTER}},
             "histogram_emit_mode": "HISTOGRAM",
-            "batch_size": FIGURES,
+            "batch_size": METRICS_BATCH_SIZE,
         },
     }
 

@@ -11,35 +11,35 @@ from pathlib import Path
 from typing import IO, Final
 
 from adsum import launcher
-from adsum.envoy.process.access_log import AccessLog, WholeLines
-from adsum.envoy.process.envoy_log import Lines
+from adsum.envoy.process.access_log import AccessLog, LineSplitter
+from adsum.envoy.process.envoy_log import EnvoyLog
 
-REAP: Final = 0.01
+REAP_INTERVAL: Final = 0.01
 """Seconds between two looks whether it can be reaped."""
-CHUNK: Final = 65_536
+READ_SIZE: Final = 65_536
 """Bytes of its logs that are read at a time."""
 
 
-class Process:
+class EnvoyProcess:
     """A running Envoy. `ended` is its exit code once it is over: below 0 the negative number of the signal."""
 
     def __init__(self, argv: Sequence[str | Path], folder: Path, access_log: AccessLog) -> None:
         """Start it in that folder, in a running loop. What it writes to standard error goes into our log."""
         self._process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            launcher.command(argv, many_files=True),
+            launcher.command(argv, raise_file_limit=True),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self._accesses = WholeLines(access_log)
-        self._lines = Lines()
+        self._accesses = LineSplitter(access_log)
+        self._lines = EnvoyLog()
         self.pid = self._process.pid
-        self.ended: asyncio.Task[int] = asyncio.create_task(self._hear())
+        self.exited: asyncio.Task[int] = asyncio.create_task(self._hear())
 
     @property
     def running(self) -> bool:
-        return not self.ended.done()
+        return not self.exited.done()
 
     @property
     def refusal(self) -> str:
@@ -53,27 +53,27 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens once it has ended."""
-        self._lines.ending = True  # We send none that it outlives.
+        self._lines.stopping = True  # We send none that it outlives.
         if self.running:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
-    async def end(self, patience: float) -> int:
-        """Terminate it at once, kill it after `patience` seconds; how it ended."""
+    async def stop(self, timeout: float) -> int:
+        """Terminate it at once, kill it after `timeout` seconds; how it ended."""
         self.signal(signal.SIGTERM)
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                return await asyncio.shield(self.ended)
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(self.exited)
         return await self.kill()
 
     async def kill(self) -> int:
         """End it without a chance to tell others to end; how it ended."""
         self.signal(signal.SIGKILL)
-        return await asyncio.shield(self.ended)
+        return await asyncio.shield(self.exited)
 
-    def story(self) -> str:
+    def exit_summary(self) -> str:
         """How it ended and what it said last, in a clause."""
-        code = self.ended.result() if self.ended.done() else 0
+        code = self.exited.result() if self.exited.done() else 0
         how = f"exit code {code}" if code >= 0 else _name(-code)
         return f"{how}: {self._lines.errors[-1]}" if self._lines.errors else how
 
@@ -82,7 +82,7 @@ class Process:
         await asyncio.gather(_read(out, self._accesses.feed), _read(err, self._lines.feed))
         # It has nothing more to say: it is over, or will be in a moment.
         while (code := self._process.poll()) is None:  # noqa: ASYNC110 - the system tells only a loop with watchers
-            await asyncio.sleep(REAP)
+            await asyncio.sleep(REAP_INTERVAL)
         return code
 
 
@@ -91,7 +91,7 @@ async def _read(pipe: IO[bytes] | None, feed: Callable[[bytes], None]) -> None:
     words = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(words), pipe)
     try:
-        while chunk := await words.read(CHUNK):
+        while chunk := await words.read(READ_SIZE):
             feed(chunk)
     finally:
         transport.close()

@@ -16,24 +16,24 @@ from typing import Final
 
 from adsum.envoy.restart import hot_restart
 
-PREFIX: Final = "adsum-gateway-"
-LONGEST: Final = 60
+FOLDER_PREFIX: Final = "adsum-gateway-"
+MAX_PARENT_LENGTH: Final = 60
 """Characters; the path of a socket has at most 107, and a folder of ours and a name in it take up to 45 of them."""
-MOST: Final = 100
+MAX_CLEARED_FOLDERS: Final = 100
 """Folders that are cleared at a start; what is left is cleared at the next one."""
 
 _LOCK: Final = "lock"
 
 
-class Folder:
+class RuntimeFolder:
     """One with a name of its own that only this user can read; `close` removes it."""
 
     def __init__(self) -> None:
         parent = tempfile.gettempdir()
-        where = Path(parent if len(parent) <= LONGEST else "/tmp")  # noqa: S108
+        where = Path(parent if len(parent) <= MAX_PARENT_LENGTH else "/tmp")  # noqa: S108
         for each in _left(where):
             _clear(each)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+        self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=where))
         # Under another name until it is locked: one that can be locked is nobody's.
         self._lock = os.open(self.path / f"new-{_LOCK}", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -54,9 +54,9 @@ def _left(where: Path) -> list[Path]:
         for each in os.scandir(where):
             with suppress(OSError):
                 own = each.is_dir(follow_symlinks=False) and each.stat(follow_symlinks=False).st_uid == os.getuid()
-                if own and each.name.startswith(PREFIX):
+                if own and each.name.startswith(FOLDER_PREFIX):
                     found.append(Path(each.path))
-    return found[:MOST]
+    return found[:MAX_CLEARED_FOLDERS]
 
 
 def _clear(folder: Path) -> None:
@@ -67,7 +67,7 @@ def _clear(folder: Path) -> None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        hot_restart.clear(folder)
+        hot_restart.clear_shared_memory(folder)
         shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         pass

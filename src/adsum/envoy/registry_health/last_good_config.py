@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from adsum.envoy.plan import Plan
+from adsum.envoy.plan import GatewayPlan
 
-FORMAT: Final = 1
+FILE_FORMAT: Final = 1
 """Of the file; one of another format is left alone."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StaticResources:
     """Listeners with their routes and clusters with their instances, as static resources of a bootstrap."""
 
     listeners: list[dict[str, Any]]
     clusters: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, dump: Mapping[str, Any]) -> Told:
+    def from_config_dump(cls, dump: Mapping[str, Any]) -> StaticResources:
         """From Envoy's config_dump."""
         parts = {each["@type"].rpartition(".")[2]: each for each in dump.get("configs", ())}
         listeners = parts.get("ListenersConfigDump", {}).get("dynamic_listeners", ())
@@ -51,34 +51,36 @@ class Told:
         )
 
 
-class Keepsake:
+class LastGoodConfig:
     """Where it is kept: apart by what the gateway is and where it listens."""
 
-    def __init__(self, folder: Path | None, plan: Plan) -> None:
+    def __init__(self, folder: Path | None, plan: GatewayPlan) -> None:
         """Without a folder it is kept in memory alone, as long as this process lasts."""
-        said = json.dumps([plan.node, plan.shape.metadata(), plan.registry], sort_keys=True)
+        said = json.dumps([plan.node, plan.profile.metadata(), plan.registry_nodes], sort_keys=True)
         self.name = hashlib.sha256(said.encode()).hexdigest()[:16]
         self.path = folder / f"{self.name}.json" if folder is not None else None
         self._latest = b""
         self._on_disk = False
         self._loudness = logging.WARNING
 
-    def load(self) -> Told | None:
+    def load(self) -> StaticResources | None:
         """What was kept; None if there is nothing, or nothing that can be read."""
         try:
             content = json.loads(self._latest or self._read())
-            if content.get("format") == FORMAT:
-                return Told(content["listeners"], content["clusters"])
+            if content.get("format") == FILE_FORMAT:
+                return StaticResources(content["listeners"], content["clusters"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, AttributeError) as error:
             _log.warning("what this gateway was told last can't be read from %s: %s", self.path, error)
         return None
 
-    def save(self, told: Told) -> None:
+    def save(self, resources: StaticResources) -> None:
         """Keep it instead of what was kept. What goes wrong is logged: a gateway runs without it."""
-        content = json.dumps({"format": FORMAT, "listeners": told.listeners, "clusters": told.clusters}).encode()
-        if not told.listeners or (content == self._latest and self._on_disk):
+        content = json.dumps(
+            {"format": FILE_FORMAT, "listeners": resources.listeners, "clusters": resources.clusters}
+        ).encode()
+        if not resources.listeners or (content == self._latest and self._on_disk):
             return
         self._latest = content
         try:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from adsum.core.liveness.heartbeats import HEARTBEAT, lost_after
+from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
 
-LOOK: Final = 1.0
+CONTACT_POLL_INTERVAL: Final = 1.0
 """Seconds between two looks at Envoy's connection to the registry, give or take a tenth."""
-LOST_AFTER: Final = lost_after(HEARTBEAT)
+LOST_AFTER: Final = lost_after(DEFAULT_HEARTBEAT)
 """Seconds without a registry after which a gateway says that it is on its own; its registry's drains no longer wait for
 it from then on."""
 
 
-class Hearing:
+class RegistryContact:
     """What is known of one gateway's connection to its registry, whichever Envoy has it."""
 
     def __init__(self, now: float) -> None:
@@ -22,7 +22,7 @@ class Hearing:
         self.is_lost = False
         """Whether no registry has been heard for `LOST_AFTER`."""
 
-    def look(self, now: float, *, connected: bool, received: int, refused_at: float) -> bool:
+    def update(self, now: float, *, connected: bool, received: int, refused_at: float) -> bool:
         """Take what is so now; whether `is_lost` has changed.
 
         `connected`: whether Envoy has a stream of a registry node. `received`: how many bytes came from registry nodes;

@@ -29,8 +29,8 @@ _QUEUED: Final = slice(24, 28)
 """Of a listening socket's TCP_INFO: how many connections wait to be taken up (tcpi_unacked)."""
 
 
-def quiet(pid: int, ports: Collection[int], most: int) -> list[socket.socket]:
-    """Have the sockets at which process `pid` listens on `ports` take nothing new; these sockets, `most` of them.
+def refuse_new_connections(pid: int, ports: Collection[int], max_sockets: int) -> list[socket.socket]:
+    """Have the sockets at which process `pid` listens on `ports` take nothing new; these sockets, `max_sockets` of them.
 
     Empty if it could not be done. They are ours, too, until we close them.
     """
@@ -43,23 +43,23 @@ def quiet(pid: int, ports: Collection[int], most: int) -> list[socket.socket]:
         for listener in _listening(pid, pidfd, ports):
             found.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
-            if len(found) == most:
+            if len(found) == max_sockets:
                 break
     except OSError:
-        close(found)
+        close_sockets(found)
         return []
     finally:
         os.close(pidfd)
     return found
 
 
-def queued(listeners: Sequence[socket.socket]) -> int:
+def queued_connections(listeners: Sequence[socket.socket]) -> int:
     """How many connections wait to be taken up."""
     known = (each.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUED.stop) for each in listeners)
     return sum(struct.unpack("=I", each[_QUEUED])[0] for each in known)
 
 
-def close(listeners: Sequence[socket.socket]) -> None:
+def close_sockets(listeners: Sequence[socket.socket]) -> None:
     """Let go of them; the process still has them."""
     for each in listeners:
         each.close()

@@ -11,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-POSSIBLE: Final = sys.platform == "linux"
+IS_SUPPORTED: Final = sys.platform == "linux"
 """Envoy can do it on Linux alone."""
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the system keeps it
-FLAGS: Final = 8
+SHARED_MEMORY_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where the system keeps it
+STARTING_FLAGS_SIZE: Final = 8
 """Bytes at the end of the file: not zero while one of them is coming up."""
 
 _BASE_ID: Final = "base-id-"
 
 
-class Lineage:
+class HotRestart:
     """Who follows whom. `folder` is ours alone."""
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -30,24 +30,24 @@ class Lineage:
 
     def arguments(self) -> list[str]:
         """What the next Envoy is told, so that it finds the one before."""
-        if not POSSIBLE:
+        if not IS_SUPPORTED:
             return ["--disable-hot-restart"]
         if not self._served:
             return ["--use-dynamic-base-id", "--base-id-path", str(self._base_id_file)]
         return ["--base-id", self._base_id_file.read_text().strip(), "--restart-epoch", str(self._epoch)]
 
-    def succeeded(self) -> None:
+    def mark_succeeded(self) -> None:
         """The one that was told the latest arguments serves; the one before is leaving."""
         self._served = True
         self._epoch += 1
 
-    def failed(self) -> None:
+    def mark_failed(self) -> None:
         """It came to nothing: have the one before accept another. Envoy would take it for still coming up for ever."""
         with suppress(OSError, ValueError), self._memory().open("r+b") as memory:
-            memory.seek(-FLAGS, 2)
-            memory.write(bytes(FLAGS))
+            memory.seek(-STARTING_FLAGS_SIZE, 2)
+            memory.write(bytes(STARTING_FLAGS_SIZE))
 
-    def end(self) -> None:
+    def remove_shared_memory(self) -> None:
         """Leave nothing of it in memory; Envoy does not clear up. Idempotent."""
         _end(self._base_id_file)
 
@@ -55,7 +55,7 @@ class Lineage:
         return _memory(self._base_id_file)
 
 
-def clear(folder: Path) -> None:
+def clear_shared_memory(folder: Path) -> None:
     """Leave nothing in memory of the lineages of that folder, whose Envoys have ended."""
     for each in folder.glob(f"{_BASE_ID}*"):
         _end(each)
@@ -68,4 +68,4 @@ def _end(base_id_file: Path) -> None:
 
 
 def _memory(base_id_file: Path) -> Path:
-    return SHARED_MEMORY / f"envoy_shared_memory_{int(base_id_file.read_text()) * 10}"
+    return SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int(base_id_file.read_text()) * 10}"

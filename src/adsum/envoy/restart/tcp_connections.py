@@ -8,39 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adsum.envoy.process.envoy_instance import Incarnation
+from adsum.envoy.process.envoy_instance import EnvoyInstance
 
 _ESTABLISHED: Final = "01"
 
 
 @dataclass(frozen=True, slots=True)
-class Conversations:
+class TcpConnectionCounts:
     """Connections of clients, and those to instances."""
 
-    clients: int
-    instances: int
+    downstream: int
+    upstream: int
 
     @property
-    def running(self) -> int:
+    def max_active(self) -> int:
         """Connections of clients on which a request may still run: each needs one to an instance, too.
 
         Idle ones are no more after seconds: those to instances are closed, and clients that are answered are let go.
         """
-        return min(self.clients, self.instances)
+        return min(self.downstream, self.upstream)
 
 
-def conversations(one: Incarnation) -> Conversations:
+def count_connections(envoy: EnvoyInstance) -> TcpConnectionCounts:
     """Its connections now; it may have thousands, and takes as long as that does."""
-    doors = {port for _, port in one.plan.places}
-    others = {*doors, *(port for _, port in one.plan.all_places)}
-    registry = {port for _, port in one.plan.registry}
+    doors = {port for _, port in envoy.plan.listen_addresses}
+    others = {*doors, *(port for _, port in envoy.plan.all_addresses)}
+    registry = {port for _, port in envoy.plan.registry_nodes}
     clients = instances = 0
-    for local, remote in _connections(one.process.pid):
+    for local, remote in _connections(envoy.process.pid):
         if local in doors:
             clients += 1
         elif local not in others and remote not in registry:
             instances += 1
-    return Conversations(clients, instances)
+    return TcpConnectionCounts(clients, instances)
 
 
 def _connections(pid: int) -> Iterator[tuple[int, int]]:

@@ -10,18 +10,18 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-OWNER: Final = "adsum"
+METADATA_NAMESPACE: Final = "adsum"
 """The namespace of our metadata in Envoy's messages."""
 _LENGTH_DELIMITED: Final = 2
 """How protobuf encodes messages (protobuf.dev, "Encoding")."""
 
 
-def serialized(message: Message) -> bytes:
+def serialize(message: Message) -> bytes:
     """The bytes of a message: the same for the same content, also where it has maps."""
     return message.SerializeToString(deterministic=True)
 
 
-def field(number: int, content: bytes) -> bytes:
+def encode_field(number: int, content: bytes) -> bytes:
     """A message's bytes as a field of another: what is made of such needs no copies of messages."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
 
@@ -35,30 +35,30 @@ def _varint(number: int) -> bytes:
     return bytes(digits)
 
 
-def seconds(length: float) -> Duration:
+def duration(length: float) -> Duration:
     """A length of time."""
     whole, part = divmod(round(length * 1_000_000), 1_000_000)
     return Duration(seconds=whole, nanos=part * 1_000)
 
 
-def typed(message: Message) -> AnyMessage:
+def any_message(message: Message) -> AnyMessage:
     """A message for a field that takes any."""
-    packed = AnyMessage(value=serialized(message))
+    packed = AnyMessage(value=serialize(message))
     packed.type_url = f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
     return packed
 
 
 def extension(name: str, message: Message) -> Any:
     """An extension of Envoy with its configuration."""
-    return TypedExtensionConfig(name=name, typed_config=typed(message))
+    return TypedExtensionConfig(name=name, typed_config=any_message(message))
 
 
-def socket(ip: str, port: int) -> Any:
+def socket_address(ip: str, port: int) -> Any:
     """A TCP address."""
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=ip, port_value=port))
 
 
-def ads() -> Any:
+def ads_source() -> Any:
     """From the stream that everything comes from."""
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),

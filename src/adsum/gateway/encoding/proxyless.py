@@ -21,21 +21,23 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.listeners import http_filters
-from adsum.gateway.intent.upstreams import HASHING, Outliers, Policy, Upstream
+from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, OutlierSettings, Upstream
 
-FAILURES: Final = 85
+FAILURE_PERCENTAGE: Final = 85
 """Per cent of an instance's calls in an interval that fail before it is left out; of at least so many calls:"""
-FAILURE_VOLUME: Final = 10
+MIN_FAILURE_VOLUME: Final = 10
 
 
 def listener(service: str) -> Any:
     """What begins a service. One that nobody knows has it too: its calls fail at once, not after 15 seconds."""
     manager = HttpConnectionManager(stat_prefix=service)
     manager.rds.route_config_name = service
-    manager.rds.config_source.CopyFrom(messages.ads())
-    manager.http_filters.append(HttpFilter(name=http_filters.ROUTER, typed_config=messages.typed(Router())))
+    manager.rds.config_source.CopyFrom(messages.ads_source())
+    manager.http_filters.append(
+        HttpFilter(name=http_filters.ROUTER_FILTER, typed_config=messages.any_message(Router()))
+    )
     message = Listener(name=service)
-    message.api_listener.api_listener.CopyFrom(messages.typed(manager))
+    message.api_listener.api_listener.CopyFrom(messages.any_message(manager))
     return message
 
 
@@ -47,15 +49,15 @@ def routes(service: str) -> Any:
     return RouteConfiguration(name=service, virtual_hosts=[host])
 
 
-def cluster(upstream: Upstream, policy: Policy) -> Any:
+def cluster(upstream: Upstream, policy: LbPolicy) -> Any:
     """The service's cluster. Python's gRPC refuses every policy but round robin and the ring hash."""
     message = Cluster(
         name=upstream.service,
         type=Cluster.EDS,
-        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads()),
-        lb_policy=Cluster.RING_HASH if policy in HASHING else Cluster.ROUND_ROBIN,
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads_source()),
+        lb_policy=Cluster.RING_HASH if policy in HASH_POLICIES else Cluster.ROUND_ROBIN,
     )
-    if policy in HASHING:
+    if policy in HASH_POLICIES:
         message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
         message.ring_hash_lb_config.hash_function = Cluster.RingHashLbConfig.XX_HASH
     thresholds = CircuitBreakers.Thresholds(priority=DEFAULT)
@@ -65,13 +67,13 @@ def cluster(upstream: Upstream, policy: Policy) -> Any:
     return message
 
 
-def _leave_out(detection: Any, outliers: Outliers) -> None:
+def _leave_out(detection: Any, outliers: OutlierSettings) -> None:
     """By shares of failures: gRPC does not heed failures in a row."""
-    detection.interval.CopyFrom(messages.seconds(outliers.interval))
-    detection.base_ejection_time.CopyFrom(messages.seconds(outliers.base))
+    detection.interval.CopyFrom(messages.duration(outliers.interval))
+    detection.base_ejection_time.CopyFrom(messages.duration(outliers.base))
     detection.max_ejection_percent.value = round(outliers.max_share * 100)
     detection.enforcing_success_rate.value = 0
-    detection.failure_percentage_threshold.value = FAILURES
+    detection.failure_percentage_threshold.value = FAILURE_PERCENTAGE
     detection.enforcing_failure_percentage.value = 100 if outliers.consecutive else 0
     detection.failure_percentage_minimum_hosts.value = 2
-    detection.failure_percentage_request_volume.value = FAILURE_VOLUME
+    detection.failure_percentage_request_volume.value = MIN_FAILURE_VOLUME

@@ -10,22 +10,22 @@ from typing import Final
 
 from adsum.core import model, validation
 from adsum.core.errors import Invalid
-from adsum.gateway.intent.matches import plain_path
+from adsum.gateway.intent.matches import check_plain_path
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import host_patterns
 
-MAX_WEIGHT: Final = 1_000
-MAX_EDITS: Final = 32
+MAX_TARGET_WEIGHT: Final = 1_000
+MAX_HEADER_EDITS: Final = 32
 """Headers that a route sets, adds or removes, of each; more are refused."""
-MAX_ATTEMPTS: Final = 10
+MAX_RETRY_ATTEMPTS: Final = 10
 """Retries of one request at most; more are refused."""
-MAX_RATE: Final = 1_000_000
+MAX_RATE_LIMIT_REQUESTS: Final = 1_000_000
 """Requests per fill of a rate limit, and its burst, at most."""
-MIN_PER, MAX_PER = 0.05, 3_600.0
+MIN_FILL_INTERVAL, MAX_FILL_INTERVAL = 0.05, 3_600.0
 """Seconds between two fills of a rate limit: Envoy fills no faster."""
-MAX_TTL: Final = 400 * 86_400.0
+MAX_COOKIE_TTL: Final = 400 * 86_400.0
 """Seconds that a cookie lasts at most: what browsers keep."""
-REDIRECTS: Final = (301, 302, 303, 307, 308)
+REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
 
 _COOKIE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _KEPT: Final = frozenset(
@@ -39,11 +39,11 @@ _KEPT: Final = frozenset(
 class Target:
     """Where requests go, and their share: `weight` of the sum of all targets' weights."""
 
-    to: Selector
+    selector: Selector
     weight: int = 1
 
     def __post_init__(self) -> None:
-        validation.whole("weight", self.weight, 0, MAX_WEIGHT)
+        validation.whole_number("weight", self.weight, 0, MAX_TARGET_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +64,17 @@ class Redirect:
         if self.scheme not in ("", "http", "https"):
             raise Invalid("scheme", "must be http or https")
         if self.host:
-            host_patterns.pattern("host", self.host)
+            host_patterns.check_host_pattern("host", self.host)
             if self.host.startswith("*"):
                 raise Invalid("host", "must be one host")
         if self.port is not None:
-            validation.whole("port", self.port, 1, validation.MAX_PORT)
+            validation.whole_number("port", self.port, 1, validation.MAX_PORT)
         if self.path and self.prefix:
             raise Invalid("prefix", "can't be used together with path")
         for name, value in (("path", self.path), ("prefix", self.prefix)):
             if value:
-                plain_path(name, value)
-        if self.status not in REDIRECTS:
+                check_plain_path(name, value)
+        if self.status not in REDIRECT_STATUSES:
             raise Invalid("status", "must be 301, 302, 303, 307 or 308")
         if not (self.scheme or self.host or self.port or self.path or self.prefix):
             raise Invalid("", "must change the scheme, host, port or path: this one would go round in circles")
@@ -97,11 +97,11 @@ class RetryOn(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-UNSENT: Final = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.RESET_BEFORE_REQUEST)
+UNSENT_CONDITIONS: Final = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.RESET_BEFORE_REQUEST)
 """The request never reached a service: another try is always safe."""
-FAILED: Final = (RetryOn.RESET, RetryOn.GATEWAY_ERROR)
+FAILURE_CONDITIONS: Final = (RetryOn.RESET, RetryOn.GATEWAY_ERROR)
 """The service may have worked on it: another try is safe when the method is idempotent."""
-IDEMPOTENT: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+IDEMPOTENT_METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
 
@@ -114,10 +114,10 @@ class Retries:
 
     attempts: int = 2
     unsafe: bool = False
-    on: tuple[RetryOn, ...] = FAILED
+    on: tuple[RetryOn, ...] = FAILURE_CONDITIONS
 
     def __post_init__(self) -> None:
-        validation.whole("attempts", self.attempts, 0, MAX_ATTEMPTS)
+        validation.whole_number("attempts", self.attempts, 0, MAX_RETRY_ATTEMPTS)
         if len(set(self.on)) != len(self.on):
             raise Invalid("on", "must not repeat")
 
@@ -126,17 +126,17 @@ class Retries:
         if not self.attempts:
             return ()
         more = self.on if idempotent or self.unsafe else ()
-        return (*UNSENT, *(each for each in more if each not in UNSENT))
+        return (*UNSENT_CONDITIONS, *(each for each in more if each not in UNSENT_CONDITIONS))
 
 
-RETRIES: Final = Retries()
+DEFAULT_RETRIES: Final = Retries()
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """A copy of a share of the requests goes here too; nobody waits for the answer, nor sees it."""
 
-    to: Selector
+    selector: Selector
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -148,15 +148,15 @@ class Mirror:
 class HeaderEdits:
     """Changes to headers: `set` replaces what is there, `add` adds to it. Values are taken as they are."""
 
-    set: Mapping[str, str] = field(default_factory=model.nothing)
-    add: Mapping[str, str] = field(default_factory=model.nothing)
+    set: Mapping[str, str] = field(default_factory=model.empty_mapping)
+    add: Mapping[str, str] = field(default_factory=model.empty_mapping)
     remove: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        validation.headers("set", self.set, MAX_EDITS)
-        validation.headers("add", self.add, MAX_EDITS)
-        validation.texts("remove", self.remove, MAX_EDITS)
-        validation.headers("remove", dict.fromkeys(self.remove, ""), MAX_EDITS)
+        validation.headers("set", self.set, MAX_HEADER_EDITS)
+        validation.headers("add", self.add, MAX_HEADER_EDITS)
+        validation.texts("remove", self.remove, MAX_HEADER_EDITS)
+        validation.headers("remove", dict.fromkeys(self.remove, ""), MAX_HEADER_EDITS)
         for part, names in (("set", self.set), ("add", self.add), ("remove", self.remove)):
             lowered = [name.lower() for name in names]
             if len(set(lowered)) != len(lowered):
@@ -166,7 +166,7 @@ class HeaderEdits:
                     raise Invalid(f"{part}.{name}", "carries the message itself and can't be changed")
 
 
-NO_EDITS: Final = HeaderEdits()
+NO_HEADER_EDITS: Final = HeaderEdits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +182,14 @@ class RateLimit:
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        validation.whole("requests", self.requests, 1, MAX_RATE)
-        validation.seconds("per", self.per, MIN_PER, MAX_PER)
+        validation.whole_number("requests", self.requests, 1, MAX_RATE_LIMIT_REQUESTS)
+        validation.seconds("per", self.per, MIN_FILL_INTERVAL, MAX_FILL_INTERVAL)
         if self.burst is not None:
-            validation.whole("burst", self.burst, self.requests, MAX_RATE)
+            validation.whole_number("burst", self.burst, self.requests, MAX_RATE_LIMIT_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True)
-class HashOn:
+class HashPolicy:
     """Requests with the same header, or the same cookie, go to the same instance.
 
     A caller without the cookie is given one that lasts `ttl` seconds; 0.0: as long as the browser runs.
@@ -208,4 +208,4 @@ class HashOn:
                 raise Invalid("ttl", "is a cookie's")
         elif not _COOKIE.fullmatch(self.cookie):
             raise Invalid("cookie", "must be a cookie's name: a token of at most 64 characters")
-        validation.seconds("ttl", self.ttl, 0.0, MAX_TTL)
+        validation.seconds("ttl", self.ttl, 0.0, MAX_COOKIE_TTL)

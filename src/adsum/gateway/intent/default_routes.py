@@ -10,46 +10,46 @@ from typing import Final
 
 from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import HeaderEdits, Target
-from adsum.gateway.intent.matches import MatchKind, Path
+from adsum.gateway.intent.matches import MatchKind, PathMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import host_patterns
 
-PREFIX: Final = "default:"
+DEFAULT_NAME_PREFIX: Final = "default:"
 """The names of default routes begin with this, no others do."""
-BY_PATH: Final = PREFIX + "by-path"
-BY_HOST: Final = PREFIX + "by-host"
-LOCAL: Final = ".localhost"
+PATH_ROUTE_NAME: Final = DEFAULT_NAME_PREFIX + "by-path"
+HOST_ROUTE_NAME: Final = DEFAULT_NAME_PREFIX + "by-host"
+LOCALHOST_SUFFIX: Final = ".localhost"
 PREFIX_HEADER: Final = "x-forwarded-prefix"
 """Tells a service what was cut off its paths."""
 
 
-def by_path(service: str) -> Route:
+def path_route(service: str) -> Route:
     """The service under `/{service}/`, which it does not see."""
     return Route(
-        BY_PATH,
-        path=Path(MatchKind.PREFIX, f"/{service}"),
+        PATH_ROUTE_NAME,
+        path=PathMatch(MatchKind.PREFIX, f"/{service}"),
         to=(Target(Selector(service)),),
         rewrite="/",
         request_headers=HeaderEdits(set={PREFIX_HEADER: f"/{service}"}),
     )
 
 
-def by_host(service: str) -> Route:
+def host_route(service: str) -> Route:
     """The service on its own host name."""
-    return Route(BY_HOST, hosts=(service + LOCAL,), to=(Target(Selector(service)),))
+    return Route(HOST_ROUTE_NAME, hosts=(service + LOCALHOST_SUFFIX,), to=(Target(Selector(service)),))
 
 
 def is_default(route: Route) -> bool:
-    return route.name.startswith(PREFIX)
+    return route.name.startswith(DEFAULT_NAME_PREFIX)
 
 
-def refuse(field: str, name: str) -> None:
+def check_declared_name(field: str, name: str) -> None:
     """Raises `Invalid` for a declared route's name that would look like a default one's."""
-    if name.startswith(PREFIX):
-        raise Invalid(field, f"must not begin with {PREFIX}, as the names of default routes do")
+    if name.startswith(DEFAULT_NAME_PREFIX):
+        raise Invalid(field, f"must not begin with {DEFAULT_NAME_PREFIX}, as the names of default routes do")
 
 
-def answer_on(host: str, declared: Iterable[Route]) -> bool:
+def apply_to_host(host: str, declared: Iterable[Route]) -> bool:
     """Whether default routes answer on that host: none of the declared routes names it."""
     return not any(host_patterns.covers(pattern, host) for route in declared for pattern in route.hosts)

@@ -11,11 +11,11 @@ from typing import Final
 from adsum.core.errors import Invalid
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.intent.upstreams import HASHING, Policy, Upstream
+from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, Upstream
 
-DEFAULTS: Final = 16_384
+MAX_CACHED_DEFAULTS: Final = 16_384
 """Services whose default settings are kept ready: they are asked for with every change."""
-MAX_SELECTED: Final = 10_000
+MAX_SELECTORS: Final = 10_000
 """How many choices of instances all routes together send requests to; past it a route that adds one is refused. Each
 has a cluster, and gateways name all of them when they connect: `dialects.xds.bounds.MAX_NAMES` depends on it."""
 
@@ -26,7 +26,7 @@ def _no_upstreams() -> Mapping[str, Upstream]:
     return _NO_UPSTREAMS
 
 
-@lru_cache(maxsize=DEFAULTS)
+@lru_cache(maxsize=MAX_CACHED_DEFAULTS)
 def _default(service: str) -> Upstream:
     return Upstream(service)
 
@@ -53,32 +53,32 @@ class Intent:
         """Everything that some route sends requests to, by name."""
         return {selector.name: selector for route in self.routes for selector in route.selectors}
 
-    def sharing(self) -> frozenset[str]:
+    def shared_selectors(self) -> frozenset[str]:
         """The names of the selectors that share some route's requests with others."""
         several = (route.to for route in self.routes if len(route.to) > 1)
-        return frozenset(target.to.name for targets in several for target in targets if target.weight)
+        return frozenset(target.selector.name for targets in several for target in targets if target.weight)
 
-    def services(self) -> set[str]:
+    def named_services(self) -> set[str]:
         """The services that some route sends requests to, or that have settings."""
         return {selector.service for route in self.routes for selector in route.selectors} | self.upstreams.keys()
 
-    def must_fit(self, field: str) -> None:
+    def check_size(self, field: str) -> None:
         """Gateways can be told all of it. Raises `Invalid`, naming `field`."""
-        if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTED:
+        if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTORS:
             return  # So few routes can't lead to more, and their clusters need not be named to know that.
         count = len(self.selectors())
-        if count > MAX_SELECTED:
+        if count > MAX_SELECTORS:
             raise Invalid(
                 field,
                 f"with it, all routes lead to {count} different choices of instances, and they may lead to "
-                f"{MAX_SELECTED}: use fewer different tags and metadata",
+                f"{MAX_SELECTORS}: use fewer different tags and metadata",
             )
 
-    def policies(self) -> dict[str, Policy]:
+    def hash_policies(self) -> dict[str, LbPolicy]:
         """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""
-        hashed = {target.to.service for route in self.routes if route.hash is not None for target in route.to}
+        hashed = {target.selector.service for route in self.routes if route.hash is not None for target in route.to}
         policies = {service: self.upstream(service).policy for service in hashed}
-        return {service: each if each in HASHING else Policy.RING_HASH for service, each in policies.items()}
+        return {service: each if each in HASH_POLICIES else LbPolicy.RING_HASH for service, each in policies.items()}
 
 
 NO_INTENT: Final = Intent()

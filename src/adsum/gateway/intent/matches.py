@@ -10,9 +10,9 @@ from typing import Final
 from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.gateway.patterns import regexes
-from adsum.gateway.patterns.path_normalization import has_nul, normal
+from adsum.gateway.patterns.path_normalization import has_nul, normalize
 
-PATH_LENGTH: Final = 1024
+MAX_PATH_LENGTH: Final = 1024
 """Characters of a path in a route; a longer one is refused."""
 
 _PATH: Final = re.compile(r"/[!-\"$->@-~]*")
@@ -28,16 +28,16 @@ class MatchKind(StrEnum):
     PRESENT = "present"
 
 
-def plain_path(field: str, value: str) -> None:
+def check_plain_path(field: str, value: str) -> None:
     """A path of printable ASCII that starts with / and has neither query nor fragment."""
-    if len(value) > PATH_LENGTH:
-        raise Invalid(field, f"must be at most {PATH_LENGTH} characters, not {len(value)}")
+    if len(value) > MAX_PATH_LENGTH:
+        raise Invalid(field, f"must be at most {MAX_PATH_LENGTH} characters, not {len(value)}")
     if not _PATH.fullmatch(value):
         raise Invalid(field, "must start with / and be plain ASCII without spaces, ? and #; percent-encode the rest")
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class PathMatch:
     """A condition on the path without its query.
 
     A prefix counts by whole segments: `/orders` takes `/orders`, `/orders/` and `/orders/7`, never `/orders7`; a slash
@@ -51,10 +51,10 @@ class Path:
         if self.kind is MatchKind.REGEX:
             regexes.check("regex", self.value)
         elif self.kind in (MatchKind.EXACT, MatchKind.PREFIX):
-            plain_path(self.kind.value, self.value)
+            check_plain_path(self.kind.value, self.value)
             if has_nul(self.value):
                 raise Invalid(self.kind.value, "no request has it: gateways refuse paths with a zero byte (%00)")
-            if (read := normal(self.value)) != self.value:
+            if (read := normalize(self.value)) != self.value:
                 raise Invalid(self.kind.value, f"no request has it: gateways read such a path as {read}; write that")
         else:
             raise Invalid("", "must be exact, prefix or regex")
@@ -64,7 +64,7 @@ class Path:
         """The prefix without the slash at its end; "" for the prefix / that takes every path."""
         return self.value.removesuffix("/")
 
-    def takes(self, path: str) -> bool:
+    def matches(self, path: str) -> bool:
         if self.kind is MatchKind.PREFIX:
             return path.startswith(self.stem) and path[len(self.stem) : len(self.stem) + 1] in ("", "/")
         if self.kind is MatchKind.REGEX:
@@ -75,7 +75,7 @@ class Path:
         return f"{self.kind.value} {self.value}"
 
 
-ANYWHERE: Final = Path(MatchKind.PREFIX, "/")
+ANY_PATH: Final = PathMatch(MatchKind.PREFIX, "/")
 """Every path."""
 
 
@@ -97,7 +97,7 @@ class HeaderMatch:
             raise Invalid("name", "must be in lower case: headers are matched in any case")
         _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
 
-    def holds(self, value: str | None) -> bool:
+    def matches(self, value: str | None) -> bool:
         """Whether it is so of a request with that value of the header (None: without it)."""
         if self.kind is MatchKind.PRESENT:
             return (value is not None) is not self.invert
@@ -124,7 +124,7 @@ class QueryMatch:
             raise Invalid("", "must be exact, regex or present")
         _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
 
-    def holds(self, value: str | None) -> bool:
+    def matches(self, value: str | None) -> bool:
         """Whether it is so of a request with that value of the parameter (None: without it)."""
         if value is None or self.kind is MatchKind.PRESENT:
             return value is not None and self.kind is MatchKind.PRESENT
@@ -142,7 +142,7 @@ def _value(kind: MatchKind, value: str, *, empty: bool) -> None:
     if kind is MatchKind.REGEX:
         regexes.check("regex", value)
         return
-    validation.text(kind.value, value, validation.VALUE_LENGTH, empty=empty)
+    validation.text(kind.value, value, validation.MAX_VALUE_LENGTH, empty=empty)
     if not value.isascii():
         raise Invalid(kind.value, "must be ASCII")
 

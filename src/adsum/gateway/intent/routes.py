@@ -10,9 +10,9 @@ from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.gateway import direct_responses
 from adsum.gateway.intent.actions import (
-    NO_EDITS,
-    RETRIES,
-    HashOn,
+    DEFAULT_RETRIES,
+    NO_HEADER_EDITS,
+    HashPolicy,
     HeaderEdits,
     Mirror,
     RateLimit,
@@ -21,21 +21,21 @@ from adsum.gateway.intent.actions import (
     Target,
 )
 from adsum.gateway.intent.cors import Cors
-from adsum.gateway.intent.matches import ANYWHERE, HeaderMatch, MatchKind, Path, QueryMatch, plain_path
+from adsum.gateway.intent.matches import ANY_PATH, HeaderMatch, MatchKind, PathMatch, QueryMatch, check_plain_path
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import host_patterns, regexes
 
 MAX_HOSTS: Final = 32
-NOT_ROUTED: Final = ("CONNECT", direct_responses.TRACE)
+UNROUTABLE_METHODS: Final = ("CONNECT", direct_responses.TRACE_METHOD)
 MAX_METHODS: Final = 16
-MAX_METHODS_LENGTH: Final = 80
+MAX_METHODS_CHARACTERS: Final = 80
 """Characters of all methods of one route together: they become a regex, which must stay small."""
-MAX_CONDITIONS: Final = 16
+MAX_ROUTE_CONDITIONS: Final = 16
 """Conditions on headers, and as many on the query, of one route; more are refused."""
 MAX_TARGETS: Final = 16
 MAX_PRIORITY: Final = 1_000
-MIN_TIMEOUT, MAX_TIMEOUT = 0.001, 86_400.0
-MAX_BODY: Final = 64 * 1024 * 1024
+MIN_ROUTE_TIMEOUT, MAX_ROUTE_TIMEOUT = 0.001, 86_400.0
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a body that a route may have held in the gateway's memory; a larger value of a setting is refused."""
 
 _FORWARDING: Final = (
@@ -60,7 +60,7 @@ class Route:
 
     name: str
     hosts: tuple[str, ...] = ()
-    path: Path = ANYWHERE
+    path: PathMatch = ANY_PATH
     methods: tuple[str, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
@@ -70,21 +70,21 @@ class Route:
     timeout: float | None = None
     try_timeout: float | None = None
     idle_timeout: float | None = None
-    retries: Retries = RETRIES
+    retries: Retries = DEFAULT_RETRIES
     mirror: Mirror | None = None
-    request_headers: HeaderEdits = NO_EDITS
-    response_headers: HeaderEdits = NO_EDITS
+    request_headers: HeaderEdits = NO_HEADER_EDITS
+    response_headers: HeaderEdits = NO_HEADER_EDITS
     cors: Cors | None = None
     max_body: int | None = None
     retry_body: int | None = None
     rate_limit: RateLimit | None = None
-    hash: HashOn | None = None
+    hash: HashPolicy | None = None
     priority: int = 0
 
     @property
     def selectors(self) -> list[Selector]:
         """Everything that it sends requests to."""
-        return [target.to for target in self.to] + ([self.mirror.to] if self.mirror is not None else [])
+        return [target.selector for target in self.to] + ([self.mirror.selector] if self.mirror is not None else [])
 
     def __post_init__(self) -> None:
         validation.instance_id("name", self.name)
@@ -94,36 +94,36 @@ class Route:
         for name in ("timeout", "try_timeout", "idle_timeout"):
             length = getattr(self, name)
             if length is not None:
-                validation.seconds(name, length, MIN_TIMEOUT, MAX_TIMEOUT)
+                validation.seconds(name, length, MIN_ROUTE_TIMEOUT, MAX_ROUTE_TIMEOUT)
         if self.timeout is not None and self.try_timeout is not None and self.try_timeout > self.timeout:
             raise Invalid("try_timeout", "must not be longer than timeout")
         for name in ("max_body", "retry_body"):
             size = getattr(self, name)
             if size is not None:
-                validation.whole(name, size, 1, MAX_BODY)
-        validation.whole("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+                validation.whole_number(name, size, 1, MAX_BODY_BYTES)
+        validation.whole_number("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
 
     def _check_conditions(self) -> None:
         validation.texts("hosts", self.hosts, MAX_HOSTS)
         for n, host in enumerate(self.hosts):
-            host_patterns.pattern(f"hosts[{n}]", host)
+            host_patterns.check_host_pattern(f"hosts[{n}]", host)
         validation.texts("methods", self.methods, MAX_METHODS)
         for n, method in enumerate(self.methods):
-            if not _METHOD.fullmatch(method) or method in NOT_ROUTED:
-                unrouted = " and ".join(NOT_ROUTED)
+            if not _METHOD.fullmatch(method) or method in UNROUTABLE_METHODS:
+                unrouted = " and ".join(UNROUTABLE_METHODS)
                 raise Invalid(
                     f"methods[{n}]", f"must be a method in upper case, such as GET; {unrouted} can't be routed"
                 )
-        if sum(map(len, self.methods)) > MAX_METHODS_LENGTH:
-            raise Invalid("methods", f"must be at most {MAX_METHODS_LENGTH} characters together")
+        if sum(map(len, self.methods)) > MAX_METHODS_CHARACTERS:
+            raise Invalid("methods", f"must be at most {MAX_METHODS_CHARACTERS} characters together")
         for name, conditions in (("headers", self.headers), ("query", self.query)):
-            validation.whole(name, len(conditions), 0, MAX_CONDITIONS)
+            validation.whole_number(name, len(conditions), 0, MAX_ROUTE_CONDITIONS)
 
     def _check_targets(self) -> None:
         if bool(self.to) is (self.redirect is not None):
             raise Invalid("to", "must name a service, unless there is a redirect")
-        validation.whole("to", len(self.to), 0, MAX_TARGETS)
-        names = [target.to.name for target in self.to]
+        validation.whole_number("to", len(self.to), 0, MAX_TARGETS)
+        names = [target.selector.name for target in self.to]
         if len(set(names)) != len(names):
             raise Invalid("to", "must not repeat a target: add up their weights")
         if self.to and not any(target.weight for target in self.to):
@@ -139,12 +139,12 @@ class Route:
         if self.rewrite is None:
             return
         if self.path.kind is not MatchKind.REGEX:
-            plain_path("rewrite", self.rewrite)
+            check_plain_path("rewrite", self.rewrite)
             if "\\" in self.rewrite:
                 raise Invalid("rewrite", "must have no backslash, unless the path is a regex")
             return
-        plain_path("rewrite", _BACKSLASH.sub("", self.rewrite))
-        known = regexes.groups(self.path.value)
+        check_plain_path("rewrite", _BACKSLASH.sub("", self.rewrite))
+        known = regexes.group_count(self.path.value)
         for group in _BACKSLASH.findall(self.rewrite):
             if not ("1" <= group <= "9" and int(group) <= known):
                 raise Invalid("rewrite", f"\\{group} must be one of the {known} groups of the path's regex")

@@ -12,10 +12,10 @@ from adsum.core import model, validation
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance
 
-MAX_PICKED: Final = 8
+MAX_SELECTOR_CONDITIONS: Final = 8
 """Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
 
-NAME_LENGTH: Final = 128
+MAX_SELECTOR_NAME_LENGTH: Final = 128
 """Characters of a selector's name; the rest of a longer text is replaced by a hash of the whole."""
 
 _HASH_BYTES: Final = 16
@@ -31,47 +31,47 @@ class Selector:
 
     service: str
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=model.nothing)
+    metadata: Mapping[str, str] = field(default_factory=model.empty_mapping)
     without_tags: tuple[str, ...] = ()
-    without_metadata: Mapping[str, str] = field(default_factory=model.nothing)
+    without_metadata: Mapping[str, str] = field(default_factory=model.empty_mapping)
 
     def __post_init__(self) -> None:
         validation.service_name("service", self.service)
-        validation.texts("tags", self.tags, MAX_PICKED)
-        validation.mapping("metadata", self.metadata, MAX_PICKED)
-        validation.texts("without_tags", self.without_tags, MAX_PICKED)
-        validation.mapping("without_metadata", self.without_metadata, MAX_PICKED)
+        validation.texts("tags", self.tags, MAX_SELECTOR_CONDITIONS)
+        validation.mapping("metadata", self.metadata, MAX_SELECTOR_CONDITIONS)
+        validation.texts("without_tags", self.without_tags, MAX_SELECTOR_CONDITIONS)
+        validation.mapping("without_metadata", self.without_metadata, MAX_SELECTOR_CONDITIONS)
         if not set(self.tags).isdisjoint(self.without_tags):
             raise Invalid("without_tags", "must have nothing that stands in tags: no instance is both")
         if not set(self.metadata.items()).isdisjoint(self.without_metadata.items()):
             raise Invalid("without_metadata", "must have nothing that stands in metadata: no instance is both")
 
     @property
-    def whole(self) -> bool:
+    def selects_all(self) -> bool:
         """Whether it means every instance."""
         return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
     def text(self) -> str:
         """As people write it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal texts."""
-        if self.whole:
+        if self.selects_all:
             return self.service
         pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
         return f"{self.service}?{'&'.join(pairs)}"
 
     @property
     def name(self) -> str:
-        """What names it at gateways, as its cluster and its assignment: ASCII of at most `NAME_LENGTH` characters.
+        """What names it at gateways, as its cluster and its assignment: ASCII of at most `MAX_SELECTOR_NAME_LENGTH` characters.
 
         That is its text, if need be its beginning and a hash of the whole. Different selectors have different names.
         """
         text = self.text
-        if len(text) <= NAME_LENGTH:
+        if len(text) <= MAX_SELECTOR_NAME_LENGTH:
             return text
         digest = _HASH_MARK + blake2b(text.encode(), digest_size=_HASH_BYTES).hexdigest()
-        return text[: NAME_LENGTH - len(digest)] + digest
+        return text[: MAX_SELECTOR_NAME_LENGTH - len(digest)] + digest
 
-    def chooses(self, instance: Instance) -> bool:
+    def selects(self, instance: Instance) -> bool:
         """Whether it means that instance of its service."""
         has = instance.metadata.get
         return (
@@ -82,7 +82,7 @@ class Selector:
         )
 
 
-def service_of(cluster: str) -> str:
+def service_of_cluster(cluster: str) -> str:
     """The service that a cluster of that name is of."""
     return cluster.partition("?")[0]
 

@@ -11,13 +11,13 @@ from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.gateway.patterns import host_patterns
 
-MAX_LIMIT: Final = 1_000_000
-MAX_CONSECUTIVE: Final = 1_000
+MAX_UPSTREAM_LIMIT: Final = 1_000_000
+MAX_CONSECUTIVE_FAILURES: Final = 1_000
 MAX_SLOW_START: Final = 3_600.0
 MIN_HASH_SIZE, MAX_HASH_SIZE = 1_024, 1_048_576
 MIN_CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT = 0.01, 60.0
 MIN_KEEP_ALIVE, MAX_KEEP_ALIVE = 0.1, 86_400.0
-MIN_INTERVAL, MAX_INTERVAL = 0.1, 3_600.0
+MIN_OUTLIER_INTERVAL, MAX_OUTLIER_INTERVAL = 0.1, 3_600.0
 
 _PATH: Final = re.compile(r"/[!-~ ]{1,1023}")
 
@@ -27,7 +27,7 @@ def _share(field: str, value: float) -> None:
         raise Invalid(field, "must be a share from 0 to 1")
 
 
-class Policy(StrEnum):
+class LbPolicy(StrEnum):
     """How one of several instances is chosen (Envoy, "Supported load balancers")."""
 
     ROUND_ROBIN = "round_robin"
@@ -37,11 +37,11 @@ class Policy(StrEnum):
     MAGLEV = "maglev"
 
 
-HASHING: Final = frozenset({Policy.RING_HASH, Policy.MAGLEV})
+HASH_POLICIES: Final = frozenset({LbPolicy.RING_HASH, LbPolicy.MAGLEV})
 """Policies that send what is alike to the same instance."""
 
 
-class Protocol(StrEnum):
+class UpstreamProtocol(StrEnum):
     """What instances are spoken to. `auto` goes by the scheme of each: HTTP/2 if it is grpc, grpcs, h2 or h2c."""
 
     AUTO = "auto"
@@ -50,7 +50,7 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outliers:
+class OutlierSettings:
     """Instances that fail are left out for a while.
 
     After `consecutive` failures in a row (502, 503 and 504, and separately connections that fail or break), for `base`
@@ -66,14 +66,14 @@ class Outliers:
     max_share: float = 0.5
 
     def __post_init__(self) -> None:
-        validation.whole("consecutive", self.consecutive, 0, MAX_CONSECUTIVE)
-        validation.seconds("interval", self.interval, MIN_INTERVAL, MAX_INTERVAL)
-        validation.seconds("base", self.base, MIN_INTERVAL, MAX_INTERVAL)
+        validation.whole_number("consecutive", self.consecutive, 0, MAX_CONSECUTIVE_FAILURES)
+        validation.seconds("interval", self.interval, MIN_OUTLIER_INTERVAL, MAX_OUTLIER_INTERVAL)
+        validation.seconds("base", self.base, MIN_OUTLIER_INTERVAL, MAX_OUTLIER_INTERVAL)
         _share("max_share", self.max_share)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UpstreamLimits:
     """Circuit breakers of each gateway: past them, requests are answered 503 at once.
 
     They guard the gateway's own memory; Envoy's defaults (1,024, and 3 retries) fail requests in an ordinary rush.
@@ -91,15 +91,15 @@ class Limits:
     retry_share: float = 0.2
 
     def __post_init__(self) -> None:
-        validation.whole("connections", self.connections, 1, MAX_LIMIT)
-        validation.whole("pending", self.pending, 1, MAX_LIMIT)
-        validation.whole("requests", self.requests, 1, MAX_LIMIT)
-        validation.whole("retries", self.retries, 0, MAX_LIMIT)
+        validation.whole_number("connections", self.connections, 1, MAX_UPSTREAM_LIMIT)
+        validation.whole_number("pending", self.pending, 1, MAX_UPSTREAM_LIMIT)
+        validation.whole_number("requests", self.requests, 1, MAX_UPSTREAM_LIMIT)
+        validation.whole_number("retries", self.retries, 0, MAX_UPSTREAM_LIMIT)
         _share("retry_share", self.retry_share)
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class UpstreamTls:
     """How the certificates of https instances are verified.
 
     `ca` is a file at the gateway; "": what the gateway's system trusts. `name` is the name that is asked for and that
@@ -115,7 +115,7 @@ class Tls:
         if self.ca and not _PATH.fullmatch(self.ca):
             raise Invalid("ca", "must be the absolute path of a file")
         if self.name:
-            host_patterns.pattern("name", self.name)
+            host_patterns.check_host_pattern("name", self.name)
             if self.name.startswith(("*", "[")):
                 raise Invalid("name", "must be one host name")
 
@@ -133,14 +133,14 @@ class Upstream:
     """
 
     service: str
-    policy: Policy = Policy.LEAST_REQUEST
-    protocol: Protocol = Protocol.AUTO
+    policy: LbPolicy = LbPolicy.LEAST_REQUEST
+    protocol: UpstreamProtocol = UpstreamProtocol.AUTO
     panic_threshold: float = 0.0
     slow_start: float = 0.0
     connect_timeout: float = 1.0
-    outliers: Outliers = Outliers()
-    limits: Limits = Limits()
-    tls: Tls = Tls()
+    outliers: OutlierSettings = OutlierSettings()
+    limits: UpstreamLimits = UpstreamLimits()
+    tls: UpstreamTls = UpstreamTls()
     hash_size: int = MIN_HASH_SIZE
     keep_alive: float = 4.0
 
@@ -148,8 +148,8 @@ class Upstream:
         validation.service_name("service", self.service)
         _share("panic_threshold", self.panic_threshold)
         validation.seconds("slow_start", self.slow_start, 0.0, MAX_SLOW_START)
-        if self.slow_start and self.policy not in (Policy.ROUND_ROBIN, Policy.LEAST_REQUEST):
+        if self.slow_start and self.policy not in (LbPolicy.ROUND_ROBIN, LbPolicy.LEAST_REQUEST):
             raise Invalid("slow_start", "needs the policy round_robin or least_request")
         validation.seconds("connect_timeout", self.connect_timeout, MIN_CONNECT_TIMEOUT, MAX_CONNECT_TIMEOUT)
         validation.seconds("keep_alive", self.keep_alive, MIN_KEEP_ALIVE, MAX_KEEP_ALIVE)
-        validation.whole("hash_size", self.hash_size, MIN_HASH_SIZE, MAX_HASH_SIZE)
+        validation.whole_number("hash_size", self.hash_size, MIN_HASH_SIZE, MAX_HASH_SIZE)

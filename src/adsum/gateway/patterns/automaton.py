@@ -13,56 +13,56 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-BEYOND: Final = 128
-"""The bit of `Chars` for every byte that is not ASCII: expressions are ASCII, and do not tell those apart."""
-EVERY: Final = (1 << (BEYOND + 1)) - 1
+NON_ASCII_BIT: Final = 128
+"""The bit of `CharacterClass` for every byte that is not ASCII: expressions are ASCII, and do not tell those apart."""
+ALL_CHARACTERS: Final = (1 << (NON_ASCII_BIT + 1)) - 1
 """The bits of all characters."""
-MAX_KNOWN: Final = 256
+MAX_CACHED_STATE_SETS: Final = 256
 """Sets of states whose neighbours an automaton remembers; past it, those of another one are joined each time."""
-CHUNK: Final = 4
+STATES_PER_LOOKUP: Final = 4
 """States whose neighbours are joined by one look-up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chars:
-    """One character. `taken` has the bit of each ASCII character that it may be, and `BEYOND` for all others."""
+class CharacterClass:
+    """One character. `taken` has the bit of each ASCII character that it may be, and `NON_ASCII_BIT` for all others."""
 
-    taken: int
+    accepted: int
 
 
 @dataclass(frozen=True, slots=True)
 class Concatenation:
     """All parts, one after the other; without any: the empty text."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[RegexNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Alternation:
     """One of the parts; an earlier one is preferred."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[RegexNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
     """The part from `low` to `high` times (None: without end); as often as possible if `greedy`, else as seldom."""
 
-    part: Node
+    part: RegexNode
     low: int
     high: int | None
     greedy: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CapturingGroup:
     """A part whose text is captured; groups are counted from 1."""
 
     number: int
-    part: Node
+    part: RegexNode
 
 
-Node = Chars | Concatenation | Alternation | Repetition | Group
+RegexNode = CharacterClass | Concatenation | Alternation | Repetition | CapturingGroup
 
 
 class _Step(NamedTuple):
@@ -75,7 +75,7 @@ class _Step(NamedTuple):
 class Automaton:
     """An expression, ready to match."""
 
-    def __init__(self, expression: Node) -> None:
+    def __init__(self, expression: RegexNode) -> None:
         program = _Program(expression)
         self._taken = [chars for chars, _ in program.states]
         self._last = len(self._taken)
@@ -94,7 +94,7 @@ class Automaton:
                 return False
         return bool(states >> self._last & 1)
 
-    def groups(self, value: str, count: int) -> tuple[str | None, ...] | None:
+    def captured_groups(self, value: str, count: int) -> tuple[str | None, ...] | None:
         """The text of each of its groups in a match of the whole value, None for one not used; None: no match."""
         alive = self._alive(value)
         edges: dict[int, int] = {}
@@ -140,11 +140,11 @@ class Automaton:
 
 
 class _Neighbours:
-    """The union of what lies beside each state of a set, looked up for `CHUNK` states at once."""
+    """The union of what lies beside each state of a set, looked up for `STATES_PER_LOOKUP` states at once."""
 
     def __init__(self, beside: list[int]) -> None:
         self._known: dict[int, int] = {}
-        self._chunks = [_unions(beside[at : at + CHUNK]) for at in range(0, len(beside), CHUNK)]
+        self._chunks = [_unions(beside[at : at + STATES_PER_LOOKUP]) for at in range(0, len(beside), STATES_PER_LOOKUP)]
 
     def of(self, states: int) -> int:
         known = self._known.get(states)
@@ -152,9 +152,9 @@ class _Neighbours:
             return known
         union, left = 0, states
         for unions in self._chunks:
-            union |= unions[left & (1 << CHUNK) - 1]
-            left >>= CHUNK
-        if len(self._known) < MAX_KNOWN:
+            union |= unions[left & (1 << STATES_PER_LOOKUP) - 1]
+            left >>= STATES_PER_LOOKUP
+        if len(self._known) < MAX_CACHED_STATE_SETS:
             self._known[states] = union
         return union
 
@@ -164,7 +164,7 @@ def _unions(beside: list[int]) -> list[int]:
     unions = [0]
     for each in beside:
         unions += [union | each for union in unions]
-    return unions + [0] * ((1 << CHUNK) - len(unions))
+    return unions + [0] * ((1 << STATES_PER_LOOKUP) - len(unions))
 
 
 def _bits(states: Iterable[int]) -> int:
@@ -196,7 +196,7 @@ class _Take(NamedTuple):
 class _Program:
     """The expression as instructions, written from its end to its beginning as RE2's compiler would."""
 
-    def __init__(self, expression: Node) -> None:
+    def __init__(self, expression: RegexNode) -> None:
         self.states: list[tuple[int, int]] = []
         """The characters that each state takes, and the instruction behind it."""
         self._instructions: list[_Fork | _Edge | _Take | None] = [None]
@@ -223,10 +223,10 @@ class _Program:
                 left.extend((to, edges) for to in reversed(instruction.to))
         return tuple(steps)
 
-    def _write(self, node: Node, then: int) -> int:
+    def _write(self, node: RegexNode, then: int) -> int:
         """Write what matches the node and goes on at `then`; where it begins."""
         match node:
-            case Chars(taken):
+            case CharacterClass(taken):
                 self.states.append((taken, then))
                 return self._add(_Take(len(self.states) - 1))
             case Concatenation(parts):
@@ -235,7 +235,7 @@ class _Program:
                 return then
             case Alternation(parts):
                 return self._add(_Fork([self._write(part, then) for part in parts]))
-            case Group(number, part):
+            case CapturingGroup(number, part):
                 end = self._add(_Edge(2 * number + 1, then))
                 return self._add(_Edge(2 * number, self._write(part, end)))
             case Repetition():
@@ -272,15 +272,15 @@ def _lazy(part: int, then: int) -> list[int]:
     return [then, part]
 
 
-def _may_be_empty(node: Node) -> bool:
+def _may_be_empty(node: RegexNode) -> bool:
     match node:
-        case Chars():
+        case CharacterClass():
             return False
         case Concatenation(parts):
             return all(map(_may_be_empty, parts))
         case Alternation(parts):
             return any(map(_may_be_empty, parts))
-        case Group(_, part):
+        case CapturingGroup(_, part):
             return _may_be_empty(part)
         case Repetition(part, low):
             return low == 0 or _may_be_empty(part)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import ADDRESS_LENGTH, shown
+from adsum.core.validation import MAX_ADDRESS_LENGTH, quoted
 
 WILDCARD: Final = "*."
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -16,16 +16,16 @@ _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT: Final = re.compile(r":[^:\]]*$")
 
 
-def pattern(field: str, value: str) -> None:
+def check_host_pattern(field: str, value: str) -> None:
     """A host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name; without a port."""
     name = value.removeprefix("*.")
-    if len(value) <= ADDRESS_LENGTH and _NAME.fullmatch(name):
+    if len(value) <= MAX_ADDRESS_LENGTH and _NAME.fullmatch(name):
         return
     if ipv6 := _ipv6(value):
         if ipv6 != value:
-            raise Invalid(field, f"must be written as callers write it, {ipv6}, not {shown(value)}")
+            raise Invalid(field, f"must be written as callers write it, {ipv6}, not {quoted(value)}")
         return
-    raise Invalid(field, f"must be a host such as shop.example or *.shop.example, without a port, not {shown(value)}")
+    raise Invalid(field, f"must be a host such as shop.example or *.shop.example, without a port, not {quoted(value)}")
 
 
 def _ipv6(value: str) -> str:
@@ -36,7 +36,7 @@ def _ipv6(value: str) -> str:
         return ""
 
 
-def bare(authority: str) -> str:
+def host_of_authority(authority: str) -> str:
     """The host of a request's authority: in lower case, without its port and without the dot of the DNS root."""
     return (authority if authority.endswith("]") else _PORT.sub("", authority)).lower().removesuffix(".")
 
@@ -48,14 +48,14 @@ def covers(pattern: str, host: str) -> bool:
     return pattern == host
 
 
-def authorities(pattern: str) -> str:
+def authority_regex(pattern: str) -> str:
     """A regex of RE2 for the authorities whose host the pattern takes."""
     below = pattern.startswith(WILDCARD)
     name = re.escape(pattern.removeprefix("*") if below else pattern)
     return f"(?i:{'.+' if below else ''}{name})(:[^:]*)?"
 
 
-def covering(host: str) -> Iterator[str]:
+def covering_patterns(host: str) -> Iterator[str]:
     """Every pattern that takes that host, or all that a host pattern takes."""
     yield host
     at = host.find(".")

@@ -10,15 +10,15 @@ _ESCAPED: Final = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}
 _HEX: Final = frozenset("0123456789ABCDEFabcdef")
 _TOKEN: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _PARAMETERS: Final = re.compile(r"(?<=/)(\.\.?);[^/]*")
-NUL: Final = "%00"
+ESCAPED_NUL: Final = "%00"
 
 
 def has_nul(path: str) -> bool:
     """Whether the path, without its query, has a zero byte, which gateways refuse wherever it stands."""
-    return NUL in _without_parameters(path)
+    return ESCAPED_NUL in _without_parameters(path)
 
 
-def normal(path: str) -> str:
+def normalize(path: str) -> str:
     """The path, without its query, as Envoy's `normalize_path` leaves it (RFC 3986, section 6.2.2; the WHATWG's URLs).
 
     Escapes of unreserved characters are undone, characters that a path may not have are escaped, backslashes are

@@ -14,28 +14,28 @@ from typing import Final, NamedTuple
 
 from adsum.core.errors import Invalid
 from adsum.gateway.patterns.automaton import (
-    EVERY,
+    ALL_CHARACTERS,
     Alternation,
     Automaton,
-    Chars,
+    CapturingGroup,
+    CharacterClass,
     Concatenation,
-    Group,
-    Node,
+    RegexNode,
     Repetition,
 )
 
-MAX_LENGTH: Final = 256
+MAX_REGEX_LENGTH: Final = 256
 """Characters of an expression; a longer one is refused."""
-MAX_REPEAT: Final = 100
+MAX_REPEAT_COUNT: Final = 100
 """The highest count of a repeat; a higher one is refused."""
-MAX_SIZE: Final = 90
+MAX_REGEX_STEPS: Final = 90
 """How many steps an expression has when its counted repeats are written out; a larger one is refused."""
-MAX_PROGRAM: Final = 1_000
+MAX_RE2_INSTRUCTIONS: Final = 1_000
 """Instructions that RE2's program for an expression may have at gateways; Envoy refuses a larger one. RE2 lists some
-instructions several times, so that programs have more than `MAX_SIZE` of them (seen: up to twice as many)."""
-MAX_DEPTH: Final = 20
+instructions several times, so that programs have more than `MAX_REGEX_STEPS` of them (seen: up to twice as many)."""
+MAX_GROUP_DEPTH: Final = 20
 """How deep groups nest; deeper ones are refused."""
-MAX_READ: Final = 10_240
+MAX_CACHED_REGEXES: Final = 10_240
 """Expressions that are kept ready to match; past it, the one that was used longest ago is read anew."""
 
 _PUNCTUATION: Final = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -49,7 +49,7 @@ def _bits(chars: str) -> int:
 _DIGITS: Final = _bits("0123456789")
 _SPACES: Final = _bits("\t\n\f\r ")
 _WORD: Final = _DIGITS | _bits("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
-_ANY: Final = EVERY & ~_bits("\n")
+_ANY: Final = ALL_CHARACTERS & ~_bits("\n")
 
 
 class _Class(NamedTuple):
@@ -61,11 +61,11 @@ class _Class(NamedTuple):
 
 _CLASSES: Final = {
     "d": _Class(_DIGITS, 1),
-    "D": _Class(EVERY & ~_DIGITS, 2),
+    "D": _Class(ALL_CHARACTERS & ~_DIGITS, 2),
     "s": _Class(_SPACES, 3),
-    "S": _Class(EVERY & ~_SPACES, 4),
+    "S": _Class(ALL_CHARACTERS & ~_SPACES, 4),
     "w": _Class(_WORD, 4),
-    "W": _Class(EVERY & ~_WORD, 5),
+    "W": _Class(ALL_CHARACTERS & ~_WORD, 5),
 }
 
 
@@ -81,14 +81,14 @@ def matches(expression: str, value: str) -> bool:
     return _read(expression).automaton.matches(_as_bytes(value))
 
 
-def captured(expression: str, value: str) -> tuple[str | None, ...] | None:
+def captured_groups(expression: str, value: str) -> tuple[str | None, ...] | None:
     """The texts of the groups when the checked expression matches the whole value; None: it does not."""
     read = _read(expression)
-    groups = read.automaton.groups(_as_bytes(value), read.groups)
+    groups = read.automaton.captured_groups(_as_bytes(value), read.groups)
     return None if groups is None else tuple(None if each is None else _as_text(each) for each in groups)
 
 
-def groups(expression: str) -> int:
+def group_count(expression: str) -> int:
     """How many capturing groups the checked expression has."""
     return _read(expression).groups
 
@@ -108,15 +108,15 @@ class _Read(NamedTuple):
     groups: int
 
 
-@lru_cache(maxsize=MAX_READ)
+@lru_cache(maxsize=MAX_CACHED_REGEXES)
 def _read(expression: str) -> _Read:
     reader = _Reader(expression)
     return _Read(Automaton(reader.alternatives(0).node), reader.groups)
 
 
 def _problem(expression: str) -> str | None:
-    if not 1 <= len(expression) <= MAX_LENGTH:
-        return f"must be 1 to {MAX_LENGTH} characters, not {len(expression)}"
+    if not 1 <= len(expression) <= MAX_REGEX_LENGTH:
+        return f"must be 1 to {MAX_REGEX_LENGTH} characters, not {len(expression)}"
     if not (expression.isascii() and expression.isprintable()):
         return "must be plain printable ASCII"
     reader = _Reader(expression)
@@ -126,13 +126,17 @@ def _problem(expression: str) -> str | None:
             return reader.refusal("a ) without its (")
     except ValueError as refusal:
         return str(refusal)
-    return None if size <= MAX_SIZE else f"must have at most {MAX_SIZE} steps with its repeats written out, not {size}"
+    return (
+        None
+        if size <= MAX_REGEX_STEPS
+        else f"must have at most {MAX_REGEX_STEPS} steps with its repeats written out, not {size}"
+    )
 
 
 class _Part(NamedTuple):
     """A part of an expression: what it matches, and how many steps it has."""
 
-    node: Node
+    node: RegexNode
     size: int
 
 
@@ -148,8 +152,8 @@ class _Reader:
         return f"has {what} at character {self.at + 1}"
 
     def alternatives(self, depth: int) -> _Part:
-        if depth > MAX_DEPTH:
-            raise ValueError(self.refusal(f"more than {MAX_DEPTH} groups in one another"))
+        if depth > MAX_GROUP_DEPTH:
+            raise ValueError(self.refusal(f"more than {MAX_GROUP_DEPTH} groups in one another"))
         parts = [self._sequence(depth)]
         while self._take("|"):
             parts.append(self._sequence(depth))
@@ -173,9 +177,9 @@ class _Reader:
             return self._set()
         if char == "\\":
             _, chars, size = self._escape()
-            return _Part(Chars(chars), size)
+            return _Part(CharacterClass(chars), size)
         self.at += 1
-        return _Part(Chars(_ANY), 2) if char == "." else _Part(Chars(1 << ord(char)), 1)
+        return _Part(CharacterClass(_ANY), 2) if char == "." else _Part(CharacterClass(1 << ord(char)), 1)
 
     def _group(self, depth: int) -> _Part:
         self.at += 1
@@ -188,7 +192,7 @@ class _Reader:
         node, size = self.alternatives(depth + 1)
         if not self._take(")"):
             raise ValueError(self.refusal("a ( without its )"))
-        return _Part(node if number is None else Group(number, node), size + 2)
+        return _Part(node if number is None else CapturingGroup(number, node), size + 2)
 
     def _repeated(self, part: _Part) -> _Part:
         """The part with the repeat behind it."""
@@ -202,8 +206,10 @@ class _Reader:
             high, size = 1, size + 1
         elif count := _COUNT.match(self.text, self.at):
             low, most = int(count[1]), int(count[3] or count[1])
-            if not low <= most <= MAX_REPEAT or (count[2] is None and most == 0):
-                raise ValueError(self.refusal(f"a repeat that is not from 1 to {MAX_REPEAT}, the lower count first"))
+            if not low <= most <= MAX_REPEAT_COUNT or (count[2] is None and most == 0):
+                raise ValueError(
+                    self.refusal(f"a repeat that is not from 1 to {MAX_REPEAT_COUNT}, the lower count first")
+                )
             self.at, size = count.end(), size * max(1, most) + most - low + 1
             high = None if count[2] and not count[3] else most
         else:
@@ -236,7 +242,7 @@ class _Reader:
             size, chars, empty = size + ranges, chars | taken, False
         if empty:
             raise ValueError(self.refusal("an empty set"))
-        return _Part(Chars(EVERY & ~chars if inverted else chars), size)
+        return _Part(CharacterClass(ALL_CHARACTERS & ~chars if inverted else chars), size)
 
     def _member(self) -> tuple[str, int, int]:
         char = self.text[self.at : self.at + 1]

@@ -8,7 +8,7 @@ from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.gateway.encoding.clusters.tls import is_name
 
 
-def resolved(snapshot: Snapshot, before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+def readdressed_services(snapshot: Snapshot, before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
     """The services with an instance whose name stands for another IP now."""
     if before is after:
         return set()

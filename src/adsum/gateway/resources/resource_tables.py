@@ -8,33 +8,33 @@ from typing import NamedTuple
 
 from adsum.gateway.resources.resources import Resource
 
-Table = Mapping[str, Resource]
+ResourceTable = Mapping[str, Resource]
 """The resources of a kind, by name; it never changes."""
 
 
-class Move(NamedTuple):
+class TableChange(NamedTuple):
     """Only resources of these names may differ between the two tables."""
 
-    before: Table
-    after: Table
+    before: ResourceTable
+    after: ResourceTable
     names: Set[str]
 
 
-def moved(table: Table, left: Set[str], made: Mapping[str, Resource]) -> Move:
-    """The table without those that `left`, and with what was `made`."""
+def change_table(table: ResourceTable, removed: Set[str], added: Mapping[str, Resource]) -> TableChange:
+    """The table without those that `removed`, and with what was `made`."""
     # A copy of the whole: to read it item by item takes twenty times as long.
     after = table.copy() if isinstance(table, MappingProxyType) else dict(table)
-    for name in left:
+    for name in removed:
         after.pop(name, None)
-    after.update(settled(made, table))
-    return Move(table, MappingProxyType(after), left | made.keys())
+    after.update(share_unchanged(added, table))
+    return TableChange(table, MappingProxyType(after), removed | added.keys())
 
 
-def settled(made: Mapping[str, Resource], before: Table) -> dict[str, Resource]:
+def share_unchanged(added: Mapping[str, Resource], before: ResourceTable) -> dict[str, Resource]:
     """What was made, sharing the bytes of what was there before and says the same."""
     return {
-        name: before[name].at(resource.revision)
+        name: before[name].with_revision(resource.revision)
         if name in before and before[name].version == resource.version
         else resource
-        for name, resource in made.items()
+        for name, resource in added.items()
     }

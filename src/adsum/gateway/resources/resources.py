@@ -11,10 +11,10 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, Dis
 
 from adsum.gateway.encoding import messages
 
-VERSION_BYTES: Final = 8
+VERSION_HASH_BYTES: Final = 8
 
 
-class Kind(StrEnum):
+class ResourceKind(StrEnum):
     """The kinds of resources, by their type URLs."""
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -25,7 +25,14 @@ class Kind(StrEnum):
     ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 
-ORDER: Final = (Kind.CLUSTER, Kind.ASSIGNMENT, Kind.SECRET, Kind.FILTER, Kind.LISTENER, Kind.ROUTES)
+PUSH_ORDER: Final = (
+    ResourceKind.CLUSTER,
+    ResourceKind.ASSIGNMENT,
+    ResourceKind.SECRET,
+    ResourceKind.FILTER,
+    ResourceKind.LISTENER,
+    ResourceKind.ROUTES,
+)
 """In this order nothing is named before it is known; what is gone is removed in the opposite one."""
 
 
@@ -35,42 +42,44 @@ class Resource:
 
     `version` is the hash of its content. `delta` is a serialized DeltaDiscoveryResponse that holds just this resource,
     `sotw` a DiscoveryResponse: serialized messages can be concatenated, and protobuf reads them as one. `revision` is
-    that of the last change that is in it. `trouble`: what keeps a client from using it, if that is known beforehand.
-    `encrypted`: a cluster some of whose instances speak TLS.
+    that of the last change that is in it. `problem`: what keeps a client from using it, if that is known beforehand.
+    `has_tls`: a cluster some of whose instances speak TLS.
     """
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     version: str
     delta: bytes
     sotw: bytes
     revision: int
-    trouble: str = ""
-    encrypted: bool = False
+    problem: str = ""
+    has_tls: bool = False
 
-    def at(self, revision: int) -> Resource:
+    def with_revision(self, revision: int) -> Resource:
         """The same, which later changes have not altered."""
         return replace(self, revision=revision)
 
 
-def version_of(content: bytes) -> str:
+def content_version(content: bytes) -> str:
     """The version of a resource that is encoded like this."""
-    return blake2b(content, digest_size=VERSION_BYTES).hexdigest()
+    return blake2b(content, digest_size=VERSION_HASH_BYTES).hexdigest()
 
 
-def pack(kind: Kind, name: str, message: Any, revision: int, trouble: str = "", *, encrypted: bool = False) -> Resource:
+def encode_resource(
+    kind: ResourceKind, name: str, message: Any, revision: int, problem: str = "", *, has_tls: bool = False
+) -> Resource:
     """Encode a resource; equal content always has equal bytes."""
-    resource = packed(kind, name, messages.serialized(message), revision)
-    return replace(resource, trouble=trouble, encrypted=encrypted) if trouble or encrypted else resource
+    resource = encoded_resource(kind, name, messages.serialize(message), revision)
+    return replace(resource, problem=problem, has_tls=has_tls) if problem or has_tls else resource
 
 
-def packed(kind: Kind, name: str, content: bytes, revision: int) -> Resource:
+def encoded_resource(kind: ResourceKind, name: str, content: bytes, revision: int) -> Resource:
     """A resource whose content is encoded already."""
-    version = version_of(content)
+    version = content_version(content)
     delta = DeltaDiscoveryResponse()
     resource = delta.resources.add(name=name, version=version)
     resource.resource.type_url = kind.value
     resource.resource.value = content
     sotw = DiscoveryResponse()
     sotw.resources.add(type_url=kind.value, value=content)
-    return Resource(kind, name, version, messages.serialized(delta), messages.serialized(sotw), revision)
+    return Resource(kind, name, version, messages.serialize(delta), messages.serialize(sotw), revision)

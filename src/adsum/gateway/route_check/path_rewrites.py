@@ -12,19 +12,19 @@ from adsum.gateway.patterns import regexes
 _GROUP: Final = re.compile(r"\\([1-9])")
 
 
-def rewritten(route: Route, path: str) -> str:
+def rewrite_path(route: Route, path: str) -> str:
     """What a target of the route sees of a path, without its query, that the route takes."""
     if route.rewrite is None:
         return path
     if route.path.kind is MatchKind.PREFIX:
-        return replaced(route.path.stem, route.rewrite, path)
+        return replace_prefix(route.path.stem, route.rewrite, path)
     if route.path.kind is MatchKind.REGEX:
-        groups = regexes.captured(route.path.value, path) or ()
+        groups = regexes.captured_groups(route.path.value, path) or ()
         return _GROUP.sub(lambda group: groups[int(group[1]) - 1] or "", route.rewrite)
     return route.rewrite
 
 
-def replaced(stem: str, prefix: str, path: str) -> str:
+def replace_prefix(stem: str, prefix: str, path: str) -> str:
     """The path with `prefix` in place of its `stem`; a slash between it and the rest is never doubled nor lost."""
     rest = path[len(stem) :]
     return prefix.removesuffix("/") + rest if rest else prefix

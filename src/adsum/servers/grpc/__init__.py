@@ -1,5 +1,5 @@
 """The gRPC transport: grpc's own server in our loop, passing messages on as bytes, with a bound on what peers take."""
 
-from adsum.servers.grpc.server import GrpcServer, ListenRefused
+from adsum.servers.grpc.server import GrpcListenError, GrpcServer
 
-__all__ = ["GrpcServer", "ListenRefused"]
+__all__ = ["GrpcListenError", "GrpcServer"]

@@ -14,7 +14,7 @@ _DESCRIPTORS: Final = Path("/dev/fd")
 """Lists the descriptors of this process, on Linux, macOS and the BSDs."""
 
 
-def close(peer: str) -> bool:
+def close_connection(peer: str) -> bool:
     """Shut down the connection of the peer at IP:PORT, as grpc writes it; whether there was one.
 
     Looks at every descriptor of the process: call it in a thread.

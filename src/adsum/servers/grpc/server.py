@@ -15,16 +15,16 @@ import grpc.aio
 
 from adsum.core.errors import AdsumError
 from adsum.servers.grpc import connections
-from adsum.servers.grpc.options import LAST_WORDS, MAX_CALLS, STOP, options
+from adsum.servers.grpc.options import FINAL_READ_TIMEOUT, MAX_CALLS, STOP_TIMEOUT, server_options
 
 _log = logging.getLogger("adsum.grpc")
 
 
-class ListenRefused(AdsumError):
+class GrpcListenError(AdsumError):
     """The address can't be listened on; the sentence is for the operator."""
 
 
-class Call:
+class GrpcCall:
     """One call in progress: bytes in, bytes out.
 
     grpc can't end a call while it writes a message: `refuse` and `cut` only settle the status with which `end` ends it.
@@ -59,13 +59,13 @@ class Call:
         if error is not None:  # grpc has no word for it: several of its internal errors mean that the peer left.
             raise ConnectionError(str(error)) from error
 
-    def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, message: str) -> None:
         """Have the call end with that status; nothing more is written. The first status counts."""
-        self._status = self._status or (grpc.StatusCode[code], words)
+        self._status = self._status or (grpc.StatusCode[code], message)
 
-    def cut(self, words: str) -> None:
+    def cut(self, reason: str) -> None:
         """End the call now for that reason, although the peer may not read it."""
-        self.refuse("UNAVAILABLE", words)
+        self.refuse("UNAVAILABLE", reason)
         if self._task is not None:
             self._task.cancel()
 
@@ -76,7 +76,7 @@ class Call:
         """
         if not await self._written():
             _log.warning("the connection of %s is closed: it does not read what was sent to it", self.peer)
-            await asyncio.to_thread(connections.close, self.peer)
+            await asyncio.to_thread(connections.close_connection, self.peer)
             if not await self._written():
                 raise asyncio.CancelledError  # There is nothing that could still be said over this call.
         if self._status is not None:
@@ -89,7 +89,7 @@ class Call:
         """Whether no message is being written any more; waits for `LAST_WORDS`."""
         if self._writing is None or self._writing.done():
             return True
-        done, _ = await asyncio.wait([self._writing], timeout=LAST_WORDS)
+        done, _ = await asyncio.wait([self._writing], timeout=FINAL_READ_TIMEOUT)
         return bool(done)
 
 
@@ -99,20 +99,20 @@ def _take_note(writing: asyncio.Future[None]) -> None:
         writing.exception()
 
 
-Speak = Callable[[Call], Awaitable[None]]
+StreamMethod = Callable[[GrpcCall], Awaitable[None]]
 
 
 class GrpcServer:
     """Serves methods of two streams, by path; anything else is UNIMPLEMENTED."""
 
-    def __init__(self, methods: Mapping[str, Speak], max_message: int, connections: int) -> None:
+    def __init__(self, methods: Mapping[str, StreamMethod], max_message: int, connections: int) -> None:
         """`max_message`: bytes of a message. `connections`: how many there may be; past it new ones are closed."""
         self._methods = methods
-        self._options = options(max_message, connections)
+        self._options = server_options(max_message, connections)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listen on HOST:PORT, and return when calls are accepted: where. Raises `ListenRefused`."""
+        """Listen on HOST:PORT, and return when calls are accepted: where. Raises `GrpcListenError`."""
         _try(address)
         server = grpc.aio.server(
             handlers=[_Paths(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
@@ -120,20 +120,20 @@ class GrpcServer:
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ListenRefused(f"can't listen on {address}: {error}") from None
+            raise GrpcListenError(f"can't listen on {address}: {error}") from None
         await server.start()
         self._server = server
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
-        """Accept no more, and end all calls within `STOP`; idempotent."""
+        """Accept no more, and end all calls within `STOP_TIMEOUT`; idempotent."""
         server, self._server = self._server, None
         if server is not None:
-            await server.stop(STOP)
+            await server.stop(STOP_TIMEOUT)
 
 
 def _try(address: str) -> None:
-    """Bind to HOST:PORT and let go of it: grpc doesn't say what the system says. Raises `ListenRefused`."""
+    """Bind to HOST:PORT and let go of it: grpc doesn't say what the system says. Raises `GrpcListenError`."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(
@@ -144,11 +144,11 @@ def _try(address: str) -> None:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 trial.bind(where)
     except OSError as error:
-        raise ListenRefused(f"can't listen on {address}: {error.strerror or error}") from None
+        raise GrpcListenError(f"can't listen on {address}: {error.strerror or error}") from None
 
 
 class _Paths(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    def __init__(self, methods: Mapping[str, Speak]) -> None:
+    def __init__(self, methods: Mapping[str, StreamMethod]) -> None:
         self._handlers = {
             path: grpc.stream_stream_rpc_method_handler(partial(_spoken, speak)) for path, speak in methods.items()
         }
@@ -157,8 +157,8 @@ class _Paths(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         return self._handlers.get(details.method)
 
 
-async def _spoken(speak: Speak, _: object, context: Any) -> None:
-    call = Call(context)
+async def _spoken(speak: StreamMethod, _: object, context: Any) -> None:
+    call = GrpcCall(context)
     try:
         await speak(call)
     except asyncio.CancelledError:

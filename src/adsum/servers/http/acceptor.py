@@ -14,18 +14,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-AT_ONCE: Final = 64
+MAX_ACCEPTS_PER_TURN: Final = 64
 """Connections that are accepted before whoever else has something to do has a turn."""
-PAUSE: Final = 0.5
+ACCEPT_RETRY_DELAY: Final = 0.5
 """Seconds without accepting after the system had no descriptor or no memory for a connection; those that come wait."""
-READ: Final = 64 * 1024
+DISCARD_READ_BYTES: Final = 64 * 1024
 """Bytes that are read at a time of what a connection that is turned away sends: closing it unread would reset it, and
 the peer might never see why."""
-LINGER: Final = 1.0
+LINGER_TIMEOUT: Final = 1.0
 """Seconds for which such a connection is read, since its request may come later than it was turned away."""
-MAX_LINGERING: Final = 32
+MAX_LINGERING_CONNECTIONS: Final = 32
 """How many of them are read at a time; further ones are closed at once."""
-SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+RESOURCE_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger("adsum.http")
 
@@ -70,19 +70,19 @@ class Acceptor:
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_ACCEPTS_PER_TURN):
             try:
                 connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in SCARCE:
+                if error.errno not in RESOURCE_ERRNOS:
                     raise
                 if not self._scarce:
                     _log.error("connections wait to be accepted: %s", error.strerror)
                 self._scarce = True
                 self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(PAUSE, self._loop.add_reader, self._sock, self._accept)
+                self._pause = self._loop.call_later(ACCEPT_RETRY_DELAY, self._loop.add_reader, self._sock, self._accept)
                 return
             self._scarce = False
             refusal = self._refusal(len(self._arriving))
@@ -107,9 +107,9 @@ class Acceptor:
         except OSError:  # The peer is gone already.
             connection.close()
             return
-        if len(self._lingering) >= MAX_LINGERING:
+        if len(self._lingering) >= MAX_LINGERING_CONNECTIONS:
             with connection, suppress(OSError):
-                connection.recv(READ)
+                connection.recv(DISCARD_READ_BYTES)
             return
         task = self._loop.create_task(self._linger(connection))
         self._lingering.add(task)
@@ -118,6 +118,6 @@ class Acceptor:
     async def _linger(self, connection: socket.socket) -> None:
         """Read until the peer has read its refusal, and closes."""
         with connection, suppress(OSError, TimeoutError):
-            async with asyncio.timeout(LINGER):
-                while await self._loop.sock_recv(connection, READ):
+            async with asyncio.timeout(LINGER_TIMEOUT):
+                while await self._loop.sock_recv(connection, DISCARD_READ_BYTES):
                     pass

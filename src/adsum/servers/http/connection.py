@@ -13,32 +13,34 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum import wire
-from adsum.core.validation import shown
-from adsum.ports import AT_ONCE, END_IF_SILENT, MORE_AT_ONCE
-from adsum.servers.http.cross_origin import Hosts, crosses_origins
-from adsum.servers.http.limits import MAX_BEHIND, MAX_HEAD, Sweeper
+from adsum.core.validation import quoted
+from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
+from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
+from adsum.servers.http.limits import MAX_HEAD_BYTES, MAX_PIPELINED_REQUESTS, Sweeper
 
-Prompt = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
+FastPathFunction = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
 """From the target and the headers of a GET to its answer, if that needs no waiting: the status, and everything behind
 the status line and the date."""
 
-MAX_CHUNKS: Final = 16
+MAX_CACHED_CHUNKS: Final = 16
 """How many chunks are kept; one that is said again after so many others is made again."""
-NO_REQUEST: Final = (400, "this is no HTTP request")
-TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD} bytes")
+NOT_HTTP: Final = (400, "this is no HTTP request")
+HEAD_TOO_LARGE: Final = (431, f"a request's head may have at most {MAX_HEAD_BYTES} bytes")
 USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 """The socket option that ends a connection whose peer's system acknowledges nothing; None: the platform has none."""
-VANISHED: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+PEER_TIMEOUT_ERRNOS: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 """Errors with which the system gives up a connection whose peer acknowledges nothing. It says the last obstacle that it
 met: of a host that sleeps in the same network, that there is no way to it."""
-ADMITTED: Final = "use an address or localhost, or admit the name with --host-name"
-CROSSES: Final = (403, "a browser sent this for another site's page, which may change nothing here")
+HOST_ADVICE: Final = "use an address or localhost, or admit the name with --host-name"
+CROSS_ORIGIN: Final = (403, "a browser sent this for another site's page, which may change nothing here")
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """One connection, with what uvicorn leaves unbounded bounded."""
 
-    def __init__(self, sweeper: Sweeper, hosts: Hosts | None, prompt: Prompt | None, **given: Any) -> None:
+    def __init__(
+        self, sweeper: Sweeper, hosts: AllowedHosts | None, prompt: FastPathFunction | None, **given: Any
+    ) -> None:
         super().__init__(**given)
         self._sweeper = sweeper
         self._hosts = hosts
@@ -51,18 +53,18 @@ class Connection(HttpToolsProtocol):
         """Bytes that came since the last piece of a request was complete."""
         self._whole = True
         """Whether no request is partly read."""
-        self._refusal = NO_REQUEST
+        self._refusal = NOT_HTTP
         """What to say to what can't be read on."""
         self._vanished = False
         """Whether the connection ended because the peer's system acknowledged nothing for too long."""
 
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""
         return self.transport.get_write_buffer_size()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close without a word."""
-        self._sweeper.shed("cut")
+        self._sweeper.on_shed("cut")
         self._gone()
         self.transport.abort()
 
@@ -71,8 +73,8 @@ class Connection(HttpToolsProtocol):
         self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._vanished = has_vanished(exc)
-        self._sweeper.forget(self)
+        self._vanished = is_peer_timeout(exc)
+        self._sweeper.remove(self)
         self._unset_keepalive_if_required()
         self._gone()
         super().connection_lost(exc)
@@ -96,19 +98,19 @@ class Connection(HttpToolsProtocol):
         self._whole = False
         super().data_received(data)
         if self._whole or self.transport.is_closing():
-            self._sweeper.has_all(self)
-        elif self._unread > MAX_HEAD:
-            self.refuse(*TOO_LARGE)
+            self._sweeper.request_completed(self)
+        elif self._unread > MAX_HEAD_BYTES:
+            self.refuse(*HEAD_TOO_LARGE)
         else:
-            self._sweeper.awaits(self)
+            self._sweeper.request_started(self)
 
     def on_message_begin(self) -> None:
         self._whole = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self._unread > MAX_HEAD and self._head() > MAX_HEAD:
-            self._refusal = TOO_LARGE
+        if self._unread > MAX_HEAD_BYTES and self._head() > MAX_HEAD_BYTES:
+            self._refusal = HEAD_TOO_LARGE
             raise ValueError  # The parser stops, and `send_400_response` is called.
         if not self._is_meant():
             raise ValueError
@@ -117,15 +119,15 @@ class Connection(HttpToolsProtocol):
         if not self._answered:
             self._unset_keepalive_if_required()  # An answer before it in the same piece may have set it.
             super().on_headers_complete()
-            if 0 < len(self.pipeline) <= MAX_BEHIND:
+            if 0 < len(self.pipeline) <= MAX_PIPELINED_REQUESTS:
                 self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
         cycle.scope["state"] |= {
-            AT_ONCE: self._answer_at_once,
-            MORE_AT_ONCE: self._say_more_at_once,
-            END_IF_SILENT: self._end_if_silent,
+            SEND_RESPONSE: self._answer_at_once,
+            SEND_CHUNK: self._say_more_at_once,
+            ABORT_IF_SILENT: self._end_if_silent,
         }
         super()._start_asgi_task(cycle, app)
 
@@ -146,13 +148,13 @@ class Connection(HttpToolsProtocol):
         if hosts is not None:
             for name, value in self.headers:
                 if name == b"host":
-                    if value in hosts.known or hosts.admits(value):
+                    if value in hosts.cached or hosts.allows(value):
                         break
-                    self._refusal = (421, f"nobody calls us {shown(value.decode('latin-1'))} here: {ADMITTED}")
+                    self._refusal = (421, f"nobody calls us {quoted(value.decode('latin-1'))} here: {HOST_ADVICE}")
                     return False
         method = self.parser.get_method()
-        if method != b"GET" and crosses_origins(method, self.headers):
-            self._refusal = CROSSES
+        if method != b"GET" and is_cross_origin(method, self.headers):
+            self._refusal = CROSS_ORIGIN
             return False
         return True
 
@@ -219,28 +221,28 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._sweeper.stalls(self)
+        self._sweeper.write_paused(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._sweeper.moves(self)
+        self._sweeper.write_resumed(self)
 
     def send_400_response(self, msg: str) -> None:  # ours says it
         self.refuse(*self._refusal)
 
     def refuse(self, code: int, detail: str) -> None:
         """Answer the request that can't be read on, and close; if another's answer is under way, all is cut off."""
-        self._sweeper.has_all(self)
+        self._sweeper.request_completed(self)
         if self.pipeline or (not self._idle() and self.cycle.response_started):
-            self.cut()
+            self.abort()
             return
-        self._sweeper.shed(str(code))
+        self._sweeper.on_shed(str(code))
         self._gone()
-        self.transport.write(last_words(code, detail, self.server_state.default_headers))
+        self.transport.write(closing_response(code, detail, self.server_state.default_headers))
         self.transport.close()
 
 
-def last_words(code: int, detail: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def closing_response(code: int, detail: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A whole answer that ends its connection: a problem document, below those headers."""
     title = STATUS_LINE[code].split(b" ", 2)[2].strip().decode()
     body = wire.encode(wire.Problem(title=title, status=code, detail=detail))
@@ -253,12 +255,12 @@ def last_words(code: int, detail: str, headers: Iterable[tuple[bytes, bytes]]) -
     return b"".join((STATUS_LINE[code], head, b"\r\n", body))
 
 
-def has_vanished(error: Exception | None) -> bool:
+def is_peer_timeout(error: Exception | None) -> bool:
     """Whether a connection ended with that error because the peer's system acknowledged nothing for too long."""
-    return isinstance(error, OSError) and error.errno in VANISHED
+    return isinstance(error, OSError) and error.errno in PEER_TIMEOUT_ERRNOS
 
 
-@lru_cache(MAX_CHUNKS)
+@lru_cache(MAX_CACHED_CHUNKS)
 def _chunk(text: bytes) -> bytes:
     """A chunk of an endless answer. Thousands of watches are told the same."""
     return b"%x\r\n%b\r\n" % (len(text), text)

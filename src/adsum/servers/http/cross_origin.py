@@ -12,39 +12,39 @@ from collections.abc import Iterable, Sequence
 from socket import socket
 from typing import Final
 
-from adsum.servers.http.sockets import host_of
+from adsum.servers.http.sockets import host_part
 
-MAX_KNOWN: Final = 1_024
+MAX_CACHED_HOSTS: Final = 1_024
 """How many admitted Host headers are remembered as they came; further ones are judged anew each time."""
 
 _SAFE: Final = (b"GET", b"HEAD", b"OPTIONS")
 _OWN: Final = (b"same-origin", b"none")
 
 
-class Hosts:
+class AllowedHosts:
     """The names that this server is called by: `names`, localhost, and any address, for an address can't be rebound."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {name.lower().removesuffix(".") for name in names} | {"localhost"}
-        self.known: set[bytes] = {b""}
-        """Host headers that are admitted, as they came: looked up before `admits` is asked."""
+        self.cached: set[bytes] = {b""}
+        """Host headers that are admitted, as they came: looked up before `allows` is asked."""
 
     @classmethod
-    def of(cls, listen: str, sockets: Sequence[socket], names: Sequence[str]) -> Hosts | None:
+    def for_sockets(cls, listen: str, sockets: Sequence[socket], names: Sequence[str]) -> AllowedHosts | None:
         """Those of a server that listens there; None, all of them, if others may reach it and no names are given."""
         local = all(ipaddress.ip_address(each.getsockname()[0]).is_loopback for each in sockets)
-        return cls((*names, host_of(listen))) if names or local else None
+        return cls((*names, host_part(listen))) if names or local else None
 
-    def admits(self, host: bytes) -> bool:
+    def allows(self, host: bytes) -> bool:
         """Whether a request with that Host header is meant for us."""
         name = _name(host.decode("latin-1"))
         admitted = name in self._names or name.endswith(".localhost") or _is_address(name)
-        if admitted and len(self.known) < MAX_KNOWN:
-            self.known.add(host)
+        if admitted and len(self.cached) < MAX_CACHED_HOSTS:
+            self.cached.add(host)
         return admitted
 
 
-def crosses_origins(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_cross_origin(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a browser sends this for another site's page, to have it change something.
 
     After Go's `net/http.CrossOriginProtection`: Sec-Fetch-Site says it; older browsers say an Origin that isn't Host.

@@ -9,42 +9,42 @@ from typing import Final, Protocol
 
 BACKLOG: Final = 4_096
 """How many connections wait to be accepted; the system turns away more."""
-MAX_HEAD: Final = 64 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024
 """Bytes of a request's head; a connection that sends more is answered 431 and closed."""
-MAX_BEHIND: Final = 16
+MAX_PIPELINED_REQUESTS: Final = 16
 """How many requests of a connection wait behind the one that is being answered; past it nothing more is read, and so
 its end goes unnoticed, until that one is answered."""
-SWEEP: Final = 1.0
+SWEEP_INTERVAL: Final = 1.0
 """How often overdue connections are looked for, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class HttpLimits:
     """What one peer, or all of them together, may take. Lengths are seconds."""
 
-    connections: int = 20_000
+    max_connections: int = 20_000
     """Past it a new connection is answered 503 and closed."""
-    request: float = 30.0
+    request_timeout: float = 30.0
     """A request must be complete so long after its first byte; else it is answered 408, and the connection closed."""
-    idle: int = 75
+    idle_timeout: int = 75
     """A connection on which nothing is asked for so long is closed."""
-    stall: float = 30.0
-    """A peer that takes fewer than `least` bytes of what is waiting for it in so long is cut off."""
-    least: int = 32 * 1024
-    unsent: int = 256 * 1024 * 1024
+    stall_timeout: float = 30.0
+    """A peer that takes fewer than `min_read_bytes` bytes of what is waiting for it in so long is cut off."""
+    min_read_bytes: int = 32 * 1024
+    max_unsent_bytes: int = 256 * 1024 * 1024
     """Bytes that wait for all peers together; past it those that have not read for the longest are cut off."""
-    stop: int = 5
+    stop_timeout: int = 5
     """How long answers may take to finish once the server stops."""
 
 
-Shed = Callable[[str], None]
+OnShed = Callable[[str], None]
 """Hears of each connection that was ended by a bound or a rule: the status that it was told, or "cut" if none."""
 
 
-class Held(Protocol):
+class SweptConnection(Protocol):
     """A connection, as the sweeper sees it."""
 
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes that the peer has not taken yet."""
         ...
 
@@ -52,80 +52,80 @@ class Held(Protocol):
         """Say why, and close."""
         ...
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close without a word."""
         ...
 
 
-def untold(_: str) -> None:
+def ignore_shed(_: str) -> None:
     """Count nothing."""
 
 
 class Sweeper:
     """Looks for connections that hold us up: an unfinished request, or a peer that doesn't read."""
 
-    def __init__(self, bounds: Bounds, shed: Shed) -> None:
-        self.bounds = bounds
-        self.shed = shed
-        self._unfinished: dict[Held, float] = {}
-        self._stalls: dict[Held, tuple[float, int]] = {}
+    def __init__(self, limits: HttpLimits, on_shed: OnShed) -> None:
+        self.limits = limits
+        self.on_shed = on_shed
+        self._unfinished: dict[SweptConnection, float] = {}
+        self._stalls: dict[SweptConnection, tuple[float, int]] = {}
 
-    def awaits(self, connection: Held) -> None:
+    def request_started(self, connection: SweptConnection) -> None:
         """Part of a request is there."""
         self._unfinished.setdefault(connection, asyncio.get_running_loop().time())
 
-    def has_all(self, connection: Held) -> None:
+    def request_completed(self, connection: SweptConnection) -> None:
         """Nothing is awaited any more."""
         self._unfinished.pop(connection, None)
 
-    def stalls(self, connection: Held) -> None:
+    def write_paused(self, connection: SweptConnection) -> None:
         """The peer doesn't take what it asked for."""
-        self._stalls[connection] = asyncio.get_running_loop().time(), connection.unsent()
+        self._stalls[connection] = asyncio.get_running_loop().time(), connection.unsent_bytes()
 
-    def moves(self, connection: Held) -> None:
+    def write_resumed(self, connection: SweptConnection) -> None:
         """It has taken most of it."""
         self._stalls.pop(connection, None)
 
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes that wait for peers that don't take what they asked for."""
-        return sum(connection.unsent() for connection in self._stalls)
+        return sum(connection.unsent_bytes() for connection in self._stalls)
 
     @property
-    def stalled(self) -> int:
+    def stalled_connections(self) -> int:
         """How many peers don't take what they asked for."""
         return len(self._stalls)
 
-    def forget(self, connection: Held) -> None:
-        self.has_all(connection)
-        self.moves(connection)
+    def remove(self, connection: SweptConnection) -> None:
+        self.request_completed(connection)
+        self.write_resumed(connection)
 
-    def hurry(self) -> None:
+    def close_pending(self) -> None:
         """We stop: nobody is waited for who doesn't read, or hasn't asked all yet."""
         for connection in list(self._stalls):
-            connection.cut()
+            connection.abort()
         for connection in list(self._unfinished):
             connection.refuse(503, "the node is stopping")
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(SWEEP_INTERVAL)
             self.sweep(asyncio.get_running_loop().time())
 
     def sweep(self, now: float) -> None:
         for connection, since in list(self._unfinished.items()):
-            if now - since < self.bounds.request:
+            if now - since < self.limits.request_timeout:
                 break  # Kept in the order of `since`.
             connection.refuse(408, "the request did not arrive in time")
         total = 0
         for connection, (since, unsent) in sorted(self._stalls.items(), key=lambda each: -each[1][0]):
-            left = connection.unsent()
+            left = connection.unsent_bytes()
             total += left
-            if total > self.bounds.unsent:
+            if total > self.limits.max_unsent_bytes:
                 total -= left
-                connection.cut()
-            elif now - since < self.bounds.stall:
+                connection.abort()
+            elif now - since < self.limits.stall_timeout:
                 continue
-            elif unsent - left < self.bounds.least:
-                connection.cut()
+            elif unsent - left < self.limits.min_read_bytes:
+                connection.abort()
             else:
                 self._stalls[connection] = now, left

@@ -14,14 +14,14 @@ import uvicorn
 
 from adsum import wire
 from adsum.servers.http.acceptor import Acceptor
-from adsum.servers.http.connection import Connection, Prompt, last_words
-from adsum.servers.http.cross_origin import Hosts
-from adsum.servers.http.limits import BACKLOG, Bounds, Shed, Sweeper, untold
+from adsum.servers.http.connection import FastPathFunction, HttpConnection, closing_response
+from adsum.servers.http.cross_origin import AllowedHosts
+from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, Sweeper, ignore_shed
 
-RETRY_AFTER: Final = (b"retry-after", b"5")
+RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
 """What a connection is told for which there is no room: after how many seconds to try again."""
 
-Application = Callable[..., Awaitable[None]]
+AsgiApplication = Callable[..., Awaitable[None]]
 
 
 class HttpServer:
@@ -29,20 +29,20 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Application,
+        app: AsgiApplication,
         sockets: Sequence[socket.socket],
-        bounds: Bounds | None = None,
-        prompt: Prompt | None = None,
-        hosts: Hosts | None = None,
-        shed: Shed = untold,
+        limits: HttpLimits | None = None,
+        fast_path: FastPathFunction | None = None,
+        allowed_hosts: AllowedHosts | None = None,
+        on_shed: OnShed = ignore_shed,
     ) -> None:
-        """`prompt` is asked first; `hosts`, if given, are the names that it may be called by; see `Shed`."""
-        bounds = bounds or Bounds()
+        """`fast_path` is asked first; `allowed_hosts`, if given, are the names that it may be called by; see `OnShed`."""
+        limits = limits or HttpLimits()
         self._sockets = list(sockets)
-        self._sweeper = Sweeper(bounds, shed)
+        self._sweeper = Sweeper(limits, on_shed)
         config = uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", partial(Connection, self._sweeper, hosts, prompt)),
+            http=cast("type[asyncio.Protocol]", partial(HttpConnection, self._sweeper, allowed_hosts, fast_path)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -51,8 +51,8 @@ class HttpServer:
             server_header=False,
             headers=[(wire.PROTOCOL_HEADER.lower(), wire.PROTOCOL)],
             backlog=BACKLOG,
-            timeout_keep_alive=bounds.idle,
-            timeout_graceful_shutdown=bounds.stop,
+            timeout_keep_alive=limits.idle_timeout,
+            timeout_graceful_shutdown=limits.stop_timeout,
         )
         self._server = _Server(config, self._refusal)
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,22 +70,22 @@ class HttpServer:
         self._server.should_exit = True
         serving, sweeping = self._tasks
         self._tasks = []
-        self._sweeper.hurry()
+        self._sweeper.close_pending()
         await serving
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
 
     def _refusal(self, arriving: int) -> bytes | None:
         """What a connection is told for which there is no room, beside those that arrive; None: there is."""
-        if self.connections + arriving < self._sweeper.bounds.connections:
+        if self.connections + arriving < self._sweeper.limits.max_connections:
             return None
-        self._sweeper.shed("503")
-        headers = (*self._server.server_state.default_headers, RETRY_AFTER)
-        return last_words(503, "too many connections", headers)
+        self._sweeper.on_shed("503")
+        headers = (*self._server.server_state.default_headers, RETRY_AFTER_HEADER)
+        return closing_response(503, "too many connections", headers)
 
-    def adjust(self, connections: int) -> None:
+    def set_max_connections(self, connections: int) -> None:
         """Turn new connections away past so many from now on; those that are open stay."""
-        self._sweeper.bounds = replace(self._sweeper.bounds, connections=connections)
+        self._sweeper.limits = replace(self._sweeper.limits, max_connections=connections)
 
     @property
     def connections(self) -> int:
@@ -95,16 +95,16 @@ class HttpServer:
     @property
     def max_connections(self) -> int:
         """How many there may be."""
-        return self._sweeper.bounds.connections
+        return self._sweeper.limits.max_connections
 
     @property
-    def stalled(self) -> int:
+    def stalled_connections(self) -> int:
         """How many peers don't take what they asked for."""
-        return self._sweeper.stalled
+        return self._sweeper.stalled_connections
 
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes that wait for those."""
-        return self._sweeper.unsent()
+        return self._sweeper.unsent_bytes()
 
 
 class _Server(uvicorn.Server):

@@ -8,15 +8,15 @@ from typing import Any
 from adsum.core.errors import AdsumError
 
 
-class ListenRefused(AdsumError):
+class ListenError(AdsumError):
     """The address can't be listened on; the sentence is for the operator."""
 
 
 def listen(address: str) -> list[socket.socket]:
-    """Sockets bound to HOST:PORT, not yet accepting. Raises `ListenRefused`."""
-    host, port = host_of(address), address.rpartition(":")[2]
+    """Sockets bound to HOST:PORT, not yet accepting. Raises `ListenError`."""
+    host, port = host_part(address), address.rpartition(":")[2]
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ListenRefused(f"can't listen on {address!r}: it must be HOST:PORT, such as 127.0.0.1:23786")
+        raise ListenError(f"can't listen on {address!r}: it must be HOST:PORT, such as 127.0.0.1:23786")
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -26,11 +26,11 @@ def listen(address: str) -> list[socket.socket]:
     except OSError as error:
         for each in sockets:
             each.close()
-        raise ListenRefused(f"can't listen on {address}: {error.strerror or error}") from None
+        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from None
     return sockets
 
 
-def host_of(address: str) -> str:
+def host_part(address: str) -> str:
     """HOST of HOST:PORT, without the brackets of an IPv6 address."""
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
@@ -49,7 +49,7 @@ def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
     return bound
 
 
-def url(bound: socket.socket) -> str:
+def socket_url(bound: socket.socket) -> str:
     """Where a bound socket is reached."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

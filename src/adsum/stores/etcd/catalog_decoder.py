@@ -10,64 +10,64 @@ from typing import Final
 
 import msgspec
 
-from adsum.core.catalog.changes import Batch, Change, Recorded, Whole, forgetting
-from adsum.core.catalog.documents import Document, Edit, Title
-from adsum.core.errors import AdsumError, StoreRefused
+from adsum.core.catalog.changes import Batch, Change, FullState, RecordedChange, forget_service
+from adsum.core.catalog.documents import Document, DocumentKey, Edit
+from adsum.core.errors import AdsumError, StoreOpenFailed
 from adsum.core.model import Key, Listing
-from adsum.etcd.values import KeyValue, Ranged
-from adsum.etcd.watch import Event, Seen
+from adsum.etcd.values import KeyValue, RangeResult
+from adsum.etcd.watch import KeyEvent, RevisionEvents
 from adsum.stores import record_decoder
-from adsum.stores.etcd.layout import FORMAT, SOMEBODY, Head, Layout, Log
-from adsum.stores.records import WhyRecord
+from adsum.stores.etcd.layout import DELETED_IN_ETCD, FORMAT_VERSION, Head, Layout, LogEntryRecord
+from adsum.stores.records import ProvenanceRecord
 
 _HEAD: Final = msgspec.json.Decoder(Head)
-_LOG: Final = msgspec.json.Decoder(Log)
+_LOG: Final = msgspec.json.Decoder(LogEntryRecord)
 _UNREADABLE: Final = (msgspec.DecodeError, ValueError, AdsumError)
 
 _log = logging.getLogger("adsum.store")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CatalogPosition:
     """How far the catalog is: its revision, and the head's own, which lags behind if somebody wrote past us."""
 
     revision: int
-    head: int
-    said: Head
+    head_revision: int
+    head: Head
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """An entry of the log: the revision that etcd gave it, and that of its batch, which may have later parts."""
 
-    written: int
-    revision: int
-    log: Log
+    written_revision: int
+    batch_revision: int
+    record: LogEntryRecord
 
 
-def head(found: KeyValue) -> Head:
-    """What the head says. Raises `StoreRefused`."""
+def decode_head(found: KeyValue) -> Head:
+    """What the head says. Raises `StoreOpenFailed`."""
     try:
         said = _HEAD.decode(found.value)
     except msgspec.DecodeError as error:
-        raise StoreRefused(f"{found.key.decode()} in etcd is not what Adsum wrote: {error}") from None
-    if said.format > FORMAT:
-        raise StoreRefused(
+        raise StoreOpenFailed(f"{found.key.decode()} in etcd is not what Adsum wrote: {error}") from None
+    if said.format > FORMAT_VERSION:
+        raise StoreOpenFailed(
             f"a later version of Adsum wrote what is in etcd (its layout is {said.format}, the latest known here "
-            f"{FORMAT}): run that one, or use another ?prefix="
+            f"{FORMAT_VERSION}): run that one, or use another ?prefix="
         )
     return said
 
 
-class Reading:
+class CatalogDecoder:
     """Reads the catalog below one prefix. What can't be read, and so is none of ours, is left out and told."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._reader = record_decoder.Reader()
+        self._reader = record_decoder.RecordDecoder()
 
-    async def whole(self, pages: AsyncIterator[Ranged]) -> Whole:
-        """The catalog, of all its keys. Raises `StoreRefused` if it has no head that can be read, and `EtcdError`.
+    async def full_state(self, pages: AsyncIterator[RangeResult]) -> FullState:
+        """The catalog, of all its keys. Raises `StoreOpenFailed` if it has no head that can be read, and `EtcdError`.
 
         Page by page, so that whoever else has something to do has turns between.
         """
@@ -77,11 +77,11 @@ class Reading:
         top: KeyValue | None = None
         revision = 0
         async for page in pages:
-            for each in page.found:
+            for each in page.key_values:
                 revision = max(revision, each.revision)
                 if each.key == self._layout.head:
                     top = each
-                elif (service := self._layout.departed(each.key)) is not None:
+                elif (service := self._layout.departed_service(each.key)) is not None:
                     left[service] = each.revision
                 elif isinstance(said := self._said(each), Listing):
                     listings.append((each.revision, said))
@@ -89,14 +89,14 @@ class Reading:
                     documents.append((each.revision, said))
             await asyncio.sleep(0)
         if top is None:
-            raise StoreRefused("somebody deleted the head of the catalog in etcd")
-        return Whole(head(top).epoch, revision, listings, documents, left)
+            raise StoreOpenFailed("somebody deleted the head of the catalog in etcd")
+        return FullState(decode_head(top).epoch, revision, listings, documents, left)
 
-    def batch(self, seen: Sequence[Seen]) -> Batch:
+    def batch(self, parts: Sequence[RevisionEvents]) -> Batch:
         """The batch that was written at those revisions, its parts."""
         changes: dict[Key, Change] = {}
-        edits: dict[Title, Edit] = {}
-        for each in seen:
+        edits: dict[DocumentKey, Edit] = {}
+        for each in parts:
             gone = self._gone(each)
             for event in each.events:
                 subject = self._layout.subject(event.key)
@@ -104,25 +104,25 @@ class Reading:
                     change = self._change(subject, event, gone)
                     if change is not None:
                         changes[subject] = change
-                elif isinstance(subject, Title):
+                elif isinstance(subject, DocumentKey):
                     edit = self._edit(subject, event, gone)
                     if edit is not None:
                         edits[subject] = edit
             # A key that was not there is deleted without an event. Those that are deleted to make room are not named:
             # each node forgets the same ones by itself.
             for path, why in gone.items():
-                if (service := self._layout.forgotten(path)) is not None:
-                    changes[Key(service, "")] = forgetting(service, record_decoder.to_why(why))
-        return Batch(seen[-1].revision, tuple(changes.values()), tuple(edits.values()))
+                if (service := self._layout.forgotten_service(path)) is not None:
+                    changes[Key(service, "")] = forget_service(service, record_decoder.decode_provenance(why))
+        return Batch(parts[-1].revision, tuple(changes.values()), tuple(edits.values()))
 
-    async def newest(self, pages: AsyncIterator[Ranged]) -> AsyncGenerator[Recorded, None]:
+    async def newest_changes(self, pages: AsyncIterator[RangeResult]) -> AsyncGenerator[RecordedChange, None]:
         """The changes of the log, newest first, from its entries, newest first. Raises what the pages raise."""
-        batch: list[tuple[int, int, Recorded]] = []
-        later: Entry | None = None
+        batch: list[tuple[int, int, RecordedChange]] = []
+        later: LogEntry | None = None
         async for page in pages:
-            for each in page.found:
+            for each in page.key_values:
                 entry = _entry(each, later)
-                if later is not None and entry.revision != later.revision:
+                if later is not None and entry.batch_revision != later.batch_revision:
                     for *_, recorded in sorted(batch, key=_place, reverse=True):
                         yield recorded
                     batch.clear()
@@ -131,15 +131,17 @@ class Reading:
         for *_, recorded in sorted(batch, key=_place, reverse=True):
             yield recorded
 
-    def _changes(self, entry: Entry) -> Iterator[tuple[int, int, Recorded]]:
+    def _changes(self, entry: LogEntry) -> Iterator[tuple[int, int, RecordedChange]]:
         """Its changes, each behind the part and its number, by which it has its place in the batch."""
-        for position, logged in enumerate(entry.log.changes):
+        for position, logged in enumerate(entry.record.changes):
             try:
-                recorded = record_decoder.change(entry.revision, Key(logged.service, logged.id), bytes(logged.change))
+                recorded = record_decoder.decode_change(
+                    entry.batch_revision, Key(logged.service, logged.id), bytes(logged.change)
+                )
             except _UNREADABLE as error:
                 _log.warning("history of %s/%s can't be read: %s", logged.service, logged.id, error)
             else:
-                yield entry.log.part, logged.number or position, recorded
+                yield entry.record.part, logged.number or position, recorded
 
     def _said(self, found: KeyValue) -> Listing | Document | None:
         subject = self._layout.subject(found.key)
@@ -147,48 +149,48 @@ class Reading:
             return None
         try:
             if isinstance(subject, Key):
-                return self._reader.listing(subject.service, subject.id, found.value)
-            return record_decoder.document(subject.kind, subject.name, found.value)
+                return self._reader.decode_listing(subject.service, subject.id, found.value)
+            return record_decoder.decode_document(subject.kind, subject.name, found.value)
         except _UNREADABLE as error:
             _log.error("%s in etcd can't be read and is left out: %s", found.key.decode(errors="replace"), error)
             return None
 
-    def _gone(self, seen: Seen) -> dict[str, WhyRecord]:
+    def _gone(self, seen: RevisionEvents) -> dict[str, ProvenanceRecord]:
         for event in seen.events:
-            if event.key == self._layout.head and event.now is not None:
-                return head(event.now).gone
+            if event.key == self._layout.head and event.key_value is not None:
+                return decode_head(event.key_value).gone
         return {}
 
-    def _change(self, key: Key, event: Event, gone: dict[str, WhyRecord]) -> Change | None:
+    def _change(self, key: Key, event: KeyEvent, gone: dict[str, ProvenanceRecord]) -> Change | None:
         why = gone.get(self._layout.path(key))
-        if event.now is None:
-            return Change(key, None, SOMEBODY if why is None else record_decoder.to_why(why))
-        listing = self._said(event.now)
-        return Change(key, listing, listing.why) if isinstance(listing, Listing) else None
+        if event.key_value is None:
+            return Change(key, None, DELETED_IN_ETCD if why is None else record_decoder.decode_provenance(why))
+        listing = self._said(event.key_value)
+        return Change(key, listing, listing.provenance) if isinstance(listing, Listing) else None
 
-    def _edit(self, title: Title, event: Event, gone: dict[str, WhyRecord]) -> Edit | None:
-        if event.now is None:
+    def _edit(self, title: DocumentKey, event: KeyEvent, gone: dict[str, ProvenanceRecord]) -> Edit | None:
+        if event.key_value is None:
             why = gone.get(self._layout.path(title))
-            return Edit(title, None, SOMEBODY if why is None else record_decoder.to_why(why))
-        document = self._said(event.now)
-        return Edit(title, document, document.why) if isinstance(document, Document) else None
+            return Edit(title, None, DELETED_IN_ETCD if why is None else record_decoder.decode_provenance(why))
+        document = self._said(event.key_value)
+        return Edit(title, document, document.provenance) if isinstance(document, Document) else None
 
 
-def _entry(found: KeyValue, later: Entry | None) -> Entry:
+def _entry(found: KeyValue, later: LogEntry | None) -> LogEntry:
     """An entry of the log; `later` is the entry after it."""
     try:
         log = _LOG.decode(found.value)
     except msgspec.DecodeError:
-        return Entry(found.revision, found.revision, Log([]))
-    if later is not None and (found.revision == later.written or _goes_on(log, later.log)):
-        return Entry(found.revision, later.revision, log)
-    return Entry(found.revision, found.revision, log)
+        return LogEntry(found.revision, found.revision, LogEntryRecord([]))
+    if later is not None and (found.revision == later.written_revision or _goes_on(log, later.record)):
+        return LogEntry(found.revision, later.batch_revision, log)
+    return LogEntry(found.revision, found.revision, log)
 
 
-def _goes_on(log: Log, later: Log) -> bool:
+def _goes_on(log: LogEntryRecord, later: LogEntryRecord) -> bool:
     """Whether the later entry is of the next part of the same batch."""
     return log.part < log.parts == later.parts and later.part == log.part + 1
 
 
-def _place(change: tuple[int, int, Recorded]) -> tuple[int, int]:
+def _place(change: tuple[int, int, RecordedChange]) -> tuple[int, int]:
     return change[:2]

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
-from adsum.core.catalog.changes import MAX_LEFT
+from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS
 
-MOST_AT_ONCE: Final = 4
+MAX_FORGOTTEN_PER_BATCH: Final = 4
 """How many are forgotten with one batch: etcd takes so many operations beside those of the batch itself."""
 
 
-class Departures:
+class DepartedServices:
     """Follows what is remembered without reading it; the one left longest ago comes first."""
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Departures:
             self._services.pop(service, None)
             self._services[service] = None
 
-    def excess(self, but: Collection[str]) -> list[str]:
+    def excess(self, kept: Collection[str]) -> list[str]:
         """What to forget with the next batch: never what that batch itself remembers."""
-        most = min(MOST_AT_ONCE, max(0, len(self._services) - MAX_LEFT))
-        return [service for service in islice(self._services, most) if service not in but]
+        most = min(MAX_FORGOTTEN_PER_BATCH, max(0, len(self._services) - MAX_REMOVAL_REVISIONS))
+        return [service for service in islice(self._services, most) if service not in kept]
 
-    def forgot(self, services: Iterable[str]) -> None:
+    def remove(self, services: Iterable[str]) -> None:
         """It is done."""
         for service in services:
             self._services.pop(service, None)

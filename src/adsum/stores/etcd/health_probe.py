@@ -7,33 +7,33 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from adsum.etcd.client import Etcd
-from adsum.etcd.errors import EtcdError, Refused
-from adsum.etcd.values import Put, State, Unchanged
+from adsum.etcd.client import EtcdClient
+from adsum.etcd.errors import EtcdError, EtcdRefused
+from adsum.etcd.values import MemberStatus, Put, Unchanged
 from adsum.ports import Clock
 from adsum.stores.etcd.layout import Layout
 
-INQUIRE: Final = 5.0
+HEALTH_PROBE_INTERVAL: Final = 5.0
 """Seconds between two questions."""
 
 _log = logging.getLogger("adsum.store")
 
 
-class Inquiry:
+class EtcdHealthProbe:
     """Knows etcd's version and leader, and whether it would take a write of ours."""
 
-    def __init__(self, etcd: Etcd, layout: Layout, clock: Clock) -> None:
+    def __init__(self, etcd: EtcdClient, layout: Layout, clock: Clock) -> None:
         self._etcd = etcd
         self._key = layout.prefix + b"never"
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._state: State | None = None
+        self._state: MemberStatus | None = None
         self._leader = ""
         self._refused_at: float | None = None
         self.trouble = ""
         """Why etcd takes no writes of ours, though it answers; "" while it does."""
 
-    def refused(self) -> float:
+    def seconds_refused(self) -> float:
         """Seconds since it first said so; 0.0 if it does not."""
         return 0.0 if self._refused_at is None else self._clock.now() - self._refused_at
 
@@ -54,7 +54,7 @@ class Inquiry:
     async def _run(self) -> None:
         while True:
             try:
-                self._state = await self._etcd.state()
+                self._state = await self._etcd.status()
                 names = {each.id: each.name for each in await self._etcd.members()}
                 self._leader = names.get(self._state.leader, "none")
             except EtcdError as error:
@@ -63,13 +63,13 @@ class Inquiry:
                 await self._try()
             except EtcdError as error:
                 _log.debug("etcd does not say whether it takes writes: %s", error)
-            await self._clock.sleep(INQUIRE)
+            await self._clock.sleep(HEALTH_PROBE_INTERVAL)
 
     async def _try(self) -> None:
         """Ask for a write that is never done: no key has revision 1, that of an empty etcd. Raises `EtcdError`."""
         try:
             await self._etcd.commit([Unchanged(self._key, 1)], [Put(self._key, b"")])
-        except Refused as error:
+        except EtcdRefused as error:
             self._note(str(error))
         else:
             self._note("")

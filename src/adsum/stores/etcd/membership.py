@@ -5,7 +5,7 @@
 
 A shard that nobody keeps is claimed, under the condition that nobody has claimed it yet, by the node to which it
 belongs; one that belongs to somebody else by now is let go first. A node that dies, or that etcd has not heard of for
-`TTL` seconds, loses all it kept at once: its lease ends, and its keys with it. A node that is not sure of its own lease
+`SESSION_TTL` seconds, loses all it kept at once: its lease ends, and its keys with it. A node that is not sure of its own lease
 keeps nothing, and neither does one that has not begun: others would leave to it what nobody looks after meanwhile.
 """
 
@@ -24,32 +24,32 @@ from msgspec import Struct
 
 from adsum.core.backoff import Backoff
 from adsum.core.errors import StoreUnavailable
-from adsum.core.nodes.advertised_urls import Doubts
-from adsum.core.nodes.sharding import SHARDS, Peer, chosen, shard_of
-from adsum.etcd.client import Etcd
+from adsum.core.nodes.advertised_urls import UrlProblems
+from adsum.core.nodes.sharding import SHARDS, Peer, shard_of, shard_owner
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError
-from adsum.etcd.session import Session
+from adsum.etcd.session import EtcdSession
 from adsum.etcd.values import Condition, CreatedAt, Delete, KeyValue, Put, Unchanged
-from adsum.etcd.watch import Broken, Fresh, Gone, watch
+from adsum.etcd.watch import ResyncRequired, WatchInterrupted, WatchProgress, watch
 from adsum.ports import Clock
 
-TTL: Final = 5
+SESSION_TTL: Final = 5
 """Seconds after which a node that etcd hears nothing of counts as dead."""
-BEGINNING: Final = 10.0
+BEGIN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must grant a session to a node that begins; then it ends, saying so."""
-DOUBTFUL: Final = 2.0 * TTL
+ADDRESS_WARNING_DELAY: Final = 2.0 * SESSION_TTL
 """Seconds after which what can't be right about the nodes' addresses is told: by then no dead one is among them."""
-LOOK: Final = 1.0
+REBALANCE_INTERVAL: Final = 1.0
 """Seconds between two looks at what is to be claimed or let go, when nothing happens."""
-AT_ONCE: Final = 64
+MAX_SHARDS_PER_TRANSACTION: Final = 64
 """Shards that one transaction claims or lets go."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Bounds of the pause before reading everything anew, in seconds."""
 
-REMEMBERED: Final = 90.0
+DEPARTED_NODE_RETENTION: Final = 90.0
 """Seconds for which a node that left is remembered, since its consumers may not have noticed: longer than anybody waits
 for them, and names them."""
-MAX_LEFT: Final = 64
+MAX_DEPARTED_NODES: Final = 64
 """How many nodes that left are remembered; past it the one that left first is forgotten."""
 
 _NOBODY: Final[Set[int]] = frozenset()
@@ -67,7 +67,7 @@ class NodeRecord(Struct, frozen=True):
 _NODE: Final = msgspec.json.Decoder(NodeRecord)
 
 
-class Presence:
+class EtcdMembership:
     """Implements `ports.Shares`."""
 
     def __init__(self, prefix: bytes, name: str, clock: Clock, rng: Random) -> None:
@@ -77,7 +77,7 @@ class Presence:
         self._self = Peer(secrets.token_hex(8), name)
         self._clock = clock
         self._rng = rng
-        self._session: Session | None = None
+        self._session: EtcdSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._work = asyncio.Event()
         self._joined = asyncio.Event()
@@ -86,10 +86,10 @@ class Presence:
         self._left: dict[str, tuple[Peer, float]] = {}
         """Nodes that left, and when, in that order."""
         self._owners: dict[int, str] = {}
-        self._doubts = Doubts(DOUBTFUL)
+        self._doubts = UrlProblems(ADDRESS_WARNING_DELAY)
         self._kept: Set[int] = _NOBODY
 
-    def announce(self, url: str) -> None:
+    def advertise(self, url: str) -> None:
         self._self = Peer(self._self.id, self._self.name, url)
 
     @property
@@ -97,13 +97,13 @@ class Presence:
         return self._self.id
 
     @property
-    def kept(self) -> Set[int]:
-        if self._kept and (self._session is None or not self._session.held):
+    def kept_shards(self) -> Set[int]:
+        if self._kept and (self._session is None or not self._session.is_held):
             self._kept = _NOBODY
         return self._kept
 
     def keepers(self, service: str) -> Sequence[Peer]:
-        if self._session is None or not self._session.held:
+        if self._session is None or not self._session.is_held:
             # Whatever was ours is another's by now, or soon; and what we know of the others is old.
             return [peer for peer in self._known.values() if peer.id != self._self.id]
         owner = self._owners.get(shard_of(service))
@@ -117,46 +117,46 @@ class Presence:
         others = (peer for peer in self._known.values() if peer.id != self._self.id)
         return [(peer, shares[peer.id]) for peer in sorted(others, key=lambda peer: (peer.name, peer.id))]
 
-    def left(self) -> Sequence[tuple[Peer, float]]:
+    def departed_peers(self) -> Sequence[tuple[Peer, float]]:
         now = self._clock.now()
-        return [(peer, now - at) for peer, at in self._left.values() if now - at < REMEMBERED]
+        return [(peer, now - at) for peer, at in self._left.values() if now - at < DEPARTED_NODE_RETENTION]
 
     def condition(self) -> Mapping[str, str]:
         """What there is to tell people of the nodes: what can't be right about where they are."""
-        return {"nodes": "; ".join(self._doubts.certain)} if self._doubts.certain else {}
+        return {"nodes": "; ".join(self._doubts.confirmed)} if self._doubts.confirmed else {}
 
     @property
     def trouble(self) -> str:
         """Why we have no session, and so neither keep nor write; "" while we have one."""
         return self._session.trouble if self._session is not None else ""
 
-    def missed(self) -> float:
+    def seconds_without_session(self) -> float:
         """Seconds for which we have had none; 0.0 while we have one."""
-        return self._session.missed() if self._session is not None else 0.0
+        return self._session.seconds_without_lease() if self._session is not None else 0.0
 
     @property
-    def alive(self) -> Condition | None:
+    def session_condition(self) -> Condition | None:
         """On which we may write: that our session has not ended. None: there is none just now."""
-        if self._session is None or not self._session.held:
+        if self._session is None or not self._session.is_held:
             return None
         return CreatedAt(self._key, self._created)
 
-    def attach(self, etcd: Etcd) -> None:
+    def attach(self, etcd: EtcdClient) -> None:
         """Over which connection; said when the store is open."""
         self._etcd = etcd
 
-    async def begin(self) -> None:
-        self._session = Session(self._etcd, TTL, self._granted, self._clock, self._rng)
+    async def start(self) -> None:
+        self._session = EtcdSession(self._etcd, SESSION_TTL, self._granted, self._clock, self._rng)
         self._session.start()
         self._tasks = [
             asyncio.create_task(self._follow(), name="adsum-etcd-nodes"),
             asyncio.create_task(self._share(), name="adsum-etcd-share"),
         ]
         try:
-            async with asyncio.timeout(BEGINNING):
+            async with asyncio.timeout(BEGIN_TIMEOUT):
                 await self._joined.wait()
         except TimeoutError:
-            raise StoreUnavailable(f"etcd grants this node no session within {BEGINNING:g} s") from None
+            raise StoreUnavailable(f"etcd grants this node no session within {BEGIN_TIMEOUT:g} s") from None
 
     async def close(self) -> None:
         """Leave, so that others adopt at once what we kept; idempotent."""
@@ -193,9 +193,9 @@ class Presence:
             await self._clock.sleep(backoff.next(self._rng))
 
     async def _load(self) -> int:
-        found = await self._etcd.everything(self._cluster)
+        found = await self._etcd.read_all(self._cluster)
         before, self._known, self._owners = self._known, {}, {}
-        for each in found.found:
+        for each in found.key_values:
             self._take(each.key, each)
         for id in before.keys() - self._known.keys():
             self._remember(before[id])
@@ -206,12 +206,12 @@ class Presence:
         """Until the connection is lost; then everything is to be loaded anew. Raises `EtcdError`."""
         async with aclosing(watch(self._etcd, self._cluster, since, self._clock, self._rng)) as told:
             async for each in told:
-                if isinstance(each, Gone | Broken):
+                if isinstance(each, ResyncRequired | WatchInterrupted):
                     # An etcd that was restored or wiped meanwhile knows other revisions.
-                    raise _Again(each.why)
-                if not isinstance(each, Fresh):
+                    raise _Again(each.reason)
+                if not isinstance(each, WatchProgress):
                     for event in each.events:
-                        self._take(event.key, event.now)
+                        self._take(event.key, event.key_value)
                     self._work.set()
                 backoff.reset()
 
@@ -244,19 +244,19 @@ class Presence:
         if peer.id != self._self.id:
             self._left.pop(peer.id, None)
             self._left[peer.id] = peer, self._clock.now()
-            if len(self._left) > MAX_LEFT:
+            if len(self._left) > MAX_DEPARTED_NODES:
                 del self._left[next(iter(self._left))]
 
     async def _share(self) -> None:
         """Claim what belongs to us, and let go of what does not, whenever something changed."""
         while True:
             try:
-                async with asyncio.timeout(LOOK):
+                async with asyncio.timeout(REBALANCE_INTERVAL):
                     await self._work.wait()
             except TimeoutError:
                 pass
             self._work.clear()
-            for each in self._doubts.look(self._known.values(), self._clock.now()):
+            for each in self._doubts.update(self._known.values(), self._clock.now()):
                 _log.warning("some renewals and drains will be refused: %s", each)
             try:
                 await self._settle()
@@ -268,12 +268,12 @@ class Presence:
     async def _settle(self) -> None:
         """Keep what is ours by etcd's word and by right; make what is ours by right ours. Raises `EtcdError`."""
         session = self._session
-        if session is None or not session.held or self._self.id not in self._known:
+        if session is None or not session.is_held or self._self.id not in self._known:
             self._keep(_NOBODY)
-            if session is not None and session.held and await self._etcd.get(self._key) is None:
+            if session is not None and session.is_held and await self._etcd.get(self._key) is None:
                 await self._granted(session.lease)  # Somebody deleted it in etcd.
             return
-        belongs = {shard for shard in range(SHARDS) if chosen(shard, self._known) == self._self.id}
+        belongs = {shard for shard in range(SHARDS) if shard_owner(shard, self._known) == self._self.id}
         mine = {shard for shard, owner in self._owners.items() if owner == self._self.id}
         self._keep(mine & belongs)  # Before another node can have what we let go.
         for some in _chunks(sorted(mine - belongs)):
@@ -305,4 +305,7 @@ class _Again(EtcdError):
 
 
 def _chunks(shards: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (shards[start : start + AT_ONCE] for start in range(0, len(shards), AT_ONCE))
+    return (
+        shards[start : start + MAX_SHARDS_PER_TRANSACTION]
+        for start in range(0, len(shards), MAX_SHARDS_PER_TRANSACTION)
+    )

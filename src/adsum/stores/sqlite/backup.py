@@ -10,80 +10,80 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from adsum.core.errors import StoreRefused
+from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import schema
-from adsum.stores.sqlite.file import File
-from adsum.stores.sqlite.lock import Lock, Mark
+from adsum.stores.sqlite.file import SqliteFile
+from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class BackupSummary:
     """What a copy holds. `kept`: where `restore` put the file that was there before; None if there was none."""
 
     instances: int
     documents: int
     revision: int
-    kept: Path | None = None
+    replaced_file: Path | None = None
 
 
-def back_up(path: Path, to: Path) -> Copied:
+def back_up(path: Path, target: Path) -> BackupSummary:
     """Copy the registry's file at `path` to a new file `to`; a daemon may use it meanwhile.
 
-    Raises `StoreRefused` if there is no such file, if `to` exists, or if either can't be read or written.
+    Raises `StoreOpenFailed` if there is no such file, if `to` exists, or if either can't be read or written.
     """
-    if to.exists():
-        raise StoreRefused(f"{to} exists: name a new file, or move that one away")
-    part = to.with_name(f"{to.name}.{secrets.token_hex(4)}.part")
+    if target.exists():
+        raise StoreOpenFailed(f"{target} exists: name a new file, or move that one away")
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         _copy(path, part)
         copied = _verified(part, path)
         with closing(sqlite3.connect(part)) as copy:
             _leave_log(copy)  # Reading all of it began a log.
-        os.link(part, to)  # Unlike a rename, this never replaces what somebody has put there meanwhile.
-        _sync_folder(to.parent)
+        os.link(part, target)  # Unlike a rename, this never replaces what somebody has put there meanwhile.
+        _sync_folder(target.parent)
     except OSError as error:
-        raise StoreRefused(f"can't write {to}: {error.strerror}") from error
+        raise StoreOpenFailed(f"can't write {target}: {error.strerror}") from error
     except sqlite3.Error as error:
-        raise StoreRefused(f"can't write {to}: {error}") from error
+        raise StoreOpenFailed(f"can't write {target}: {error}") from error
     finally:
         _remove(part)
     return copied
 
 
-def restore(backup: Path, path: Path) -> Copied:
+def restore(backup: Path, path: Path) -> BackupSummary:
     """Put a copy of `backup` in place of the registry's file at `path`, beginning a new epoch.
 
-    What was there is kept beside it, as `PATH.before-restore`, until the next restore. Raises `StoreRefused` while a
+    What was there is kept beside it, as `PATH.before-restore`, until the next restore. Raises `StoreOpenFailed` while a
     daemon uses `path`, and if `backup` is no whole registry file; then nothing has changed.
     """
     path = path.resolve()
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = Lock(path)
+        lock = FileLock(path)
         try:
             _take(lock, path)
             _copy(backup, part)
             copied = _verified(part, backup, new_epoch=True)
             _give(path, part, lock.path)
             kept = _replace(path, part)
-            lock.note(Mark("", 0, 0, 0), durable=True)  # Whatever the next start finds is new to it.
+            lock.save(DatabaseProgress("", 0, 0, 0), durable=True)  # Whatever the next start finds is new to it.
             _sync_folder(path.parent)
         finally:
             lock.release()
     except OSError as error:
-        raise StoreRefused(f"can't write {path}: {error.strerror}") from error
+        raise StoreOpenFailed(f"can't write {path}: {error.strerror}") from error
     finally:
         _remove(part)
-    return Copied(copied.instances, copied.documents, copied.revision, kept)
+    return BackupSummary(copied.instances, copied.documents, copied.revision, kept)
 
 
-def _take(lock: Lock, path: Path) -> None:
-    """Take the lock of a database. Raises `StoreRefused`, in the name of the database, and `OSError`."""
+def _take(lock: FileLock, path: Path) -> None:
+    """Take the lock of a database. Raises `StoreOpenFailed`, in the name of the database, and `OSError`."""
     try:
-        lock.take()
-    except StoreRefused as refused:
-        raise StoreRefused(f"{path}: {refused}") from None
+        lock.acquire()
+    except StoreOpenFailed as refused:
+        raise StoreOpenFailed(f"{path}: {refused}") from None
 
 
 def _give(path: Path, *files: Path) -> None:
@@ -99,9 +99,9 @@ def _give(path: Path, *files: Path) -> None:
 
 
 def _copy(path: Path, to: Path) -> None:
-    """Copy a database with what stands in its log. Raises `StoreRefused` and `OSError`."""
+    """Copy a database with what stands in its log. Raises `StoreOpenFailed` and `OSError`."""
     if not path.is_file():
-        raise StoreRefused(f"there is no file {path}")
+        raise StoreOpenFailed(f"there is no file {path}")
     os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         with (
@@ -109,12 +109,12 @@ def _copy(path: Path, to: Path) -> None:
             closing(sqlite3.connect(to)) as target,
         ):
             application = source.execute("PRAGMA application_id").fetchone()[0]
-            if application != schema.APPLICATION:
-                raise StoreRefused(f"{path} is no registry's file")
+            if application != schema.APPLICATION_ID:
+                raise StoreOpenFailed(f"{path} is no registry's file")
             source.backup(target)
             _leave_log(target)
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StoreRefused(f"can't copy {path}: {error}") from error
+        raise StoreOpenFailed(f"can't copy {path}: {error}") from error
 
 
 def _leave_log(copy: sqlite3.Connection) -> None:
@@ -122,21 +122,21 @@ def _leave_log(copy: sqlite3.Connection) -> None:
     copy.execute("PRAGMA journal_mode = DELETE")
 
 
-def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> Copied:
-    """Read all of a copy. Raises `StoreRefused`, in the name of the original, if it is damaged."""
-    file = File(copy, new_epoch=new_epoch)
+def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupSummary:
+    """Read all of a copy. Raises `StoreOpenFailed`, in the name of the original, if it is damaged."""
+    file = SqliteFile(copy, new_epoch=new_epoch)
     try:
         file.open()
-        whole = file.whole()
-    except StoreRefused as refused:
-        raise StoreRefused(str(refused).replace(str(file.path), str(original))) from refused
+        whole = file.full_state()
+    except StoreOpenFailed as refused:
+        raise StoreOpenFailed(str(refused).replace(str(file.path), str(original))) from refused
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StoreRefused(f"can't read {original}: {error}") from error
+        raise StoreOpenFailed(f"can't read {original}: {error}") from error
     finally:
         file.close()
         for ending in (".lock", "-wal", "-shm"):
             _remove(copy.with_name(copy.name + ending))
-    return Copied(len([*whole.listings]), len([*whole.documents]), whole.revision)
+    return BackupSummary(len([*whole.listings]), len([*whole.documents]), whole.revision)
 
 
 def _replace(path: Path, new: Path) -> Path | None:

@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from adsum.core.catalog import documents
-from adsum.core.catalog.documents import DocumentKind, RecordedEdit, Title
+from adsum.core.catalog.documents import DocumentKey, DocumentKind, RecordedEdit
 from adsum.core.errors import StoreUnavailable
-from adsum.stores.edit_log import EditRecord, recorded
-from adsum.stores.sqlite.rows import ListingRow, checked
+from adsum.stores.edit_log import EditRecord, recorded_edit
+from adsum.stores.sqlite.rows import RecordRow, has_valid_checksum
 
 _RECORD: Final = "INSERT INTO edits (kind, name, revision, body, checksum) VALUES (?, ?, ?, ?, ?)"
 _TRIM_ONE: Final = """DELETE FROM edits WHERE kind = ?1 AND name = ?2 AND number <=
@@ -25,12 +25,12 @@ _NEWEST: Final = """SELECT kind, name, revision, body, checksum FROM edits
     WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3"""
 
 
-def put(db: sqlite3.Connection, rows: Sequence[ListingRow]) -> None:
+def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
     """Record edits, within a transaction; past a bound the oldest are forgotten."""
     if not rows:
         return
     db.executemany(_RECORD, rows)
-    db.executemany(_TRIM_ONE, [(*title, documents.MAX_EDITS_OF_ONE) for title in {row[:2] for row in rows}])
+    db.executemany(_TRIM_ONE, [(*title, documents.MAX_EDITS_PER_DOCUMENT) for title in {row[:2] for row in rows}])
     db.execute(_TRIM, (documents.MAX_EDITS,))
 
 
@@ -45,9 +45,11 @@ def newest(
 def _recorded(path: Path, row: Any) -> RecordedEdit:
     kind, name, revision, body, _ = row
     try:
-        if not checked(row):
+        if not has_valid_checksum(row):
             raise ValueError("it is damaged: its checksum is wrong")
-        return recorded(revision, Title(DocumentKind(kind), name), msgspec.json.decode(body, type=EditRecord))
+        return recorded_edit(
+            revision, DocumentKey(DocumentKind(kind), name), msgspec.json.decode(body, type=EditRecord)
+        )
     except (ValueError, TypeError) as error:
         # Nothing but the past is told from it: the registry goes on.
         problem = f"its history of {kind} {name} at revision {revision} can't be read: {error}"

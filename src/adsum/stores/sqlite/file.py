@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from adsum.core.catalog.changes import MAX_LEFT, Recorded, Whole
+from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, FullState, RecordedChange
 from adsum.core.catalog.documents import Document, DocumentKind, RecordedEdit
-from adsum.core.errors import AdsumError, StoreConflict, StoreRefused, StoreUnavailable
+from adsum.core.errors import AdsumError, StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key, Listing
 from adsum.stores import record_decoder
 from adsum.stores.sqlite import edits_table, schema
-from adsum.stores.sqlite.history_table import History
-from adsum.stores.sqlite.lock import Lock, Mark
-from adsum.stores.sqlite.rows import ListingRow, Rows, Write, checked, checksum
+from adsum.stores.sqlite.history_table import HistoryTable
+from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
+from adsum.stores.sqlite.rows import BatchWrite, RecordRow, TransactionRows, checksum, has_valid_checksum
 
-FORGET: Final = 1_000
+CHANGES_BETWEEN_DEPARTURE_TRIMS: Final = 1_000
 """After how many changes departures beyond their bound are forgotten, so that no commit pays for all of it."""
-LONG_LOG: Final = 4 * 1024 * 1024
+MAX_WAL_BYTES: Final = 4 * 1024 * 1024
 """Bytes of the write-ahead log past which a commit has it copied into the main file, and emptied."""
-BUSY: Final = 5.0
+BUSY_TIMEOUT: Final = 5.0
 """Seconds that a write waits for another program that has the file locked; then it is refused."""
-ANY: Final = 2**63 - 1
+MAX_REVISION: Final = 2**63 - 1
 """The highest revision that a mark names while nobody knows where the main file stands."""
 
 _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?, ?)"
@@ -51,21 +51,21 @@ _REMEDY: Final = "restore it from a backup (`adsum restore`), or move it away to
 _log = logging.getLogger("adsum.store")
 
 
-class File:
+class SqliteFile:
     """One file, locked against a second daemon while it is open."""
 
     def __init__(self, path: Path, *, new_epoch: bool = False) -> None:
         self.path = path
         self._new_epoch = new_epoch
-        self._lock: Lock | None = None
+        self._lock: FileLock | None = None
         self._database: sqlite3.Connection | None = None
         self._opened: os.stat_result | None = None
         self._epoch = ""
-        self._history: History | None = None
-        self._unforgotten = FORGET
+        self._history: HistoryTable | None = None
+        self._unforgotten = CHANGES_BETWEEN_DEPARTURE_TRIMS
         """How many changes were written since services were forgotten; at first it is not known."""
         self._doubtful = False
-        self._long = LONG_LOG
+        self._long = MAX_WAL_BYTES
         """Bytes of the log past which it is copied next."""
         self.revision = 0
         """Where the file stands, as far as is known."""
@@ -77,19 +77,19 @@ class File:
         return self._database
 
     @property
-    def _changes(self) -> History:
+    def _changes(self) -> HistoryTable:
         if self._history is None:
             raise sqlite3.ProgrammingError("the file is closed")
         return self._history
 
     def open(self) -> None:
-        """Lock and open the file, made if it isn't there. Raises `StoreRefused`; then `close` it."""
+        """Lock and open the file, made if it isn't there. Raises `StoreOpenFailed`; then `close` it."""
         try:
             self._open()
         except OSError as error:
-            raise StoreRefused(f"can't use {self.path}: {error.filename}: {error.strerror}") from error
+            raise StoreOpenFailed(f"can't use {self.path}: {error.filename}: {error.strerror}") from error
         except sqlite3.OperationalError as error:
-            raise StoreRefused(f"can't use {self.path}: {error}") from error
+            raise StoreOpenFailed(f"can't use {self.path}: {error}") from error
 
     def _open(self) -> None:
         with self._refusals():
@@ -97,30 +97,30 @@ class File:
             self.path = self.path.resolve()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._must_be_ours()
-            self._lock = lock = Lock(self.path)
-            lock.take()
-            known = lock.mark
+            self._lock = lock = FileLock(self.path)
+            lock.acquire()
+            known = lock.progress
             # For its owner only: checks may send secrets. SQLite gives its other files the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._opened = self.path.stat()
-            if self._log_size() and known is not None and known.highest != ANY:
+            if self._log_size() and known is not None and known.highest != MAX_REVISION:
                 self._must_own_its_log(known)
             elif known is not None:
                 # A crash before the file was read leaves a log that belongs to it, whatever it holds.
-                lock.note(Mark(known.epoch, known.revision, 0, ANY), durable=True)
-            self._database = sqlite3.connect(self.path, BUSY, isolation_level=None, check_same_thread=False)
-            self._history = History(self._database)
+                lock.save(DatabaseProgress(known.epoch, known.revision, 0, MAX_REVISION), durable=True)
+            self._database = sqlite3.connect(self.path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+            self._history = HistoryTable(self._database)
             self._prepare(self._database, known if self._opened.st_size else None)
 
     def _must_be_ours(self) -> None:
-        """Leave no lock beside a file that is no database: a link can lead anywhere. Raises `StoreRefused`."""
+        """Leave no lock beside a file that is no database: a link can lead anywhere. Raises `StoreOpenFailed`."""
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             head = file.read(16)
             if head not in (b"", b"SQLite format 3\0"):
                 raise sqlite3.DatabaseError("file is not a database")
 
-    def _must_own_its_log(self, known: Mark) -> None:
-        """Refuse a log that another file left: it would undo a restored copy, or destroy it. Raises `StoreRefused`."""
+    def _must_own_its_log(self, known: DatabaseProgress) -> None:
+        """Refuse a log that another file left: it would undo a restored copy, or destroy it. Raises `StoreOpenFailed`."""
         try:
             # SQLite ignores the log of a file that is called immutable.
             with closing(sqlite3.connect(f"file:{quote(str(self.path))}?immutable=1", uri=True)) as main:
@@ -129,12 +129,12 @@ class File:
             return  # A crash while the log was copied leaves such a file. The log mends it.
         if epoch != known.epoch or not known.lowest <= revision <= known.highest:
             log, index = (f"{self.path}{ending}" for ending in ("-wal", "-shm"))
-            raise StoreRefused(
+            raise StoreOpenFailed(
                 f"it was replaced, but {log} is still there and belongs to the file before. To use the file as it is, "
                 f"move {log} and {index} away; to restore a backup, use `adsum restore`"
             )
 
-    def _prepare(self, db: sqlite3.Connection, known: Mark | None) -> None:
+    def _prepare(self, db: sqlite3.Connection, known: DatabaseProgress | None) -> None:
         schema.migrate(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -163,7 +163,7 @@ class File:
             # Its rollback failed too; what it wrote is no part of the file.
             self._db.execute("ROLLBACK")
         stands = self._db.execute("SELECT epoch, revision, checksum FROM meta").fetchall()
-        if len(stands) != 1 or not checked(stands[0]) or not _EPOCH.fullmatch(str(stands[0][0])):
+        if len(stands) != 1 or not has_valid_checksum(stands[0]) or not _EPOCH.fullmatch(str(stands[0][0])):
             raise sqlite3.DatabaseError("its epoch and revision are gone or damaged")
         self._epoch, self.revision, _ = stands[0]
         self._doubtful = False
@@ -176,7 +176,7 @@ class File:
 
     def _copy_log(self) -> None:
         """Have the log copied into the main file and emptied, as far as readers of the file let us."""
-        lowest = self._lock.mark.lowest if self._lock is not None and self._lock.mark is not None else 0
+        lowest = self._lock.progress.lowest if self._lock is not None and self._lock.progress is not None else 0
         self._note(lowest, self.revision, durable=True)
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
@@ -186,16 +186,16 @@ class File:
             _log.warning("%s: its log can't be copied into it: %s", self.path, error)
             busy = True
         finally:
-            self._db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
-        self._long = self._log_size() + LONG_LOG
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+        self._long = self._log_size() + MAX_WAL_BYTES
         if not busy:
             self._note(self.revision, self.revision)
 
     def _note(self, lowest: int, highest: int, *, durable: bool = False) -> None:
         if self._lock is not None:
-            self._lock.note(Mark(self._epoch, self.revision, lowest, highest), durable=durable)
+            self._lock.save(DatabaseProgress(self._epoch, self.revision, lowest, highest), durable=durable)
 
-    def examine(self, *, write: bool) -> None:
+    def check_writable(self, *, write: bool) -> None:
         """Look whether the file can be written: under its name and, with `write`, by writing what it holds already.
 
         Raises `StoreUnavailable` and `sqlite3.Error`.
@@ -222,44 +222,44 @@ class File:
         if what:
             raise StoreUnavailable(f"{self.path}: {what}")
 
-    def whole(self) -> Whole:
-        """Everything that is stored. Raises `StoreRefused` if it can't be understood, and `sqlite3.Error`."""
-        reader = record_decoder.Reader()
+    def full_state(self) -> FullState:
+        """Everything that is stored. Raises `StoreOpenFailed` if it can't be understood, and `sqlite3.Error`."""
+        reader = record_decoder.RecordDecoder()
         with self._refusals(), closing(self._rows("listings")) as rows:
             listings = [self._listing(reader, row) for row in rows]
         with self._refusals(), closing(self._rows("documents")) as rows:
             documents = [self._document(row) for row in rows]
         with self._refusals(), closing(self._rows("departures")) as rows:
             left = dict(self._departure(row) for row in rows)
-        return Whole(self._epoch, self.revision, listings, documents, left)
+        return FullState(self._epoch, self.revision, listings, documents, left)
 
     def _rows(self, table: str) -> sqlite3.Cursor:
-        return self._db.execute(f"SELECT {', '.join(schema.CHECKED[table])}, checksum FROM {table}")  # noqa: S608 - ours
+        return self._db.execute(f"SELECT {', '.join(schema.CHECKSUM_COLUMNS[table])}, checksum FROM {table}")  # noqa: S608 - ours
 
-    def _listing(self, reader: record_decoder.Reader, row: ListingRow) -> tuple[int, Listing]:
+    def _listing(self, reader: record_decoder.RecordDecoder, row: RecordRow) -> tuple[int, Listing]:
         service, id, revision, body, _ = row
         try:
-            if not checked(row):
+            if not has_valid_checksum(row):
                 raise ValueError(_DAMAGED)
-            return revision, reader.listing(service, id, body)
+            return revision, reader.decode_listing(service, id, body)
         except (*_UNREADABLE, AdsumError) as error:
-            raise StoreRefused(f"its record of {service}/{id} can't be read: {error}; {_REMEDY}") from error
+            raise StoreOpenFailed(f"its record of {service}/{id} can't be read: {error}; {_REMEDY}") from error
 
-    def _document(self, row: ListingRow) -> tuple[int, Document]:
+    def _document(self, row: RecordRow) -> tuple[int, Document]:
         kind, name, revision, body, _ = row
         try:
-            if not checked(row):
+            if not has_valid_checksum(row):
                 raise ValueError(_DAMAGED)
-            return revision, record_decoder.document(kind, name, body)
+            return revision, record_decoder.decode_document(kind, name, body)
         except (*_UNREADABLE, AdsumError) as error:
-            raise StoreRefused(f"its record of {kind} {name} can't be read: {error}; {_REMEDY}") from error
+            raise StoreOpenFailed(f"its record of {kind} {name} can't be read: {error}; {_REMEDY}") from error
 
     def _departure(self, row: tuple[str, int, int]) -> tuple[str, int]:
-        if not checked(row):
-            raise StoreRefused(f"its record of the service {row[0]} can't be read: {_DAMAGED}; {_REMEDY}")
+        if not has_valid_checksum(row):
+            raise StoreOpenFailed(f"its record of the service {row[0]} can't be read: {_DAMAGED}; {_REMEDY}")
         return row[0], row[1]
 
-    def write(self, writes: Sequence[Write]) -> list[int | Exception]:
+    def write(self, writes: Sequence[BatchWrite]) -> list[int | Exception]:
         """Write the batches in order, each under a revision of its own, in one transaction.
 
         For each its revision, or why it was left out. They are durable when this returns. Raises `sqlite3.Error` if
@@ -269,11 +269,11 @@ class File:
         self._must_be_in_place()
         if self._doubtful:
             self._look()
-        rows, results, revision = Rows({}, {}, [], {}, []), list[int | Exception](), self.revision
+        rows, results, revision = TransactionRows({}, {}, [], {}, []), list[int | Exception](), self.revision
         for each in writes:
             try:
-                if each.basis != revision:
-                    raise StoreConflict(f"decided on revision {each.basis}, but the store is at {revision}")
+                if each.base_revision != revision:
+                    raise StoreConflict(f"decided on revision {each.base_revision}, but the store is at {revision}")
                 rows.add(revision + 1, each)
             except Exception as error:
                 # Its own fault, not that of those it happens to be written with.
@@ -285,7 +285,7 @@ class File:
             self._write(rows, revision)
         return results
 
-    def _write(self, rows: Rows, revision: int) -> None:
+    def _write(self, rows: TransactionRows, revision: int) -> None:
         unforgotten = self._unforgotten + len(rows.history)
         try:
             with schema.transaction(self._db):
@@ -293,42 +293,42 @@ class File:
                 moved = (revision, checksum(self._epoch, revision), self._epoch, self.revision)
                 if self._db.execute(_MOVE, moved).rowcount != 1:
                     raise StoreUnavailable(f"{self.path}: another program wrote to it; what it holds now is read anew")
-                if unforgotten >= FORGET:
-                    self._db.execute(_FORGET_OLDEST, (MAX_LEFT,))
+                if unforgotten >= CHANGES_BETWEEN_DEPARTURE_TRIMS:
+                    self._db.execute(_FORGET_OLDEST, (MAX_REMOVAL_REVISIONS,))
                     unforgotten = 0
         except BaseException:
             self._doubtful = True
-            self._changes.doubt()
+            self._changes.invalidate()
             with suppress(sqlite3.Error):
                 self._look()
             raise
         self.revision, self._unforgotten = revision, unforgotten
         if self._log_size() > self._long:
             self._copy_log()
-        elif self._lock is not None and self._lock.mark is not None:
-            self._note(self._lock.mark.lowest, self._lock.mark.highest)
+        elif self._lock is not None and self._lock.progress is not None:
+            self._note(self._lock.progress.lowest, self._lock.progress.highest)
 
-    def _put(self, rows: Rows) -> None:
+    def _put(self, rows: TransactionRows) -> None:
         self._db.executemany(_PUT, [row for row in rows.listings.values() if row is not None])
         self._db.executemany(_DELETE, [key for key, row in rows.listings.items() if row is None])
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
-        self._changes.record(rows.history)
-        edits_table.put(self._db, rows.edits)
-        left = [(service, at) for service, at in rows.left.items() if at is not None]
+        self._changes.insert(rows.history)
+        edits_table.insert(self._db, rows.edits)
+        left = [(service, at) for service, at in rows.departures.items() if at is not None]
         self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in left])
-        self._db.executemany(_FORGET, [(service,) for service, at in rows.left.items() if at is None])
+        self._db.executemany(_FORGET, [(service,) for service, at in rows.departures.items() if at is None])
 
-    def history(self, service: str | None, id: str | None, limit: int) -> list[Recorded]:
+    def history(self, service: str | None, id: str | None, limit: int) -> list[RecordedChange]:
         """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""
         return [self._recorded(*row) for row in self._changes.newest(service, id, limit)]
 
-    def _recorded(self, *row: Any) -> Recorded:
+    def _recorded(self, *row: Any) -> RecordedChange:
         service, id, revision, body, _ = row
         try:
-            if not checked(row):
+            if not has_valid_checksum(row):
                 raise ValueError(_DAMAGED)
-            return record_decoder.change(revision, Key(service, id), body)
+            return record_decoder.decode_change(revision, Key(service, id), body)
         except _UNREADABLE as error:
             # Nothing but the past is told from it: the registry goes on.
             raise StoreUnavailable(
@@ -353,10 +353,10 @@ class File:
         """Say of a file that is not as we left it what is wrong, in a sentence for the operator."""
         try:
             yield
-        except StoreRefused as refused:
-            raise StoreRefused(f"can't use {self.path}: {refused}") from refused
+        except StoreOpenFailed as refused:
+            raise StoreOpenFailed(f"can't use {self.path}: {refused}") from refused
         except (sqlite3.OperationalError, sqlite3.ProgrammingError):
             raise  # Nothing is wrong with the file: it can't be reached.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             # Python's module decodes the names that SQLite quotes from a damaged file.
-            raise StoreRefused(f"can't use {self.path}: {error}; {_REMEDY}") from error
+            raise StoreOpenFailed(f"can't use {self.path}: {error}; {_REMEDY}") from error

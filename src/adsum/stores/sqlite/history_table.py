@@ -9,9 +9,9 @@ from itertools import count
 from typing import Final
 
 from adsum.stores.retention import Retention
-from adsum.stores.sqlite.rows import ListingRow
+from adsum.stores.sqlite.rows import RecordRow
 
-TRIM: Final = 1_000
+TRIM_SLACK_CHANGES: Final = 1_000
 """How many changes history grows beyond its bounds before it is trimmed, so that no commit pays for all of it."""
 
 _RECORD: Final = "INSERT INTO history (number, service, id, revision, body, checksum) VALUES (?, ?, ?, ?, ?, ?)"
@@ -21,7 +21,7 @@ _NEWEST: Final = "SELECT service, id, revision, body, checksum FROM history ORDE
 _ROW: Final = "SELECT service, id, revision, body, checksum FROM history WHERE number = ?"
 
 
-class History:
+class HistoryTable:
     """The recorded changes of one file. The numbers of each service's rows are known without an index on disk."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -29,24 +29,24 @@ class History:
         self._retention: Retention[int] | None = None
         """The numbers of the rows; None while it is not known what is in the table."""
 
-    def record(self, rows: Sequence[ListingRow]) -> None:
-        """Add rows within a transaction, and trim the table now and then. Call `doubt` unless that commits."""
+    def insert(self, rows: Sequence[RecordRow]) -> None:
+        """Add rows within a transaction, and trim the table now and then. Call `invalidate` unless that commits."""
         retention = self._known()
-        if retention.is_over(TRIM):
-            self._db.executemany(_DROP, [(number,) for number in retention.drop()])
+        if retention.is_over_bounds(TRIM_SLACK_CHANGES):
+            self._db.executemany(_DROP, [(number,) for number in retention.trim()])
         (last,) = self._db.execute("SELECT coalesce(max(number), 0) FROM history").fetchone()
         numbered = list(zip(count(last + 1), rows, strict=False))
         self._db.executemany(_RECORD, [(number, *row) for number, row in numbered])
         for number, row in numbered:
             retention.add(row[0], number)
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """The transaction failed, or may have: what the table holds is looked up again when it is needed."""
         self._retention = None
 
-    def newest(self, service: str | None, id: str | None, limit: int) -> list[ListingRow]:
+    def newest(self, service: str | None, id: str | None, limit: int) -> list[RecordRow]:
         """The newest rows, newest first; of one service or instance if given."""
-        found: list[ListingRow] = []
+        found: list[RecordRow] = []
         rows = self._rows() if service is None else self._rows_of(service)
         with closing(rows):
             for row in rows:
@@ -56,12 +56,12 @@ class History:
                     found.append(row)
         return found
 
-    def _rows(self) -> Generator[ListingRow, None, None]:
+    def _rows(self) -> Generator[RecordRow, None, None]:
         with closing(self._db.execute(_NEWEST)) as rows:
             yield from rows
 
-    def _rows_of(self, service: str) -> Generator[ListingRow, None, None]:
-        for number in self._known().of(service):
+    def _rows_of(self, service: str) -> Generator[RecordRow, None, None]:
+        for number in self._known().newest_first(service):
             yield from self._db.execute(_ROW, (number,))
 
     def _known(self) -> Retention[int]:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adsum.core.errors import StoreRefused
+from adsum.core.errors import StoreOpenFailed
 
-SIZE: Final = 256
+LOCK_FILE_BYTES: Final = 256
 """Bytes of the lock file that are read; what it says is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class DatabaseProgress:
     """How far a database had come.
 
     Its main file, without the write-ahead log, stood at a revision from `lowest` to `highest`; the two differ while the
@@ -32,43 +32,43 @@ class Mark:
     lowest: int
     highest: int
 
-    def write(self) -> str:
+    def encode(self) -> str:
         return f"{self.epoch} {self.revision} {self.lowest} {self.highest}"
 
     @staticmethod
-    def read(text: str) -> Mark | None:
+    def parse(text: str) -> DatabaseProgress | None:
         """The mark that `write` wrote; None for any other text."""
         epoch, *numbers = text.split(" ")
         if len(numbers) != 3 or not all(each.isascii() and each.isdigit() for each in numbers):
             return None
-        return Mark(epoch, *map(int, numbers))
+        return DatabaseProgress(epoch, *map(int, numbers))
 
 
-class Lock:
+class FileLock:
     """The lock of a database. `mark` is what its last holder knew, None if that is not known."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.lock")
-        self.mark: Mark | None = None
+        self.progress: DatabaseProgress | None = None
         self._descriptor: int | None = None
 
-    def take(self) -> None:
-        """Raises `StoreRefused` if another process has it, and `OSError`."""
+    def acquire(self) -> None:
+        """Raises `StoreOpenFailed` if another process has it, and `OSError`."""
         descriptor = self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        said = os.pread(descriptor, SIZE, 0).decode("ascii", "replace").splitlines()
+        said = os.pread(descriptor, LOCK_FILE_BYTES, 0).decode("ascii", "replace").splitlines()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = (said[0].strip() if said else "") or "unknown"
-            raise StoreRefused(
+            raise StoreOpenFailed(
                 f"another registry has it (process {holder}): stop that one, or name another file"
             ) from None
-        self.mark = Mark.read(said[1]) if len(said) > 1 else None
+        self.progress = DatabaseProgress.parse(said[1]) if len(said) > 1 else None
         self._write()
 
-    def note(self, mark: Mark, *, durable: bool = False) -> None:
+    def save(self, progress: DatabaseProgress, *, durable: bool = False) -> None:
         """Remember how far the database has come; `durable`: even if the machine loses its power."""
-        self.mark = mark
+        self.progress = progress
         self._write()
         if durable and self._descriptor is not None:
             os.fsync(self._descriptor)
@@ -92,5 +92,5 @@ class Lock:
     def _write(self) -> None:
         if self._descriptor is None:
             return
-        text = f"{os.getpid()}\n{self.mark.write() if self.mark is not None else ''}\n"
-        os.pwrite(self._descriptor, text.ljust(SIZE).encode(), 0)
+        text = f"{os.getpid()}\n{self.progress.encode() if self.progress is not None else ''}\n"
+        os.pwrite(self._descriptor, text.ljust(LOCK_FILE_BYTES).encode(), 0)

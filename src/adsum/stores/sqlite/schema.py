@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
 
-from adsum.core.errors import StoreRefused
+from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite.rows import checksum
 
-APPLICATION: Final = 0x41445355
+APPLICATION_ID: Final = 0x41445355
 """SQLite's `application_id` of our files ("ADSU"): another program's file is refused, never written."""
 
-CHECKED: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
+CHECKSUM_COLUMNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
         "listings": ("service", "id", "revision", "body"),
         "history": ("service", "id", "revision", "body"),
@@ -46,7 +46,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         )""",
         "CREATE TABLE meta (epoch TEXT NOT NULL, revision INTEGER NOT NULL)",
         "INSERT INTO meta VALUES (lower(hex(randomblob(16))), 0)",
-        f"PRAGMA application_id = {APPLICATION}",
+        f"PRAGMA application_id = {APPLICATION_ID}",
     ),
     (
         """CREATE TABLE documents (
@@ -97,15 +97,15 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the file to the newest version, in one transaction a version.
 
-    Raises `StoreRefused` for a file of a later version or of another program, which are left as they are.
+    Raises `StoreOpenFailed` for a file of a later version or of another program, which are left as they are.
     """
     db.create_function("checksum", -1, checksum, deterministic=True)
     application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
     empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
-    if application != APPLICATION and not (empty and application == version == 0):
-        raise StoreRefused("it is another program's SQLite file: name another one")
+    if application != APPLICATION_ID and not (empty and application == version == 0):
+        raise StoreOpenFailed("it is another program's SQLite file: name another one")
     if version > len(MIGRATIONS):
-        raise StoreRefused(
+        raise StoreOpenFailed(
             f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(MIGRATIONS)}): "
             "run that one, or `adsum restore` the backup from before the upgrade"
         )

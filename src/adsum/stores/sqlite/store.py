@@ -18,18 +18,18 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from adsum.clock import SystemClock
-from adsum.core.catalog.changes import Batch, Change, Recorded, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState, RecordedChange
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
-from adsum.core.nodes.sharding import Alone
+from adsum.core.nodes.sharding import SingleNode
 from adsum.ports import Clock
-from adsum.stores.batch_feed import Feeds
-from adsum.stores.sqlite.file import File
-from adsum.stores.sqlite.rows import Write
+from adsum.stores.batch_feed import BatchFeed
+from adsum.stores.sqlite.file import SqliteFile
+from adsum.stores.sqlite.rows import BatchWrite
 
 T = TypeVar("T")
 
-LOOK: Final = 2.0
+WRITABLE_CHECK_INTERVAL: Final = 2.0
 """Seconds between two looks whether the file can be written."""
 
 _log = logging.getLogger("adsum.store")
@@ -39,7 +39,7 @@ _log = logging.getLogger("adsum.store")
 class _Commit:
     """A batch on its way to the disk, and who waits for its revision."""
 
-    write: Write
+    write: BatchWrite
     done: asyncio.Future[int]
 
     def settle(self, result: int | Exception) -> None:
@@ -56,7 +56,7 @@ class SqliteStore:
     """Keeps batches in one file. See `ports.Store` for what each method promises."""
 
     def __init__(self, path: Path, *, new_epoch: bool = False, clock: Clock | None = None) -> None:
-        self._file = File(path, new_epoch=new_epoch)
+        self._file = SqliteFile(path, new_epoch=new_epoch)
         self._clock: Clock = clock or SystemClock()
         self._trouble = ""
         """Why nothing can be written; "" while it can."""
@@ -65,11 +65,11 @@ class SqliteStore:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[_Commit] = []
         self._writing: asyncio.Task[None] | None = None
-        self._feeds = Feeds(lambda: self._run(self._file.whole))
+        self._feeds = BatchFeed(lambda: self._run(self._file.full_state))
         self._told = 0
 
     @classmethod
-    def of(cls, url: str) -> SqliteStore:
+    def from_url(cls, url: str) -> SqliteStore:
         """`sqlite:///PATH`, or `sqlite:////PATH` for an absolute one.
 
         `?epoch=new` starts a new epoch whenever the file is opened: what a restored backup needs once, for those who
@@ -89,8 +89,8 @@ class SqliteStore:
         """Where the file is."""
         return self._file.path
 
-    def join(self, name: str) -> Alone:
-        return Alone(name)
+    def join(self, name: str) -> SingleNode:
+        return SingleNode(name)
 
     async def open(self) -> None:
         self._thread = ThreadPoolExecutor(1, "adsum-sqlite")
@@ -102,20 +102,22 @@ class SqliteStore:
         self._told = self._file.revision
         self._examining = asyncio.create_task(self._examine(), name="adsum-sqlite-examine")
 
-    async def commit(self, changes: Sequence[Change], basis: int, edits: Sequence[Edit] = ()) -> int:
+    async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        commit = _Commit(Write(tuple(changes), basis, tuple(edits)), asyncio.get_running_loop().create_future())
+        commit = _Commit(
+            BatchWrite(tuple(changes), base_revision, tuple(edits)), asyncio.get_running_loop().create_future()
+        )
         self._waiting.append(commit)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
         return await commit.done
 
-    async def confirm(self, basis: int) -> None:
+    async def confirm(self, base_revision: int) -> None:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        if basis != self._file.revision:
-            raise StoreConflict(f"decided on revision {basis}, but the store is at {self._file.revision}")
+        if base_revision != self._file.revision:
+            raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._file.revision}")
 
     async def _write_waiting(self) -> None:
         """Write all that waits, together, until nothing does."""
@@ -132,16 +134,16 @@ class SqliteStore:
             for commit, result in zip(commits, results, strict=True):
                 if isinstance(result, int):
                     self._told = result
-                    self._feeds.tell(Batch(result, commit.write.changes, commit.write.edits))
+                    self._feeds.publish(Batch(result, commit.write.changes, commit.write.edits))
                 commit.settle(result)
             self._mind_the_file()
 
     async def _examine(self) -> None:
         """Look now and then whether the file can be written; in trouble, by writing, so that its end is noticed."""
         while True:
-            await self._clock.sleep(LOOK)
+            await self._clock.sleep(WRITABLE_CHECK_INTERVAL)
             try:
-                await self._run(partial(self._file.examine, write=bool(self._trouble)))
+                await self._run(partial(self._file.check_writable, write=bool(self._trouble)))
                 self._note("")
             except StoreUnavailable as error:
                 self._note(str(error))
@@ -159,12 +161,12 @@ class SqliteStore:
         """A write that failed may be in the file nevertheless: then it is shown as what it holds."""
         if self._file.revision != self._told:
             self._told = self._file.revision
-            self._feeds.start_over()
+            self._feeds.resync()
 
-    def watch(self) -> AsyncIterator[Whole | Batch]:
+    def watch(self) -> AsyncIterator[FullState | Batch]:
         return self._feeds.watch()
 
-    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[Recorded]:
+    async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         return await self._run(partial(self._file.history, service, id, limit))
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
@@ -173,7 +175,7 @@ class SqliteStore:
     def age(self) -> float:
         return 0.0
 
-    def apart(self) -> float:
+    def isolated_seconds(self) -> float:
         return self._clock.now() - self._troubled_since if self._trouble else 0.0
 
     def condition(self) -> Mapping[str, str]:

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from adsum import wire
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Batch, Change, Whole
+from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Listing, Registration, Why
-from adsum.dialects.native.events.watch_events import Events, resumable
-from adsum.dialects.native.pages.pages import Pages, Sheet
+from adsum.core.model import Cause, Instance, Listing, Provenance, Registration
+from adsum.dialects.native.events.watch_events import WatchEvents, can_resume
+from adsum.dialects.native.pages.pages import Pages, ServiceJson
 from adsum.registry import Registry
-from tests.dialects.native.native_api import parsed
+from tests.dialects.native.native_api import parse_events
 from tests.support.fakes import FakeClock, FakeStore
-from tests.support.observers import Recorder
+from tests.support.observers import RecordingObserver
 
 NAMES = ("carts", "orders", "users")
 STEP = st.tuples(st.sampled_from(NAMES), st.integers(0, 5), st.booleans())
 
 
 def _change(name: str, n: int, there: bool, port: int) -> Change:
-    instance, why = Instance(name, f"i{n}", "10.0.0.1", port), Why(Cause.REGISTERED, "tester", at=float(port))
+    instance, why = Instance(name, f"i{n}", "10.0.0.1", port), Provenance(Cause.REGISTERED, "tester", at=float(port))
     return Change(instance.key, Listing(Registration(instance), why) if there else None, why)
 
 
@@ -40,8 +40,8 @@ def _catalog(snapshot: Snapshot) -> dict[str, dict[str, int]]:
 
 def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, int]]:
     """What a consumer does with a group."""
-    for event in parsed(text):
-        says = event.says
+    for event in parse_events(text):
+        says = event.data
         if event.kind == "service":
             view[says["service"]] = {each["id"]: each["port"] for each in says["instances"]}
         elif event.kind == "change":
@@ -52,62 +52,62 @@ def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, 
     return {name: known for name, known in view.items() if known}
 
 
-def _events() -> Events:
-    return Events(Pages(Registry(FakeStore(), FakeClock(), Recorder())))
+def _events() -> WatchEvents:
+    return WatchEvents(Pages(Registry(FakeStore(), FakeClock(), RecordingObserver())))
 
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=30), st.integers(0, 2**32), st.integers(1, 8))
 @settings(deadline=None)
 def test_applying_what_is_told_gives_what_is_so(steps: list[list[Any]], seed: int, trail: int) -> None:
     rng, events = Random(seed), _events()
-    snapshot = snapshots.load(Whole("e", 0, []))
+    snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     views: dict[frozenset[str] | None, tuple[int, dict[str, dict[str, int]]]] = {
         None: (0, {}),
         frozenset({"orders"}): (0, {}),
         frozenset({"orders", "users"}): (0, {}),
     }
-    before, snapshots.TRAIL = snapshots.TRAIL, trail  # type: ignore[misc]
+    before, snapshots.MAX_RECENT_CHANGES = snapshots.MAX_RECENT_CHANGES, trail  # type: ignore[misc]
     try:
         for revision, batch in enumerate(steps, 1):
             changes = [_change(name, n, there, 1_000 + revision * 10 + m) for m, (name, n, there) in enumerate(batch)]
             snapshot = snapshot.apply(Batch(revision, changes))
             for services, (shown, view) in views.items():
                 if rng.random() < 0.6:
-                    group = events.since(snapshot, services, shown, 0.0)
+                    group = events.changes_since(snapshot, services, shown, 0.0)
                     view = _apply(view, group) if group else view
                     truth = {k: v for k, v in _catalog(snapshot).items() if services is None or k in services}
                     assert view == truth
-                    assert resumable(snapshot, services, snapshot.revision)
+                    assert can_resume(snapshot, services, snapshot.revision)
                     views[services] = (snapshot.revision, view)
     finally:
-        snapshots.TRAIL = before  # type: ignore[misc]
+        snapshots.MAX_RECENT_CHANGES = before  # type: ignore[misc]
 
 
 @given(st.lists(STEP, max_size=40), st.integers(0, 2**32))
 @settings(deadline=None)
 def test_a_page_that_followed_changes_says_what_one_made_anew_says(steps: list[Any], seed: int) -> None:
     rng = Random(seed)
-    snapshot = snapshots.load(Whole("e", 0, []))
-    sheet = Sheet("e", snapshot.service("orders"))
+    snapshot = snapshots.load_snapshot(FullState("e", 0, []))
+    sheet = ServiceJson("e", snapshot.service("orders"))
     for revision, (_, n, there) in enumerate(steps, 1):
         snapshot = snapshot.apply(Batch(revision, [_change("orders", n, there, 1_000 + revision)]))
         if rng.random() < 0.5:
-            sheet.follow(snapshot.service("orders"))
-            assert sheet.body == wire.encode(wire.ServiceView.of("e", snapshot.service("orders")))
+            sheet.update(snapshot.service("orders"))
+            assert sheet.body == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
 
 
 def test_a_watch_resumes_from_the_oldest_revision_that_is_remembered_and_from_none_before() -> None:
-    snapshot = snapshots.load(Whole("e", 5, [])).apply(Batch(6, [_change("orders", 1, True, 1)]))
+    snapshot = snapshots.load_snapshot(FullState("e", 5, [])).apply(Batch(6, [_change("orders", 1, True, 1)]))
     for services in (None, frozenset({"users"}), frozenset({"orders", "users"})):
-        assert [resumable(snapshot, services, since) for since in (4, 5, 6, 7)] == [False, True, True, False]
+        assert [can_resume(snapshot, services, since) for since in (4, 5, 6, 7)] == [False, True, True, False]
 
 
 async def test_the_whole_is_every_service_and_is_encoded_once() -> None:
     events = _events()
-    snapshot = snapshots.load(Whole("e", 0, []))
+    snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     snapshot = snapshot.apply(Batch(1, [_change("orders", 1, True, 1), _change("users", 1, True, 2)]))
-    text = events.whole(snapshot, None, 0.0)
-    assert events.whole(snapshot, None, 0.0) is text
-    assert [event.kind for event in parsed(text)] == ["service", "service", "synced"]
-    aged = parsed(events.whole(snapshot, None, 2.5))[-1]
-    assert msgspec.convert(aged.says, wire.Synced) == wire.Synced(1, 2.5)
+    text = events.full_state(snapshot, None, 0.0)
+    assert events.full_state(snapshot, None, 0.0) is text
+    assert [event.kind for event in parse_events(text)] == ["service", "service", "synced"]
+    aged = parse_events(events.full_state(snapshot, None, 2.5))[-1]
+    assert msgspec.convert(aged.data, wire.WatchSynced) == wire.WatchSynced(1, 2.5)

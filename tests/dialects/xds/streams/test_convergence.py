@@ -8,38 +8,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum.dialects.xds.bounds import HOLD
+from adsum.dialects.xds.bounds import DEPENDENCY_TIMEOUT
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.subscribers import Gateways
-from adsum.gateway.resources.resources import Kind
-from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, FakeClient, Said, content, resources
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.subscribers import GatewaySubscribers
+from adsum.gateway.resources.resources import ResourceKind
+from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, FakeXdsClient, ReceivedResponse, content, resources
 
 SERVICES = "abcd"
-DONE = 200
+MAX_EXCHANGES = 200
 """Exchanges after which a conversation is taken to be endless."""
 
 
-class Gateway(FakeClient):
+class EnvoyLikeClient(FakeXdsClient):
     """A client that does as Envoy does: subscribes to what it is told of, and has to be able to route at any time."""
 
-    def __init__(self, variant: ModuleType, session: Session) -> None:
+    def __init__(self, variant: ModuleType, session: StreamSession) -> None:
         super().__init__(variant, session)
-        self.unanswered: list[Kind] = []
-        self.astray = False
+        self.unanswered: list[ResourceKind] = []
+        self.has_rejected = False
         """Whether it rejected something: then it may well lack what routes name."""
-        self.before: dict[Kind, dict[str, str]] = {}
+        self.before: dict[ResourceKind, dict[str, str]] = {}
         self.names[EDS] = []
 
     def start(self) -> None:
         for kind in (CDS, LDS):
-            self.ask(kind)
-        self.ask(RDS, "main")
+            self.request(kind)
+        self.request(RDS, "main")
 
-    def take(self) -> Said | None:
+    def take(self) -> ReceivedResponse | None:
         """Take in one response, without an answer."""
-        before = {kind: dict(has) for kind, has in self.has.items()}
-        said = self.hear()
+        before = {kind: dict(has) for kind, has in self.resources.items()}
+        said = self.receive()
         if said is not None:
             self.unanswered.append(said.kind)
             self.before[said.kind] = before.get(said.kind, {})
@@ -48,11 +48,11 @@ class Gateway(FakeClient):
 
     def check(self) -> None:
         """Whatever its routes name is a cluster that it has, with an assignment."""
-        if self.astray or RDS not in self.has or not self.has[RDS]:
+        if self.has_rejected or RDS not in self.resources or not self.resources[RDS]:
             return
-        named = routed(self.has[RDS]["main"])
-        assert named <= set(self.has.get(CDS, {})), "a route names a cluster that is not there"
-        assert named <= set(self.has.get(EDS, {})), "a route names a cluster that is not warm"
+        named = routed(self.resources[RDS]["main"])
+        assert named <= set(self.resources.get(CDS, {})), "a route names a cluster that is not there"
+        assert named <= set(self.resources.get(EDS, {})), "a route names a cluster that is not warm"
 
     def answer(self, error: str = "") -> None:
         """Answer the response that waits for it longest; Envoy subscribes to what it learnt before that."""
@@ -60,34 +60,36 @@ class Gateway(FakeClient):
             return
         kind = self.unanswered.pop(0)
         if error:
-            self.astray = True
-            self.has[kind] = self.before[kind]
+            self.has_rejected = True
+            self.resources[kind] = self.before[kind]
         elif kind is CDS:
             self.subscribe()
         self.ack(kind, error)
 
     def subscribe(self) -> None:
         """To the assignments of the clusters that it has, and no others."""
-        wanted, have = set(self.has[CDS]), set(self.names[EDS])
+        wanted, have = set(self.resources[CDS]), set(self.names[EDS])
         if wanted == have:
             return
         if self.is_delta:
-            self.ask(EDS, *sorted(wanted - have), resource_names_unsubscribe=sorted(have - wanted))
+            self.request(EDS, *sorted(wanted - have), resource_names_unsubscribe=sorted(have - wanted))
         else:
-            self.ask(EDS, *sorted(wanted), nonce=self.nonces.get(EDS, ""))
+            self.request(EDS, *sorted(wanted), nonce=self.nonces.get(EDS, ""))
         self.names[EDS] = sorted(wanted)
-        self.has[EDS] = {name: each for name, each in self.has.get(EDS, {}).items() if name in wanted}
+        self.resources[EDS] = {name: each for name, each in self.resources.get(EDS, {}).items() if name in wanted}
 
-    def talk(self) -> None:
+    def exchange_all(self) -> None:
         """Until there is no more to say."""
-        for _ in range(DONE):
+        for _ in range(MAX_EXCHANGES):
             if self.take() is None and not self.unanswered:
                 return
             self.answer()
         raise AssertionError("they talk for ever")
 
 
-def contents(services: frozenset[str], endpoints: int, cluster: int, listener: int = 1) -> dict[Kind, dict[str, int]]:
+def contents(
+    services: frozenset[str], endpoints: int, cluster: int, listener: int = 1
+) -> dict[ResourceKind, dict[str, int]]:
     """A catalog of these services, each routed to."""
     return {
         CDS: dict.fromkeys(services, cluster),
@@ -109,7 +111,7 @@ def routed(routes: str) -> set[str]:
 
 
 CHOSEN = st.frozensets(st.sampled_from(SERVICES))
-Step = tuple[str, dict[Kind, dict[str, int]], frozenset[str]]
+Step = tuple[str, dict[ResourceKind, dict[str, int]], frozenset[str]]
 PUBLICATIONS = st.tuples(st.just("publish"), st.builds(contents, CHOSEN, st.integers(1, 3), st.integers(1, 2)), CHOSEN)
 OTHERS: list[Step] = [(word, {}, frozenset()) for word in ("take", "take", "answer", "reject", "lose", "stale")]
 STEPS = st.lists(st.one_of(PUBLICATIONS, *map(st.just, OTHERS)), max_size=40)
@@ -121,14 +123,14 @@ STEPS = st.lists(st.one_of(PUBLICATIONS, *map(st.just, OTHERS)), max_size=40)
 def test_a_client_converges_and_its_routes_always_lead_somewhere(
     variant: ModuleType, steps: list[Step], last: frozenset[str], last_vacated: frozenset[str]
 ) -> None:
-    audience = Gateways()
-    client = Gateway(variant, Session(variant, audience))
+    audience = GatewaySubscribers()
+    client = EnvoyLikeClient(variant, StreamSession(variant, audience))
     client.start()
     number = 0
     for step, published, vacated in steps:
         if step == "publish":
             number += 1
-            audience.move(resources(published), number, number, vacated)
+            audience.publish(resources(published), number, number, vacated)
         elif step == "take":
             client.take()
         elif step == "answer":
@@ -136,21 +138,21 @@ def test_a_client_converges_and_its_routes_always_lead_somewhere(
         elif step == "reject":
             client.answer("no")
         elif step == "stale":
-            client.ask(EDS, *([] if client.is_delta else client.names[EDS]), nonce="of-old", error="lies")
+            client.request(EDS, *([] if client.is_delta else client.names[EDS]), nonce="of-old", error="lies")
         else:
-            client.session.leave()
-            client = Gateway(variant, Session(variant, audience))
+            client.session.close()
+            client = EnvoyLikeClient(variant, StreamSession(variant, audience))
             client.start()
     final = contents(last, 7, 7, 7)
-    audience.move(resources(final), number + 1, number + 1, last_vacated)
-    client.talk()
+    audience.publish(resources(final), number + 1, number + 1, last_vacated)
+    client.exchange_all()
     assert client.session.is_current
     expected = {kind: {name: content(each) for name, each in of.items()} for kind, of in resources(final).items()}
-    assert {kind: client.has.get(kind, {}) for kind in (CDS, LDS, EDS)} == {
+    assert {kind: client.resources.get(kind, {}) for kind in (CDS, LDS, EDS)} == {
         kind: expected[kind] for kind in (CDS, LDS, EDS)
     }
-    if not client.astray:
-        assert client.has[RDS] == expected[RDS]
+    if not client.has_rejected:
+        assert client.resources[RDS] == expected[RDS]
 
 
 @given(
@@ -162,13 +164,13 @@ def test_a_client_that_comes_back_is_told_the_difference_and_no_more(
     before: frozenset[str], after: frozenset[str], endpoints: int
 ) -> None:
     old, new = resources(contents(before, 1, 1)), resources(contents(after, endpoints, 1))
-    audience = Gateways()
-    audience.move(new, 1, 1)
-    client = FakeClient(delta, Session(delta, audience))
+    audience = GatewaySubscribers()
+    audience.publish(new, 1, 1)
+    client = FakeXdsClient(delta, StreamSession(delta, audience))
     for kind, names in ((CDS, ()), (EDS, sorted(before)), (LDS, ()), (RDS, ("main",))):
-        client.ask(kind, *names, initial_resource_versions={name: each.version for name, each in old[kind].items()})
-    told = {kind: set[str]() for kind in Kind}
-    for client.now in (0.0, HOLD):  # It never asks for the assignments of new clusters.
+        client.request(kind, *names, initial_resource_versions={name: each.version for name, each in old[kind].items()})
+    told = {kind: set[str]() for kind in ResourceKind}
+    for client.now in (0.0, DEPENDENCY_TIMEOUT):  # It never asks for the assignments of new clusters.
         for said in client.settle():
             told[said.kind] |= {*said.resources, *said.removed}
     for kind in (CDS, LDS, RDS):

@@ -8,23 +8,38 @@ from types import ModuleType
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
-from adsum.dialects.xds.bounds import MAX_CAUSE, MAX_WORDS, RETRY, SHOWN
+from adsum.dialects.xds.bounds import (
+    MAX_CAUSE_LENGTH,
+    MAX_LISTED_SERVICES,
+    MAX_REJECTION_LENGTH,
+    REJECTED_RETRY_INTERVAL,
+)
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.subscribers import Gateways, GrpcClients
-from adsum.gateway.resources.resources import Kind, pack
-from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, FakeClient, FakeCompiled, Said, resources
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers
+from adsum.gateway.resources.resources import ResourceKind, encode_resource
+from tests.dialects.xds.fakes import (
+    CDS,
+    EDS,
+    LDS,
+    RDS,
+    Contents,
+    FakeCompiled,
+    FakeXdsClient,
+    ReceivedResponse,
+    resources,
+)
 
 WRONG = "Invalid path: /etc/ssl/no-such-file.pem"
 CAUSE = "the gateway refuses the settings of this service: Invalid path: no-such-file.pem"
 
 
-class Refusing(FakeClient):
+class RejectingClient(FakeXdsClient):
     """Takes what it can of a response, asks for the assignments of new clusters, then answers: as Envoy does."""
 
     def __init__(self, variant: ModuleType) -> None:
-        self.audience = Gateways()
-        super().__init__(variant, Session(variant, self.audience))
+        self.audience = GatewaySubscribers()
+        super().__init__(variant, StreamSession(variant, self.audience))
         self.wrong: dict[str, int] = {}
         """The clusters that it refuses, by name: the version that is wrong."""
         self.refusals = 0
@@ -32,26 +47,26 @@ class Refusing(FakeClient):
     def publish(self, contents: Contents, *, encrypted: bool = False) -> None:
         number = self.audience.number + 1
         of = resources(contents)
-        of[CDS] = {name: replace(each, encrypted=encrypted) for name, each in of[CDS].items()}
-        self.audience.move(of, number, 10 * number)
+        of[CDS] = {name: replace(each, has_tls=encrypted) for name, each in of[CDS].items()}
+        self.audience.publish(of, number, 10 * number)
 
     def connect(self) -> None:
-        self.ask(CDS)
+        self.request(CDS)
         self.settle()
-        self.ask(LDS)
+        self.request(LDS)
         self.settle()
-        self.ask(RDS, "main")
+        self.request(RDS, "main")
         self.settle()
 
-    def settle(self) -> list[Said]:
+    def settle(self) -> list[ReceivedResponse]:
         taken = []
-        while (said := self.hear()) is not None:
+        while (said := self.receive()) is not None:
             taken.append(said)
             error = self._take_clusters(said) if said.kind is CDS else ""
             self.ack(said.kind, error)
         return taken
 
-    def _take_clusters(self, said: Said) -> str:
+    def _take_clusters(self, said: ReceivedResponse) -> str:
         clusters = {name: Cluster.FromString(content) for name, content in said.resources.items()}
         refused = [name for name, each in clusters.items() if each.alt_stat_name == str(self.wrong.get(name))]
         taken = [name for name, each in clusters.items() if name not in refused and not _is_substitute(each)]
@@ -59,13 +74,13 @@ class Refusing(FakeClient):
         if set(taken) - set(known):
             added = sorted(set(taken) - set(known))
             nonce = "" if self.is_delta else self.nonces.get(EDS, "")
-            self.ask(EDS, *(added if self.is_delta else sorted({*known, *taken})), nonce=nonce)
+            self.request(EDS, *(added if self.is_delta else sorted({*known, *taken})), nonce=nonce)
         self.refusals += bool(refused)
         wrong = ", ".join(f"{name}: {WRONG}" for name in refused)
         return f"Error adding/updating cluster(s) {wrong}" if refused else ""
 
     def cluster(self, name: str) -> Cluster:
-        return Cluster.FromString(bytes.fromhex(self.has[CDS][name]))
+        return Cluster.FromString(bytes.fromhex(self.resources[CDS][name]))
 
     def cause(self, name: str) -> str:
         metadata = self.cluster(name).metadata.filter_metadata["adsum"]
@@ -82,15 +97,15 @@ def _world(**clusters: int) -> Contents:
 
 
 @pytest.fixture(params=[delta, sotw], ids=["delta", "sotw"])
-def client(request: pytest.FixtureRequest) -> Refusing:
-    client = Refusing(request.param)
+def client(request: pytest.FixtureRequest) -> RejectingClient:
+    client = RejectingClient(request.param)
     client.publish(_world(a=1))
     client.connect()
     client.wrong = {"typo": 1}
     return client
 
 
-def test_a_refused_cluster_delays_no_other_service_and_no_drain(client: Refusing) -> None:
+def test_a_refused_cluster_delays_no_other_service_and_no_drain(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     assert client.session.is_current, "a drain need not wait"
@@ -100,14 +115,16 @@ def test_a_refused_cluster_delays_no_other_service_and_no_drain(client: Refusing
     assert client.session.is_current
 
 
-def test_a_cluster_that_comes_with_a_refused_one_has_its_assignment_before_the_routes(client: Refusing) -> None:
+def test_a_cluster_that_comes_with_a_refused_one_has_its_assignment_before_the_routes(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1, b=1))
     kinds = [said.kind for said in client.settle()]
     assert kinds.index(RDS) > kinds.index(EDS)
-    assert "b" in client.has[EDS]
+    assert "b" in client.resources[EDS]
 
 
-def test_callers_of_a_refused_cluster_hear_why_but_not_where_the_gateway_keeps_its_files(client: Refusing) -> None:
+def test_callers_of_a_refused_cluster_hear_why_but_not_where_the_gateway_keeps_its_files(
+    client: RejectingClient,
+) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     assert client.cause("typo") == CAUSE
@@ -118,7 +135,7 @@ def test_callers_of_a_refused_cluster_hear_why_but_not_where_the_gateway_keeps_i
     )
 
 
-def test_of_two_refused_clusters_callers_hear_what_is_wrong_with_their_own(client: Refusing) -> None:
+def test_of_two_refused_clusters_callers_hear_what_is_wrong_with_their_own(client: RejectingClient) -> None:
     client.wrong = {"typo": 1, "z": 1}
     client.publish(_world(a=1, typo=1, z=1))
     client.settle()
@@ -126,7 +143,7 @@ def test_of_two_refused_clusters_callers_hear_what_is_wrong_with_their_own(clien
     assert client.cause("z") == CAUSE
 
 
-def test_a_refused_cluster_is_tried_once_more_alone_and_then_left_until_it_changes(client: Refusing) -> None:
+def test_a_refused_cluster_is_tried_once_more_alone_and_then_left_until_it_changes(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     assert client.refusals == 2
@@ -137,30 +154,30 @@ def test_a_refused_cluster_is_tried_once_more_alone_and_then_left_until_it_chang
     client.settle()
     assert client.refusals == 2
     assert client.cause("typo") == ""
-    assert "typo" in client.has[EDS]
+    assert "typo" in client.resources[EDS]
     assert client.session.rejection(CDS) == ""
 
 
-def test_a_refused_cluster_is_tried_again_after_a_while_and_taken_once_it_can_be(client: Refusing) -> None:
+def test_a_refused_cluster_is_tried_again_after_a_while_and_taken_once_it_can_be(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
-    assert client.session.held, "it is looked at again without a change"
-    client.now += RETRY
+    assert client.session.has_deferred, "it is looked at again without a change"
+    client.now += REJECTED_RETRY_INTERVAL
     client.settle()
     assert (client.refusals, client.cause("typo")) == (3, CAUSE)
     client.wrong = {}
-    client.now += RETRY - 1.0
+    client.now += REJECTED_RETRY_INTERVAL - 1.0
     client.settle()
     assert client.cause("typo") == CAUSE
     client.now += 1.0
     client.settle()
     assert client.cause("typo") == ""
-    assert "typo" in client.has[EDS]
+    assert "typo" in client.resources[EDS]
     assert client.session.is_current
-    assert not client.session.held
+    assert not client.session.has_deferred
 
 
-def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: Refusing) -> None:
+def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: RejectingClient) -> None:
     client.wrong = {"a": 2}
     client.publish(_world(a=2))
     client.settle()
@@ -170,7 +187,9 @@ def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: Refusing) -> 
     assert client.session.rejection(CDS)
 
 
-def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt_is_refused(client: Refusing) -> None:
+def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt_is_refused(
+    client: RejectingClient,
+) -> None:
     client.wrong = {"a": 2}
     client.publish(_world(a=2, b=1), encrypted=True)
     client.settle()
@@ -185,57 +204,59 @@ def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt
     assert not _is_substitute(client.cluster("a")), "what it goes on with encrypts, too"
 
 
-def test_a_refused_cluster_that_is_gone_is_told_and_shown_no_more(client: Refusing) -> None:
+def test_a_refused_cluster_that_is_gone_is_told_and_shown_no_more(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     client.publish(_world(a=1))
     client.settle()
-    assert "typo" not in client.has[CDS]
+    assert "typo" not in client.resources[CDS]
     assert client.session.rejection(CDS) == ""
-    assert not client.session.held
+    assert not client.session.has_deferred
 
 
-def test_a_cluster_that_was_only_asked_for_late_is_told_itself(client: Refusing) -> None:
+def test_a_cluster_that_was_only_asked_for_late_is_told_itself(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     known = client.names[EDS]
-    client.ask(EDS, *([] if client.is_delta else known), "typo", nonce="" if client.is_delta else client.nonces[EDS])
+    client.request(
+        EDS, *([] if client.is_delta else known), "typo", nonce="" if client.is_delta else client.nonces[EDS]
+    )
     client.wrong = {}
     client.settle()
     assert client.cause("typo") == ""
 
 
-def test_words_that_name_no_cluster_are_not_told_to_callers(client: Refusing) -> None:
+def test_words_that_name_no_cluster_are_not_told_to_callers(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     for _ in range(2):
-        client.hear()
-        client.ack(CDS, error="x" * MAX_WORDS)
-    client.hear()
+        client.receive()
+        client.ack(CDS, error="x" * MAX_REJECTION_LENGTH)
+    client.receive()
     assert client.cause("typo") == "the gateway refuses the settings of this service"
-    assert len(client.cause("typo")) <= MAX_CAUSE
+    assert len(client.cause("typo")) <= MAX_CAUSE_LENGTH
 
 
 @pytest.mark.parametrize("variant", [delta, sotw], ids=["delta", "sotw"])
 def test_a_grpc_client_that_refuses_a_cluster_waits_for_nothing_and_is_told_nothing_else(variant: ModuleType) -> None:
-    audience = GrpcClients()
+    audience = GrpcSubscribers()
     found = FakeCompiled(resources({**_world(a=1, b=1), LDS: {"a": 1, "b": 1}, RDS: {"a": 1, "b": 1}}))
-    audience.move(found, None, 1, 1)
-    client = FakeClient(variant, Session(variant, audience))
-    client.ask(CDS, "a")
-    client.hear()
+    audience.publish(found, None, 1, 1)
+    client = FakeXdsClient(variant, StreamSession(variant, audience))
+    client.request(CDS, "a")
+    client.receive()
     client.ack(CDS, error="no")
-    assert client.hear() is None
-    client.ask(LDS, "b")
+    assert client.receive() is None
+    client.request(LDS, "b")
     assert [said.kind for said in client.settle()] == [LDS]
 
 
 def test_a_status_names_the_services_that_a_gateway_can_not_reach() -> None:
-    audience = Gateways()
-    names = [f"s{n}" for n in range(SHOWN + 2)]
-    troubled = {name: pack(CDS, name, Cluster(name=name), 1, "no authorities") for name in names}
-    audience.move({CDS: {**troubled, "fine": pack(CDS, "fine", Cluster(name="fine"), 1)}}, 1, 1)
-    session = Session(delta, audience)
+    audience = GatewaySubscribers()
+    names = [f"s{n}" for n in range(MAX_LISTED_SERVICES + 2)]
+    troubled = {name: encode_resource(CDS, name, Cluster(name=name), 1, "no authorities") for name in names}
+    audience.publish({CDS: {**troubled, "fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 1, 1)
+    session = StreamSession(delta, audience)
     assert session.rejection(CDS) == "s0, s1, s2, s3, s4 and 2 more: no authorities"
-    assert session.rejection(Kind.ROUTES) == ""
-    audience.move({CDS: {"fine": pack(CDS, "fine", Cluster(name="fine"), 1)}}, 2, 2)
+    assert session.rejection(ResourceKind.ROUTES) == ""
+    audience.publish({CDS: {"fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 2, 2)
     assert session.rejection(CDS) == ""

@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from adsum.config.serve import GatewayConfig
 from adsum.core import model, validation
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import MAX_SERVICES
 from adsum.core.errors import Invalid
 from adsum.core.model import Listing
-from adsum.dialects.xds.bounds import MAX_REQUEST
+from adsum.dialects.xds.bounds import MAX_REQUEST_BYTES
 from adsum.dialects.xds.streams import delta, request, responses
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.subscribers import Gateways
-from adsum.envoy.plan import default_node
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.subscribers import GatewaySubscribers
+from adsum.envoy.plan import default_node_name
 from adsum.gateway.encoding.clusters import assignments
 from adsum.gateway.intent.actions import Target
-from adsum.gateway.intent.intent import MAX_SELECTED, Intent
-from adsum.gateway.intent.matches import MatchKind, Path
+from adsum.gateway.intent.intent import MAX_SELECTORS, Intent
+from adsum.gateway.intent.matches import MatchKind, PathMatch
 from adsum.gateway.intent.routes import Route
-from adsum.gateway.intent.selectors import MAX_PICKED, NAME_LENGTH, Selector
-from adsum.gateway.profile import PATH_LENGTH, Shape
-from adsum.gateway.resources.compiled_resources import NOTHING
-from adsum.gateway.resources.resources import VERSION_BYTES, Kind, Resource, pack
+from adsum.gateway.intent.selectors import MAX_SELECTOR_CONDITIONS, MAX_SELECTOR_NAME_LENGTH, Selector
+from adsum.gateway.profile import MAX_FILE_PATH_LENGTH, GatewayProfile
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from adsum.gateway.resources.resources import VERSION_HASH_BYTES, Resource, ResourceKind, encode_resource
 from tests.gateway import strategies
 from tests.gateway.echo_services import listing
 from tests.support import strategies as common
@@ -43,15 +43,15 @@ LONG_TAGS = tuple(letter * 60 for letter in "abcdefgh")
 @st.composite
 def long_selectors(draw: st.DrawFn) -> Selector:
     """Anything that may be chosen by, also as much of it as is allowed."""
-    tags = draw(st.lists(common.texts(least=1), max_size=MAX_PICKED, unique=True))
-    without = draw(st.lists(common.texts(least=1), max_size=MAX_PICKED, unique=True))
+    tags = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
+    without = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
     pairs, missing = draw(common.metadata), draw(common.metadata)
     return Selector(
         draw(common.service_names),
         tuple(tags),
         pairs,
         tuple(tag for tag in without if tag not in tags),
-        model.frozen({key: value for key, value in missing.items() if pairs.get(key) != value}),
+        model.freeze({key: value for key, value in missing.items() if pairs.get(key) != value}),
     )
 
 
@@ -61,14 +61,14 @@ def long_intents(draw: st.DrawFn) -> Intent:
     intent = draw(strategies.intents())
     chosen = draw(st.lists(long_selectors(), max_size=3))
     routes = [
-        Route(f"long{n}", path=Path(MatchKind.PREFIX, f"/{n}"), to=(Target(selector),))
+        Route(f"long{n}", path=PathMatch(MatchKind.PREFIX, f"/{n}"), to=(Target(selector),))
         for n, selector in enumerate(chosen)
     ]
     return Intent((*intent.routes, *routes), MappingProxyType(dict(intent.upstreams)))
 
 
 shapes = st.builds(
-    Shape,
+    GatewayProfile,
     st.lists(
         st.one_of(
             st.ip_addresses(v=4).map(lambda ip: f"{ip}:8080"), st.ip_addresses(v=6).map(lambda ip: f"[{ip}]:65535")
@@ -81,49 +81,51 @@ shapes = st.builds(
     st.sampled_from(["json", "text", "off"]),
     trusted_hops=st.integers(0, 16),
     zone=common.texts(),
-    roots=common.texts(PATH_LENGTH - 1).map("/".__add__),
+    roots=common.texts(MAX_FILE_PATH_LENGTH - 1).map("/".__add__),
 )
 
 
-def _taken_back(kind: Kind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
+def _taken_back(kind: ResourceKind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
     """A client says everything that it was told of one kind, in both variants; none of it is refused."""
     versions = {each.name: each.version for each in resources}
     delta = DeltaDiscoveryRequest(type_url=kind.value, response_nonce=nonce, initial_resource_versions=versions)
     delta.resource_names_subscribe.extend(versions)
     delta.resource_names_unsubscribe.extend(versions)
-    said = request.delta(delta.SerializeToString()).asked
+    said = request.parse_delta(delta.SerializeToString()).body
     assert said is not None
-    assert dict(said.brought) == versions
+    assert dict(said.initial_versions) == versions
     whole = DiscoveryRequest(type_url=kind.value, response_nonce=nonce, version_info="7")
     whole.resource_names.extend(versions)
-    assert request.sotw(whole.SerializeToString()).asked is not None
+    assert request.parse_sotw(whole.SerializeToString()).body is not None
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(long_intents(), st.lists(common.listings(), max_size=3, unique_by=lambda each: each.key), shapes)
 def test_every_name_and_version_that_is_told_is_taken_back(
-    intent: Intent, listings: list[Listing], shape: Shape
+    intent: Intent, listings: list[Listing], shape: GatewayProfile
 ) -> None:
-    snapshot = snapshots.load(Whole("e", 1, [(1, each) for each in listings]))
-    compiled = NOTHING.follow(snapshot, intent, {})
-    for kind, table in compiled.envoy(shape).items():
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
+    compiled = NO_RESOURCES.advance(snapshot, intent, {})
+    for kind, table in compiled.gateway_resources(shape).items():
         _taken_back(kind, table.values())
         assert all(name.isascii() for name in table)
     for service in snapshot.services:
-        for kind in Kind:
-            found = compiled.grpc(kind, service)
+        for kind in ResourceKind:
+            found = compiled.grpc_resource(kind, service)
             _taken_back(kind, [found] if found is not None else [])
 
 
 def test_a_long_selector_is_told_under_a_short_name_that_begins_like_it() -> None:
     selector = Selector("v", tags=LONG_TAGS)
-    route = Route("chosen", path=Path(MatchKind.PREFIX, "/chosen"), to=(Target(selector),))
-    snapshot = snapshots.load(Whole("e", 1, [(1, listing("v", "a", tags=LONG_TAGS)), (1, listing("v", "b"))]))
-    tables = NOTHING.follow(snapshot, Intent((route,)), {}).envoy(Shape(("127.0.0.1:8080",)))
-    assert set(tables[Kind.CLUSTER]) == set(tables[Kind.ASSIGNMENT]) == {"v", selector.name}
-    assert len(selector.name) == NAME_LENGTH
+    route = Route("chosen", path=PathMatch(MatchKind.PREFIX, "/chosen"), to=(Target(selector),))
+    snapshot = snapshots.load_snapshot(
+        FullState("e", 1, [(1, listing("v", "a", tags=LONG_TAGS)), (1, listing("v", "b"))])
+    )
+    tables = NO_RESOURCES.advance(snapshot, Intent((route,)), {}).gateway_resources(GatewayProfile(("127.0.0.1:8080",)))
+    assert set(tables[ResourceKind.CLUSTER]) == set(tables[ResourceKind.ASSIGNMENT]) == {"v", selector.name}
+    assert len(selector.name) == MAX_SELECTOR_NAME_LENGTH
     assert selector.name.startswith("v?tag=aaaa")
-    assert selector.name.encode() in tables[Kind.ROUTES]["routes"].delta
+    assert selector.name.encode() in tables[ResourceKind.ROUTES]["routes"].delta
 
 
 @settings(max_examples=40, deadline=None)
@@ -140,44 +142,44 @@ def test_no_selector_can_be_made_to_pass_for_a_shortened_one() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes)
-def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: Shape) -> None:
-    request = DiscoveryRequest(type_url=Kind.CLUSTER.value)
+def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: GatewayProfile) -> None:
+    request = DiscoveryRequest(type_url=ResourceKind.CLUSTER.value)
     request.node.id = "gw"
     request.node.user_agent_name = "envoy"
     json_format.ParseDict(shape.metadata(), request.node.metadata)
     node = request.sotw(request.SerializeToString()).node()
     assert node is not None
-    assert Shape.of(node.metadata) == shape
+    assert GatewayProfile.from_metadata(node.metadata) == shape
 
 
 def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
-    names = [f"{n:0{validation.NAME_LENGTH}}" for n in range(MAX_SERVICES)]
-    names += [f"{n:0{NAME_LENGTH}}" for n in range(MAX_SELECTED)]
+    names = [f"{n:0{validation.MAX_NAME_LENGTH}}" for n in range(MAX_SERVICES)]
+    names += [f"{n:0{MAX_SELECTOR_NAME_LENGTH}}" for n in range(MAX_SELECTORS)]
     names += [f"{name}&h2" for name in names]  # Those of its instances that speak HTTP/2.
     request = DeltaDiscoveryRequest(
-        type_url=Kind.ASSIGNMENT.value,
+        type_url=ResourceKind.ASSIGNMENT.value,
         resource_names_subscribe=names,
-        initial_resource_versions=dict.fromkeys(names, "f" * 2 * VERSION_BYTES),
+        initial_resource_versions=dict.fromkeys(names, "f" * 2 * VERSION_HASH_BYTES),
     )
-    request.node.id = "x" * validation.NODE_LENGTH
+    request.node.id = "x" * validation.MAX_NODE_ID_LENGTH
     said = request.SerializeToString()
-    assert len(said) + PATH_LENGTH * 8 < MAX_REQUEST
+    assert len(said) + MAX_FILE_PATH_LENGTH * 8 < MAX_REQUEST_BYTES
     heard = request.delta(said).asked
     assert heard is not None
-    audience = Gateways()
-    assert Session(delta, audience).hear(heard) == ""
+    audience = GatewaySubscribers()
+    assert StreamSession(delta, audience).receive(heard) == ""
 
 
 @pytest.mark.parametrize("name", ["v", "v" * 127, "v" * 128])
 def test_an_assignment_without_instances_is_told_by_its_version(name: str) -> None:
-    known = pack(Kind.ASSIGNMENT, name, assignments.assignment(name, (), {}), 1)
-    assert responses.empty(name) == (known.version, responses.nobody(name).version)
+    known = encode_resource(ResourceKind.ASSIGNMENT, name, assignments.assignment(name, (), {}), 1)
+    assert responses.empty_versions(name) == (known.version, responses.empty_assignment(name).version)
 
 
 def _node(id: str) -> str:
-    message = DiscoveryRequest(type_url=Kind.CLUSTER.value)
+    message = DiscoveryRequest(type_url=ResourceKind.CLUSTER.value)
     message.node.id = id
-    node = request.sotw(message.SerializeToString()).node()
+    node = request.parse_sotw(message.SerializeToString()).node()
     assert node is not None
     return node.id
 
@@ -185,17 +187,17 @@ def _node(id: str) -> str:
 @pytest.mark.parametrize("host", ["", "web1", "x" * 255, "web\n1", "\u202ehost"])
 def test_the_id_that_a_gateway_has_by_default_is_taken(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "node", lambda: host)
-    found = default_node(GatewayConfig().shape())
+    found = default_node_name(GatewayConfig().profile())
     assert _node(found) == found
     assert found.endswith("-8080")
 
 
-@pytest.mark.parametrize("node", ["x" * validation.NODE_LENGTH, "gateway éè"])
+@pytest.mark.parametrize("node", ["x" * validation.MAX_NODE_ID_LENGTH, "gateway éè"])
 def test_an_id_that_a_gateway_may_be_given_is_taken(node: str) -> None:
     assert _node(GatewayConfig(node=node).node) == node
 
 
-@pytest.mark.parametrize("node", ["x" * (validation.NODE_LENGTH + 1), "a\nb", "a\u200bb"])
+@pytest.mark.parametrize("node", ["x" * (validation.MAX_NODE_ID_LENGTH + 1), "a\nb", "a\u200bb"])
 def test_an_id_that_would_not_be_taken_is_refused_at_the_option(node: str) -> None:
     with pytest.raises(Invalid) as refused:
         GatewayConfig(node=node)
@@ -205,4 +207,4 @@ def test_an_id_that_would_not_be_taken_is_refused_at_the_option(node: str) -> No
 @pytest.mark.parametrize("address", ["[" + "0" * 600 + "::1]:80", "999.1.1.1:80", "1.2.3.4.5:80", "[1.2.3.4:80"])
 def test_what_is_no_address_is_no_name_of_a_listener(address: str) -> None:
     with pytest.raises(Invalid):
-        Shape((address,))
+        GatewayProfile((address,))

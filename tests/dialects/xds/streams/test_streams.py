@@ -15,42 +15,55 @@ import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from adsum.core.catalog import decisions
-from adsum.core.catalog.changes import Whole
+from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.dialects.xds import Xds, host_names, publisher
-from adsum.dialects.xds.bounds import BURST, MAX_NAME, PACE, SAFE, SETTLING, STALL
-from adsum.dialects.xds.streams.request_rate import Pace
-from adsum.dialects.xds.telemetry.client_status import DEPARTED_SHOWN
-from adsum.dialects.xds.telemetry.refusals import LOG_AGAIN, MAX_LOGGED, MAX_SHOWN, SHOWN, Refusals
+from adsum.dialects.xds.bounds import (
+    ACK_DELAY,
+    MAX_NAME_LENGTH,
+    REQUEST_BURST,
+    REQUESTS_PER_SECOND,
+    SETTLING_TIME,
+    STALL_TIMEOUT,
+)
+from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds.telemetry.client_status import DEPARTED_RETENTION
+from adsum.dialects.xds.telemetry.refusals import (
+    LOG_INTERVAL,
+    MAX_LINES_PER_INTERVAL,
+    MAX_REFUSED_CLIENTS,
+    REFUSAL_RETENTION,
+    RefusalLog,
+)
 from adsum.gateway.intent.intent import NO_INTENT, Intent
-from adsum.gateway.profile import ONLOOKER, Shape
+from adsum.gateway.profile import HEALTH_PROBE_AGENT, GatewayProfile
 from adsum.registry import Registry
-from tests.dialects.xds.fakes import CDS, EDS, LDS, FakeCompiled, Said, decode
-from tests.support.fakes import FakeClock, FakeStore, settle
-from tests.support.observers import Recorder
+from tests.dialects.xds.fakes import CDS, EDS, LDS, FakeCompiled, ReceivedResponse, decode
+from tests.support.fakes import FakeClock, FakeStore, run_until_idle
+from tests.support.observers import RecordingObserver
 
 CALLER = Caller("tester", 0.0)
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 LONG = 30.0
-LONG_NAME = f"a name or version may have at most {MAX_NAME} characters"
+LONG_NAME = f"a name or version may have at most {MAX_NAME_LENGTH} characters"
 
 
 def _drain(service: str, id: str) -> decisions.Decision:
-    return decisions.overridden(Key(service, id), Override(Status.DRAINING, "tester"), "", CALLER)
+    return decisions.set_override(Key(service, id), Override(Status.DRAINING, "tester"), "", CALLER)
 
 
-class FakeCall:
+class FakeStreamCall:
     """A peer that says what the test says; it does not read while `stuck` is set."""
 
     peer = "192.0.2.1:1234"
 
     def __init__(self, speak: Any) -> None:
-        self.heard: list[Said] = []
+        self.received: list[ReceivedResponse] = []
         self.ended = ""
-        self.free = asyncio.Event()
-        self.free.set()
+        self.can_write = asyncio.Event()
+        self.can_write.set()
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._task = asyncio.create_task(speak(self))
 
@@ -58,14 +71,14 @@ class FakeCall:
         return await self._said.get()
 
     async def write(self, message: bytes) -> None:
-        await self.free.wait()
-        self.heard.append(decode(message, delta=True))
+        await self.can_write.wait()
+        self.received.append(decode(message, delta=True))
 
-    def refuse(self, code: str, words: str) -> None:
-        self.ended = f"{code}: {words}"
+    def refuse(self, code: str, message: str) -> None:
+        self.ended = f"{code}: {message}"
 
-    def cut(self, words: str) -> None:
-        self.ended = f"cut: {words}"
+    def cut(self, reason: str) -> None:
+        self.ended = f"cut: {reason}"
         self._task.cancel()
 
     async def close(self) -> None:
@@ -76,7 +89,7 @@ class FakeCall:
     def send(self, request: Any) -> None:
         self._said.put_nowait(request.SerializeToString())
 
-    async def ask(
+    async def request(
         self,
         kind: Any,
         *names: str,
@@ -89,32 +102,32 @@ class FakeCall:
         request = DeltaDiscoveryRequest(type_url=kind.value, resource_names_subscribe=names, **more)
         if node:
             request.node.id, request.node.user_agent_name = node, agent
-            request.node.metadata.update(Shape(listen=(listen,)).metadata())
+            request.node.metadata.update(GatewayProfile(listen=(listen,)).metadata())
         if error:
             request.error_detail.message = error
         self.send(request)
-        await settle()
+        await run_until_idle()
 
     async def ack(self, error: str = "") -> None:
         """Answer the last response."""
-        last = self.heard[-1]
-        await self.ask(last.kind, response_nonce=last.nonce, error=error)
+        last = self.received[-1]
+        await self.request(last.kind, response_nonce=last.nonce, error=error)
 
     async def connect(self, node: str = "gw1") -> None:
-        await self.ask(CDS, node=node)
+        await self.request(CDS, node=node)
         await self.ack()
-        await self.ask(EDS, "orders")
+        await self.request(EDS, "orders")
         await self.ack()
 
 
-class World:
+class StreamsWorld:
     """A registry under a clock that stands still."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.store = FakeStore()
-        self.registry = Registry(self.store, self.clock, Recorder())
-        self.troubled = False
+        self.registry = Registry(self.store, self.clock, RecordingObserver())
+        self.is_failing = False
         self.xds = Xds(
             self.registry,
             self.clock,
@@ -123,15 +136,15 @@ class World:
             intent=self._intent,
             refusal=lambda ip: "not there" if ip.startswith("10.") else None,
         )
-        self.calls: list[FakeCall] = []
+        self.calls: list[FakeStreamCall] = []
 
     def _intent(self, snapshot: Snapshot) -> Intent:
-        if self.troubled:
+        if self.is_failing:
             raise ValueError("nobody can compile this")
         return NO_INTENT
 
-    def call(self) -> FakeCall:
-        self.calls.append(FakeCall(self.xds.methods[f"{ADS}/DeltaAggregatedResources"]))
+    def call(self) -> FakeStreamCall:
+        self.calls.append(FakeStreamCall(self.xds.methods[f"{ADS}/DeltaAggregatedResources"]))
         return self.calls[-1]
 
     async def register(self, id: str, service: str = "orders", address: str = "127.0.0.1") -> int:
@@ -140,22 +153,22 @@ class World:
 
     async def write(self, decision: Any) -> int:
         revision = await self.registry.write(decision)
-        await settle()
+        await run_until_idle()
         await asyncio.sleep(0.03)  # The registry tells of bursts together.
-        await settle()
+        await run_until_idle()
         return revision
 
     async def settled(self, service: str, revision: int, wait: float) -> int:
         """How many consumers don't route by the revision after `wait` seconds."""
-        return len((await self.registry.watches.consumers.settled(service, revision, wait)).waiting)
+        return len((await self.registry.watches.consumers.wait_for_acknowledgements(service, revision, wait)).waiting)
 
     def applied(self) -> Mapping[str, int]:
         return {each.node: each.revision for each in self.xds.streams.statuses()}
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    found = World()
+async def world() -> AsyncIterator[StreamsWorld]:
+    found = StreamsWorld()
     await found.xds.start()
     yield found
     for call in found.calls:
@@ -164,20 +177,20 @@ async def world() -> AsyncIterator[World]:
     await found.registry.stop()
 
 
-async def test_whoever_comes_before_the_catalog_is_loaded_waits_for_it(world: World) -> None:
+async def test_whoever_comes_before_the_catalog_is_loaded_waits_for_it(world: StreamsWorld) -> None:
     call = world.call()
-    await call.ask(CDS, node="gw1")
-    assert call.heard == []
+    await call.request(CDS, node="gw1")
+    assert call.received == []
     await world.registry.start()
-    await settle()
-    assert [said.kind for said in call.heard] == [CDS]
+    await run_until_idle()
+    assert [said.kind for said in call.received] == [CDS]
 
 
 async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_the_newest(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: StreamsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[int] = []
-    follow = FakeCompiled.follow
+    follow = FakeCompiled.advance
 
     def counted(self: FakeCompiled, snapshot: Snapshot, *more: Any) -> FakeCompiled:
         compiled.append(snapshot.revision)
@@ -185,14 +198,14 @@ async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_t
 
     monkeypatch.setattr(FakeCompiled, "follow", counted)
     await world.registry.start()
-    await settle()
+    await run_until_idle()
     for id in ("a", "bb"):
         await world.register(id)
     assert compiled == [0]
     call = world.call()
     await call.connect()
     assert compiled == [0, 2]
-    assert call.heard[-1].resources["orders"].count(b"127.0.0.1") == 2
+    assert call.received[-1].resources["orders"].count(b"127.0.0.1") == 2
     await world.register("ccc")
     assert compiled == [0, 2, 3]
     await call.close()
@@ -200,31 +213,31 @@ async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_t
     assert compiled == [0, 2, 3]
 
 
-async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_longer(world: World) -> None:
+async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_longer(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
     await call.connect()
     revision = await world.register("bb")
-    assert call.heard[-1].kind is EDS
+    assert call.received[-1].kind is EDS
     waiting = asyncio.create_task(world.settled("orders", revision, LONG))
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     assert not waiting.done()
     began = time.monotonic()
     await call.ack()
     assert await waiting == 0
-    assert time.monotonic() - began >= SAFE * 0.9
+    assert time.monotonic() - began >= ACK_DELAY * 0.9
     assert world.applied() == {"gw1": revision}
 
 
-async def _joined_and_applied(world: World, node: str = "gw1") -> FakeCall:
+async def _joined_and_applied(world: StreamsWorld, node: str = "gw1") -> FakeStreamCall:
     call = world.call()
     await call.connect(node)
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     return call
 
 
-async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: World) -> None:
+async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = await _joined_and_applied(world)
@@ -232,25 +245,27 @@ async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: W
     revision = await world.register("bb")
     assert await world.settled("orders", revision, 0.0) == 1
     world.clock.jump(world.registry.watches.consumers.lost_after)
-    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
     assert standing.waiting == []
 
 
-async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(world: World) -> None:
+async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
-    await call.ask(CDS, node=ONLOOKER, agent=ONLOOKER)
-    assert call.heard, "it is answered"
+    await call.request(CDS, node=HEALTH_PROBE_AGENT, agent=HEALTH_PROBE_AGENT)
+    assert call.received, "it is answered"
     revision = await world.register("a")
     assert await world.settled("orders", revision, 0.0) == 0
     await call.close()
     world.clock.jump(world.registry.watches.consumers.lost_after)
-    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert (standing.waiting, standing.lost) == ([], [])
 
 
-async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_lost_at_once(world: World) -> None:
+async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_lost_at_once(
+    world: StreamsWorld,
+) -> None:
     await world.registry.start()
     await world.register("a")
     call = await _joined_and_applied(world)
@@ -258,98 +273,98 @@ async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_l
     world.clock.jump(world.registry.watches.consumers.lost_after)
     assert await world.settled("orders", revision, 0.0) == 1, "its stream is open"
     await call.close()
-    standing = await world.registry.watches.consumers.settled("orders", revision, 0.0)
+    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
     assert standing.waiting == []
 
 
-async def test_a_gateway_that_is_cut_off_has_not_consented(world: World) -> None:
+async def test_a_gateway_that_is_cut_off_has_not_consented(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     slow = await _joined_and_applied(world)
-    slow.free.clear()
+    slow.can_write.clear()
     revision = await world.register("bb")
-    await world.clock.advance(STALL + 2.0)
+    await world.clock.advance(STALL_TIMEOUT + 2.0)
     assert slow.ended == "cut: what was said was not read"
     await slow.close()
     assert await world.settled("orders", revision, 0.0) == 1
 
 
-async def test_a_gateway_that_comes_back_takes_the_place_of_the_one_that_left(world: World) -> None:
+async def test_a_gateway_that_comes_back_takes_the_place_of_the_one_that_left(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     await (await _joined_and_applied(world)).close()
     revision = await world.register("bb")
     back = await _joined_and_applied(world)
     assert await world.settled("orders", revision, 0.0) == 0
-    assert world.registry.watches.consumers.departed == 0
+    assert world.registry.watches.consumers.departed_count == 0
     await back.close()
 
 
-async def test_two_programs_that_call_themselves_alike_acknowledge_each_for_itself(world: World) -> None:
+async def test_two_programs_that_call_themselves_alike_acknowledge_each_for_itself(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     old, new = await _joined_and_applied(world), await _joined_and_applied(world)
     revision = await world.register("bb")
     await new.ack()
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     assert await world.settled("orders", revision, 0.0) == 1
     await old.close()
     assert await world.settled("orders", revision, 0.0) == 1, "it goes on with what it knows until it has ended"
     await new.close()
 
 
-async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_waited_for(world: World) -> None:
+async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_waited_for(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
-    await call.ask(EDS, "orders", node="gw1")
+    await call.request(EDS, "orders", node="gw1")
     await call.ack()
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     world.clock.jump(1.0)
     revision = await world.register("x", "users")
     assert await world.settled("users", revision, 0.0) == 0
 
 
-async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: World) -> None:
+async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
     await call.connect()
     revision = await world.register("bb")
     await call.ack(error="not like this")
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     assert world.applied()["gw1"] < revision
     assert await world.settled("orders", revision, 0.0) == 1
     assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
 
 
 async def test_each_rejection_is_counted_and_every_other_one_logged(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
     calls = [world.call() for _ in range(3)]
     with caplog.at_level(logging.WARNING, "adsum.xds"):
         for n, call in enumerate(calls):
-            await call.ask(LDS, node=f"gw{n}")
+            await call.request(LDS, node=f"gw{n}")
             await call.ack(error="port taken")
     assert [record.getMessage() for record in caplog.records] == [
         "gw0 rejects its listeners, and goes on with those it had: port taken"
     ]
     assert world.xds.streams.rejections.count == {"listeners": 3}
-    assert world.xds.streams.programs() == {"envoy": 3}
+    assert world.xds.streams.count_by_program() == {"envoy": 3}
 
 
-async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world: World) -> None:
+async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world: StreamsWorld) -> None:
     def departed() -> list[tuple[str, float, int]]:
-        return [(each.node, away, each.revision) for away, each in world.xds.streams.departed()]
+        return [(each.node, away, each.revision) for away, each in world.xds.streams.departed_gateways()]
 
     await world.registry.start()
     await world.register("a")
     one, other = world.call(), world.call()
     for call in (one, other):
         await call.connect()
-    await asyncio.sleep(2 * SAFE)
+    await asyncio.sleep(2 * ACK_DELAY)
     await one.close()
     assert departed() == [], "the Envoy that follows it is there"
     await other.close()
@@ -359,38 +374,38 @@ async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world
     await again.connect()
     assert departed() == []
     await again.close()
-    world.clock.jump(DEPARTED_SHOWN + 1.0)
+    world.clock.jump(DEPARTED_RETENTION + 1.0)
     assert departed() == []
 
 
 async def test_a_stream_that_is_refused_is_logged_counted_shown_and_forgotten_in_the_end(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
     with caplog.at_level(logging.WARNING, "adsum.xds"):
         for _ in range(3):
             call = world.call()
             await call.connect()
-            await call.ask(EDS, "x" * (MAX_NAME + 1))
+            await call.request(EDS, "x" * (MAX_NAME_LENGTH + 1))
             assert call.ended == f"INVALID_ARGUMENT: {LONG_NAME}"
     assert [record.getMessage() for record in caplog.records] == [f"the stream of gw1 is refused: {LONG_NAME}"]
     refusals = world.xds.streams.refusals
     assert refusals.count == {"INVALID_ARGUMENT": 3}
     assert [(each.node, each.peer, each.count, each.reason) for each in refusals.recent()] == [
-        ("gw1", FakeCall.peer, 3, LONG_NAME)
+        ("gw1", FakeStreamCall.peer, 3, LONG_NAME)
     ]
     assert world.applied() == {}, "it has left"
-    await world.clock.advance(SHOWN + 1.0)
+    await world.clock.advance(REFUSAL_RETENTION + 1.0)
     assert refusals.recent() == []
 
 
-async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_named(world: World) -> None:
+async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_named(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
     request = DeltaDiscoveryRequest(type_url=CDS.value)
     request.node.id, request.node.user_agent_name = "stranger", "envoy"
     call.send(request)
-    await settle()
+    await run_until_idle()
     assert [(each.node, each.code) for each in world.xds.streams.refusals.recent()] == [
         ("stranger", "INVALID_ARGUMENT")
     ]
@@ -398,39 +413,41 @@ async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_n
 
 def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
-    refusals = Refusals(clock)
+    refusals = RefusalLog(clock)
     with caplog.at_level(logging.WARNING, "adsum.xds"):
-        for n in range(10 * MAX_SHOWN):
+        for n in range(10 * MAX_REFUSED_CLIENTS):
             refusals.add(f"gw{n}", "192.0.2.1:1", "INVALID_ARGUMENT", "no")
-        assert len(caplog.records) == MAX_LOGGED
-        assert [each.node for each in refusals.recent()][:1] == [f"gw{10 * MAX_SHOWN - 1}"]
-        assert len(refusals.recent()) == MAX_SHOWN
-        clock.jump(LOG_AGAIN)
-        refusals.add(f"gw{10 * MAX_SHOWN - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
+        assert len(caplog.records) == MAX_LINES_PER_INTERVAL
+        assert [each.node for each in refusals.recent()][:1] == [f"gw{10 * MAX_REFUSED_CLIENTS - 1}"]
+        assert len(refusals.recent()) == MAX_REFUSED_CLIENTS
+        clock.jump(LOG_INTERVAL)
+        refusals.add(f"gw{10 * MAX_REFUSED_CLIENTS - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
     assert caplog.records[-1].getMessage().endswith("is refused (2 times by now): no")
-    assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_SHOWN + 1}
+    assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_REFUSED_CLIENTS + 1}
 
 
-async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_off_in_the_end(world: World) -> None:
+async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_off_in_the_end(
+    world: StreamsWorld,
+) -> None:
     await world.registry.start()
     await world.register("a")
     slow, other = world.call(), world.call()
     await slow.connect("slow")
     await other.connect("other")
-    before = len(slow.heard)
-    slow.free.clear()
+    before = len(slow.received)
+    slow.can_write.clear()
     for id in ("bb", "ccc", "dddd"):
         await world.register(id)
         await other.ack()
-    assert len(slow.heard) == before
-    slow.free.set()
-    await settle()
+    assert len(slow.received) == before
+    slow.can_write.set()
+    await run_until_idle()
     await slow.ack()
     await slow.ack()
-    assert len(slow.heard) == before + 2, "what it was stuck with, and then all the rest at once"
-    slow.free.clear()
+    assert len(slow.received) == before + 2, "what it was stuck with, and then all the rest at once"
+    slow.can_write.clear()
     await world.register("eeeee")
-    await world.clock.advance(STALL + 2.0)
+    await world.clock.advance(STALL_TIMEOUT + 2.0)
     assert slow.ended == "cut: what was said was not read"
     assert other.ended == ""
     assert world.xds.streams.shed == 1
@@ -441,7 +458,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Everything counts as much, and nothing is compiled in another thread while it is cleared."""
     gate, loop = threading.Event(), threading.get_ident()
     gate.set()
-    follow = FakeCompiled.follow
+    follow = FakeCompiled.advance
 
     def gated(self: FakeCompiled, *source: Any) -> FakeCompiled:
         assert threading.get_ident() == loop or gate.wait(LONG)
@@ -462,111 +479,113 @@ async def _until(so: Callable[[], bool]) -> None:
 
 
 async def test_what_takes_long_to_compile_holds_up_nobody_and_is_told_when_it_is_made(
-    world: World, gate: threading.Event
+    world: StreamsWorld, gate: threading.Event
 ) -> None:
     await world.registry.start()
     first = await world.register("a")
     call = world.call()
     await call.connect()
-    await _until(lambda: bool(call.heard))
+    await _until(lambda: bool(call.received))
     await call.ack()
-    await call.ask(EDS, "orders")
+    await call.request(EDS, "orders")
     await call.ack()
     await _until(lambda: world.applied() == {"gw1": first})
     gate.clear()
-    before = len(call.heard)
+    before = len(call.received)
     await world.register("bb")
     last = await world.register("ccc")
     late = world.call()
-    await late.ask(CDS, node="gw2")
-    assert len(call.heard) == before
+    await late.request(CDS, node="gw2")
+    assert len(call.received) == before
     assert await world.settled("orders", last, 0.0) == 2, "neither has confirmed what it was not told yet"
     gate.set()
-    await _until(lambda: len(call.heard) == before + 1)
+    await _until(lambda: len(call.received) == before + 1)
     await call.ack()
-    await _until(lambda: len(call.heard) == before + 2)
+    await _until(lambda: len(call.received) == before + 2)
     await call.ack()
     await _until(lambda: world.applied().get("gw1") == last)
-    assert call.heard[-1].kind is EDS
+    assert call.received[-1].kind is EDS
 
 
 async def test_the_first_gateway_of_a_shape_sees_the_newest_and_nothing_before(
-    world: World, gate: threading.Event
+    world: StreamsWorld, gate: threading.Event
 ) -> None:
     await world.registry.start()
     await world.register("a")
     await world.register("bb", "users")
     gate.clear()
     call = world.call()
-    await call.ask(CDS, node="gw1")
-    assert call.heard == []
+    await call.request(CDS, node="gw1")
+    assert call.received == []
     gate.set()
-    await _until(lambda: bool(call.heard))
-    assert set(call.heard[0].resources) == {"orders", "users"}
+    await _until(lambda: bool(call.received))
+    assert set(call.received[0].resources) == {"orders", "users"}
 
 
 async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
     await call.connect()
-    before, applied = len(call.heard), world.applied()
-    world.troubled = True
+    before, applied = len(call.received), world.applied()
+    world.is_failing = True
     with caplog.at_level(logging.ERROR, "adsum.xds"):
         revision = await world.register("bb")
         await world.register("ccc")
     assert len(caplog.records) == 1, "told once"
-    assert len(call.heard) == before
+    assert len(call.received) == before
     assert world.applied() == applied
     assert await world.settled("orders", revision, 0.0) == 1
     other = world.call()
-    await other.ask(CDS, node="gw2", listen="127.0.0.1:8081")
-    assert set(other.heard[0].resources) == {"orders"}, "who comes gets what the others have"
-    world.troubled = False
+    await other.request(CDS, node="gw2", listen="127.0.0.1:8081")
+    assert set(other.received[0].resources) == {"orders"}, "who comes gets what the others have"
+    world.is_failing = False
     await world.register("dddd")
-    assert call.heard[-1].kind is EDS
+    assert call.received[-1].kind is EDS
 
 
-async def test_what_has_not_come_back_after_a_while_is_taken_away(world: World) -> None:
+async def test_what_has_not_come_back_after_a_while_is_taken_away(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
-    await call.ask(CDS, node="gw1", initial_resource_versions={"orders": "v"})
-    await call.ask(EDS, "orders", initial_resource_versions={"orders": "v"})
-    assert call.heard == []
-    await world.clock.advance(SETTLING + 2.0)
+    await call.request(CDS, node="gw1", initial_resource_versions={"orders": "v"})
+    await call.request(EDS, "orders", initial_resource_versions={"orders": "v"})
+    assert call.received == []
+    await world.clock.advance(SETTLING_TIME + 2.0)
     for _ in range(3):
         await call.ack()
-    assert [(said.kind, list(said.resources), said.removed) for said in call.heard] == [
+    assert [(said.kind, list(said.resources), said.removed) for said in call.received] == [
         (CDS, [], []),
         (EDS, ["orders"], []),
         (CDS, [], ["orders"]),
     ]
 
 
-async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves_is_heard_of(world: World) -> None:
+async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves_is_heard_of(
+    world: StreamsWorld,
+) -> None:
     await world.registry.start()
     for id in ("a", "bb"):
         await world.register(id)
         await world.register(id, "users")
     call = world.call()
     await call.connect()
-    await call.ask(EDS, "users")
+    await call.request(EDS, "users")
     await call.ack()
-    before = len(call.heard)
-    world.store.start_anew(Whole("e2", 0, []))
+    before = len(call.received)
+    world.store.replace_history(FullState("e2", 0, []))
     await world.register("a")
     await world.register("a", "users")
-    assert call.heard[before:] == []
+    assert call.received[before:] == []
     await world.write(_drain("users", "a"))
-    assert [(said.kind, list(said.resources)) for said in call.heard[before:]] == [(EDS, ["users"])]
+    assert [(said.kind, list(said.resources)) for said in call.received[before:]] == [(EDS, ["users"])]
     await call.ack()
-    await world.clock.advance(SETTLING + 2.0)
-    assert list(call.heard[-1].resources) == ["orders"]
+    await world.clock.advance(SETTLING_TIME + 2.0)
+    assert list(call.received[-1].resources) == ["orders"]
 
 
-async def test_a_name_is_told_once_it_is_resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_is_told_once_it_is_resolved(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asyncio.Event()
 
     async def look_up(name: str) -> list[str]:
@@ -578,14 +597,14 @@ async def test_a_name_is_told_once_it_is_resolved(world: World, monkeypatch: pyt
     await world.register("a", address="orders.example")
     call = world.call()
     await call.connect()
-    before = len(call.heard)
+    before = len(call.received)
     asked.set()
-    await settle()
-    assert [said.kind for said in call.heard[before:]] == [EDS]
+    await run_until_idle()
+    assert [said.kind for said in call.received[before:]] == [EDS]
 
 
 def test_a_stream_may_speak_in_bursts_and_then_at_its_pace() -> None:
-    pace = Pace()
-    assert all(pace.pause(100.0) == 0.0 for _ in range(BURST))
-    assert pace.pause(100.0) == pytest.approx(1 / PACE)
-    assert pace.pause(110.0) == 0.0
+    pace = RequestRate()
+    assert all(pace.delay(100.0) == 0.0 for _ in range(REQUEST_BURST))
+    assert pace.delay(100.0) == pytest.approx(1 / REQUESTS_PER_SECOND)
+    assert pace.delay(110.0) == 0.0

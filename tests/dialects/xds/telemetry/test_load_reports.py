@@ -10,36 +10,36 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Batch
 from adsum.core.catalog.decisions import Caller
-from adsum.core.catalog.snapshots import EMPTY, Snapshot
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.model import Instance, Key, Registration
 from adsum.dialects.xds.telemetry import load_reports
-from adsum.dialects.xds.telemetry.load_reports import Load, Loads
-from adsum.dialects.xds.telemetry.refusals import Refusals
+from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from tests.support.fakes import FakeClock
 
 CALLER = Caller("tester", 0.0)
 
 
-class Reporting:
+class LoadReportCall:
     """A client that says these reports, then hangs up unless it is to stay."""
 
     peer = "192.0.2.1:1"
 
     def __init__(self, *reports: LoadStatsRequest) -> None:
         self._reports = [each.SerializeToString() for each in reports]
-        self.heard: list[bytes] = []
+        self.written: list[bytes] = []
         self.refused = ""
 
     async def read(self) -> bytes | None:
         return self._reports.pop(0) if self._reports else None
 
     async def write(self, message: bytes) -> None:
-        self.heard.append(message)
+        self.written.append(message)
 
-    def refuse(self, code: str, words: str) -> None:
-        self.refused = f"{code}: {words}"
+    def refuse(self, code: str, message: str) -> None:
+        self.refused = f"{code}: {message}"
 
-    def cut(self, words: str) -> None:
+    def cut(self, reason: str) -> None:
         raise AssertionError
 
 
@@ -57,7 +57,7 @@ def _report(cluster: str, *places: tuple[str, int, int, int], node: str = "gw") 
 
 
 def _catalog(*ids: str) -> Snapshot:
-    snapshot = EMPTY
+    snapshot = EMPTY_SNAPSHOT
     for n, id in enumerate(ids):
         registration = Registration(Instance("orders", id, "127.0.0.1", 8000 + n))
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(registration, CALLER)(snapshot)))
@@ -69,31 +69,33 @@ def _known(service: str) -> bool:
 
 
 async def test_tries_are_counted_by_instance() -> None:
-    told, snapshot = Loads(FakeClock(), _known, Refusals(FakeClock())), _catalog("a", "b")
+    told, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), _catalog("a", "b")
     first = _report("orders", ("127.0.0.1", 8000, 5, 1), ("127.0.0.1", 8001, 2, 0))
-    call = Reporting(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
-    await told.speak(call)
-    assert LoadStatsResponse.FromString(call.heard[0]).report_endpoint_granularity
+    call = LoadReportCall(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
+    await told.serve(call)
+    assert LoadStatsResponse.FromString(call.written[0]).report_endpoint_granularity
     assert dict(told.by_instance(snapshot.services, {})) == {
-        Key("orders", "a"): Load(8, 1),
-        Key("orders", "b"): Load(2, 0),
+        Key("orders", "a"): InstanceTries(8, 1),
+        Key("orders", "b"): InstanceTries(2, 0),
     }
 
 
 async def test_an_instance_with_a_host_name_is_found_by_the_address_that_clients_were_told() -> None:
-    told, snapshot = Loads(FakeClock(), _known, Refusals(FakeClock())), EMPTY
+    told, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
     named = Registration(Instance("orders", "a", "app.example", 8000))
     snapshot = snapshot.apply(Batch(1, decisions.register(named, CALLER)(snapshot)))
-    await told.speak(Reporting(_report("orders", ("192.0.2.7", 8000, 4, 0))))
-    assert dict(told.by_instance(snapshot.services, {"app.example": "192.0.2.7"})) == {Key("orders", "a"): Load(4)}
+    await told.serve(LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
+    assert dict(told.by_instance(snapshot.services, {"app.example": "192.0.2.7"})) == {
+        Key("orders", "a"): InstanceTries(4)
+    }
 
 
 async def test_instances_that_left_are_forgotten_and_strangers_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_reports, "MAX_PLACES", 2)
-    told = Loads(FakeClock(), _known, Refusals(FakeClock()))
+    told = LoadReports(FakeClock(), _known, RefusalLog(FakeClock()))
     places = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
-    await told.speak(Reporting(_report("orders", *places), _report("adsum_registry", ("127.0.0.1", 1, 1, 0))))
+    await told.serve(LoadReportCall(_report("orders", *places), _report("adsum_registry", ("127.0.0.1", 1, 1, 0))))
     assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]
-    assert list(told.by_instance(EMPTY.services, {})) == []
-    await told.speak(Reporting(_report("orders", places[2])))
+    assert list(told.by_instance(EMPTY_SNAPSHOT.services, {})) == []
+    await told.serve(LoadReportCall(_report("orders", places[2])))
     assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["c"]

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from adsum.dialects.xds.bounds import MAX_BUCKETS
-from adsum.dialects.xds.subscribers import Gateways
+from adsum.dialects.xds.bounds import MAX_LATENCY_BUCKETS
+from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry import traffic
-from adsum.dialects.xds.telemetry.latency_window import WINDOW, Latencies, quantile
-from adsum.dialects.xds.telemetry.refusals import Refusals
-from adsum.dialects.xds.telemetry.traffic import Summary, Traffic
-from tests.dialects.xds.fakes import CDS, resource, said
+from adsum.dialects.xds.telemetry.latency_window import LATENCY_WINDOW, LatencyWindow, quantile
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
+from adsum.dialects.xds.telemetry.traffic import TrafficReports, TrafficSummary
+from tests.dialects.xds.fakes import CDS, metrics_message, resource
 from tests.support.fakes import FakeClock
 
 
-class Saying:
+class MetricsCall:
     """A gateway's stream: what it is told to say, until it is closed."""
 
     peer = "192.0.2.1:1"
@@ -33,43 +33,43 @@ class Saying:
     async def write(self, message: bytes) -> None:
         raise AssertionError
 
-    def refuse(self, code: str, words: str) -> None:
-        self.refused = f"{code}: {words}"
+    def refuse(self, code: str, message: str) -> None:
+        self.refused = f"{code}: {message}"
 
-    def cut(self, words: str) -> None:
+    def cut(self, reason: str) -> None:
         raise AssertionError
 
-    def say(self, message: bytes | None) -> None:
+    def send(self, message: bytes | None) -> None:
         self._said.put_nowait(message)
 
 
-class Told:
+class ConnectedGateways:
     """Gateways that are told of clusters."""
 
     def __init__(self, **clusters: tuple[str, ...]) -> None:
-        self.here = {node: Gateways() for node in clusters}
+        self.here = {node: GatewaySubscribers() for node in clusters}
         for node, names in clusters.items():
-            self.tell(node, *names)
+            self.publish(node, *names)
 
-    def tell(self, node: str, *names: str) -> None:
-        self.here[node].move({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
+    def publish(self, node: str, *names: str) -> None:
+        self.here[node].publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
 
 
-class World:
+class TrafficWorld:
     def __init__(self, **clusters: tuple[str, ...]) -> None:
-        self.told = Told(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
+        self.gateways = ConnectedGateways(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
         self.clock = FakeClock()
-        self.traffic = Traffic(self.clock, self.told.here.get, Refusals(self.clock))
+        self.traffic = TrafficReports(self.clock, self.gateways.here.get, RefusalLog(self.clock))
         self._tasks: list[asyncio.Task[None]] = []
 
-    def stream(self) -> Saying:
-        call = Saying()
-        self._tasks.append(asyncio.create_task(self.traffic.speak(call)))
+    def stream(self) -> MetricsCall:
+        call = MetricsCall()
+        self._tasks.append(asyncio.create_task(self.traffic.serve(call)))
         return call
 
-    async def heard(self, call: Saying, *messages: bytes | None) -> None:
+    async def receive(self, call: MetricsCall, *messages: bytes | None) -> None:
         for message in messages:
-            call.say(message)
+            call.send(message)
         for _ in range(10 * len(messages)):
             await asyncio.sleep(0)
 
@@ -79,93 +79,99 @@ def _cluster(name: str, **figures: Any) -> dict[str, Any]:
 
 
 async def test_counts_are_what_was_said_last_and_a_services_clusters_count_together() -> None:
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("orders", _2xx=5, _5xx=1)))
-    await world.heard(call, said("", **_cluster("orders", _2xx=7, _5xx=2), **_cluster("orders?tag=canary", _4xx=1)))
-    await world.heard(call, said("", **{"http.gateway.downstream_rq_5xx": 9, "http.gateway.downstream_rq_active": 4}))
-    assert world.traffic.by_service() == {"orders": Summary(10, 2)}
-    assert world.traffic.gateway("gw") == Summary(9, 9)
-    assert world.traffic.running("gw") == 4
+    await world.receive(call, metrics_message("gw", **_cluster("orders", _2xx=5, _5xx=1)))
+    await world.receive(
+        call, metrics_message("", **_cluster("orders", _2xx=7, _5xx=2), **_cluster("orders?tag=canary", _4xx=1))
+    )
+    await world.receive(
+        call, metrics_message("", **{"http.gateway.downstream_rq_5xx": 9, "http.gateway.downstream_rq_active": 4})
+    )
+    assert world.traffic.by_service() == {"orders": TrafficSummary(10, 2)}
+    assert world.traffic.gateway_summary("gw") == TrafficSummary(9, 9)
+    assert world.traffic.requests_in_progress("gw") == 4
     assert world.traffic.counts() == [("gw", "", 9, 9), ("gw", "orders", 10, 2)]
 
 
 async def test_a_gateways_certificate_is_known_by_its_end() -> None:
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
     name = "listener.127.0.0.1_8443.ssl.certificate.gateway.expiration_unix_time_seconds"
     other = "cluster.orders.ssl.certificate.gateway.expiration_unix_time_seconds"
     assert world.traffic.certificate_expires("gw") == 0
-    await world.heard(call, said("gw", **{name: 2_000_000_000.0, other: 1.0}))
+    await world.receive(call, metrics_message("gw", **{name: 2_000_000_000.0, other: 1.0}))
     assert world.traffic.certificate_expires("gw") == 2_000_000_000
-    await world.heard(call, None)
+    await world.receive(call, None)
     assert world.traffic.certificate_expires("gw") == 0
 
 
 async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
-    world = World(gw=("calls?h2", "calls?tag=canary&h2"))
+    world = TrafficWorld(gw=("calls?h2", "calls?tag=canary&h2"))
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("calls?h2", _2xx=5), **_cluster("calls?tag=canary&h2", _2xx=1)))
-    assert world.traffic.by_service() == {"calls": Summary(6)}
+    await world.receive(
+        call, metrics_message("gw", **_cluster("calls?h2", _2xx=5), **_cluster("calls?tag=canary&h2", _2xx=1))
+    )
+    assert world.traffic.by_service() == {"calls": TrafficSummary(6)}
 
 
 async def test_gateways_count_together_and_one_that_left_counts_no_more() -> None:
-    world = World(a=("orders",), b=("orders",))
+    world = TrafficWorld(a=("orders",), b=("orders",))
     one, other = world.stream(), world.stream()
-    await world.heard(one, said("a", **_cluster("orders", _2xx=5)))
-    await world.heard(other, said("b", **_cluster("orders", _2xx=7)))
-    assert world.traffic.by_service() == {"orders": Summary(12)}
-    await world.heard(one, None)
-    assert world.traffic.by_service() == {"orders": Summary(7)}
-    assert world.traffic.gateway("a") == Summary()
+    await world.receive(one, metrics_message("a", **_cluster("orders", _2xx=5)))
+    await world.receive(other, metrics_message("b", **_cluster("orders", _2xx=7)))
+    assert world.traffic.by_service() == {"orders": TrafficSummary(12)}
+    await world.receive(one, None)
+    assert world.traffic.by_service() == {"orders": TrafficSummary(7)}
+    assert world.traffic.gateway_summary("a") == TrafficSummary()
 
 
 async def test_an_envoy_that_takes_over_has_the_word_and_begins_anew() -> None:
-    world = World()
+    world = TrafficWorld()
     old, new = world.stream(), world.stream()
-    await world.heard(old, said("gw", **_cluster("orders", _2xx=100)))
-    await world.heard(new, said("gw", **_cluster("orders", _2xx=1)))
-    await world.heard(old, said("gw", **_cluster("orders", _2xx=101)))
-    assert world.traffic.by_service() == {"orders": Summary(1)}
-    await world.heard(old, None)
-    assert world.traffic.by_service() == {"orders": Summary(1)}
+    await world.receive(old, metrics_message("gw", **_cluster("orders", _2xx=100)))
+    await world.receive(new, metrics_message("gw", **_cluster("orders", _2xx=1)))
+    await world.receive(old, metrics_message("gw", **_cluster("orders", _2xx=101)))
+    assert world.traffic.by_service() == {"orders": TrafficSummary(1)}
+    await world.receive(old, None)
+    assert world.traffic.by_service() == {"orders": TrafficSummary(1)}
     assert not old.refused
 
 
 async def test_a_gateway_that_is_told_elsewhere_from_now_on_is_turned_away() -> None:
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("orders", _2xx=5)))
-    del world.told.here["gw"]
-    await world.heard(call, said("", **_cluster("orders", _2xx=6)))
+    await world.receive(call, metrics_message("gw", **_cluster("orders", _2xx=5)))
+    del world.gateways.here["gw"]
+    await world.receive(call, metrics_message("", **_cluster("orders", _2xx=6)))
     assert call.refused.startswith("UNAVAILABLE")
     assert world.traffic.by_service() == {}
 
 
 async def test_what_gateways_are_not_told_of_is_no_service_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "MAX_FIGURES", 1)
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
-    await world.heard(call, said("", **_cluster("users", _2xx=3), **{"http.gateway.downstream_rq_2xx": 8}))
-    assert world.traffic.by_service() == {"orders": Summary(5)}, "there is room for one"
-    assert world.traffic.gateway("gw") == Summary(8), "there is always room for the whole"
-    world.told.tell("gw", "users")
+    await world.receive(call, metrics_message("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
+    await world.receive(call, metrics_message("", **_cluster("users", _2xx=3), **{"http.gateway.downstream_rq_2xx": 8}))
+    assert world.traffic.by_service() == {"orders": TrafficSummary(5)}, "there is room for one"
+    assert world.traffic.gateway_summary("gw") == TrafficSummary(8), "there is always room for the whole"
+    world.gateways.publish("gw", "users")
     assert world.traffic.by_service() == {}
-    await world.heard(call, said("", **_cluster("users", _2xx=3)))
-    assert world.traffic.by_service() == {"users": Summary(3)}
+    await world.receive(call, metrics_message("", **_cluster("users", _2xx=3)))
+    assert world.traffic.by_service() == {"users": TrafficSummary(3)}
 
 
 async def test_latencies_are_those_of_late() -> None:
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("orders", time={1.0: 50, 10.0: 49, inf: 1})))
+    await world.receive(call, metrics_message("gw", **_cluster("orders", time={1.0: 50, 10.0: 49, inf: 1})))
     summary = world.traffic.by_service()["orders"]
     assert (summary.p50, summary.p99) == (0.001, 0.010)
-    await world.heard(call, said("", **_cluster("orders?tag=canary", time={1.0: 0, 10.0: 100})))
+    await world.receive(call, metrics_message("", **_cluster("orders?tag=canary", time={1.0: 0, 10.0: 100})))
     assert 0.001 < world.traffic.by_service()["orders"].p50 < 0.010
-    await world.clock.advance(2 * WINDOW)
-    assert world.traffic.by_service()["orders"] == Summary()
+    await world.clock.advance(2 * LATENCY_WINDOW)
+    assert world.traffic.by_service()["orders"] == TrafficSummary()
 
 
 @pytest.mark.parametrize(
@@ -174,24 +180,24 @@ async def test_latencies_are_those_of_late() -> None:
         {10.0: 1, 1.0: 1},
         {inf: 1},
         {-1.0: 1},
-        {float(n): 1 for n in range(1, MAX_BUCKETS + 2)},
+        {float(n): 1 for n in range(1, MAX_LATENCY_BUCKETS + 2)},
     ],
     ids=["falling", "none", "below 0", "many"],
 )
 async def test_buckets_that_are_none_end_the_stream(times: dict[float, int]) -> None:
-    world = World()
+    world = TrafficWorld()
     call = world.stream()
-    await world.heard(call, said("gw", **_cluster("orders", time=times)))
+    await world.receive(call, metrics_message("gw", **_cluster("orders", time=times)))
     assert call.refused.startswith("INVALID_ARGUMENT: latencies come in")
 
 
 def test_a_latency_is_forgotten_after_one_to_two_windows() -> None:
-    latencies = Latencies((1.0, 2.0), 0.0)
-    latencies.add((1, 0, 0), 0.9 * WINDOW)
-    latencies.add((0, 1, 0), 1.1 * WINDOW)
-    assert latencies.counts(2.0 * WINDOW) == (1, 1, 0)
-    assert latencies.counts(2.2 * WINDOW) == (0, 1, 0)
-    assert latencies.counts(9.9 * WINDOW) == (0, 0, 0)
+    latencies = LatencyWindow((1.0, 2.0), 0.0)
+    latencies.add((1, 0, 0), 0.9 * LATENCY_WINDOW)
+    latencies.add((0, 1, 0), 1.1 * LATENCY_WINDOW)
+    assert latencies.counts(2.0 * LATENCY_WINDOW) == (1, 1, 0)
+    assert latencies.counts(2.2 * LATENCY_WINDOW) == (0, 1, 0)
+    assert latencies.counts(9.9 * LATENCY_WINDOW) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

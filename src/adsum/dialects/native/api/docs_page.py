@@ -17,7 +17,7 @@ td, th { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0; 
 """
 
 
-def page(document: dict[str, Any]) -> bytes:
+def docs_page(document: dict[str, Any]) -> bytes:
     """The page in UTF-8."""
     title = escape(document["info"]["title"])
     operations = [

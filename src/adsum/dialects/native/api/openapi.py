@@ -11,16 +11,22 @@ from msgspec import Struct
 
 import adsum
 from adsum import wire
-from adsum.dialects.native.api.operation_table import PATH_KINDS, ROUTES, Parameter, Position, Route
+from adsum.dialects.native.api.operation_table import (
+    OPERATIONS,
+    PATH_PARAMETER_TYPES,
+    ApiOperation,
+    PositionText,
+    QueryParameter,
+)
 
 _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
 
-ALWAYS: Final = (400, 404, 405, 500)
+COMMON_PROBLEMS: Final = (400, 404, 405, 500)
 """What any operation may answer, because any request may be malformed or misdirected."""
-HEADER_KINDS: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": Position}
-WITH_BODY: Final = (408, 413, 415)
-POSITION_HEADERS: Final = {
+HEADER_TYPES: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": PositionText}
+BODY_PROBLEMS: Final = (408, 413, 415)
+RESPONSE_HEADERS: Final = {
     wire.EPOCH_HEADER: ("string", "The history that the revisions belong to"),
     wire.REVISION_HEADER: ("integer", "The catalog's revision"),
     wire.AGE_HEADER: ("number", "Seconds since this was known to be the newest"),
@@ -28,10 +34,10 @@ POSITION_HEADERS: Final = {
 }
 
 
-def document() -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """The document as JSON values."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in OPERATIONS:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
@@ -49,17 +55,17 @@ def document() -> dict[str, Any]:
 
 def _components() -> dict[str, Any]:
     kinds: list[Any] = [wire.Problem]
-    for route in ROUTES:
-        kinds.extend(answer for answer in route.answers.values() if isinstance(answer, type))
+    for route in OPERATIONS:
+        kinds.extend(answer for answer in route.responses.values() if isinstance(answer, type))
         kinds.extend([route.body] if route.body else [])
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     return components
 
 
-def _operation(route: Route) -> dict[str, Any]:
-    operation: dict[str, Any] = {"operationId": route.operation, "summary": route.summary}
-    if route.text:
-        operation["description"] = route.text
+def _operation(route: ApiOperation) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
+    if route.description:
+        operation["description"] = route.description
     parameters = [_path_parameter(name) for name in _IN_PATH.findall(route.path)]
     parameters += [_query_parameter(each) for each in route.query]
     parameters += [_header_parameter(name, text) for name, text in _headers(route)]
@@ -71,15 +77,15 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _responses(route: Route) -> dict[int, Any]:
+def _responses(route: ApiOperation) -> dict[int, Any]:
     responses: dict[int, Any] = {}
-    for code, answer in route.answers.items():
+    for code, answer in route.responses.items():
         responses[code] = {"description": HTTPStatus(code).phrase, **_content(answer)}
-        if 304 in route.answers:
+        if 304 in route.responses:
             responses[code]["headers"] = {
-                name: {"schema": {"type": kind}, "description": text} for name, (kind, text) in POSITION_HEADERS.items()
+                name: {"schema": {"type": kind}, "description": text} for name, (kind, text) in RESPONSE_HEADERS.items()
             }
-    for code in sorted({*ALWAYS, *route.problems, *(WITH_BODY if route.body else ())} - responses.keys()):
+    for code in sorted({*COMMON_PROBLEMS, *route.problems, *(BODY_PROBLEMS if route.body else ())} - responses.keys()):
         problem = {"application/problem+json": {"schema": _schema(wire.Problem)}}
         responses[code] = {"description": HTTPStatus(code).phrase, "content": problem}
     return responses
@@ -110,13 +116,13 @@ def _plain(kind: Any) -> dict[str, Any]:
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": _plain(PATH_KINDS[name])}
+    return {"name": name, "in": "path", "required": True, "schema": _plain(PATH_PARAMETER_TYPES[name])}
 
 
-def _query_parameter(parameter: Parameter) -> dict[str, Any]:
-    schema = _plain(parameter.kind)
-    shape: dict[str, Any] = {"name": parameter.name, "in": "query", "description": parameter.text}
-    if parameter.many:
+def _query_parameter(parameter: QueryParameter) -> dict[str, Any]:
+    schema = _plain(parameter.type)
+    shape: dict[str, Any] = {"name": parameter.name, "in": "query", "description": parameter.description}
+    if parameter.repeatable:
         return {**shape, "schema": {"type": "array", "items": schema}, "style": "form", "explode": True}
     if parameter.keyed:
         pairs = {"type": "object", "propertyNames": {"pattern": "^[^\\[\\]]+$"}, "additionalProperties": schema}
@@ -124,16 +130,16 @@ def _query_parameter(parameter: Parameter) -> dict[str, Any]:
     return {**shape, "schema": schema}
 
 
-def _headers(route: Route) -> list[tuple[str, str]]:
+def _headers(route: ApiOperation) -> list[tuple[str, str]]:
     headers = []
-    if route.method != "GET" and not route.operation.startswith(("renew", "applied", "check", "goodbye")):
+    if route.method != "GET" and not route.name.startswith(("renew", "applied", "check", "goodbye")):
         headers.append((wire.ACTOR_HEADER, "Who asks, for the record; else the caller's address"))
-    if 304 in route.answers:
+    if 304 in route.responses:
         headers.append(("If-None-Match", "The ETag of what the caller has"))
-    if route.operation == "watch":
+    if route.name == "watch":
         headers.append(("Last-Event-ID", "EPOCH:REVISION to resume from"))
     return headers
 
 
 def _header_parameter(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": text, "schema": _plain(HEADER_KINDS.get(name, str))}
+    return {"name": name, "in": "header", "description": text, "schema": _plain(HEADER_TYPES.get(name, str))}

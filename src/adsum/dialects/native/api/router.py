@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from adsum.dialects.native.api.operation_table import Route
-from adsum.dialects.native.problems import UnknownPath, WrongMethod
+from adsum.dialects.native.api.operation_table import ApiOperation
+from adsum.dialects.native.problems import MethodNotAllowed, UnknownPath
 
-MAX_PATH: Final = 1_024
+MAX_PATH_LENGTH: Final = 1_024
 """Characters of a path; a longer one leads nowhere."""
 
 
@@ -21,28 +21,28 @@ class _Node:
     def __init__(self) -> None:
         self.fixed: dict[str, _Node] = {}
         self.value: _Node | None = None
-        self.routes: dict[str, Route] = {}
+        self.routes: dict[str, ApiOperation] = {}
 
 
 class Router:
     """Looks routes up segment by segment; a fixed segment outranks a value."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[ApiOperation]) -> None:
         self._root = _Node()
         for route in routes:
             node = self._root
             for segment in route.path.split("/")[1:]:
                 node = _step(node, segment)
             node.routes[route.method] = route
-            if route.method == "GET" and not route.endless:
+            if route.method == "GET" and not route.is_endless:
                 node.routes["HEAD"] = route
 
-    def find(self, method: str, path: str) -> tuple[Route, list[str]]:
-        """The route and the values in its path, in order. Raises `UnknownPath` and `WrongMethod`.
+    def find(self, method: str, path: str) -> tuple[ApiOperation, list[str]]:
+        """The route and the values in its path, in order. Raises `UnknownPath` and `MethodNotAllowed`.
 
         `path` is as it came: an escaped slash (%2F) is part of a value, and ends no segment.
         """
-        node, values, segments = self._root, [], path[:MAX_PATH].split("/")[1:]
+        node, values, segments = self._root, [], path[:MAX_PATH_LENGTH].split("/")[1:]
         if "%" in path:
             segments = [unquote(segment) for segment in segments]
         for segment in segments:
@@ -56,7 +56,7 @@ class Router:
         if method in node.routes:
             return node.routes[method], values
         if node.routes:
-            raise WrongMethod(method, sorted(node.routes))
+            raise MethodNotAllowed(method, sorted(node.routes))
         raise UnknownPath("nothing is here; /docs says what is where")
 
 

@@ -8,26 +8,26 @@ from collections.abc import Callable, Collection, Iterator
 from random import Random
 from typing import Final, Generic, TypeVar
 
-PART: Final = 0.1
+SLOT_SECONDS: Final = 0.1
 """Seconds between two parts of the streams: few enough are due at a time that others are not held up."""
 
 S = TypeVar("S")
 
 
-class Pulse(Generic[S]):
+class HeartbeatTimer(Generic[S]):
     """Has each stream beat every `heartbeat` seconds, each at an instant of its own, by chance."""
 
     def __init__(self, heartbeat: float, rng: Random, beat: Callable[[Collection[S]], None]) -> None:
         """`beat` has some streams beat: what they say is the same, and so is made once."""
         self._rng = rng
         self._beat_some = beat
-        self._parts: list[set[S]] = [set() for _ in range(max(1, round(heartbeat / PART)))]
+        self._parts: list[set[S]] = [set() for _ in range(max(1, round(heartbeat / SLOT_SECONDS)))]
         self._pause = heartbeat / len(self._parts)
         self._due = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
-    def beats(self, stream: S) -> Iterator[None]:
+    def scheduled(self, stream: S) -> Iterator[None]:
         """Have the stream beat in time, while within."""
         part = self._rng.choice(self._parts)
         part.add(stream)

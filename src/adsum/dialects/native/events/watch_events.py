@@ -7,71 +7,71 @@ from typing import Final
 
 from adsum import wire
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
-from adsum.dialects.native.pages.byte_cache import Shelf
+from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.pages.pages import Pages
 
-MAX_SHARED: Final = 64 * 1024 * 1024
+MAX_EVENT_CACHE_BYTES: Final = 64 * 1024 * 1024
 """How many bytes of encoded events are kept; past it those asked for longest ago are encoded again."""
 
-Services = frozenset[str] | None
+WatchedServices = frozenset[str] | None
 """What a watch is about; None: everything."""
 
 
-def event(kind: str, body: bytes, id: str = "") -> bytes:
+def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
     """One event. JSON holds no line breaks, so it is one line."""
     mark = f"id: {id}\n" if id else ""
     return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), mark.encode(), body)
 
 
-def resumable(snapshot: Snapshot, services: Services, since: int) -> bool:
+def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:
     """Whether what changed after `since`, a revision of this epoch, is remembered."""
     if since > snapshot.revision:
         return False
     if services is None:
-        return since >= snapshot.floor
-    return all(snapshot.service(name).horizon <= since for name in services)
+        return since >= snapshot.default_revision
+    return all(snapshot.service(name).compact_revision <= since for name in services)
 
 
-class Events:
+class WatchEvents:
     """The groups of events that turn what a watch has shown into what is so now."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self._changes = Shelf(MAX_SHARED)
-        self._groups = Shelf(MAX_SHARED)
+        self._changes = ByteCache(MAX_EVENT_CACHE_BYTES)
+        self._groups = ByteCache(MAX_EVENT_CACHE_BYTES)
 
-    def whole(self, snapshot: Snapshot, services: Services, age: float) -> bytes:
+    def full_state(self, snapshot: Snapshot, services: WatchedServices, age: float) -> bytes:
         """The full state, and `synced`."""
         key = (snapshot.epoch, snapshot.revision, services, None, age)
-        return self._groups.get(key, lambda: b"".join(self._whole(snapshot, services)) + synced(snapshot, age))
+        return self._groups.get(key, lambda: b"".join(self._whole(snapshot, services)) + synced_event(snapshot, age))
 
-    def since(self, snapshot: Snapshot, services: Services, since: int, age: float) -> bytes:
+    def changes_since(self, snapshot: Snapshot, services: WatchedServices, since: int, age: float) -> bytes:
         """What changed after `since`, and `synced`; nothing at all if nothing did."""
         key = (snapshot.epoch, snapshot.revision, services, since, age)
         return self._groups.get(key, lambda: self._group(snapshot, services, since, age))
 
-    def _group(self, snapshot: Snapshot, services: Services, since: int, age: float) -> bytes:
+    def _group(self, snapshot: Snapshot, services: WatchedServices, since: int, age: float) -> bytes:
         changes = b"".join(self._since(snapshot, services, since))
-        return changes and changes + synced(snapshot, age)
+        return changes and changes + synced_event(snapshot, age)
 
-    def _whole(self, snapshot: Snapshot, services: Services) -> Iterator[bytes]:
+    def _whole(self, snapshot: Snapshot, services: WatchedServices) -> Iterator[bytes]:
         for service in _all(snapshot) if services is None else _named(snapshot, services):
-            yield event("service", self._pages.body(snapshot, service))
+            yield encode_event("service", self._pages.body(snapshot, service))
 
-    def _since(self, snapshot: Snapshot, services: Services, since: int) -> Iterator[bytes]:
-        for service in touched(snapshot, services, since):
+    def _since(self, snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[bytes]:
+        for service in changed_services(snapshot, services, since):
             base = _before(service, since)
             key = (snapshot.epoch, service.name, base, service.revision)
             yield self._changes.get(key, lambda: self._change(snapshot, service, base))  # noqa: B023  # made at once
 
     def _change(self, snapshot: Snapshot, service: ServiceSnapshot, since: int) -> bytes:
-        diff = service.since(since)
+        diff = service.diff_since(since)
         if diff is None:
-            return event("service", self._pages.body(snapshot, service))
-        return event("change", wire.encode(wire.ServiceChange.of(diff)))
+            return encode_event("service", self._pages.body(snapshot, service))
+        return encode_event("change", wire.encode(wire.ServiceChange.from_diff(diff)))
 
 
-def touched(snapshot: Snapshot, services: Services, since: int) -> Iterator[ServiceSnapshot]:
+def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[ServiceSnapshot]:
     """The services asked for that changed after `since`."""
     if services is not None:
         yield from (service for service in _named(snapshot, services) if service.revision > since)
@@ -82,18 +82,18 @@ def touched(snapshot: Snapshot, services: Services, since: int) -> Iterator[Serv
         yield service
 
 
-def synced(snapshot: Snapshot, age: float) -> bytes:
+def synced_event(snapshot: Snapshot, age: float) -> bytes:
     """The end of a group, from which a watch may resume."""
-    body = wire.encode(wire.Synced(snapshot.revision, age))
-    return event("synced", body, id=f"{snapshot.epoch}:{snapshot.revision}")
+    body = wire.encode(wire.WatchSynced(snapshot.revision, age))
+    return encode_event("synced", body, id=f"{snapshot.epoch}:{snapshot.revision}")
 
 
 def _before(service: ServiceSnapshot, since: int) -> int:
     """The service's own revision as it stood at `since`: the same for all who have seen the same."""
-    if since < service.horizon:
+    if since < service.compact_revision:
         return since
-    earlier = (step.revision for step in reversed(service.trail) if step.revision <= since)
-    return next(earlier, service.horizon)
+    earlier = (step.revision for step in reversed(service.recent_changes) if step.revision <= since)
+    return next(earlier, service.compact_revision)
 
 
 def _all(snapshot: Snapshot) -> Iterable[ServiceSnapshot]:

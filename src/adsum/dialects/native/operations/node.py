@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 from adsum import wire
-from adsum.dialects.native.api.docs_page import page
-from adsum.dialects.native.api.openapi import document
-from adsum.dialects.native.asgi import JSON, NO_STORE, Reply
+from adsum.dialects.native.api.docs_page import docs_page
+from adsum.dialects.native.api.openapi import openapi_document
+from adsum.dialects.native.asgi import JSON, NO_STORE, ApiReply
 from adsum.dialects.native.problems import NotReady
-from adsum.dialects.native.requests.api_request import Asked
+from adsum.dialects.native.requests.api_request import ApiRequest
 from adsum.registry import Registry
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
@@ -19,7 +19,7 @@ _HTML: Final = (b"content-type", b"text/html; charset=utf-8")
 _POLICY: Final = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
 
 
-class About:
+class NodeOperations:
     """The operations about the node itself."""
 
     def __init__(
@@ -28,29 +28,29 @@ class About:
         self._registry = registry
         self._status = status
         self._exposition = exposition
-        self._document = document()
-        self._page = page(self._document)
+        self._document = openapi_document()
+        self._page = docs_page(self._document)
 
-    async def read_status(self, _: Asked) -> Reply:
-        return Reply(200, wire.encode(self._status()))
+    async def read_status(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(200, wire.encode(self._status()))
 
-    async def metrics(self, _: Asked) -> Reply:
-        return Reply(200, self._exposition(), (_METRICS, NO_STORE))
+    async def metrics(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(200, self._exposition(), (_METRICS, NO_STORE))
 
-    async def healthz(self, _: Asked) -> Reply:
-        return Reply(200, b"ok\n", (_TEXT, NO_STORE))
+    async def healthz(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(200, b"ok\n", (_TEXT, NO_STORE))
 
-    async def readyz(self, _: Asked) -> Reply:
-        unready = self._registry.unready()
+    async def readyz(self, _: ApiRequest) -> ApiReply:
+        unready = self._registry.unready_reason()
         if unready:
             raise NotReady(unready)
-        return Reply(200, b"ready\n", (_TEXT, NO_STORE))
+        return ApiReply(200, b"ready\n", (_TEXT, NO_STORE))
 
-    async def openapi(self, _: Asked) -> Reply:
-        return Reply(200, wire.encode(self._document), (JSON, (b"cache-control", b"no-cache")))
+    async def openapi(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(200, wire.encode(self._document), (JSON, (b"cache-control", b"no-cache")))
 
-    async def docs(self, _: Asked) -> Reply:
-        return Reply(200, self._page, (_HTML, _POLICY, (b"cache-control", b"no-cache")))
+    async def docs(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(200, self._page, (_HTML, _POLICY, (b"cache-control", b"no-cache")))
 
-    async def home(self, _: Asked) -> Reply:
-        return Reply(307, b"", ((b"location", b"/docs"), NO_STORE))
+    async def home(self, _: ApiRequest) -> ApiReply:
+        return ApiReply(307, b"", ((b"location", b"/docs"), NO_STORE))

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 
-class Shelf:
+class ByteCache:
     """Keeps at most `most` bytes; what was asked for longest ago goes first. A larger piece is not kept at all."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._most = max_bytes
         self._size = 0
         self._pieces: OrderedDict[Hashable, bytes] = OrderedDict()
 

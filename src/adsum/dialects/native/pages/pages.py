@@ -9,17 +9,17 @@ from typing import Final
 
 from adsum import wire
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
-from adsum.dialects.native.asgi import JSON, Headers, Reply
-from adsum.dialects.native.pages.byte_cache import Shelf
-from adsum.dialects.native.requests.instance_filter import Filter
-from adsum.dialects.native.worker import Apart
+from adsum.dialects.native.asgi import JSON, ApiReply, Headers
+from adsum.dialects.native.pages.byte_cache import ByteCache
+from adsum.dialects.native.requests.instance_filter import InstanceFilter
+from adsum.dialects.native.worker import WorkerThread
 from adsum.registry import Registry
 
-MAX_NARROWED: Final = 32 * 1024 * 1024
+MAX_FILTERED_PAGE_BYTES: Final = 32 * 1024 * 1024
 """How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
-PAGE: Final = 1_000
+EMPTY_PAGE_BYTES: Final = 1_000
 """Bytes of a page without instances."""
-FEW: Final = 1_000
+MAX_SERVICES_LISTED_INLINE: Final = 1_000
 """Services that are listed at once; a longer list holds up nobody."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
@@ -28,7 +28,7 @@ _REVISION: Final = wire.REVISION_HEADER.lower().encode()
 _AGE: Final = wire.AGE_HEADER.lower().encode()
 
 
-class Sheet:
+class ServiceJson:
     """A service in JSON, one piece an instance. Following a change encodes anew only what changed."""
 
     __slots__ = ("_pieces", "body", "epoch", "service")
@@ -36,32 +36,32 @@ class Sheet:
     def __init__(self, epoch: str, service: ServiceSnapshot) -> None:
         self.epoch = epoch
         self.service = service
-        self._pieces = {id: wire.encode(wire.InstanceView.of(each)) for id, each in service.listings.items()}
+        self._pieces = {id: wire.encode(wire.InstanceView.from_listing(each)) for id, each in service.listings.items()}
         self.body = self._join(service.listings)
 
     @property
     def size(self) -> int:
         """Bytes of memory that it takes, with the instances that are on it."""
-        return PAGE + self.service.size
+        return EMPTY_PAGE_BYTES + self.service.size
 
-    def follow(self, service: ServiceSnapshot) -> None:
+    def update(self, service: ServiceSnapshot) -> None:
         """Become the page of a later snapshot of the same epoch."""
         before, self.service = self.service, service
-        diff = service.since(before.revision)
+        diff = service.diff_since(before.revision)
         if diff is None:
             left = before.listings.keys() - service.listings.keys()
             changed = [new for id, new in service.listings.items() if before.listings.get(id) is not new]
         else:
-            left, changed = {change.key.id for change in diff.gone}, list(diff.changed)
+            left, changed = {change.key.id for change in diff.removed}, list(diff.changed)
         for id in left:
             self._pieces.pop(id, None)
         for listing in changed:
-            self._pieces[listing.instance.id] = wire.encode(wire.InstanceView.of(listing))
+            self._pieces[listing.instance.id] = wire.encode(wire.InstanceView.from_listing(listing))
         self.body = self._join(service.listings)
 
-    def narrowed(self, narrow: Filter) -> bytes:
+    def filtered(self, narrow: InstanceFilter) -> bytes:
         """The page of those instances alone that the filter admits."""
-        return self._join(id for id, listing in self.service.listings.items() if narrow.admits(listing))
+        return self._join(id for id, listing in self.service.listings.items() if narrow.matches(listing))
 
     def _join(self, ids: Iterable[str]) -> bytes:
         blank = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
@@ -79,18 +79,18 @@ class Page:
     headers: Headers
     body: bytes
 
-    def reply(self, tags: str | None) -> Reply:
-        """The page, or 304 if the caller has it: `tags` is its If-None-Match."""
-        known = tags is not None and matches(tags, self.etag)
-        return Reply(304, b"", self.headers) if known else Reply(200, self.body, self.headers)
+    def reply(self, if_none_match: str | None) -> ApiReply:
+        """The page, or 304 if the caller has it: `if_none_match` is its If-None-Match."""
+        known = if_none_match is not None and etag_matches(if_none_match, self.etag)
+        return ApiReply(304, b"", self.headers) if known else ApiReply(200, self.body, self.headers)
 
 
-def etag(epoch: str, revision: int, narrow: Filter | None) -> str:
+def etag(epoch: str, revision: int, instance_filter: InstanceFilter | None) -> str:
     """What marks a page at a revision; pages narrowed in other ways are other pages."""
-    return f'"{epoch}-{revision}"' if narrow is None else f'"{epoch}-{revision}-{narrow.mark}"'
+    return f'"{epoch}-{revision}"' if instance_filter is None else f'"{epoch}-{revision}-{instance_filter.digest}"'
 
 
-def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: Filter | None = None) -> Page:
+def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: InstanceFilter | None = None) -> Page:
     mark = etag(snapshot.epoch, revision, narrow)
     headers = (
         JSON,
@@ -103,9 +103,11 @@ def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: Fi
     return Page(snapshot, age, mark, headers, body)
 
 
-def matches(tags: str, etag: str) -> bool:
+def etag_matches(if_none_match: str, etag: str) -> bool:
     """Whether If-None-Match names the etag (RFC 9110 § 13.1.2: compared weakly, `*` names any)."""
-    return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))
+    return if_none_match.strip() == "*" or any(
+        tag.strip().removeprefix("W/") == etag for tag in if_none_match.split(",")
+    )
 
 
 class Pages:
@@ -117,14 +119,14 @@ class Pages:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._sheets: OrderedDict[str, Sheet] = OrderedDict()
+        self._sheets: OrderedDict[str, ServiceJson] = OrderedDict()
         self._seen = registry.snapshot.epoch, registry.snapshot.revision
         self.size = 0
         """Bytes of memory that the pages take, with the instances that are on them."""
         self._summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
         """Of each service its epoch and revision, and what was said of it then."""
-        self._narrowed = Shelf(MAX_NARROWED)
-        self._lists = Apart()
+        self._narrowed = ByteCache(MAX_FILTERED_PAGE_BYTES)
+        self._lists = WorkerThread()
 
     def __len__(self) -> int:
         """How many services' pages are kept ready."""
@@ -134,21 +136,21 @@ class Pages:
         """The service as JSON."""
         return self._sheet(snapshot, service).body
 
-    def page(self, name: str, narrow: Filter | None) -> Page:
+    def page(self, name: str, instance_filter: InstanceFilter | None) -> Page:
         """The newest page of a service, known or not, or of those of its instances that `narrow` admits."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         service = snapshot.service(name)
-        if narrow is None:
+        if instance_filter is None:
             return _page(snapshot, age, service.revision, self.body(snapshot, service))
-        key = (snapshot.epoch, name, service.revision, narrow)
-        body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).narrowed(narrow))
-        return _page(snapshot, age, service.revision, body, narrow)
+        key = (snapshot.epoch, name, service.revision, instance_filter)
+        body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).filtered(instance_filter))
+        return _page(snapshot, age, service.revision, body, instance_filter)
 
     async def services(self) -> Page:
         """The newest list of all services, by name; a long one is made in a thread, one after the other."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         self._drop_emptied(snapshot)
-        if len(snapshot.services) <= FEW:
+        if len(snapshot.services) <= MAX_SERVICES_LISTED_INLINE:
             return self._listed(snapshot, age, _at_once)
         return await self._lists.run(lambda before_each: self._listed(snapshot, age, before_each))
 
@@ -165,9 +167,9 @@ class Pages:
     def _summary(self, epoch: str, service: ServiceSnapshot) -> tuple[tuple[str, int], bytes]:
         at = epoch, service.revision
         known = self._summaries.get(service.name)
-        return known if known is not None and known[0] == at else (at, wire.encode(summary(service)))
+        return known if known is not None and known[0] == at else (at, wire.encode(summarize(service)))
 
-    def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> Sheet:
+    def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> ServiceJson:
         self._drop_emptied(snapshot)
         sheet = self._sheets.get(service.name)
         if sheet is not None and sheet.service is service and sheet.epoch == snapshot.epoch:
@@ -176,13 +178,13 @@ class Pages:
         if sheet is not None:
             self._drop(service.name)
         if sheet is not None and sheet.epoch == snapshot.epoch:
-            sheet.follow(service)
+            sheet.update(service)
         else:
-            sheet = Sheet(snapshot.epoch, service)
+            sheet = ServiceJson(snapshot.epoch, service)
         if service.listings:
             self._sheets[service.name] = sheet
             self.size += sheet.size
-            while self.size > self._registry.max_size and len(self._sheets) > 1:
+            while self.size > self._registry.max_catalog_bytes and len(self._sheets) > 1:
                 self._drop(next(iter(self._sheets)))
         return sheet
 
@@ -196,7 +198,7 @@ class Pages:
             return
         names = snapshot.changed_since(*at)
         for name in names if names is not None else [*self._sheets]:
-            if name in self._sheets and not snapshot.listed(name):
+            if name in self._sheets and not snapshot.listed_count(name):
                 self._drop(name)
 
 
@@ -204,7 +206,7 @@ def _at_once() -> None:
     """Go on."""
 
 
-def summary(service: ServiceSnapshot) -> wire.ServiceSummary:
+def summarize(service: ServiceSnapshot) -> wire.ServiceSummary:
     """How many instances of a service stand how."""
     status: dict[str, int] = {}
     for listing in service.listings.values():

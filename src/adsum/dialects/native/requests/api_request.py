@@ -19,12 +19,12 @@ from adsum.core import validation
 from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
-from adsum.dialects.native.api.operation_table import MAX_SMALL_BODY, PATH_KINDS, Parameter, Route
-from adsum.dialects.native.asgi import Receive, Scope, header
-from adsum.dialects.native.problems import Malformed, NoJson, TooLarge
-from adsum.dialects.native.requests.body_memory import Inflow
+from adsum.dialects.native.api.operation_table import MAX_BODY_BYTES, PATH_PARAMETER_TYPES, ApiOperation, QueryParameter
+from adsum.dialects.native.asgi import Receive, Scope, find_header
+from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, NotJson
+from adsum.dialects.native.requests.body_memory import BodyMemory
 
-MAX_FIELDS: Final = 1_024
+MAX_QUERY_PARAMETERS: Final = 1_024
 """How many parameters one query has at most; one with more is refused."""
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
@@ -33,18 +33,21 @@ _IN_PATH = re.compile(r"{(\w+)}")
 T = TypeVar("T")
 
 
-class Asked:
+class ApiRequest:
     """A request for one route."""
 
-    def __init__(self, route: Route, values: list[str], scope: Scope, receive: Receive, inflow: Inflow) -> None:
+    def __init__(
+        self, route: ApiOperation, values: list[str], scope: Scope, receive: Receive, body_memory: BodyMemory
+    ) -> None:
         self.route = route
-        self._inflow = inflow
+        self._inflow = body_memory
         self._held = 0
         """Bytes of its body that count as held until it is closed."""
         self.scope = scope
         self.receive = receive
         self.path = {
-            name: _value(name, value, PATH_KINDS[name]) for name, value in zip(_names(route.path), values, strict=True)
+            name: _value(name, value, PATH_PARAMETER_TYPES[name])
+            for name, value in zip(_names(route.path), values, strict=True)
         }
         self.query = _query(route, scope["query_string"]) if scope["query_string"] else {}
 
@@ -55,10 +58,10 @@ class Asked:
 
     def header(self, name: bytes) -> str | None:
         """The first header of that lower-case name."""
-        return header(self.scope, name)
+        return find_header(self.scope, name)
 
     @property
-    def tags(self) -> str | None:
+    def if_none_match(self) -> str | None:
         """What If-None-Match says, in however many lines."""
         lines = [value.decode("latin-1") for name, value in self.scope["headers"] if name == b"if-none-match"]
         return ", ".join(lines) if lines else None
@@ -89,45 +92,45 @@ class Asked:
     def close(self) -> None:
         """It is answered."""
         held, self._held = self._held, 0
-        self._inflow.give_back(held)
+        self._inflow.release(held)
 
-    async def body(self, kind: type[T], *, by_people: bool = True) -> T:
-        """The body, decoded and validated. Raises `Invalid`, `Malformed`, `NoJson`, `Overloaded` and `TooLarge`.
+    async def body(self, kind: type[T], *, reject_repeated_keys: bool = True) -> T:
+        """The body, decoded and validated. Raises `Invalid`, `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`.
 
-        `by_people`: people may have written it, and so it is also looked for keys that are given twice.
+        `reject_repeated_keys`: people may have written it, and so it is also looked for keys that are given twice.
         """
-        body = await self.json()
-        with decoding():
+        body = await self.json_body()
+        with json_errors():
             decoded = wire.decode(body, kind)
-        if not by_people:
+        if not reject_repeated_keys:
             return decoded
-        if len(body) <= MAX_SMALL_BODY:
-            must_give_once(body)
+        if len(body) <= MAX_BODY_BYTES:
+            require_unique_keys(body)
         else:  # It takes longer than others should wait.
-            await asyncio.to_thread(must_give_once, body)
+            await asyncio.to_thread(require_unique_keys, body)
         return decoded
 
-    async def json(self) -> bytes:
-        """The body, which is declared as JSON. Raises `Malformed`, `NoJson`, `Overloaded` and `TooLarge`."""
+    async def json_body(self) -> bytes:
+        """The body, which is declared as JSON. Raises `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`."""
         declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
         if declared != "application/json":
-            raise NoJson("the body must be declared as application/json")
+            raise NotJson("the body must be declared as application/json")
         return await self._read(self.route.max_body)
 
     async def _read(self, most: int) -> bytes:
         length = self.header(b"content-length")
         if length is not None and length.isdecimal() and int(length) > most:
-            raise TooLarge(f"the body may have at most {most} bytes, not {length}")
+            raise BodyTooLarge(f"the body may have at most {most} bytes, not {length}")
         parts, size, more = [], 0, True
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise Malformed("", "the connection ended within the body")
+                raise MalformedRequest("", "the connection ended within the body")
             part = message.get("body", b"")
             size += len(part)
             if size > most:
-                raise TooLarge(f"the body may have at most {most} bytes")
-            self._inflow.take(len(part))
+                raise BodyTooLarge(f"the body may have at most {most} bytes")
+            self._inflow.reserve(len(part))
             self._held += len(part)
             parts.append(part)
             more = message.get("more_body", False)
@@ -135,21 +138,21 @@ class Asked:
 
 
 @contextmanager
-def decoding() -> Iterator[None]:
+def json_errors() -> Iterator[None]:
     """A body that is no JSON at all is malformed, and not invalid."""
     try:
         yield
     except Invalid as error:
         if error.field:
             raise
-        raise Malformed("", error.problem) from None
+        raise MalformedRequest("", error.problem) from None
 
 
-def must_give_once(body: bytes) -> None:
-    """A body that was decoded has each key once in one object. Raises `Malformed`."""
-    repeated = wire.repeated_key(body)
+def require_unique_keys(body: bytes) -> None:
+    """A body that was decoded has each key once in one object. Raises `MalformedRequest`."""
+    repeated = wire.find_repeated_key(body)
     if repeated is not None:
-        raise Malformed(repeated, "must be given once in one object")
+        raise MalformedRequest(repeated, "must be given once in one object")
 
 
 @cache
@@ -158,19 +161,19 @@ def _names(path: str) -> tuple[str, ...]:
     return tuple(_IN_PATH.findall(path))
 
 
-def _query(route: Route, raw: bytes) -> dict[str, Any]:
-    """The parameters by name. Raises `Malformed` for what the route does not know, `Invalid` for a wrong value."""
-    known: Mapping[str, Parameter] = {parameter.name: parameter for parameter in route.query}
+def _query(route: ApiOperation, raw: bytes) -> dict[str, Any]:
+    """The parameters by name. Raises `MalformedRequest` for what the route does not know, `Invalid` for a wrong value."""
+    known: Mapping[str, QueryParameter] = {parameter.name: parameter for parameter in route.query}
     query: dict[str, Any] = {}
     for name, text in _pairs(raw):
         keyed = _KEYED.fullmatch(name)
         parameter = known.get(keyed["name"] if keyed else name)
         if parameter is None or parameter.keyed != bool(keyed):
-            raise Malformed(name, f"there is no parameter {validation.shown(name)}; {_offer(route)}")
-        value = _value(name, text, parameter.kind)
+            raise MalformedRequest(name, f"there is no parameter {validation.quoted(name)}; {_offer(route)}")
+        value = _value(name, text, parameter.type)
         if keyed:
             _once(query.setdefault(parameter.name, {}), keyed["key"], name, value)
-        elif parameter.many:
+        elif parameter.repeatable:
             query.setdefault(name, []).append(value)
         else:
             _once(query, name, name, value)
@@ -179,16 +182,16 @@ def _query(route: Route, raw: bytes) -> dict[str, Any]:
 
 def _once(values: dict[str, Any], key: str, name: str, value: object) -> None:
     if key in values:
-        raise Malformed(name, "must be given once")
+        raise MalformedRequest(name, "must be given once")
     values[key] = value
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     try:
         text = raw.decode("ascii")
-        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_PARAMETERS)
     except ValueError as error:
-        raise Malformed("", f"the query can't be read: {error}") from None
+        raise MalformedRequest("", f"the query can't be read: {error}") from None
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
@@ -200,6 +203,6 @@ def _value(name: str, text: str, kind: Any) -> Any:
         raise Invalid(name, words[:1].lower() + words[1:]) from None
 
 
-def _offer(route: Route) -> str:
+def _offer(route: ApiOperation) -> str:
     names = [f"{each.name}[…]" if each.keyed else each.name for each in route.query]
     return f"there are {', '.join(names)}" if names else "this operation has none"

@@ -9,17 +9,17 @@ from types import TracebackType
 from adsum.dialects.native.asgi import Receive
 
 
-class Departure:
-    """Listens for the end of the connection; then `gone` is true and `tell` has been called."""
+class DisconnectWatch:
+    """Listens for the end of the connection; then `disconnected` is true and `tell` has been called."""
 
-    __slots__ = ("_receive", "_task", "_tell", "gone")
+    __slots__ = ("_receive", "_task", "_tell", "disconnected")
 
     def __init__(self, receive: Receive, tell: Callable[[], None]) -> None:
         self._receive = receive
         self._tell = tell
-        self.gone = False
+        self.disconnected = False
 
-    def __enter__(self) -> Departure:
+    def __enter__(self) -> DisconnectWatch:
         self._task = asyncio.create_task(self._listen())
         return self
 
@@ -29,5 +29,5 @@ class Departure:
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
+        self.disconnected = True
         self._tell()

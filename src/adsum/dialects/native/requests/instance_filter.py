@@ -11,7 +11,7 @@ from adsum.core.model import Listing
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class InstanceFilter:
     """Admits instances that stand as one of `statuses`, have all `tags` and `metadata`, and are in `zone`."""
 
     statuses: frozenset[str] = frozenset()
@@ -20,23 +20,23 @@ class Filter:
     metadata: frozenset[tuple[str, str]] = frozenset()
 
     @staticmethod
-    def of(query: Mapping[str, Any]) -> Filter | None:
+    def from_query(query: Mapping[str, Any]) -> InstanceFilter | None:
         """The filter in a parsed query; None if everything is asked for."""
-        narrow = Filter(
+        narrow = InstanceFilter(
             frozenset(query.get("status", ())),
             frozenset(query.get("tag", ())),
             query.get("zone"),
             frozenset(query.get("metadata", {}).items()),
         )
-        return narrow if narrow != EVERYTHING else None
+        return narrow if narrow != NO_FILTER else None
 
     @property
-    def mark(self) -> str:
+    def digest(self) -> str:
         """A short text that another filter has not: the same in every process."""
         asked = sorted(self.statuses), sorted(self.tags), self.zone, sorted(self.metadata)
         return blake2b(repr(asked).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
-    def admits(self, listing: Listing) -> bool:
+    def matches(self, listing: Listing) -> bool:
         instance = listing.instance
         return (
             (not self.statuses or listing.status in self.statuses)
@@ -46,4 +46,4 @@ class Filter:
         )
 
 
-EVERYTHING = Filter()
+NO_FILTER = InstanceFilter()

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from adsum.dialects.xds.bounds import SAFE
+from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.watches import Watch
 
 
-class Pauses:
-    """Acknowledges for watches, each `SAFE` seconds after it was asked to."""
+class AckDelay:
+    """Acknowledges for watches, each `ACK_DELAY` seconds after it was asked to."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Watch, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watch: Watch, revision: int) -> None:
-        """From `SAFE` seconds on from now, the client routes by that revision."""
+        """From `ACK_DELAY` seconds on from now, the client routes by that revision."""
         loop = asyncio.get_running_loop()
-        self._waiting.append((loop.time() + SAFE, watch, revision))
+        self._waiting.append((loop.time() + ACK_DELAY, watch, revision))
         if self._timer is None:
-            self._timer = loop.call_later(SAFE, self._over)
+            self._timer = loop.call_later(ACK_DELAY, self._over)
 
     def clear(self) -> None:
         """Forget what waits."""

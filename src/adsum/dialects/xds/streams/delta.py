@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
-from adsum.dialects.xds.bounds import MAX_RESPONSE
+from adsum.dialects.xds.bounds import MAX_RESPONSE_BYTES
 from adsum.dialects.xds.streams import responses
-from adsum.dialects.xds.streams.request import Asked
-from adsum.dialects.xds.streams.subscription import ALL, LEGACY, Heard, Sight, Subscription
-from adsum.gateway.resources.resources import Kind, Resource
+from adsum.dialects.xds.streams.request import ResourceRequest
+from adsum.dialects.xds.streams.subscription import (
+    LEGACY_WILDCARD_KINDS,
+    WILDCARD,
+    ResourceLookup,
+    Subscription,
+    SubscriptionChange,
+)
+from adsum.gateway.resources.resources import Resource, ResourceKind
 
 
-def hear(subscription: Subscription, asked: Asked, sight: Sight) -> Heard:
+def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceLookup) -> SubscriptionChange:
     """Take a request. What it subscribes to counts even if it answers an older response than the last."""
     rejection = ""
-    if asked.nonce and asked.nonce == subscription.nonce:
-        rejection = asked.error
-        subscription.answered(rejection)
-    first, subscription.asked = not subscription.asked, True
-    if first and not asked.names and subscription.kind in LEGACY:
-        subscription.add_all(sight)
-    for name in asked.dropped:
-        if name == ALL:
-            subscription.drop_all()
+    if request.nonce and request.nonce == subscription.nonce:
+        rejection = request.error
+        subscription.record_answer(rejection)
+    first, subscription.is_started = not subscription.is_started, True
+    if first and not request.names and subscription.kind in LEGACY_WILDCARD_KINDS:
+        subscription.add_all(resources)
+    for name in request.unsubscribed:
+        if name == WILDCARD:
+            subscription.remove_all()
         else:
-            subscription.drop(name)
-    for name in asked.names:
-        if name == ALL:
-            subscription.add_all(sight)
+            subscription.remove(name)
+    for name in request.names:
+        if name == WILDCARD:
+            subscription.add_all(resources)
         else:
             subscription.add(name)
-    if first and asked.brought:
-        _has_already(subscription, asked)
-    return Heard(rejection, [name for name in asked.names if name != ALL], asked.dropped)
+    if first and request.initial_versions:
+        _has_already(subscription, request)
+    return SubscriptionChange(rejection, [name for name in request.names if name != WILDCARD], request.unsubscribed)
 
 
-def _has_already(subscription: Subscription, asked: Asked) -> None:
-    for name, version in asked.brought.items():
-        if subscription.covers(name):
-            subscription.has[name] = version
-            subscription.owed.add(name)
+def _has_already(subscription: Subscription, asked: ResourceRequest) -> None:
+    for name, version in asked.initial_versions.items():
+        if subscription.includes(name):
+            subscription.versions[name] = version
+            subscription.pending.add(name)
 
 
-def say(subscription: Subscription, sight: Sight, number: int, revision: int, *, removing: bool) -> bytes | None:
+def respond(
+    subscription: Subscription, resources: ResourceLookup, publication: int, revision: int, *, removing: bool
+) -> bytes | None:
     """The next response, if there is anything to say; what is gone is only said when `removing`."""
-    if not (subscription.owed or subscription.unanswered):
+    if not (subscription.pending or subscription.needs_response):
         return None
-    lacks, missing, gone = subscription.due(sight)
+    lacks, missing, gone = subscription.due(resources)
     said, removed = lacks, missing
     if removing:
         said, removed = [], gone
-    if subscription.kind is Kind.ASSIGNMENT:
-        said, removed = [*said, *map(responses.nobody, removed)], []
+    if subscription.kind is ResourceKind.ASSIGNMENT:
+        said, removed = [*said, *map(responses.empty_assignment, removed)], []
     said = _fitting(said)
-    if not (said or removed or subscription.unanswered):
+    if not (said or removed or subscription.needs_response):
         return None
-    nonce = subscription.next_nonce(number)
-    subscription.say(nonce, revision, said, removed)
-    return responses.delta(subscription.kind, nonce, revision, said, removed)
+    nonce = subscription.next_nonce(publication)
+    subscription.record_sent(nonce, revision, said, removed)
+    return responses.delta_response(subscription.kind, nonce, revision, said, removed)
 
 
 def _fitting(resources: list[Resource]) -> list[Resource]:
@@ -63,6 +71,6 @@ def _fitting(resources: list[Resource]) -> list[Resource]:
     size = 0
     for count, each in enumerate(resources):
         size += len(each.delta)
-        if size > MAX_RESPONSE and count:
+        if size > MAX_RESPONSE_BYTES and count:
             return resources[:count]
     return resources

@@ -11,18 +11,18 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
-from adsum.core.validation import shown
-from adsum.dialects.xds.bounds import MAX_NAME, MAX_NAMES, MAX_NODE, MAX_WORDS
-from adsum.dialects.xds.telemetry.refusals import malformed
-from adsum.gateway.profile import ONLOOKER
-from adsum.gateway.resources.resources import Kind
+from adsum.core.validation import quoted
+from adsum.dialects.xds.bounds import MAX_GATEWAY_NAMES, MAX_NAME_LENGTH, MAX_NODE_LENGTH, MAX_REJECTION_LENGTH
+from adsum.dialects.xds.telemetry.refusals import invalid_argument
+from adsum.gateway.profile import HEALTH_PROBE_AGENT
+from adsum.gateway.resources.resources import ResourceKind
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.value: kind for kind in Kind})
+KINDS_BY_TYPE_URL: Final[Mapping[str, ResourceKind]] = MappingProxyType({kind.value: kind for kind in ResourceKind})
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ClientNode:
     """Who asks, as it says itself: its id, which program it is, its version and its metadata."""
 
     id: str
@@ -35,112 +35,118 @@ class Node:
         return self.agent == "envoy"
 
     @property
-    def is_onlooker(self) -> bool:
+    def is_observer(self) -> bool:
         """Whether it only asks if somebody answers: no drain waits for it."""
-        return self.agent == ONLOOKER
+        return self.agent == HEALTH_PROBE_AGENT
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResourceRequest:
     """One request.
 
     `names` are those subscribed to: all of them in state-of-the-world, further ones in delta. `nonce` is that of the
     response it answers, "" for none; `error` says why that one was rejected. `brought` says what the client already
-    has, by version; in state-of-the-world all that is known is whether it has anything (`returning`).
+    has, by version; in state-of-the-world all that is known is whether it has anything (`is_returning`).
     """
 
-    kind: Kind
+    kind: ResourceKind
     names: Sequence[str]
-    dropped: Sequence[str]
+    unsubscribed: Sequence[str]
     nonce: str
     error: str
-    brought: Mapping[str, str]
-    returning: bool
+    initial_versions: Mapping[str, str]
+    is_returning: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReceivedRequest:
     """A request as it came; what it says of its node, which may be long and is said again and again, is read if asked.
 
     `asked` is None for a kind that nobody knows here.
     """
 
-    asked: Asked | None
-    said: Any
+    body: ResourceRequest | None
+    message: Any
 
-    def node(self) -> Node | None:
+    def node(self) -> ClientNode | None:
         """Who asks, where that is said. Raises `Refused`."""
-        return _node(self.said)
+        return _node(self.message)
 
 
-def delta(request: bytes) -> Request:
+def parse_delta(request: bytes) -> ReceivedRequest:
     """Read a request of the delta variant. Raises `Refused`."""
     said = _parsed(DeltaDiscoveryRequest, request)
-    kind = KINDS.get(said.type_url)
+    kind = KINDS_BY_TYPE_URL.get(said.type_url)
     if kind is None:
-        return Request(None, said)
+        return ReceivedRequest(None, said)
     names, dropped = _names(said.resource_names_subscribe), _names(said.resource_names_unsubscribe)
     brought = dict(said.initial_resource_versions) if said.initial_resource_versions else _NOTHING
     if brought:
         _names(brought)
         _names(brought.values())
-    return Request(Asked(kind, names, dropped, _nonce(said), _error(said), brought, bool(brought)), said)
+    return ReceivedRequest(
+        ResourceRequest(kind, names, dropped, _nonce(said), _error(said), brought, bool(brought)), said
+    )
 
 
-def sotw(request: bytes) -> Request:
+def parse_sotw(request: bytes) -> ReceivedRequest:
     """Read a request for the state of the world. Raises `Refused`."""
     said = _parsed(DiscoveryRequest, request)
-    kind = KINDS.get(said.type_url)
+    kind = KINDS_BY_TYPE_URL.get(said.type_url)
     if kind is None:
-        return Request(None, said)
+        return ReceivedRequest(None, said)
     names = _names(said.resource_names)
-    return Request(Asked(kind, names, (), _nonce(said), _error(said), _NOTHING, bool(said.version_info)), said)
+    return ReceivedRequest(
+        ResourceRequest(kind, names, (), _nonce(said), _error(said), _NOTHING, bool(said.version_info)), said
+    )
 
 
 def _parsed(message: Any, request: bytes) -> Any:
     try:
         return message.FromString(request)
     except DecodeError:
-        raise malformed("this is no discovery request") from None
+        raise invalid_argument("this is no discovery request") from None
 
 
 def _names(said: Iterable[str]) -> Sequence[str]:
     names = tuple(said)
-    if len(names) > MAX_NAMES:
-        raise malformed(f"a subscription may have at most {MAX_NAMES} names")
+    if len(names) > MAX_GATEWAY_NAMES:
+        raise invalid_argument(f"a subscription may have at most {MAX_GATEWAY_NAMES} names")
     for name in names:
-        if len(name) > MAX_NAME:
-            raise malformed(f"a name or version may have at most {MAX_NAME} characters")
+        if len(name) > MAX_NAME_LENGTH:
+            raise invalid_argument(f"a name or version may have at most {MAX_NAME_LENGTH} characters")
     return names
 
 
 def _nonce(said: Any) -> str:
     nonce: str = said.response_nonce
-    if len(nonce) > MAX_NAME:
-        raise malformed(f"a nonce may have at most {MAX_NAME} characters")
+    if len(nonce) > MAX_NAME_LENGTH:
+        raise invalid_argument(f"a nonce may have at most {MAX_NAME_LENGTH} characters")
     return nonce
 
 
 def _error(said: Any) -> str:
     if not said.HasField("error_detail"):
         return ""
-    words = " ".join(said.error_detail.message.split())[:MAX_WORDS]
+    words = " ".join(said.error_detail.message.split())[:MAX_REJECTION_LENGTH]
     return words or f"code {said.error_detail.code}, without words"
 
 
-def _node(said: Any) -> Node | None:
+def _node(said: Any) -> ClientNode | None:
     if not said.HasField("node"):
         return None
     node = said.node
-    texts = (node.id, node.user_agent_name, version(node))
+    texts = (node.id, node.user_agent_name, node_version(node))
     for text in texts:
-        if len(text) > MAX_NODE or not (text.isprintable()):
-            raise malformed(f"a node's words must be one line of at most {MAX_NODE} characters, not {shown(text)}")
+        if len(text) > MAX_NODE_LENGTH or not (text.isprintable()):
+            raise invalid_argument(
+                f"a node's words must be one line of at most {MAX_NODE_LENGTH} characters, not {quoted(text)}"
+            )
     metadata = MessageToDict(node.metadata) if node.HasField("metadata") else {}
-    return Node(*texts, MappingProxyType(metadata))
+    return ClientNode(*texts, MappingProxyType(metadata))
 
 
-def version(node: Any) -> str:
+def node_version(node: Any) -> str:
     """The version that a node says it has, in either way of saying it."""
     if node.HasField("user_agent_build_version"):
         number = node.user_agent_build_version.version

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from adsum.dialects.xds.bounds import BURST, PACE
+from adsum.dialects.xds.bounds import REQUEST_BURST, REQUESTS_PER_SECOND
 
 
-class Pace:
+class RequestRate:
     """`BURST` requests at once, then `PACE` a second. Time is monotonic seconds."""
 
     __slots__ = ("_at", "_debt")
@@ -15,8 +15,8 @@ class Pace:
         """Requests that came, less those that the time since paid for."""
         self._at = 0.0
 
-    def pause(self, now: float) -> float:
+    def delay(self, now: float) -> float:
         """A request came; how many seconds to wait before hearing the next."""
-        self._debt = max(0.0, self._debt - (now - self._at) * PACE) + 1
+        self._debt = max(0.0, self._debt - (now - self._at) * REQUESTS_PER_SECOND) + 1
         self._at = now
-        return max(0.0, self._debt - BURST) / PACE
+        return max(0.0, self._debt - REQUEST_BURST) / REQUESTS_PER_SECOND

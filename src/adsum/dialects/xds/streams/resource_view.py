@@ -11,14 +11,14 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import MAX_CAUSE, MAX_WORDS, RETRY
-from adsum.dialects.xds.streams.subscription import Sight
-from adsum.gateway.resources.resources import Kind, Resource
+from adsum.dialects.xds.bounds import MAX_CAUSE_LENGTH, MAX_REJECTION_LENGTH, REJECTED_RETRY_INTERVAL
+from adsum.dialects.xds.streams.subscription import ResourceLookup
+from adsum.gateway.resources.resources import Resource, ResourceKind
 
 _FOLDERS: Final = re.compile(r"/(?:[^\s/]+/)+")
 
 
-class SubstituteSource(Sight, Protocol):
+class SubstituteLookup(ResourceLookup, Protocol):
     """What a client is to see, and substitutes for it."""
 
     def substitute(self, cluster: str, cause: str) -> Resource | None:
@@ -38,12 +38,12 @@ class _Substitute:
         self.retry_at: float | None = None
 
 
-class Substituted:
+class ResourceView:
     """What one client is to see: its place, but substitutes for the clusters that it refuses."""
 
     __slots__ = ("_by_name", "_once", "_place")
 
-    def __init__(self, place: SubstituteSource) -> None:
+    def __init__(self, place: SubstituteLookup) -> None:
         self._place = place
         self._by_name: dict[str, _Substitute] = {}
         self._once: dict[str, str] = {}
@@ -56,18 +56,18 @@ class Substituted:
         return cluster in self._by_name
 
     @property
-    def most_names(self) -> int:
-        """See `Sight`."""
-        return self._place.most_names
+    def max_names(self) -> int:
+        """See `ResourceLookup`."""
+        return self._place.max_names
 
-    def names(self, kind: Kind) -> Iterable[str]:
-        """See `Sight`."""
+    def names(self, kind: ResourceKind) -> Iterable[str]:
+        """See `ResourceLookup`."""
         return self._place.names(kind)
 
-    def find(self, kind: Kind, name: str) -> Resource | None:
-        """See `Sight`."""
+    def find(self, kind: ResourceKind, name: str) -> Resource | None:
+        """See `ResourceLookup`."""
         found = self._place.find(kind, name)
-        if kind is not Kind.CLUSTER or name not in self._by_name:
+        if kind is not ResourceKind.CLUSTER or name not in self._by_name:
             return found
         if found is not None and found.version == self._by_name[name].version:
             return self._by_name[name].resource
@@ -75,29 +75,29 @@ class Substituted:
         return found
 
     @property
-    def words(self) -> str:
+    def rejection(self) -> str:
         """Why the client refuses what it is told substitutes for, in its own words; "" if it refuses nothing."""
-        return "; ".join(dict.fromkeys(each.words for each in self._by_name.values()))[:MAX_WORDS]
+        return "; ".join(dict.fromkeys(each.words for each in self._by_name.values()))[:MAX_REJECTION_LENGTH]
 
-    def refuse(self, clusters: Collection[str], words: str) -> list[str]:
+    def record_rejected(self, clusters: Collection[str], reason: str) -> list[str]:
         """The client has refused these, and has none of that name; those to say again.
 
         Each is tried once more before a substitute is told: a client may only be late to ask for its assignment.
         """
         again = []
         for name in clusters:
-            found = self._place.find(Kind.CLUSTER, name)
-            resource = None if found is None else self._place.substitute(name, _cause(name, clusters, words))
+            found = self._place.find(ResourceKind.CLUSTER, name)
+            resource = None if found is None else self._place.substitute(name, _cause(name, clusters, reason))
             if found is None or resource is None:
                 continue
             again.append(name)
             if self._once.get(name) == found.version:
-                self._by_name[name] = _Substitute(found.version, resource, words)
+                self._by_name[name] = _Substitute(found.version, resource, reason)
             else:
                 self._once[name] = found.version
         return again
 
-    def drop(self, clusters: Iterable[str]) -> list[str]:
+    def discard(self, clusters: Iterable[str]) -> list[str]:
         """These are taken after all, or gone; which of them there was a substitute for."""
         dropped = []
         for name in clusters:
@@ -106,12 +106,12 @@ class Substituted:
                 dropped.append(name)
         return dropped
 
-    def due(self, now: float) -> list[str]:
+    def retry_due(self, now: float) -> list[str]:
         """The clusters to try again now; they have no substitute until they are refused again."""
         due = []
         for name, each in list(self._by_name.items()):
             if each.retry_at is None:
-                each.retry_at = now + RETRY
+                each.retry_at = now + REJECTED_RETRY_INTERVAL
             elif now >= each.retry_at:
                 del self._by_name[name]
                 due.append(name)
@@ -124,4 +124,4 @@ def _cause(cluster: str, refused: Iterable[str], words: str) -> str:
     for other in refused:
         about = about.partition(f", {other}: ")[0]
     why = f": {_FOLDERS.sub('', about)}" if found else ""
-    return f"the gateway refuses the settings of this service{why}"[:MAX_CAUSE]
+    return f"the gateway refuses the settings of this service{why}"[:MAX_CAUSE_LENGTH]

@@ -10,25 +10,25 @@ from types import ModuleType
 from typing import Protocol
 
 from adsum.core.errors import AdsumError
-from adsum.dialects.xds.bounds import SAFE
+from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.dialects.xds.streams import delta
-from adsum.dialects.xds.streams.request import Node, Request
-from adsum.dialects.xds.streams.request import delta as parse_delta
-from adsum.dialects.xds.streams.request import sotw as parse_sotw
-from adsum.dialects.xds.streams.request_rate import Pace
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.subscribers import Gateways, GrpcClients
-from adsum.dialects.xds.telemetry.refusals import code, malformed
-from adsum.gateway.resources.resources import Kind
+from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest
+from adsum.dialects.xds.streams.request import parse_delta as parse_delta
+from adsum.dialects.xds.streams.request import parse_sotw as parse_sotw
+from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers
+from adsum.dialects.xds.telemetry.refusals import grpc_status, invalid_argument
+from adsum.gateway.resources.resources import ResourceKind
 from adsum.ports import Clock
 from adsum.watches import Watch
 
-Audience = Gateways | GrpcClients
+Audience = GatewaySubscribers | GrpcSubscribers
 
 _log = logging.getLogger("adsum.xds")
 
 
-class Call(Protocol):
+class StreamCall(Protocol):
     """A call of two streams, as the server hands it in."""
 
     @property
@@ -47,66 +47,66 @@ class Call(Protocol):
         """
         ...
 
-    def refuse(self, code: str, words: str) -> None:
+    def refuse(self, code: str, message: str) -> None:
         """Have the call end with that status, once what is being written is taken."""
         ...
 
-    def cut(self, words: str) -> None:
+    def cut(self, reason: str) -> None:
         """End the call for that reason, although the peer may not read it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Joined:
+class JoinedClient:
     """A place for a client that said who it is."""
 
-    node: Node
-    audience: Audience
-    session: Session
+    node: ClientNode
+    subscribers: Audience
+    session: StreamSession
     watch: Watch
 
 
-class Desk(Protocol):
+class StreamDesk(Protocol):
     """Where streams belong."""
 
     @property
     def clock(self) -> Clock: ...
 
-    def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
+    def join(self, stream: AdsStream, node: ClientNode, variant: ModuleType) -> JoinedClient:
         """Take a client in. Raises `Refused` and `Overloaded`."""
         ...
 
-    def applied(self, watch: Watch, revision: int, *, at_once: bool) -> None:
+    def acknowledge(self, watch: Watch, revision: int, *, immediately: bool) -> None:
         """The client has acknowledged all that there was to say to it up to that revision."""
         ...
 
-    def rejected(self, node: Node, kind: Kind, words: str) -> None:
+    def record_rejection(self, node: ClientNode, kind: ResourceKind, reason: str) -> None:
         """The client rejects the last response of that kind."""
         ...
 
-    def refused(self, stream: Stream, code: str, reason: str) -> None:
+    def record_refusal(self, stream: AdsStream, code: str, reason: str) -> None:
         """The stream is about to be ended with that status."""
         ...
 
 
-class Stream:
+class AdsStream:
     """Reads and writes one call until it ends."""
 
-    def __init__(self, desk: Desk, call: Call, variant: ModuleType) -> None:
+    def __init__(self, desk: StreamDesk, call: StreamCall, variant: ModuleType) -> None:
         self.call = call
-        self.since = desk.clock.wall()
+        self.connected_at = desk.clock.wall()
         self.writing_since: float | None = None
         """Since when the peer has not taken the message that is being written."""
         self.unsent = 0
         """Bytes of that message."""
-        self.pushes = 0
+        self.responses_sent = 0
         self.node = ""
         """The id that the client gave; "" until it did."""
-        self.joined: Joined | None = None
+        self.client: JoinedClient | None = None
         """Who it is, once it has said so."""
         self._desk = desk
         self._variant = variant
-        self._parse: Callable[[bytes], Request] = parse_delta if variant is delta else parse_sotw
+        self._parse: Callable[[bytes], ReceivedRequest] = parse_delta if variant is delta else parse_sotw
         self._acked_at = 0.0
         self._unanswered_since: float | None = None
         """When the first message was sent after which the client has said nothing; None: it has answered."""
@@ -118,17 +118,17 @@ class Stream:
         try:
             await self._read()
         except AdsumError as refusal:
-            self._desk.refused(self, code(refusal), str(refusal))
-            self.call.refuse(code(refusal), str(refusal))
+            self._desk.record_refusal(self, grpc_status(refusal), str(refusal))
+            self.call.refuse(grpc_status(refusal), str(refusal))
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
 
     async def _read(self) -> None:
-        pace, clock = Pace(), self._desk.clock
+        pace, clock = RequestRate(), self._desk.clock
         while (request := await self.call.read()) is not None:
             self._hear(request)
-            pause = pace.pause(clock.now())
+            pause = pace.delay(clock.now())
             if pause:
                 await clock.sleep(pause)
 
@@ -142,40 +142,40 @@ class Stream:
 
     def flush(self) -> None:
         """Say what there is to say, unless a message is still being written; what is said next is decided then."""
-        if self.joined is None or self._outgoing is None or self._outgoing.done():
+        if self.client is None or self._outgoing is None or self._outgoing.done():
             return
-        message = self.joined.session.next(self._desk.clock.now())
+        message = self.client.session.next_response(self._desk.clock.now())
         if message is None:
-            self.settle()
+            self.acknowledge_if_current()
         else:
             self._outgoing.set_result(message)
 
-    def settle(self) -> None:
+    def acknowledge_if_current(self) -> None:
         """Tell up to where the client has acknowledged everything, if it has."""
-        joined = self.joined
+        joined = self.client
         if joined is None:
             return
-        watch, revision = joined.watch, joined.audience.revision
-        if revision > watch.applied and joined.session.is_current:
-            at_once = self._desk.clock.now() - self._acked_at >= SAFE
-            self._desk.applied(watch, revision, at_once=at_once)
+        watch, revision = joined.watch, joined.subscribers.revision
+        if revision > watch.acknowledged and joined.session.is_current:
+            at_once = self._desk.clock.now() - self._acked_at >= ACK_DELAY
+            self._desk.acknowledge(watch, revision, immediately=at_once)
 
     def _hear(self, request: bytes) -> None:
         heard = self._parse(request)
         self._unanswered_since = None
-        asked = heard.asked
-        if self.joined is None:
+        asked = heard.body
+        if self.client is None:
             node = heard.node()
             if node is None:
-                raise malformed("the first request must say which node asks")
+                raise invalid_argument("the first request must say which node asks")
             self.node = node.id
-            self.joined = self._desk.join(self, node, self._variant)
+            self.client = self._desk.join(self, node, self._variant)
         if asked is None:
             return  # Nobody here knows that kind; the client goes on without.
-        rejection = self.joined.session.hear(asked)
+        rejection = self.client.session.receive(asked)
         if rejection:
-            self._desk.rejected(self.joined.node, asked.kind, rejection)
-        if asked.kind is Kind.ASSIGNMENT and asked.nonce:
+            self._desk.record_rejection(self.client.node, asked.kind, rejection)
+        if asked.kind is ResourceKind.ASSIGNMENT and asked.nonce:
             self._acked_at = self._desk.clock.now()
         self.flush()
 
@@ -194,11 +194,11 @@ class Stream:
         self._outgoing = asyncio.get_running_loop().create_future()
         self.flush()
         message: bytes | None = await self._outgoing
-        while message is not None and self.joined is not None:
+        while message is not None and self.client is not None:
             self.writing_since, self.unsent = clock.now(), len(message)
             if self._unanswered_since is None:
                 self._unanswered_since = self.writing_since
             await self.call.write(message)
             self.writing_since, self.unsent = None, 0
-            self.pushes += 1
-            message = self.joined.session.next(clock.now())
+            self.responses_sent += 1
+            message = self.client.session.next_response(clock.now())

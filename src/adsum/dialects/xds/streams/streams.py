@@ -11,17 +11,17 @@ from types import ModuleType
 
 from adsum.consumers import Consumer
 from adsum.core.errors import Invalid
-from adsum.dialects.xds.bounds import AT_ONCE, MAX_STREAMS, MAX_UNSENT, STALL
+from adsum.dialects.xds.bounds import MAX_PUSHES_PER_TURN, MAX_STREAMS, MAX_UNSENT_BYTES, STALL_TIMEOUT
 from adsum.dialects.xds.publisher import Publisher
-from adsum.dialects.xds.streams.ack_delay import Pauses
-from adsum.dialects.xds.streams.request import Node
-from adsum.dialects.xds.streams.session import Session
-from adsum.dialects.xds.streams.stream import Call, Joined, Stream
-from adsum.dialects.xds.subscribers import Gateways
-from adsum.dialects.xds.telemetry.client_status import Departures, KindStatus, Rejections, StreamStatus
-from adsum.dialects.xds.telemetry.refusals import Refusals, exhausted, malformed
-from adsum.gateway.profile import Shape
-from adsum.gateway.resources.resources import Kind
+from adsum.dialects.xds.streams.ack_delay import AckDelay
+from adsum.dialects.xds.streams.request import ClientNode
+from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.streams.stream import AdsStream, JoinedClient, StreamCall
+from adsum.dialects.xds.subscribers import GatewaySubscribers
+from adsum.dialects.xds.telemetry.client_status import DepartedGateways, KindStatus, RejectionLog, StreamStatus
+from adsum.dialects.xds.telemetry.refusals import RefusalLog, invalid_argument, resource_exhausted
+from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.resources import ResourceKind
 from adsum.ports import Clock
 from adsum.watches import Watch, Watches
 
@@ -37,18 +37,18 @@ class Streams:
         self._catch_up = catch_up
         self._publisher = publisher
         self._watches = watches
-        self._pauses = Pauses()
-        self._all: dict[Stream, None] = {}
-        self._of: dict[Session, Stream] = {}
-        self._told: dict[str, list[Gateways]] = {}
+        self._pauses = AckDelay()
+        self._all: dict[AdsStream, None] = {}
+        self._of: dict[StreamSession, AdsStream] = {}
+        self._told: dict[str, list[GatewaySubscribers]] = {}
         """What gateways are told, by node: one whose Envoy is being replaced is there twice."""
-        self._waiting: deque[Stream] = deque()
+        self._waiting: deque[AdsStream] = deque()
         self._turn: asyncio.Handle | None = None
-        self.rejections = Rejections()
-        self.refusals = Refusals(clock)
-        self._departures = Departures()
+        self.rejections = RejectionLog()
+        self.refusals = RefusalLog(clock)
+        self._departures = DepartedGateways()
         self._pushes = 0
-        self.most = MAX_STREAMS
+        self.max_streams = MAX_STREAMS
         """How many streams there may be at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
         self.shed = 0
         """How many were cut off because they did not read."""
@@ -57,132 +57,132 @@ class Streams:
         return len(self._all)
 
     @property
-    def pushes(self) -> int:
+    def responses_sent(self) -> int:
         """How many responses were sent."""
-        return self._pushes + sum(stream.pushes for stream in self._all)
+        return self._pushes + sum(stream.responses_sent for stream in self._all)
 
-    async def speak(self, call: Call, variant: ModuleType) -> None:
+    async def serve(self, call: StreamCall, variant: ModuleType) -> None:
         """Keep the client of this call informed until it ends."""
-        if len(self._all) >= self.most:
-            refusal = exhausted(f"this node has {self.most} streams, as many as it can hold")
+        if len(self._all) >= self.max_streams:
+            refusal = resource_exhausted(f"this node has {self.max_streams} streams, as many as it can hold")
             self.refusals.add("", call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
             return
-        stream = Stream(self, call, variant)
+        stream = AdsStream(self, call, variant)
         self._all[stream] = None
         try:
             await stream.run()
         finally:
             del self._all[stream]
-            self._pushes += stream.pushes
-            if stream.joined is not None:
-                stream.joined.watch.silent = stream.is_silent(self._watches.consumers.lost_after)
-                self._leave(stream.joined)
-                self._note_departure(stream, stream.joined)
+            self._pushes += stream.responses_sent
+            if stream.client is not None:
+                stream.client.watch.is_peer_lost = stream.is_silent(self._watches.consumers.lost_after)
+                self._leave(stream.client)
+                self._note_departure(stream, stream.client)
 
-    def join(self, stream: Stream, node: Node, variant: ModuleType) -> Joined:
-        """See `Desk`."""
+    def join(self, stream: AdsStream, node: ClientNode, variant: ModuleType) -> JoinedClient:
+        """See `StreamDesk`."""
         shape = _shape(node) if node.is_envoy else None
-        watch = self._watches.open(None, consumer=self._consumer(stream, node), told=False)
+        watch = self._watches.open(None, consumer=self._consumer(stream, node), is_notified=False)
         publisher = self._publisher
         try:
-            audience = publisher.gateways(shape) if shape is not None else publisher.grpc_clients()
+            audience = publisher.gateway_subscribers(shape) if shape is not None else publisher.grpc_subscribers()
         except BaseException:
-            self._watches.leave(watch)
+            self._watches.remove(watch)
             raise
         self._catch_up()
-        session = Session(variant, audience)
+        session = StreamSession(variant, audience)
         self._of[session] = stream
-        if isinstance(audience, Gateways):
+        if isinstance(audience, GatewaySubscribers):
             self._told.setdefault(node.id, []).append(audience)
             self._departures.discard(node.id)
-        return Joined(node, audience, session, watch)
+        return JoinedClient(node, audience, session, watch)
 
-    def _consumer(self, stream: Stream, node: Node) -> Consumer | None:
+    def _consumer(self, stream: AdsStream, node: ClientNode) -> Consumer | None:
         """Who owes acknowledgements over this stream; None: nobody.
 
         Several programs may share a node's id (one bootstrap on many hosts; an Envoy and the one that replaces it), so
         that one of them never acknowledges for another: each stream takes the place of one that left from there.
         """
-        if node.is_onlooker:
+        if node.is_observer:
             return None
         address = stream.call.peer.rpartition(":")[0]
-        id = self._watches.consumers.returning(node.id, address) or secrets.token_hex(16)
+        id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
         return Consumer(id, node.id, address)
 
-    def _leave(self, joined: Joined) -> None:
-        joined.session.leave()
+    def _leave(self, joined: JoinedClient) -> None:
+        joined.session.close()
         del self._of[joined.session]
-        if isinstance(joined.audience, Gateways):
+        if isinstance(joined.subscribers, GatewaySubscribers):
             there = self._told[joined.node.id]
-            there.remove(joined.audience)
+            there.remove(joined.subscribers)
             if not there:
                 del self._told[joined.node.id]
-        self._publisher.leave(joined.audience)
-        self._watches.leave(joined.watch)
+        self._publisher.leave(joined.subscribers)
+        self._watches.remove(joined.watch)
 
-    def _note_departure(self, stream: Stream, joined: Joined) -> None:
+    def _note_departure(self, stream: AdsStream, joined: JoinedClient) -> None:
         if joined.node.is_envoy and joined.node.id not in self._told:
             self._departures.add(_status(stream, joined), self.clock.now())
 
-    def told(self, node: str) -> Gateways | None:
+    def gateway_subscribers(self, node: str) -> GatewaySubscribers | None:
         """What the gateway of that id is told, by the stream that it opened last; None: it has none here."""
         there = self._told.get(node)
         return there[-1] if there else None
 
-    def applied(self, watch: Watch, revision: int, *, at_once: bool) -> None:
-        """See `Desk`."""
-        if at_once:
+    def acknowledge(self, watch: Watch, revision: int, *, immediately: bool) -> None:
+        """See `StreamDesk`."""
+        if immediately:
             watch.acknowledge(revision)
         else:
             self._pauses.add(watch, revision)
 
-    def rejected(self, node: Node, kind: Kind, words: str) -> None:
-        """See `Desk`."""
-        self.rejections.add(kind, node.id, words)
+    def record_rejection(self, node: ClientNode, kind: ResourceKind, reason: str) -> None:
+        """See `StreamDesk`."""
+        self.rejections.add(kind, node.id, reason)
 
-    def refused(self, stream: Stream, code: str, reason: str) -> None:
-        """See `Desk`."""
+    def record_refusal(self, stream: AdsStream, code: str, reason: str) -> None:
+        """See `StreamDesk`."""
         self.refusals.add(stream.node, stream.call.peer, code, reason)
 
-    def tell(self, sessions: Iterable[Session]) -> None:
+    def push(self, sessions: Iterable[StreamSession]) -> None:
         """Tell these what is new: some at once, of many the rest after others had their turn."""
         self._waiting.extend(self._of[session] for session in sessions if session in self._of)
         if self._turn is None:
             self._tell_some()
 
-    def tell_all(self) -> None:
+    def push_all(self) -> None:
         """Tell everybody."""
-        self.tell(list(self._of))
+        self.push(list(self._of))
 
-    def recall(self) -> None:
+    def begin_epoch(self) -> None:
         """Another epoch begins; before anybody is told what is in it.
 
         Acknowledgements that wait are of the epoch before, and say nothing any more.
         """
         self._pauses.clear()
         for session in self._of:
-            session.recall()
+            session.begin_epoch()
 
-    def settle(self) -> None:
+    def acknowledge_current(self) -> None:
         """A publication is out: who has nothing to be told of it has applied it already."""
         for stream in self._of.values():
-            stream.settle()
+            stream.acknowledge_if_current()
 
-    def look(self) -> None:
+    def sweep(self) -> None:
         """Cut off those that don't read, and let go on who has waited for long enough."""
         now = self.clock.now()
         writing = [(each.writing_since, each) for each in self._all if each.writing_since is not None]
         writing.sort(key=lambda pair: pair[0])
         unsent = sum(each.unsent for _, each in writing)
         for since, stream in writing:
-            if now - since < STALL and unsent <= MAX_UNSENT:
+            if now - since < STALL_TIMEOUT and unsent <= MAX_UNSENT_BYTES:
                 break
             unsent -= stream.unsent
             self.shed += 1
-            self.refused(stream, "UNAVAILABLE", "it does not read what is sent to it")
+            self.record_refusal(stream, "UNAVAILABLE", "it does not read what is sent to it")
             stream.call.cut("what was said was not read")
-        self.tell([session for session in self._of if session.held])
+        self.push([session for session in self._of if session.has_deferred])
 
     def close(self) -> None:
         """End all streams; idempotent."""
@@ -193,23 +193,23 @@ class Streams:
         if self._turn is not None:
             self._turn.cancel()
 
-    def programs(self) -> Counter[str]:
+    def count_by_program(self) -> Counter[str]:
         """How many streams there are of Envoys and of gRPC clients."""
-        known = (stream.joined.node for stream in self._of.values() if stream.joined is not None)
+        known = (stream.client.node for stream in self._of.values() if stream.client is not None)
         return Counter("envoy" if node.is_envoy else "grpc" for node in known)
 
     def statuses(self) -> list[StreamStatus]:
         """What is known of every client that said who it is, by node."""
-        known = [_status(stream, stream.joined) for stream in self._of.values() if stream.joined is not None]
+        known = [_status(stream, stream.client) for stream in self._of.values() if stream.client is not None]
         return sorted(known, key=lambda each: (each.node, each.since))
 
-    def departed(self) -> list[tuple[float, StreamStatus]]:
+    def departed_gateways(self) -> list[tuple[float, StreamStatus]]:
         """For how many seconds each gateway has had no stream here any more, and how it stood; the latest first."""
         return self._departures.recent(self.clock.now())
 
     def _tell_some(self) -> None:
         self._turn = None
-        for _ in range(min(AT_ONCE, len(self._waiting))):
+        for _ in range(min(MAX_PUSHES_PER_TURN, len(self._waiting))):
             stream = self._waiting.popleft()
             try:
                 stream.flush()
@@ -220,17 +220,19 @@ class Streams:
             self._turn = asyncio.get_running_loop().call_soon(self._tell_some)
 
 
-def _shape(node: Node) -> Shape:
+def _shape(node: ClientNode) -> GatewayProfile:
     try:
-        return Shape.of(node.metadata)
+        return GatewayProfile.from_metadata(node.metadata)
     except Invalid as error:
-        raise malformed(f"the node's metadata says nothing that a gateway of ours would say: {error}") from None
+        raise invalid_argument(f"the node's metadata says nothing that a gateway of ours would say: {error}") from None
 
 
-def _status(stream: Stream, joined: Joined) -> StreamStatus:
+def _status(stream: AdsStream, joined: JoinedClient) -> StreamStatus:
     session = joined.session
     kinds = {
         kind: KindStatus(each.sent, each.acked, session.rejection(kind)) for kind, each in session.subscriptions.items()
     }
     program = f"{joined.node.agent} {joined.node.version}".strip()
-    return StreamStatus(joined.node.id, program, stream.call.peer, stream.since, joined.watch.applied, kinds)
+    return StreamStatus(
+        joined.node.id, program, stream.call.peer, stream.connected_at, joined.watch.acknowledged, kinds
+    )

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from adsum.gateway.resources.resources import Kind
+from adsum.gateway.resources.resources import ResourceKind
 
-DEPARTED_SHOWN: Final = 600.0
+DEPARTED_RETENTION: Final = 600.0
 """Seconds for which a gateway is shown after its last stream ended; then it is forgotten."""
 MAX_DEPARTED: Final = 64
 """Gateways without a stream that are shown; past it the one whose stream ended first is forgotten."""
-MAX_REMEMBERED: Final = 1_024
+MAX_REMEMBERED_REJECTIONS: Final = 1_024
 """Different rejections that are remembered, to be logged once; the one not heard for longest is forgotten."""
 
 _log = logging.getLogger("adsum.xds")
@@ -38,15 +38,15 @@ class StreamStatus:
     peer: str
     since: float
     revision: int
-    kinds: Mapping[Kind, KindStatus]
+    kinds: Mapping[ResourceKind, KindStatus]
 
     @property
     def rejections(self) -> dict[str, str]:
         """What it rejects, by kind, in its own words."""
-        return {word(kind): each.rejection for kind, each in self.kinds.items() if each.rejection}
+        return {kind_name(kind): each.rejection for kind, each in self.kinds.items() if each.rejection}
 
 
-class Departures:
+class DepartedGateways:
     """Gateways whose last stream ended: they ended, or talk to another node, or hear none and go on as they were told.
 
     This node can't know which. Time is monotonic seconds.
@@ -68,29 +68,29 @@ class Departures:
 
     def recent(self, now: float) -> list[tuple[float, StreamStatus]]:
         """For how many seconds each has been away, and how it stood; the latest first."""
-        while self._departed and now - next(iter(self._departed.values()))[0] > DEPARTED_SHOWN:
+        while self._departed and now - next(iter(self._departed.values()))[0] > DEPARTED_RETENTION:
             self._departed.popitem(last=False)
         return [(now - since, status) for since, status in reversed(self._departed.values())]
 
 
-class Rejections:
+class RejectionLog:
     """Counts rejections by kind, and logs each distinct one once."""
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
-        self._heard: OrderedDict[tuple[Kind, str], None] = OrderedDict()
+        self._heard: OrderedDict[tuple[ResourceKind, str], None] = OrderedDict()
 
-    def add(self, kind: Kind, node: str, words: str) -> None:
-        self.count[word(kind)] += 1
-        known = (kind, words) in self._heard
-        self._heard[kind, words] = None
-        self._heard.move_to_end((kind, words))
-        if len(self._heard) > MAX_REMEMBERED:
+    def add(self, kind: ResourceKind, node: str, reason: str) -> None:
+        self.count[kind_name(kind)] += 1
+        known = (kind, reason) in self._heard
+        self._heard[kind, reason] = None
+        self._heard.move_to_end((kind, reason))
+        if len(self._heard) > MAX_REMEMBERED_REJECTIONS:
             self._heard.popitem(last=False)
         if not known:
-            _log.warning("%s rejects its %s, and goes on with those it had: %s", node, word(kind), words)
+            _log.warning("%s rejects its %s, and goes on with those it had: %s", node, kind_name(kind), reason)
 
 
-def word(kind: Kind) -> str:
+def kind_name(kind: ResourceKind) -> str:
     """A kind as people call it."""
     return f"{kind.name.lower().removesuffix('s')}s"

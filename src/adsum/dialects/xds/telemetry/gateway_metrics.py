@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from adsum import protobufs
-from adsum.dialects.xds.bounds import MAX_BUCKETS, MAX_COUNT
-from adsum.dialects.xds.telemetry.latency_window import Bounds
-from adsum.dialects.xds.telemetry.refusals import malformed
+from adsum.dialects.xds.bounds import MAX_COUNTER_VALUE, MAX_LATENCY_BUCKETS
+from adsum.dialects.xds.telemetry.latency_window import BucketBounds
+from adsum.dialects.xds.telemetry.refusals import invalid_argument
 
-MESSAGE: Final = protobufs.classes(
+MESSAGE_TYPES: Final = protobufs.message_classes(
     "adsum.xds.figures",
     {
         "Node": "string id=1",
@@ -32,7 +32,7 @@ MESSAGE: Final = protobufs.classes(
     },
 )
 """As far as they are read, those of envoy/service/metrics/v3/metrics_service.proto and of Prometheus' metrics.proto."""
-ALL: Final = ""
+ALL_CLUSTERS: Final = ""
 """In place of a cluster: all that the gateway answered, also what is for no service."""
 
 _CLUSTER: Final = "cluster"
@@ -45,80 +45,80 @@ _EXPIRES: Final = "expiration_unix_time_seconds"
 _WANTED: Final = {*_CLASSES, *_TIME, _RUNNING, _EXPIRES}
 
 
-class Answers(NamedTuple):
+class AnswerCount(NamedTuple):
     """How many answers of one class (0: 1xx, …, 4: 5xx) there were through a cluster."""
 
     cluster: str
-    kind: int
-    number: int
+    status_class: int
+    total: int
 
 
-class Running(NamedTuple):
+class RequestsInProgress(NamedTuple):
     """How many requests a gateway has to answer now."""
 
-    number: int
+    total: int
 
 
-class Expires(NamedTuple):
+class ReportedExpiry(NamedTuple):
     """When the certificate that a gateway shows expires, on the wall clock."""
 
     at: int
 
 
-class Times(NamedTuple):
+class LatencyHistogram(NamedTuple):
     """How long answers through a cluster took, in milliseconds, by bucket."""
 
     cluster: str
-    bounds: Bounds
+    bounds: BucketBounds
     counts: tuple[int, ...]
 
 
-Figure = Answers | Running | Expires | Times
+GatewayMetric = AnswerCount | RequestsInProgress | ReportedExpiry | LatencyHistogram
 
 
-def parsed(request: bytes) -> Any:
+def parse_metrics(request: bytes) -> Any:
     """A message of a gateway. Raises `Refused`."""
     try:
-        return MESSAGE["StreamMetricsMessage"].FromString(request)
+        return MESSAGE_TYPES["StreamMetricsMessage"].FromString(request)
     except DecodeError:
-        raise malformed("these are no figures") from None
+        raise invalid_argument("these are no figures") from None
 
 
-def figures(said: Any) -> Iterator[Figure]:
+def read_metrics(message: Any) -> Iterator[GatewayMetric]:
     """What is of interest of a message. Raises `Refused`."""
-    for family in said.envoy_metrics:
+    for family in message.envoy_metrics:
         where, _, figure = family.name.rpartition(".")
         if figure not in _WANTED or not family.metric:  # Most are not: there must be little to do for those.
             continue
         room, _, cluster = where.partition(".")
         if figure == _EXPIRES:
             if room == _LISTENER:
-                yield Expires(_whole(family.metric[0].gauge.value))
+                yield ReportedExpiry(_whole(family.metric[0].gauge.value))
             continue
         if where == _GATEWAY:
-            cluster = ALL
+            cluster = ALL_CLUSTERS
         elif room != _CLUSTER or not cluster or "." in cluster:
             continue
         metric = family.metric[0]
         if figure in _CLASSES:
-            yield Answers(cluster, _CLASSES[figure], _whole(metric.counter.value))
+            yield AnswerCount(cluster, _CLASSES[figure], _whole(metric.counter.value))
         elif figure in _TIME and metric.histogram.sample_count:
             yield _times(cluster, metric.histogram)
         elif figure == _RUNNING:
-            yield Running(_whole(metric.gauge.value))
+            yield RequestsInProgress(_whole(metric.gauge.value))
 
 
 def _whole(value: float) -> int:
-    if not 0 <= value <= MAX_COUNT:
-        raise malformed(f"counts are from 0 to {MAX_COUNT}")
+    if not 0 <= value <= MAX_COUNTER_VALUE:
+        raise invalid_argument(f"counts are from 0 to {MAX_COUNTER_VALUE}")
     return int(value)
 
 
-def _times(cluster: str, histogram: Any) -> Times:
+def _times(cluster: str, histogram: Any) -> LatencyHistogram:
     bounds = tuple(bucket.upper_bound for bucket in histogram.bucket)
     up_to = (0, *(bucket.cumulative_count for bucket in histogram.bucket), histogram.sample_count)
     counts = tuple(after - before for before, after in pairwise(up_to))
     rising = all(low < high for low, high in pairwise((0.0, *bounds, math.inf)))
-    if not 0 < len(bounds) <= MAX_BUCKETS or not rising or min(counts) < 0:
-        raise malformed(f"latencies come in 1 to {MAX_BUCKETS} buckets, one above the other")
-    return Times(cluster, bounds, counts)
+    if not 0 < len(bounds) <= MAX_LATENCY_BUCKETS or not rising or min(counts) < 0:
+        raise invalid_argument(f"latencies come in 1 to {MAX_LATENCY_BUCKETS} buckets, one above the other")
+    return LatencyHistogram(cluster, bounds, counts)

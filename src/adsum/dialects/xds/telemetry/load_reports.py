@@ -15,43 +15,43 @@ from google.protobuf.message import DecodeError
 
 from adsum.core.catalog.snapshots import ServiceSnapshot
 from adsum.core.model import Key, Listing
-from adsum.core.validation import shown
-from adsum.dialects.xds.bounds import LOADS_EVERY, MAX_NODE, MAX_PLACES
-from adsum.dialects.xds.streams.request_rate import Pace
-from adsum.dialects.xds.streams.stream import Call
-from adsum.dialects.xds.telemetry.refusals import Refusals, Refused, malformed
-from adsum.gateway.intent.selectors import service_of
+from adsum.core.validation import quoted
+from adsum.dialects.xds.bounds import LOAD_REPORT_INTERVAL, MAX_NODE_LENGTH, MAX_REPORTED_ENDPOINTS
+from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds.streams.stream import StreamCall
+from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.gateway.intent.selectors import service_of_cluster
 from adsum.ports import Clock
 
 _ASKED: Final[bytes] = LoadStatsResponse(
     send_all_clusters=True,
-    load_reporting_interval=Duration(seconds=LOADS_EVERY),
+    load_reporting_interval=Duration(seconds=LOAD_REPORT_INTERVAL),
     report_endpoint_granularity=True,
 ).SerializeToString()
 
 
 @dataclass(slots=True)
-class Load:
+class InstanceTries:
     """Tries at one instance."""
 
     tries: int = 0
     failed: int = 0
 
 
-class Loads:
+class LoadReports:
     """Sums up what clients report."""
 
-    def __init__(self, clock: Clock, is_known: Callable[[str], bool], refusals: Refusals) -> None:
-        """`is_known` says whether a service is one: clients have clusters of their own, too."""
+    def __init__(self, clock: Clock, is_service: Callable[[str], bool], refusals: RefusalLog) -> None:
+        """`is_service` says whether a service is one: clients have clusters of their own, too."""
         self._clock = clock
-        self._is_known = is_known
+        self._is_known = is_service
         self._refusals = refusals
-        self._places: dict[str, dict[tuple[str, int], Load]] = {}
+        self._places: dict[str, dict[tuple[str, int], InstanceTries]] = {}
         self._count = 0
 
     def by_instance(
         self, services: Mapping[str, ServiceSnapshot], addresses: Mapping[str, str]
-    ) -> Iterator[tuple[Key, Load]]:
+    ) -> Iterator[tuple[Key, InstanceTries]]:
         """What all clients said since the node started, by instance; what was said of those that left is forgotten.
 
         `addresses` are those of host names: clients were told, and tell, numbers.
@@ -66,10 +66,10 @@ class Loads:
                 del self._places[service]
             yield from ((here[place], load) for place, load in places.items())
 
-    async def speak(self, call: Call) -> None:
+    async def serve(self, call: StreamCall) -> None:
         """Take one client's reports until it ends."""
         greeted = False
-        pace = Pace()
+        pace = RequestRate()
         try:
             while (request := await call.read()) is not None:
                 said = _parsed(request)
@@ -78,8 +78,8 @@ class Loads:
                     await call.write(_ASKED)
                     greeted = True
                 self._take(said)
-                await self._clock.sleep(pace.pause(self._clock.now()))
-        except Refused as refusal:
+                await self._clock.sleep(pace.delay(self._clock.now()))
+        except StreamRefused as refusal:
             self._refusals.add("", call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
         except ConnectionError:
@@ -88,7 +88,7 @@ class Loads:
     def _take(self, said: Any) -> None:
         for cluster in said.cluster_stats:
             # The clusters of a service, chosen by tag or metadata, count together.
-            service = service_of(cluster.cluster_name)
+            service = service_of_cluster(cluster.cluster_name)
             for part in cluster.upstream_locality_stats:
                 for endpoint in part.upstream_endpoint_stats:
                     self._take_place(service, endpoint)
@@ -98,10 +98,10 @@ class Loads:
         places = self._places.get(service, {})
         load = places.get((where.address, where.port_value))
         if load is None:
-            if self._count >= MAX_PLACES or not self._is_known(service):
+            if self._count >= MAX_REPORTED_ENDPOINTS or not self._is_known(service):
                 return
             self._count += 1
-            load = self._places.setdefault(service, places)[where.address, where.port_value] = Load()
+            load = self._places.setdefault(service, places)[where.address, where.port_value] = InstanceTries()
         load.tries += said.total_issued_requests
         load.failed += said.total_error_requests
 
@@ -113,12 +113,12 @@ def _place(listing: Listing, addresses: Mapping[str, str]) -> tuple[str, int]:
 
 def _hear(said: Any) -> None:
     node = said.node.id
-    if not node or len(node) > MAX_NODE or not node.isprintable():
-        raise malformed(f"the first report must say which node it is from, not {shown(node)}")
+    if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
+        raise invalid_argument(f"the first report must say which node it is from, not {quoted(node)}")
 
 
 def _parsed(request: bytes) -> Any:
     try:
         return LoadStatsRequest.FromString(request)
     except DecodeError:
-        raise malformed("this is no load report") from None
+        raise invalid_argument("this is no load report") from None

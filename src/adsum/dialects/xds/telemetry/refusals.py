@@ -10,40 +10,40 @@ from typing import Final
 from adsum.core.errors import AdsumError
 from adsum.ports import Clock
 
-SHOWN: Final = 600.0
+REFUSAL_RETENTION: Final = 600.0
 """Seconds for which a refused stream is shown after the last time; then it is forgotten."""
-MAX_SHOWN: Final = 64
+MAX_REFUSED_CLIENTS: Final = 64
 """Refused streams that are shown, those of one client for one reason counted together; past it the one refused longest
 ago is forgotten."""
-LOG_AGAIN: Final = 60.0
+LOG_INTERVAL: Final = 60.0
 """Seconds after which a client that is still refused for the same reason is logged again."""
-MAX_LOGGED: Final = 20
-"""Lines that are logged within `LOG_AGAIN`, whoever is refused; further refusals are only counted and shown."""
+MAX_LINES_PER_INTERVAL: Final = 20
+"""Lines that are logged within `LOG_INTERVAL`, whoever is refused; further refusals are only counted and shown."""
 
 _log = logging.getLogger("adsum.xds")
 
 
-class Refused(AdsumError):
+class StreamRefused(AdsumError):
     """The stream is ended with this gRPC status, by its name."""
 
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
-def malformed(words: str) -> Refused:
+def invalid_argument(message: str) -> StreamRefused:
     """The peer said what it may not say."""
-    return Refused("INVALID_ARGUMENT", words)
+    return StreamRefused("INVALID_ARGUMENT", message)
 
 
-def exhausted(words: str) -> Refused:
+def resource_exhausted(message: str) -> StreamRefused:
     """There is no room for more."""
-    return Refused("RESOURCE_EXHAUSTED", words)
+    return StreamRefused("RESOURCE_EXHAUSTED", message)
 
 
-def code(refusal: AdsumError) -> str:
+def grpc_status(error: AdsumError) -> str:
     """The gRPC status, by its name, with which that error ends a stream."""
-    return refusal.code if isinstance(refusal, Refused) else "RESOURCE_EXHAUSTED"
+    return error.code if isinstance(error, StreamRefused) else "RESOURCE_EXHAUSTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class RefusedClient:
     count: int
 
 
-class Refusals:
+class RefusalLog:
     """Counts refused streams by status, keeps the latest, and logs them at a bounded rate."""
 
     def __init__(self, clock: Clock) -> None:
@@ -70,7 +70,7 @@ class Refusals:
         self._clients: OrderedDict[tuple[str, str], tuple[float, RefusedClient]] = OrderedDict()
         """By who and why, with the monotonic time of the last refusal; the latest last."""
         self._logged: dict[tuple[str, str], float] = {}
-        self._lines: deque[float] = deque(maxlen=MAX_LOGGED)
+        self._lines: deque[float] = deque(maxlen=MAX_LINES_PER_INTERVAL)
         self.count: Counter[str] = Counter()
         """How many streams were refused, by status."""
 
@@ -82,7 +82,7 @@ class Refusals:
         _, before = self._clients.pop(key, (0.0, RefusedClient(node, peer, code, reason, 0.0, 0)))
         client = replace(before, peer=peer, code=code, at=self._clock.wall(), count=before.count + 1)
         self._clients[key] = now, client
-        if len(self._clients) > MAX_SHOWN:
+        if len(self._clients) > MAX_REFUSED_CLIENTS:
             oldest, _ = self._clients.popitem(last=False)
             self._logged.pop(oldest, None)
         if self._may_log(key, now):
@@ -90,17 +90,17 @@ class Refusals:
             _log.warning("the stream of %s is refused%s: %s", node or peer, times, reason)
 
     def recent(self) -> list[RefusedClient]:
-        """Those refused within `SHOWN`, the latest first."""
+        """Those refused within `REFUSAL_RETENTION`, the latest first."""
         now = self._clock.now()
-        for key in [key for key, (at, _) in self._clients.items() if now - at > SHOWN]:
+        for key in [key for key, (at, _) in self._clients.items() if now - at > REFUSAL_RETENTION]:
             del self._clients[key]
             self._logged.pop(key, None)
         return [client for _, client in reversed(self._clients.values())]
 
     def _may_log(self, key: tuple[str, str], now: float) -> bool:
-        if now - self._logged.get(key, -LOG_AGAIN) < LOG_AGAIN:
+        if now - self._logged.get(key, -LOG_INTERVAL) < LOG_INTERVAL:
             return False
-        if len(self._lines) == MAX_LOGGED and now - self._lines[0] < LOG_AGAIN:
+        if len(self._lines) == MAX_LINES_PER_INTERVAL and now - self._lines[0] < LOG_INTERVAL:
             return False
         self._lines.append(now)
         self._logged[key] = now

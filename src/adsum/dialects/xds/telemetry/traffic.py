@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from adsum.core.validation import shown
-from adsum.dialects.xds.bounds import MAX_FIGURES, MAX_NODE
-from adsum.dialects.xds.streams.request_rate import Pace
-from adsum.dialects.xds.streams.stream import Call
-from adsum.dialects.xds.subscribers import Gateways
-from adsum.dialects.xds.telemetry.gateway_metrics import ALL, Answers, Expires, Running, Times, figures, parsed
-from adsum.dialects.xds.telemetry.latency_window import Latencies, quantile
-from adsum.dialects.xds.telemetry.refusals import Refusals, Refused, malformed
-from adsum.gateway.encoding.clusters.http_versions import Version, cluster_name
-from adsum.gateway.intent.selectors import service_of
-from adsum.gateway.resources.resources import Kind
+from adsum.core.validation import quoted
+from adsum.dialects.xds.bounds import MAX_NODE_LENGTH, MAX_REPORTED_CLUSTERS
+from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds.streams.stream import StreamCall
+from adsum.dialects.xds.subscribers import GatewaySubscribers
+from adsum.dialects.xds.telemetry.gateway_metrics import (
+    ALL_CLUSTERS,
+    AnswerCount,
+    LatencyHistogram,
+    ReportedExpiry,
+    RequestsInProgress,
+    parse_metrics,
+    read_metrics,
+)
+from adsum.dialects.xds.telemetry.latency_window import LatencyWindow, quantile
+from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.gateway.encoding.clusters.http_versions import HttpVersion, cluster_name
+from adsum.gateway.intent.selectors import service_of_cluster
+from adsum.gateway.resources.resources import ResourceKind
 from adsum.ports import Clock
 
 _MILLISECOND: Final = 1_000.0
@@ -28,7 +36,7 @@ _ELSEWHERE: Final = "UNAVAILABLE"
 """The status that sends a gateway to the node that hears it; it is no fault of anybody."""
 
 
-class Summary(NamedTuple):
+class TrafficSummary(NamedTuple):
     """Requests that were answered since Envoy began, and how many of them with 5xx; seconds that the latest took.
 
     The latencies are 0.0 while there were none of late.
@@ -47,7 +55,7 @@ class _Kept:
 
     def __init__(self) -> None:
         self.answers = [0] * 5
-        self.latencies: Latencies | None = None
+        self.latencies: LatencyWindow | None = None
 
 
 class _Gateway:
@@ -55,7 +63,7 @@ class _Gateway:
 
     __slots__ = ("by_cluster", "call", "expires", "running", "whole")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: StreamCall) -> None:
         self.call = call
         self.running = 0
         self.expires = 0
@@ -63,23 +71,25 @@ class _Gateway:
         self.by_cluster: dict[str, _Kept] = {}
 
 
-class Traffic:
+class TrafficReports:
     """Keeps what gateways say while they say it."""
 
-    def __init__(self, clock: Clock, told: Callable[[str], Gateways | None], refusals: Refusals) -> None:
+    def __init__(
+        self, clock: Clock, gateway_subscribers: Callable[[str], GatewaySubscribers | None], refusals: RefusalLog
+    ) -> None:
         """`told` is what a gateway of that id is told here; None: it is not."""
         self._clock = clock
-        self._told = told
+        self._told = gateway_subscribers
         self._refusals = refusals
         self._of: dict[str, _Gateway] = {}
         self._count = 0
 
-    def gateway(self, node: str) -> Summary:
+    def gateway_summary(self, node: str) -> TrafficSummary:
         """Everything that one gateway answered."""
         gateway = self._of.get(node)
-        return Summary() if gateway is None else self._summary([gateway.whole])
+        return TrafficSummary() if gateway is None else self._summary([gateway.whole])
 
-    def running(self, node: str) -> int:
+    def requests_in_progress(self, node: str) -> int:
         """How many requests it has to answer now."""
         gateway = self._of.get(node)
         return 0 if gateway is None else gateway.running
@@ -89,7 +99,7 @@ class Traffic:
         gateway = self._of.get(node)
         return 0 if gateway is None else gateway.expires
 
-    def by_service(self) -> dict[str, Summary]:
+    def by_service(self) -> dict[str, TrafficSummary]:
         """What all gateways together answered for each service."""
         parts: dict[str, list[_Kept]] = {}
         for _, service, kept in self._services():
@@ -98,23 +108,23 @@ class Traffic:
 
     def counts(self) -> list[tuple[str, str, int, int]]:
         """Requests and errors that each gateway answered for each service, and in all (""); in order."""
-        counts = {(node, ALL): _counts(gateway.whole) for node, gateway in self._of.items()}
+        counts = {(node, ALL_CLUSTERS): _counts(gateway.whole) for node, gateway in self._of.items()}
         for node, service, kept in self._services():
             requests, errors = counts.get((node, service), (0, 0))
             more, failed = _counts(kept)
             counts[node, service] = requests + more, errors + failed
         return sorted((*pair, *each) for pair, each in counts.items())
 
-    async def speak(self, call: Call) -> None:
+    async def serve(self, call: StreamCall) -> None:
         """Take what one gateway says until it ends."""
-        node, pace = "", Pace()
+        node, pace = "", RequestRate()
         try:
             while (request := await call.read()) is not None:
-                said = parsed(request)
+                said = parse_metrics(request)
                 node = node or self._greet(call, said)
                 self._take(node, call, said)
-                await self._clock.sleep(pace.pause(self._clock.now()))
-        except Refused as refusal:
+                await self._clock.sleep(pace.delay(self._clock.now()))
+        except StreamRefused as refusal:
             if refusal.code != _ELSEWHERE:
                 self._refusals.add(node, call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
@@ -124,10 +134,10 @@ class Traffic:
             if node in self._of and self._of[node].call is call:
                 self._forget(node)
 
-    def _greet(self, call: Call, said: Any) -> str:
+    def _greet(self, call: StreamCall, said: Any) -> str:
         node: str = said.identifier.node.id
-        if not node or len(node) > MAX_NODE or not node.isprintable():
-            raise malformed(f"the first figures must say which node they are from, not {shown(node)}")
+        if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
+            raise invalid_argument(f"the first figures must say which node they are from, not {quoted(node)}")
         if self._told(node) is not None:
             self._forget(node)  # The Envoy that takes over from another one has the word.
             self._of[node] = _Gateway(call)
@@ -138,30 +148,30 @@ class Traffic:
         if gateway is not None:
             self._count -= len(gateway.by_cluster)
 
-    def _take(self, node: str, call: Call, said: Any) -> None:
+    def _take(self, node: str, call: StreamCall, said: Any) -> None:
         told = self._told(node)
         if told is None:
-            raise Refused(_ELSEWHERE, "figures are heard by the node that tells the gateway what to do")
+            raise StreamRefused(_ELSEWHERE, "figures are heard by the node that tells the gateway what to do")
         gateway = self._of.setdefault(node, _Gateway(call))
         if gateway.call is not call:
             return
-        for figure in figures(said):
-            if isinstance(figure, Running):
-                gateway.running = figure.number
+        for figure in read_metrics(said):
+            if isinstance(figure, RequestsInProgress):
+                gateway.running = figure.total
                 continue
-            if isinstance(figure, Expires):
+            if isinstance(figure, ReportedExpiry):
                 gateway.expires = figure.at
                 continue
             kept = self._kept(gateway, figure.cluster, told)
             if kept is not None:
                 _note(kept, figure, self._clock.now())
 
-    def _kept(self, gateway: _Gateway, cluster: str, told: Gateways) -> _Kept | None:
+    def _kept(self, gateway: _Gateway, cluster: str, told: GatewaySubscribers) -> _Kept | None:
         """Where that is kept; None: there is no room, or it is a cluster of Envoy's own."""
-        if cluster == ALL:
+        if cluster == ALL_CLUSTERS:
             return gateway.whole
         kept = gateway.by_cluster.get(cluster)
-        if kept is None and self._count < MAX_FIGURES and _is_told(cluster, told):
+        if kept is None and self._count < MAX_REPORTED_CLUSTERS and _is_told(cluster, told):
             self._count += 1
             kept = gateway.by_cluster[cluster] = _Kept()
         return kept
@@ -175,11 +185,11 @@ class Traffic:
                     del gateway.by_cluster[cluster]
                     self._count -= 1
                 else:
-                    yield node, service_of(cluster), kept
+                    yield node, service_of_cluster(cluster), kept
 
-    def _summary(self, parts: Iterable[_Kept]) -> Summary:
+    def _summary(self, parts: Iterable[_Kept]) -> TrafficSummary:
         requests = errors = 0
-        late: Latencies | None = None
+        late: LatencyWindow | None = None
         counts: Iterable[int] = ()
         for kept in parts:
             more, failed = _counts(kept)
@@ -191,10 +201,10 @@ class Traffic:
             elif kept.latencies.bounds == late.bounds:  # Others can't be added: of two versions, one is shown.
                 counts = map(int.__add__, counts, kept.latencies.counts(self._clock.now()))
         if late is None:
-            return Summary(requests, errors)
+            return TrafficSummary(requests, errors)
         counts = tuple(counts)
         p50, p99 = (quantile(share, late.bounds, counts) / _MILLISECOND for share in (0.5, 0.99))
-        return Summary(requests, errors, p50, p99)
+        return TrafficSummary(requests, errors, p50, p99)
 
 
 def _counts(kept: _Kept) -> tuple[int, int]:
@@ -202,15 +212,15 @@ def _counts(kept: _Kept) -> tuple[int, int]:
     return sum(kept.answers), kept.answers[-1]
 
 
-def _note(kept: _Kept, figure: Answers | Times, now: float) -> None:
-    if isinstance(figure, Answers):
-        kept.answers[figure.kind] = figure.number
+def _note(kept: _Kept, figure: AnswerCount | LatencyHistogram, now: float) -> None:
+    if isinstance(figure, AnswerCount):
+        kept.answers[figure.status_class] = figure.total
         return
     if kept.latencies is None or kept.latencies.bounds != figure.bounds:
-        kept.latencies = Latencies(figure.bounds, now)
+        kept.latencies = LatencyWindow(figure.bounds, now)
     kept.latencies.add(figure.counts, now)
 
 
-def _is_told(cluster: str, told: Gateways) -> bool:
-    names = (cluster_name(service_of(cluster), version) for version in Version)
-    return any(told.find(Kind.CLUSTER, name) is not None for name in names)
+def _is_told(cluster: str, told: GatewaySubscribers) -> bool:
+    names = (cluster_name(service_of_cluster(cluster), version) for version in HttpVersion)
+    return any(told.find(ResourceKind.CLUSTER, name) is not None for name in names)

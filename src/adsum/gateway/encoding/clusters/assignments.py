@@ -12,13 +12,13 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, Localit
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from adsum.core.model import Instance, Listing, Status
-from adsum.core.selection import DECLARED, OVERPROVISIONING, USABLE
+from adsum.core.selection import DECLARED_STATUSES, OVERPROVISIONING, USABLE_STATUSES
 from adsum.core.tls_schemes import TLS_SCHEMES
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.clusters.tls import MATCH, is_name, transport
-from adsum.gateway.encoding.messages import OWNER
+from adsum.gateway.encoding.clusters.tls import TRANSPORT_MATCH_KEY, is_name, transport_metadata
+from adsum.gateway.encoding.messages import METADATA_NAMESPACE
 
-HEALTH: Final = {
+HEALTH_BY_STATUS: Final = {
     Status.PASSING: HEALTHY,
     Status.WARNING: DEGRADED,
     Status.STARTING: UNHEALTHY,
@@ -30,7 +30,7 @@ HEALTH: Final = {
 _BEST_FIRST: Final = tuple(Status)
 
 
-class Reader(Enum):
+class AssignmentReader(Enum):
     """Who reads an assignment.
 
     gRPC uses HEALTHY endpoints only: the degraded are a lower priority of healthy ones. Its channels decide themselves
@@ -65,17 +65,17 @@ def assignment(
     listings: Iterable[Listing],
     addresses: Mapping[str, str],
     zone: str = "",
-    reader: Reader = Reader.ENVOY,
+    reader: AssignmentReader = AssignmentReader.ENVOY,
     *,
-    belongs: Callable[[Instance], bool] = _everybody,
+    is_member: Callable[[Instance], bool] = _everybody,
 ) -> Any:
     """The endpoints of a cluster, for a reader in `zone` ("": anywhere), which are used before those elsewhere.
 
     An instance whose address is a name stands at its IP in `addresses`; without one it is left out. So is one that
-    speaks TLS, for gRPC. Of those that are left, the ones for which `belongs` is true are told.
+    speaks TLS, for gRPC. Of those that are left, the ones for which `is_member` is true are told.
     """
-    reached = [each for each in listings if reader is Reader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
-    left = [each for each in without_reserve(_without_starting(reached)) if belongs(each.instance)]
+    reached = [each for each in listings if reader is AssignmentReader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
+    left = [each for each in without_reserves(_without_starting(reached)) if is_member(each.instance)]
     entries = _entries(left, addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
@@ -92,16 +92,18 @@ def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
     before, with what they counted against it, and begin anew with this one.
     """
     known = [each for each in listings if each.status is not Status.STARTING]
-    return known if any(each.status not in DECLARED for each in known) else listings
+    return known if any(each.status not in DECLARED_STATUSES for each in known) else listings
 
 
-def without_reserve(listings: Sequence[Listing]) -> Sequence[Listing]:
+def without_reserves(listings: Sequence[Listing]) -> Sequence[Listing]:
     """A weight of 0 is a reserve: it is not there while anything with a weight is usable."""
     weighted = [each for each in listings if each.instance.weight]
-    return weighted if any(each.status in USABLE for each in weighted) else listings
+    return weighted if any(each.status in USABLE_STATUSES for each in weighted) else listings
 
 
-def _entries(listings: Iterable[Listing], addresses: Mapping[str, str], zone: str, reader: Reader) -> list[_Entry]:
+def _entries(
+    listings: Iterable[Listing], addresses: Mapping[str, str], zone: str, reader: AssignmentReader
+) -> list[_Entry]:
     """In order, one of each address: of two that stand at the same one, the one that stands better."""
     at: dict[tuple[str, int], Listing] = {}
     for listing in sorted(listings, key=lambda each: (_BEST_FIRST.index(each.status), each.instance.id)):
@@ -112,33 +114,33 @@ def _entries(listings: Iterable[Listing], addresses: Mapping[str, str], zone: st
     return sorted(_Entry(_place(listing, zone, reader), ip, port, listing) for (ip, port), listing in at.items())
 
 
-def _place(listing: Listing, zone: str, reader: Reader) -> _Place:
+def _place(listing: Listing, zone: str, reader: AssignmentReader) -> _Place:
     away = bool(zone) and listing.instance.zone != zone
-    worse = reader is Reader.GRPC and listing.status is Status.WARNING
+    worse = reader is AssignmentReader.GRPC and listing.status is Status.WARNING
     return _Place(away + 2 * worse, listing.instance.zone)
 
 
-def _locality(zone: str, priority: int, entries: Sequence[_Entry], reader: Reader) -> Any:
+def _locality(zone: str, priority: int, entries: Sequence[_Entry], reader: AssignmentReader) -> Any:
     locality = LocalityLbEndpoints(priority=priority)
     locality.locality.zone = zone
     locality.locality.SetInParent()
     # gRPC shares calls among zones by this, and skips zones without it.
-    usable = sum(each.listing.instance.weight or 1 for each in entries if each.listing.status in USABLE)
+    usable = sum(each.listing.instance.weight or 1 for each in entries if each.listing.status in USABLE_STATUSES)
     locality.load_balancing_weight.value = max(1, usable)
     locality.lb_endpoints.extend(_endpoint(entry, reader) for entry in entries)
     return locality
 
 
-def _endpoint(entry: _Entry, reader: Reader) -> Any:
+def _endpoint(entry: _Entry, reader: AssignmentReader) -> Any:
     instance, status = entry.listing.instance, entry.listing.status
-    worse = reader is Reader.GRPC and status is Status.WARNING
-    endpoint = LbEndpoint(health_status=HEALTHY if worse else HEALTH[status])
-    endpoint.endpoint.address.CopyFrom(messages.socket(entry.ip, entry.port))
+    worse = reader is AssignmentReader.GRPC and status is Status.WARNING
+    endpoint = LbEndpoint(health_status=HEALTHY if worse else HEALTH_BY_STATUS[status])
+    endpoint.endpoint.address.CopyFrom(messages.socket_address(entry.ip, entry.port))
     endpoint.load_balancing_weight.value = instance.weight or 1
-    if reader is Reader.ENVOY:
+    if reader is AssignmentReader.ENVOY:
         # The name that a certificate is held against; else what people look for in Envoy's own pages.
         endpoint.endpoint.hostname = instance.address if is_name(instance.address) else instance.id
-        endpoint.metadata.filter_metadata[OWNER].update({"id": instance.id})
+        endpoint.metadata.filter_metadata[METADATA_NAMESPACE].update({"id": instance.id})
         if instance.scheme in TLS_SCHEMES:
-            endpoint.metadata.filter_metadata[MATCH].update(transport(instance.address))
+            endpoint.metadata.filter_metadata[TRANSPORT_MATCH_KEY].update(transport_metadata(instance.address))
     return endpoint

@@ -17,57 +17,57 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.clusters import tls
-from adsum.gateway.encoding.clusters.http_versions import Version
-from adsum.gateway.encoding.clusters.tls import Peers
-from adsum.gateway.intent.upstreams import Limits, Outliers, Policy, Upstream
+from adsum.gateway.encoding.clusters.http_versions import HttpVersion
+from adsum.gateway.encoding.clusters.tls import TlsPeers
+from adsum.gateway.intent.upstreams import LbPolicy, OutlierSettings, Upstream, UpstreamLimits
 
-PING_INTERVAL, PING_TIMEOUT = 30.0, 10.0
+HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT = 30.0, 10.0
 """Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""
-PROBES, PROBE_TIME, PROBE_INTERVAL = 3, 30, 10
+KEEPALIVE_PROBES, KEEPALIVE_IDLE_TIME, KEEPALIVE_INTERVAL = 3, 30, 10
 """TCP keepalive, in seconds: a peer that vanished without a word does not hold streams for ever."""
 
 _POLICIES: Final = {
-    Policy.ROUND_ROBIN: Cluster.ROUND_ROBIN,
-    Policy.LEAST_REQUEST: Cluster.LEAST_REQUEST,
-    Policy.RANDOM: Cluster.RANDOM,
-    Policy.RING_HASH: Cluster.RING_HASH,
-    Policy.MAGLEV: Cluster.MAGLEV,
+    LbPolicy.ROUND_ROBIN: Cluster.ROUND_ROBIN,
+    LbPolicy.LEAST_REQUEST: Cluster.LEAST_REQUEST,
+    LbPolicy.RANDOM: Cluster.RANDOM,
+    LbPolicy.RING_HASH: Cluster.RING_HASH,
+    LbPolicy.MAGLEV: Cluster.MAGLEV,
 }
 _PRIMES: Final = (1_031, 2_053, 4_099, 8_209, 16_411, 32_771, 65_537, 131_101, 262_147, 524_309, 1_048_583)
 """Sizes of Maglev's table, which must be a prime: the next one from `hash_size`, at most 5,000,011."""
 
 
-def cluster(name: str, upstream: Upstream, policy: Policy, version: Version, peers: Peers, roots: str) -> Any:
+def cluster(name: str, upstream: Upstream, policy: LbPolicy, version: HttpVersion, peers: TlsPeers, roots: str) -> Any:
     """The cluster of that name, of instances that speak that version of HTTP.
 
     `peers`: those of them that speak TLS. `roots`: the file with the authorities that the gateway's system trusts.
     """
-    http2 = version is Version.HTTP2
+    http2 = version is HttpVersion.HTTP2
     message = Cluster(
         name=name,
         type=Cluster.EDS,
-        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads()),
-        connect_timeout=messages.seconds(upstream.connect_timeout),
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=messages.ads_source()),
+        connect_timeout=messages.duration(upstream.connect_timeout),
         circuit_breakers=_breakers(upstream.limits),
         outlier_detection=_outliers(upstream.outliers),
         ignore_health_on_host_removal=True,
         upstream_connection_options=UpstreamConnectionOptions(),
     )
-    _name(message, upstream.service, tls.trouble(upstream.tls, peers, roots))
+    _name(message, upstream.service, tls.verification_problem(upstream.tls, peers, roots))
     keepalive = message.upstream_connection_options.tcp_keepalive
-    keepalive.keepalive_probes.value = PROBES
-    keepalive.keepalive_time.value = PROBE_TIME
-    keepalive.keepalive_interval.value = PROBE_INTERVAL
+    keepalive.keepalive_probes.value = KEEPALIVE_PROBES
+    keepalive.keepalive_time.value = KEEPALIVE_IDLE_TIME
+    keepalive.keepalive_interval.value = KEEPALIVE_INTERVAL
     # Envoy says that a limit was reached, and not which.
-    message.metadata.filter_metadata[messages.OWNER].update({"limits": _told(upstream.limits)})
+    message.metadata.filter_metadata[messages.METADATA_NAMESPACE].update({"limits": _told(upstream.limits)})
     _balance(message, upstream, policy)
     options = _protocol(upstream, http2=http2)
-    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.typed(options))
-    tls.encrypt(message, upstream.tls, peers, http2=http2, roots=roots)
+    message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.any_message(options))
+    tls.add_tls(message, upstream.tls, peers, http2=http2, roots=roots)
     return message
 
 
-def substitute(name: str, service: str, cause: str) -> Any:
+def substitute_cluster(name: str, service: str, cause: str) -> Any:
     """A cluster of that name without instances, for a gateway that can't have the service's own for that reason."""
     message = Cluster(name=name, type=Cluster.STATIC)
     message.load_assignment.cluster_name = name
@@ -80,36 +80,36 @@ def _name(message: Any, service: str, cause: str) -> None:
     if "." in message.name:
         # A dot would end the name in the names of its metrics.
         message.alt_stat_name = message.name.replace(".", "_")
-    owner = message.metadata.filter_metadata[messages.OWNER]
+    owner = message.metadata.filter_metadata[messages.METADATA_NAMESPACE]
     owner.update({"service": service})
     if cause:
         owner.update({"cause": cause, "clause": f"; {cause}"})
 
 
-def _balance(message: Any, upstream: Upstream, policy: Policy) -> None:
+def _balance(message: Any, upstream: Upstream, policy: LbPolicy) -> None:
     message.lb_policy = _POLICIES[policy]
     common = message.common_lb_config
     # Envoy's 50% would send requests to what is draining.
     common.healthy_panic_threshold.value = upstream.panic_threshold * 100.0
     # Envoy's second of merging would delay every change of health.
-    common.update_merge_window.CopyFrom(messages.seconds(0.0))
-    if policy is Policy.RING_HASH:
+    common.update_merge_window.CopyFrom(messages.duration(0.0))
+    if policy is LbPolicy.RING_HASH:
         message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
-    elif policy is Policy.MAGLEV:
+    elif policy is LbPolicy.MAGLEV:
         message.maglev_lb_config.table_size.value = next(prime for prime in _PRIMES if prime >= upstream.hash_size)
-    elif policy is Policy.LEAST_REQUEST:
+    elif policy is LbPolicy.LEAST_REQUEST:
         message.least_request_lb_config.choice_count.value = 2
         _warm(message.least_request_lb_config, upstream.slow_start)
-    elif policy is Policy.ROUND_ROBIN:
+    elif policy is LbPolicy.ROUND_ROBIN:
         _warm(message.round_robin_lb_config, upstream.slow_start)
 
 
 def _warm(policy: Any, slow_start: float) -> None:
     if slow_start:
-        policy.slow_start_config.slow_start_window.CopyFrom(messages.seconds(slow_start))
+        policy.slow_start_config.slow_start_window.CopyFrom(messages.duration(slow_start))
 
 
-def _breakers(limits: Limits) -> Any:
+def _breakers(limits: UpstreamLimits) -> Any:
     thresholds = CircuitBreakers.Thresholds(
         max_connections=UInt32Value(value=limits.connections),
         max_pending_requests=UInt32Value(value=limits.pending),
@@ -121,12 +121,12 @@ def _breakers(limits: Limits) -> Any:
     return CircuitBreakers(thresholds=[thresholds])
 
 
-def _told(limits: Limits) -> str:
+def _told(limits: UpstreamLimits) -> str:
     """What an answer says of the limits when one is reached."""
     return f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
 
 
-def _outliers(outliers: Outliers) -> Any:
+def _outliers(outliers: OutlierSettings) -> Any:
     on = 100 if outliers.consecutive else 0
     count = UInt32Value(value=outliers.consecutive or 1)
     return OutlierDetection(
@@ -140,8 +140,8 @@ def _outliers(outliers: Outliers) -> Any:
         enforcing_success_rate=UInt32Value(value=0),
         enforcing_local_origin_success_rate=UInt32Value(value=0),
         enforcing_failure_percentage=UInt32Value(value=0),
-        interval=messages.seconds(outliers.interval),
-        base_ejection_time=messages.seconds(outliers.base),
+        interval=messages.duration(outliers.interval),
+        base_ejection_time=messages.duration(outliers.base),
         max_ejection_percent=UInt32Value(value=round(outliers.max_share * 100)),
         always_eject_one_host=BoolValue(value=False),
     )
@@ -149,11 +149,13 @@ def _outliers(outliers: Outliers) -> Any:
 
 def _protocol(upstream: Upstream, *, http2: bool) -> Any:
     options = HttpProtocolOptions()
-    options.common_http_protocol_options.idle_timeout.CopyFrom(messages.seconds(upstream.keep_alive))
+    options.common_http_protocol_options.idle_timeout.CopyFrom(messages.duration(upstream.keep_alive))
     explicit = options.explicit_http_config
     if http2:
         explicit.http2_protocol_options.connection_keepalive.CopyFrom(
-            KeepaliveSettings(interval=messages.seconds(PING_INTERVAL), timeout=messages.seconds(PING_TIMEOUT))
+            KeepaliveSettings(
+                interval=messages.duration(HTTP2_PING_INTERVAL), timeout=messages.duration(HTTP2_PING_TIMEOUT)
+            )
         )
     else:
         explicit.http_protocol_options.SetInParent()

@@ -18,14 +18,14 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 from adsum.core.model import Instance
 from adsum.core.tls_schemes import TLS_SCHEMES
 from adsum.gateway.encoding import messages
-from adsum.gateway.intent.upstreams import Tls
-from adsum.gateway.profile import Shape
+from adsum.gateway.intent.upstreams import UpstreamTls
+from adsum.gateway.profile import GatewayProfile
 
 SECRET_NAME: Final = "gateway"
 """Names a gateway's own certificate."""
-MATCH: Final = "envoy.transport_socket_match"
+TRANSPORT_MATCH_KEY: Final = "envoy.transport_socket_match"
 """Under this key an endpoint's metadata says which transport it is reached by."""
-MAX_IPS: Final = 1_024
+MAX_VERIFIED_IPS: Final = 1_024
 """IPs of one cluster that certificates are held against; past it, those at further ones are not reached over TLS.
 
 Each costs Envoy the authorities once more. A `name` for all of a service's instances costs nothing.
@@ -36,20 +36,20 @@ _TLS, _NAME, _IP = "tls", "name", "ip"
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class TlsPeers:
     """The instances of a cluster that speak TLS: whether any stands at a host name, and the IPs of all others."""
 
-    named: bool
+    has_host_names: bool
     ips: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return self.named or bool(self.ips)
+        return self.has_host_names or bool(self.ips)
 
     @staticmethod
-    def of(instances: Iterable[Instance]) -> Peers:
+    def from_instances(instances: Iterable[Instance]) -> TlsPeers:
         addresses = {each.address for each in instances if each.scheme in TLS_SCHEMES}
-        ips = {canonical(address) for address in addresses if not is_name(address)}
-        return Peers(any(map(is_name, addresses)), tuple(sorted(ips)))
+        ips = {canonical_ip(address) for address in addresses if not is_name(address)}
+        return TlsPeers(any(map(is_name, addresses)), tuple(sorted(ips)))
 
 
 @lru_cache(maxsize=65_536)  # Thousands of instances share a host, and it is asked again with every change.
@@ -63,19 +63,19 @@ def is_name(address: str) -> bool:
 
 
 @lru_cache(maxsize=65_536)
-def canonical(ip: str) -> str:
+def canonical_ip(ip: str) -> str:
     """The IP address as Envoy writes the one that stands in a certificate."""
     address = ip_address(ip)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address.compressed if mapped is None else f"::ffff:{mapped}"
 
 
-def transport(address: str) -> Mapping[str, str]:
+def transport_metadata(address: str) -> Mapping[str, str]:
     """What the metadata of an endpoint that speaks TLS says: whether it stands at a host name, or at which IP."""
-    return {_TLS: _NAME} if is_name(address) else {_TLS: _IP, _IP: canonical(address)}
+    return {_TLS: _NAME} if is_name(address) else {_TLS: _IP, _IP: canonical_ip(address)}
 
 
-def encrypt(message: Any, tls: Tls, peers: Peers, *, http2: bool, roots: str) -> None:
+def add_tls(message: Any, tls: UpstreamTls, peers: TlsPeers, *, http2: bool, roots: str) -> None:
     """Have a cluster speak TLS to those instances, each held to its own name or IP, and plain text to the others.
 
     Every instance goes by its own metadata. One that speaks TLS and that the cluster does not know yet is not reached:
@@ -84,17 +84,17 @@ def encrypt(message: Any, tls: Tls, peers: Peers, *, http2: bool, roots: str) ->
     if not peers:
         return
     verified = tls.verify and not tls.name
-    for ip in peers.ips[:MAX_IPS] if verified else ():
+    for ip in peers.ips[:MAX_VERIFIED_IPS] if verified else ():
         _match(message, f"{_IP} {ip}", {_TLS: _IP, _IP: ip}, _context(tls, http2, roots, ip=ip))
-    named = _context(tls, http2, roots, ip="") if peers.named else _sealed(http2)
+    named = _context(tls, http2, roots, ip="") if peers.has_host_names else _sealed(http2)
     _match(message, _NAME, {_TLS: _NAME}, named)
     other = _sealed(http2) if verified or not peers.ips else _context(tls, http2, roots, ip="any")
     _match(message, _IP, {_TLS: _IP}, other)
-    plain = TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=messages.typed(RawBuffer()))
+    plain = TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=messages.any_message(RawBuffer()))
     message.transport_socket_matches.add(name="plain", transport_socket=plain).match.SetInParent()
 
 
-def trouble(tls: Tls, peers: Peers, roots: str) -> str:
+def verification_problem(tls: UpstreamTls, peers: TlsPeers, roots: str) -> str:
     """Why some of those instances can't be verified, and so are not reached; "" if all can."""
     if not tls.verify or not peers:
         return ""
@@ -103,19 +103,17 @@ def trouble(tls: Tls, peers: Peers, roots: str) -> str:
             "the gateway's system has no file of authorities to verify instances by: "
             "the package ca-certificates has one, or an upstream's tls.ca names one"
         )
-    if not tls.name and len(peers.ips) > MAX_IPS:
-        return (
-            f"certificates of at most {MAX_IPS} IPs of a service can be verified: an upstream's tls.name is one for all"
-        )
+    if not tls.name and len(peers.ips) > MAX_VERIFIED_IPS:
+        return f"certificates of at most {MAX_VERIFIED_IPS} IPs of a service can be verified: an upstream's tls.name is one for all"
     return ""
 
 
 def _match(message: Any, name: str, metadata: Mapping[str, str], context: Any) -> None:
-    socket = TransportSocket(name=_EXTENSION, typed_config=messages.typed(context))
+    socket = TransportSocket(name=_EXTENSION, typed_config=messages.any_message(context))
     message.transport_socket_matches.add(name=name, transport_socket=socket).match.update(metadata)
 
 
-def _context(tls: Tls, http2: bool, roots: str, *, ip: str) -> Any:
+def _context(tls: UpstreamTls, http2: bool, roots: str, *, ip: str) -> Any:
     """How one is spoken to that stands at that IP ("": at a host name). Nobody is asked for an IP (RFC 6066)."""
     authorities = tls.ca or roots
     if tls.verify and not authorities:
@@ -151,7 +149,7 @@ def _alpn(http2: bool) -> str:
     return "h2" if http2 else "http/1.1"
 
 
-def certificate(shape: Shape) -> Any:
+def certificate_secret(shape: GatewayProfile) -> Any:
     """The secret that names a gateway's files; Envoy reads them again when something is moved into their directory."""
     directory = str(PurePosixPath(shape.tls_certificate).parent)
     return Secret(
@@ -164,10 +162,10 @@ def certificate(shape: Shape) -> Any:
     )
 
 
-def listening() -> Any:
+def listener_transport() -> Any:
     """The transport of listeners that speak TLS with the gateway's own certificate."""
     context = DownstreamTlsContext()
     common = context.common_tls_context
     common.alpn_protocols.extend(["h2", "http/1.1"])
-    common.tls_certificate_sds_secret_configs.add(name=SECRET_NAME, sds_config=messages.ads())
-    return TransportSocket(name=_EXTENSION, typed_config=messages.typed(context))
+    common.tls_certificate_sds_secret_configs.add(name=SECRET_NAME, sds_config=messages.ads_source())
+    return TransportSocket(name=_EXTENSION, typed_config=messages.any_message(context))

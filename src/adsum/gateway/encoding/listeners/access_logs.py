@@ -40,13 +40,13 @@ _TEXT: Final = (
 )
 
 
-def access_logs(form: str) -> Iterator[Any]:
+def access_logs(format: str) -> Iterator[Any]:
     """`json`, `text` or `off`."""
-    if form == "off":
+    if format == "off":
         return
     log = StdoutAccessLog()
-    if form == "json":
+    if format == "json":
         log.log_format.json_format.update(_FIELDS)
     else:
         log.log_format.text_format_source.inline_string = _TEXT
-    yield AccessLog(name="envoy.access_loggers.stdout", typed_config=messages.typed(log))
+    yield AccessLog(name="envoy.access_loggers.stdout", typed_config=messages.any_message(log))

@@ -23,16 +23,16 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.messages import OWNER
+from adsum.gateway.encoding.messages import METADATA_NAMESPACE
 from adsum.gateway.intent.actions import RateLimit
-from adsum.gateway.intent.cors import Cors, below
+from adsum.gateway.intent.cors import Cors, subdomain_regex
 from adsum.gateway.intent.routes import Route
 
-CORS: Final = "envoy.filters.http.cors"
-RATE_LIMIT: Final = "envoy.filters.http.local_ratelimit"
-BUFFER: Final = "envoy.filters.http.buffer"
-ROUTER: Final = "envoy.filters.http.router"
-DESCRIPTOR: Final = "route"
+CORS_FILTER: Final = "envoy.filters.http.cors"
+RATE_LIMIT_FILTER: Final = "envoy.filters.http.local_ratelimit"
+BUFFER_FILTER: Final = "envoy.filters.http.buffer"
+ROUTER_FILTER: Final = "envoy.filters.http.router"
+RATE_LIMIT_KEY: Final = "route"
 """The key under which a request says which route's bucket it is counted in."""
 _AWAKE: Final = FilterConfig()
 _AWAKE.config.SetInParent()  # There and empty: as it is elsewhere.
@@ -43,49 +43,49 @@ _ALWAYS.default_value.numerator = 100
 
 def chain() -> Iterator[Any]:
     """The filters, in the order that requests pass them."""
-    yield HttpFilter(name=CORS, typed_config=messages.typed(cors_pb2.Cors()), disabled=True)
-    yield HttpFilter(name=RATE_LIMIT, config_discovery=_told_apart(_limit()), disabled=True)
+    yield HttpFilter(name=CORS_FILTER, typed_config=messages.any_message(cors_pb2.Cors()), disabled=True)
+    yield HttpFilter(name=RATE_LIMIT_FILTER, config_discovery=_told_apart(_limit()), disabled=True)
     # Never in force: every route that wakes it says its own limit.
     buffer = Buffer(max_request_bytes=UInt32Value(value=1))
-    yield HttpFilter(name=BUFFER, typed_config=messages.typed(buffer), disabled=True)
-    yield HttpFilter(name=ROUTER, typed_config=messages.typed(Router()))
+    yield HttpFilter(name=BUFFER_FILTER, typed_config=messages.any_message(buffer), disabled=True)
+    yield HttpFilter(name=ROUTER_FILTER, typed_config=messages.any_message(Router()))
 
 
-def of_route(route: Route) -> Iterator[tuple[str, Any]]:
+def for_route(route: Route) -> Iterator[tuple[str, Any]]:
     """What wakes the filters of a route: their names and configurations."""
     if route.cors is not None:
-        yield CORS, messages.typed(_policy(route.cors))
+        yield CORS_FILTER, messages.any_message(_policy(route.cors))
     if route.rate_limit is not None:
-        yield RATE_LIMIT, messages.typed(_AWAKE)
+        yield RATE_LIMIT_FILTER, messages.any_message(_AWAKE)
     if route.max_body is not None:
         buffer = Buffer(max_request_bytes=UInt32Value(value=route.max_body))
-        yield BUFFER, messages.typed(BufferPerRoute(buffer=buffer))
+        yield BUFFER_FILTER, messages.any_message(BufferPerRoute(buffer=buffer))
 
 
-def rate_limits(routes: Iterable[Route]) -> Any:
+def rate_limit_buckets(routes: Iterable[Route]) -> Any:
     """The buckets of all routes that are limited: one each, whatever hosts the route is for. May hold none."""
     config = _limit()
     action = config.rate_limits.add().actions.add().metadata
-    action.descriptor_key, action.source, action.skip_if_absent = DESCRIPTOR, action.ROUTE_ENTRY, True
-    action.metadata_key.key = OWNER
-    action.metadata_key.path.add(key=DESCRIPTOR)
+    action.descriptor_key, action.source, action.skip_if_absent = RATE_LIMIT_KEY, action.ROUTE_ENTRY, True
+    action.metadata_key.key = METADATA_NAMESPACE
+    action.metadata_key.path.add(key=RATE_LIMIT_KEY)
     for route in sorted(routes, key=lambda each: each.name):
         if route.rate_limit is not None:
             descriptor = config.descriptors.add()
-            descriptor.entries.add(key=DESCRIPTOR, value=route.name)
+            descriptor.entries.add(key=RATE_LIMIT_KEY, value=route.name)
             _fill(descriptor.token_bucket, route.rate_limit)
-    return messages.extension(RATE_LIMIT, config)
+    return messages.extension(RATE_LIMIT_FILTER, config)
 
 
-def count(entry: Any, route: Route) -> None:
+def count_in_bucket(entry: Any, route: Route) -> None:
     """Have requests that one of Envoy's routes takes counted in the bucket of ours, which others are made of too."""
     if route.rate_limit is not None:
-        entry.metadata.filter_metadata[OWNER].update({DESCRIPTOR: route.name})
+        entry.metadata.filter_metadata[METADATA_NAMESPACE].update({RATE_LIMIT_KEY: route.name})
 
 
 def _told_apart(until_then: Any) -> Any:
     """A configuration that is told by itself, under the filter's name."""
-    source = ExtensionConfigSource(config_source=messages.ads(), default_config=messages.typed(until_then))
+    source = ExtensionConfigSource(config_source=messages.ads_source(), default_config=messages.any_message(until_then))
     source.type_urls.append(source.default_config.type_url)
     return source
 
@@ -95,14 +95,14 @@ def _limit() -> Any:
     # The bucket of those that are not counted in any: it never runs dry.
     config.token_bucket.max_tokens = 2**32 - 1
     config.token_bucket.tokens_per_fill.value = 2**32 - 1
-    config.token_bucket.fill_interval.CopyFrom(messages.seconds(0.05))
+    config.token_bucket.fill_interval.CopyFrom(messages.duration(0.05))
     return config
 
 
 def _fill(bucket: Any, limit: RateLimit) -> None:
     bucket.max_tokens = limit.burst or limit.requests
     bucket.tokens_per_fill.value = limit.requests
-    bucket.fill_interval.CopyFrom(messages.seconds(limit.per))
+    bucket.fill_interval.CopyFrom(messages.duration(limit.per))
 
 
 def _policy(cors: Cors) -> Any:
@@ -117,7 +117,7 @@ def _policy(cors: Cors) -> Any:
     for origin in cors.origins:
         scheme, wildcard, rest = origin.partition("*.")
         if wildcard:
-            policy.allow_origin_string_match.add().safe_regex.regex = below(scheme, rest)
+            policy.allow_origin_string_match.add().safe_regex.regex = subdomain_regex(scheme, rest)
         else:
             policy.allow_origin_string_match.add().exact = origin
     return policy

@@ -14,23 +14,23 @@ from envoy.extensions.request_id.uuid.v3.uuid_pb2 import UuidRequestIdConfig
 
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.clusters import tls
-from adsum.gateway.encoding.clusters.clusters import PING_INTERVAL, PING_TIMEOUT
+from adsum.gateway.encoding.clusters.clusters import HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT
 from adsum.gateway.encoding.listeners import http_filters, request_sanitation
 from adsum.gateway.encoding.listeners.access_logs import access_logs
 from adsum.gateway.encoding.listeners.local_replies import local_replies
-from adsum.gateway.encoding.routes.route_configuration import NAME
-from adsum.gateway.profile import Shape, split
+from adsum.gateway.encoding.routes.route_configuration import ROUTE_CONFIGURATION_NAME
+from adsum.gateway.profile import GatewayProfile, split_address
 
-STREAM_IDLE: Final = 3_600.0
+STREAM_IDLE_TIMEOUT: Final = 3_600.0
 """Seconds after which a request or stream on which nothing moves is ended; routes may say otherwise.
 
 Envoy's five minutes end WebSockets and gRPC streams that are merely quiet.
 """
-CONNECTION_IDLE: Final = 600.0
+CONNECTION_IDLE_TIMEOUT: Final = 600.0
 """Seconds after which a caller's connection without requests is closed."""
 HEADERS_TIMEOUT: Final = 10.0
 """Seconds that a caller may take to send its headers: one that trickles them holds no memory for longer."""
-BUFFER: Final = 1024 * 1024
+CONNECTION_BUFFER_BYTES: Final = 1024 * 1024
 """Bytes held for one connection, and of a request's body that can still be retried."""
 DEFAULT_HOST: Final = "localhost"
 """The host of HTTP/1.0 requests that name none."""
@@ -38,19 +38,19 @@ DEFAULT_HOST: Final = "localhost"
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"
 
 
-def listener(address: str, shape: Shape) -> Any:
+def listener(address: str, shape: GatewayProfile) -> Any:
     """The listener of a gateway at one of its addresses; its name is the address."""
-    ip, port = split("listen", address)
+    ip, port = split_address("listen", address)
     manager = FilterChain()
-    manager.filters.add(name=_MANAGER, typed_config=messages.typed(_manager(shape)))
+    manager.filters.add(name=_MANAGER, typed_config=messages.any_message(_manager(shape)))
     if shape.tls_certificate:
-        manager.transport_socket.CopyFrom(tls.listening())
-    message = Listener(name=address, address=messages.socket(ip, port), filter_chains=[manager])
-    message.per_connection_buffer_limit_bytes.value = BUFFER
+        manager.transport_socket.CopyFrom(tls.listener_transport())
+    message = Listener(name=address, address=messages.socket_address(ip, port), filter_chains=[manager])
+    message.per_connection_buffer_limit_bytes.value = CONNECTION_BUFFER_BYTES
     return message
 
 
-def _manager(shape: Shape) -> Any:
+def _manager(shape: GatewayProfile) -> Any:
     manager = HttpConnectionManager(
         stat_prefix="gateway",
         codec_type=HttpConnectionManager.AUTO,
@@ -61,32 +61,36 @@ def _manager(shape: Shape) -> Any:
         # Services say themselves what they are.
         server_header_transformation=HttpConnectionManager.PASS_THROUGH,
         common_http_protocol_options=HttpProtocolOptions(
-            idle_timeout=messages.seconds(CONNECTION_IDLE),
+            idle_timeout=messages.duration(CONNECTION_IDLE_TIMEOUT),
             # WSGI and CGI programs can't tell x_user from x-user, and so would take the first for the second.
             headers_with_underscores_action=HttpProtocolOptions.DROP_HEADER,
         ),
         http_protocol_options=Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10=DEFAULT_HOST),
         strip_trailing_host_dot=True,
-        stream_idle_timeout=messages.seconds(STREAM_IDLE),
-        request_headers_timeout=messages.seconds(HEADERS_TIMEOUT),
+        stream_idle_timeout=messages.duration(STREAM_IDLE_TIMEOUT),
+        request_headers_timeout=messages.duration(HEADERS_TIMEOUT),
         xff_num_trusted_hops=shape.trusted_hops,
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
     )
     manager.use_remote_address.value = True
-    manager.http_protocol_options.ignore_http_11_upgrade.add().safe_regex.regex = request_sanitation.other_upgrades()
+    manager.http_protocol_options.ignore_http_11_upgrade.add().safe_regex.regex = (
+        request_sanitation.other_upgrades_regex()
+    )
     if not shape.trusted_hops:
-        manager.early_header_mutation_extensions.append(request_sanitation.without_forwarding())
+        manager.early_header_mutation_extensions.append(request_sanitation.remove_forwarding_headers())
     # A path means the same to routes and to the services behind them.
     manager.normalize_path.value = True
-    manager.rds.route_config_name = NAME
-    manager.rds.config_source.CopyFrom(messages.ads())
+    manager.rds.route_config_name = ROUTE_CONFIGURATION_NAME
+    manager.rds.config_source.CopyFrom(messages.ads_source())
     manager.http2_protocol_options.connection_keepalive.CopyFrom(
-        KeepaliveSettings(interval=messages.seconds(PING_INTERVAL), timeout=messages.seconds(PING_TIMEOUT))
+        KeepaliveSettings(
+            interval=messages.duration(HTTP2_PING_INTERVAL), timeout=messages.duration(HTTP2_PING_TIMEOUT)
+        )
     )
     ids = UuidRequestIdConfig()
     # A caller's own id stays as it is: Envoy would write a bit of tracing into it.
     ids.pack_trace_reason.value = False
     ids.use_request_id_for_trace_sampling.value = False
-    manager.request_id_extension.typed_config.CopyFrom(messages.typed(ids))
+    manager.request_id_extension.typed_config.CopyFrom(messages.any_message(ids))
     return manager

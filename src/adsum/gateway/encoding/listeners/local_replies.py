@@ -20,13 +20,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 
 CONTENT_TYPE: Final = "application/problem+json"
-RETRY_AFTER: Final = "1"
+RETRY_AFTER_SECONDS: Final = "1"
 """Seconds after which a caller may well find what is missing now."""
-SERVICE: Final = "%METADATA(CLUSTER:adsum:service)%"
-CAUSE: Final = "%METADATA(CLUSTER:adsum:cause)%"
+SERVICE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:service)%"
+CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """Why the gateway can't reach a service's instances, where that is known; else nothing."""
-LIMITS: Final = "%METADATA(CLUSTER:adsum:limits)%"
-CLAUSE: Final = "%METADATA(CLUSTER:adsum:clause)%"
+LIMITS_OPERATOR: Final = "%METADATA(CLUSTER:adsum:limits)%"
+CAUSE_CLAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:clause)%"
 """The same as a further clause of a sentence."""
 
 
@@ -51,26 +51,38 @@ _REPLIES: Final = (
     # The default routes of all services find no cluster of that name (see `every_service`).
     _Reply(("NC",), "No such route", _NO_ROUTE, reasoned=False, status=404, routed=False),
     _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
-    _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE} can take requests now", True),
+    _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE_OPERATOR} can take requests now", True),
     _Reply(
         ("UO",),
         "Too many requests",
-        f"the gateway holds as many requests for {SERVICE} as a limit of its upstream allows: {LIMITS}",
+        f"the gateway holds as many requests for {SERVICE_OPERATOR} as a limit of its upstream allows: {LIMITS_OPERATOR}",
         True,
     ),
-    _Reply(("UT",), "Timed out", f"{SERVICE} did not answer within the route's time"),
-    _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE} for as long as may be"),
+    _Reply(("UT",), "Timed out", f"{SERVICE_OPERATOR} did not answer within the route's time"),
+    _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE_OPERATOR} for as long as may be"),
     _Reply(
         ("UPE",),
         "Answer not understood",
-        f"an instance of {SERVICE} answered what is not HTTP, or with more headers than fit (100, of 60 KiB in all)",
+        f"an instance of {SERVICE_OPERATOR} answered what is not HTTP, or with more headers than fit (100, of 60 KiB in all)",
     ),
     _Reply(
-        ("UF",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
+        ("UF",),
+        "Instance unreachable",
+        f"the instances of {SERVICE_OPERATOR} that were tried can't be reached",
+        True,
+        False,
     ),
-    _Reply(("UC", "UR", "LR"), "Connection lost", f"an instance of {SERVICE} broke off before its answer was complete"),
     _Reply(
-        ("URX",), "Instance unreachable", f"the instances of {SERVICE} that were tried can't be reached", True, False
+        ("UC", "UR", "LR"),
+        "Connection lost",
+        f"an instance of {SERVICE_OPERATOR} broke off before its answer was complete",
+    ),
+    _Reply(
+        ("URX",),
+        "Instance unreachable",
+        f"the instances of {SERVICE_OPERATOR} that were tried can't be reached",
+        True,
+        False,
     ),
     _Reply(
         400,
@@ -102,7 +114,7 @@ def _mapper(reply: _Reply, when: Any, body: Any) -> Any:
     if reply.temporary:
         option = mapper.headers_to_add.add()
         option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
-        option.header.key, option.header.value = "retry-after", RETRY_AFTER
+        option.header.key, option.header.value = "retry-after", RETRY_AFTER_SECONDS
     return mapper
 
 
@@ -134,7 +146,7 @@ def _status(comparison: Any, status: int) -> Any:
 
 def _sentence(reply: _Reply) -> Any:
     body = SubstitutionFormatString(omit_empty_values=True)
-    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}{CLAUSE}"
+    body.text_format_source.inline_string = f"{reply.title}: {reply.detail}{CAUSE_CLAUSE_OPERATOR}"
     return body
 
 
@@ -145,8 +157,8 @@ def _document(reply: _Reply) -> Any:
         "title": reply.title,
         "status": "%RESPONSE_CODE%",
         "detail": reply.detail,
-        "cause": CAUSE,
-        "service": SERVICE,
+        "cause": CAUSE_OPERATOR,
+        "service": SERVICE_OPERATOR,
         "request_id": "%REQ(X-REQUEST-ID)%",
     }
     if reply.routed:

@@ -11,7 +11,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutat
 
 from adsum.gateway.encoding import messages
 
-FORWARDING: Final = (
+FORWARDING_HEADERS: Final = (
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-port",
@@ -26,23 +26,23 @@ FORWARDING: Final = (
 )
 """Headers by which proxies say where a request came from. Without a trusted proxy in front, only a caller can have set
 them. Envoy itself replaces x-forwarded-proto, and the routes x-forwarded-host."""
-WEBSOCKET: Final = "websocket"
+WEBSOCKET_UPGRADE: Final = "websocket"
 """The only upgrade that a gateway passes on."""
 
 
-def without_forwarding() -> Any:
-    """An early mutation that removes `FORWARDING`: conditions of routes don't see those headers either."""
-    mutations = HeaderMutation(mutations=[Mutation(remove=name) for name in FORWARDING])
+def remove_forwarding_headers() -> Any:
+    """An early mutation that removes `FORWARDING_HEADERS`: conditions of routes don't see those headers either."""
+    mutations = HeaderMutation(mutations=[Mutation(remove=name) for name in FORWARDING_HEADERS])
     return TypedExtensionConfig(
-        name="envoy.http.early_header_mutation.header_mutation", typed_config=messages.typed(mutations)
+        name="envoy.http.early_header_mutation.header_mutation", typed_config=messages.any_message(mutations)
     )
 
 
-def other_upgrades() -> str:
-    """A regex of every upgrade but `WEBSOCKET`: an offer that a server may ignore (RFC 9110, 7.8).
+def other_upgrades_regex() -> str:
+    """A regex of every upgrade but `WEBSOCKET_UPGRADE`: an offer that a server may ignore (RFC 9110, 7.8).
 
     RE2 has no "not", so it lists how a text can differ: it ends early, has another character, or goes on.
     """
-    known = re.escape(WEBSOCKET)
+    known = re.escape(WEBSOCKET_UPGRADE)
     ways = [rf"{known[:n]}(?:[^{known[n]}].*)?" for n in range(len(known))]
     return f"(?i:{'|'.join(ways)}|{known}.+)"

@@ -11,28 +11,28 @@ from envoy.config.route.v3 import route_components_pb2 as components
 from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, Shares, Splits, clusters
+from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, TrafficSplits, VersionWeights, weighted_clusters
 from adsum.gateway.encoding.listeners import http_filters
 from adsum.gateway.intent import default_routes
-from adsum.gateway.intent.actions import IDEMPOTENT, HashOn, HeaderEdits, Redirect, RetryOn
+from adsum.gateway.intent.actions import IDEMPOTENT_METHODS, HashPolicy, HeaderEdits, Redirect, RetryOn
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
-from adsum.gateway.route_check.availability import sharing
+from adsum.gateway.route_check.availability import active_targets
 
-SAME_HOST: Final = "envoy.retry_host_predicates.previous_hosts"
-PICKS: Final = 10
+PREVIOUS_HOSTS_PREDICATE: Final = "envoy.retry_host_predicates.previous_hosts"
+MAX_HOST_SELECTION_ATTEMPTS: Final = 10
 """How often another instance than those already tried is looked for."""
-BACK_OFF, MAX_BACK_OFF = 0.01, 0.1
+RETRY_BACK_OFF, MAX_RETRY_BACK_OFF = 0.01, 0.1
 """Seconds before a retry: another instance is there at once, and all of them seldom for long."""
 MIRROR_TIMEOUT: Final = 30.0
 """Seconds that a mirrored copy may take, if its route has no timeout; then it is ended. Nobody waits for its answer."""
 MILLION: Final = 1_000_000
-SCALE: Final = 10_000
+SPLIT_WEIGHT_SCALE: Final = 10_000
 """By this a target's weight is multiplied where it is shared between clusters: so fine is their share."""
 
 _OTHER_HOST: Final = components.RetryPolicy.RetryHostPredicate(
-    name=SAME_HOST, typed_config=messages.typed(PreviousHostsPredicate())
+    name=PREVIOUS_HOSTS_PREDICATE, typed_config=messages.any_message(PreviousHostsPredicate())
 )
 _Set = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _Add = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
@@ -62,20 +62,20 @@ class _Methods(NamedTuple):
 class _Traffic(NamedTuple):
     """Requests that are shared alike: gRPC's `calls` alone, or all that are left."""
 
-    splits: Splits
+    splits: TrafficSplits
     calls: bool = False
 
-    def shares(self, to: Selector) -> Shares:
+    def shares(self, to: Selector) -> VersionWeights:
         """How they are shared between those instances."""
         split = self.splits.get(to.name, ALL_HTTP1)
         return split.calls if self.calls else split.requests
 
     def is_empty(self, to: Selector) -> bool:
         """Whether none of those instances takes requests."""
-        return self.splits.get(to.name, ALL_HTTP1).empty
+        return self.splits.get(to.name, ALL_HTTP1).is_empty
 
 
-def entries(route: Route, splits: Splits) -> Iterator[Any]:
+def route_entries(route: Route, splits: TrafficSplits) -> Iterator[Any]:
     """Envoy's routes for a route, in the order in which they must stand.
 
     `splits` tells of selectors by name how requests are shared; what is missing there speaks HTTP/1.1.
@@ -106,8 +106,8 @@ def _ways(route: Route, replacement: str) -> Iterator[_Way]:
 def _methods(route: Route) -> Iterator[_Methods]:
     always = route.retries.conditions(idempotent=False)
     failed = route.retries.conditions(idempotent=True)
-    safe = [method for method in route.methods or IDEMPOTENT if method in IDEMPOTENT]
-    others = [method for method in route.methods if method not in IDEMPOTENT]
+    safe = [method for method in route.methods or IDEMPOTENT_METHODS if method in IDEMPOTENT_METHODS]
+    others = [method for method in route.methods if method not in IDEMPOTENT_METHODS]
     if always == failed or route.redirect is not None or not safe:
         yield _Methods(route.methods, always)
     else:
@@ -116,7 +116,7 @@ def _methods(route: Route) -> Iterator[_Methods]:
             yield _Methods(others, always)
 
 
-def _traffic(route: Route, splits: Splits) -> Iterator[_Traffic]:
+def _traffic(route: Route, splits: TrafficSplits) -> Iterator[_Traffic]:
     """All requests as one, unless gRPC's go to other instances than the rest."""
     calls, others = _Traffic(splits, calls=True), _Traffic(splits)
     if any(calls.shares(to) != others.shares(to) for to in route.selectors):
@@ -189,14 +189,14 @@ def _entry(route: Route, way: _Way, headers: list[Any], on: Sequence[RetryOn], t
         _redirect(entry.redirect, route.redirect, way)
     else:
         _forward(entry.route, route, way, on, traffic)
-    edit(route.request_headers, entry.request_headers_to_add, entry.request_headers_to_remove)
-    edit(route.response_headers, entry.response_headers_to_add, entry.response_headers_to_remove)
+    add_header_edits(route.request_headers, entry.request_headers_to_add, entry.request_headers_to_remove)
+    add_header_edits(route.response_headers, entry.response_headers_to_add, entry.response_headers_to_remove)
     if route.cors is not None:
         _vary_by_origin(entry)
     if route.retry_body is not None:
         entry.request_body_buffer_limit.value = route.retry_body
-    http_filters.count(entry, route)
-    for name, config in http_filters.of_route(route):
+    http_filters.count_in_bucket(entry, route)
+    for name, config in http_filters.for_route(route):
         entry.typed_per_filter_config[name].CopyFrom(config)
     return entry
 
@@ -227,14 +227,14 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn], traffi
     elif way.rewrite:
         action.prefix_rewrite = way.rewrite
     # Envoy's 15 seconds would cut off streams. A gRPC caller's own deadline holds, whatever it is.
-    action.timeout.CopyFrom(messages.seconds(route.timeout or 0.0))
+    action.timeout.CopyFrom(messages.duration(route.timeout or 0.0))
     if route.timeout is None:
-        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(messages.seconds(0.0))
+        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(messages.duration(0.0))
     if route.idle_timeout is not None:
-        action.idle_timeout.CopyFrom(messages.seconds(route.idle_timeout))
+        action.idle_timeout.CopyFrom(messages.duration(route.idle_timeout))
     _retry(action, route, on)
     if route.mirror is not None and route.mirror.share:
-        for cluster, part in clusters(route.mirror.to.name, traffic.shares(route.mirror.to)):
+        for cluster, part in weighted_clusters(route.mirror.selector.name, traffic.shares(route.mirror.selector)):
             share = route.mirror.share * part
             _mirror(action.request_mirror_policies.add(), cluster, share, route.timeout or MIRROR_TIMEOUT)
     if route.hash is not None:
@@ -242,12 +242,12 @@ def _forward(action: Any, route: Route, way: _Way, on: Sequence[RetryOn], traffi
 
 
 def _target(action: Any, route: Route, traffic: _Traffic) -> None:
-    shared = [(target, traffic.shares(target.to)) for target in sharing(route.to, traffic.is_empty)]
-    scale = SCALE if any(all(shares) for _, shares in shared) else 1
+    shared = [(target, traffic.shares(target.selector)) for target in active_targets(route.to, traffic.is_empty)]
+    scale = SPLIT_WEIGHT_SCALE if any(all(shares) for _, shares in shared) else 1
     weighted = [
         (cluster, max(1, round(target.weight * scale * part)))
         for target, shares in shared
-        for cluster, part in clusters(target.to.name, shares)
+        for cluster, part in weighted_clusters(target.selector.name, shares)
     ]
     if len(weighted) == 1:
         ((action.cluster, _),) = weighted
@@ -266,11 +266,11 @@ def _retry(action: Any, route: Route, on: Sequence[RetryOn]) -> None:
     policy.retry_on = ",".join(on)
     policy.num_retries.value = route.retries.attempts
     policy.retry_host_predicate.append(_OTHER_HOST)
-    policy.host_selection_retry_max_attempts = PICKS
-    policy.retry_back_off.base_interval.CopyFrom(messages.seconds(BACK_OFF))
-    policy.retry_back_off.max_interval.CopyFrom(messages.seconds(MAX_BACK_OFF))
+    policy.host_selection_retry_max_attempts = MAX_HOST_SELECTION_ATTEMPTS
+    policy.retry_back_off.base_interval.CopyFrom(messages.duration(RETRY_BACK_OFF))
+    policy.retry_back_off.max_interval.CopyFrom(messages.duration(MAX_RETRY_BACK_OFF))
     if route.try_timeout is not None:
-        policy.per_try_timeout.CopyFrom(messages.seconds(route.try_timeout))
+        policy.per_try_timeout.CopyFrom(messages.duration(route.try_timeout))
 
 
 def _mirror(policy: Any, cluster: str, share: float, timeout: float) -> None:
@@ -284,16 +284,16 @@ def _mirror(policy: Any, cluster: str, share: float, timeout: float) -> None:
     policy.runtime_fraction.default_value.denominator = policy.runtime_fraction.default_value.MILLION
 
 
-def _hash(policy: Any, hash: HashOn) -> None:
+def _hash(policy: Any, hash: HashPolicy) -> None:
     if hash.header:
         policy.header.header_name = hash.header
     else:
         policy.cookie.name = hash.cookie
         policy.cookie.path = "/"
-        policy.cookie.ttl.CopyFrom(messages.seconds(hash.ttl))
+        policy.cookie.ttl.CopyFrom(messages.duration(hash.ttl))
 
 
-def edit(edits: HeaderEdits, to_add: Any, to_remove: Any) -> None:
+def add_header_edits(edits: HeaderEdits, to_add: Any, to_remove: Any) -> None:
     """Envoy's words for changes to headers."""
     for action, pairs in ((_Set, edits.set), (_Add, edits.add)):
         for name, value in sorted(pairs.items()):
