@@ -231,5 +231,5 @@ def _until_shared(nodes: Sequence[BenchmarkNode]) -> None:
 
 def _shares(node: BenchmarkNode, count: int) -> bool:
     status: dict[str, Any] = json.loads(node.get("/api/v1/status"))
-    shares = [status.get("share", 0), *(peer["share"] for peer in status.get("peers", []))]
+    shares = [status.get("shards", 0), *(peer["shards"] for peer in status.get("peers", []))]
     return len(shares) == count and sum(shares) == SHARDS

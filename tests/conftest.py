@@ -99,7 +99,7 @@ _needs: set[str] = set()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--without-peers",
+        "--without-programs",
         action="store_true",
         help="run only the tests that needed a peer in the last whole run; fail at once if any peer can be found",
     )
@@ -109,11 +109,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
     config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.support.programs")
     found = (
-        [peer.description() for peer in PROGRAMS.values() if peer.find()] if config.getoption("--without-peers") else []
+        [peer.description() for peer in PROGRAMS.values() if peer.find()] if config.getoption("--without-programs") else []
     )
     if found:
         raise pytest.UsageError(
-            f"--without-peers needs peers that can't be found (see tests/support/hide_programs.py): {found}"
+            f"--without-programs needs peers that can't be found (see tests/support/hide_programs.py): {found}"
         )
 
 
@@ -121,7 +121,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         item.stash[NeededPrograms.NODE_ID] = item.nodeid
-    if config.getoption("--without-peers"):
+    if config.getoption("--without-programs"):
         wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
         items[:] = [item for item in items if item.nodeid in wanted]
@@ -151,7 +151,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config, cache = session.config, getattr(session.config, "cache", None)  # None under -p no:cacheprovider
-    if _needs and cache and not hasattr(config, "workerinput") and not config.getoption("--without-peers"):
+    if _needs and cache and not hasattr(config, "workerinput") and not config.getoption("--without-programs"):
         cache.set(CACHE, sorted(_needs.union(cache.get(CACHE, ()))))
 
 

@@ -258,7 +258,7 @@ def test_the_metrics_tell_what_matters(daemon: RunningDaemon) -> None:
         'adsum_request_seconds_count{code="201",operation="register"} 1.0',
         'adsum_request_seconds_count{code="200",operation="read_service"} 1.0',
         'adsum_request_seconds_count{code="404",operation="unknown"} 1.0',
-        'adsum_refused_total{error="UnknownPath",operation="unknown"} 1.0',
+        'adsum_requests_refused_total{error="UnknownPath",operation="unknown"} 1.0',
         'adsum_changes_total{cause="registered"} 1.0',
         "adsum_batch_changes_count 1.0",
         "adsum_commit_seconds_count 1.0",
@@ -278,7 +278,7 @@ def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
     said = httpx.get(f"{daemon.url}/api/v1/status").json()
     assert (said["node"], said["store"], said["ready"]) == ("test", "memory:", True)
     assert (said["services"], said["instances"], said["revision"]) == (1, 2, 2)
-    assert sum(said["status"].values()) == 2
+    assert sum(said["status_counts"].values()) == 2
     assert said["uptime"] >= 0
 
 
@@ -293,28 +293,28 @@ def test_a_node_whose_password_was_changed_is_not_ready_and_says_why_until_its_f
         store = f"etcd://adsum@{etcd.host_port}?password-file={file}"
         daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store, node="n1"))
         try:
-            _until(daemon, lambda status: status["ready"] and status.get("share") == 256)
+            _until(daemon, lambda status: status["ready"] and status.get("shards") == 256)
             etcd.call_as_root("Auth/UserChangePassword", encode_field(1, b"adsum") + encode_field(2, b"an0ther"))
             etcd.end_leases(b"/adsum/cluster/nodes/")
             status = _until(
                 daemon,
                 lambda status: (
-                    "nothing can be written here" in status.get("unready", "")
-                    and "invalid user ID or password" in status["condition"].get("trouble", "")
+                    "nothing can be written here" in status.get("unready_reason", "")
+                    and "invalid user ID or password" in status["store_condition"].get("trouble", "")
                 ),
             )
-            assert status["condition"]["trouble"] in status["unready"]
-            assert (status["ready"], status.get("share", 0)) == (False, 0)
+            assert status["store_condition"]["trouble"] in status["unready_reason"]
+            assert (status["ready"], status.get("shards", 0)) == (False, 0)
             assert httpx.get(f"{daemon.url}/readyz").status_code == 503
-            apart = re.search(r"^adsum_apart_seconds (\S+)$", httpx.get(f"{daemon.url}/metrics").text, re.MULTILINE)
+            apart = re.search(r"^adsum_isolated_seconds (\S+)$", httpx.get(f"{daemon.url}/metrics").text, re.MULTILINE)
             assert apart is not None
             assert float(apart[1]) > 3.0
             written = httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
             assert (written.status_code, "user ID or password" in written.text) == (503, True)
             assert written.headers["retry-after"]
             file.write_text("an0ther")
-            status = _until(daemon, lambda status: status["ready"] and status.get("share") == 256)
-            assert ("trouble" in status["condition"], status.get("apart", 0.0)) == (False, 0.0)
+            status = _until(daemon, lambda status: status["ready"] and status.get("shards") == 256)
+            assert ("trouble" in status["store_condition"], status.get("isolated_seconds", 0.0)) == (False, 0.0)
         finally:
             daemon.stop()
 

@@ -211,14 +211,14 @@ class Observer(Protocol):
 SendResponse = Callable[[int, bytes], bool]
 """Says a whole HTTP answer in one write: the status, and everything behind the status line and the date. False if this
 one must be said as ASGI has it."""
-SEND_RESPONSE: Final = "adsum.at_once"
+SEND_RESPONSE: Final = "adsum.send_response"
 """Where a server puts its `SendResponse`: in the state of each request's ASGI scope."""
 SendChunk = Callable[[bytes], bool]
 """Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
-SEND_CHUNK: Final = "adsum.more_at_once"
+SEND_CHUNK: Final = "adsum.send_chunk"
 """Where a server puts its `SendChunk`, likewise."""
 AbortIfSilent = Callable[[float], Callable[[], bool]]
 """Ends the connection of an HTTP answer when the peer's system acknowledges nothing of what was sent for so many
 seconds, where the platform can do that. Returns what says whether it ended so."""
-ABORT_IF_SILENT: Final = "adsum.end_if_silent"
+ABORT_IF_SILENT: Final = "adsum.abort_if_silent"
 """Where a server puts its `AbortIfSilent`, likewise."""

@@ -316,7 +316,7 @@ def test_a_drain_that_is_not_acknowledged_prints_its_answer_as_json_too(orders: 
     with mute_consumer(orders):
         result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
     written = json.loads(result.out)
-    assert (result.code, written["unaware"]) == (124, 1)
+    assert (result.code, written["unacknowledged"]) == (124, 1)
     assert [each["name"] for each in written["waiting"]] == ["web"]
     assert "1 consumer has not confirmed" in result.err
 
@@ -499,10 +499,10 @@ def test_watch_prints_how_things_stand_and_then_each_change(
     watching = started("watch", "orders", "--json")
     assert watching.stdout is not None
     first = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    assert {(each["id"], each["status"], each["was"]) for each in first} == {("a", "passing", ""), ("b", "passing", "")}
+    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {("a", "passing", ""), ("b", "passing", "")}
     adsum("drain", "orders/a", "--no-wait")
     drained = json.loads(watching.stdout.readline())
-    assert (drained["was"], drained["status"], drained["cause"], drained["actor"]) == (
+    assert (drained["previous_status"], drained["status"], drained["cause"], drained["actor"]) == (
         "passing",
         "draining",
         "drained",
@@ -510,7 +510,7 @@ def test_watch_prints_how_things_stand_and_then_each_change(
     )
     adsum("deregister", "orders/a", "--reason", "bye")
     gone = json.loads(watching.stdout.readline())
-    assert (gone["was"], gone["status"], gone["reason"]) == ("draining", "gone", "bye")
+    assert (gone["previous_status"], gone["status"], gone["reason"]) == ("draining", "gone", "bye")
     watching.send_signal(signal.SIGINT)
     assert watching.wait(20) == 130
 

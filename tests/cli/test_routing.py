@@ -90,7 +90,7 @@ def test_targets_that_nobody_takes_requests_for_are_named(
         "goes to ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
     ]
     asked = json.loads(adsum("route", "check", "/orders/7", "--json").out)
-    assert [(each["share"], each.get("presence", "there")) for each in asked["to"]] == [
+    assert [(each["share"], each.get("availability", "available")) for each in asked["to"]] == [
         (1.0, "there"),
         (0.0, "empty"),
         (0.0, "unknown"),

@@ -184,7 +184,7 @@ async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_
             await arrives.wait()
             await goodbye(id, services)
 
-        monkeypatch.setattr(api, "goodbye", late)
+        monkeypatch.setattr(api, "send_goodbye", late)
         closing = asyncio.create_task(first.close())
         await until(lambda: first.resolver.closed)
         second = consumer.channel("orders")

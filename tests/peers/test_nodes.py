@@ -145,9 +145,9 @@ async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: EtcdProcess) -> 
             async with here.stream("GET", away) as answer:
                 token = await _token(answer)
                 applied = {"revision": other.registry.snapshot.revision}
-                await here.post(f"/api/v1/watches/{token}/applied", json=applied)
+                await here.post(f"/api/v1/watches/{token}/acknowledge", json=applied)
                 said = (await drain).json()
-                assert "unaware" not in said
+                assert "unacknowledged" not in said
                 assert "lost" not in said
 
 

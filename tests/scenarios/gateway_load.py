@@ -98,7 +98,7 @@ async def register(asking: JsonApi, service: str, found: InstanceServer, id: str
 async def drain(asking: JsonApi, service: str, id: str) -> None:
     """Return when every gateway has said that it calls it no more."""
     written = await asking.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
-    assert not written.get("unaware"), written
+    assert not written.get("unacknowledged"), written
 
 
 def child_pid(wrapper: ScenarioProcess) -> int:

@@ -113,7 +113,7 @@ async def running_cluster(place: ScenarioSandbox) -> AsyncIterator[RegistryClust
 
 
 def _shared(status: dict[str, Any], nodes: int) -> bool:
-    shares = [status.get("share", 0), *(peer["share"] for peer in status.get("peers", []))]
+    shares = [status.get("shards", 0), *(peer["shards"] for peer in status.get("peers", []))]
     return len(shares) == nodes and sum(shares) == 256 and all(shares)
 
 

@@ -77,7 +77,7 @@ class SseWatcher:
             self.epochs.append(says["epoch"])
             self.revision = 0
         assert says["revision"] >= self.revision, f"{says} after {self.revision}"
-        if says.get("whole"):
+        if says.get("full"):
             self.full_snapshots += 1
             self.services.clear()
 
@@ -92,7 +92,7 @@ class SseWatcher:
         assert says["since"] <= self.revision, f"{says['since']} does not join on to {self.revision}"
         self._moves(name, says["revision"])
         self._list(name, says.get("changed", []))
-        for gone in says.get("gone", []):
+        for gone in says.get("removed", []):
             assert gone["cause"], gone
             assert gone["actor"], gone
             self.services[name].pop(gone["id"], None)

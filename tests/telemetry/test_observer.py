@@ -41,11 +41,11 @@ def test_a_guard_is_told_and_forgotten() -> None:
     telemetry = Telemetry(FakeClock(), logs)
     telemetry.guarded("orders", 3)
     assert telemetry.guards == {"orders": 3}
-    assert _values(telemetry)['adsum_guarded{service="orders"}'] == 3
+    assert _values(telemetry)['adsum_guarded_expiries{service="orders"}'] == 3
     telemetry.guarded("orders", 0)
     telemetry.guarded("users", 0)
     assert telemetry.guards == {}
-    assert 'adsum_guarded{service="orders"}' not in _values(telemetry)
+    assert 'adsum_guarded_expiries{service="orders"}' not in _values(telemetry)
     logs.close()
     told = [json.loads(line) for line in os.read(reading, 10_000).splitlines()]
     assert [(line["message"], line["service"]) for line in told][:2] == [
@@ -67,9 +67,9 @@ def test_checks_watchers_and_refusals_are_counted() -> None:
     values = _values(telemetry)
     assert values['adsum_probes_total{kind="http",result="fail"}'] == 1
     assert (values["adsum_check_lag_seconds"], values["adsum_checks_overdue"]) == (1.5, 4)
-    assert values['adsum_shown_seconds_bucket{le="0.1"}'] == 1
-    assert values["adsum_woken_total"] == 10
-    assert values['adsum_refused_total{error="KeyError",operation="register"}'] == 1
+    assert values['adsum_publish_seconds_bucket{le="0.1"}'] == 1
+    assert values["adsum_watchers_woken_total"] == 10
+    assert values['adsum_requests_refused_total{error="KeyError",operation="register"}'] == 1
     assert values["adsum_things"] == 12
 
 

@@ -77,7 +77,7 @@ def gunicorn_hooks(
     """The server hooks `when_ready` and `on_exit`: the arbiter registers what it listens on. As `registered`."""
 
     def when_ready(server: Any) -> None:
-        stay = _Stay(service, port or _port_of(server), client, drain_on, {**options, "listening": True})
+        stay = _Stay(service, port or _port_of(server), client, drain_on, {**options, "already_listening": True})
         _arbiters[os.getpid(), service] = stay
         stay.begin()
 

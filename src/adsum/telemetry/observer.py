@@ -45,20 +45,20 @@ class Telemetry:
         self._commit = Histogram("adsum_commit_seconds", "Seconds to commit a batch", buckets=_QUICK, registry=metrics)
         self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZES, registry=metrics)
         self._shown = Histogram(
-            "adsum_shown_seconds", "From a commit to the last watcher woken by it", buckets=_QUICK, registry=metrics
+            "adsum_publish_seconds", "From a commit to the last watcher woken by it", buckets=_QUICK, registry=metrics
         )
-        self._woken = Counter("adsum_woken", "Watchers told to look", registry=metrics)
+        self._woken = Counter("adsum_watchers_woken", "Watchers told to look", registry=metrics)
         self._changes = Counter("adsum_changes", "Changes committed by this node", ["cause"], registry=metrics)
         self._refused = Counter(
-            "adsum_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
+            "adsum_requests_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
         )
         self._shed = Counter(
-            "adsum_shed", "Connections ended by a bound or a rule, by what they were told", ["status"], registry=metrics
+            "adsum_connections_shed", "Connections ended by a bound or a rule, by what they were told", ["status"], registry=metrics
         )
         self._probes = Counter("adsum_probes", "Probes finished", ["kind", "result"], registry=metrics)
         self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)
         self._overdue = Gauge("adsum_checks_overdue", "Checks that should have started by now", registry=metrics)
-        self._guarded = Gauge("adsum_guarded", "Expiries held back by a guard", ["service"], registry=metrics)
+        self._guarded = Gauge("adsum_guarded_expiries", "Expiries held back by a guard", ["service"], registry=metrics)
         self.lag = ProbeLag(0.0, 0)
         """The state of the check schedule, as last told."""
         self.guards: dict[str, int] = {}
@@ -108,7 +108,7 @@ class Telemetry:
         self._refused.labels(operation, type(error).__name__).inc()
 
     def connection_shed(self, status: str) -> None:
-        """A connection was ended by a bound or a rule: the status that it was told, or "cut" if none."""
+        """A connection was ended by a bound or a rule: the status that it was told, or "aborted" if none."""
         self._shed.labels(status).inc()
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:

@@ -24,7 +24,7 @@ REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
 """Who asks, for the record; without it the caller's address is recorded."""
-FORWARDED_TO_HEADER: Final = "Adsum-Passed-On"
+FORWARDED_TO_HEADER: Final = "Adsum-Forwarded-To"
 """Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
 
 NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"

@@ -173,11 +173,11 @@ async def test_how_long_silence_may_last_follows_from_the_heartbeat_that_the_nod
 
 async def test_the_acknowledgement_goes_to_the_new_connection(watching: WatchFixture) -> None:
     await run_until_idle()
-    assert watching.net.requests == [("POST", f"{A}/api/v1/watches/w1/applied")]
+    assert watching.net.requests == [("POST", f"{A}/api/v1/watches/w1/acknowledge")]
     watching.net.first_events = opened(watch="w2") + BEAT
     watching.net.hanging.add(A)
     await watching.clock.advance(stale_after(DEFAULT_HEARTBEAT) + MAX_FIRST_RETRY_DELAY + 0.01)
-    assert watching.net.requests[-1] == ("POST", f"{B}/api/v1/watches/w2/applied")
+    assert watching.net.requests[-1] == ("POST", f"{B}/api/v1/watches/w2/acknowledge")
     first, second = watching.net.streams
     assert first.params["consumer"] == second.params["consumer"]
 
@@ -186,7 +186,7 @@ async def test_an_acknowledgement_that_does_not_arrive_is_sent_again_over_anothe
     watching: WatchFixture,
 ) -> None:
     await run_until_idle()
-    acknowledged = ("POST", f"{A}/api/v1/watches/w1/applied")
+    acknowledged = ("POST", f"{A}/api/v1/watches/w1/acknowledge")
     watching.net.refusing.add(A)
     drained = wire.InstanceView("a", "10.0.0.1", 80, Status.DRAINING)
     (stream,) = watching.open

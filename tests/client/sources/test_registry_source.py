@@ -185,7 +185,7 @@ async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNod
         for _ in range(3):
             await anext(events)
         await until(lambda: wire.encode(wire.AcknowledgementBody(6)) in node.bodies)
-    assert set(node.requests[2:]) == {"POST /api/v1/watches/w1/applied"}
+    assert set(node.requests[2:]) == {"POST /api/v1/watches/w1/acknowledge"}
     assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "nobody waits for what harms no call"
     await source.close()
 

@@ -78,7 +78,7 @@ def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
     """How many consumers have not heard of it when it returns."""
     override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
     said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
-    return int(said.get("unaware", 0))
+    return int(said.get("unacknowledged", 0))
 
 
 def why(daemon: RunningDaemon, id: str) -> str:

@@ -31,7 +31,7 @@ async def test_it_follows_who_comes_drains_and_goes(registry: RegistryProcess, t
             await asyncio.to_thread(gateway.answers, "/orders/1", "a", "b")
             body = {"status": "draining", "reason": "test", "wait": 20.0}
             written = await asking.put("/services/orders/instances/b/override", **body)
-            assert "unaware" not in written
+            assert "unacknowledged" not in written
             assert {gateway.get("/orders/1") for _ in range(50)} == {(200, "a")}, "it drained, and was acknowledged"
             await asking.delete("/services/orders/instances/b")
             await asking.delete("/services/orders/instances/a")
@@ -70,7 +70,7 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
             assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "a")}, "it may come back yet"
             await _register(asking, "orders", "a", there["a"].port)
             answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
-            assert "unaware" not in answer
+            assert "unacknowledged" not in answer
             assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "c")}, "who leaves is heard of at once"
             assert gateway.get("/users/1") == (200, "b"), "it has not come back yet, and nothing is taken from it"
 
@@ -135,14 +135,14 @@ async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_wait
             assert refused["cause"].endswith("authorities.pem")
             assert "folder" not in refused["cause"]
             answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
-            assert "unaware" not in answer
+            assert "unacknowledged" not in answer
             assert gateway.get("/orders/1")[0] == 503
             (view,) = (await asking.get("/status"))["gateways"]
-            assert "/no/such/folder/authorities.pem" in view["rejects"]["clusters"]
+            assert "/no/such/folder/authorities.pem" in view["rejections"]["clusters"]
             await asking.put("/upstreams/typo", tls={"verify": False})
             await wait_until(lambda: "cause" not in gateway.get("/typo/1")[1])
             (view,) = (await asking.get("/status"))["gateways"]
-            assert "rejects" not in view
+            assert "rejections" not in view
 
 
 async def test_what_it_rejects_is_told_in_its_own_words(registry: RegistryProcess, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_what_it_rejects_is_told_in_its_own_words(registry: RegistryProces
             await node.wait_for_output("gw1 rejects its listeners")
             async with JsonApi(registry.place.url) as asking:
                 (view,) = (await asking.get("/status"))["gateways"]
-                assert where in view["rejects"]["listeners"]
+                assert where in view["rejections"]["listeners"]
                 metrics = (await asking.http.get(f"{registry.place.url}/metrics")).text
                 assert 'adsum_xds_rejections_total{kind="listeners"} 1.0' in metrics
             status = registry.place.adsum("status")

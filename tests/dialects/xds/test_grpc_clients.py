@@ -68,7 +68,7 @@ async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(re
         b = await _server(registry, asking, "b")
         await client.answered_by("a", "b")
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unaware" not in await asking.put("/services/orders/instances/b/override", **body)
+        assert "unacknowledged" not in await asking.put("/services/orders/instances/b/override", **body)
         assert await client.next(50) == {"a"}
         await b.stop()
         assert await client.next(20) == {"a"}
@@ -85,7 +85,7 @@ async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(re
         assert client.answers(killed) == {"a"}, "it may come back yet"
         await _register(asking, "a", a)
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unaware" not in await asking.put("/services/orders/instances/a/override", **body)
+        assert "unacknowledged" not in await asking.put("/services/orders/instances/a/override", **body)
         assert await client.next(50) == {"c"}, "who leaves is heard of at once"
         # It calls c alone, so it has taken whatever the registry said while that knew of nobody.
         assert client.answers(killed) == {"a", "c"}

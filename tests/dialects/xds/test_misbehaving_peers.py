@@ -221,7 +221,7 @@ def test_one_that_breaks_the_rules_is_told_so_and_alone(world: MisbehavingPeersW
     assert code == "INVALID_ARGUMENT"
     assert words in details
     world.check()
-    [refused] = httpx.get(f"{world.daemon.url}/api/v1/status").json()["refused"]
+    [refused] = httpx.get(f"{world.daemon.url}/api/v1/status").json()["refused_streams"]
     assert (refused["code"], refused["reason"], refused["count"]) == (code, details, 1)
     assert 'adsum_xds_refused_total{code="INVALID_ARGUMENT"} 1.0' in world.metrics()
 
@@ -247,7 +247,7 @@ def test_unknown_kinds_and_wrong_nonces_are_passed_over(world: MisbehavingPeersW
     world.check()
     status = httpx.get(f"{world.daemon.url}/api/v1/status").json()
     assert sorted(each["node"] for each in status["gateways"]) == ["good", "odd"]
-    assert not any("rejects" in each for each in status["gateways"])
+    assert not any("rejections" in each for each in status["gateways"])
 
 
 def test_a_flood_of_requests_holds_up_nobody(world: MisbehavingPeersWorld) -> None:

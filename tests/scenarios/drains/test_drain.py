@@ -46,7 +46,7 @@ async def _drained_by(n: int, place: ScenarioSandbox, asking: JsonApi, registrar
         answer = await asking.put(
             f"/services/orders/instances/{registrar.id}/override", status="draining", reason="deploy", wait=30
         )
-        assert answer.get("unaware", 0) == 0
+        assert answer.get("unacknowledged", 0) == 0
     elif n % 5 == 1:
         drained = await registrar.drain(30.0, "deploy")
         assert drained.done, drained
@@ -91,14 +91,14 @@ async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place
         calling[0].send_signal(signal.SIGSTOP)
         override = "/services/orders/instances/o1/override"
         answer = await asking.put(override, status="draining", wait=1.0)
-        assert answer["unaware"] == 1
+        assert answer["unacknowledged"] == 1
         at = time.monotonic()
         command = place.adsum("drain", "orders/o2", "--timeout", "1s")
         assert await command.wait() == 124
         assert "1 consumer" in command.stderr
         calling[0].send_signal(signal.SIGCONT)
         answer = await asking.put(override, status="draining", wait=30.0)
-        assert answer.get("unaware", 0) == 0, "awake again, it is waited for"
+        assert answer.get("unacknowledged", 0) == 0, "awake again, it is waited for"
         at = time.monotonic()
         await wait_until(lambda: len(serving["o3"][0].calls) > 20)
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
@@ -117,7 +117,7 @@ async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(p
                 await place.start_registry()
                 answer = await asking.put("/services/orders/instances/o1/override", status="draining", wait=30.0)
                 at = time.monotonic()
-                assert answer.get("unaware", 0) == 0
+                assert answer.get("unacknowledged", 0) == 0
                 before = caller.answered.total()
                 await wait_until(lambda: caller.answered.total() > before + 30)
         assert caller.failures == []

@@ -40,7 +40,7 @@ class ManualConsumer:
                 return
 
     async def acknowledge(self, revision: int) -> None:
-        answer = await self._http.post(f"/watches/{self._token}/applied", json={"revision": revision})
+        answer = await self._http.post(f"/watches/{self._token}/acknowledge", json={"revision": revision})
         assert answer.status_code == 204, answer.text
 
 
@@ -73,7 +73,7 @@ async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is
             await back.acknowledge(registered["revision"] + 1)
             answer = await drain
             assert time.monotonic() - began < LOST_AFTER
-            assert not answer.keys() & {"unaware", "lost"}
+            assert not answer.keys() & {"unacknowledged", "lost"}
 
 
 async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(
@@ -96,7 +96,7 @@ async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_a
         assert "lost, and not waited for" in command.stderr
         assert "web at 127.0.0.1 (known to n1)" in command.stderr
         status = await asking.get("/status")
-        assert (status.get("departed", 0), status["lost"]) == (0, 1)
+        assert (status.get("consumers_departed", 0), status["consumers_lost"]) == (0, 1)
 
 
 async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
@@ -105,7 +105,7 @@ async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: Sce
         await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         async with manual_consumer(place.url) as mute:
             answer = await asking.put(OVERRIDE, status="draining", wait=0.5)
-            assert [each["why"] for each in answer["waiting"]] == ["it is connected, and has not acknowledged"]
+            assert [each["reason"] for each in answer["waiting"]] == ["it is connected, and has not acknowledged"]
             await mute.wait_for_event("change")
 
 
@@ -137,7 +137,7 @@ async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that
                 answer = await asking.put(OVERRIDE, status="draining", reason="again", wait=8)
                 assert time.monotonic() - began < LOST_AFTER + 1.0
                 assert [(each["name"], each["address"]) for each in answer["lost"]] == [("hangs", beside.url)]
-                assert "unaware" not in answer
+                assert "unacknowledged" not in answer
                 began = time.monotonic()
                 answer = await asking.put(OVERRIDE, status="draining", reason="and again", wait=8)
                 assert time.monotonic() - began < 2.0, "nobody waits again for who is lost"

@@ -116,4 +116,4 @@ async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_serv
         acknowledging = asyncio.gather(*(each.next() for each in streams))
         drained = await asking.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
         await acknowledging
-        assert not drained.get("unaware"), drained
+        assert not drained.get("unacknowledged"), drained

@@ -230,10 +230,10 @@ async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
     for wire in world.cluster.etcd_wires[0]:
         wire.partition()
     async with JsonApi(world.cluster.nodes[0].url) as asking:
-        await wait_for_status(asking, lambda status: status["age"] > SESSION and "share" not in status)
+        await wait_for_status(asking, lambda status: status["age"] > SESSION and "shards" not in status)
         status = await asking.get("/status")
-        assert "share" not in status, "who is not sure of its session keeps nothing"
-        assert status["condition"]["trouble"]
+        assert "shards" not in status, "who is not sure of its session keeps nothing"
+        assert status["store_condition"]["trouble"]
         assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > SESSION
         refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)

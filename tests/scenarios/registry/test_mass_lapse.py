@@ -29,7 +29,7 @@ async def test_most_fall_silent_and_none_is_removed_then_one_dies_and_leaves(pla
         async with asyncio.timeout(SCENARIO_TIMEOUT):
             while (await asking.get("/status")).get("guards", {}) != {"orders": len(silent)}:
                 assert len(await asking.statuses("orders")) == INSTANCES, "nobody is removed, at no time"
-        assert f'adsum_guarded{{service="orders"}} {len(silent)}.0' in await _metrics(place)
+        assert f'adsum_guarded_expiries{{service="orders"}} {len(silent)}.0' in await _metrics(place)
         for id in silent:
             assert (await asking.get(f"/services/orders/instances/{id}"))["lease"] == "lapsed"
         for id in silent:

@@ -21,7 +21,7 @@ class StalledConnection:
         self.ended = f"{code}: {detail}"
 
     def abort(self) -> None:
-        self.ended = "cut"
+        self.ended = "aborted"
 
 
 async def _stalled(bounds: HttpLimits, *waiting: int) -> tuple[Sweeper, list[StalledConnection], float]:
@@ -40,16 +40,16 @@ async def test_a_peer_must_read_at_a_least_speed() -> None:
     sweeper.sweep(now + 29.0)
     assert (slow.ended, fast.ended) == ("", "")
     sweeper.sweep(now + 31.0)
-    assert (slow.ended, fast.ended) == ("cut", "")
+    assert (slow.ended, fast.ended) == ("aborted", "")
     sweeper.sweep(now + 62.0)
-    assert fast.ended == "cut", "what was read before the last look does not count again"
+    assert fast.ended == "aborted", "what was read before the last look does not count again"
 
 
 async def test_peers_together_leave_no_more_than_the_bound_unread() -> None:
     sweeper, peers, now = await _stalled(HttpLimits(max_unsent_bytes=250), 100, 100, 100)
     sweeper.sweep(now)
     assert sum(each.waiting for each in peers if not each.ended) <= 250
-    assert [each.ended for each in peers].count("cut") == 1
+    assert [each.ended for each in peers].count("aborted") == 1
 
 
 async def test_those_that_have_not_read_for_the_longest_are_cut_off_first() -> None:
@@ -58,4 +58,4 @@ async def test_those_that_have_not_read_for_the_longest_are_cut_off_first() -> N
         sweeper.write_paused(peer)
         await asyncio.sleep(0.001)
     sweeper.sweep(asyncio.get_running_loop().time())
-    assert [each.ended for each in peers] == ["cut", "cut", "", ""]
+    assert [each.ended for each in peers] == ["aborted", "aborted", "", ""]

@@ -361,7 +361,7 @@ async def test_what_was_shed_is_counted(daemon: RunningDaemon) -> None:
         await _talk(daemon, said + b"\r\n\r\n")
     metrics = await _talk(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     for status in (400, 421, 431):
-        assert b'adsum_shed_total{status="%d"} 1.0' % status in metrics
+        assert b'adsum_connections_shed_total{status="%d"} 1.0' % status in metrics
 
 
 async def test_two_thousand_idle_connections_are_nothing(daemon: RunningDaemon) -> None:

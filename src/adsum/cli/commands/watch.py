@@ -28,7 +28,7 @@ def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: b
     Without names every service is watched. First comes how things stand. If the registry goes away, this says so,
     waits for it, and goes on where it was.
 
-    --json lines have: at, service, id, address, port, status ("gone" if it left), was ("" if it is new or if this is
+    --json lines have: at, service, id, address, port, status ("gone" if it left), previous_status ("" if it is new or if this is
     how things stand at first), cause, actor, reason, revision.
     """
 

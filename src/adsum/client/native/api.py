@@ -141,12 +141,12 @@ class RegistryApi:
         or to have said good-bye.
         """
         known = [*(("consumer", id) for id in consumers), *(("acknowledged", id) for id in acknowledged)]
-        known += (("gone", id) for id in goodbyes)
+        known += (("goodbye", id) for id in goodbyes)
 
         def encoded(wait: float) -> tuple[None, list[tuple[str, str]]]:
             return None, [("revision", str(revision)), ("wait", f"{wait:.3f}"), *known]
 
-        return await self._wait("GET", f"/services/{_part(service)}/unaware", wire.AcknowledgementReport, encoded, wait)
+        return await self._wait("GET", f"/services/{_part(service)}/unacknowledged", wire.AcknowledgementReport, encoded, wait)
 
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.WriteResult:
         """Let evidence speak again. Raises `UnknownInstance`."""
@@ -207,7 +207,7 @@ class RegistryApi:
 
     async def acknowledge(self, node: str, watch: str, revision: int) -> None:
         """Say that we route by `revision`, to the node that serves the watch. Raises `Unreachable`."""
-        path = f"{API_PATH}/watches/{_part(watch)}/applied"
+        path = f"{API_PATH}/watches/{_part(watch)}/acknowledge"
         body = wire.encode(wire.AcknowledgementBody(revision))
         reply = await self._once(node, "POST", path, body, [], ACKNOWLEDGE_TIMEOUT, fresh=True)
         if reply.status in _PASSING_TROUBLE:

@@ -17,7 +17,7 @@ class Availability(StrEnum):
     EMPTY: none of them takes requests now. UNKNOWN: no service of that name is known.
     """
 
-    AVAILABLE = "there"
+    AVAILABLE = "available"
     EMPTY = "empty"
     UNKNOWN = "unknown"
 

@@ -64,7 +64,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close without a word."""
-        self._sweeper.on_shed("cut")
+        self._sweeper.on_shed("aborted")
         self._gone()
         self.transport.abort()
 

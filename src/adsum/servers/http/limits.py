@@ -38,7 +38,7 @@ class HttpLimits:
 
 
 OnShed = Callable[[str], None]
-"""Hears of each connection that was ended by a bound or a rule: the status that it was told, or "cut" if none."""
+"""Hears of each connection that was ended by a bound or a rule: the status that it was told, or "aborted" if none."""
 
 
 class SweptConnection(Protocol):

@@ -47,7 +47,7 @@ def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, 
         elif event.kind == "change":
             known = view.setdefault(says["service"], {})
             known.update({each["id"]: each["port"] for each in says.get("changed", [])})
-            for each in says.get("gone", []):
+            for each in says.get("removed", []):
                 known.pop(each["id"], None)
     return {name: known for name, known in view.items() if known}
 

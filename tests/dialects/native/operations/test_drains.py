@@ -23,14 +23,14 @@ async def test_a_consumer_that_never_acknowledged_holds_up_no_drain(spoken: Nati
         await spoken.clock.advance(W)
         heard = (await spoken.request("PUT", f"{O1}/override", {"status": "draining", "wait": 30})).json
     assert [each["name"] for each in heard["lost"]] == ["mute"]
-    assert "unaware" not in heard
+    assert "unacknowledged" not in heard
 
 
 async def test_a_drain_that_waits_answers_when_cooperating_consumers_route_by_it(spoken: NativeApi) -> None:
     await spoken.register("orders", "o1")
     async with spoken.watch("?service=orders&acks=true") as consumer, spoken.watch("?service=orders"):
         opened = (await consumer.next_group())[0].data
-        applied = f"/api/v1/watches/{opened['watch']}/applied"
+        applied = f"/api/v1/watches/{opened['watch']}/acknowledge"
         assert (await spoken.request("POST", applied, {"revision": 1})).status == 204
         drain = asyncio.create_task(spoken.request("PUT", f"{O1}/override", {"status": "draining", "wait": 60}))
         group = await consumer.next_group()
@@ -48,7 +48,7 @@ async def test_the_same_drain_again_waits_for_the_first_ones_revision(spoken: Na
     async with spoken.watch("?service=orders&acks=true") as consumer:
         token = (await consumer.next_group())[0].data["watch"]
         await spoken.request("PUT", f"{O1}/override", {"status": "draining"})
-        await spoken.request("POST", f"/api/v1/watches/{token}/applied", {"revision": 2})
+        await spoken.request("POST", f"/api/v1/watches/{token}/acknowledge", {"revision": 2})
         await spoken.register("users", "u1")
         heard = await spoken.request("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
         assert heard.json == {"epoch": "e1", "revision": 3}
@@ -66,9 +66,9 @@ async def test_a_drain_that_is_not_confirmed_says_and_logs_who_has_not(
         assert not drain.done()
         await spoken.clock.advance(0.2)
         heard = await drain
-    assert heard.json["unaware"] == 1
+    assert heard.json["unacknowledged"] == 1
     why = "it is connected, and has not acknowledged"
-    assert heard.json["waiting"] == [{"name": "web", "address": "10.1.2.3", "node": "n1", "why": why, "since": began}]
+    assert heard.json["waiting"] == [{"name": "web", "address": "10.1.2.3", "node": "n1", "reason": why, "since": began}]
     (line,) = (record.getMessage() for record in caplog.records if record.name == "adsum.native")
     assert line == (
         f"orders/o1 is draining, and 1 had not confirmed it after 5 s: 'web' at 10.1.2.3 (known to n1): {why}"
@@ -84,7 +84,7 @@ async def test_a_drain_waits_for_who_left_without_a_good_bye_and_names_who_is_lo
     assert not drain.done()
     await spoken.clock.advance(0.4)
     heard = (await drain).json
-    assert "unaware" not in heard
+    assert "unacknowledged" not in heard
     assert (heard["lost_count"], [each["name"] for each in heard["lost"]]) == (1, ["web"])
 
 
@@ -99,7 +99,7 @@ async def test_who_comes_back_and_acknowledges_ends_the_wait_for_it(spoken: Nati
         token = (await consumer.next_group())[0].data["watch"]
         await run_until_idle()
         assert not drain.done()
-        await spoken.request("POST", f"/api/v1/watches/{token}/applied", {"revision": 2})
+        await spoken.request("POST", f"/api/v1/watches/{token}/acknowledge", {"revision": 2})
         assert (await drain).json == {"epoch": "e1", "revision": 2}
 
 
@@ -123,7 +123,7 @@ async def test_a_good_bye_to_another_service_ends_no_wait_and_one_of_a_stranger_
         await consumer.next_group()
     for path in ("c1?service=users", "stranger", "stranger"):
         assert (await spoken.request("DELETE", f"/api/v1/consumers/{path}")).status == 204
-    assert (await spoken.request("GET", "/api/v1/services/orders/unaware?revision=1")).json["unaware"] == 1
+    assert (await spoken.request("GET", "/api/v1/services/orders/unacknowledged?revision=1")).json["unacknowledged"] == 1
 
 
 @pytest.mark.parametrize("waiting", ["drain", "question of another node", "question, not heard of yet"])
@@ -137,7 +137,7 @@ async def test_a_node_that_stops_sends_elsewhere_at_once_who_waits_for_consumers
             asking = spoken.request("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
         else:
             revision = 1 if waiting == "question of another node" else 9
-            asking = spoken.request("GET", f"/api/v1/services/orders/unaware?revision={revision}&wait=60")
+            asking = spoken.request("GET", f"/api/v1/services/orders/unacknowledged?revision={revision}&wait=60")
         task = asyncio.create_task(asking)
         await run_until_idle()
         assert not task.done()
@@ -177,22 +177,22 @@ async def test_another_node_is_told_the_ids_and_what_is_known_here_of_the_consum
         sharing.watch("?acks=true&consumer=aware") as aware,
     ):
         token = (await aware.next_group())[0].data["watch"]
-        await sharing.request("POST", f"/api/v1/watches/{token}/applied", {"revision": 2})
+        await sharing.request("POST", f"/api/v1/watches/{token}/acknowledge", {"revision": 2})
         await sharing.request("DELETE", "/api/v1/consumers/gone")
-        asked = "/api/v1/services/orders/unaware?revision=2&consumer=aware&consumer=gone&consumer=unknown"
-        heard = await sharing.request("GET", asked, headers={"Adsum-Passed-On": "n1"})
+        asked = "/api/v1/services/orders/unacknowledged?revision=2&consumer=aware&consumer=gone&consumer=unknown"
+        heard = await sharing.request("GET", asked, headers={"Adsum-Forwarded-To": "n1"})
         assert heard.json | {"waiting": []} == {
             "epoch": "e1",
             "revision": 2,
-            "unaware": 1,
+            "unacknowledged": 1,
             "waiting": [],
             "ids": ["behind"],
             "acknowledged": ["aware"],
-            "gone": ["gone"],
+            "goodbyes": ["gone"],
         }
-        told = "/api/v1/services/orders/unaware?revision=2&acknowledged=behind"
-        assert (await sharing.request("GET", told)).json["unaware"] == 1, "only nodes speak for consumers"
-        assert (await sharing.request("GET", told, headers={"Adsum-Passed-On": "n1"})).json["unaware"] == 0
+        told = "/api/v1/services/orders/unacknowledged?revision=2&acknowledged=behind"
+        assert (await sharing.request("GET", told)).json["unacknowledged"] == 1, "only nodes speak for consumers"
+        assert (await sharing.request("GET", told, headers={"Adsum-Forwarded-To": "n1"})).json["unacknowledged"] == 0
 
 
 @pytest.mark.parametrize("evidence", ["drain", "renewal", "watch"])
@@ -214,19 +214,19 @@ async def test_a_registry_that_lost_its_state_waits_for_consumers_of_before(spok
 
 
 async def test_a_node_that_has_not_heard_of_a_change_is_waited_for_itself(spoken: NativeApi) -> None:
-    asking = asyncio.create_task(spoken.request("GET", "/api/v1/services/orders/unaware?revision=9&wait=0.5"))
+    asking = asyncio.create_task(spoken.request("GET", "/api/v1/services/orders/unacknowledged?revision=9&wait=0.5"))
     await spoken.clock.advance(0.6)
     (view,) = (await asking).json["waiting"]
     assert view["node"] == "n1"
-    assert "has not heard of the change" in view["why"]
+    assert "has not heard of the change" in view["reason"]
 
 
 async def test_what_was_applied_must_have_been_shown_and_to_a_watch_that_is(spoken: NativeApi) -> None:
     async with spoken.watch("?acks=true") as consumer:
         token = (await consumer.next_group())[0].data["watch"]
-        ahead = await spoken.request("POST", f"/api/v1/watches/{token}/applied", {"revision": 7})
+        ahead = await spoken.request("POST", f"/api/v1/watches/{token}/acknowledge", {"revision": 7})
         assert (ahead.status, ahead.json["field"]) == (422, "revision")
-    gone = await spoken.request("POST", f"/api/v1/watches/{token}/applied", {"revision": 0})
+    gone = await spoken.request("POST", f"/api/v1/watches/{token}/acknowledge", {"revision": 0})
     assert gone.status == 404
 
 

@@ -126,7 +126,7 @@ async def test_a_check_tells_the_route_and_why_not_the_others(spoken: NativeApi)
     assert (taken["route"], taken["path"], taken["to"]) == ("shop", "/7?v=2", [{"to": "orders", "share": 1.0}])
     other = (await spoken.request("POST", "/api/v1/check-route", {"url": "/orders/7", "method": "POST"})).json
     assert (other["default"], other["path"]) == (True, "/7")
-    assert other["passed"] == [{"route": "shop", "failed": "host shop.example"}]
+    assert other["skipped"] == [{"route": "shop", "failed_condition": "host shop.example"}]
     nobody = (await spoken.request("POST", "/api/v1/check-route", {"url": "/nothing"})).json
     assert (nobody.get("route"), nobody["status"]) == (None, 404)
     for unsent in ("/caf\u00e9", "/a b", "/orders?q=\u00e9"):

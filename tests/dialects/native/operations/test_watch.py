@@ -46,7 +46,7 @@ async def test_a_new_watch_is_shown_the_whole_and_marked_so(spoken: NativeApi) -
         assert headers[b"x-accel-buffering"] == b"no"
         assert watch.writes[0].startswith(b"retry: ")
     assert opened.kind == "open"
-    says = {"epoch": "e1", "revision": 2, "whole": True, "watch": "", "age": 0.0, "heartbeat": 3.0}
+    says = {"epoch": "e1", "revision": 2, "full": True, "watch": "", "age": 0.0, "heartbeat": 3.0}
     assert opened.data | {"watch": ""} == says
     assert service.kind == "service"
     assert [each["id"] for each in service.data["instances"]] == ["o1"]
@@ -74,7 +74,7 @@ async def test_who_left_is_told_with_cause_and_actor(spoken: NativeApi) -> None:
         await watch.next_group()
         await spoken.deregister("orders", "o1", "?reason=night")
         change, _ = await watch.next_group()
-    (gone,) = change.data["gone"]
+    (gone,) = change.data["removed"]
     assert (gone["id"], gone["cause"], gone["actor"], gone["reason"]) == ("o1", "deregistered", "10.1.2.3", "night")
 
 
@@ -126,10 +126,10 @@ async def test_a_watch_resumes_where_it_was(spoken: NativeApi, header: bool) -> 
     query, headers = ("", {"Last-Event-ID": "e1:1"}) if header else ("&since=e1:1", {})
     async with spoken.watch(f"?service=orders{query}", headers) as watch:
         opened, change, synced = await watch.next_group()
-    assert opened.data["whole"] is False
+    assert opened.data["full"] is False
     assert change.kind == "change"
     assert [each["id"] for each in change.data["changed"]] == ["o2"]
-    assert [each["id"] for each in change.data["gone"]] == ["o1"]
+    assert [each["id"] for each in change.data["removed"]] == ["o1"]
     assert synced.id == "e1:3"
 
 
@@ -145,7 +145,7 @@ async def test_another_history_can_not_be_resumed(spoken: NativeApi, last: str) 
     await spoken.register("orders", "o1")
     async with spoken.watch("?service=orders", {"Last-Event-ID": last}) as watch:
         group = await watch.next_group()
-    assert group[0].data["whole"] is True
+    assert group[0].data["full"] is True
     assert _kinds(group) == ["open", "service", "synced"]
 
 
@@ -157,7 +157,7 @@ async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
         await spoken.register("orders", f"o{n}")
     async with spoken.watch("?service=orders", {"Last-Event-ID": "e1:1"}) as watch:
         group = await watch.next_group()
-    assert group[0].data["whole"] is True
+    assert group[0].data["full"] is True
     assert len(group[1].data["instances"]) == 4
 
 
@@ -172,7 +172,7 @@ async def test_the_horizon_is_the_last_revision_to_resume_from(
     async with spoken.watch(query, {"Last-Event-ID": f"e1:{shown}"}) as watch:
         opened, *rest = await watch.next_group()
     # Who watches everything keeps its place: the one service that it can't follow is said whole.
-    assert opened.data["whole"] is (whole and bool(query))
+    assert opened.data["full"] is (whole and bool(query))
     assert _kinds(rest) == (["service"] if whole else ["change"] if missed else []) + ["synced"]
     if rest[0].kind == "change":
         assert [each["id"] for each in rest[0].data["changed"]] == [f"o{n}" for n in range(4 - missed, 4)]
@@ -188,7 +188,7 @@ async def test_a_service_that_comes_back_is_told_as_gone_and_as_new(spoken: Nati
         await spoken.register("orders", "o1", zone="eu")
         spoken.registry.watches.publish(None)
         back, synced = await watch.next_group()
-    assert ([each["id"] for each in gone.data["gone"]], gone.data.get("changed", [])) == (["o1"], [])
+    assert ([each["id"] for each in gone.data["removed"]], gone.data.get("changed", [])) == (["o1"], [])
     assert ([each["zone"] for each in back.data["changed"]], back.data["since"]) == (["eu"], 2)
     assert synced.id == "e1:3"
 
@@ -221,7 +221,7 @@ async def test_a_new_history_opens_the_watch_again(spoken: NativeApi) -> None:
             FullState("e2", 7, [(7, Listing(Registration(instance), Provenance(C.REGISTERED, "a")))])
         )
         opened, service, synced = await watch.next_group()
-    assert (opened.kind, opened.data["whole"], opened.data["epoch"]) == ("open", True, "e2")
+    assert (opened.kind, opened.data["full"], opened.data["epoch"]) == ("open", True, "e2")
     assert [each["id"] for each in service.data["instances"]] == ["x"]
     assert synced.id == "e2:7"
 
@@ -259,7 +259,7 @@ async def test_watches_that_are_due_together_share_the_bytes_of_a_heartbeat() ->
     spoken = NativeApi(heartbeat=0.1)
     await spoken.registry.start()
     said: list[bytes] = []
-    more = {"adsum.more_at_once": lambda text: not said.append(text)}  # type: ignore[func-returns-value]
+    more = {"adsum.send_chunk": lambda text: not said.append(text)}  # type: ignore[func-returns-value]
     async with (
         spoken.watch("?service=orders", state=more) as one,
         spoken.watch("?service=users", state=more) as two,
@@ -309,7 +309,7 @@ async def test_what_is_no_id_or_name_of_a_consumer_is_refused(spoken: NativeApi,
 async def test_a_consumer_whose_system_acknowledged_nothing_is_lost_at_once(
     spoken: NativeApi, vanished: bool, waiting: int
 ) -> None:
-    async with spoken.watch("?acks=true", state={"adsum.end_if_silent": lambda _: lambda: vanished}) as watch:
+    async with spoken.watch("?acks=true", state={"adsum.abort_if_silent": lambda _: lambda: vanished}) as watch:
         await watch.next_group()
     standing = await spoken.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
     assert (len(standing.waiting), len(standing.lost)) == (waiting, 1 - waiting)

@@ -33,15 +33,15 @@ async def test_what_nobody_keeps_who_can_be_asked_is_not_called_renewed_and_the_
 
 
 async def test_to_a_node_that_passes_renewals_on_it_is_said_what_is_not_kept_here(sharing: NativeApi) -> None:
-    heard = await sharing.request("POST", "/api/v1/renew", BOTH, JSON | {"Adsum-Passed-On": "n1"})
+    heard = await sharing.request("POST", "/api/v1/renew", BOTH, JSON | {"Adsum-Forwarded-To": "n1"})
     assert heard.json == {"epoch": "e1", "revision": 2, "renewed": 1, "not_kept": ["users"]}
 
 
-@pytest.mark.parametrize("asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unaware", None)])
+@pytest.mark.parametrize("asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unacknowledged", None)])
 async def test_what_another_node_meant_for_another_is_refused(
     sharing: NativeApi, asking: tuple[str, str, object]
 ) -> None:
-    heard = await sharing.request(*asking, JSON | {"Adsum-Passed-On": "n2"})
+    heard = await sharing.request(*asking, JSON | {"Adsum-Forwarded-To": "n2"})
     assert (heard.status, heard.headers["content-type"]) == (421, "application/problem+json")
     assert heard.json["title"] == "Misdirected Request"
     assert sharing.keeper.leases.deadline(Key("orders", "o1")) is None

@@ -132,7 +132,7 @@ def _query_parameter(parameter: QueryParameter) -> dict[str, Any]:
 
 def _headers(route: ApiOperation) -> list[tuple[str, str]]:
     headers = []
-    if route.method != "GET" and not route.name.startswith(("renew", "applied", "check", "goodbye")):
+    if route.method != "GET" and not route.name.startswith(("renew", "acknowledge", "check", "say_goodbye")):
         headers.append((wire.ACTOR_HEADER, "Who asks, for the record; else the caller's address"))
     if 304 in route.responses:
         headers.append(("If-None-Match", "The ETag of what the caller has"))

@@ -189,9 +189,9 @@ OPERATIONS: Final = (
         "lists, status, metrics and gateways; its history stays, and whoever watches it sees an empty service.",
     ),
     ApiOperation(
-        "unaware",
+        "read_unacknowledged",
         "GET",
-        f"{_SERVICE}/unaware",
+        f"{_SERVICE}/unacknowledged",
         "Which consumers of this node don't route by a revision yet",
         {200: wire.AcknowledgementReport},
         (421, 422, 503),
@@ -202,7 +202,7 @@ OPERATIONS: Final = (
             QueryParameter(
                 "acknowledged", wire.Id, "A consumer that has acknowledged at another node", repeatable=True
             ),
-            QueryParameter("gone", wire.Id, "A consumer that has said good-bye at another node", repeatable=True),
+            QueryParameter("goodbye", wire.Id, "A consumer that has said good-bye at another node", repeatable=True),
         ),
         description="What another node asks that drains an instance. What other nodes know counts only from a node.",
     ),
@@ -240,16 +240,16 @@ OPERATIONS: Final = (
         description="Server-Sent Events: open, then groups of service and change, each ended by synced; see the guide.",
     ),
     ApiOperation(
-        "applied",
+        "acknowledge",
         "POST",
-        f"{BASE}/watches/{{watch}}/applied",
+        f"{BASE}/watches/{{watch}}/acknowledge",
         "A cooperating consumer routes by a revision from now on",
         {204: None},
         (404, 422, 503),
         body=wire.AcknowledgementBody,
     ),
     ApiOperation(
-        "goodbye",
+        "say_goodbye",
         "DELETE",
         f"{BASE}/consumers/{{consumer}}",
         "A cooperating consumer ends, and is not waited for",

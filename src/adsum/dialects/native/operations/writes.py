@@ -201,7 +201,7 @@ class WriteOperations:
         query = asked.query
         hints = ConsumerHints()
         if self._is_passed_on(asked):
-            hints = ConsumerHints(query.get("acknowledged", ()), query.get("gone", ()))
+            hints = ConsumerHints(query.get("acknowledged", ()), query.get("goodbye", ()))
         about = query.get("consumer", ())
         settled = self._settled(asked.path["service"], query.get("revision", 0), query.get("wait", 0.0), about, hints)
         return ApiReply(200, wire.encode(await self._unless_stopping(settled, STOPPING)))
