@@ -84,7 +84,7 @@ class _Kept:
     """As much of a registry as pages ask for."""
 
     snapshot: Snapshot
-    max_size: int = MAX_CATALOG_BYTES
+    max_catalog_bytes: int = MAX_CATALOG_BYTES
 
     def age(self) -> float:
         return 0.0

@@ -109,7 +109,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
     config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.support.programs")
     found = (
-        [peer.description() for peer in PROGRAMS.values() if peer.find()] if config.getoption("--without-programs") else []
+        [peer.description() for peer in PROGRAMS.values() if peer.find()]
+        if config.getoption("--without-programs")
+        else []
     )
     if found:
         raise pytest.UsageError(

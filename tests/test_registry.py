@@ -213,7 +213,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
 async def test_past_the_bound_a_write_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_WAITING", 2)
+    monkeypatch.setattr(room, "MAX_WAITING_WRITES", 2)
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()

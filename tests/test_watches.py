@@ -108,7 +108,7 @@ async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exc
 async def test_others_have_a_turn_while_many_are_told(
     hub: Watches, recorder: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "AT_A_STRETCH", 2)
+    monkeypatch.setattr(room, "MAX_WAKES_PER_TURN", 2)
     told: list[str] = []
     with contextlib.ExitStack() as stack:
         watches = [stack.enter_context(hub.open(None)) for _ in range(5)]
@@ -201,7 +201,7 @@ async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_wai
 async def test_watches_that_name_too_many_services_are_refused_until_others_leave(
     hub: Watches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_NAMED", 3)
+    monkeypatch.setattr(room, "MAX_WATCHED_SERVICES", 3)
     with hub.open(frozenset({"a", "b"})), hub.open(None):
         with pytest.raises(Overloaded, match="services that watches name"):
             hub.open(frozenset({"a", "c"}))

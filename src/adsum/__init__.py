@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS: Final = {
-    "adsum.balance.ejection": ("Limits",),
+    "adsum.balance.ejection": ("OutlierOptions",),
     "adsum.balance.picker": ("NoEndpoint",),
     "adsum.balance.slow_start": ("SlowStart",),
     "adsum.client.calls.call": ("Call", "Try"),
     "adsum.client.calls.channel": ("Channel",),
     "adsum.client.client": ("Client",),
     "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
-    "adsum.client.calls.failures": ("CallFailed", "Kind"),
+    "adsum.client.calls.failures": ("CallFailed", "FailureKind"),
     "adsum.client.calls.options": ("CallOptions", "ChannelOptions"),
     "adsum.client.calls.pick": ("Pick",),
     "adsum.client.registration.registrar": ("Registrar",),
     "adsum.client.views.resolver": ("Resolver",),
-    "adsum.client.registration.registrar_state": ("Drained",),
+    "adsum.client.registration.registrar_state": ("DrainResult",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
     "adsum.client.views.view": ("View",),
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),

@@ -93,11 +93,11 @@ class Daemon:
             self._clock,
             self._telemetry,
             rng,
-            admit=self._admit,
-            outcomes=self._keeper.last_outcomes,
+            check_address=self._admit,
+            latest_outcomes=self._keeper.last_outcomes,
             status=self.status,
             exposition=self._telemetry.exposition,
-            others=self._peers,
+            peers=self._peers,
             node=config.node,
         )
         intents = wire.IntentCache()
@@ -141,7 +141,7 @@ class Daemon:
         bounds = http.HttpLimits(self._room.http)
         hosts = http.AllowedHosts.for_sockets(self._config.listen, sockets, self._config.host_name)
         self._server = http.HttpServer(
-            self._native, sockets, bounds, self._native.prompt, hosts, self._telemetry.connection_shed
+            self._native, sockets, bounds, self._native.fast_path, hosts, self._telemetry.connection_shed
         )
         await self._server.start()
         try:
@@ -160,7 +160,7 @@ class Daemon:
             self._keeper,
             self._shares,
             self._server,
-            lambda: self._native.pages_size,
+            lambda: self._native.pages_bytes,
         )
         self._telemetry.add_metrics(self._control.metrics)
         _log.info(

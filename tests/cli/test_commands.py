@@ -499,7 +499,10 @@ def test_watch_prints_how_things_stand_and_then_each_change(
     watching = started("watch", "orders", "--json")
     assert watching.stdout is not None
     first = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {("a", "passing", ""), ("b", "passing", "")}
+    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {
+        ("a", "passing", ""),
+        ("b", "passing", ""),
+    }
     adsum("drain", "orders/a", "--no-wait")
     drained = json.loads(watching.stdout.readline())
     assert (drained["previous_status"], drained["status"], drained["cause"], drained["actor"]) == (

@@ -17,7 +17,7 @@ KEYS = [Key("orders", f"o{n}") for n in range(3)]
 def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
     now = [100.0]
-    monkeypatch.setattr(instance_selector, "ask", lambda loaded, work: KEYS)
+    monkeypatch.setattr(instance_selector, "run_with_client", lambda loaded, work: KEYS)
     monkeypatch.setattr("adsum.cli.instance_selector.time.monotonic", lambda: now[0])
 
     def wait(loaded: Settings, key: Key, timeout: float) -> None:

@@ -12,8 +12,7 @@ from adsum.client.native.transport import QueryParams, TransportReply
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.wire import ConsumerView, LeaseBody, OverrideBody, RegistrationBody, RenewalResult, WriteResult
-from adsum.wire import LostLease as LostLease
+from adsum.wire import ConsumerView, LeaseBody, LostLease, OverrideBody, RegistrationBody, RenewalResult, WriteResult
 
 
 def endpoint(

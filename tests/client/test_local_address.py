@@ -29,7 +29,9 @@ def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> 
 
 
 async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "facing", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK)
+    monkeypatch.setattr(
+        module, "outbound_address", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK
+    )
     near, far, nowhere = ("127.0.0.1", 1), ("10.0.0.2", 2), ("no-such-host.invalid", 3)
     assert await outbound_address_to_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
     assert await outbound_address_to_any([nowhere, near], 5.0) == LOOPBACK

@@ -327,7 +327,7 @@ def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(led
 
 
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mute_addresses, "MAX_ADDRESSES", 2)
+    monkeypatch.setattr(mute_addresses, "MAX_MUTE_ADDRESSES", 2)
     known = mute_addresses.MuteAddresses()
     for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
         for n in range(MAX_MUTES_PER_ADDRESS):

@@ -15,5 +15,5 @@ from tests.support.programs import PROGRAMS
 def plan_for(*registry: SocketAddress, **settings: Any) -> GatewayPlan:
     """The plan of a gateway with these settings that follows these nodes."""
     there = PROGRAMS["envoy"].find() or Path("no-envoy")
-    with patch("adsum.envoy.plan.find", return_value=EnvoyBinary(there, "1.40.0")):
+    with patch("adsum.envoy.plan.find_envoy", return_value=EnvoyBinary(there, "1.40.0")):
         return make_plan(GatewayConfig(**settings), registry)

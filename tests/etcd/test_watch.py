@@ -22,7 +22,7 @@ from tests.support.fake_etcd import FakeEtcd
 @pytest.fixture
 def etcd(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEtcd]:
     """One with three revisions under the prefix, the last of which is 4."""
-    monkeypatch.setattr(watch, "ASK", 0.05)
+    monkeypatch.setattr(watch, "PROGRESS_INTERVAL", 0.05)
     with FakeEtcd() as etcd:
         for number in range(3):
             etcd.put(b"p/key", b"%d" % number)
@@ -156,7 +156,7 @@ async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeE
 async def test_members_that_are_all_slow_are_given_more_time(
     hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_of, "FIRST_TRY", 0.01)
+    monkeypatch.setattr(connection_of, "FIRST_MEMBER_TIMEOUT", 0.01)
     for member in (hung, etcd):
         member.resume()
         member.delay = 0.15

@@ -33,7 +33,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         seen.append((pick.endpoint.id, ok))
         ended(self, pick, load, ok, latency)
 
-    monkeypatch.setattr(Channel, "ended", noted)
+    monkeypatch.setattr(Channel, "record_result", noted)
     return seen
 
 

@@ -150,7 +150,7 @@ async def test_a_server_that_was_told_to_stop_before_its_start_up_is_never_liste
         looked.set()
         return take_turn(self)
 
-    monkeypatch.setattr(WorkerGroup, "take_turn", taking)
+    monkeypatch.setattr(WorkerGroup, "try_lead", taking)
     before = signal.signal(signal.SIGTERM, Told().handle_exit)
     try:
         source = ScriptedSource()

@@ -96,6 +96,6 @@ async def test_where_the_system_says_nothing_the_environment_must(monkeypatch: p
 
 async def test_a_proxy_in_front_of_us_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", set)
-    monkeypatch.setattr(listening_sockets, "SOMEBODY_ELSE", 0.1)
+    monkeypatch.setattr(listening_sockets, "PROXY_ACCEPTED_AFTER", 0.1)
     with listener() as one:
         assert await wait_until_listening(one.getsockname()[1]) == one.getsockname()[1]

@@ -24,8 +24,8 @@ PORT = 8000
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where workers meet; and those who stop have little time to."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(module, "SETTLE", 0.05)
-    monkeypatch.setattr(module, "TURN_PAUSE", 0.02)
+    monkeypatch.setattr(module, "SETTLE_TIME", 0.05)
+    monkeypatch.setattr(module, "LEADER_POLL_INTERVAL", 0.02)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_a_worker_that_its_server_replaces_stays_listed(
     client: Client, source: ScriptedSource, other: SecondWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
-    monkeypatch.setattr(module, "SHORT", 0.0)
+    monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
     ours = attending()
     ours.start(client)
     await until(lambda: bool(source.listed))
@@ -119,7 +119,7 @@ async def test_a_worker_that_ends_as_it_begins_deregisters(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
-    monkeypatch.setattr(module, "SHORT", 60.0)
+    monkeypatch.setattr(module, "MIN_SERVED_TIME", 60.0)
     ours = attending()
     ours.start(client)
     await until(lambda: bool(source.listed))
@@ -131,7 +131,7 @@ def test_a_worker_whose_loop_ends_without_a_word_deregisters(
     source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: True)
-    monkeypatch.setattr(module, "SHORT", 0.0)
+    monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
 
     async def serve() -> None:
         client = Client(source=source, cache=False)
@@ -147,8 +147,8 @@ def test_a_worker_whose_loop_ends_without_a_word_deregisters(
 async def test_the_last_worker_of_a_server_that_stops_deregisters(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, told_first: bool
 ) -> None:
-    monkeypatch.setattr(module, "SETTLE", 20.0)
-    monkeypatch.setattr(module, "SHORT", 0.0)
+    monkeypatch.setattr(module, "SETTLE_TIME", 20.0)
+    monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
     looks: list[int] = []
 
     def listens(port: int) -> bool:

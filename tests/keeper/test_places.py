@@ -151,7 +151,7 @@ async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
 
 
 async def test_places_are_probed_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place_prober, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(place_prober, "MAX_CONCURRENT_PLACE_PROBES", 1)
     async with KeeperWorld() as world:
         world.probe.took = 60.0
         one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]

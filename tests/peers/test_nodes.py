@@ -91,7 +91,7 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
-    monkeypatch.setattr(membership, "DOUBTFUL", 0.5)
+    monkeypatch.setattr(membership, "ADDRESS_WARNING_DELAY", 0.5)
     async with serving(etcd, "n1") as one, serving(etcd, "n2", one.urls[0]) as other:
         await _register(one)
         await _share(one, other)
@@ -122,7 +122,7 @@ async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_the
         assert (peer.name, peer.url) == ("n2", other.urls[0])
         assert 0.0 <= ago < 20.0
         assert shares.peers() == []
-        monkeypatch.setattr(membership, "REMEMBERED", 0.0)
+        monkeypatch.setattr(membership, "DEPARTED_NODE_RETENTION", 0.0)
         assert shares.left() == []
 
 

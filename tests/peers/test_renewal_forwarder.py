@@ -98,7 +98,7 @@ async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_sa
 
 
 async def test_past_its_bound_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewal_forwarder, "MAX_WAITING", 2)
+    monkeypatch.setattr(renewal_forwarder, "MAX_WAITING_LEASES", 2)
     line = RenewalForwarder("n1", Node().renew)
     answers = await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(3)))
     assert answers == [RenewalAnswer([]), RenewalAnswer([]), None]

@@ -18,7 +18,7 @@ async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(mon
 
     listing = change("o1").listing
     assert listing is not None
-    monkeypatch.setattr(batch_feed, "MAX_SIZE", 2 * listing.registration.size)
+    monkeypatch.setattr(batch_feed, "MAX_QUEUED_BYTES", 2 * listing.registration.size)
     feeds = BatchFeed(whole)
     stream = feeds.watch()
     assert isinstance(await anext(stream), FullState)

@@ -115,7 +115,7 @@ async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
 ) -> None:
     for room in (memory, file, departed_services):
         monkeypatch.setattr(room, "MAX_LEFT", 2)
-    monkeypatch.setattr(file, "FORGET", 0)
+    monkeypatch.setattr(file, "CHANGES_BETWEEN_DEPARTURE_TRIMS", 0)
     async with place.open() as store, open_follower(store) as follower:
         names = ["a", "b", "a", "c", "d"]
         for number, name in enumerate(names):
@@ -442,9 +442,9 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(place
 async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(
     place: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "MAX_EDITS_OF_ONE", 3)
+    monkeypatch.setattr(documents, "MAX_EDITS_PER_DOCUMENT", 3)
     monkeypatch.setattr(documents, "MAX_EDITS", 5)
-    monkeypatch.setattr(etcd_edits, "TRIM", 1)
+    monkeypatch.setattr(etcd_edits, "EDITS_BETWEEN_TRIMS", 1)
     async with place.open() as store, open_follower(store) as follower:
         await follower.next()
 

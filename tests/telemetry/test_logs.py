@@ -70,14 +70,14 @@ def test_what_the_process_logs_becomes_lines_until_it_is_closed(pipe: tuple[int,
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink, "MAX_WAITING", 100)
-    monkeypatch.setattr(sink, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(sink, "MAX_QUEUED_LINES", 100)
+    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 0.01)
     writer = Sink(pipe[1])
     for _ in range(10_000):
         writer.put(b"x" * 999 + b"\n")
     writer.close()
     heard = os.read(pipe[0], 10_000_000)
-    monkeypatch.setattr(sink, "LAST_WORDS", 10.0)
+    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 10.0)
     while b"log lines were lost" not in heard:
         heard += os.read(pipe[0], 10_000_000)
     writer.close()

@@ -92,7 +92,7 @@ def test_the_lines_of_a_large_batch_are_made_by_the_thread_that_writes_them(monk
         made.add(threading.current_thread().name)
         return made_as_ever(revision, fact)
 
-    monkeypatch.setattr(observer, "entry", noted)
+    monkeypatch.setattr(observer, "change_entry", noted)
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
     changes = [

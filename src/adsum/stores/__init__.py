@@ -28,5 +28,5 @@ def store(url: str) -> Store:
         known = ", ".join(f"{name}:" for name in STORES)
         raise Invalid("store", f"must be a URL that starts with one of {known}, not {without_credentials(url)!r}")
     module, _, kind = STORES[scheme].partition(":")
-    opened: Store = getattr(import_module(module), kind).of(url)
+    opened: Store = getattr(import_module(module), kind).from_url(url)
     return opened

@@ -57,4 +57,6 @@ def add_gauges(
     gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(shares.peers()))
     gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(shares.kept_shards))
     gauge("adsum_catalog_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
-    gauge("adsum_isolated_seconds", "Seconds for which this node could neither write nor keep", registry.isolated_seconds)
+    gauge(
+        "adsum_isolated_seconds", "Seconds for which this node could neither write nor keep", registry.isolated_seconds
+    )

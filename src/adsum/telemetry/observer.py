@@ -53,7 +53,10 @@ class Telemetry:
             "adsum_requests_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
         )
         self._shed = Counter(
-            "adsum_connections_shed", "Connections ended by a bound or a rule, by what they were told", ["status"], registry=metrics
+            "adsum_connections_shed",
+            "Connections ended by a bound or a rule, by what they were told",
+            ["status"],
+            registry=metrics,
         )
         self._probes = Counter("adsum_probes", "Probes finished", ["kind", "result"], registry=metrics)
         self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)

@@ -88,9 +88,9 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
         "EditView": "documents",
         "EmptyTarget": "documents",
         "IntentBody": "documents",
-        "Intents": "documents",
-        "meaning": "documents",
-        "PassedView": "verdict",
+        "IntentCache": "documents",
+        "parse_document": "documents",
+        "SkippedRouteView": "verdict",
         "RouteBody": "routes",
         "RouteList": "documents",
         "RouteView": "documents",
@@ -98,8 +98,8 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
         "UpstreamList": "documents",
         "UpstreamView": "documents",
         "VerdictView": "verdict",
-        "written_route": "documents",
-        "written_upstream": "documents",
+        "encode_route": "documents",
+        "encode_upstream": "documents",
     }
 )
 """What is about gateways, and in which file it is: a program that only calls and registers never loads it."""

@@ -132,7 +132,7 @@ def test_a_group_that_never_ends_is_garbled_and_one_that_ends_may_be_followed_by
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change = event("change", wire.ServiceChange("orders", 2, 7, [instance("c")]))
-    monkeypatch.setattr(grouping_module, "MAX_GROUP", 3 * len(change.data))
+    monkeypatch.setattr(grouping_module, "MAX_UPDATE_BYTES", 3 * len(change.data))
     grouping = EventBatcher("orders", None)
     told(grouping, OPEN, SYNCED)
     for _ in range(5):

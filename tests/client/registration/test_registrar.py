@@ -365,7 +365,7 @@ async def test_an_instance_moves_when_its_host_gets_another_address_and_not_befo
     providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     had = {"10.1.2.3", "10.0.7.9"}
-    monkeypatch.setattr(instance_address, "is_ours", had.__contains__)
+    monkeypatch.setattr(instance_address, "is_local", had.__contains__)
     registrar = providing.register()
     await registrar.start()
     providing.source.address = "10.0.7.9"  # The way to the registry is another one; ours is reached as before.
@@ -393,7 +393,7 @@ async def test_an_instance_that_was_forgotten_registers_at_the_address_that_its_
 
 
 async def test_a_given_address_is_not_moved(providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_address, "is_ours", lambda _: False)
+    monkeypatch.setattr(instance_address, "is_local", lambda _: False)
     await providing.register(address="192.0.2.7").start()
     providing.asked()
     await providing.clock.advance(6.0)

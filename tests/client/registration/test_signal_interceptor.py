@@ -72,11 +72,11 @@ def test_only_the_main_thread_can_hear() -> None:
 
 DYING = """
 import os, signal, time
-from adsum.client.registration.signal_interceptor import Before
+from adsum.client.registration.signal_interceptor import SignalInterceptor
 def first(resume, final):
     print("last:", final, flush=True)
     resume()
-Before([signal.SIGTERM], first).install()
+SignalInterceptor([signal.SIGTERM], first).install()
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)
 """

@@ -240,8 +240,8 @@ def test_ignored_signals_stay_ignored(daemon: RunningDaemon) -> None:
 HANGING = """
 import os, signal, time
 from concurrent.futures import Future
-from adsum.client.registration.termination import Block
-Block(Future, None, patience=0.2).enter()
+from adsum.client.registration.termination import RegistrationBlock
+RegistrationBlock(Future, None, timeout=0.2).enter()
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)
 """

@@ -227,10 +227,10 @@ class ScriptedEtcdSource:
         self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
     ) -> None:
         self._connections = list(connections)
-        monkeypatch.setattr(Connection, "everything", self._everything)
+        monkeypatch.setattr(Connection, "read_all", self._everything)
         monkeypatch.setattr(etcd_source, "watch", self._watch)
-        monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
-        monkeypatch.setattr(etcd_source, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
+        monkeypatch.setattr(etcd_source, "MIN_RECONNECT_PAUSE", 0.001)
         self.source = etcd_source.EtcdSource(["etcd://h"], actor="", clock=SystemClock(), rng=Random(1))
 
     async def _everything(self, prefix: bytes) -> RangeResult:
@@ -298,8 +298,8 @@ async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_histor
 
 async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
-    monkeypatch.setattr(etcd_source, "FRESH_EVERY", 0.0)
-    monkeypatch.setattr(watch, "ASK", 0.1)
+    monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
+    monkeypatch.setattr(watch, "PROGRESS_INTERVAL", 0.1)
     each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
     source = etcd_source.EtcdSource([each_etcd.url], actor="", clock=SystemClock(), rng=Random(1))
     told = []

@@ -306,7 +306,7 @@ async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) ->
     shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
     for bound, caveat in ((80.0, "past the bound of 80 s (cache_max_age)"), (100.0, "")):
-        it = ResolverFixture(shelf, kept_max_age=bound)
+        it = ResolverFixture(shelf, cache_max_age=bound)
         assert it.resolver.view_warning == ""
         it.resolver.start()
         await it.hear(ConnectionLost("it is down"))

@@ -94,7 +94,7 @@ def test_the_view_of_another_service_is_ignored(shelf: ViewCache) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(shelf: ViewCache, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.save("orders", VIEW)
-    monkeypatch.setattr(shelves, "MAX_FILE", 10)
+    monkeypatch.setattr(shelves, "MAX_FILE_BYTES", 10)
     assert shelf.load("orders") is None
 
 

@@ -134,7 +134,7 @@ def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
 def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = _after(_declared("a", b"1" * 40), start=_after(_declared("b", b"1" * 40)))
     assert snapshot.documents.size == 80
-    monkeypatch.setattr(declarations, "MAX_SIZE", 79)
+    monkeypatch.setattr(declarations, "MAX_DOCUMENTS_BYTES", 79)
     for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
         with pytest.raises(CatalogFull, match="may take 79 bytes, and these make"):
             larger(snapshot)

@@ -245,7 +245,7 @@ def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_lo
     changes = [Change(Key(f"s{n}", "i1"), _listing(f"s{n}", "i1", 8000), loud) for n in range(8)]
     step = EMPTY_SNAPSHOT.apply(Batch(1, changes[:1])).recent_changes_size
     assert step > 1_000
-    monkeypatch.setattr(snapshots_module, "MAX_TRAILS", 8 * step - 1)
+    monkeypatch.setattr(snapshots_module, "MAX_RECENT_CHANGES_BYTES", 8 * step - 1)
     snapshots = _walked([[change] for change in changes])
     last = snapshots[-1]
     assert [bool(service.recent_changes) for service in last.services.values()] == [False, False, *[True] * 6]
@@ -285,7 +285,7 @@ def test_an_emptied_service_stays_known_and_says_why_its_last_instance_left() ->
 
 
 def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots_module, "MAX_EMPTY", 2)
+    monkeypatch.setattr(snapshots_module, "MAX_EMPTY_SERVICES", 2)
     history = [[_change(f"s{n}", "i1", port)] for n in range(5) for port in (8000, None)]
     snapshot = _walked([*history, [_change("s9", "i1", 8000)]])[-1]
     assert list(snapshot.services) == ["s3", "s4", "s9"]
@@ -296,7 +296,7 @@ def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch
 @settings(max_examples=50)
 def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots_module, "MAX_EMPTY", 1)
+        patch.setattr(snapshots_module, "MAX_EMPTY_SERVICES", 1)
         snapshots = _walked(history)
         for n, a in enumerate(snapshots):
             assert sum(not service.listings for service in a.services.values()) <= 1
@@ -352,7 +352,7 @@ def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_mom
 @settings(max_examples=50)
 def test_it_is_remembered_which_services_were_forgotten(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots_module, "MAX_FORGOTTEN", 3)
+        patch.setattr(snapshots_module, "MAX_FORGOTTEN_SERVICES", 3)
         snapshots = _walked(history)
         for n, before in enumerate(snapshots):
             for after in snapshots[n:]:

@@ -39,7 +39,7 @@ def test_it_says_what_counting_all_would_however_seldom_it_looks(
     most_empty: int, history: list[tuple[list[Change], bool]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots, "MAX_EMPTY", most_empty)
+        patch.setattr(snapshots, "MAX_EMPTY_SERVICES", most_empty)
         tally, snapshot = StatusCounter(), EMPTY_SNAPSHOT
         for batch, looked_at in history:
             snapshot = snapshot.apply(Batch(snapshot.revision + 1, batch))

@@ -193,6 +193,6 @@ async def test_a_mistake_of_ours_is_a_problem_and_a_traceback(
 
 
 def test_every_error_that_a_caller_can_cause_has_its_status() -> None:
-    inside = {"AdsumError", "StoreConflict", "StoreRefused", "ProbeUnable"}
+    inside = {"AdsumError", "StoreConflict", "StoreOpenFailed", "ProbeUnavailable"}
     named = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AdsumError)}
     assert {each for each in named if each.__name__ not in inside} <= problems.STATUSES.keys()

@@ -132,7 +132,8 @@ def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None
 
 def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
     plan = replace(
-        plan_for(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"), max_open_files=83
+        plan_for(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"),
+        max_open_files=83,
     )
     with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
         check_plan(plan)

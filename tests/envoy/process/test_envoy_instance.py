@@ -44,9 +44,9 @@ async def test_each_new_reason_is_said_once(monkeypatch: pytest.MonkeyPatch, cap
     async def away(registry: object) -> str:
         return "nobody listens"
 
-    monkeypatch.setattr(envoy_instance, "POLL", 0.0)
-    monkeypatch.setattr(envoy_instance, "PATIENCE", 0.0)
-    monkeypatch.setattr(envoy_instance, "trouble", away)
+    monkeypatch.setattr(envoy_instance, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(envoy_instance, "WAIT_REPORT_INTERVAL", 0.0)
+    monkeypatch.setattr(envoy_instance, "unreachable_reason", away)
     caplog.set_level(logging.WARNING, "adsum.envoy")
     plan = plan_for(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
     one = EnvoyInstance(

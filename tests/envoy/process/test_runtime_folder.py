@@ -22,7 +22,7 @@ def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("t", "m"):
         (folder / name).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "t"))
-    monkeypatch.setattr(hot_restart, "SHARED_MEMORY", folder / "m")
+    monkeypatch.setattr(hot_restart, "SHARED_MEMORY_FOLDER", folder / "m")
     yield folder / "t"
     shutil.rmtree(folder)
 

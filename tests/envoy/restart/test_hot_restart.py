@@ -13,7 +13,7 @@ from adsum.envoy.restart.hot_restart import HotRestart
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that Envoys of the base id 12 share; the first of them has made it and says its number."""
-    monkeypatch.setattr(hot_restart, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(hot_restart, "SHARED_MEMORY_FOLDER", tmp_path)
     (tmp_path / "base-id-1").write_text("12")
     shared = tmp_path / "envoy_shared_memory_120"
     shared.write_bytes(b"\x68" * 96 + b"\x01" + bytes(7))

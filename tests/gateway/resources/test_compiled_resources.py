@@ -188,7 +188,9 @@ def test_a_change_is_one_services_and_everything_else_is_shared() -> None:
 def test_a_note_or_a_reason_changes_no_byte() -> None:
     before = compiled(loaded(ORDERS))
     tables = before.gateway_resources(SHAPE)
-    other = replace(ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "somebody", "for another reason", 7.0), since=3.0)
+    other = replace(
+        ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "somebody", "for another reason", 7.0), since=3.0
+    )
     later = before.advance(changed(loaded(ORDERS), other), NO_INTENT, {}).gateway_resources(SHAPE)
     assert later[ResourceKind.ASSIGNMENT]["orders"].version == tables[ResourceKind.ASSIGNMENT]["orders"].version
     assert later[ResourceKind.ASSIGNMENT]["orders"].delta is tables[ResourceKind.ASSIGNMENT]["orders"].delta

@@ -141,7 +141,7 @@ class ComparedGateway:
 @contextmanager
 def grouped(*, hosts: bool) -> Iterator[None]:
     """Have all hosts share a virtual host, as they do where there are many routes for any host."""
-    with patch.object(host_groups, "REPEATED", 1 if hosts else host_groups.MAX_REPEATED_ROUTES):
+    with patch.object(host_groups, "MAX_REPEATED_ROUTES", 1 if hosts else host_groups.MAX_REPEATED_ROUTES):
         yield
 
 

@@ -277,7 +277,10 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
         assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
         assert _descriptors(node.pid) < limit
         metrics = (await asking.http.get(f"{place.url}/metrics")).text
-        assert f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0' in metrics
+        assert (
+            f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0'
+            in metrics
+        )
         assert "adsum_connections_max 43.0" in metrics
     async with JsonApi(place.url) as later:
         await wait_until(lambda: "Traceback" not in node.stderr)

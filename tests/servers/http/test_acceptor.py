@@ -59,7 +59,7 @@ class _Scarce(socket.socket):
 async def test_connections_wait_while_the_system_has_no_descriptor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(acceptor_module, "PAUSE", 0.01)
+    monkeypatch.setattr(acceptor_module, "ACCEPT_RETRY_DELAY", 0.01)
     met: list[asyncio.Transport] = []
 
     class _Meeting(asyncio.Protocol):

@@ -105,7 +105,7 @@ def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
     "begin", [b"GET /", b"\r\nGET /", b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\n"]
 )
 async def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
     async with _serving(_reads, request=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
@@ -123,7 +123,7 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
     async with _serving(_endless, request=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET + b"GET / HTT")
@@ -209,7 +209,7 @@ async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
 
 
 async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
     async with _serving(_big, stall=0.1) as (server, port):
         mute = socket.create_connection(("127.0.0.1", port))
         mute.sendall(GET)
@@ -219,7 +219,7 @@ async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP", 0.02)
+    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
     async with _serving(_big, stall=0.3) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)

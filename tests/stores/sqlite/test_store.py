@@ -727,7 +727,7 @@ async def test_a_link_to_what_is_no_database_gets_no_lock_beside_its_target(path
 
 
 async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "LONG_LOG", 100_000)
+    monkeypatch.setattr(file, "MAX_WAL_BYTES", 100_000)
     async with opened(path) as store:
         longest = 0
         for n in range(40):

@@ -146,7 +146,9 @@ class RegistryApi:
         def encoded(wait: float) -> tuple[None, list[tuple[str, str]]]:
             return None, [("revision", str(revision)), ("wait", f"{wait:.3f}"), *known]
 
-        return await self._wait("GET", f"/services/{_part(service)}/unacknowledged", wire.AcknowledgementReport, encoded, wait)
+        return await self._wait(
+            "GET", f"/services/{_part(service)}/unacknowledged", wire.AcknowledgementReport, encoded, wait
+        )
 
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.WriteResult:
         """Let evidence speak again. Raises `UnknownInstance`."""

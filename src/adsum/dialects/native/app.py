@@ -92,7 +92,7 @@ class Native:
         return self._pages.size
 
     def fast_path(self, target: bytes, headers: Headers) -> EncodedReply | None:
-        """The hot path: the answer to a GET, if it needs no waiting (see `fast_path.Prompt`)."""
+        """The hot path: the answer to a GET, if it needs no waiting (see `pages.fast_path.FastPath`)."""
         began = self._clock.now()
         answer = self._prompt.reply(target, headers)
         if answer is not None:

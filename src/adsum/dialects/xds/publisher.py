@@ -135,7 +135,7 @@ class Publisher:
 
     def _unseen(self) -> list[GatewayProfile]:
         """Shapes of gateways that see nothing yet, though something was published."""
-        return [shape for shape, each in self._gateways.items() if self.publication and not each.number]
+        return [shape for shape, each in self._gateways.items() if self.publication and not each.publication]
 
     def prepare(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
         """Compile this snapshot ahead, so that `publish` has little to do. It may be called in another thread.

@@ -161,7 +161,7 @@ class GatewaySubscribers(Subscribers):
         all).
         """
         before, self._resources, self.unrouted = self._resources, resources, unrouted
-        self.number, self.revision = publication, revision
+        self.publication, self.revision = publication, revision
         told: set[StreamSession] = set()
         for kind in PUSH_ORDER:
             old, new = before.get(kind, _NONE), resources.get(kind, _NONE)
@@ -220,7 +220,7 @@ class GrpcSubscribers(Subscribers):
         Only resources of the services `changed_services` may differ from what was seen before (None: all may).
         """
         self._find = find = compiled.grpc_resource
-        self.number, self.revision = publication, revision
+        self.publication, self.revision = publication, revision
         moved: dict[ResourceKind, tuple[list[str], dict[str, Resource]]] = {}
         for (kind, name), old in self._touched(changed_services):
             new = find(kind, name)

@@ -68,7 +68,9 @@ async def test_a_drain_that_is_not_confirmed_says_and_logs_who_has_not(
         heard = await drain
     assert heard.json["unacknowledged"] == 1
     why = "it is connected, and has not acknowledged"
-    assert heard.json["waiting"] == [{"name": "web", "address": "10.1.2.3", "node": "n1", "reason": why, "since": began}]
+    assert heard.json["waiting"] == [
+        {"name": "web", "address": "10.1.2.3", "node": "n1", "reason": why, "since": began}
+    ]
     (line,) = (record.getMessage() for record in caplog.records if record.name == "adsum.native")
     assert line == (
         f"orders/o1 is draining, and 1 had not confirmed it after 5 s: 'web' at 10.1.2.3 (known to n1): {why}"
@@ -123,7 +125,9 @@ async def test_a_good_bye_to_another_service_ends_no_wait_and_one_of_a_stranger_
         await consumer.next_group()
     for path in ("c1?service=users", "stranger", "stranger"):
         assert (await spoken.request("DELETE", f"/api/v1/consumers/{path}")).status == 204
-    assert (await spoken.request("GET", "/api/v1/services/orders/unacknowledged?revision=1")).json["unacknowledged"] == 1
+    assert (await spoken.request("GET", "/api/v1/services/orders/unacknowledged?revision=1")).json[
+        "unacknowledged"
+    ] == 1
 
 
 @pytest.mark.parametrize("waiting", ["drain", "question of another node", "question, not heard of yet"])

@@ -69,7 +69,7 @@ async def test_a_wrong_route_is_refused_by_its_field_and_changes_nothing(
 async def test_routes_to_more_choices_than_gateways_can_be_told_of_are_refused_by_their_field(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intent, "MAX_SELECTED", 2)
+    monkeypatch.setattr(intent, "MAX_SELECTORS", 2)
     chosen = [{"service": "orders", "tags": ["a"]}, {"service": "orders", "tags": ["b"]}]
     assert (await spoken.request("PUT", f"{ROUTES}/shop", SHOP | {"to": chosen})).status == 200
     refused = await spoken.request("PUT", f"{ROUTES}/more", SHOP | {"to": [{"service": "orders", "tags": ["c"]}]})
@@ -156,7 +156,7 @@ async def test_a_question_about_a_route_is_answered_apart_from_the_loop(
         threads.append(threading.get_ident())
         return check_route(*args, **more)
 
-    monkeypatch.setattr(intent_operations, "explain", explained)
+    monkeypatch.setattr(intent_operations, "check_route", explained)
     asked = [spoken.request("POST", CHECK, {"url": "/" + "a" * 4_000 + "c"}) for _ in range(3)]
     answers = [(each.status, each.json["status"]) for each in await asyncio.gather(*asked)]
     assert answers == [(200, 404)] * 3
@@ -166,7 +166,7 @@ async def test_a_question_about_a_route_is_answered_apart_from_the_loop(
 
 async def test_a_question_that_takes_too_long_is_refused(spoken: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     await spoken.request("PUT", f"{ROUTES}/shop", SHOP | {"hosts": []})
-    monkeypatch.setattr(intent_operations, "EXPLAIN_TIME", -1.0)
+    monkeypatch.setattr(intent_operations, "EXPLAIN_TIMEOUT", -1.0)
     refused = await spoken.request("POST", CHECK, {"url": "/orders"})
     assert (refused.status, refused.json["field"]) == (422, "url")
 

@@ -152,7 +152,7 @@ async def test_another_history_can_not_be_resumed(spoken: NativeApi, last: str) 
 async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "TRAIL", 2)
+    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
     for n in range(4):
         await spoken.register("orders", f"o{n}")
     async with spoken.watch("?service=orders", {"Last-Event-ID": "e1:1"}) as watch:
@@ -166,7 +166,7 @@ async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
 async def test_the_horizon_is_the_last_revision_to_resume_from(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch, query: str, shown: int, whole: bool, missed: int
 ) -> None:
-    monkeypatch.setattr(snapshots, "TRAIL", 2)
+    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
     for n in range(4):
         await spoken.register("orders", f"o{n}")
     async with spoken.watch(query, {"Last-Event-ID": f"e1:{shown}"}) as watch:
@@ -196,7 +196,7 @@ async def test_a_service_that_comes_back_is_told_as_gone_and_as_new(spoken: Nati
 async def test_a_watch_too_slow_for_the_trail_is_shown_that_service_anew(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "TRAIL", 2)
+    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
     async with spoken.watch() as watch:
         await watch.next_group()
         await spoken.register("orders", "o0")
@@ -227,7 +227,7 @@ async def test_a_new_history_opens_the_watch_again(spoken: NativeApi) -> None:
 
 
 async def test_a_burst_is_told_in_few_groups(spoken: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "COALESCE", 0.2)
+    monkeypatch.setattr(watches, "MIN_WAKE_INTERVAL", 0.2)
     told: list[str] = []
     async with spoken.watch("?service=orders") as watch:
         await watch.next_group()
@@ -325,7 +325,7 @@ async def test_watches_of_the_same_share_the_same_bytes(spoken: NativeApi) -> No
 
 
 async def test_what_is_long_is_said_in_several_writes(spoken: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_operation, "MAX_WRITE", 100)
+    monkeypatch.setattr(watch_operation, "MAX_WRITE_BYTES", 100)
     await spoken.register("orders", "o1")
     async with spoken.watch("?service=orders") as watch:
         text = b""

@@ -37,7 +37,9 @@ async def test_to_a_node_that_passes_renewals_on_it_is_said_what_is_not_kept_her
     assert heard.json == {"epoch": "e1", "revision": 2, "renewed": 1, "not_kept": ["users"]}
 
 
-@pytest.mark.parametrize("asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unacknowledged", None)])
+@pytest.mark.parametrize(
+    "asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unacknowledged", None)]
+)
 async def test_what_another_node_meant_for_another_is_refused(
     sharing: NativeApi, asking: tuple[str, str, object]
 ) -> None:

@@ -102,6 +102,6 @@ def test_a_shelf_keeps_what_was_asked_for_last_within_its_bound() -> None:
 async def test_a_long_page_goes_the_long_way(spoken: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     await spoken.register("orders", "o1")
     assert spoken.native.fast_path(ORDERS, []) is not None
-    monkeypatch.setattr(fast_path, "PIECE", 10)
+    monkeypatch.setattr(fast_path, "BODY_PIECE_BYTES", 10)
     await spoken.register("orders", "o2")
     assert spoken.native.fast_path(ORDERS, []) is None

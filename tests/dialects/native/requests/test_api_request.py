@@ -43,7 +43,7 @@ def test_the_same_key_in_different_objects_and_numbers_of_any_length_are_no_mist
 async def test_bodies_beyond_the_room_for_all_are_refused_until_others_are_answered(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body_memory, "MAX_INFLOW", 100)
+    monkeypatch.setattr(body_memory, "MAX_BODY_MEMORY", 100)
     assert (await spoken.request("PUT", O1, b'{"port": 1, "zone": "%b"}' % (b"z" * 60), JSON)).status == 201
     refused = await spoken.request("PUT", O1, b'{"port": 1, "zone": "%b"}' % (b"z" * 90), JSON)
     assert (refused.status, refused.json["detail"]) == (503, "the room for request bodies is full")

@@ -45,7 +45,7 @@ class RejectingClient(FakeXdsClient):
         self.refusals = 0
 
     def publish(self, contents: Contents, *, encrypted: bool = False) -> None:
-        number = self.audience.number + 1
+        number = self.audience.publication + 1
         of = resources(contents)
         of[CDS] = {name: replace(each, has_tls=encrypted) for name, each in of[CDS].items()}
         self.audience.publish(of, number, 10 * number)

@@ -45,7 +45,7 @@ class SessionWorld:
         return FakeXdsClient(self.variant, StreamSession(self.variant, self.audience))
 
     def publish(self, contents: Contents, *vacated: str) -> set[StreamSession]:
-        number = self.audience.number + 1
+        number = self.audience.publication + 1
         return self.audience.publish(resources(contents), number, 10 * number, set(vacated))
 
     def connect(self) -> None:
@@ -646,7 +646,7 @@ def test_a_gateway_may_name_a_cluster_of_each_version_for_ten_thousand_services_
 
 def test_the_names_of_all_clients_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     held = NameBudget()
-    monkeypatch.setattr(subscribers, "MAX_HELD", 4 * (NAME_OVERHEAD_BYTES + 1))
+    monkeypatch.setattr(subscribers, "MAX_NAME_BYTES", 4 * (NAME_OVERHEAD_BYTES + 1))
     gateways, clients = GatewaySubscribers(held), GrpcSubscribers(held)
     one, other = FakeXdsClient(delta, StreamSession(delta, gateways)), FakeXdsClient(sotw, StreamSession(sotw, clients))
     one.request(EDS, "a", "b")

@@ -196,7 +196,7 @@ async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_t
         compiled.append(snapshot.revision)
         return follow(self, snapshot, *more)
 
-    monkeypatch.setattr(FakeCompiled, "follow", counted)
+    monkeypatch.setattr(FakeCompiled, "advance", counted)
     await world.registry.start()
     await run_until_idle()
     for id in ("a", "bb"):
@@ -464,8 +464,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         assert threading.get_ident() == loop or gate.wait(LONG)
         return follow(self, *source)
 
-    monkeypatch.setattr(FakeCompiled, "follow", gated)
-    monkeypatch.setattr(FakeCompiled, "knows", lambda *_: False)
+    monkeypatch.setattr(FakeCompiled, "advance", gated)
+    monkeypatch.setattr(FakeCompiled, "is_compiled", lambda *_: False)
     monkeypatch.setattr(publisher, "MUCH", 0)
     yield gate
     gate.set()

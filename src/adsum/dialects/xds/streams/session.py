@@ -124,7 +124,7 @@ class StreamSession:
         if subscription is None:
             subscription = self._subscriptions[kind] = Subscription(kind, place.max_names)
         first, wildcard, flight = not subscription.is_started, subscription.wildcard, subscription.in_flight
-        heard: SubscriptionChange = self._variant.hear(subscription, request, self._sight)
+        heard: SubscriptionChange = self._variant.receive(subscription, request, self._sight)
         if first and request.is_returning:
             self.is_returning = True
             if kind is ResourceKind.ASSIGNMENT:
@@ -253,7 +253,7 @@ class StreamSession:
         withheld = subscription.pending & (self._withheld() | later) if kind is ResourceKind.ASSIGNMENT else _NONE
         subscription.pending -= withheld
         place = self._place
-        response: bytes | None = self._variant.say(
+        response: bytes | None = self._variant.respond(
             subscription, self._sight, place.publication, place.revision, removing=removing
         )
         subscription.pending |= withheld

@@ -12,9 +12,7 @@ from typing import Protocol
 from adsum.core.errors import AdsumError
 from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.dialects.xds.streams import delta
-from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest
-from adsum.dialects.xds.streams.request import parse_delta as parse_delta
-from adsum.dialects.xds.streams.request import parse_sotw as parse_sotw
+from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest, parse_delta, parse_sotw
 from adsum.dialects.xds.streams.request_rate import RequestRate
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers
