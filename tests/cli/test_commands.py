@@ -99,7 +99,7 @@ def test_status_shows_who_was_refused_and_who_is_not_connected_any_more(
         gateways_disconnected=[wire.DisconnectedGatewayView("gw1", "envoy 1.40.0", "10.0.0.1:5", 65.0, 6)],
         refused_streams=[wire.RefusedStreamView("gw2", "10.0.0.2:5", "INVALID_ARGUMENT", "a name is too long", 1e9, 3)],
     )
-    monkeypatch.setattr(status, "ask", lambda *_: (status, []))
+    monkeypatch.setattr(status_command, "run_with_client", lambda *_: (status, []))
     lines = [line.split() for line in adsum("status").out.splitlines()]
     departed = lines.index(["DEPARTED", "CLIENT", "FROM", "AWAY", "FOR", "REVISION"])
     assert lines[departed + 1] == ["gw1", "envoy", "1.40.0", "10.0.0.1:5", "65", "s", "6"]

@@ -195,7 +195,7 @@ async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_
         async def never(*_: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(api, "applied", never)
+        monkeypatch.setattr(api, "acknowledge", never)
         drained = await registrar.drain(0.3)
         assert [each.name for each in drained.waiting] == ["shop"], "it has not acknowledged"
         await registrar.stop()

@@ -99,7 +99,7 @@ async def test_a_node_that_only_its_host_reaches_beside_a_member_of_an_etcd_of_s
             raise EtcdUnreachable("it does not answer")
         return tuple(Member(number, f"e{number}", (), (each,)) for number, each in enumerate(peers))
 
-    monkeypatch.setattr(EtcdClient, "host_ports", members)
+    monkeypatch.setattr(EtcdClient, "members", members)
     place = EtcdAddress.parse("etcd://127.0.0.1:2379")
     assert await advertised_url.resolve_advertised_url("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
     if refused:

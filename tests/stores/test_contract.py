@@ -114,7 +114,7 @@ async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
     place: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for room in (memory, file, departed_services):
-        monkeypatch.setattr(room, "MAX_LEFT", 2)
+        monkeypatch.setattr(room, "MAX_REMOVAL_REVISIONS", 2)
     monkeypatch.setattr(file, "CHANGES_BETWEEN_DEPARTURE_TRIMS", 0)
     async with place.open() as store, open_follower(store) as follower:
         names = ["a", "b", "a", "c", "d"]

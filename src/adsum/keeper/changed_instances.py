@@ -36,7 +36,7 @@ def changed_instances(before: Snapshot, after: Snapshot) -> Iterator[ChangedInst
     for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
         if service.revision <= before.revision and not another:
             break
-        if another or before.revision < service.horizon:
+        if another or before.revision < service.compact_revision:
             yield from _compared(before.service(service.name), service)
         else:
             yield from _trailed(before.revision, service)

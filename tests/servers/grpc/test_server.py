@@ -207,7 +207,7 @@ async def test_the_status_follows_the_message_that_is_being_written(
 async def test_the_connection_of_a_peer_that_never_reads_is_closed_and_no_other(
     said: bytes, address: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "LAST_WORDS", 0.1)
+    monkeypatch.setattr(server_module, "FINAL_READ_TIMEOUT", 0.1)
     talk = EchoMethod()
     async with _serving(talk, address=address) as (_, place):
         other = GrpcPeer(place, b"hello")

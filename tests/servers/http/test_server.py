@@ -106,7 +106,7 @@ def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
 )
 async def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
     monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_reads, request=0.1) as (_, port):
+    async with _serving(_reads, request_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
         drip = asyncio.create_task(_drip(writer))
@@ -124,7 +124,7 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
 
 async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_endless, request=0.1) as (_, port):
+    async with _serving(_endless, request_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET + b"GET / HTT")
         heard = await _heard(reader)
@@ -142,7 +142,7 @@ async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: py
     ],
 )
 async def test_an_answer_said_at_once_is_said_so_where_it_can_be(request_text: bytes, tail: bytes) -> None:
-    async with _serving(_at_once, idle=1) as (_, port):
+    async with _serving(_at_once, idle_timeout=1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request_text * 2)
         heard = await _heard(reader)
@@ -164,7 +164,7 @@ async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over
         await send({"type": "http.response.body", "body": b"three"})
         said.append(more(b"too late"))
 
-    async with _serving(pieces, idle=1) as (_, port):
+    async with _serving(pieces, idle_timeout=1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
         heard = await _heard(reader)
@@ -174,7 +174,7 @@ async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over
 
 
 async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
-    async with _serving(_hello, idle=0.1) as (server, port):
+    async with _serving(_hello, idle_timeout=0.1) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await _heard(reader) == b""
         writer.close()
@@ -185,7 +185,7 @@ async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
 async def test_stopping_waits_for_no_request_that_is_not_all_there(
     caplog: pytest.LogCaptureFixture, begin: bytes
 ) -> None:
-    async with _serving(_reads, stop=600) as (server, port):
+    async with _serving(_reads, stop_timeout=600) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
         await _until(lambda: server.connections == 1)
@@ -210,7 +210,7 @@ async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
 
 async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_big, stall=0.1) as (server, port):
+    async with _serving(_big, stall_timeout=0.1) as (server, port):
         mute = socket.create_connection(("127.0.0.1", port))
         mute.sendall(GET)
         await _until(lambda: server.connections == 1)
@@ -220,7 +220,7 @@ async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_big, stall=0.3) as (_, port):
+    async with _serving(_big, stall_timeout=0.3) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
         total = 0
@@ -257,7 +257,7 @@ async def test_a_page_that_nobody_reads_waits_once_not_once_a_reader() -> None:
 
 
 async def test_past_the_bound_a_connection_is_told_so_and_closed() -> None:
-    async with _serving(_hello, connections=2) as (server, port):
+    async with _serving(_hello, max_connections=2) as (server, port):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         await _until(lambda: server.connections == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -427,7 +427,7 @@ async def test_an_answer_that_waits_is_not_cut_off_as_idle() -> None:
     def prompt(target: bytes, headers: object) -> tuple[int, bytes] | None:
         return (204, b"\r\n") if target == b"/prompt" else None
 
-    async with _serving(late, prompt, idle=0.1) as (_, port):
+    async with _serving(late, prompt, idle_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /prompt HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
         heard = await _heard(reader)

@@ -161,7 +161,7 @@ def _answering(spoken: NativeApi, monkeypatch: pytest.MonkeyPatch, answers: bool
         probed.append(str(listing.instance.place))
         return answers
 
-    monkeypatch.setattr(spoken.keeper, "answers", probe)
+    monkeypatch.setattr(spoken.keeper, "is_reachable", probe)
     return probed
 
 

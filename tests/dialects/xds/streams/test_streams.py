@@ -466,7 +466,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     monkeypatch.setattr(FakeCompiled, "advance", gated)
     monkeypatch.setattr(FakeCompiled, "is_compiled", lambda *_: False)
-    monkeypatch.setattr(publisher, "MUCH", 0)
+    monkeypatch.setattr(publisher, "MAX_INLINE_COMPILATION", 0)
     yield gate
     gate.set()
 

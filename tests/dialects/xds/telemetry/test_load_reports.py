@@ -91,7 +91,7 @@ async def test_an_instance_with_a_host_name_is_found_by_the_address_that_clients
 
 
 async def test_instances_that_left_are_forgotten_and_strangers_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_reports, "MAX_PLACES", 2)
+    monkeypatch.setattr(load_reports, "MAX_REPORTED_ENDPOINTS", 2)
     told = LoadReports(FakeClock(), _known, RefusalLog(FakeClock()))
     places = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
     await told.serve(LoadReportCall(_report("orders", *places), _report("adsum_registry", ("127.0.0.1", 1, 1, 0))))

@@ -149,7 +149,7 @@ async def test_a_gateway_that_is_told_elsewhere_from_now_on_is_turned_away() -> 
 
 
 async def test_what_gateways_are_not_told_of_is_no_service_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic, "MAX_FIGURES", 1)
+    monkeypatch.setattr(traffic, "MAX_REPORTED_CLUSTERS", 1)
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
