@@ -22,6 +22,7 @@ from click.shell_completion import ShellComplete
 
 from adsum import wire
 from adsum.cli import arguments, main
+from adsum.cli.commands import status as status_command
 from adsum.cli.root import root
 from adsum.client.sources.source import ViewPosition
 from adsum.client.sync import SyncClient
