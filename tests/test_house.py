@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 # Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
 FLOORS = (
+    ("version",),
     ("core",),
     ("balance", "gateway", "ports", "connection_url", "protobufs"),
     ("wire", "etcd", "consul"),
@@ -104,7 +107,7 @@ def test_imports_point_down(path: Path) -> None:
     assert room in FLOOR, f"the room {room!r} has no floor yet: give it one in FLOORS"
     for name in _adsum_imports(path):
         other = name.split(".")[1]
-        if other in (room, "__version__"):
+        if other == room:
             continue
         if other not in FLOOR and hasattr(adsum, other):
             other = "client"  # What `import adsum` offers is the client library.
@@ -124,6 +127,55 @@ def test_the_core_stands_on_the_standard_library_without_clock_socket_or_chance(
 def test_what_gateways_are_told_is_computed_without_clock_socket_or_chance(path: Path) -> None:
     never = {"asyncio", "socket", "time", "logging", "threading", "datetime", "secrets", "os", "random", "grpc"}
     assert not never & {name.split(".")[0] for name in _imports(path)}, path.name
+
+
+def _module(path: Path) -> str:
+    parts = ("adsum", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_modules(path: Path, modules: Set[str]) -> Iterator[str]:
+    """Every module of ours that the file imports, also inside functions and for type checkers only."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.module in modules:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in modules else node.module
+
+
+def test_no_modules_import_one_another_in_a_cycle() -> None:
+    modules = {_module(path) for path in MODULES}
+    graph = {_module(path): set(_imported_modules(path, modules)) - {_module(path)} for path in MODULES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"import cycle: {' ← '.join(error.args[1])}")
+
+
+def test_public_class_names_are_unique() -> None:
+    modules: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(_module(path))
+    repeated = {name: found for name, found in modules.items() if len(found) > 1}
+    assert not repeated, f"classes of one name in several modules: {repeated}"
+
+
+MAX_FILES = 20
+"""Python files in a folder. A longer folder gets sub-folders that are named for what they do."""
+
+ONE_OF_A_KIND = {"src/adsum/cli/commands"}
+"""Folders of files of one kind, in which a reader searches by name: they may hold more."""
+
+
+def test_no_folder_holds_too_many_files() -> None:
+    root = TESTS.parent
+    folders = Counter(path.parent for top in ("src", "tests") for path in (root / top).rglob("*.py"))
+    long = {str(folder.relative_to(root)): count for folder, count in folders.items() if count > MAX_FILES}
+    assert not long.keys() - ONE_OF_A_KIND, f"folders with more than {MAX_FILES} files: {long}"
 
 
 @pytest.mark.parametrize("room", SIBLINGS)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from adsum.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from adsum.balance.ejection import OutlierOptions as OutlierOptions
     from adsum.balance.picker import NoEndpoint as NoEndpoint
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from adsum.core.model import Endpoint as Endpoint
     from adsum.core.model import Instance as Instance
     from adsum.core.model import Status as Status
-
-__version__ = "0.1.0"
 
 _ROOMS: Final = {
     "adsum.balance.ejection": ("OutlierOptions",),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-import adsum
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
 from adsum.config.serve import OFF, ServeConfig
@@ -38,6 +37,7 @@ from adsum.servers import http
 from adsum.service_references import ServiceReferences
 from adsum.telemetry import Logs, Telemetry, gauges
 from adsum.telemetry.sink import Sink
+from adsum.version import __version__
 
 if TYPE_CHECKING:
     from adsum.dialects.etcd_naming.etcd_naming import EtcdNaming
@@ -221,7 +221,7 @@ class Daemon:
         gateways: list[Gateway] = []
         with _signals(ended, hung_up):
             await self.start()
-            _say(f"adsum {adsum.__version__} listens on {' '.join(self.urls)}\n")
+            _say(f"adsum {__version__} listens on {' '.join(self.urls)}\n")
             failing = asyncio.create_task(self.registry.wait_until_failed())
             ending = asyncio.create_task(ended.wait())
             tasks: list[asyncio.Task[Any]] = [failing, ending]
@@ -296,7 +296,7 @@ class Daemon:
         unready = self.registry.unready_reason()
         return wire.NodeStatus(
             node=self._config.node,
-            version=adsum.__version__,
+            version=__version__,
             ready=not unready,
             unready_reason=unready,
             epoch=snapshot.epoch,

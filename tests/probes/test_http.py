@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum import __version__
 from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import CheckKind, Outcome, Result
 from adsum.core.validation import MAX_VALUE_LENGTH
 from adsum.probes.http import MAX_EXCERPT_CHARS, MAX_RESPONSE_BYTES, HttpProbe
+from adsum.version import __version__
 from tests.probes.servers import HERE, ProbeConnection, RawServer, Talk, check, instance, respond_with, serving, silent
 
 PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL

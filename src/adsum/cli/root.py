@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, cast
 
 import click
 
-from adsum import __version__
+from adsum.version import __version__
 
 
 class CommandEntry(NamedTuple):

@@ -14,10 +14,10 @@ import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from adsum import __version__
 from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import Check, Instance, Outcome, Result
 from adsum.probes.connection import ProbeTarget, authority, probe_outcome, probe_target, resolve_addresses
+from adsum.version import __version__
 
 MAX_RESPONSE_BYTES: Final = 4_096
 """How many bytes an answer may have (the real one has two); a longer one is a fail."""

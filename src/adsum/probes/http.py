@@ -10,10 +10,10 @@ from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from adsum import __version__
 from adsum.core.address_policy import AddressPolicy
 from adsum.core.model import Check, Instance, Outcome, Result
 from adsum.probes.connection import ProbeTarget, describe_error, dial, one_line, probe_outcome, probe_target
+from adsum.version import __version__
 
 MAX_RESPONSE_BYTES: Final = 65_536
 """How many bytes of an answer are read, head and body. Past it the status is judged, if there is one by then."""

@@ -15,10 +15,10 @@ from urllib.parse import urlencode, urlsplit
 
 import httpcore
 
-import adsum
 from adsum import wire
 from adsum.client.errors import NodeNotConnected, NodeUnreachable
 from adsum.core.validation import quoted
+from adsum.version import __version__
 
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to reach a registry node; then the next one is tried."""
@@ -142,7 +142,7 @@ def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
     spoken = headers.get(wire.PROTOCOL_HEADER.lower(), "")
     if _major(spoken) > _major(wire.PROTOCOL):
-        known = f"Adsum {adsum.__version__} here speaks {wire.PROTOCOL}"
+        known = f"Adsum {__version__} here speaks {wire.PROTOCOL}"
         raise NodeUnreachable(f"it speaks version {quoted(spoken)} of the protocol, and {known}: upgrade Adsum here")
     return TransportReply(answer.status, headers, body)
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-from adsum import __version__
 from adsum.config.serve import DEFAULT_XDS_PORT
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import SocketAddress
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
+from adsum.version import __version__
 
 NODE_ANSWER_TIMEOUT: Final = 3.0
 """Seconds that a node has to answer; one that takes longer counts as away."""

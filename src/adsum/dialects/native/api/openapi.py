@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-import adsum
 from adsum import wire
 from adsum.dialects.native.api.operation_table import (
     OPERATIONS,
@@ -18,6 +17,7 @@ from adsum.dialects.native.api.operation_table import (
     PositionText,
     QueryParameter,
 )
+from adsum.version import __version__
 
 _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -43,7 +43,7 @@ def openapi_document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Adsum registry",
-            "version": adsum.__version__,
+            "version": __version__,
             "description": "Register instances, keep their leases, read and watch services. "
             f"Every answer says in the header {wire.PROTOCOL_HEADER} which version of this protocol it is in.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
