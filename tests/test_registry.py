@@ -12,7 +12,8 @@ from adsum.core.catalog.changes import Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
-from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
+from adsum.core.model import Instance, Key, Override, Registration, Status
+from adsum.core.provenance import Cause
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver

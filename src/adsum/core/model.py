@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from adsum.core import sizes, validation
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, ProcessIdentity, canonical_place
+from adsum.core.provenance import Provenance
 
 MAX_WEIGHT: Final = 1000
 MAX_TAGS: Final = 64
@@ -259,51 +260,6 @@ class Override:
         validation.text("reason", self.reason, validation.MAX_VALUE_LENGTH)
         if self.length is not None:
             validation.seconds("length", self.length, 1.0, MAX_OVERRIDE)
-
-
-class Cause(StrEnum):
-    """Why a change happened."""
-
-    REGISTERED = "registered"
-    REREGISTERED = "reregistered"
-    DEREGISTERED = "deregistered"
-    LEASE_LAPSED = "lease-lapsed"
-    LEASE_RENEWED = "lease-renewed"
-    LEASE_EXPIRED = "lease-expired"
-    CHECK_PASSING = "check-passing"
-    CHECK_WARNING = "check-warning"
-    CHECK_CRITICAL = "check-critical"
-    DRAINED = "drained"
-    MAINTENANCE = "maintenance"
-    RESUMED = "resumed"
-    OVERRIDE_EXPIRED = "override-expired"
-    DECLARED = "declared"
-    WITHDRAWN = "withdrawn"
-    FORGOTTEN = "forgotten"
-    """A service without an instance is no longer known."""
-    SUPERSEDED = "superseded"
-    """Another process is registered at the instance's place; the reason names it."""
-    UNKNOWN = "unknown"
-    """A cause of a later version, whose node wrote to the same etcd."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - whatever it is
-        return cls.UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """The cause and the actor of a change, the reason given, and when on the wall clock.
-
-    Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
-    itself, or a part of the registry.
-    """
-
-    cause: Cause
-    actor: str
-    reason: str = ""
-    at: float = 0.0
-    peer: str = ""
 
 
 MAX_SHARED_STATUSES: Final = 4_096

@@ -8,8 +8,9 @@ from itertools import repeat
 from typing import Final
 
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
-from adsum.core.model import Cause, Key, LeaseState, Listing
+from adsum.core.model import Key, LeaseState, Listing
 from adsum.core.nodes.sharding import shard_of
+from adsum.core.provenance import Cause
 
 RENEWING_CAUSES: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.LEASE_RENEWED})
 """The causes by which a lease starts afresh."""

@@ -15,19 +15,8 @@ from adsum.core.catalog.draft import CatalogView, Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
-from adsum.core.model import (
-    Cause,
-    Check,
-    CheckKind,
-    Instance,
-    Key,
-    LeaseState,
-    Listing,
-    Override,
-    Provenance,
-    Registration,
-    Status,
-)
+from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
 KEY = Key("orders", "o1")

@@ -14,7 +14,7 @@ from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind
 from adsum.core.catalog.draft import Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.errors import CatalogFull, Invalid
-from adsum.core.model import Cause
+from adsum.core.provenance import Cause
 
 ANN = Caller("ann", 100.0)
 ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM

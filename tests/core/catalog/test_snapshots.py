@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from adsum.core.catalog import snapshots as snapshots_module
 from adsum.core.catalog.changes import Batch, Change, FullState, forget_service
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, MAX_RECENT_CHANGES, ServiceDiff, Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
+from adsum.core.model import Instance, Key, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
 WHY = Provenance(Cause.REGISTERED, "tester")

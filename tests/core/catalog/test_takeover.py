@@ -18,7 +18,8 @@ from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot, load_snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import RegistrationConflict
 from adsum.core.identity import canonical_place, holder_digest
-from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Registration, Status
+from adsum.core.model import Check, CheckKind, Instance, Key, Registration, Status
+from adsum.core.provenance import Cause
 from tests.support import strategies
 
 CALLER = Caller("tester", 1.0)

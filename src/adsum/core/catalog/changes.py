@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adsum.core.catalog.documents import Document, Edit
-from adsum.core.model import Key, Listing, Provenance
+from adsum.core.model import Key, Listing
+from adsum.core.provenance import Provenance
 
 MAX_HISTORY_PER_SERVICE: Final = 1_000
 """How many recorded changes of one service a store keeps for people who ask why; past it that service's oldest are

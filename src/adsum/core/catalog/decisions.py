@@ -17,17 +17,8 @@ from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
 from adsum.core.identity import ProcessIdentity
-from adsum.core.model import (
-    Cause,
-    Key,
-    LeaseState,
-    Listing,
-    Override,
-    Provenance,
-    Registration,
-    Status,
-    freeze_statuses,
-)
+from adsum.core.model import Key, LeaseState, Listing, Override, Registration, Status, freeze_statuses
+from adsum.core.provenance import Cause, Provenance
 
 MAX_INSTANCES: Final = 1_000_000
 """How many instances one catalog lists; past it new ones are refused, listed ones may still change."""

@@ -16,7 +16,7 @@ from adsum.core.catalog.documents import (
 )
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.errors import AdsumError, CatalogFull, Invalid
-from adsum.core.model import Cause
+from adsum.core.provenance import Cause
 from adsum.core.sizes import format_size
 
 Declaration = Callable[[CatalogView], list[Edit]]

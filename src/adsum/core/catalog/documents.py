@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.core.model import Provenance
+from adsum.core.provenance import Provenance
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 """Bytes of one document; a larger one is refused."""

@@ -15,7 +15,8 @@ from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
 from adsum.core.identity import HostPort, Place
-from adsum.core.model import Key, Listing, Provenance
+from adsum.core.model import Key, Listing
+from adsum.core.provenance import Provenance
 from adsum.core.sizes import text_size
 
 MAX_RECENT_CHANGES: Final = 256

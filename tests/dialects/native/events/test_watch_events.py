@@ -13,7 +13,8 @@ from adsum import wire
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Listing, Provenance, Registration
+from adsum.core.model import Instance, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.native.events.watch_events import WatchEvents, can_resume
 from adsum.dialects.native.pages.pages import Pages, ServiceJson
 from adsum.registry import Registry

@@ -10,8 +10,9 @@ from adsum import watches, wire
 from adsum.consumers import Consumer
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import FullState
-from adsum.core.model import Cause as C
-from adsum.core.model import Instance, Listing, Provenance, Registration
+from adsum.core.model import Instance, Listing, Registration
+from adsum.core.provenance import Cause as C
+from adsum.core.provenance import Provenance
 from adsum.dialects.native.operations import watch as watch_operation
 from tests.dialects.native.native_api import NativeApi, WatchEvent
 from tests.support.fakes import run_until_idle
