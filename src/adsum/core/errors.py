@@ -6,11 +6,6 @@ sentence. Nothing in here knows HTTP.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from adsum.core.model import Listing
-
 
 class AdsumError(Exception):
     """The base of every error that Adsum raises on purpose."""
@@ -60,14 +55,7 @@ class LeaseLost(AdsumError):
 
 
 class RegistrationConflict(AdsumError):
-    """A live process has the id or the place that a registration asks for.
-
-    `probe` is its listing if a probe of its place may still show that nobody lives there.
-    """
-
-    def __init__(self, problem: str, probe_target: Listing | None = None) -> None:
-        super().__init__(problem)
-        self.probe_target = probe_target
+    """A live process has the id or the place that a registration requests."""
 
 
 class ServiceNotEmpty(AdsumError):

@@ -7,16 +7,17 @@ and never compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.core import sizes, validation
+from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, ProcessIdentity, canonical_place
+from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, page_text_size, text_size
 from adsum.core.provenance import Provenance
 
 MAX_WEIGHT: Final = 1000
@@ -225,7 +226,7 @@ class Registration:
         names = {check.name for check in self.checks}
         if len(names) != len(self.checks):
             raise Invalid("checks", "must have different names")
-        object.__setattr__(self, "size", sizes.registration_size(self.instance, self.checks))
+        object.__setattr__(self, "size", _memory_size(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
@@ -235,6 +236,20 @@ class Registration:
     def identity(self) -> ProcessIdentity:
         """Who holds it, and where: evidence belongs to that."""
         return ProcessIdentity.from_holder(self.holder, self.instance.place)
+
+
+def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
+    """Bytes of memory of one registration. The estimate is too high if it shares texts with others."""
+    size = LISTING_BYTES
+    for tag in instance.tags:
+        size += page_text_size(tag)
+    for key, value in instance.metadata.items():
+        size += page_text_size(key) + page_text_size(value)
+    for check in checks:
+        size += CHECK_BYTES + text_size(check.path)
+        for name, value in check.headers.items():
+            size += text_size(name) + text_size(value)
+    return size
 
 
 @dataclass(frozen=True, slots=True)

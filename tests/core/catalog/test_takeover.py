@@ -15,7 +15,7 @@ from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot, load_snapshot
-from adsum.core.catalog.takeover import Takeover
+from adsum.core.catalog.takeover import ProbeRequired, Takeover
 from adsum.core.errors import RegistrationConflict
 from adsum.core.identity import canonical_place, holder_digest
 from adsum.core.model import Check, CheckKind, Instance, Key, Registration, Status
@@ -151,7 +151,7 @@ def test_who_may_take_an_id(there: Registration, wants: Registration, takeover: 
             decision(snapshot)
         for words in (str(there.instance.place), str(wants.instance.place), "takeover=force"):
             assert words in str(refused.value)
-        assert (refused.value.probe_target is not None) == (allowed == "if silent")
+        assert isinstance(refused.value, ProbeRequired) == (allowed == "if silent")
     assert decisions.register(wants, CALLER, takeover)(after(lapsed("o1"), start=snapshot)), "a lapsed one is not live"
 
 

@@ -15,9 +15,9 @@ from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
 from adsum.core.identity import HostPort, Place
+from adsum.core.memory_sizes import text_size
 from adsum.core.model import Key, Listing
 from adsum.core.provenance import Provenance
-from adsum.core.sizes import text_size
 
 MAX_RECENT_CHANGES: Final = 256
 """How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
@@ -179,20 +179,26 @@ class Snapshot:
     """Bytes of memory that the trails of all services take, about."""
     forgotten_services: ForgottenServices = ForgottenServices()
 
-    def changed_since(self, epoch: str, revision: int) -> set[str] | None:
-        """The services that changed, came or went since a revision, at the cost of what changed.
+    def changed_since(self, revision: int) -> Iterator[ServiceSnapshot]:
+        """Yields the known services that changed after `revision`, the latest change first.
 
-        None if that is not known: it was another history, or more was forgotten since than is remembered.
+        Costs what changed: `services` is in the order of the last changes. Forgotten services are left out.
+        """
+        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # The values of a dict.
+            if service.revision <= revision:
+                return
+            yield service
+
+    def names_changed_since(self, epoch: str, revision: int) -> set[str] | None:
+        """Returns the names of the services that changed, appeared or were forgotten after `revision` of `epoch`.
+
+        Returns None if that is unknown: the epoch is another one, the revision is later than this snapshot's, or more
+        services were forgotten since than are remembered. Costs what changed.
         """
         names = self.forgotten_services.names_since(revision)
         if names is None or epoch != self.epoch or self.revision < revision:
             return None
-        # Their order is that of their last changes.
-        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
-            if service.revision <= revision:
-                break
-            names.add(service.name)
-        return names
+        return names.union(service.name for service in self.changed_since(revision))
 
     def service(self, name: str) -> ServiceSnapshot:
         """The service as it stands; one never heard of is empty, not an error: it may come."""
@@ -302,7 +308,7 @@ def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]
 
 def changed_services(before: Snapshot, after: Snapshot) -> set[str]:
     """The services that changed, came or went."""
-    names = after.changed_since(before.epoch, before.revision)
+    names = after.names_changed_since(before.epoch, before.revision)
     if names is None:
         every = before.services.keys() | after.services.keys()
         return {name for name in every if before.services.get(name) is not after.services.get(name)}

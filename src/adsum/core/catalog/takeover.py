@@ -35,6 +35,14 @@ class ClaimStrength(Enum):
     """It stays."""
 
 
+class ProbeRequired(RegistrationConflict):
+    """A conflict with `listing`, unless a probe shows that its place does not answer."""
+
+    def __init__(self, problem: str, listing: Listing) -> None:
+        super().__init__(problem)
+        self.listing = listing
+
+
 def claim_strength(listed: Listing, registration: Registration, takeover: Takeover) -> ClaimStrength:
     """How strongly the process in `listed` holds the id or the place that `registration` asks for.
 
@@ -61,7 +69,7 @@ def require_free(
     if found is ClaimStrength.NONE or (found is ClaimStrength.IF_REACHABLE and process in unreachable):
         return
     problem = conflict_message(listed.key, process.place, registration)
-    raise RegistrationConflict(problem, listed if found is ClaimStrength.IF_REACHABLE else None)
+    raise ProbeRequired(problem, listed) if found is ClaimStrength.IF_REACHABLE else RegistrationConflict(problem)
 
 
 def conflict_message(listed: Key, place: Place, registration: Registration) -> str:

@@ -196,7 +196,7 @@ class Pages:
         at, self._seen = self._seen, (snapshot.epoch, snapshot.revision)
         if at == self._seen:
             return
-        names = snapshot.changed_since(*at)
+        names = snapshot.names_changed_since(*at)
         for name in names if names is not None else [*self._sheets]:
             if name in self._sheets and not snapshot.listed_count(name):
                 self._drop(name)
