@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Key, LeaseState, Listing
 from adsum.core.nodes.sharding import shard_of
 from adsum.core.provenance import Cause

@@ -20,7 +20,8 @@ from adsum.consumers import Consumer
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller, Decision
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, Invalid, RegistrationConflict
 from adsum.core.identity import holder_digest

@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Final
 
 from adsum.core.backoff import jittered
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.ports import Clock
 
 REFRESH_INTERVAL: Final = 30.0

@@ -16,7 +16,7 @@ from adsum.core.catalog.changes import Change
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.takeover import ProbeRequired, Takeover
-from adsum.core.errors import KeeperUnavailable, LeaseLost, UnknownInstance
+from adsum.core.errors import KeeperUnavailable, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Key, Listing, Override, Registration, Status
 from adsum.core.nodes.sharding import Peer
 from adsum.core.validation import quoted
@@ -135,7 +135,7 @@ class WriteOperations:
             return write, await self._registry.write(write)
         except ProbeRequired as conflict:
             if await self._keeper.is_reachable(conflict.listing):
-                raise
+                raise RegistrationConflict(str(conflict)) from None
             silent = {conflict.listing.registration.identity}
         write = _Noting(decisions.register(registration, caller, takeover, silent))
         return write, await self._registry.write(write)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import JSON, ApiReply, Headers
 from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.requests.instance_filter import InstanceFilter
