@@ -1,4 +1,4 @@
-"""Why the catalog changed, and who changed it."""
+"""The provenance of a change: its cause and its actor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Cause(StrEnum):
-    """Why a change happened."""
+    """The cause of a change."""
 
     REGISTERED = "registered"
     REREGISTERED = "reregistered"
@@ -25,23 +25,23 @@ class Cause(StrEnum):
     DECLARED = "declared"
     WITHDRAWN = "withdrawn"
     FORGOTTEN = "forgotten"
-    """A service without an instance is no longer known."""
+    """A service without instances is no longer known."""
     SUPERSEDED = "superseded"
-    """Another process is registered at the instance's place; the reason names it."""
+    """Another process registered at the instance's place; the reason names it."""
     UNKNOWN = "unknown"
-    """A cause of a later version, whose node wrote to the same etcd."""
+    """A cause of a later version: one of its nodes wrote to the same etcd."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - whatever it is
+    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003
         return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The cause and the actor of a change, the reason given, and when on the wall clock.
+    """The cause and the actor of a change, the actor's reason, and the wall-clock time.
 
-    Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
-    itself, or a part of the registry.
+    The actor is not verified: a client may claim any. `peer` is the address that the claim came from; "" if the actor
+    is that address itself, or a part of the registry.
     """
 
     cause: Cause
