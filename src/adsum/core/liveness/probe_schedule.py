@@ -31,7 +31,7 @@ MAX_COUNTED_OVERDUE: Final = 10_000
 
 
 class ScheduledCheck:
-    """The place of one check in the schedule. Two checks are never equal: one that replaced another isn't it."""
+    """One check in the schedule. It is compared by identity: a check that replaces another is never equal to it."""
 
     __slots__ = ("check", "due", "is_planned", "is_running", "key", "on_schedule")
 
