@@ -151,7 +151,7 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
     await _let_run()
     store.commit_elsewhere()
     store.gate.set()
-    with pytest.raises(StoreUnavailable, match="other nodes keep moving"):
+    with pytest.raises(StoreUnavailable, match="other nodes keep writing"):
         await write
     assert await registry.write(_register("o1")) == 2
 
@@ -172,7 +172,7 @@ async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_hol
         if decision is not None:
             writes.append(asyncio.create_task(registry.write(decision)))
         await clock.advance(room.CONFLICT_RETRY_TIME + 1.0)
-        with pytest.raises(StoreUnavailable, match="does not tell this node what is new"):
+        with pytest.raises(StoreUnavailable, match="its stream does not deliver them"):
             await writes[-1]
     assert (registry.is_refusing_writes, len(store.commits)) == (True, 1)
     assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
@@ -207,7 +207,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
     assert noted == [True, False]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "the store refuses writes, and reads go on: the disk is full"),
-        ("WARNING", "the store takes writes again"),
+        ("WARNING", "the store accepts writes again"),
     ]
 
 

@@ -271,7 +271,7 @@ def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(
     assert (waiting(standing), standing.next_loss_at) == (["a"], W)
     standing = ledger.review("orders", 6, W)
     assert (waiting(standing), lost(standing), ledger.lost_count(W)) == ([], ["a"], 1)
-    assert "nothing since it came" in standing.lost[0].reason
+    assert "nothing since it connected" in standing.lost[0].reason
     ledger.acknowledge(duties, 5)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "it may take its time from now on"
     assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
