@@ -214,7 +214,7 @@ PRIVATE = {
     "client/registration/test_registrar.py": {"_ask"},
     "client/sources/test_registry_source.py": {"_clock", "_urls"},
     "client/native/test_service_watch.py": {"_urls"},
-    "core/liveness/test_leases.py": {"_heap", "_leases", "_wards"},
+    "core/liveness/test_leases.py": {"_heap", "_leases", "_services"},
     "core/liveness/test_probe_schedule.py": {"_heap"},
     "core/catalog/test_takeover.py": {"_shards"},
     "etcd/test_client.py": {"__dict__"},

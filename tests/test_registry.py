@@ -12,7 +12,8 @@ from adsum.core.catalog.changes import Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
-from adsum.core.model import Cause, Instance, Key, Override, Registration, Status
+from adsum.core.model import Instance, Key, Override, Registration, Status
+from adsum.core.provenance import Cause
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver
@@ -150,7 +151,7 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
     await _let_run()
     store.commit_elsewhere()
     store.gate.set()
-    with pytest.raises(StoreUnavailable, match="other nodes keep moving"):
+    with pytest.raises(StoreUnavailable, match="other nodes keep writing"):
         await write
     assert await registry.write(_register("o1")) == 2
 
@@ -171,7 +172,7 @@ async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_hol
         if decision is not None:
             writes.append(asyncio.create_task(registry.write(decision)))
         await clock.advance(room.CONFLICT_RETRY_TIME + 1.0)
-        with pytest.raises(StoreUnavailable, match="does not tell this node what is new"):
+        with pytest.raises(StoreUnavailable, match="its stream does not deliver them"):
             await writes[-1]
     assert (registry.is_refusing_writes, len(store.commits)) == (True, 1)
     assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
@@ -206,7 +207,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
     assert noted == [True, False]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "the store refuses writes, and reads go on: the disk is full"),
-        ("WARNING", "the store takes writes again"),
+        ("WARNING", "the store accepts writes again"),
     ]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from adsum.core.catalog.changes import Change
-from adsum.core.model import Cause, Endpoint, Instance, Listing, Provenance, Registration, freeze
+from adsum.core.model import Endpoint, Instance, Listing, Registration, freeze
+from adsum.core.provenance import Cause, Provenance
 
 SERVICE: Final = "orders"
 ZONES: Final = ("eu-1a", "eu-1b", "eu-1c")

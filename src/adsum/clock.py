@@ -1,4 +1,4 @@
-"""The clock of this machine."""
+"""The clock of the system."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 class SystemClock:
     """Implements `ports.Clock`."""
 
-    # Asked at every pick and twice a request: the library's own, without a function of ours around it.
+    # Called at every pick and twice per request, so it is the function of the library, without a wrapper.
     now = staticmethod(time.monotonic)
     """Monotonic seconds."""
     wall = staticmethod(time.time)
     """Seconds since 1970."""
 
     async def sleep(self, length: float) -> None:
-        """Return after `length` seconds; one of zero or less yields once."""
+        """Returns after `length` seconds. A length of zero or less yields once to other tasks."""
         await asyncio.sleep(length)

@@ -1,6 +1,6 @@
-"""What we ask of the world, as small interfaces with exact promises.
+"""The ports: interfaces to time, storage, other nodes, probes and observers.
 
-Rules never import this; the rooms above them are handed implementations by the composition root (`daemon`).
+The core never imports them. The composition root (`daemon`) passes implementations to the packages that use them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adsum.core.nodes.sharding import Peer
 
 
 class Clock(Protocol):
-    """Time. Decisions use `now`; `wall` is shown to people and never compared."""
+    """A clock. Decisions use `now`. `wall` is for people and is never compared."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -27,164 +27,164 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, length: float) -> None:
-        """Return after `length` seconds; a negative one yields once."""
+        """Returns after `length` seconds. A length of zero or less yields once to other tasks."""
         ...
 
 
 class Store(Protocol):
-    """Keeps batches in one order, durably.
+    """Keeps batches durably, in one order.
 
-    One registry opens a store, follows `watch` for ever, and calls `commit` and `confirm` one at a time. Every method
-    but `close` raises `StoreUnavailable` while the store can't be reached.
+    One registry opens a store, follows `watch` until it stops, and makes one call of `commit` or `confirm` at a time.
+    Every method but `close` raises `StoreUnavailable` while the store can't be reached.
     """
 
     def join(self, name: str) -> Sharding:
-        """Take part in keeping, as the node of that name, from `Sharding.begin` on for as long as the store is open.
+        """Makes this process the node `name`. It keeps services from `Sharding.start` on until the store is closed.
 
-        Called once, before that. One who does not join may follow and write, and keeps nothing.
+        Called at most once, before `open`. A process that does not join may follow and write, and keeps nothing.
         """
         ...
 
     async def open(self) -> None:
-        """Get ready. Raises `StoreOpenFailed` with a sentence for the operator if that can't be."""
+        """Opens the store. Raises `StoreOpenFailed` with a sentence for the operator."""
         ...
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
-        """Write a batch of at least one fact under one new revision and return it, once it would survive a crash.
+        """Writes a batch of at least one fact under a new revision. Returns it once the batch would survive a crash.
 
-        `base_revision` is the revision of the snapshot that the changes were decided on; if the store has moved past it,
-        nothing is written and `StoreConflict` is raised. Nothing is written either when any other error is raised.
+        `base_revision` is the revision of the snapshot that the facts were decided on. Raises `StoreConflict` if the
+        store has a newer revision. Nothing is written when this or any other error is raised.
         """
         ...
 
     async def confirm(self, base_revision: int) -> None:
-        """Return if nothing was committed after `base_revision`, by anybody, when this was called. Raises `StoreConflict`.
+        """Raises `StoreConflict` if any node committed something after `base_revision` before this was called.
 
-        What changes nothing may be answered then: it was decided on the newest snapshot too.
+        If it returns, a request that changes nothing was decided on the newest snapshot, and can be answered.
         """
         ...
 
     def watch(self) -> AsyncIterator[FullState | Batch]:
-        """The stream that the catalog is folded from: first the `FullState` state, then every batch, in order, ours too.
+        """Yields the full state, then every batch in order, including those of this node.
 
-        Another `FullState` may follow when the stream could not go on from where it was (its epoch may differ).
+        Another `FullState` may follow when the stream was interrupted and can't resume. Its epoch may be another one.
         """
         ...
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
-        """The newest recorded changes, newest first, at most `limit`; of one service or instance if given.
+        """Returns the newest recorded changes, newest first, at most `limit`, of one service or instance if given.
 
-        A store keeps at least the latest `MAX_HISTORY_PER_SERVICE` changes of each service over restarts (memory: until it ends),
-        as long as those are `HISTORY` in all; of more, the service that has the most loses its oldest.
+        A store keeps the latest `MAX_HISTORY_PER_SERVICE` changes of each service over restarts (memory: until it
+        ends). Past `MAX_HISTORY` in all, it deletes the oldest of the service that has the most.
         """
         ...
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        """The newest recorded edits, newest first, at most `limit`; of one kind, and of one name, if given.
+        """Returns the newest recorded edits, newest first, at most `limit`, of one kind, and of one name, if given.
 
-        A store keeps the last `MAX_EDITS`, of one document the last `MAX_EDITS_PER_DOCUMENT`, over restarts (memory: until it
-        ends).
+        A store keeps the latest `MAX_EDITS` over restarts (memory: until it ends), and of one document the latest
+        `MAX_EDITS_PER_DOCUMENT`.
         """
         ...
 
     def age(self) -> float:
-        """Seconds since what `watch` showed was known to be the newest; 0.0 for a store inside this process."""
+        """Returns the seconds since `watch` was known to be up to date; 0.0 for a store in this process."""
         ...
 
     def isolated_seconds(self) -> float:
-        """Seconds for which this node could not write, though it may hear what is new; 0.0 while it can.
+        """Returns the seconds for which this node could not write; 0.0 while it can. It may still receive new batches.
 
-        A node of several keeps nothing either while that lasts.
+        One of several nodes keeps nothing meanwhile.
         """
         ...
 
     def condition(self) -> Mapping[str, str]:
-        """What there is to tell people of the store, by name: its version, its leader, and `trouble` if it has any."""
+        """Returns facts about the store for people, by name: its version, its leader, and `trouble` if it has any."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything; idempotent. What was acknowledged stays."""
+        """Closes the store. Committed batches stay. Idempotent."""
         ...
 
 
 class Sharding(Protocol):
-    """Which node of a registry keeps which services."""
+    """The division of services among the nodes of a registry."""
 
     @property
     def id(self) -> str:
-        """What tells this run of this node from all others."""
+        """The id of this run of this node; no other run has it."""
         ...
 
     @property
     def kept_shards(self) -> Set[int]:
-        """The shards that this node keeps now; another object whenever that changed."""
+        """The shards that this node keeps now. It is another object after each change."""
         ...
 
     def advertise(self, url: str) -> None:
-        """Where other nodes reach this one; said once, before the store is opened."""
+        """Sets the URL at which other nodes reach this one. Called once, before the store is opened."""
         ...
 
     async def start(self) -> None:
-        """From now on others leave to this node what falls to it. Raises `StoreUnavailable`.
+        """Starts to take shards, which other nodes give up. Raises `StoreUnavailable`.
 
-        Called once, when it can look after that: the catalog is loaded, and the keeper runs. A node that shares with
-        others keeps nothing until then, and writes nothing.
+        Called once, when the catalog is loaded and the keeper runs. Until then one of several nodes keeps nothing and
+        writes nothing.
         """
         ...
 
     def keepers(self, service: str) -> Sequence[Peer]:
-        """The other nodes that may keep the service: one, or, if we can't be sure which, all of them.
+        """Returns the other nodes that may keep the service: one, or several if it is not certain which.
 
-        None if we keep it, and if nobody does just now.
+        Returns none if this node keeps it, or if no node does at the moment.
         """
         ...
 
     def peers(self) -> Sequence[tuple[Peer, int]]:
-        """The other nodes, each with how many shards it keeps."""
+        """Returns the other nodes, each with the number of shards that it keeps."""
         ...
 
     def departed_peers(self) -> Sequence[tuple[Peer, float]]:
-        """The other nodes that left not long ago, however they ended, each with how many seconds ago."""
+        """Returns the nodes that left recently, for whatever reason, each with the seconds since."""
         ...
 
 
 class Probe(Protocol):
-    """Runs a check once. One implementation per kind of check."""
+    """Runs a check once. Each kind of check has one implementation."""
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
-        """Verify once, within `check.timeout` seconds.
+        """Probes the instance once, within `check.timeout` seconds.
 
-        Whatever goes wrong with the instance is an outcome whose note says it in words; raises `ProbeUnavailable` when
-        nothing can be said about the instance, because we lack what a probe needs (files, ports, memory).
+        Every fault of the instance is an outcome, whose note describes it. Raises `ProbeUnavailable` if the registry
+        lacks what a probe needs (file descriptors, ports, memory), which says nothing about the instance.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections; idempotent."""
+        """Closes the connections. Idempotent."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeLag:
-    """How far the checks are behind: the latest start's delay in seconds, and how many are overdue now."""
+    """The lag of the checks: the worst delay of a start in seconds, and the number of overdue checks."""
 
     seconds: float
     overdue: int
 
 
 class Observer(Protocol):
-    """Hears what happened, for metrics and logs. Must return at once and never raise."""
+    """Receives events, for metrics and logs. Its methods return at once and never raise."""
 
     def committed(self, batch: Batch, took: float) -> None:
-        """A batch is durable; `took` seconds in the store."""
+        """A batch is durable. The store took `took` seconds."""
         ...
 
     def published(self, revision: int, woken: int) -> None:
-        """The snapshot of `revision` is public and `woken` watchers were told to look."""
+        """The snapshot of `revision` is published and `woken` watches were woken."""
         ...
 
     def delivered(self, took: float) -> None:
-        """The last of the watchers woken by one publication has been shown it, `took` seconds after the commit."""
+        """The last watch that a publication woke has sent it, `took` seconds after the publication."""
         ...
 
     def answered(self, operation: str, code: int, took: float) -> None:
@@ -192,7 +192,7 @@ class Observer(Protocol):
         ...
 
     def refused(self, operation: str, error: Exception) -> None:
-        """A request was turned down."""
+        """A request was refused."""
         ...
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:
@@ -200,25 +200,25 @@ class Observer(Protocol):
         ...
 
     def lagged(self, lag: ProbeLag) -> None:
-        """The state of the check schedule, told about once a second."""
+        """The lag of the checks, reported about once a second."""
         ...
 
     def guarded(self, service: str, held: int) -> None:
-        """The guard of a service holds back `held` expiries (0: let go)."""
+        """The guard holds back `held` expiries of a service. 0: it has disengaged."""
         ...
 
 
 SendResponse = Callable[[int, bytes], bool]
-"""Says a whole HTTP answer in one write: the status, and everything behind the status line and the date. False if this
-one must be said as ASGI has it."""
+"""Sends a whole HTTP response in one write: the status code, and the bytes after the status line and the date. Returns
+False if the response must be sent with the messages of ASGI."""
 SEND_RESPONSE: Final = "adsum.send_response"
-"""Where a server puts its `SendResponse`: in the state of each request's ASGI scope."""
+"""The key of the server's `SendResponse` in the state of each request's ASGI scope."""
 SendChunk = Callable[[bytes], bool]
-"""Says a further piece of an endless HTTP answer. False if the peer has yet to take what was said before."""
+"""Sends another chunk of a streaming HTTP response. Returns False if the peer has not received the chunks before."""
 SEND_CHUNK: Final = "adsum.send_chunk"
-"""Where a server puts its `SendChunk`, likewise."""
+"""The key of the server's `SendChunk` in the same state."""
 AbortIfSilent = Callable[[float], Callable[[], bool]]
-"""Ends the connection of an HTTP answer when the peer's system acknowledges nothing of what was sent for so many
-seconds, where the platform can do that. Returns what says whether it ended so."""
+"""Has the connection of a response closed when the peer's system acknowledges no bytes for this many seconds, if the
+platform supports that. Returns a function that returns whether the connection was closed for this reason."""
 ABORT_IF_SILENT: Final = "adsum.abort_if_silent"
-"""Where a server puts its `AbortIfSilent`, likewise."""
+"""The key of the server's `AbortIfSilent` in the same state."""

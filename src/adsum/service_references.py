@@ -1,4 +1,4 @@
-"""Who names a service that has no instance, so that it is not forgotten: operators and connected consumers."""
+"""References to services: by routes and upstreams, and by connected consumers. A referenced service is not forgotten."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from adsum.registry import Registry
 
 
 class ServiceReferences:
-    """What the routes and upstreams of a registry name, and the consumers of this node."""
+    """The services that the routes and upstreams of a registry, and the consumers of this node, reference."""
 
     def __init__(self, registry: Registry, is_requested: Callable[[str], bool]) -> None:
-        """`is_requested`: whether a consumer that opens no watch of its own asks for that service."""
+        """`is_requested` returns whether a consumer without a watch of its own (a gRPC client) uses a service."""
         self._registry = registry
-        self._asked_for = is_requested
+        self._is_requested = is_requested
         self._intents = wire.IntentCache()
-        """Read in one thread at a time, and not in the loop's: many routes take a while."""
+        """Used in one thread at a time, outside the event loop, because many routes take a while."""
 
     async def referenced(self, services: Collection[str]) -> Set[str]:
-        """Those of the services that somebody names."""
+        """Returns those of `services` that are referenced."""
         documents = self._registry.snapshot.documents
         declared = await asyncio.to_thread(lambda: self._intents.get(documents).named_services())
         watches = self._registry.watches
-        return {each for each in services if each in declared or watches.is_watched(each) or self._asked_for(each)}
+        return {
+            service
+            for service in services
+            if service in declared or watches.is_watched(service) or self._is_requested(service)
+        }

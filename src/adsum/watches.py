@@ -1,7 +1,7 @@
-"""Who is told that something changed.
+"""The watches of one node.
 
-Watches are level-triggered: a watch is only ever told to look again. What it then shows is the difference between
-what it last showed and the newest snapshot, so a slow one skips what lay between and no queue can grow.
+Watches are level-triggered: a watch is only notified that something changed. Its owner then sends the difference
+between what it sent last and the newest snapshot. So a slow watch skips what lay between, and no queue can grow.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
 from adsum.ports import Clock, Observer
 
 MIN_WAKE_INTERVAL: Final = 0.02
-"""Seconds between two wakings of one service's watches: the first change wakes at once, later ones together."""
+"""Seconds between two wakeups of one service's watches. The first change wakes them at once, later ones together."""
 WAKE_INTERVAL_PER_WATCH: Final = 50e-6
-"""Seconds of quiet that a service's watches add to `MIN_WAKE_INTERVAL`, each: ten thousand are told at most twice a second, so
-that telling them of a burst leaves time for everything else."""
+"""Seconds that each watch of a service adds to `MIN_WAKE_INTERVAL`. Ten thousand watches are woken at most twice a
+second, so that a burst of changes leaves time for other work."""
 MAX_WAKES_PER_TURN: Final = 256
-"""How many watches of one service are told before others have their turn: telling ten thousand takes a while."""
+"""Watches that are woken before other tasks run: ten thousand take a while."""
 MAX_WATCHES: Final = 50_000
-"""How many watches one node holds; past it a new one is refused."""
+"""Watches of one node. Past it a new one is refused."""
 MAX_WATCHED_SERVICES: Final = 500_000
-"""How many services all watches of one node name, a service counted for each of them; past it a new watch is refused.
-Each takes some 500 bytes: 250 MB in all."""
+"""Services that all watches of one node name; a service counts once for each watch. Past it a new watch is refused.
+Each takes about 500 bytes: 250 MB in all."""
 
 _log = logging.getLogger("adsum.watches")
 
 
 class Watch:
-    """An endless series of "look again" about some services (None: about all of them).
+    """A watch of some services (None: all of them). It is notified of changes, not of what changed.
 
-    The watch of a consumer promises to say with `acknowledge` when that one routes by what it was shown. A watch that
-    is not `told` hears of changes in another way, and is only waited for.
+    The watch of a consumer reports with `acknowledge` which revision the consumer routes by. A watch that is not
+    `is_notified` learns of changes in another way; drains still wait for its consumer.
     """
 
     __slots__ = (
-        "_hub",
-        "_look",
+        "_has_changed",
+        "_publication",
         "_waiter",
-        "_wave",
+        "_watches",
         "ack_records",
         "is_closed",
         "is_notified",
@@ -54,31 +54,31 @@ class Watch:
     )
 
     def __init__(
-        self, hub: Watches, services: frozenset[str] | None, duties: tuple[AckRecord, ...], told: bool
+        self, watches: Watches, services: frozenset[str] | None, ack_records: tuple[AckRecord, ...], is_notified: bool
     ) -> None:
-        self._hub = hub
-        self._look = False
+        self._watches = watches
+        self._has_changed = False
         self._waiter: asyncio.Future[None] | None = None
-        self._wave: _Wave | None = None
+        self._publication: _Publication | None = None
         self.services = services
-        self.ack_records = duties
-        """What its consumer owes; empty if it promised nothing."""
-        self.is_notified = told
+        self.ack_records = ack_records
+        """The acknowledgements of its consumer; empty for a watch without a consumer."""
+        self.is_notified = is_notified
         self.is_closed = False
         self.is_peer_lost = False
-        """Whether it is known that nothing was heard of the peer for so long that its consumer is lost."""
+        """Whether the peer was silent for so long that its consumer is lost."""
         self.push: Callable[[], bool] | None = None
-        """Shows what changed without waking who waits in `changed`; False if it can't just now."""
+        """Sends what changed without waking the waiter in `changed`. Returns False if it can't do so now."""
 
     @property
     def acknowledged(self) -> int:
-        """The revision that the consumer routes by, as far as it said."""
-        return min((duty.acknowledged for duty in self.ack_records), default=0)
+        """The revision that the consumer has acknowledged."""
+        return min((record.acknowledged for record in self.ack_records), default=0)
 
     async def changed(self, timeout: float | None = None) -> bool:
-        """Wait until something changed since the last call; False after `timeout` seconds without, or `interrupt`."""
-        self._shown()
-        if not self._look:
+        """Waits for a change since the last call. Returns False after `timeout` seconds without one, or `interrupt`."""
+        self._delivered()
+        if not self._has_changed:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             timer = loop.call_later(timeout, self._release) if timeout is not None else None
@@ -88,180 +88,187 @@ class Watch:
                 if timer is not None:
                     timer.cancel()
                 self._waiter = None
-        looked, self._look = self._look, False
-        return looked
+        has_changed, self._has_changed = self._has_changed, False
+        return has_changed
 
     def wake(self) -> bool:
-        """Tell it to look; whether it has shown at once what there was to see."""
-        if self.push is not None and self.can_push() and self._shows(self.push):
+        """Notifies the watch of a change. Returns whether `push` has sent it already."""
+        if self.push is not None and self.can_push() and self._try_push(self.push):
             return True
-        self._look = True
+        self._has_changed = True
         self._release()
         return False
 
-    def _shows(self, show: Callable[[], bool]) -> bool:
+    def _try_push(self, push: Callable[[], bool]) -> bool:
         try:
-            return show()
+            return push()
         except Exception:
-            # Whoever waits in `changed` meets it too, and fails alone.
-            _log.exception("a watch could not show at once what changed")
+            # The waiter in `changed` meets the same error, and fails alone.
+            _log.exception("a watch could not push a change")
             return False
 
     def can_push(self) -> bool:
-        """Whether something can be shown now by `show`: somebody waits in `changed`."""
+        """Returns whether `push` can send something now: its owner waits in `changed`."""
         return self.push is not None and self._waiter is not None and not self._waiter.done()
 
     def interrupt(self) -> None:
-        """End a wait in `changed` now, as if its time were out."""
+        """Ends a wait in `changed` now, as its timeout would."""
         self._release()
 
     def _release(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def join(self, wave: _Wave) -> None:
-        """Be counted among those that a publication woke, unless still busy with an earlier one."""
-        if self._wave is None:
-            self._wave = wave
-            wave.left += 1
+    def join(self, publication: _Publication) -> None:
+        """Counts the watch as one that the publication woke, unless it still handles an earlier one."""
+        if self._publication is None:
+            self._publication = publication
+            publication.pending += 1
 
-    def _shown(self) -> None:
-        if self._wave is not None:
-            self._wave.one_done()
-            self._wave = None
+    def _delivered(self) -> None:
+        if self._publication is not None:
+            self._publication.delivered()
+            self._publication = None
 
     def acknowledge(self, revision: int) -> None:
-        """The consumer routes by `revision` or later from now on."""
-        self._hub.consumers.acknowledge(self.ack_records, revision)
+        """Records that the consumer routes by `revision` or a later one."""
+        self._watches.consumers.acknowledge(self.ack_records, revision)
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.is_closed = True
-        self._shown()
-        self._hub.remove(self)
+        self._delivered()
+        self._watches.remove(self)
 
 
-class _Wave:
-    """The watches that one publication woke, until all are told and the last of them has shown it."""
+class _Publication:
+    """Counts the watches that one publication woke. Calls `on_done` when the last of them has sent it."""
 
-    __slots__ = ("_done", "left")
+    __slots__ = ("_on_done", "pending")
 
-    def __init__(self, done: Callable[[], None]) -> None:
-        self._done = done
-        self.left = 1
+    def __init__(self, on_done: Callable[[], None]) -> None:
+        self._on_done = on_done
+        self.pending = 1
+        """The watches that have yet to send it, and one while watches are still being woken."""
 
-    def one_done(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self._done()
+    def delivered(self) -> None:
+        self.pending -= 1
+        if self.pending == 0:
+            self._on_done()
 
 
 class Watches:
-    """Every watch of this node, by service."""
+    """The watches of this node, by service."""
 
     def __init__(self, clock: Clock, observer: Observer, heartbeat: float = DEFAULT_HEARTBEAT) -> None:
         self._clock = clock
         self._observer = observer
         self.consumers = Consumers(clock, lost_after(heartbeat))
-        """Those that promise to acknowledge, and whom drains wait for."""
-        self._of: dict[str | None, set[Watch]] = {}
-        self._woken: dict[str | None, float] = {}
-        self._late: dict[str | None, asyncio.TimerHandle] = {}
+        """The consumers that acknowledge, and that drains wait for."""
+        self._by_service: dict[str | None, set[Watch]] = {}
+        self._woken_at: dict[str | None, float] = {}
+        self._delayed: dict[str | None, asyncio.TimerHandle] = {}
         self.count = 0
         self.watched_services = 0
-        """How many services the watches name, a service counted for each of them."""
+        """The number of services that the watches name; a service counts once for each watch."""
         self._end = asyncio.Event()
 
     def open(
         self, services: frozenset[str] | None, *, consumer: Consumer | None = None, is_notified: bool = True
     ) -> Watch:
-        """A new watch, to be closed by leaving its `with`. Raises `Overloaded` at `MAX_WATCHES` and `MAX_WATCHED_SERVICES`.
+        """Opens a watch, which is a context manager. Raises `Overloaded` at `MAX_WATCHES` and `MAX_WATCHED_SERVICES`.
 
-        `consumer`: who promises to acknowledge what it is shown; None: an onlooker, whom nobody waits for.
+        `consumer` acknowledges the revisions that it routes by. None: drains don't wait for this watch.
         """
         if self.count >= MAX_WATCHES:
             raise Overloaded("the number of watches", retry_after=10.0)
-        named = len(services) if services is not None else 0
-        if self.watched_services + named > MAX_WATCHED_SERVICES:
+        name_count = len(services) if services is not None else 0
+        if self.watched_services + name_count > MAX_WATCHED_SERVICES:
             raise Overloaded("the number of services that watches name", retry_after=10.0)
-        duties = self.consumers.connect(consumer, services) if consumer is not None else ()
-        watch = Watch(self, services, duties, is_notified)
+        ack_records = self.consumers.connect(consumer, services) if consumer is not None else ()
+        watch = Watch(self, services, ack_records, is_notified)
         if is_notified:
             for name in _names(services):
-                self._of.setdefault(name, set()).add(watch)
+                self._by_service.setdefault(name, set()).add(watch)
         self.count += 1
-        self.watched_services += named
+        self.watched_services += name_count
         return watch
 
     def is_watched(self, service: str) -> bool:
-        """Whether some watch is told of that service by its name."""
-        return service in self._of
+        """Returns whether a notified watch names the service."""
+        return service in self._by_service
 
     def remove(self, watch: Watch) -> None:
         self.count -= 1
         self.watched_services -= len(watch.services) if watch.services is not None else 0
         for name in _names(watch.services) if watch.is_notified else ():
-            members = self._of.get(name, set())
+            members = self._by_service.get(name, set())
             members.discard(watch)
             if not members:
-                self._of.pop(name, None)
-                self._woken.pop(name, None)
+                self._by_service.pop(name, None)
+                self._woken_at.pop(name, None)
         self.consumers.disconnect(watch.ack_records, silent=watch.is_peer_lost)
 
     def publish(self, services: Iterable[str] | None) -> int:
-        """Wake the watches of the touched services (None: of all); how many were told at once.
+        """Wakes the watches of the changed services (None: of all services). Returns how many it woke at once.
 
-        Those of a service woken only just before are told together when they have had their rest.
+        The watches of a service that was woken shortly before are woken together, after their wake interval.
         """
         now = self._clock.now()
-        names = list(self._of) if services is None else [*(name for name in services if name in self._of), None]
+        if services is None:
+            names: list[str | None] = list(self._by_service)
+        else:
+            names = [*(name for name in services if name in self._by_service), None]
         woken = 0
         for name in names:
-            if name in self._late:
+            if name in self._delayed:
                 continue
-            rest = self._rest(name, now)
-            if rest <= 0:
+            delay = self._wake_delay(name, now)
+            if delay <= 0:
                 woken += self._wake(name, now, now)
             else:
                 loop = asyncio.get_running_loop()
-                self._late[name] = loop.call_later(rest, self._wake_late, name, now)
+                self._delayed[name] = loop.call_later(delay, self._wake_delayed, name, now)
         return woken
 
-    def _rest(self, name: str | None, now: float) -> float:
-        """For how many seconds the watches of a service are not to be woken again."""
-        woken = self._woken.get(name)
-        return 0.0 if woken is None else woken + MIN_WAKE_INTERVAL + WAKE_INTERVAL_PER_WATCH * len(self._of[name]) - now
+    def _wake_delay(self, name: str | None, now: float) -> float:
+        """Returns the seconds until the watches of a service may be woken again."""
+        woken_at = self._woken_at.get(name)
+        if woken_at is None:
+            return 0.0
+        return woken_at + MIN_WAKE_INTERVAL + WAKE_INTERVAL_PER_WATCH * len(self._by_service[name]) - now
 
-    def _wake_late(self, name: str | None, since: float) -> None:
-        del self._late[name]
-        self._wake(name, since, self._clock.now())
+    def _wake_delayed(self, name: str | None, published_at: float) -> None:
+        del self._delayed[name]
+        self._wake(name, published_at, self._clock.now())
 
-    def _wake(self, name: str | None, since: float, now: float) -> int:
-        """Wake the watches of one service; `since` is when what they are to show was published."""
-        members = tuple(self._of.get(name, ()))
+    def _wake(self, name: str | None, published_at: float, now: float) -> int:
+        """Wakes the watches of one service. The observer learns when the last of them has sent the change."""
+        members = tuple(self._by_service.get(name, ()))
         if members:
-            self._woken[name] = now
-            self._tell(members, _Wave(lambda: self._observer.delivered(self._clock.now() - since)))
+            self._woken_at[name] = now
+            publication = _Publication(lambda: self._observer.delivered(self._clock.now() - published_at))
+            self._wake_some(members, publication)
         return len(members)
 
-    def _tell(self, members: Sequence[Watch], wave: _Wave) -> None:
-        """Wake some, and the others when whoever else has something to do has had a turn."""
+    def _wake_some(self, members: Sequence[Watch], publication: _Publication) -> None:
+        """Wakes the first watches now, and the others after other tasks have run."""
         for watch in members[:MAX_WAKES_PER_TURN]:
             if not watch.is_closed and not watch.wake():
-                watch.join(wave)
+                watch.join(publication)
         if len(members) > MAX_WAKES_PER_TURN:
-            asyncio.get_running_loop().call_soon(self._tell, members[MAX_WAKES_PER_TURN:], wave)
+            asyncio.get_running_loop().call_soon(self._wake_some, members[MAX_WAKES_PER_TURN:], publication)
         else:
-            wave.one_done()
+            publication.delivered()
 
     def end(self) -> None:
-        """The node stops: every watch is told to look, and finds `is_ended`."""
+        """Ends all watches, because the node stops: it wakes each, and `is_ended` is true."""
         self._end.set()
-        for timer in self._late.values():
+        for timer in self._delayed.values():
             timer.cancel()
-        for members in list(self._of.values()):
+        for members in list(self._by_service.values()):
             for watch in list(members):
                 watch.wake()
 
@@ -271,7 +278,7 @@ class Watches:
         return self._end.is_set()
 
     async def wait_until_ended(self) -> None:
-        """Return when the node stops."""
+        """Returns when the node stops."""
         await self._end.wait()
 
 

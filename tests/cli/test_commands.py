@@ -536,7 +536,7 @@ def test_the_id_of_a_living_process_is_taken_over_on_demand_alone(
             assert words in refused.err
         waiting = started(*wanted)
         assert waiting.stderr is not None
-        assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
+        assert "is not listed yet: the id cache/c belongs to a live process" in waiting.stderr.readline()
         assert adsum(*wanted, "--ttl", "none", "--take-over").code == 0
         assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
 

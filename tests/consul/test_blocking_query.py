@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from adsum.consul.blocking_query import QUERIES_PER_SECOND, QUERY_BURST, BlockingQuery, IndexChange, QueryRateLimit
+from adsum.consul.blocking_query import BlockingQuery, IndexChange
 
 
 def test_an_index_that_moves_is_a_change_and_one_that_stays_is_none() -> None:
@@ -31,20 +28,3 @@ def test_what_is_known_from_earlier_tells_a_state_that_was_lost_meanwhile() -> N
     query = BlockingQuery(2, 50)
     assert query.update(49) is IndexChange.WENT_BACK
     assert query.resets == 3
-
-
-@given(st.lists(st.floats(0.0, 2.0), max_size=60))
-def test_nobody_asks_more_often_than_he_may(lags: list[float]) -> None:
-    pace, now, asked = QueryRateLimit(0.0), 0.0, []
-    for lag in lags:
-        now += lag
-        now += pace.pause(now)
-        asked.append(now)
-    for n, first in enumerate(asked):
-        for count, last in enumerate(asked[n:], 1):
-            assert count <= QUERY_BURST + (last - first) * QUERIES_PER_SECOND + 1.001
-
-
-def test_who_asks_now_and_then_never_waits() -> None:
-    pace = QueryRateLimit(0.0)
-    assert all(pace.pause(n * 1.0) == 0.0 for n in range(100))

@@ -271,7 +271,7 @@ def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(
     assert (waiting(standing), standing.next_loss_at) == (["a"], W)
     standing = ledger.review("orders", 6, W)
     assert (waiting(standing), lost(standing), ledger.lost_count(W)) == ([], ["a"], 1)
-    assert "nothing since it came" in standing.lost[0].reason
+    assert "nothing since it connected" in standing.lost[0].reason
     ledger.acknowledge(duties, 5)
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "it may take its time from now on"
     assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
@@ -285,7 +285,7 @@ def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(le
         ledger.review("orders", 6, 100.0 * n + W)
     assert held == MAX_MUTES_PER_ADDRESS
     standing = ledger.review("orders", 6, 100.0 * (3 * MAX_MUTES_PER_ADDRESS))
-    assert "as 8 before it from its address" in standing.lost[-1].reason
+    assert "like the 8 consumers before it from its address" in standing.lost[-1].reason
     ledger.connect(native("other", "10.0.0.2"), ORDERS, 9000.0)
     assert waiting(ledger.review("orders", 6, 9000.0)) == ["other"], "addresses answer for themselves"
 

@@ -33,9 +33,9 @@ def test_two_who_failed_together_dont_come_back_together() -> None:
 
 
 def test_delays_that_cant_grow_are_refused() -> None:
-    with pytest.raises(ValueError, match="must grow"):
+    with pytest.raises(ValueError, match="must be above 0 and grow"):
         Backoff(0.0, 1.0)
-    with pytest.raises(ValueError, match="must grow"):
+    with pytest.raises(ValueError, match="must be above 0 and grow"):
         Backoff(2.0, 1.0)
 
 

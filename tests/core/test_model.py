@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from adsum.core import model
 from adsum.core.errors import Invalid
 from adsum.core.model import (
-    Cause,
     Check,
     CheckKind,
     Endpoint,
@@ -22,10 +21,10 @@ from adsum.core.model import (
     LeaseState,
     Listing,
     Override,
-    Provenance,
     Registration,
     Status,
 )
+from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from adsum.core.model import Cause, Instance, Listing, Override, Provenance, Registration, Status
+from adsum.core.model import Instance, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 
 WHY = Provenance(Cause.REGISTERED, "test")
 ReceivedRequests = SimpleQueue[dict[str, Any]]

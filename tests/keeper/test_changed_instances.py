@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
-from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, MAX_RECENT_CHANGES, Snapshot
-from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Provenance, Registration
+from adsum.core.catalog.service_snapshot import MAX_RECENT_CHANGES
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
+from adsum.core.model import Instance, Key, LeaseState, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.keeper.changed_instances import ChangedInstance, changed_instances
 
 KEYS = [Key(service, id) for service in ("orders", "users", "stock") for id in "abc"]

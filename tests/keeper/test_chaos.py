@@ -8,7 +8,8 @@ import pytest
 
 from adsum.core.errors import AdsumError, UnknownInstance
 from adsum.core.liveness.leases import LeasePhase
-from adsum.core.model import Cause, Key, LeaseState
+from adsum.core.model import Key, LeaseState
+from adsum.core.provenance import Cause
 from tests.keeper.world import KeeperWorld
 
 KEYS = [Key(service, f"{service}-{n}") for service in ("orders", "users") for n in range(4)]

@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from adsum.core.errors import ProbeUnavailable
-from adsum.core.model import Cause, Check, CheckKind, Result, Status
+from adsum.core.model import Check, CheckKind, Result, Status
+from adsum.core.provenance import Cause
 from adsum.keeper.checks import WARNING_INTERVAL
 from tests.keeper.world import KeeperWorld
 

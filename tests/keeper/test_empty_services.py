@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from adsum.core.liveness.empty_services import MAX_DUE_SERVICES, EmptyServices
-from adsum.core.model import Cause, Key
+from adsum.core.model import Key
+from adsum.core.provenance import Cause
 from adsum.keeper.empty_services import FORGET_ROUND_INTERVAL
 from adsum.keeper.keeper import POLL_INTERVAL
 from tests.keeper.world import KeeperWorld

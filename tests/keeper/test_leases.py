@@ -6,7 +6,8 @@ import pytest
 
 from adsum.core.errors import LeaseLost, UnknownInstance
 from adsum.core.liveness.leases import LeasePhase
-from adsum.core.model import Cause, Key, LeaseState, Status
+from adsum.core.model import Key, LeaseState, Status
+from adsum.core.provenance import Cause
 from tests.keeper.world import KeeperWorld
 from tests.support.fakes import run_until_idle
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from adsum.core.errors import Overloaded, ProbeUnavailable
-from adsum.core.model import Cause, Check, CheckKind, Result, Status
+from adsum.core.model import Check, CheckKind, Result, Status
+from adsum.core.provenance import Cause
 from adsum.keeper import place_prober
 from tests.keeper.world import KeeperWorld
 from tests.support.fakes import run_until_idle

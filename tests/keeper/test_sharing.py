@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from adsum.core.liveness.leases import LeasePhase
-from adsum.core.model import Cause, Check, CheckKind, Key, LeaseState, Result, Status
+from adsum.core.model import Check, CheckKind, Key, LeaseState, Result, Status
+from adsum.core.provenance import Cause
 from adsum.keeper import Keeper
 from adsum.keeper.keeper import POLL_INTERVAL
 from tests.keeper.world import KeeperWorld, ScriptedProbe

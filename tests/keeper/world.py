@@ -10,7 +10,8 @@ from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import ProbeUnavailable
 from adsum.core.liveness.guard import Guard
-from adsum.core.model import Cause, Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
+from adsum.core.model import Check, Instance, Key, Listing, Outcome, Override, Registration, Result, Status
+from adsum.core.provenance import Cause
 from adsum.keeper import Keeper
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeSharding, FakeStore

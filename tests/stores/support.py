@@ -14,7 +14,8 @@ from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Edit
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
+from adsum.core.model import Instance, Key, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.ports import Store
 
 STORE_URLS: Final[dict[str, Callable[[Path], str]]] = {

@@ -15,7 +15,8 @@ from adsum.core.catalog import documents
 from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, FullState, forget_service
 from adsum.core.catalog.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
-from adsum.core.model import Cause, Key, Provenance
+from adsum.core.model import Key
+from adsum.core.provenance import Cause, Provenance
 from adsum.stores import memory
 from adsum.stores.batch_feed import MAX_QUEUED_BATCHES
 from adsum.stores.edit_log import MAX_RECORD_BYTES

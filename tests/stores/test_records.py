@@ -6,19 +6,8 @@ from hypothesis import given, settings
 
 from adsum.core.catalog.changes import Change, RecordedChange
 from adsum.core.errors import Invalid
-from adsum.core.model import (
-    Cause,
-    Check,
-    CheckKind,
-    Instance,
-    Key,
-    LeaseState,
-    Listing,
-    Override,
-    Provenance,
-    Registration,
-    Status,
-)
+from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 from adsum.stores.record_decoder import RecordDecoder, decode_change
 from adsum.stores.records import ProvenanceRecord, encode_change, encode_listing
 from tests.support import strategies

@@ -11,7 +11,8 @@ import sys
 
 from adsum import stores
 from adsum.core.catalog.changes import Change, FullState
-from adsum.core.model import Cause, Instance, Listing, Provenance, Registration
+from adsum.core.model import Instance, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.ports import Store
 
 TOGETHER = 8

@@ -9,19 +9,8 @@ from hypothesis import strategies as st
 
 from adsum.core import model, validation
 from adsum.core.catalog.changes import Change
-from adsum.core.model import (
-    Cause,
-    Check,
-    CheckKind,
-    Instance,
-    Key,
-    LeaseState,
-    Listing,
-    Override,
-    Provenance,
-    Registration,
-    Status,
-)
+from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 
 _LETTERS = string.ascii_letters + string.digits
 

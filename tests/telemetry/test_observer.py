@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from adsum.core.catalog.changes import Batch, Change, Fact
-from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Listing, Outcome, Provenance, Registration, Result
+from adsum.core.model import Check, CheckKind, Instance, Key, Listing, Outcome, Registration, Result
+from adsum.core.provenance import Cause, Provenance
 from adsum.ports import ProbeLag
 from adsum.telemetry import Logs, Telemetry, observer
 from adsum.telemetry.logs import LineEntry

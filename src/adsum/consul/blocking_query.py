@@ -42,17 +42,3 @@ class BlockingQuery:
             return IndexChange.WENT_BACK
         before, self.index, self._newest = self.index, index, index
         return IndexChange.SAME if before == index else IndexChange.CHANGED
-
-
-class QueryRateLimit:
-    """A token bucket: a service that changes all the time is not asked for all the time."""
-
-    def __init__(self, now: float) -> None:
-        self._tokens = QUERY_BURST
-        self._at = now
-
-    def pause(self, now: float) -> float:
-        """How many seconds to wait before asking, which is taken as done."""
-        self._tokens = min(QUERY_BURST, self._tokens + (now - self._at) * QUERIES_PER_SECOND) - 1.0
-        self._at = now
-        return max(0.0, -self._tokens / QUERIES_PER_SECOND)

@@ -16,18 +16,8 @@ from msgspec import Struct
 
 from adsum.core.errors import Invalid
 from adsum.core.identity import holder_digest
-from adsum.core.model import (
-    Cause,
-    Check,
-    CheckKind,
-    Endpoint,
-    Instance,
-    Listing,
-    Provenance,
-    Registration,
-    Status,
-    freeze,
-)
+from adsum.core.model import Check, CheckKind, Endpoint, Instance, Listing, Registration, Status, freeze
+from adsum.core.provenance import Cause, Provenance
 from adsum.core.tls_schemes import check_uses_tls
 from adsum.core.validation import MAX_ID_LENGTH
 

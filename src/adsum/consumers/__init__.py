@@ -1,4 +1,4 @@
-"""Who routes by what the node shows: consumers, what each has acknowledged, and whom a drain waits for."""
+"""Consumers: the programs that route by the catalog, their acknowledgements, and the drains that wait for them."""
 
 from adsum.consumers.ack_ledger import AckRecord, AckStatus, PendingConsumer
 from adsum.consumers.ack_report import AckQuery, ConsumerHints, build_report, merge_reports, truncate_ids

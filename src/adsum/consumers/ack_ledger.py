@@ -1,7 +1,7 @@
-"""The ledger of one node's consumers: what each has acknowledged, who left without a good-bye, and who is lost.
+"""The ledger of one node's consumers: which have acknowledged, which left without a good-bye, and which are lost.
 
-Silence is not consent: a consumer whose connection ended goes on calling by what it was shown last, until it comes
-back or `lost_after` seconds have passed. Pure: every instant is an argument.
+Silence is not consent. A consumer whose connection ended goes on calling by its last view until it comes back, or until
+`lost_after` seconds have passed. Pure: every instant is an argument.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS, MuteAddresses
 
 MUTE_AFTER: Final = 30.0
-"""Seconds for which a consumer may owe the acknowledgement of a drain; then it counts as lost until it acknowledges
-again, so that one mute consumer can't make every drain take its whole wait."""
+"""Seconds that a connected consumer has to acknowledge a drain. Then it counts as lost until it acknowledges again, so
+that one mute consumer can't make every drain take its whole wait."""
 LOST_LISTED_FOR: Final = 60.0
-"""Seconds for which a consumer that is lost is named; then it is forgotten."""
+"""Seconds for which a lost consumer is listed. Then it is forgotten."""
 MAX_DEPARTED: Final = 100_000
-"""How many duties of consumers that left are remembered. Past it the one that left first is forgotten, and if it is not
-lost yet, the node waits for "somebody" instead, for as long as it would have waited for that one."""
+"""Records of consumers that left. Past it the one that left first is forgotten. If it is not lost yet, drains wait for
+"consumers that left" in its place, for as long as they would have waited for it."""
 MAX_GOODBYES: Final = 50_000
-"""How many good-byes are remembered, one to several services counted for each; past it the first are forgotten, and
-other nodes wait for those consumers."""
+"""Services of all remembered good-byes; a good-bye to all services counts as one. Past it the oldest good-byes are
+forgotten, and other nodes wait for those consumers."""
 
 REASON_CONNECTED: Final = "it is connected, and has not acknowledged"
 REASON_LEFT: Final = "its connection ended without a good-bye, and it has not come back"
 REASON_MUTE: Final = f"it has not acknowledged for {MUTE_AFTER:g} s"
-REASON_NEVER_ACKNOWLEDGED: Final = "it has acknowledged nothing since it came"
-REASON_SUSPECT_ADDRESS: Final = f"{REASON_NEVER_ACKNOWLEDGED}, as {MAX_MUTES_PER_ADDRESS} before it from its address"
+REASON_NEVER_ACKNOWLEDGED: Final = "it has acknowledged nothing since it connected"
+REASON_SUSPECT_ADDRESS: Final = (
+    f"{REASON_NEVER_ACKNOWLEDGED}, like the {MAX_MUTES_PER_ADDRESS} consumers before it from its address"
+)
 REASON_SILENT: Final = "its connection ended without a good-bye, and it did not come back in time"
 REASON_RESTARTED: Final = "this node has only just started, and they may not have come back yet"
-REASON_TOO_MANY_LEFT: Final = "more consumers left at a time than this node remembers"
+REASON_TOO_MANY_LEFT: Final = "more consumers left at the same time than this node remembers"
 
 Scope = str | None
-"""What a duty is about: a service, or all of them (None)."""
+"""The scope of a record: a service, or all services (None)."""
 
 
 class AckRecord:
-    """What one consumer owes for one scope."""
+    """The acknowledgements of one consumer for one scope."""
 
     __slots__ = (
         "acknowledged",
@@ -57,19 +59,19 @@ class AckRecord:
         self.consumer = consumer
         self.scope = scope
         self.acknowledged = 0
-        """The revision that the consumer routes by, as far as it said."""
+        """The revision that the consumer has acknowledged."""
         self.connections = 0
         self.joined_at = now
         self.left_at = 0.0
-        """When it was last heard over a connection that has ended."""
+        """The last sign of life over a connection that has ended."""
         self.never_acknowledged_since: float | None = now if consumer.acks_immediately else None
-        """Since when it has acknowledged nothing; None: it has, or may take its time."""
+        """When it connected, if it has acknowledged nothing since; None if it has, or need not do so at once."""
         self.unacknowledged_since: float | None = None
-        """Since when it owes an acknowledgement; None: no drain has found it behind since it acknowledged last."""
+        """When a drain first found it behind; None if none has since its last acknowledgement."""
 
 
 class PendingConsumer(NamedTuple):
-    """A consumer that has not acknowledged: why it is waited for or lost, and since which instant."""
+    """A consumer that has not acknowledged, with the reason why it is waited for or lost, and since when."""
 
     consumer: Consumer
     reason: str
@@ -78,14 +80,14 @@ class PendingConsumer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AckStatus:
-    """Who has not acknowledged a revision of a service."""
+    """The consumers that have not acknowledged a revision of a service."""
 
     waiting: list[PendingConsumer]
     lost: list[PendingConsumer]
     pending_records: set[AckRecord | None]
-    """The duties of those that are waited for; None stands for consumers that nobody knows."""
+    """The records of the consumers that are waited for. None stands for consumers that the node does not know."""
     next_loss_at: float
-    """The instant at which one of them counts as lost if nothing happens."""
+    """The instant at which the first of them counts as lost if nothing happens."""
 
 
 class _Goodbye(NamedTuple):
@@ -93,70 +95,76 @@ class _Goodbye(NamedTuple):
     until: float
 
     @property
-    def farewells(self) -> int:
-        """How many services it is to; all of them count as one."""
+    def service_count(self) -> int:
+        """The number of services; all services count as one."""
         return len(self.services) if self.services is not None else 1
 
 
 class AckLedger:
-    """Every consumer of one node. `lost_after`: seconds without a word after which one that left is lost."""
+    """The records of all consumers of one node.
+
+    A consumer that left is lost after `lost_after` seconds of silence.
+    """
 
     def __init__(self, lost_after: float) -> None:
         self.lost_after = lost_after
         self._by_scope: dict[Scope, dict[str, AckRecord]] = {}
         self._scopes: dict[str, set[Scope]] = {}
         self._departed: OrderedDict[AckRecord, None] = OrderedDict()
-        """Duties without a connection, about in the order in which they were last heard."""
-        self._departed_as: dict[tuple[str, str], dict[AckRecord, None]] = {}
-        """The same duties, by the name and address of their consumer."""
+        """Records without a connection, roughly in the order of their last signs of life."""
+        self._departed_by_name: dict[tuple[str, str], dict[AckRecord, None]] = {}
+        """The same records, by the name and address of their consumer."""
         self._goodbyes: OrderedDict[str, _Goodbye] = OrderedDict()
-        self._farewells = 0
-        """How many services the good-byes are to, in all; one to all services counts once."""
+        self._goodbye_services = 0
+        """The services of all good-byes."""
         self._mutes = MuteAddresses()
         self._unknown = ("", "", 0.0)
 
     def connect(self, consumer: Consumer, services: Collection[str] | None, now: float) -> tuple[AckRecord, ...]:
-        """A connection of the consumer begins: what it owes while that lasts, and afterwards."""
+        """Adds a connection of the consumer. Returns its records, which outlive the connection."""
         self._forget_old(now)
         scopes: Iterable[Scope] = (None,) if services is None else services
-        self._take_back_goodbye(consumer.id, services)
-        return tuple(self._joined(consumer, scope, now) for scope in scopes)
+        self._withdraw_goodbye(consumer.id, services)
+        return tuple(self._connect(consumer, scope, now) for scope in scopes)
 
     def disconnect(self, ack_records: Iterable[AckRecord], heard_at: float, now: float) -> None:
-        """A connection over which the consumer was last heard at that instant has ended, without a good-bye."""
-        for duty in ack_records:
-            duty.connections -= 1
-            if duty.never_acknowledged_since is not None and self._holds(duty):
-                self._mutes.add(duty.consumer)
-            duty.left_at = max(duty.left_at, heard_at)
-            if not duty.connections and self._holds(duty):
-                self._departed[duty] = None
-                self._departed_as.setdefault(_known_as(duty), {})[duty] = None
+        """Removes a connection that ended without a good-bye. Its last sign of life was at `heard_at`."""
+        for record in ack_records:
+            record.connections -= 1
+            if record.never_acknowledged_since is not None and self._holds(record):
+                self._mutes.add(record.consumer)
+            record.left_at = max(record.left_at, heard_at)
+            if not record.connections and self._holds(record):
+                self._departed[record] = None
+                self._departed_by_name.setdefault(_name_and_address(record), {})[record] = None
         self._forget_old(now)
 
     def acknowledge(self, ack_records: Iterable[AckRecord], revision: int) -> None:
-        """The consumer routes by that revision or a later one."""
-        for duty in ack_records:
-            duty.acknowledged = max(duty.acknowledged, revision)
-            duty.unacknowledged_since = None
-            if duty.never_acknowledged_since is not None:
-                duty.never_acknowledged_since = None
-                self._mutes.clear_address(duty.consumer)
+        """Records that the consumer routes by that revision or a later one."""
+        for record in ack_records:
+            record.acknowledged = max(record.acknowledged, revision)
+            record.unacknowledged_since = None
+            if record.never_acknowledged_since is not None:
+                record.never_acknowledged_since = None
+                self._mutes.clear_address(record.consumer)
 
     def say_goodbye(self, id: str, services: frozenset[str] | None, now: float) -> list[AckRecord]:
-        """The consumer routes no more by what it was shown of these services (None: of any). What it owed till now."""
+        """Removes the records of a consumer that no longer routes by its views of these services (None: of any).
+
+        Returns the removed records.
+        """
         scopes = self._scopes.get(id, set())
         ended = [self._by_scope[scope][id] for scope in scopes if services is None or scope in services]
-        for duty in ended:
-            self._mutes.remove(duty.consumer)
-            self._remove(duty)
+        for record in ended:
+            self._mutes.remove(record.consumer)
+            self._remove(record)
         before = self._forget_goodbye(id)
         if before is not None and before.services is not None and services is not None:
             services |= before.services
         elif before is not None:
             services = None
         self._remember(id, _Goodbye(services, now + self.lost_after))
-        while self._farewells > MAX_GOODBYES:
+        while self._goodbye_services > MAX_GOODBYES:
             self._forget_goodbye(next(iter(self._goodbyes)))
         self._forget_old(now)
         return ended
@@ -164,182 +172,189 @@ class AckLedger:
     def acknowledge_elsewhere(
         self, ids: Iterable[str], service: str, revision: int, *, only_departed: bool
     ) -> list[AckRecord]:
-        """Another node knows that these consumers route by that revision of the service. What that settles here."""
-        found = [duty for id in ids for duty in self._of(id, service) if not (only_departed and duty.connections)]
-        self.acknowledge(found, revision)
-        return found
+        """Records acknowledgements that another node received. Returns the records of this node that they settle."""
+        records = [
+            record for id in ids for record in self._records(id, service) if not (only_departed and record.connections)
+        ]
+        self.acknowledge(records, revision)
+        return records
 
     def acknowledged_ids(self, ids: Iterable[str], service: str, revision: int) -> list[str]:
-        """Those of these consumers that have acknowledged that revision of the service here."""
-        return [id for id in ids if any(duty.acknowledged >= revision for duty in self._of(id, service))]
+        """Returns those of these consumers that have acknowledged the revision of the service at this node."""
+        return [id for id in ids if any(record.acknowledged >= revision for record in self._records(id, service))]
 
     def goodbye_ids(self, ids: Iterable[str], service: str, now: float) -> list[str]:
-        """Those of these consumers that have said good-bye to the service here, and not come back."""
+        """Returns those of these consumers that said good-bye to the service at this node and have not come back."""
         return [id for id in ids if self._said_goodbye(id, service, now)]
 
     def find_departed(self, name: str, address: str, now: float) -> str | None:
-        """The id of a consumer of that name and address that left and is still named; None: there is none.
+        """Returns the id of a remembered consumer with this name and address that left; None if there is none.
 
-        For clients that have a name but no id of their own: each that comes back takes the place of one that left.
+        It serves clients that have a name but no id. A client that comes back takes the id of one that left.
         """
         self._forget_old(now)
-        return next((duty.consumer.id for duty in self._departed_as.get((name, address), ())), None)
+        return next((record.consumer.id for record in self._departed_by_name.get((name, address), ())), None)
 
     def is_suspect(self, ack_record: AckRecord) -> bool:
-        """Whether the duty's consumer has to acknowledge something before drains wait for it."""
+        """Returns whether the consumer has to acknowledge something before drains wait for it."""
         return ack_record.never_acknowledged_since is not None and self._mutes.is_suspect(ack_record.consumer)
 
     def review(self, service: str, revision: int, now: float) -> AckStatus:
-        """Who has not acknowledged that revision of the service. From now on at the latest these owe it."""
-        waiting, lost, until = dict[str, PendingConsumer](), dict[str, PendingConsumer](), float("inf")
+        """Returns the consumers that have not acknowledged the revision of the service.
+
+        It also starts the time that each of them has to acknowledge, unless it has started before.
+        """
+        waiting, lost, next_loss_at = dict[str, PendingConsumer](), dict[str, PendingConsumer](), float("inf")
         behind: set[AckRecord | None] = set()
         for scope in (service, None):
-            for id, duty in self._by_scope.get(scope, {}).items():
-                if duty.acknowledged >= revision:
+            for id, record in self._by_scope.get(scope, {}).items():
+                if record.acknowledged >= revision:
                     continue
-                lost_at, pending = self._stands(duty, now)
+                lost_at, pending = self._pending(record, now)
                 if now >= lost_at:
-                    if now < lost_at + LOST_LISTED_FOR or duty.connections:
+                    if now < lost_at + LOST_LISTED_FOR or record.connections:
                         lost[id] = pending
                 else:
                     waiting[id] = pending
-                    behind.add(duty)
-                    until = min(until, lost_at)
-        name, why, back_by = self._unknown
-        if now < back_by:
-            waiting[""] = PendingConsumer(Consumer("", name), why, back_by - self.lost_after)
+                    behind.add(record)
+                    next_loss_at = min(next_loss_at, lost_at)
+        name, reason, lost_at = self._unknown
+        if now < lost_at:
+            waiting[""] = PendingConsumer(Consumer("", name), reason, lost_at - self.lost_after)
             behind.add(None)
-            until = min(until, back_by)
+            next_loss_at = min(next_loss_at, lost_at)
         only_lost = [pending for id, pending in lost.items() if id not in waiting]
-        return AckStatus(list(waiting.values()), only_lost, behind, until)
+        return AckStatus(list(waiting.values()), only_lost, behind, next_loss_at)
 
     def note_restart(self, began: float) -> None:
-        """Consumers were shown a catalog before the node began to serve: they may not have come back yet."""
+        """Waits for unknown consumers of before the restart, which may not have come back yet."""
         self._unknown = ("consumers of before the restart", REASON_RESTARTED, began + self.lost_after)
 
     def reset_revisions(self) -> None:
-        """Revisions begin anew: what was acknowledged says nothing about them."""
-        for duties in self._by_scope.values():
-            for duty in duties.values():
-                duty.acknowledged, duty.unacknowledged_since = 0, None
+        """Resets all acknowledgements, because revisions start again in a new epoch."""
+        for records in self._by_scope.values():
+            for record in records.values():
+                record.acknowledged, record.unacknowledged_since = 0, None
 
     @property
     def connected_count(self) -> int:
-        """How many consumers are connected."""
+        """The number of connected consumers."""
         return sum(
             any(self._by_scope[scope][id].connections for scope in scopes) for id, scopes in self._scopes.items()
         )
 
     def departed_count(self, now: float) -> int:
-        """How many consumers left without a good-bye, and are waited for."""
-        return len({duty.consumer.id for duty in self._departed if now < duty.left_at + self.lost_after})
+        """Returns the number of consumers that left without a good-bye and are waited for."""
+        return len({record.consumer.id for record in self._departed if now < record.left_at + self.lost_after})
 
     def lost_count(self, now: float) -> int:
-        """How many consumers are lost, and still named."""
+        """Returns the number of lost consumers that are still listed."""
         self._forget_old(now)
-        gone = {duty.consumer.id for duty in self._departed if now >= duty.left_at + self.lost_after}
-        return len(gone | {id for id in self._scopes if any(self._is_mute(duty, now) for duty in self._all_of(id))})
+        silent = {record.consumer.id for record in self._departed if now >= record.left_at + self.lost_after}
+        mute = {id for id in self._scopes if any(self._is_mute(record, now) for record in self._all_records(id))}
+        return len(silent | mute)
 
-    def _joined(self, consumer: Consumer, scope: Scope, now: float) -> AckRecord:
-        duties = self._by_scope.setdefault(scope, {})
-        duty = duties.get(consumer.id)
-        if duty is None:
-            duty = duties[consumer.id] = AckRecord(consumer, scope, now)
+    def _connect(self, consumer: Consumer, scope: Scope, now: float) -> AckRecord:
+        records = self._by_scope.setdefault(scope, {})
+        record = records.get(consumer.id)
+        if record is None:
+            record = records[consumer.id] = AckRecord(consumer, scope, now)
             self._scopes.setdefault(consumer.id, set()).add(scope)
-        elif not duty.connections:
-            self._return(duty)
-            if now >= duty.left_at + self.lost_after:
-                duty.unacknowledged_since = None  # It was away, not mute.
-                duty.never_acknowledged_since = now if duty.never_acknowledged_since is not None else None
-        duty.consumer = consumer
-        duty.joined_at = now
-        duty.connections += 1
-        return duty
+        elif not record.connections:
+            self._remove_departed(record)
+            if now >= record.left_at + self.lost_after:
+                record.unacknowledged_since = None  # It was disconnected, not mute.
+                record.never_acknowledged_since = now if record.never_acknowledged_since is not None else None
+        record.consumer = consumer
+        record.joined_at = now
+        record.connections += 1
+        return record
 
-    def _stands(self, duty: AckRecord, now: float) -> tuple[float, PendingConsumer]:
-        """When the duty counts as lost, and how its consumer stands."""
-        if duty.unacknowledged_since is None:
-            duty.unacknowledged_since = now
-        mute_at, why, since = duty.unacknowledged_since + MUTE_AFTER, REASON_MUTE, duty.unacknowledged_since
-        if duty.never_acknowledged_since is not None:
-            suspect, since = self.is_suspect(duty), duty.never_acknowledged_since
-            mute_at, why = (
+    def _pending(self, record: AckRecord, now: float) -> tuple[float, PendingConsumer]:
+        """Returns when the consumer counts as lost, and its entry in the status."""
+        if record.unacknowledged_since is None:
+            record.unacknowledged_since = now
+        mute_at, reason, since = record.unacknowledged_since + MUTE_AFTER, REASON_MUTE, record.unacknowledged_since
+        if record.never_acknowledged_since is not None:
+            suspect, since = self.is_suspect(record), record.never_acknowledged_since
+            mute_at, reason = (
                 (since, REASON_SUSPECT_ADDRESS) if suspect else (since + self.lost_after, REASON_NEVER_ACKNOWLEDGED)
             )
             if now >= mute_at:
-                self._mutes.add(duty.consumer)
-        if duty.connections:
+                self._mutes.add(record.consumer)
+        if record.connections:
             mute = now >= mute_at
             return mute_at, PendingConsumer(
-                duty.consumer, why if mute else REASON_CONNECTED, since if mute else duty.joined_at
+                record.consumer, reason if mute else REASON_CONNECTED, since if mute else record.joined_at
             )
-        lost_at = min(mute_at, duty.left_at + self.lost_after)
-        return lost_at, PendingConsumer(duty.consumer, REASON_LEFT if now < lost_at else REASON_SILENT, duty.left_at)
+        lost_at = min(mute_at, record.left_at + self.lost_after)
+        return lost_at, PendingConsumer(
+            record.consumer, REASON_LEFT if now < lost_at else REASON_SILENT, record.left_at
+        )
 
-    def _is_mute(self, duty: AckRecord, now: float) -> bool:
-        owes = duty.unacknowledged_since is not None and now >= duty.unacknowledged_since + MUTE_AFTER
-        never = duty.never_acknowledged_since is not None and now >= duty.never_acknowledged_since + self.lost_after
-        return bool(duty.connections) and (owes or never)
+    def _is_mute(self, record: AckRecord, now: float) -> bool:
+        overdue = record.unacknowledged_since is not None and now >= record.unacknowledged_since + MUTE_AFTER
+        never = record.never_acknowledged_since is not None and now >= record.never_acknowledged_since + self.lost_after
+        return bool(record.connections) and (overdue or never)
 
-    def _of(self, id: str, service: str) -> Iterator[AckRecord]:
+    def _records(self, id: str, service: str) -> Iterator[AckRecord]:
         for scope in (service, None):
-            duty = self._by_scope.get(scope, {}).get(id)
-            if duty is not None:
-                yield duty
+            record = self._by_scope.get(scope, {}).get(id)
+            if record is not None:
+                yield record
 
-    def _all_of(self, id: str) -> Iterator[AckRecord]:
+    def _all_records(self, id: str) -> Iterator[AckRecord]:
         return (self._by_scope[scope][id] for scope in self._scopes[id])
 
-    def _holds(self, duty: AckRecord) -> bool:
-        return self._by_scope.get(duty.scope, {}).get(duty.consumer.id) is duty
+    def _holds(self, record: AckRecord) -> bool:
+        return self._by_scope.get(record.scope, {}).get(record.consumer.id) is record
 
-    def _remove(self, duty: AckRecord) -> None:
-        id, duties = duty.consumer.id, self._by_scope[duty.scope]
-        del duties[id]
-        if not duties:
-            del self._by_scope[duty.scope]
-        self._scopes[id].discard(duty.scope)
+    def _remove(self, record: AckRecord) -> None:
+        id, records = record.consumer.id, self._by_scope[record.scope]
+        del records[id]
+        if not records:
+            del self._by_scope[record.scope]
+        self._scopes[id].discard(record.scope)
         if not self._scopes[id]:
             del self._scopes[id]
-        if duty in self._departed:
-            self._return(duty)
+        if record in self._departed:
+            self._remove_departed(record)
 
-    def _return(self, duty: AckRecord) -> None:
-        """It no longer counts as one that left."""
-        del self._departed[duty]
-        there = self._departed_as[_known_as(duty)]
-        del there[duty]
-        if not there:
-            del self._departed_as[_known_as(duty)]
+    def _remove_departed(self, record: AckRecord) -> None:
+        del self._departed[record]
+        records = self._departed_by_name[_name_and_address(record)]
+        del records[record]
+        if not records:
+            del self._departed_by_name[_name_and_address(record)]
 
     def _forget_old(self, now: float) -> None:
-        """Let go of what nobody is told any more, and of what is too much."""
+        """Forgets what is no longer listed, and what exceeds the bounds."""
         while self._departed:
-            duty = next(iter(self._departed))
-            lost_at = duty.left_at + self.lost_after
+            record = next(iter(self._departed))
+            lost_at = record.left_at + self.lost_after
             if len(self._departed) > MAX_DEPARTED and now < lost_at:
                 self._unknown = ("consumers that left", REASON_TOO_MANY_LEFT, max(lost_at, self._unknown[2]))
             elif len(self._departed) <= MAX_DEPARTED and now < lost_at + LOST_LISTED_FOR:
                 break
-            self._remove(duty)
+            self._remove(record)
         while self._goodbyes and next(iter(self._goodbyes.values())).until <= now:
             self._forget_goodbye(next(iter(self._goodbyes)))
 
     def _remember(self, id: str, goodbye: _Goodbye) -> None:
         self._goodbyes[id] = goodbye
-        self._farewells += goodbye.farewells
+        self._goodbye_services += goodbye.service_count
 
     def _forget_goodbye(self, id: str) -> _Goodbye | None:
-        """The one that there was."""
+        """Removes and returns the good-bye; None if there was none."""
         goodbye = self._goodbyes.pop(id, None)
-        self._farewells -= goodbye.farewells if goodbye is not None else 0
+        self._goodbye_services -= goodbye.service_count if goodbye is not None else 0
         return goodbye
 
     def _said_goodbye(self, id: str, service: str, now: float) -> bool:
         goodbye = self._goodbyes.get(id)
         return goodbye is not None and now < goodbye.until and (goodbye.services is None or service in goodbye.services)
 
-    def _take_back_goodbye(self, id: str, services: Collection[str] | None) -> None:
+    def _withdraw_goodbye(self, id: str, services: Collection[str] | None) -> None:
         goodbye = self._forget_goodbye(id)
         if goodbye is not None and goodbye.services is not None and services is not None:
             left = goodbye.services.difference(services)
@@ -347,5 +362,5 @@ class AckLedger:
                 self._remember(id, goodbye._replace(services=left))
 
 
-def _known_as(duty: AckRecord) -> tuple[str, str]:
-    return duty.consumer.name, duty.consumer.address
+def _name_and_address(record: AckRecord) -> tuple[str, str]:
+    return record.consumer.name, record.consumer.address

@@ -1,4 +1,4 @@
-"""A consumer, as the registry knows it."""
+"""A consumer, as the registry sees it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A program that resolves and routes. It keeps its id for its whole life; name and address are for people."""
+    """A program that resolves services and calls instances. Its id is fixed; name and address are for people."""
 
     id: str
     name: str = ""
     address: str = ""
     acks_immediately: bool = False
-    """Whether it acknowledges the first that it is shown at once, as every consumer over the native API does."""
+    """Whether it acknowledges its first view at once, as every consumer of the native API does."""

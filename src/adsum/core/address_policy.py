@@ -1,9 +1,9 @@
-"""The fence: where probes, and registrations, may not go.
+"""The address policy: addresses that probes, and registrations, may not use.
 
-Anybody who may register an instance can make the registry connect to its address. So addresses that are never an
-instance are out of bounds, above all those under which a cloud hands out credentials. Private and loopback addresses
-are where instances live, and documentation ranges (RFC 5737, RFC 3849) lead nowhere: both are within bounds unless the
-operator's own ranges say otherwise. A registry that listens on a network denies loopback (see `adsum.config.serve`).
+A client that may register an instance can make the registry connect to its address. So addresses that never belong to
+an instance are denied, above all those where a cloud serves credentials. Private and loopback addresses are usual for
+instances, and documentation ranges (RFC 5737, RFC 3849) lead nowhere: both are allowed unless the operator denies them.
+A registry that listens on a network denies loopback (see `adsum.config.serve`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALWAYS_DENIED: Final[tuple[tuple[Network, str], ...]] = (
     (IPv6Network("fe80::/10"), _LINK_LOCAL),
     (IPv6Network("ff00::/8"), "is multicast"),
 )
-"""What no configuration opens, and why. The first that contains an address names the reason."""
+"""Networks that no configuration can allow, each with the reason. The first network that contains an address counts."""
 
 _COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291, 2.5.5.1
 _NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
@@ -45,14 +45,14 @@ _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")  # SIIT, RFC 2765
 _ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)  # RFC 5214, 6.1: the third quarter of the address
 _LOOPBACK: Final = IPv6Address("::1")
 LOOPBACK_NETWORKS: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
-"""Where the registry's own host is reached by itself alone."""
+"""Networks that lead to the registry's own host."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The bounds: what is never an instance, the `denied` networks, and all but the `allowed` ones if there are any.
+    """Denies `ALWAYS_DENIED`, the `denied` networks, and, if `allowed` has any, all networks but those.
 
-    Networks are written as 10.0.0.0/8 or fd00::/8; one that is not raises `Invalid`, naming its place.
+    Networks are written as 10.0.0.0/8 or fd00::/8. Raises `Invalid`, naming the entry, for any other text.
     """
 
     denied: tuple[str, ...] = ()
@@ -65,9 +65,9 @@ class AddressPolicy:
         object.__setattr__(self, "_allowed", tuple(_networks("allowed", self.allowed)))
 
     def denial_reason(self, ip: str) -> str | None:
-        """Why nobody may go to this IP address, in a sentence; None if one may.
+        """Returns a sentence that says why this IP address is denied; None if it is allowed.
 
-        An IPv6 address that stands for an IPv4 one is also judged as what it stands for.
+        The policy also applies to the IPv4 addresses that an IPv6 address embeds.
         """
         try:
             address = ip_address(ip)
@@ -77,16 +77,16 @@ class AddressPolicy:
             address = address.ipv4_mapped
         if self._allowed and not _within(address, self._allowed):
             return f"{ip} is not in the networks that checks may go to"
-        for each in (address, *_embedded(address)):
-            why = self._forbidden(each)
-            if why is not None:
-                return f"{ip} {why}" if each is address else f"{ip} stands for {each}, which {why}"
+        for target in (address, *_embedded(address)):
+            reason = self._denial(target)
+            if reason is not None:
+                return f"{ip} {reason}" if target is address else f"{ip} stands for {target}, which {reason}"
         return None
 
-    def _forbidden(self, address: Address) -> str | None:
-        for network, why in ALWAYS_DENIED:
+    def _denial(self, address: Address) -> str | None:
+        for network, reason in ALWAYS_DENIED:
             if address in network:
-                return why
+                return reason
         return "is in a network that checks may not go to" if _within(address, self._denied) else None
 
 
@@ -95,10 +95,10 @@ def _within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def _embedded(address: Address) -> list[IPv4Address]:
-    """The IPv4 addresses that a translator or tunnel would take this one to."""
+    """Returns the IPv4 addresses to which a translator or tunnel forwards this address."""
     if isinstance(address, IPv4Address):
         return []
-    found = [each for each in (address.sixtofour, *(address.teredo or ())) if each is not None]
+    found = [embedded for embedded in (address.sixtofour, *(address.teredo or ())) if embedded is not None]
     translated = _within(address, (*_NAT64, _TRANSLATED)) or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
     if (address in _COMPATIBLE and address != _LOOPBACK) or translated:
         found.append(IPv4Address(int(address) & 0xFFFF_FFFF))
@@ -106,12 +106,12 @@ def _embedded(address: Address) -> list[IPv4Address]:
 
 
 def _networks(name: str, texts: Iterable[str]) -> Iterable[Network]:
-    for place, text in enumerate(texts):
+    for position, text in enumerate(texts):
         try:
             network = ip_network(text)
         except ValueError:
             problem = f"must be a network such as 10.0.0.0/8 or fd00::/8, without host bits, not {quoted(text)}"
-            raise Invalid(f"{name}[{place}]", problem) from None
+            raise Invalid(f"{name}[{position}]", problem) from None
         if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-            raise Invalid(f"{name}[{place}]", f"must be written as an IPv4 network, not {quoted(text)}")
+            raise Invalid(f"{name}[{position}]", f"must be written as an IPv4 network, not {quoted(text)}")
         yield network

@@ -1,6 +1,6 @@
-"""How long to wait before trying again, always by chance, so that many who failed together don't come back together.
+"""Randomized delays before retries, so that clients that failed together don't retry together.
 
-Delays are seconds; the caller waits and owns the random generator.
+Delays are seconds. The caller waits and owns the random generator.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from typing import Final
 MAX_GROWTH: Final = 3.0
 """A delay is at most this many times the one before it."""
 JITTER: Final = 0.1
-"""By which share a regular delay varies to either side."""
+"""The share by which a regular delay varies, up and down."""
 RENEWALS_PER_TTL: Final = 3
-"""How many renewals fit into one ttl: two may be lost before a lease lapses."""
+"""Renewals in one ttl: two of them may be lost before a lease lapses."""
 
 
 class Backoff:
     """Growing delays with decorrelated jitter.
 
-    Each is drawn between `first` and three times the one before, at most `most`. The algorithm is "Decorrelated
-    Jitter" of Marc Brooker's "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    Each delay is random between `initial` and three times the delay before, and at most `maximum`. The algorithm is
+    "Decorrelated Jitter" of Marc Brooker's "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
 
     __slots__ = ("_last", "initial", "maximum")
 
     def __init__(self, initial: float, maximum: float) -> None:
         if not 0 < initial <= maximum:
-            raise ValueError(f"delays must grow from above 0: first {initial:g}, most {maximum:g}")
+            raise ValueError(f"delays must be above 0 and grow: initial {initial:g}, maximum {maximum:g}")
         self.initial = initial
         self.maximum = maximum
         self._last = initial
 
     def next(self, rng: Random) -> float:
-        """The next delay: from `first` to `most` seconds."""
+        """Returns the next delay, from `initial` to `maximum` seconds."""
         self._last = min(self.maximum, rng.uniform(self.initial, self._last * MAX_GROWTH))
         return self._last
 
     def reset(self) -> None:
-        """It worked: the next delay is a short one again."""
+        """Starts again with short delays, after a success."""
         self._last = self.initial
 
 
 def jittered(delay: float, rng: Random, share: float = JITTER) -> float:
-    """`delay` give or take `share` of it, for what is done regularly by many."""
+    """Returns `delay` plus or minus up to `share` of it, so that regular work of many clients spreads out."""
     return delay * rng.uniform(1 - share, 1 + share)
 
 
 def renewal_delay(ttl: float, rng: Random) -> float:
-    """How long after a renewal the next one is due: a third of the ttl, give or take a tenth."""
+    """Returns the seconds between two renewals of a lease: a third of the ttl, plus or minus a tenth."""
     return jittered(ttl / RENEWALS_PER_TTL, rng)

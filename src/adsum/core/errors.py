@@ -1,15 +1,10 @@
-"""Every way in which a rule can say no.
+"""The errors that Adsum raises on purpose.
 
-Rules raise these; the edges translate them: a dialect into its own answers (one table at its top), the CLI into one
-sentence. Nothing in here knows HTTP.
+Rules raise them. A dialect translates them into its own answers (one table at its top), and the CLI into one sentence.
+Nothing here depends on HTTP.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from adsum.core.model import Listing
 
 
 class AdsumError(Exception):
@@ -17,10 +12,10 @@ class AdsumError(Exception):
 
 
 class Invalid(AdsumError):
-    """A value breaks an invariant.
+    """A value is not valid.
 
-    `field` is the dotted path of the value as the user wrote it (`instance.port`, `checks[0].interval`), `problem` one
-    clause that says what would be right.
+    `field` is the dotted path of the value as the user wrote it (`instance.port`, `checks[0].interval`). `problem` is
+    one clause that says which values are valid.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -29,13 +24,13 @@ class Invalid(AdsumError):
         self.problem = problem
 
     def prefixed(self, prefix: str) -> Invalid:
-        """The same error seen from the value that contains this one."""
+        """Returns the same error for the value `prefix` that contains this field."""
         joint = "" if self.field.startswith("[") else "."
         return Invalid(f"{prefix}{joint}{self.field}", self.problem)
 
 
 class UnknownInstance(AdsumError):
-    """No instance of that service has that id."""
+    """The service has no instance with this id."""
 
     def __init__(self, service: str, id: str) -> None:
         super().__init__(f"no instance {id!r} of service {service!r} is registered")
@@ -44,14 +39,14 @@ class UnknownInstance(AdsumError):
 
 
 class UnknownDocument(AdsumError):
-    """Nothing of that kind and name was declared."""
+    """No document of this kind and name is declared."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"no {kind} {name!r} is declared")
 
 
 class LeaseLost(AdsumError):
-    """Somebody else registered the instance since: the lease is no longer this holder's."""
+    """Another holder has registered the instance since: this holder no longer has the lease."""
 
     def __init__(self, service: str, id: str) -> None:
         super().__init__(f"the lease of {service!r} instance {id!r} is held by a later registration")
@@ -60,18 +55,11 @@ class LeaseLost(AdsumError):
 
 
 class RegistrationConflict(AdsumError):
-    """A live process has the id or the place that a registration asks for.
-
-    `probe` is its listing if a probe of its place may still show that nobody lives there.
-    """
-
-    def __init__(self, problem: str, probe_target: Listing | None = None) -> None:
-        super().__init__(problem)
-        self.probe_target = probe_target
+    """A live process has the id or the place that a registration requests."""
 
 
 class ServiceNotEmpty(AdsumError):
-    """A service that is to be forgotten has instances."""
+    """A service with instances can't be forgotten."""
 
     def __init__(self, service: str, count: int) -> None:
         lists = "1 instance" if count == 1 else f"{count} instances"
@@ -79,11 +67,11 @@ class ServiceNotEmpty(AdsumError):
 
 
 class CatalogFull(AdsumError):
-    """A bound of the catalog is reached; nothing was registered."""
+    """A bound of the catalog is reached; nothing was written."""
 
 
 class Overloaded(AdsumError):
-    """A bounded queue is full; nothing was done; try again after `retry_after` seconds."""
+    """A bounded queue is full and nothing was done. The caller may retry after `retry_after` seconds."""
 
     def __init__(self, queue: str, retry_after: float = 1.0) -> None:
         super().__init__(f"{queue} is full")
@@ -91,11 +79,14 @@ class Overloaded(AdsumError):
 
 
 class ProbeUnavailable(AdsumError):
-    """The registry itself could not probe, for a shortage of its own: that says nothing about the instance."""
+    """The registry lacks what a probe needs, such as file descriptors. This says nothing about the instance."""
 
 
 class StoreUnavailable(AdsumError):
-    """The store can't commit now; nothing was written, unless it says so; try again after `retry_after` seconds."""
+    """The store can't commit now. The caller may retry after `retry_after` seconds.
+
+    Nothing was written unless the message says so.
+    """
 
     def __init__(self, reason: str, retry_after: float = 1.0) -> None:
         super().__init__(reason)
@@ -103,14 +94,14 @@ class StoreUnavailable(AdsumError):
 
 
 class KeeperUnavailable(AdsumError):
-    """Who keeps the instance can't be asked, so nothing is known to be renewed; try again, or at another node."""
+    """The keeper of the instance does not answer, so the lease may not be renewed. Retry here or at another node."""
 
     retry_after = 1.0
 
 
 class StoreOpenFailed(AdsumError):
-    """The store can't be opened as asked: another daemon has it, a schema from the future, no permission."""
+    """The store can't be opened: another daemon uses it, its schema is newer, or a permission is missing."""
 
 
 class StoreConflict(AdsumError):
-    """The store moved past the basis that a batch was decided on: decide again on a fresher snapshot."""
+    """The store has moved past the revision that a batch was decided on. The caller decides on a newer snapshot."""

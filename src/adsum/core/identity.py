@@ -1,6 +1,6 @@
-"""What tells instances apart: the place where one is reached, and the process that is there.
+"""The identity of an instance: its place (address, port, scheme) and the process that is there.
 
-An id names an entry of the catalog. Evidence of checks, slow start and outliers belong to a process.
+An id only names an entry of the catalog. The evidence of checks, slow start and outliers belong to a process.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 DIGEST_BYTES: Final = 6
-"""Bytes of a holder's digest: consumers tell processes apart by it, and nobody can renew or deregister by it."""
+"""Bytes of a holder's digest. Consumers tell processes apart by it; it can't be used to renew or deregister."""
 MAX_CACHED_ADDRESSES: Final = 65_536
-"""How many addresses and digests are remembered; past it those used longest ago are computed again."""
+"""Canonical addresses, and digests, that are cached. Past it those used longest ago are computed again."""
 
 DIALECT_HOLDERS: Final = frozenset({"etcd-naming"})
-"""Holders under which a dialect lists what its own system registered: they name no process, as an empty one does."""
+"""Holders under which a dialect lists the registrations of its own system. Like an empty holder, they name no
+process."""
 
 PART_SEPARATOR: Final = "~~"
-"""What comes after it in a holder names a part of the process, such as one of its registrars: a part holds its own
-lease, and evidence belongs to the process."""
+"""In a holder, separates the process from a part of it, such as one of its registrars. Each part holds leases of its
+own; evidence belongs to the process."""
 
 
 class HostPort(NamedTuple):
-    """An address and port: one program listens there, whatever scheme it is spoken to by."""
+    """An address and port, where one program listens, whatever the scheme."""
 
     address: str
     port: int
 
 
 class Place(NamedTuple):
-    """Where an instance is reached. Made by `canonical_place`, so that one place is written in one way."""
+    """The address, port and scheme of an instance. `canonical_place` makes it, so that equal places compare equal."""
 
     address: str
     port: int
@@ -47,30 +48,30 @@ class Place(NamedTuple):
 
 
 class ProcessIdentity(NamedTuple):
-    """A holder at a place. A holder of "" names no process: only the place tells it apart."""
+    """A holder at a place. An empty holder names no process: only the place identifies it."""
 
     holder: str
     place: Place
 
     @staticmethod
     def from_holder(holder: str, place: Place) -> ProcessIdentity:
-        """The process that a registration names."""
+        """Returns the identity of the process in a registration."""
         return ProcessIdentity(process_name(holder), place)
 
 
 def process_name(holder: str) -> str:
-    """The process that a holder names; "" if it names none."""
+    """Returns the process that a holder names; "" if it names none."""
     return "" if holder in DIALECT_HOLDERS else holder.partition(PART_SEPARATOR)[0]
 
 
 def canonical_place(address: str, port: int, scheme: str) -> Place:
-    """The place, with its address in the one form that all ways of writing it share."""
+    """Returns the place with its address in canonical form."""
     return Place(_canonical(address), port, scheme)
 
 
 @lru_cache(MAX_CACHED_ADDRESSES)
 def holder_digest(holder: str) -> str:
-    """What consumers see of a holder: its process, which nobody can learn from it; "" if it names none."""
+    """Returns the digest that consumers see in place of the holder's process; "" if the holder names none."""
     process = process_name(holder)
     return blake2b(process.encode(), digest_size=DIGEST_BYTES).hexdigest() if process else ""
 

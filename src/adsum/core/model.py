@@ -1,22 +1,24 @@
-"""The nouns: what providers declare and what the catalog says of them.
+"""The model: what providers declare, and what the catalog lists.
 
-Every value is frozen and valid from birth: constructors raise `Invalid`, naming the field. Lengths of time (`ttl`,
-`grace`, `interval`) are seconds; instants on the wall clock (`since`, `at`) are seconds since 1970, shown to people
-and never compared.
+Values are frozen and always valid: constructors raise `Invalid`, naming the field. Lengths of time (`ttl`, `grace`,
+`interval`) are seconds. Instants on the wall clock (`since`, `at`) are seconds since 1970; they are shown to people and
+never compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.core import sizes, validation
+from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, ProcessIdentity, canonical_place
+from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, page_text_size, text_size
+from adsum.core.provenance import Provenance
 
 MAX_WEIGHT: Final = 1000
 MAX_TAGS: Final = 64
@@ -37,17 +39,17 @@ EMPTY_MAPPING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def empty_mapping() -> Mapping[str, str]:
-    """No pairs; always the same ones."""
+    """Returns `EMPTY_MAPPING`, as the default of fields."""
     return EMPTY_MAPPING
 
 
 def freeze(pairs: Mapping[str, str]) -> Mapping[str, str]:
-    """A view of a copy: nobody can change it any more."""
+    """Returns an immutable copy."""
     return MappingProxyType(dict(pairs)) if pairs else EMPTY_MAPPING
 
 
 class Key(NamedTuple):
-    """What names an instance in the catalog."""
+    """The name of an instance in the catalog."""
 
     service: str
     id: str
@@ -57,7 +59,7 @@ class Key(NamedTuple):
 
 
 class Status(StrEnum):
-    """How an instance stands, from best to worst evidence, then the two that somebody declared."""
+    """The status of an instance: four by evidence, from best to worst, then two that are declared."""
 
     PASSING = "passing"
     WARNING = "warning"
@@ -71,14 +73,14 @@ _SEVERITY: Final = {Status.PASSING: 0, Status.WARNING: 1, Status.STARTING: 2, St
 
 
 class LeaseState(StrEnum):
-    """Whether the promise to renew is kept. `expired` is no state of a listed instance: it has left the catalog."""
+    """The state of the lease of a listed instance. An instance whose lease expires is no longer listed."""
 
     HELD = "held"
     LAPSED = "lapsed"
 
 
 class CheckKind(StrEnum):
-    """The kinds of check, one probe each."""
+    """The kinds of check. Each has one probe."""
 
     HTTP = "http"
     TCP = "tcp"
@@ -86,7 +88,7 @@ class CheckKind(StrEnum):
 
 
 class Result(StrEnum):
-    """What one probe found."""
+    """The result of one probe."""
 
     PASS = "pass"
     WARN = "warn"
@@ -95,7 +97,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one probe found, with a note for people (cut at `rules.VALUE_LENGTH`) and how long it took in seconds."""
+    """The outcome of one probe: its result, a note for people, and how many seconds it took.
+
+    The note is cut at `validation.MAX_VALUE_LENGTH`.
+    """
 
     result: Result
     note: str = ""
@@ -104,7 +109,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running provider as it declared itself."""
+    """One running provider, as it declared itself."""
 
     service: str
     id: str
@@ -135,12 +140,12 @@ class Instance:
 
     @property
     def place(self) -> Place:
-        """Where it is reached."""
+        """The place where clients reach the instance."""
         return canonical_place(self.address, self.port, self.scheme)
 
     @property
     def authority(self) -> str:
-        """`host:port`, an IPv6 address in brackets."""
+        """`host:port`, with an IPv6 address in brackets."""
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
 
@@ -152,13 +157,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What to verify, how often, and how many outcomes in a row turn the status.
+    """A health check: what to probe, how often, and after how many outcomes in a row the status changes.
 
-    The probe goes to the instance's own address, to `port` if set, else to the instance's port. `rise` passes in a
-    row make it passing, `fall` fails in a row critical; the first pass of all makes a starting instance passing.
+    The probe goes to the instance's own address, to `port` if it is set, else to the instance's port. `rise` passes in
+    a row make the check passing, `fall` fails in a row make it critical. A starting check is passing after one pass.
 
-    For http: `path`, `method`, `headers`, `tls`, and `expect`, the accepted statuses as inclusive ranges. For grpc:
-    `grpc_service`, the name asked of grpc.health.v1 ("" is the whole server), and `tls`.
+    For http: `path`, `method`, `headers`, `tls`, and `expect`, the accepted status codes as inclusive ranges. For grpc:
+    `grpc_service`, the service name in the request of grpc.health.v1 ("" is the whole server), and `tls`.
     """
 
     name: str
@@ -199,11 +204,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A request to be listed: an instance plus how it proves that it is alive.
+    """A request to be listed: an instance, and how it proves that it is alive.
 
-    `ttl` is the length of its lease (None: no lease, listed until deregistered), `grace` how long a lapsed one stays
-    listed as critical. `holder` names the process that holds the lease, so that a predecessor with the same id can't
-    renew or end its successor's; "" claims nothing.
+    `ttl` is the length of its lease in seconds (None: no lease, listed until deregistered). `grace` is how long the
+    instance stays listed as critical after its lease lapsed. `holder` names the process that holds the lease, so that a
+    predecessor with the same id can't renew or deregister its successor; "" names no process.
     """
 
     instance: Instance
@@ -212,7 +217,7 @@ class Registration:
     checks: tuple[Check, ...] = ()
     holder: str = ""
     size: int = field(init=False, repr=False, compare=False)
-    """Bytes of memory that it takes in a registry, about."""
+    """Bytes of memory in a registry, estimated."""
 
     def __post_init__(self) -> None:
         if self.ttl is not None:
@@ -224,7 +229,7 @@ class Registration:
         names = {check.name for check in self.checks}
         if len(names) != len(self.checks):
             raise Invalid("checks", "must have different names")
-        object.__setattr__(self, "size", sizes.registration_size(self.instance, self.checks))
+        object.__setattr__(self, "size", _memory_size(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
@@ -232,17 +237,31 @@ class Registration:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """Who holds it, and where: evidence belongs to that."""
+        """The process that holds the lease, and its place. Evidence belongs to it."""
         return ProcessIdentity.from_holder(self.holder, self.instance.place)
+
+
+def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
+    """Bytes of memory of one registration. The estimate is too high if it shares texts with others."""
+    size = LISTING_BYTES
+    for tag in instance.tags:
+        size += page_text_size(tag)
+    for key, value in instance.metadata.items():
+        size += page_text_size(key) + page_text_size(value)
+    for check in checks:
+        size += CHECK_BYTES + text_size(check.path)
+        for name, value in check.headers.items():
+            size += text_size(name) + text_size(value)
+    return size
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A declared status that outranks evidence, by whom and why.
+    """A declared status that outranks evidence, with its author and reason.
 
-    `length` is how many seconds it lasts from when it is set, and afresh from a restart of the registry (late is
-    better than wrong); None lasts until it is cleared. `holder` is set when the provider itself declared it: a later
-    registration by another holder clears it.
+    `length` is how many seconds it lasts; None lasts until it is cleared. The time starts when it is set, and again
+    when the registry restarts, because late is better than wrong. `holder` is set if the provider itself declared it: a
+    later registration by another holder clears it.
     """
 
     status: Status
@@ -261,53 +280,8 @@ class Override:
             validation.seconds("length", self.length, 1.0, MAX_OVERRIDE)
 
 
-class Cause(StrEnum):
-    """Why a change happened."""
-
-    REGISTERED = "registered"
-    REREGISTERED = "reregistered"
-    DEREGISTERED = "deregistered"
-    LEASE_LAPSED = "lease-lapsed"
-    LEASE_RENEWED = "lease-renewed"
-    LEASE_EXPIRED = "lease-expired"
-    CHECK_PASSING = "check-passing"
-    CHECK_WARNING = "check-warning"
-    CHECK_CRITICAL = "check-critical"
-    DRAINED = "drained"
-    MAINTENANCE = "maintenance"
-    RESUMED = "resumed"
-    OVERRIDE_EXPIRED = "override-expired"
-    DECLARED = "declared"
-    WITHDRAWN = "withdrawn"
-    FORGOTTEN = "forgotten"
-    """A service without an instance is no longer known."""
-    SUPERSEDED = "superseded"
-    """Another process is registered at the instance's place; the reason names it."""
-    UNKNOWN = "unknown"
-    """A cause of a later version, whose node wrote to the same etcd."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - whatever it is
-        return cls.UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """The cause and the actor of a change, the reason given, and when on the wall clock.
-
-    Anyone can claim to be any actor. `peer` is the address that such a claim came from; "" if the actor is that address
-    itself, or a part of the registry.
-    """
-
-    cause: Cause
-    actor: str
-    reason: str = ""
-    at: float = 0.0
-    peer: str = ""
-
-
 MAX_SHARED_STATUSES: Final = 4_096
-"""How many different standings are remembered; past it those met longest ago are kept apart from then on."""
+"""Different sets of check statuses that are shared. Past it those used longest ago are no longer shared."""
 
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 
@@ -317,20 +291,21 @@ def _no_checks() -> Mapping[str, Status]:
 
 
 def freeze_statuses(checks: Mapping[str, Status]) -> Mapping[str, Status]:
-    """How checks stand, by their names, frozen. Most instances stand alike: equal ones are the same value."""
-    return _standings(tuple(checks.items()))
+    """Returns an immutable copy of the statuses of checks by name. Equal copies are one object, to save memory."""
+    return _frozen_statuses(tuple(checks.items()))
 
 
 @lru_cache(MAX_SHARED_STATUSES)
-def _standings(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
+def _frozen_statuses(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
     return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The catalog's entry for an instance: what it declared, the evidence, and why it stands as it does.
+    """The catalog's entry for an instance: its registration, the evidence, the override and the resulting status.
 
-    `checks` holds the standing of each check by name. `why` explains the last change of anything in here.
+    `checks` holds the status of each check by name. `provenance` is that of the last change of any field. `since` is
+    when the status changed last.
     """
 
     registration: Registration
@@ -346,7 +321,7 @@ class Listing:
 
     @property
     def evidence(self) -> Status:
-        """The worst of lease and checks, whatever the override says."""
+        """The worst status of lease and checks, without the override."""
         if self.lease is LeaseState.LAPSED:
             return Status.CRITICAL
         return max(self.checks.values(), key=_SEVERITY.__getitem__, default=Status.PASSING)
@@ -364,8 +339,8 @@ class Listing:
 class Endpoint:
     """An instance as a consumer sees it.
 
-    `process` is a digest of the instance's holder: it changes when another process takes the id. "" if nothing is known
-    of the holder.
+    `holder_digest` identifies the instance's holder: it changes when another process takes the id. "" if the holder is
+    not known.
     """
 
     instance: Instance
@@ -378,7 +353,7 @@ class Endpoint:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """The process that is there, by its digest: what a consumer counts belongs to it."""
+        """The process, by its digest. The statistics of a consumer belong to it."""
         return ProcessIdentity(self.holder_digest, self.instance.place)
 
     @property

@@ -1,19 +1,19 @@
-"""Which endpoints a consumer may use, and with what share of its calls.
+"""The selection of endpoints: which ones a consumer may use, and with which share of its calls.
 
-The catalog states the truth; caution lives here. A selection never relabels anything: it only weighs.
+A selection never changes a status. It only weighs endpoints, by these rules:
 
-- Draining and maintenance are never used: somebody declared them.
-- Passing endpoints are used first. Warning ones step in when the passing ones lack the capacity, critical, starting
-  and ejected ones only in a panic.
-- Weight 0 is a reserve: used, all alike, when nothing with a weight is usable.
-- **Panic**: when fewer than `panic_threshold` of the endpoints are usable, it is likelier that health is misjudged
-  than that all of them are sick, and the few left would drown: all are used. Starting endpoints are not counted (a
-  scale-up is no reason to panic) and not used while there are others: nobody ever saw them well.
-- **Spill-over**: calls stay in the own zone while it has capacity: its usable share of weight times
-  `overprovisioning`. What is left goes to the other zones, then to warning endpoints, ours first.
+- Draining and maintenance endpoints are never used: these statuses were declared.
+- Passing endpoints are used first. Warning endpoints are used when the passing ones lack capacity. Critical, starting
+  and ejected endpoints are used only in a panic.
+- Endpoints of weight 0 are a reserve: they are used, in equal shares, when no endpoint with a weight is usable.
+- **Panic**: all endpoints are used when fewer than `panic_threshold` of them are usable. Then it is more likely that
+  health is misjudged than that all are sick, and the few usable ones would be overloaded. Starting endpoints are not
+  counted, since a scale-up is no reason to panic. They are used only if there are no others, since they never passed.
+- **Spill-over**: calls stay in the consumer's own zone while it has capacity: its usable share of weight times
+  `overprovisioning`. The rest goes to other zones, then to warning endpoints, those of the own zone first.
 
-After Envoy's priority levels, DEGRADED endpoints and panic threshold (envoyproxy.io, "Load balancing: priority
-levels", "degraded endpoints", "panic threshold").
+The rules follow Envoy's priority levels, DEGRADED endpoints and panic threshold (envoyproxy.io, "Load balancing:
+priority levels", "degraded endpoints", "panic threshold").
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint, Status
 
 PANIC_THRESHOLD: Final = 0.5
-"""Below this usable share of the endpoints, health is distrusted and all are used."""
+"""The usable share of the endpoints below which all are used, because health is likely misjudged."""
 OVERPROVISIONING: Final = 1.4
-"""How much more than its usual load an endpoint is trusted to carry; a zone spills when that is used up."""
+"""The factor of its usual load that an endpoint can carry. A zone with less capacity spills over to others."""
 
 USABLE_STATUSES: Final = frozenset({Status.PASSING, Status.WARNING})
 """The statuses that take calls."""
 DECLARED_STATUSES: Final = frozenset({Status.DRAINING, Status.MAINTENANCE})
-"""The statuses that somebody declared: never used, not even in a panic."""
+"""The declared statuses: their endpoints are never used, not even in a panic."""
 
 MIN_SHARE: Final = 1e-6
-"""A share of the calls below this is a rounding error: it goes to nobody."""
+"""A share of the calls below this is a rounding error and is dropped."""
 
-_COLD: Final[Mapping[str, float]] = MappingProxyType({})
+_NO_FACTORS: Final[Mapping[str, float]] = MappingProxyType({})
 _PASSING: Final = Status.PASSING
 _STARTING: Final = Status.STARTING
 _OWN, _OTHER, _OWN_WORSE, _OTHER_WORSE = range(4)
 
 
 class WeightedEndpoint(NamedTuple):
-    """An endpoint and its weight among the choices: the declared one, times zone's share, times warmth."""
+    """An endpoint and its weight in the selection: its declared weight, scaled by zone and slow start."""
 
     endpoint: Endpoint
     weight: float
@@ -54,7 +54,7 @@ class WeightedEndpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """How a consumer selects. `zone` is its own zone ("": no preference); `panic_threshold` 0.0 never panics."""
+    """The options of a consumer. `zone` is its own zone ("": no preference). `panic_threshold` 0.0 turns panic off."""
 
     zone: str = ""
     panic_threshold: float = PANIC_THRESHOLD
@@ -69,10 +69,10 @@ class SelectionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The choices, in the order given, and what was decided.
+    """The selected endpoints, in the order given, and how they were selected.
 
-    `spilled_share` is the share of calls that leaves the own zone, `degraded` the share that goes to endpoints that do not
-    pass, both 0.0 to 1.0.
+    `spilled_share` is the share of calls that leaves the own zone. `degraded_share` is the share that goes to endpoints
+    that are not passing. Both are 0.0 to 1.0.
     """
 
     endpoints: tuple[WeightedEndpoint, ...] = ()
@@ -89,16 +89,15 @@ def select_endpoints(
     options: SelectionOptions = DEFAULT_SELECTION_OPTIONS,
     *,
     ejected: Set[str] = frozenset(),
-    slow_start_factors: Mapping[str, float] = _COLD,
+    slow_start_factors: Mapping[str, float] = _NO_FACTORS,
 ) -> Selection:
-    """Select from all endpoints of a view.
+    """Selects from all endpoints of a view. A selection without endpoints means that none may be used.
 
-    `ejected` holds the ids that the consumer's own outlier detection keeps out; `warmth` the factors (0 < f ≤ 1) of
-    those in slow start, which scale an endpoint within its tier but not the tier's capacity. No choices means that
-    nothing may be used.
+    `ejected` holds the ids that the consumer's own outlier detection excludes. `slow_start_factors` holds the factors
+    (0 < f ≤ 1) of endpoints in slow start, by id; they scale an endpoint within its tier, not the tier's capacity.
     """
-    contenders = _contenders([each for each in endpoints if each.status not in DECLARED_STATUSES], ejected)
-    known = [each for each in contenders if each.status is not _STARTING]
+    contenders = _contenders([endpoint for endpoint in endpoints if endpoint.status not in DECLARED_STATUSES], ejected)
+    known = [endpoint for endpoint in contenders if endpoint.status is not _STARTING]
     healthy = _healthy(known, ejected)
     panicking = _panics(len(healthy), len(known), options.panic_threshold)
     chosen = (known or contenders) if panicking else healthy
@@ -106,33 +105,33 @@ def select_endpoints(
         return Selection()
     tiers = _tiers(chosen, options.zone)
     weights = _weights(chosen, slow_start_factors)
-    if not any(tiers):  # the ordinary case: all pass, none is far away
+    if not any(tiers):  # The usual case: all are passing and in the own zone.
         return Selection(tuple(map(WeightedEndpoint, chosen, weights)), panicking)
     masses = _masses(tiers, weights)
     shares = _shares(masses) if panicking else _waterfall(chosen, tiers, known, options)
     factors = (1.0,) * 4 if panicking else _factors(shares, masses)
-    choices = tuple(
-        WeightedEndpoint(each, weight * factors[tier])
-        for each, tier, weight in zip(chosen, tiers, weights, strict=True)
+    selected = tuple(
+        WeightedEndpoint(endpoint, weight * factors[tier])
+        for endpoint, tier, weight in zip(chosen, tiers, weights, strict=True)
         if factors[tier]
     )
     return Selection(
-        choices, panicking, shares[_OTHER] + shares[_OTHER_WORSE], shares[_OWN_WORSE] + shares[_OTHER_WORSE]
+        selected, panicking, shares[_OTHER] + shares[_OTHER_WORSE], shares[_OWN_WORSE] + shares[_OTHER_WORSE]
     )
 
 
-def _contenders(there: Sequence[Endpoint], ejected: Set[str]) -> Sequence[Endpoint]:
-    """Those with a weight, unless none of them is usable and one of the reserve is."""
-    weighted = [each for each in there if each.instance.weight]
-    if len(weighted) == len(there):
-        return there
-    reserve = [each for each in there if not each.instance.weight]
+def _contenders(endpoints: Sequence[Endpoint], ejected: Set[str]) -> Sequence[Endpoint]:
+    """Returns the endpoints with a weight, or the reserve if only the reserve is usable."""
+    weighted = [endpoint for endpoint in endpoints if endpoint.instance.weight]
+    if len(weighted) == len(endpoints):
+        return endpoints
+    reserve = [endpoint for endpoint in endpoints if not endpoint.instance.weight]
     return reserve if not weighted or (_healthy(reserve, ejected) and not _healthy(weighted, ejected)) else weighted
 
 
 def _healthy(endpoints: Iterable[Endpoint], ejected: Set[str]) -> list[Endpoint]:
-    healthy = [each for each in endpoints if each.status in USABLE_STATUSES]
-    return [each for each in healthy if each.instance.id not in ejected] if ejected else healthy
+    healthy = [endpoint for endpoint in endpoints if endpoint.status in USABLE_STATUSES]
+    return [endpoint for endpoint in healthy if endpoint.instance.id not in ejected] if ejected else healthy
 
 
 def _panics(healthy: int, known: int, threshold: float) -> bool:
@@ -140,17 +139,22 @@ def _panics(healthy: int, known: int, threshold: float) -> bool:
 
 
 def _tiers(endpoints: Sequence[Endpoint], zone: str) -> list[int]:
-    worse = [_OWN if each.status is _PASSING else _OWN_WORSE for each in endpoints]
+    worse = [_OWN if endpoint.status is _PASSING else _OWN_WORSE for endpoint in endpoints]
     if not zone:
         return worse
-    return [tier if each.instance.zone == zone else tier + 1 for tier, each in zip(worse, endpoints, strict=True)]
+    return [
+        tier if endpoint.instance.zone == zone else tier + 1 for tier, endpoint in zip(worse, endpoints, strict=True)
+    ]
 
 
-def _weights(endpoints: Sequence[Endpoint], warmth: Mapping[str, float] = _COLD) -> list[float]:
-    weights: list[float] = [each.instance.weight or 1 for each in endpoints]
-    if not warmth:
+def _weights(endpoints: Sequence[Endpoint], slow_start_factors: Mapping[str, float] = _NO_FACTORS) -> list[float]:
+    weights: list[float] = [endpoint.instance.weight or 1 for endpoint in endpoints]
+    if not slow_start_factors:
         return weights
-    return [weight * warmth.get(each.instance.id, 1.0) for weight, each in zip(weights, endpoints, strict=True)]
+    return [
+        weight * slow_start_factors.get(endpoint.instance.id, 1.0)
+        for weight, endpoint in zip(weights, endpoints, strict=True)
+    ]
 
 
 def _masses(tiers: Sequence[int], weights: Sequence[float]) -> list[float]:
@@ -168,7 +172,7 @@ def _shares(masses: Sequence[float]) -> list[float]:
 def _waterfall(
     chosen: Sequence[Endpoint], tiers: Sequence[int], known: Sequence[Endpoint], options: SelectionOptions
 ) -> list[float]:
-    """Each tier's share of the calls: in order, as much as it can carry of what the tiers before it could not."""
+    """Returns the share of calls of each tier: what it can carry of the share that the tiers before it could not."""
     usable_weight = _masses(tiers, _weights(chosen))
     known_weight = _masses(_tiers(known, options.zone), _weights(known))
     zones = [known_weight[own] + known_weight[own + 2] for own in (_OWN, _OTHER)]
@@ -182,7 +186,7 @@ def _waterfall(
 
 
 def _factors(shares: Sequence[float], masses: Sequence[float]) -> list[float]:
-    """What to multiply each tier's weights by: exactly 1.0 in the first one used, so that whole weights stay whole."""
+    """Returns the factor of the weights of each tier. It is 1.0 in the first tier used, so that integers stay exact."""
     first = next(tier for tier, share in enumerate(shares) if share)
     unit = shares[first] / masses[first]
     return [

@@ -1,4 +1,4 @@
-"""What the scheme of an instance says of its port."""
+"""The schemes of TLS."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Final
 from adsum.core.model import Check, Instance
 
 TLS_SCHEMES: Final = frozenset({"https", "grpcs", "h2", "wss"})
-"""Schemes that say that TLS is spoken."""
+"""The schemes of ports that use TLS."""
 
 
 def check_uses_tls(instance: Instance, check: Check) -> bool:
-    """Whether a check speaks TLS: if it says so, or if it goes to a port of which the instance's scheme says so."""
+    """Returns whether the check connects with TLS.
+
+    It does if it says so, or if it goes to the instance's own port and the instance's scheme uses TLS.
+    """
     return check.tls or (check.port in (None, instance.port) and instance.scheme in TLS_SCHEMES)

@@ -1,6 +1,6 @@
-"""What a well-formed word is: the small validators behind the model's constructors.
+"""The validators behind the model's constructors, and texts made safe for errors and logs.
 
-Each returns nothing and raises `Invalid` naming the field; the sentence says what would be right.
+A validator returns nothing. It raises `Invalid`, which names the field and says which values are valid.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Final
 from adsum.core.errors import Invalid
 
 MAX_NAME_LENGTH: Final = 63
-"""A service's name is one DNS label (RFC 1123): it works as a host name in every dialect."""
+"""Characters of a service's name. It is one DNS label (RFC 1123), so that it is a host name in every dialect."""
 MAX_ID_LENGTH: Final = 128
 MAX_NODE_ID_LENGTH: Final = 320
-"""Bound of the id of a gateway or another xDS client: a host name, and what tells the clients on one host apart; a
-longer one is refused."""
+"""Characters of the id of a gateway or another xDS client: a host name, and a part that distinguishes the clients on
+one host."""
 MAX_ADDRESS_LENGTH: Final = 253
 MAX_TEXT_LENGTH: Final = 128
-"""Bound of a tag, a metadata key, an author and a holder; a longer one is refused."""
+"""Characters of a tag, a metadata key, an author or a holder."""
 MAX_VALUE_LENGTH: Final = 1024
-"""Bound of a metadata value, a reason and a check's path; a longer one is refused."""
+"""Characters of a metadata value, a reason or a check's path."""
 MAX_PORT: Final = 65_535
 FIRST_MULTICAST_OCTET: Final = 224
-"""The first octet from which on IPv4 addresses name groups (224/4) or nobody (240/4)."""
+"""The lowest first octet of IPv4 addresses that are multicast (224/4) or reserved (240/4)."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
@@ -43,13 +43,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def service_name(field: str, value: str) -> None:
-    """One DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
+    """Requires one DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
     if not _NAME.fullmatch(value):
         raise Invalid(field, f"must be 1 to {MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens, not {quoted(value)}")
 
 
 def instance_id(field: str, value: str) -> None:
-    """1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
+    """Requires 1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
     if not _ID.fullmatch(value):
         raise Invalid(
             field, f"must be 1 to {MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit"
@@ -57,22 +57,25 @@ def instance_id(field: str, value: str) -> None:
 
 
 def node_id(field: str, value: str) -> None:
-    """The id of an xDS client: 1 to 320 printable characters on one line."""
+    """Requires the id of an xDS client: 1 to 320 printable characters on one line."""
     if not (0 < len(value) <= MAX_NODE_ID_LENGTH and value.isprintable()):
         raise Invalid(field, f"must be 1 to {MAX_NODE_ID_LENGTH} printable characters on one line, not {quoted(value)}")
 
 
 def address(field: str, value: str) -> None:
-    """An IPv4 or IPv6 address without brackets or zone, or a host name; nothing that can't be one caller's peer."""
+    """Requires an IPv4 or IPv6 address without brackets or zone, or a host name.
+
+    Refuses unspecified and multicast addresses, which no client can connect to.
+    """
     problem = _address_problem(value)
     if problem is not None:
         raise Invalid(field, problem)
 
 
-@lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the dearest of the rules.
+@lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the slowest validation.
 def _address_problem(value: str) -> str | None:
     if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST_OCTET:
-        return None  # The plain case, without the library's thoroughness.
+        return None  # The usual case, without the slow parser of the library.
     try:
         ip = ipaddress.ip_address(value)
     except ValueError:
@@ -86,46 +89,46 @@ def _address_problem(value: str) -> str | None:
 
 
 def scheme(field: str, value: str) -> None:
-    """A URL scheme in lower case, at most 16 characters."""
+    """Requires a URL scheme in lower case, at most 16 characters."""
     if not _SCHEME.fullmatch(value):
         raise Invalid(field, "must be a URL scheme in lower case, such as http, https or grpc")
 
 
 def whole_number(field: str, value: int, low: int, high: int) -> None:
-    """A whole number from `low` to `high`."""
+    """Requires a whole number from `low` to `high`."""
     if not low <= value <= high:
         raise Invalid(field, f"must be a whole number from {low} to {high}, not {value}")
 
 
 def seconds(field: str, value: float, low: float, high: float) -> None:
-    """A finite length of time from `low` to `high` seconds."""
+    """Requires a finite length of time from `low` to `high` seconds."""
     if not (math.isfinite(value) and low <= value <= high):
         raise Invalid(field, f"must be from {low:g} to {high:g} seconds, not {value:g}")
 
 
 def text(field: str, value: str, max_length: int = MAX_TEXT_LENGTH, *, empty: bool = True) -> None:
-    """Printable text of at most `max_length` characters on one line."""
+    """Requires printable text of at most `max_length` characters on one line."""
     if len(value) > max_length:
         raise Invalid(field, f"must be at most {max_length} characters, not {len(value)}")
     if not value and not empty:
         raise Invalid(field, "must not be empty")
-    # What is printable holds none of them, and that is found out in a quarter of the time.
+    # `isprintable` takes a quarter of the time of the search, and printable texts hold no control characters.
     if not value.isprintable() and _CONTROL.search(value):
         raise Invalid(field, "must be one line of text without control characters")
 
 
 def texts(field: str, values: Sequence[str], max_count: int) -> None:
-    """At most `max_count` different non-empty texts."""
+    """Requires at most `max_count` different texts, none of them empty."""
     if len(values) > max_count:
         raise Invalid(field, f"must be at most {max_count}, not {len(values)}")
     if len(set(values)) != len(values):
         raise Invalid(field, "must not repeat")
-    for n, value in enumerate(values):
-        text(f"{field}[{n}]", value, empty=False)
+    for position, value in enumerate(values):
+        text(f"{field}[{position}]", value, empty=False)
 
 
 def mapping(field: str, values: Mapping[str, str], max_count: int) -> None:
-    """At most `max_count` pairs: keys of letters, digits and . _ / -, values of one line."""
+    """Requires at most `max_count` pairs: keys of letters, digits and . _ / -, values of one line."""
     if len(values) > max_count:
         raise Invalid(field, f"must be at most {max_count} pairs, not {len(values)}")
     for key, value in values.items():
@@ -138,7 +141,7 @@ def mapping(field: str, values: Mapping[str, str], max_count: int) -> None:
 
 
 def headers(field: str, values: Mapping[str, str], max_count: int) -> None:
-    """At most `max_count` HTTP headers: names are tokens (RFC 9110), values one line of ASCII."""
+    """Requires at most `max_count` HTTP headers: names are tokens (RFC 9110), values one line of ASCII."""
     if len(values) > max_count:
         raise Invalid(field, f"must be at most {max_count} headers, not {len(values)}")
     for name, value in values.items():
@@ -152,21 +155,21 @@ def headers(field: str, values: Mapping[str, str], max_count: int) -> None:
 
 
 def without_credentials(url: str) -> str:
-    """The address for people and logs: without the user and password in it."""
+    """Returns the URL without user and password, for people and logs."""
     return _LOGIN.sub("//", url)
 
 
 def escape_unprintable(text: str) -> str:
-    r"""The text with every character that would not print as itself escaped, as in `\x1b` or `\u202e`.
+    r"""Returns the text with every unprintable character escaped, as in `\x1b` or `\u202e`.
 
-    Programs call this where a text leaves them for a terminal or a log: texts of others can hold characters that move
-    the cursor, hide or reorder what stands beside them, or end a line.
+    It is applied where a text goes to a terminal or a log. Texts of clients may hold characters that move the cursor,
+    hide or reorder other characters, or end a line.
     """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def quoted(value: str) -> str:
-    """The value as an error quotes it: escaped and cut, so that a hostile one can't flood a log."""
+    """Returns the value as an error quotes it: escaped, and cut after 40 characters, so that it can't flood a log."""
     return ascii(value if len(value) <= 40 else value[:40] + "…")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
-from adsum.core.model import Cause, Key, LeaseState, Listing
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.core.model import Key, LeaseState, Listing
 from adsum.core.nodes.sharding import shard_of
+from adsum.core.provenance import Cause
 
 RENEWING_CAUSES: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.LEASE_RENEWED})
 """The causes by which a lease starts afresh."""
@@ -32,10 +34,7 @@ def changed_instances(before: Snapshot, after: Snapshot) -> Iterator[ChangedInst
     for name in gone:  # Loaded anew, or emptied and forgotten: they went without a trace.
         for id in before.service(name).listings:
             yield ChangedInstance(Key(name, id), None, renewed=False)
-    # The order of services is that of their last change.
-    for service in reversed(after.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
-        if service.revision <= before.revision and not another:
-            break
+    for service in after.changed_since(-1 if another else before.revision):
         if another or before.revision < service.compact_revision:
             yield from _compared(before.service(service.name), service)
         else:

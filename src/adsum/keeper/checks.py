@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import observations
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
 from adsum.core.catalog.draft import CatalogView
@@ -175,7 +175,7 @@ class CheckKeeper:
 
     def _propose(self, case: _Case, status: Status, note: str) -> None:
         key, name = case.turn.key, case.turn.check.name
-        checked = decisions.record_check(
+        checked = observations.record_check(
             key, name, status, note, Caller(REGISTRY_ACTOR, self._clock.wall()), case.process
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import observations
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
 from adsum.core.catalog.draft import CatalogView
@@ -58,7 +58,7 @@ class LeaseKeeper:
             self._deserted.pop(key, None)
         elif (phase := self.leases.phase(key)) is None:
             self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
-            if not changed.renewed and decisions.successors_of(listing, self._registry.snapshot):
+            if not changed.renewed and observations.successors_of(listing, self._registry.snapshot):
                 self._desert(key)
         elif changed.renewed and listing.lease is LeaseState.HELD:
             self._grant(listing, ttl)
@@ -108,13 +108,13 @@ class LeaseKeeper:
         if listing is None or phase is None:
             return []
         if phase is LeasePhase.HELD:
-            return decisions.renew(key, caller)(basis)
+            return observations.renew(key, caller)(basis)
         if phase is LeasePhase.EXPIRED and listing.lease is LeaseState.LAPSED:
-            return decisions.expire(key, self._expiry(listing, guarded), caller)(basis)
+            return observations.expire(key, self._expiry(listing, guarded), caller)(basis)
         # A lapsed lease is critical before it is gone, even if its lapse could not be written in time.
         self.leases.postpone(key, self._clock.now())
         reason = f"not renewed within its ttl of {listing.registration.ttl:g} s"
-        return decisions.lapse(key, reason, caller, abandoned=self._has_made_room(listing, basis))(basis)
+        return observations.lapse(key, reason, caller, abandoned=self._has_made_room(listing, basis))(basis)
 
     def _desert(self, key: Key) -> None:
         """Unless it renews from now on, nobody is there any more."""
@@ -128,13 +128,13 @@ class LeaseKeeper:
     def _has_made_room(self, listing: Listing, basis: CatalogView) -> bool:
         """Whether another process at its place has shown since that it lives, and this one has not."""
         return self._is_deserted(listing.key) and any(
-            not self._is_deserted(each.key) for each in decisions.successors_of(listing, basis)
+            not self._is_deserted(each.key) for each in observations.successors_of(listing, basis)
         )
 
     def _is_replaced(self, key: Key) -> bool:
         snapshot = self._registry.snapshot
         listing = snapshot.find(key)
-        return listing is not None and bool(decisions.successors_of(listing, snapshot))
+        return listing is not None and bool(observations.successors_of(listing, snapshot))
 
     def _put_off(self, key: Key) -> None:
         self.leases.postpone(key, self._clock.now() + EXPIRY_RETRY_DELAY)

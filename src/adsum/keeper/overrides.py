@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import observations
 from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
 from adsum.core.model import Key, Override
 from adsum.keeper.changed_instances import ChangedInstance
@@ -59,5 +59,5 @@ class OverrideKeeper:
             waiting = self._waiting.get(key)
             if waiting is not None and waiting.until == until:
                 caller = Caller(REGISTRY_ACTOR, self._clock.wall())
-                self._proposals.add((key, "override"), decisions.expire_override(key, waiting.override, caller))
+                self._proposals.add((key, "override"), observations.expire_override(key, waiting.override, caller))
         await self._clock.sleep(OVERRIDE_ROUND_INTERVAL)

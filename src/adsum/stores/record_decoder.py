@@ -12,8 +12,9 @@ import msgspec
 from adsum.core import model
 from adsum.core.catalog.changes import RecordedChange
 from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind
-from adsum.core.model import Check, Instance, Key, Listing, Override, Provenance, Registration, Status
-from adsum.core.sizes import TEXT_OVERHEAD_BYTES
+from adsum.core.memory_sizes import TEXT_OVERHEAD_BYTES
+from adsum.core.model import Check, Instance, Key, Listing, Override, Registration, Status
+from adsum.core.provenance import Provenance
 from adsum.stores.records import (
     ChangeRecord,
     CheckRecord,

@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.documents import Document
-from adsum.core.model import Cause, Check, CheckKind, LeaseState, Listing, Override, Provenance, Registration, Status
+from adsum.core.model import Check, CheckKind, LeaseState, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 
 _ARRAY: Final = Raw(b"[]")
 _OBJECT: Final = Raw(b"{}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sys import intern
 
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.snapshots import ServiceDiff, ServiceSnapshot
+from adsum.core.catalog.service_snapshot import ServiceDiff, ServiceSnapshot
 from adsum.core.identity import holder_digest
 from adsum.core.model import Endpoint, Instance, Listing, Status
 from adsum.wire import interning

@@ -8,26 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Batch, Change
 from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller, Decision
 from adsum.core.catalog.draft import CatalogView, Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
-from adsum.core.model import (
-    Cause,
-    Check,
-    CheckKind,
-    Instance,
-    Key,
-    LeaseState,
-    Listing,
-    Override,
-    Provenance,
-    Registration,
-    Status,
-)
+from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
 KEY = Key("orders", "o1")
@@ -69,13 +58,13 @@ def requests(draw: st.DrawFn) -> Decision:
         decisions.register(registration, caller),
         decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
         decisions.deregister(key, holder, "bye", caller),
-        decisions.renew(key, caller),
-        decisions.lapse(key, "late", caller, abandoned=draw(st.booleans())),
-        decisions.expire(key, "too late", caller),
-        decisions.record_check(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
+        observations.renew(key, caller),
+        observations.lapse(key, "late", caller, abandoned=draw(st.booleans())),
+        observations.expire(key, "too late", caller),
+        observations.record_check(key, draw(st.sampled_from(["a", "b"])), status, "note", caller),
         decisions.set_override(key, override, holder, caller),
         decisions.clear_override(key, "done", caller),
-        decisions.expire_override(key, override, caller),
+        observations.expire_override(key, override, caller),
     ]
     return draw(st.sampled_from(asked))
 
@@ -191,8 +180,8 @@ def test_registering_the_same_again_never_resets_health(listing: Listing) -> Non
 def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_same() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
-        decisions.record_check(KEY, "web", Status.PASSING, "200", NOW),
-        decisions.record_check(KEY, "db", Status.PASSING, "", NOW),
+        observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
+        observations.record_check(KEY, "db", Status.PASSING, "", NOW),
         decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
     )
     assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
@@ -202,7 +191,7 @@ def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_sa
 def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB), NOW),
-        decisions.record_check(KEY, "web", Status.PASSING, "200", NOW),
+        observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
         decisions.register(_registration(WEB, port=9000), LATER),
     )
     assert _stands(snapshot).status is Status.STARTING
@@ -211,7 +200,7 @@ def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
 def test_another_registration_is_held_again() -> None:
     snapshot = _after(
         decisions.register(_registration(), NOW),
-        decisions.lapse(KEY, "late", TIMER),
+        observations.lapse(KEY, "late", TIMER),
         decisions.register(_registration(holder="h2"), LATER),
     )
     assert _stands(snapshot).lease is LeaseState.HELD
@@ -253,15 +242,15 @@ def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() ->
 
 def test_who_is_out_already_may_leave_again() -> None:
     assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY_SNAPSHOT) == []
-    assert decisions.lapse(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
-    assert decisions.expire(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
-    assert decisions.record_check(KEY, "web", Status.PASSING, "", TIMER)(EMPTY_SNAPSHOT) == []
-    assert decisions.expire_override(KEY, DRAIN, TIMER)(EMPTY_SNAPSHOT) == []
+    assert observations.lapse(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
+    assert observations.expire(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
+    assert observations.record_check(KEY, "web", Status.PASSING, "", TIMER)(EMPTY_SNAPSHOT) == []
+    assert observations.expire_override(KEY, DRAIN, TIMER)(EMPTY_SNAPSHOT) == []
 
 
 def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
     for decision in (
-        decisions.renew(KEY, NOW),
+        observations.renew(KEY, NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
         decisions.clear_override(KEY, "", NOW),
     ):
@@ -270,26 +259,26 @@ def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
 
 
 def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.lapse(KEY, "late", TIMER))
+    snapshot = _after(decisions.register(_registration(), NOW), observations.lapse(KEY, "late", TIMER))
     assert _stands(snapshot).status is Status.CRITICAL
     assert _stands(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
-    again = _stands(_after(decisions.renew(KEY, LATER), start=snapshot))
+    again = _stands(_after(observations.renew(KEY, LATER), start=snapshot))
     assert (again.status, again.provenance.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
 
 
 def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
     held = _after(decisions.register(_registration(), NOW))
-    assert decisions.expire(KEY, "too late", TIMER)(held) == []
-    lapsed = _after(decisions.lapse(KEY, "late", TIMER), start=held)
-    (change,) = decisions.expire(KEY, "too late", TIMER)(lapsed)
+    assert observations.expire(KEY, "too late", TIMER)(held) == []
+    lapsed = _after(observations.lapse(KEY, "late", TIMER), start=held)
+    (change,) = observations.expire(KEY, "too late", TIMER)(lapsed)
     assert change == Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, REGISTRY_ACTOR, "too late", TIMER.at))
 
 
 def test_the_worst_check_decides_and_is_told_by_name() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
-        decisions.record_check(KEY, "web", Status.PASSING, "", NOW),
-        decisions.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
+        observations.record_check(KEY, "web", Status.PASSING, "", NOW),
+        observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
     )
     assert _stands(snapshot).status is Status.CRITICAL
     assert _stands(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
@@ -297,14 +286,14 @@ def test_the_worst_check_decides_and_is_told_by_name() -> None:
 
 def test_a_check_that_the_instance_no_longer_has_says_nothing() -> None:
     snapshot = _after(decisions.register(_registration(WEB), NOW))
-    assert decisions.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
+    assert observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
 
 
 def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
     snapshot = _after(
         decisions.register(_registration(), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
-        decisions.lapse(KEY, "late", TIMER),
+        observations.lapse(KEY, "late", TIMER),
     )
     assert _stands(snapshot).status is Status.DRAINING
     assert _stands(snapshot).since == NOW.at
@@ -332,8 +321,8 @@ def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause)
 
 def test_only_the_override_that_lasted_its_length_expires() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
-    assert decisions.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
-    after = _stands(_after(decisions.expire_override(KEY, DRAIN, TIMER), start=snapshot))
+    assert observations.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
+    after = _stands(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
     assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
 
 
@@ -364,7 +353,7 @@ def test_a_decision_changes_no_listing_that_is_out_already() -> None:
     before = _stands(_after(decisions.register(_registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
-    _after(decisions.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
+    _after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
     assert _stands(snapshot).checks == {"web": Status.STARTING}
 
 

@@ -14,7 +14,7 @@ from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind
 from adsum.core.catalog.draft import Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.errors import CatalogFull, Invalid
-from adsum.core.model import Cause
+from adsum.core.provenance import Cause
 
 ANN = Caller("ann", 100.0)
 ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
@@ -136,7 +136,7 @@ def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(mon
     assert snapshot.documents.size == 80
     monkeypatch.setattr(declarations, "MAX_DOCUMENTS_BYTES", 79)
     for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
-        with pytest.raises(CatalogFull, match="may take 79 bytes, and these make"):
+        with pytest.raises(CatalogFull, match="may take 79 bytes together"):
             larger(snapshot)
     assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
     assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80

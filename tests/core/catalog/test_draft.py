@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Batch
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
@@ -57,7 +57,7 @@ def test_a_larger_registration_of_a_listed_instance_is_refused_past_the_bound() 
         lambda: decisions.register(_registration(size=9), ANN),
         lambda: decisions.register(replace(_registration(size=10), ttl=3.0), ANN),
         lambda: decisions.deregister(KEY, "h1", "", ANN),
-        lambda: decisions.lapse(KEY, "", ANN),
+        lambda: observations.lapse(KEY, "", ANN),
         lambda: decisions.set_override(KEY, Override(Status.DRAINING, "ann", "x" * 1_000), "", ANN),
         lambda: decisions.register(_registration("o1", size=10, holder="h2"), ANN, Takeover.FORCE),
     ],

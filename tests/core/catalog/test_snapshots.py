@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from adsum.core.catalog import snapshots as snapshots_module
 from adsum.core.catalog.changes import Batch, Change, FullState, forget_service
-from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, MAX_RECENT_CHANGES, ServiceDiff, Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
+from adsum.core.catalog.service_snapshot import MAX_RECENT_CHANGES, ServiceDiff
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
+from adsum.core.model import Instance, Key, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
 WHY = Provenance(Cause.REGISTERED, "tester")
@@ -359,3 +361,24 @@ def test_it_is_remembered_which_services_were_forgotten(history: list[list[Chang
                 forgotten = after.forgotten_services.names_since(before.revision)
                 assert forgotten is None or before.services.keys() - after.services.keys() <= forgotten
             assert before.forgotten_services.names_since(before.revision) == set()
+
+
+def test_changed_services_come_in_the_order_of_their_last_change_the_latest_first() -> None:
+    history = [[_change(service, "i1", 8000 + n)] for n, service in enumerate(["s1", "s2", "s3", "s1"])]
+    snapshot = _walked(history)[-1]
+    assert [service.name for service in snapshot.changed_since(-1)] == ["s1", "s3", "s2"]
+    assert [service.name for service in snapshot.changed_since(2)] == ["s1", "s3"]
+    assert list(snapshot.changed_since(snapshot.revision)) == []
+
+
+def test_a_walk_over_changed_services_stops_at_the_first_unchanged_one() -> None:
+    snapshot = _walked([[_change(f"s{n}", "i1", 8000)] for n in range(100)])[-1]
+    assert next(snapshot.changed_since(99)).name == "s99"
+    assert len(list(snapshot.changed_since(97))) == 3
+
+
+def test_names_of_changed_services_include_forgotten_ones() -> None:
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+    assert snapshot.names_changed_since("", 2) == {"s1"}
+    assert snapshot.names_changed_since("another", 2) is None
+    assert snapshot.names_changed_since("", 4) is None

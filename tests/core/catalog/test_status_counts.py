@@ -10,7 +10,8 @@ from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState, forget_service
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.status_counts import StatusCounter
-from adsum.core.model import Cause, Instance, Key, LeaseState, Listing, Provenance, Registration
+from adsum.core.model import Instance, Key, LeaseState, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 
 WHY = Provenance(Cause.REGISTERED, "tester")
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum.core.catalog import decisions
+from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot, load_snapshot
-from adsum.core.catalog.takeover import Takeover
+from adsum.core.catalog.takeover import ProbeRequired, Takeover
 from adsum.core.errors import RegistrationConflict
 from adsum.core.identity import canonical_place, holder_digest
-from adsum.core.model import Cause, Check, CheckKind, Instance, Key, Registration, Status
+from adsum.core.model import Check, CheckKind, Instance, Key, Registration, Status
+from adsum.core.provenance import Cause
 from tests.support import strategies
 
 CALLER = Caller("tester", 1.0)
@@ -49,7 +50,7 @@ def after(*steps: Decision | Registration, start: Snapshot = EMPTY_SNAPSHOT) -> 
 
 
 def lapsed(id: str, service: str = "orders") -> Decision:
-    return decisions.lapse(Key(service, id), "late", CALLER)
+    return observations.lapse(Key(service, id), "late", CALLER)
 
 
 def listed(snapshot: Snapshot) -> dict[str, str]:
@@ -76,7 +77,7 @@ def listed(snapshot: Snapshot) -> dict[str, str]:
 def test_another_process_is_starting_until_its_own_first_pass(next_one: Registration) -> None:
     snapshot = after(
         at("o1", holder="h1", checks=(WEB,)),
-        decisions.record_check(Key("orders", "o1"), "web", Status.PASSING, "", CALLER),
+        observations.record_check(Key("orders", "o1"), "web", Status.PASSING, "", CALLER),
         decisions.register(next_one, CALLER, FORCE),
     )
     listing = snapshot.find(Key("orders", "o1"))
@@ -89,7 +90,7 @@ def test_the_same_process_that_registers_again_keeps_its_evidence() -> None:
     one = at("o1", holder="h1", checks=(WEB,))
     snapshot = after(
         one,
-        decisions.record_check(one.key, "web", Status.PASSING, "", CALLER),
+        observations.record_check(one.key, "web", Status.PASSING, "", CALLER),
         replace(one, instance=replace(one.instance, weight=7, tags=("v2",)), ttl=30.0),
     )
     listing = snapshot.find(one.key)
@@ -100,9 +101,9 @@ def test_the_same_process_that_registers_again_keeps_its_evidence() -> None:
 def test_an_outcome_of_the_process_before_says_nothing_of_the_next_one() -> None:
     before, now = at("o1", holder="h1", checks=(WEB,)), at("o1", holder="h2", checks=(WEB,))
     snapshot = after(before, now)
-    stale = decisions.record_check(now.key, "web", Status.PASSING, "", CALLER, before.identity)
+    stale = observations.record_check(now.key, "web", Status.PASSING, "", CALLER, before.identity)
     assert stale(snapshot) == []
-    assert decisions.record_check(now.key, "web", Status.PASSING, "", CALLER, now.identity)(snapshot) != []
+    assert observations.record_check(now.key, "web", Status.PASSING, "", CALLER, now.identity)(snapshot) != []
 
 
 def test_a_takeover_tells_both_places_in_the_history() -> None:
@@ -150,7 +151,7 @@ def test_who_may_take_an_id(there: Registration, wants: Registration, takeover: 
             decision(snapshot)
         for words in (str(there.instance.place), str(wants.instance.place), "takeover=force"):
             assert words in str(refused.value)
-        assert (refused.value.probe_target is not None) == (allowed == "if silent")
+        assert isinstance(refused.value, ProbeRequired) == (allowed == "if silent")
     assert decisions.register(wants, CALLER, takeover)(after(lapsed("o1"), start=snapshot)), "a lapsed one is not live"
 
 
@@ -242,13 +243,13 @@ def test_two_live_processes_never_alternate(same_id: bool, seed: int, silent: bo
 def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> None:
     snapshot = after(at("o1", holder="h1"), at("u1", holder="h2", service="users"))
     assert len(listed(snapshot)) == 2
-    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
+    (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
     assert change.listing is None
     assert (change.provenance.cause, "users/u1 is at http://10.0.0.1:80" in change.provenance.reason) == (
         Cause.SUPERSEDED,
         True,
     )
-    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER)(snapshot)
+    (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER)(snapshot)
     assert change.listing is not None, "both have lived there: it may come back"
 
 
@@ -257,10 +258,10 @@ def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> No
 )
 def test_who_proves_no_other_process_at_the_place_is_no_successor(neighbour: Registration) -> None:
     snapshot = after(at("o1", holder="h1"), neighbour)
-    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
+    (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
     assert change.listing is not None
     lapsed_too = after(lapsed("o1"), start=snapshot)
-    (change,) = decisions.expire(Key("orders", "o1"), "late", CALLER)(lapsed_too)
+    (change,) = observations.expire(Key("orders", "o1"), "late", CALLER)(lapsed_too)
     assert change.provenance.cause is Cause.LEASE_EXPIRED
 
 
@@ -274,7 +275,7 @@ ELSE = [
 
 @pytest.mark.parametrize("other", ELSE)
 def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(other: Registration) -> None:
-    (change,) = decisions.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(
+    (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(
         after(at("o1", holder="h1"), other)
     )
     assert (change.listing, change.provenance.cause) == (None, Cause.SUPERSEDED)
@@ -318,7 +319,7 @@ def test_following_a_change_copies_a_small_share_of_the_index() -> None:
     copied = [one for one, other in zip(before, now, strict=True) if one is not other]
     assert len(copied) <= 2
     assert sum(map(len, copied)) < 300
-    renewed = after(decisions.lapse(Key("orders", "o8"), "late", CALLER), start=moved)
+    renewed = after(observations.lapse(Key("orders", "o8"), "late", CALLER), start=moved)
     assert renewed.address_index is moved.address_index
 
 

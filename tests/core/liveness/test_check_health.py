@@ -78,7 +78,7 @@ def test_the_first_fail_counts_with_a_fall_of_one() -> None:
 
 @pytest.mark.parametrize("declared", [Status.DRAINING, Status.MAINTENANCE])
 def test_no_check_stands_as_what_can_only_be_declared(declared: Status) -> None:
-    with pytest.raises(ValueError, match="no check stands as"):
+    with pytest.raises(ValueError, match="is no status of a check"):
         CheckHealth(check(), declared)
 
 

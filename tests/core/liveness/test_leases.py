@@ -384,6 +384,6 @@ def test_the_guard_counts_what_a_recount_would(steps: list[tuple[Key, float]]) -
         leases.tick(now, 2)
         for service in ("orders", "users"):
             mine = [phase for key in KEYS if key.service == service and (phase := leases.phase(key)) is not None]
-            ward = guard._wards.get(service)
+            ward = guard._services.get(service)
             counted = (ward.leases, ward.lapsed) if ward else (0, 0)
             assert counted == (len(mine), sum(phase is not HELD for phase in mine))

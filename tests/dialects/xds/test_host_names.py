@@ -11,7 +11,8 @@ import pytest
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Key, Listing, Provenance, Registration
+from adsum.core.model import Instance, Key, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.xds import host_names
 from adsum.dialects.xds.host_names import REFRESH_INTERVAL, RETRY_INTERVAL, HostNameResolver, is_name
 from tests.support.fakes import FakeClock, run_until_idle

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Listing, Provenance, Status
+from adsum.core.model import Listing, Status
+from adsum.core.provenance import Cause, Provenance
 from adsum.gateway.encoding.clusters.http_versions import TrafficSplits
 from adsum.gateway.encoding.listeners.http_filters import RATE_LIMIT_FILTER, RATE_LIMIT_KEY
 from adsum.gateway.encoding.messages import METADATA_NAMESPACE

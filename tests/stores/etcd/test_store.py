@@ -17,7 +17,8 @@ import pytest
 
 from adsum.core.catalog.changes import Batch, FullState
 from adsum.core.errors import StoreConflict, StoreOpenFailed, StoreUnavailable
-from adsum.core.model import Cause, Key
+from adsum.core.model import Key
+from adsum.core.provenance import Cause
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient as Connection
 from adsum.etcd.errors import EtcdUnreachable

@@ -17,7 +17,8 @@ import pytest
 from adsum import stores
 from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreOpenFailed, StoreUnavailable
-from adsum.core.model import Cause, Key, Provenance
+from adsum.core.model import Key
+from adsum.core.provenance import Cause, Provenance
 from adsum.stores.sqlite import SqliteStore, file, rows, schema
 from adsum.stores.sqlite.file import SqliteFile
 from adsum.stores.sqlite.history_table import TRIM_SLACK_CHANGES

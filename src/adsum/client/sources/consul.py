@@ -31,11 +31,12 @@ from adsum.client.registration.reachability import is_reachable
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.consul import services
 from adsum.consul.address import ConsulAddress
-from adsum.consul.blocking_query import BlockingQuery, IndexChange, QueryRateLimit
+from adsum.consul.blocking_query import QUERIES_PER_SECOND, QUERY_BURST, BlockingQuery, IndexChange
 from adsum.core.backoff import Backoff
 from adsum.core.catalog.takeover import ClaimStrength, Takeover, claim_strength, conflict_message
 from adsum.core.errors import Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Endpoint, Key, Registration
+from adsum.core.token_bucket import TokenBucket
 from adsum.ports import Clock
 
 T = TypeVar("T")
@@ -89,10 +90,10 @@ class ConsulSource:
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follow a service for ever, by asking again as soon as there was an answer."""
-        backoff, pace = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), QueryRateLimit(self._clock.now())
+        backoff, pace = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), TokenBucket(QUERIES_PER_SECOND, QUERY_BURST)
         query, shown = _resumed(position()), dict[str, Endpoint]()
         while True:
-            await self._clock.sleep(pace.pause(self._clock.now()))
+            await self._clock.sleep(pace.delay(self._clock.now()))
             try:
                 index, found, age = await self._asked(service, query.index)
             except (NodeUnreachable, ProtocolViolation, RegistryRefused, RegistryUnavailable) as error:

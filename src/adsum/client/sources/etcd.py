@@ -26,7 +26,8 @@ from adsum.core.backoff import Backoff
 from adsum.core.catalog.takeover import ClaimStrength, Takeover, claim_strength, conflict_message
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.identity import process_name
-from adsum.core.model import Cause, Endpoint, Instance, Key, Listing, Provenance, Registration, Status
+from adsum.core.model import Endpoint, Instance, Key, Listing, Registration, Status
+from adsum.core.provenance import Cause, Provenance
 from adsum.etcd import naming
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient

@@ -1,1 +1,1 @@
-"""TODO: catalog."""
+"""The catalog: changes, snapshots, and the decisions that make changes."""

@@ -1,7 +1,7 @@
-"""Facts that alter the catalog, in the form in which stores keep them.
+"""The facts that change the catalog, in the form in which stores keep them.
 
-A change says what an instance's listing is from now on, not what to do to it: applying it twice is harmless, and a
-store needs no rules.
+A change is a new state, not a command: it holds the instance's listing from now on. So applying it twice is harmless,
+and a store needs no rules.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adsum.core.catalog.documents import Document, Edit
-from adsum.core.model import Key, Listing, Provenance
+from adsum.core.model import Key, Listing
+from adsum.core.provenance import Provenance
 
 MAX_HISTORY_PER_SERVICE: Final = 1_000
-"""How many recorded changes of one service a store keeps for people who ask why; past it that service's oldest are
-forgotten. One answer shows as many."""
+"""Recorded changes of one service that a store keeps. Past it the service's oldest are deleted. One answer of the API
+holds as many."""
 MAX_HISTORY: Final = 25_000
-"""How many of all services; past it the oldest of the service that has the most are forgotten first, so that no service
-pushes out what another one has fewer of. A recorded change takes at most some 6 KB, and 500 bytes as a rule: 150 MB and
-12 MB in all."""
+"""Recorded changes of all services that a store keeps. Past it the oldest of the service with the most are deleted, so
+that a busy service can't push out the history of a quiet one. A recorded change takes about 500 bytes and at most 6 KB:
+12 MB and at most 150 MB in all."""
 MAX_REMOVAL_REVISIONS: Final = 10_000
-"""How many services that an instance left a store remembers; past it the one that was left longest ago is forgotten."""
+"""Services with a removed instance that a store remembers. Past it the one with the oldest removal is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From now on the instance is listed as `listing`, or, if that is None, not at all; `why` says why.
+    """The new listing of an instance, or its removal if `listing` is None, with its provenance.
 
-    With an empty id it is about the service: from now on it is as unknown as one that never was. Only a service without
-    an instance can be forgotten; for any other the change means nothing.
+    A change whose key has an empty id forgets the service: it is no longer known. It has no effect on a service with
+    instances.
     """
 
     key: Key
@@ -38,17 +39,17 @@ class Change:
 
     @property
     def forgets_service(self) -> bool:
-        """Whether it is a service that is forgotten, and no instance that changes."""
+        """Whether the change forgets a service, in place of changing an instance."""
         return not self.key.id
 
 
 def forget_service(service: str, provenance: Provenance) -> Change:
-    """The service is no longer known."""
+    """Returns the change that forgets the service."""
     return Change(Key(service, ""), None, provenance)
 
 
 Fact = Change | Edit
-"""What a decision comes to."""
+"""A change of an instance, or an edit of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class FullState:
-    """Everything that a store knows: the start of a stream, or its new start when it could not go on."""
+    """Everything that a store knows. A stream of batches starts with it, and again after an interruption."""
 
     epoch: str
     revision: int
@@ -71,15 +72,15 @@ class FullState:
     documents: Iterable[tuple[int, Document]] = ()
     """Every document with the revision of its last edit."""
     removal_revisions: Mapping[str, int] = field(default_factory=dict)
-    """Services that instances left, with the revision of the latest one's leaving: known, though all may have left."""
+    """Services from which instances were removed, with the revision of the last removal. They may be empty now."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedChange:
-    """A change as history keeps it, for people. One without an id forgot the service."""
+    """A change in the history, for people. A key without an id means that the service was forgotten."""
 
     revision: int
     key: Key
     status: str
-    """The status it led to, or "" if the instance left."""
+    """The status after the change; "" if the instance was removed."""
     provenance: Provenance

@@ -1,4 +1,4 @@
-"""What a request about documents changes: like `decisions`, pure and idempotent by construction."""
+"""Decisions on requests about documents. Like `decisions`, they are pure and idempotent."""
 
 from __future__ import annotations
 
@@ -16,52 +16,51 @@ from adsum.core.catalog.documents import (
 )
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.errors import AdsumError, CatalogFull, Invalid
-from adsum.core.model import Cause
+from adsum.core.provenance import Cause
 from adsum.core.sizes import format_size
 
 Declaration = Callable[[CatalogView], list[Edit]]
-"""A request about documents, waiting for the freshest basis to be decided on."""
-
+"""A request about documents that waits to be decided on the newest view of the catalog."""
 
 ValidateDocuments = Callable[[Documents], None]
-"""Raises `Invalid` for documents that can't stand together."""
+"""Raises `Invalid` if the documents contradict one another."""
 
 
 def accept_all(documents: Documents) -> None:
-    """Admits all documents."""
+    """Accepts all documents."""
 
 
 def declare(
-    title: DocumentKey, body: bytes, caller: Caller, validate: ValidateDocuments = accept_all, *, reason: str = ""
+    key: DocumentKey, body: bytes, caller: Caller, validate: ValidateDocuments = accept_all, *, reason: str = ""
 ) -> Declaration:
-    """From now on the document says this. Raises `CatalogFull`, and `Invalid` for a name or a body that can't be.
+    """Declares a document, or replaces its body. Raises `CatalogFull`, and `Invalid` for its name or body.
 
-    `admit` judges the documents that there are then.
+    `validate` checks all documents as they would be after the edit.
     """
-    document = Document(title, body, caller.provenance(Cause.DECLARED, reason))
+    document = Document(key, body, caller.provenance(Cause.DECLARED, reason))
 
-    def decide(basis: CatalogView) -> list[Edit]:
-        return _bounded(basis.documents, _edits(basis.documents, document), validate)
+    def decide(view: CatalogView) -> list[Edit]:
+        return _checked(view.documents, _edits(view.documents, document), validate)
 
     return decide
 
 
-def withdraw(title: DocumentKey, reason: str, caller: Caller) -> Declaration:
-    """The document is gone. One that is not there is gone already."""
+def withdraw(key: DocumentKey, reason: str, caller: Caller) -> Declaration:
+    """Withdraws a document. A document that is not declared is no error."""
 
-    def decide(basis: CatalogView) -> list[Edit]:
-        before = basis.documents.by_key.get(title)
-        return [] if before is None else [Edit(title, None, caller.provenance(Cause.WITHDRAWN, reason), before)]
+    def decide(view: CatalogView) -> list[Edit]:
+        before = view.documents.by_key.get(key)
+        return [] if before is None else [Edit(key, None, caller.provenance(Cause.WITHDRAWN, reason), before)]
 
     return decide
 
 
 class DocumentReplacement:
-    """The declaration that, from now on, these are all the documents of those kinds.
+    """A declaration that replaces all documents of some kinds.
 
-    No documents at all withdraw everything only with `prune`: an empty list is more often a mistake. To decide raises
-    `Invalid` then, and what `declare` raises. `prepare` decides ahead, in any thread, so that deciding costs nothing
-    if the documents are still the same then.
+    An empty list of documents withdraws everything only with `prune`, because an empty list is more often a mistake.
+    Without `prune` deciding raises `Invalid`. It also raises what `declare` raises. `prepare` decides ahead, in any
+    thread, so that deciding costs nothing if the documents have not changed by then.
     """
 
     def __init__(
@@ -75,39 +74,42 @@ class DocumentReplacement:
         reason: str = "",
     ) -> None:
         self._kinds = kinds
-        why = caller.provenance(Cause.DECLARED, reason)
-        self._documents = {title: Document(title, body, why) for title, body in bodies.items()}
-        self._withdrawn = caller.provenance(Cause.WITHDRAWN, reason)
-        self._admit = validate
+        provenance = caller.provenance(Cause.DECLARED, reason)
+        self._documents = {key: Document(key, body, provenance) for key, body in bodies.items()}
+        self._withdrawal = caller.provenance(Cause.WITHDRAWN, reason)
+        self._validate = validate
         self._prune = prune
         self._prepared: tuple[Documents, list[Edit] | AdsumError] | None = None
 
     def prepare(self, documents: Documents, validate: ValidateDocuments) -> None:
-        """Decide on those documents; `admit` judges in place of the one that decides later."""
+        """Decides on these documents ahead of the call, with `validate` in place of the constructor's."""
         try:
-            self._prepared = documents, self._decided(documents, validate)
-        except AdsumError as refusal:
-            self._prepared = documents, refusal
+            self._prepared = documents, self._decide(documents, validate)
+        except AdsumError as error:
+            self._prepared = documents, error
 
-    def __call__(self, basis: CatalogView) -> list[Edit]:
-        documents = basis.documents
+    def __call__(self, view: CatalogView) -> list[Edit]:
+        documents = view.documents
         if self._prepared is None or self._prepared[0] is not documents:
-            return self._decided(documents, self._admit)
-        decided = self._prepared[1]
-        if isinstance(decided, AdsumError):
-            raise decided
-        return decided
+            return self._decide(documents, self._validate)
+        decision = self._prepared[1]
+        if isinstance(decision, AdsumError):
+            raise decision
+        return decision
 
-    def _decided(self, known: Documents, admit: ValidateDocuments) -> list[Edit]:
-        left = [
-            Edit(title, None, self._withdrawn, before)
-            for title, before in known.by_key.items()
-            if title.kind in self._kinds and title not in self._documents
+    def _decide(self, known: Documents, validate: ValidateDocuments) -> list[Edit]:
+        withdrawals = [
+            Edit(key, None, self._withdrawal, before)
+            for key, before in known.by_key.items()
+            if key.kind in self._kinds and key not in self._documents
         ]
-        if left and not self._documents and not self._prune:
-            raise Invalid("prune", f"must be true to withdraw everything: this names nothing, and {len(left)} would go")
-        put = [edit for document in self._documents.values() for edit in _edits(known, document)]
-        return _bounded(known, left + put, admit)
+        if withdrawals and not self._documents and not self._prune:
+            raise Invalid(
+                "prune",
+                f"must be true to withdraw everything: the request has no documents, and {len(withdrawals)} would go",
+            )
+        declared = [edit for document in self._documents.values() for edit in _edits(known, document)]
+        return _checked(known, withdrawals + declared, validate)
 
 
 def _edits(known: Documents, document: Document) -> list[Edit]:
@@ -117,17 +119,18 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
     return [Edit(document.key, document, document.provenance, before)]
 
 
-def _bounded(known: Documents, edits: list[Edit], admit: ValidateDocuments) -> list[Edit]:
-    new = sum(edit.document is not None and edit.key not in known.by_key for edit in edits)
-    gone = sum(edit.document is None for edit in edits)
-    if new and len(known.by_key) + new - gone > MAX_DOCUMENTS:
-        raise CatalogFull(f"there are already {len(known.by_key)} documents, and at most {MAX_DOCUMENTS}")
+def _checked(known: Documents, edits: list[Edit], validate: ValidateDocuments) -> list[Edit]:
+    """Returns the edits. Raises `CatalogFull` if they exceed a bound, and what `validate` raises."""
+    added = sum(edit.document is not None and edit.key not in known.by_key for edit in edits)
+    withdrawn = sum(edit.document is None for edit in edits)
+    if added and len(known.by_key) + added - withdrawn > MAX_DOCUMENTS:
+        raise CatalogFull(f"there are already {len(known.by_key)} documents of at most {MAX_DOCUMENTS}")
     if edits:
         after = known.with_edits(known.revision, edits)
         if after.size > max(known.size, MAX_DOCUMENTS_BYTES):
             raise CatalogFull(
-                f"all routes and upstreams together may take {format_size(MAX_DOCUMENTS_BYTES)}, and these make {format_size(after.size)}: "
-                "remove or shorten some"
+                f"all routes and upstreams may take {format_size(MAX_DOCUMENTS_BYTES)} together, and would now take "
+                f"{format_size(after.size)}: remove or shorten some"
             )
-        admit(after)
+        validate(after)
     return edits

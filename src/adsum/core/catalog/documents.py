@@ -1,6 +1,7 @@
-"""What operators declare beside the catalog, such as the routes of gateways: kept in its order, read by others.
+"""Documents: JSON that operators declare, such as the routes of gateways.
 
-The core knows who declared a document, when and why, but not what it says.
+They are committed in one order with the changes of the catalog. The core knows the provenance of a document, but does
+not read its JSON.
 """
 
 from __future__ import annotations
@@ -13,32 +14,30 @@ from typing import Final, NamedTuple
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.core.model import Provenance
+from adsum.core.provenance import Provenance
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 """Bytes of one document; a larger one is refused."""
 MAX_DOCUMENTS: Final = 10_000
-"""How many documents there are at most; past it new ones are refused, known ones may still change."""
+"""Documents in all. Past it new ones are refused; known ones may still change."""
 MAX_EDITS: Final = 2 * MAX_DOCUMENTS
-"""How many recorded edits a store keeps for people who ask why; the oldest are forgotten first."""
+"""Recorded edits that a store keeps. Past it the oldest are deleted."""
 MAX_EDITS_PER_DOCUMENT: Final = 100
-"""How many of them are of one document, so that one can't flush the history of the others."""
-
-
+"""Recorded edits of one document that a store keeps, so that one document can't push out the history of others."""
 MAX_DOCUMENTS_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the bodies of all documents; past it those that make them more are refused. What is compiled of them for
-gateways takes some times as much."""
+"""Bytes of the bodies of all documents. Past it edits that add bytes are refused. The resources that are compiled from
+them for gateways take several times as much."""
 
 
 class DocumentKind(StrEnum):
-    """What documents are about."""
+    """The kinds of documents."""
 
     ROUTE = "route"
     UPSTREAM = "upstream"
 
 
 class DocumentKey(NamedTuple):
-    """What names a document."""
+    """The name of a document."""
 
     kind: DocumentKind
     name: str
@@ -49,7 +48,7 @@ class DocumentKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """JSON that was declared, and why it says what it says."""
+    """A declared JSON document, with the provenance of its last edit."""
 
     key: DocumentKey
     body: bytes
@@ -63,17 +62,17 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """From now on the document says what `document` says, or, if that is None, is gone; `why` says why."""
+    """The new state of a document, or its withdrawal if `document` is None, with its provenance."""
 
     key: DocumentKey
     document: Document | None
     provenance: Provenance
     before: Document | None = field(default=None, compare=False)
-    """What it replaces, for the record. Followers of a store are not told it."""
+    """The document before the edit, for the history. The stream of a store leaves it out."""
 
 
 class EditKind(StrEnum):
-    """What became of a document."""
+    """The kinds of recorded edits."""
 
     DECLARED = "declared"
     CHANGED = "changed"
@@ -82,7 +81,7 @@ class EditKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordedEdit:
-    """An edit as history keeps it, for people."""
+    """An edit in the history, for people."""
 
     revision: int
     key: DocumentKey
@@ -92,7 +91,7 @@ class RecordedEdit:
     after: Mapping[str, bytes]
     """The JSON of each field that the edit changed or added."""
     omitted: Sequence[str]
-    """Fields that changed, too, but are too long to be kept."""
+    """Fields that also changed, but are too long to be recorded."""
     provenance: Provenance
 
 
@@ -107,16 +106,19 @@ class Documents:
 
     @staticmethod
     def create(revision: int, documents: Iterable[Document]) -> Documents:
-        """These documents and no others."""
-        of = {each.key: each for each in documents}
-        return Documents(revision, MappingProxyType(of), sum(len(each.body) for each in of.values()))
+        """Returns these documents."""
+        by_key = {document.key: document for document in documents}
+        return Documents(revision, MappingProxyType(by_key), sum(len(document.body) for document in by_key.values()))
 
     def of_kind(self, kind: DocumentKind) -> list[Document]:
-        """Those of one kind, by name."""
-        return sorted((each for each in self.by_key.values() if each.key.kind is kind), key=lambda each: each.key.name)
+        """Returns the documents of one kind, sorted by name."""
+        return sorted(
+            (document for document in self.by_key.values() if document.key.kind is kind),
+            key=lambda document: document.key.name,
+        )
 
     def with_edits(self, revision: int, edits: Iterable[Edit]) -> Documents:
-        """The documents after `edits`, committed under `revision`."""
+        """Returns the documents after `edits`, committed under `revision`."""
         after, size = dict(self.by_key), self.size
         for edit in edits:
             before = after.pop(edit.key, None) if edit.document is None else after.get(edit.key)

@@ -1,157 +1,50 @@
-"""The catalog: the fold of all batches, published as immutable snapshots.
+"""The catalog: all batches applied in order, published as immutable snapshots.
 
-A snapshot costs what changed: services that a batch does not touch are shared with the snapshot before it.
+A new snapshot costs what changed: it shares the services that a batch does not touch with the snapshot before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, takewhile
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
+from adsum.core.catalog.service_snapshot import ServiceSnapshot, mutable_copy
 from adsum.core.identity import HostPort, Place
-from adsum.core.model import Key, Listing, Provenance
-from adsum.core.sizes import text_size
+from adsum.core.model import Key, Listing
 
-MAX_RECENT_CHANGES: Final = 256
-"""How many of its latest changes a service remembers, for watchers that resume; older ones are shown the whole."""
 MAX_RECENT_CHANGES_BYTES: Final = 256 * 1024 * 1024
-"""Bytes that the remembered changes of all services take; past it those of the services that changed longest ago are
-forgotten, and whoever resumes there is shown the whole."""
-RECENT_CHANGE_BYTES: Final = 400
-"""Bytes of a remembered change without its reason."""
+"""Bytes of the recent changes of all services. Past it the services that changed longest ago drop theirs, and a watcher
+that resumes there receives the whole service."""
 MAX_EMPTY_SERVICES: Final = MAX_REMOVAL_REVISIONS
-"""How many services without an instance stay known; past it the one emptied longest ago is forgotten."""
-
+"""Services without an instance that stay known. Past it the one emptied longest ago is forgotten."""
 MAX_FORGOTTEN_SERVICES: Final = 1_024
-"""How many of the services forgotten last a snapshot names; whoever saw an earlier one has to compare all services."""
+"""Forgotten services that a snapshot remembers. A reader that is further behind has to compare all services."""
 
 _NO_LISTINGS: Final[Mapping[str, Listing]] = MappingProxyType({})
 
 
-V = TypeVar("V")
-
-
-def _copied(view: Mapping[str, V]) -> dict[str, V]:
-    """A dictionary of the same, to be changed. A proxy's own copy costs a twentieth of reading it item by item."""
-    return view.copy() if isinstance(view, MappingProxyType) else dict(view)
-
-
-@dataclass(frozen=True, slots=True)
-class RecentChange:
-    """A change at its revision: of which instance, why, and whether it is listed since. What as is not remembered."""
-
-    revision: int
-    id: str
-    provenance: Provenance
-    listed: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that it takes, about."""
-        return RECENT_CHANGE_BYTES + text_size(self.provenance.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceDiff:
-    """What turns a service as it was at revision `since` into what it is at `revision`.
-
-    Every listing that changed, as it is now, and the last change of every instance that is gone.
-    """
-
-    service: str
-    since: int
-    revision: int
-    changed: tuple[Listing, ...]
-    removed: tuple[Change, ...]
-
-    def apply(self, listings: Mapping[str, Listing]) -> dict[str, Listing]:
-        """The listings by id after this diff. Instances that were never there may be gone: that is harmless."""
-        after = _copied(listings)
-        for listing in self.changed:
-            after[listing.instance.id] = listing
-        for change in self.removed:
-            after.pop(change.key.id, None)
-        return after
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSnapshot:
-    """One service at the revision of its last change. A service whose last instance left stays known, empty."""
-
-    name: str
-    revision: int
-    listings: Mapping[str, Listing]
-    recent_changes: tuple[RecentChange, ...] = ()
-    compact_revision: int = 0
-    """The trail is complete for what came after this revision."""
-    size: int = 0
-    """Bytes of memory that its registrations take, about."""
-    recent_changes_size: int = 0
-    """Bytes of memory that its trail takes, about."""
-
-    def diff_since(self, revision: int) -> ServiceDiff | None:
-        """What changed after `revision` (nothing, if it is not before ours); None if that is not remembered."""
-        if revision < self.compact_revision:
-            return None
-        last: dict[str, Provenance] = {}
-        for step in reversed(self.recent_changes):
-            if step.revision <= revision:
-                break
-            last.setdefault(step.id, step.provenance)
-        changed = tuple(self.listings[id] for id in reversed(last) if id in self.listings)
-        gone = (id for id in reversed(last) if id not in self.listings)
-        left = tuple(Change(Key(self.name, id), None, last[id]) for id in gone)
-        return ServiceDiff(self.name, revision, max(revision, self.revision), changed, left)
-
-    def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
-        """The service after `changes`, committed under `revision`."""
-        listings, steps = _copied(self.listings), list(self.recent_changes)
-        size, trail_size = self.size, self.recent_changes_size
-        for change in changes:
-            before = listings.pop(change.key.id, None) if change.listing is None else listings.get(change.key.id)
-            size -= before.registration.size if before is not None else 0
-            if change.listing is not None:
-                listings[change.key.id] = change.listing
-                size += change.listing.registration.size
-            steps.append(RecentChange(revision, change.key.id, change.provenance, change.listing is not None))
-            trail_size += steps[-1].size
-        horizon = self.compact_revision
-        if len(steps) > MAX_RECENT_CHANGES:
-            first = len(steps) - MAX_RECENT_CHANGES
-            horizon = steps[first - 1].revision
-            while first < len(steps) and steps[first].revision == horizon:
-                first += 1  # A revision is remembered whole or not at all.
-            trail_size -= sum(step.size for step in steps[:first])
-            steps = steps[first:]
-        return ServiceSnapshot(self.name, revision, MappingProxyType(listings), tuple(steps), horizon, size, trail_size)
-
-    def without_recent_changes(self) -> ServiceSnapshot:
-        """The same service, of whose changes nothing is remembered."""
-        return replace(self, recent_changes=(), compact_revision=self.revision, recent_changes_size=0)
-
-
 @dataclass(frozen=True, slots=True)
 class ForgottenServices:
-    """The services that were forgotten last, each with the revision at which it was, the latest last."""
+    """The services that were forgotten last, each with the revision that forgot it, the latest last."""
 
     compact_revision: int = 0
-    """It is complete for what came after this revision."""
+    """`services` holds every service that was forgotten after this revision."""
     services: tuple[tuple[int, str], ...] = ()
 
     def names_since(self, revision: int) -> set[str] | None:
-        """The services forgotten after `revision`; None if that is not remembered."""
+        """Returns the services forgotten after `revision`; None if that is no longer remembered."""
         if revision < self.compact_revision:
             return None
-        return {name for _, name in takewhile(lambda each: each[0] > revision, reversed(self.services))}
+        return {name for _, name in takewhile(lambda entry: entry[0] > revision, reversed(self.services))}
 
     def with_services(self, revision: int, names: Iterable[str]) -> ForgottenServices:
-        """With those that were forgotten at `revision`."""
+        """Returns these services and those that were forgotten at `revision`."""
         services = (*self.services, *((revision, name) for name in names))
         cut = max(0, len(services) - MAX_FORGOTTEN_SERVICES)
         return ForgottenServices(services[cut - 1][0] if cut else self.compact_revision, services[cut:])
@@ -164,50 +57,55 @@ class Snapshot:
     epoch: str
     revision: int
     services: Mapping[str, ServiceSnapshot]
+    """The known services in the order of their last changes."""
     instance_count: int
-    """How many instances are listed."""
+    """The number of listed instances."""
     default_revision: int
-    """The revision that a service unknown here is at: it has not changed since."""
+    """The revision of a service that is not known here: it has not changed since."""
     documents: Documents = NO_DOCUMENTS
-    """What was declared beside the services."""
+    """The documents that operators declared."""
     address_index: AddressIndex = EMPTY_ADDRESS_INDEX
-    """Which instances are listed at which socket."""
+    """The instances by address and port."""
     size: int = 0
-    """Bytes of memory that all registrations take, about."""
+    """Bytes of memory of all registrations, estimated."""
     recent_changes_size: int = 0
-    """Bytes of memory that the trails of all services take, about."""
+    """Bytes of memory of the recent changes of all services, estimated."""
     forgotten_services: ForgottenServices = ForgottenServices()
 
-    def changed_since(self, epoch: str, revision: int) -> set[str] | None:
-        """The services that changed, came or went since a revision, at the cost of what changed.
+    def changed_since(self, revision: int) -> Iterator[ServiceSnapshot]:
+        """Yields the known services that changed after `revision`, the latest change first.
 
-        None if that is not known: it was another history, or more was forgotten since than is remembered.
+        Costs what changed: `services` is in the order of the last changes. Forgotten services are left out.
+        """
+        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # The values of a dict.
+            if service.revision <= revision:
+                return
+            yield service
+
+    def names_changed_since(self, epoch: str, revision: int) -> set[str] | None:
+        """Returns the names of the services that changed, appeared or were forgotten after `revision` of `epoch`.
+
+        Returns None if that is unknown: the epoch is another one, the revision is later than this snapshot's, or more
+        services were forgotten since than are remembered. Costs what changed.
         """
         names = self.forgotten_services.names_since(revision)
         if names is None or epoch != self.epoch or self.revision < revision:
             return None
-        # Their order is that of their last changes.
-        for service in reversed(self.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
-            if service.revision <= revision:
-                break
-            names.add(service.name)
-        return names
+        return names.union(service.name for service in self.changed_since(revision))
 
     def service(self, name: str) -> ServiceSnapshot:
-        """The service as it stands; one never heard of is empty, not an error: it may come."""
+        """Returns the service. A service that is not known is empty, not an error: it may be registered later."""
         known = self.services.get(name)
-        return (
-            known
-            if known is not None
-            else ServiceSnapshot(name, self.default_revision, _NO_LISTINGS, compact_revision=self.default_revision)
-        )
+        if known is not None:
+            return known
+        return ServiceSnapshot(name, self.default_revision, _NO_LISTINGS, compact_revision=self.default_revision)
 
     def service_count_with(self, service: str) -> int:
-        """How many services are known once this is one of them."""
+        """Returns the number of known services after `service` is added to them."""
         return len(self.services) + (service not in self.services)
 
     def listed_count(self, service: str) -> int | None:
-        """How many instances the service lists; None: it is not known."""
+        """Returns the number of instances of the service; None if it is not known."""
         known = self.services.get(service)
         return len(known.listings) if known is not None else None
 
@@ -216,70 +114,81 @@ class Snapshot:
         return service.listings.get(key.id) if service is not None else None
 
     def listings_at(self, host_port: HostPort) -> list[Listing]:
-        """Whatever is listed at the socket, of any service."""
+        """Returns the listings of all services at the address and port."""
         return [listing for key in self.address_index.keys_at(host_port) if (listing := self.find(key)) is not None]
 
     def apply(self, batch: Batch) -> Snapshot:
-        """The snapshot after `batch`. One at or before this revision changes nothing."""
+        """Returns the snapshot after `batch`. A batch at or before this revision changes nothing."""
         if batch.revision <= self.revision:
             return self
-        touched: dict[str, list[Change]] = {}
+        changes_by_service: dict[str, list[Change]] = {}
         for change in batch.changes:
-            touched.setdefault(change.key.service, []).append(change)
-        services, count, floor = _copied(self.services), self.instance_count, self.default_revision
-        size, trail_size = self.size, self.recent_changes_size
+            changes_by_service.setdefault(change.key.service, []).append(change)
+        services, count, default_revision = mutable_copy(self.services), self.instance_count, self.default_revision
+        size, recent_size = self.size, self.recent_changes_size
         gone: list[ServiceSnapshot] = []
-        for name, changes in touched.items():
-            before, after = services.get(name), self._followed(name, batch.revision, changes, gone)
+        for name, changes in changes_by_service.items():
+            before, after = services.get(name), self._after(name, batch.revision, changes, gone)
             if after is before:
                 continue
-            # Taken out and put back: the order of `services` is that of the last change.
+            # Remove and insert: `services` is in the order of the last changes.
             services.pop(name, None)
             for service, sign in ((after, 1), (before, -1)):
                 if service is not None:
                     count += sign * len(service.listings)
                     size += sign * service.size
-                    trail_size += sign * service.recent_changes_size
+                    recent_size += sign * service.recent_changes_size
             if after is not None:
                 services[name] = after
         if len(services) > MAX_EMPTY_SERVICES and any(
-            name in services and not services[name].listings for name in touched
+            name in services and not services[name].listings for name in changes_by_service
         ):
             emptied = _forget_empty(services)
-            trail_size -= sum(each.recent_changes_size for each in emptied)
+            recent_size -= sum(service.recent_changes_size for service in emptied)
             gone += emptied
-        if trail_size > MAX_RECENT_CHANGES_BYTES:
-            trail_size = _shorten_trails(services, trail_size)
-        # A forgotten service stays at its last revision or a later one: nobody's view of it goes backwards.
-        floor = max((floor, *(each.revision for each in gone)))
+        if recent_size > MAX_RECENT_CHANGES_BYTES:
+            recent_size = _drop_recent_changes(services, recent_size)
+        # A forgotten service stays at its last revision or a later one, so that no view of it goes backwards.
+        default_revision = max((default_revision, *(service.revision for service in gone)))
         forgotten = (
-            self.forgotten_services.with_services(batch.revision, (each.name for each in gone))
+            self.forgotten_services.with_services(batch.revision, (service.name for service in gone))
             if gone
             else self.forgotten_services
         )
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
-        occupancy = self.address_index.with_moves(self._moves(batch.changes))
+        address_index = self.address_index.with_moves(self._moves(batch.changes))
         return Snapshot(
-            *(self.epoch, batch.revision, MappingProxyType(services), count, floor, documents, occupancy),
-            *(size, trail_size, forgotten),
+            *(
+                self.epoch,
+                batch.revision,
+                MappingProxyType(services),
+                count,
+                default_revision,
+                documents,
+                address_index,
+            ),
+            *(size, recent_size, forgotten),
         )
 
-    def _followed(
+    def _after(
         self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
-        """The service after those changes of one batch; None: it was forgotten. As it was then, it is put in `gone`."""
+        """Returns the service after these changes of one batch; None if they forget it.
+
+        Adds every service that they forget to `gone`.
+        """
         service, unknown = self.services.get(name), self.service(name)
-        for forgets, some in groupby(changes, key=lambda each: each.forgets_service):
+        for forgets, group in groupby(changes, key=lambda change: change.forgets_service):
             if not forgets:
-                service = (service or unknown).with_changes(revision, some)
+                service = (service or unknown).with_changes(revision, group)
             elif service is not None and not service.listings:
                 gone.append(service)
-                # Whoever saw what is forgotten is shown the whole of what comes after it.
+                # A watcher that saw the forgotten service receives the whole of its successor.
                 service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, compact_revision=revision)
         return service
 
     def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
-        """From where to where each instance went that changed its place, came or left."""
+        """Yields the place before and after of every instance that came, moved or left."""
         places: dict[Key, Place | None] = {}
         for change in changes:
             key, after = change.key, change.listing
@@ -294,22 +203,25 @@ class Snapshot:
 
 
 def _forget_empty(services: dict[str, ServiceSnapshot]) -> list[ServiceSnapshot]:
-    """Forget the services emptied longest ago beyond `MAX_EMPTY_SERVICES`; those are returned."""
+    """Forgets the services emptied longest ago beyond `MAX_EMPTY_SERVICES`, and returns them."""
     empty = [name for name, service in services.items() if not service.listings]
     return [services.pop(name) for name in empty[: max(0, len(empty) - MAX_EMPTY_SERVICES)]]
 
 
 def changed_services(before: Snapshot, after: Snapshot) -> set[str]:
-    """The services that changed, came or went."""
-    names = after.changed_since(before.epoch, before.revision)
+    """Returns the services that changed, came or went from one snapshot to the other."""
+    names = after.names_changed_since(before.epoch, before.revision)
     if names is None:
         every = before.services.keys() | after.services.keys()
         return {name for name in every if before.services.get(name) is not after.services.get(name)}
     return names
 
 
-def _shorten_trails(services: dict[str, ServiceSnapshot], size: int) -> int:
-    """Forget the trails of the services that changed longest ago, an eighth more than needed; what is left in bytes."""
+def _drop_recent_changes(services: dict[str, ServiceSnapshot], size: int) -> int:
+    """Drops the recent changes of the services that changed longest ago. Returns the bytes that are left.
+
+    It drops an eighth more than needed, so that the next batch does not drop again.
+    """
     for name, service in services.items():
         if size <= MAX_RECENT_CHANGES_BYTES * 7 // 8:
             break
@@ -324,7 +236,10 @@ EMPTY_SNAPSHOT: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 
 
 def load_snapshot(state: FullState) -> Snapshot:
-    """The snapshot of everything that a store knows. What came before it is not remembered: watchers see the whole."""
+    """Returns the snapshot of everything that a store knows.
+
+    It remembers no recent changes: watchers that resume receive the whole.
+    """
     listings: dict[str, dict[str, Listing]] = {name: {} for name in state.removal_revisions}
     revisions = dict(state.removal_revisions)
     count = 0
@@ -337,16 +252,16 @@ def load_snapshot(state: FullState) -> Snapshot:
         name: ServiceSnapshot(
             *(name, state.revision, MappingProxyType(listings[name])),
             compact_revision=state.revision,
-            size=sum(each.registration.size for each in listings[name].values()),
+            size=sum(listing.registration.size for listing in listings[name].values()),
         )
         for name in sorted(listings, key=revisions.__getitem__)
     }
     _forget_empty(services)
-    documents = Documents.create(state.revision, (each for _, each in state.documents))
-    arrivals = ((listing.key, None, listing.instance.place) for each in listings.values() for listing in each.values())
-    occupancy = EMPTY_ADDRESS_INDEX.with_moves(arrivals)
+    documents = Documents.create(state.revision, (document for _, document in state.documents))
+    moves = ((each.key, None, each.instance.place) for by_id in listings.values() for each in by_id.values())
+    address_index = EMPTY_ADDRESS_INDEX.with_moves(moves)
     size = sum(service.size for service in services.values())
     return Snapshot(
-        *(state.epoch, state.revision, MappingProxyType(services), count, state.revision, documents, occupancy),
+        *(state.epoch, state.revision, MappingProxyType(services), count, state.revision, documents, address_index),
         *(size, 0, ForgottenServices(state.revision)),
     )

@@ -1,46 +1,43 @@
-"""How many instances stand how, kept up with the catalog: looking again costs what changed, not what there is."""
+"""The number of instances in each status. A new count costs what changed since the last one."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Status
 
 StatusCounts = Counter[Status]
 
 
 class StatusCounter:
-    """Counts snapshot after snapshot of one catalog."""
+    """Counts the instances of successive snapshots of one catalog by status."""
 
     def __init__(self) -> None:
-        self._seen = ("", 0)
-        """The epoch and revision that were counted last."""
-        self._of: dict[str, StatusCounts] = {}
-        self._all = StatusCounts()
+        self._counted = ("", 0)
+        """The epoch and revision of the last count."""
+        self._by_service: dict[str, StatusCounts] = {}
+        self._total = StatusCounts()
 
     def count(self, snapshot: Snapshot) -> dict[str, int]:
-        """How many of the snapshot's instances stand how; a status in which none is, is left out."""
-        (epoch, revision), self._seen = self._seen, (snapshot.epoch, snapshot.revision)
-        forgotten = snapshot.forgotten_services.names_since(revision)
-        if forgotten is None or snapshot.epoch != epoch or snapshot.revision < revision:
-            self._of, self._all, revision, forgotten = {}, StatusCounts(), 0, set()
-        for name in forgotten:  # They may have emptied unseen.
+        """Returns the number of instances by status. A status without instances is left out."""
+        (epoch, revision), self._counted = self._counted, (snapshot.epoch, snapshot.revision)
+        names: Iterable[str] | None = snapshot.names_changed_since(epoch, revision)
+        if names is None:
+            self._by_service, self._total, names = {}, StatusCounts(), snapshot.services
+        for name in names:
             self._count(snapshot.service(name))
-        # The order of services is that of their last change.
-        for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's: reversible
-            if service.revision <= revision:
-                break
-            self._count(service)
-        return {status.value: count for status, count in self._all.items() if count}
+        return {status.value: count for status, count in self._total.items() if count}
 
     def _count(self, service: ServiceSnapshot) -> None:
-        before = self._of.pop(service.name, None)
+        before = self._by_service.pop(service.name, None)
         if before is None and not service.listings:
             return
         after = StatusCounts(listing.status for listing in service.listings.values())
         if before is not None:
-            self._all.subtract(before)
-        self._all.update(after)
+            self._total.subtract(before)
+        self._total.update(after)
         if after:
-            self._of[service.name] = after
+            self._by_service[service.name] = after

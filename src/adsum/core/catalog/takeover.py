@@ -1,6 +1,6 @@
-"""Who may take an id or a place that is another process's. Pure.
+"""Takeover: when a process may take the id or the place of another process. Pure.
 
-A process is *live* while its lease is held and, if somebody elsewhere wants its id, its place answers a probe.
+A process is *live* while its lease is held. If a process at another place requests its id, it must also answer a probe.
 """
 
 from __future__ import annotations
@@ -17,70 +17,81 @@ class Takeover(StrEnum):
     """What a registration may take from other processes."""
 
     USUAL = "usual"
-    """An id whose holder is not live, and the place where it says that it is: it has just begun to listen there."""
+    """An id whose holder is not live, and the place that it registers: it has just begun to listen there."""
     NEVER = "never"
-    """Nothing that a live process has. Of a process that has been listed before: so two of them never alternate."""
+    """Nothing that a live process has. A process that was listed before uses it, so that two never alternate."""
     FORCE = "force"
     """Anything."""
 
 
 class ClaimStrength(Enum):
-    """How strong the claim of the process is that is listed."""
+    """The strength of the listed process's claim to its id and place."""
 
     NONE = "none"
-    """It must give way."""
+    """The listed process is displaced."""
     IF_REACHABLE = "if it answers"
-    """It stays if its place answers a probe."""
+    """The listed process stays if its place answers a probe."""
     HELD = "held"
-    """It stays."""
+    """The listed process stays."""
+
+
+class ProbeRequired(RegistrationConflict):
+    """A conflict with `listing`, unless a probe shows that its place does not answer."""
+
+    def __init__(self, problem: str, listing: Listing) -> None:
+        super().__init__(problem)
+        self.listing = listing
 
 
 def claim_strength(listed: Listing, registration: Registration, takeover: Takeover) -> ClaimStrength:
-    """How strongly the process in `listed` holds the id or the place that `registration` asks for.
+    """Returns how strongly the process in `listed` claims the id or the place that `registration` requests.
 
-    An empty holder names no process, so it never keeps another one out of its own place.
+    An empty holder names no process, so it never keeps another process out of its own place.
     """
-    mine, theirs = registration.identity, listed.registration.identity
-    if takeover is Takeover.FORCE or listed.lease is LeaseState.LAPSED or mine.holder == theirs.holder:
+    new, old = registration.identity, listed.registration.identity
+    if takeover is Takeover.FORCE or listed.lease is LeaseState.LAPSED or new.holder == old.holder:
         return ClaimStrength.NONE
-    if mine.place.host_port == theirs.place.host_port:
-        # Whoever asks answers there too, so a probe would prove nothing: the lease decides.
-        keeps = theirs.holder and (not mine.holder or takeover is Takeover.NEVER)
+    if new.place.host_port == old.place.host_port:
+        # The new process answers at this place, too, so a probe would prove nothing: the lease decides.
+        keeps = old.holder and (not new.holder or takeover is Takeover.NEVER)
         return ClaimStrength.HELD if keeps else ClaimStrength.NONE
     if takeover is Takeover.NEVER:
-        return ClaimStrength.HELD if theirs.holder else ClaimStrength.IF_REACHABLE
-    return ClaimStrength.IF_REACHABLE if theirs.holder else ClaimStrength.NONE
+        return ClaimStrength.HELD if old.holder else ClaimStrength.IF_REACHABLE
+    return ClaimStrength.IF_REACHABLE if old.holder else ClaimStrength.NONE
 
 
 def require_free(
     listed: Listing, registration: Registration, takeover: Takeover, unreachable: Set[ProcessIdentity]
 ) -> None:
-    """Raises `Taken` unless the process in `listed` gives way. `unreachable` are those whose place did not answer."""
-    found = claim_strength(listed, registration, takeover)
+    """Raises `RegistrationConflict` or `ProbeRequired` unless the process in `listed` is displaced.
+
+    `unreachable` holds the processes whose place did not answer a probe.
+    """
+    claim = claim_strength(listed, registration, takeover)
     process = listed.registration.identity
-    if found is ClaimStrength.NONE or (found is ClaimStrength.IF_REACHABLE and process in unreachable):
+    if claim is ClaimStrength.NONE or (claim is ClaimStrength.IF_REACHABLE and process in unreachable):
         return
     problem = conflict_message(listed.key, process.place, registration)
-    raise RegistrationConflict(problem, listed if found is ClaimStrength.IF_REACHABLE else None)
+    raise ProbeRequired(problem, listed) if claim is ClaimStrength.IF_REACHABLE else RegistrationConflict(problem)
 
 
 def conflict_message(listed: Key, place: Place, registration: Registration) -> str:
-    """Why a live process, which is listed at `place`, keeps the registration out, and what to do about it."""
-    asked, wanted = registration.key, registration.instance.place
-    if listed == asked and place != wanted:
-        problem = f"the id {asked} belongs to a living process at {place}, which {wanted} may not take it from"
+    """Returns why the live process listed at `place` prevents the registration, and what to do about it."""
+    key, requested = registration.key, registration.instance.place
+    if listed == key and place != requested:
+        problem = f"the id {key} belongs to a live process at {place}, and a process at {requested} can't take it"
         remedy = "stop that process or register under another id"
     else:
-        problem = f"{asked} may not be listed at {wanted}, where another living process is listed as {listed}"
+        problem = f"{key} can't be listed at {requested}: another live process is listed there as {listed}"
         remedy = "stop that process or use another place"
     return f"{problem}; {remedy}, or take over by force (takeover=force, on the command line --take-over)"
 
 
 def is_displaced(listed: Listing, registration: Registration) -> bool:
-    """Whether an instance at the place of `registration` leaves when that is listed.
+    """Returns whether `registration` removes a listed instance at the same address and port.
 
-    At the same place and of the same service it is another process that was there before. Of another service or scheme
-    it may share the address and port, unless it has stopped renewing.
+    It removes one of the same service, scheme and place that another holder registered. An instance of another service
+    or scheme may share the address and port, unless its lease has lapsed.
     """
     if listed.key == registration.key:
         return False
@@ -90,15 +101,19 @@ def is_displaced(listed: Listing, registration: Registration) -> bool:
 
 
 def is_another_process(listed: Listing, registration: Registration) -> bool:
-    """Whether they are of two processes. Empty holders name none: then of two services, which seldom share a place."""
-    one, other = listed.registration.identity.holder, registration.identity.holder
-    return one != other or (not one and listed.key.service != registration.instance.service)
+    """Returns whether the listing and the registration are of two processes.
+
+    Two empty holders count as two processes if the services differ: two services seldom share one process.
+    """
+    old, new = listed.registration.identity.holder, registration.identity.holder
+    return old != new or (not old and listed.key.service != registration.instance.service)
 
 
 def is_successor(other: Listing, listing: Listing) -> bool:
-    """Whether another process is listed in `other`, which is at the address and port of `listing`, and holds its lease.
+    """Returns whether `other` is of another process that holds its lease, at the address and port of `listing`.
 
-    A listing without a lease proves nothing: nobody renews it.
+    The caller finds `other` by address and port. A listing without a lease is no successor: no renewal shows that it
+    lives.
     """
     if other.key == listing.key or other.lease is LeaseState.LAPSED or other.registration.ttl is None:
         return False

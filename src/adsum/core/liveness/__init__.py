@@ -1,1 +1,1 @@
-"""TODO: liveness."""
+"""Liveness: leases, health checks, the guard against mass removal, and the heartbeats of watches."""

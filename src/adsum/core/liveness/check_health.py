@@ -1,7 +1,7 @@
-"""Hysteresis: how many outcomes in a row turn a check's status.
+"""The hysteresis of a check: how many outcomes in a row change its status.
 
-The counting is the one that load balancers share (`rise` and `fall` of HAProxy), with two differences: a starting
-instance is believed at its first word, and passing and warning are both usable, so they change places at once.
+The counting is that of load balancers (`rise` and `fall` of HAProxy), with two differences. A starting check takes its
+first pass or warning at once. Passing and warning are both usable, so a check changes between them at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adsum.core.model import Check, Result, Status
 
 
 class StreakThreshold(Enum):
-    """How many outcomes in a row, on the same side of usable, it takes to move."""
+    """The number of outcomes in a row, all usable or all failures, that changes the status."""
 
     ONE = "one"
     RISE = "rise"
@@ -41,40 +41,40 @@ MOVES: Final[Mapping[tuple[Status, Result], tuple[Status, StreakThreshold]]] = M
         (CRITICAL, FAIL): (CRITICAL, StreakThreshold.ONE),
     }
 )
-"""Where a check stands and what was found → where it stands once the streak is long enough. Till then it stays."""
+"""The status and the result of a probe → the next status, once the streak is long enough, and that length."""
 
 
 class CheckHealth:
-    """How one check stands: the status that its outcomes have earned so far.
+    """The status of one check, as its outcomes change it.
 
-    `status` is where to begin: starting, or what the catalog says of the check. Draining and maintenance are declared,
-    never earned; a check doesn't stand so.
+    It starts with `status`: starting, or the status of the check in the catalog. Raises `ValueError` for draining and
+    maintenance, which are declared and never the status of a check.
     """
 
     __slots__ = ("_check", "_failing", "_streak", "status")
 
     def __init__(self, check: Check, status: Status = Status.STARTING) -> None:
         if (status, PASS) not in MOVES:
-            raise ValueError(f"no check stands as {status}")
+            raise ValueError(f"{status} is no status of a check")
         self.status = status
         self._check = check
         self._failing = False
         self._streak = 0
 
     def observe(self, result: Result) -> Status:
-        """Count one more outcome; the status from now on.
+        """Counts one outcome and returns the new status.
 
-        A pass and a warning are on the same side: they go on each other's streak, and the last one names the status.
+        Passes and warnings count towards the same streak; the last of them determines the status.
         """
         failing = result is FAIL
         self._streak = self._streak + 1 if failing == self._failing else 1
         self._failing = failing
-        status, needs = MOVES[self.status, result]
-        if self._streak >= self._long_enough(needs):
+        status, threshold = MOVES[self.status, result]
+        if self._streak >= self._streak_length(threshold):
             self.status = status
         return self.status
 
-    def _long_enough(self, needs: StreakThreshold) -> int:
-        if needs is StreakThreshold.ONE:
+    def _streak_length(self, threshold: StreakThreshold) -> int:
+        if threshold is StreakThreshold.ONE:
             return 1
-        return self._check.rise if needs is StreakThreshold.RISE else self._check.fall
+        return self._check.rise if threshold is StreakThreshold.RISE else self._check.fall

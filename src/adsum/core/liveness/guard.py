@@ -1,12 +1,12 @@
-"""The guard: the per-service rule that holds back mass removal.
+"""The guard: holds back the mass removal of a service's instances.
 
-When more than a share of a service's leases stand lapsed at the same time, and at least `MIN_MASS_LAPSE`, it is more likely
-that the network or the registry is ill than that so many instances died at once. Their expiries are then held back:
-the instances stay listed, as critical, because the truth is told all the same. The guard lets go when enough have come
-back, and gives those that it held one more ttl to follow; or, if they don't come back, after `hold` seconds.
+A mass lapse is when more than a share of a service's leases, and at least `MIN_MASS_LAPSE`, are lapsed at the same
+time. A fault of the network or the registry is then more likely than the death of so many instances at once. So the
+guard holds back their expiries: the instances stay listed, as critical, which is true. It disengages when enough leases
+are renewed, and gives the others that it held back one more ttl; or after `hold` seconds.
 
-It sees only what stands lapsed together, so it protects services whose grace outlasts the time between two renewals.
-Deliberate deregistrations never pass through here.
+The guard only sees leases that are lapsed at the same time, so it protects services whose grace is longer than the time
+between two renewals. Deregistrations are never held back.
 """
 
 from __future__ import annotations
@@ -16,117 +16,118 @@ from typing import Final
 from adsum.core.model import Key
 
 MIN_MASS_LAPSE: Final = 2
-"""A single lapsed lease is never a mass lapse: 1 of 1 expires like any other."""
+"""Lapsed leases in a mass lapse, at least: a single instance expires as usual."""
 DEFAULT_GUARD_SHARE: Final = 0.5
 DEFAULT_GUARD_HOLD: Final = 3_600.0
+"""Seconds."""
 
 
-class _Ward:
-    """What the guard knows of one service."""
+class _LeaseCounts:
+    """The leases of one service, counted by state."""
 
-    __slots__ = ("holding", "lapsed", "leases", "since")
+    __slots__ = ("engaged_at", "held", "lapsed", "leases")
 
     def __init__(self) -> None:
         self.leases = 0
         self.lapsed = 0
-        self.holding = 0
-        """How many of the lapsed had their expiry held back."""
-        self.since: float | None = None
-        """When the guard engaged; None while there is no mass lapse that it acts on."""
+        self.held = 0
+        """Lapsed leases whose expiry is held back."""
+        self.engaged_at: float | None = None
+        """When the guard engaged; None while it holds back no mass lapse."""
 
 
 class Guard:
-    """Counts the leases of every service, and says which expiries must wait.
+    """Counts the leases of every service, and decides which expiries must wait.
 
-    `share` must be exceeded for a mass lapse (1.0 turns the guard off); `hold` is the longest that one mass lapse is
-    held back, in seconds, None for ever.
+    A mass lapse is more than `share` of the leases (1.0 turns the guard off). `hold` is the longest time that one mass
+    lapse is held back, in seconds; None is for ever.
     """
 
     def __init__(self, share: float = DEFAULT_GUARD_SHARE, hold: float | None = DEFAULT_GUARD_HOLD) -> None:
         self._share = share
         self._hold = hold
-        self._wards: dict[str, _Ward] = {}
+        self._services: dict[str, _LeaseCounts] = {}
         self._held: set[Key] = set()
-        self._news: set[str] = set()
+        self._changed: set[str] = set()
 
     def configure(self, share: float, hold: float | None) -> None:
-        """Judge by this share and hold back for so long from now on."""
+        """Replaces both settings."""
         self._share, self._hold = share, hold
 
     def lease_added(self, key: Key) -> None:
-        """A held lease is there from now on."""
-        ward = self._wards.get(key.service)
-        if ward is None:
-            ward = self._wards[key.service] = _Ward()
-        ward.leases += 1
-        self._reconsider(key.service, ward)
+        """Counts a new lease, which is held."""
+        counts = self._services.get(key.service)
+        if counts is None:
+            counts = self._services[key.service] = _LeaseCounts()
+        counts.leases += 1
+        self._disengage_if_over(key.service, counts)
 
     def lease_removed(self, key: Key, *, lapsed: bool) -> None:
-        """A lease is no more, for whatever reason; `lapsed` says how it stood."""
-        ward = self._wards[key.service]
-        ward.leases -= 1
-        ward.lapsed -= lapsed
-        self._release(key, ward)
-        self._reconsider(key.service, ward)
-        if not ward.leases:
-            del self._wards[key.service]
+        """Removes a lease, which was `lapsed` or held."""
+        counts = self._services[key.service]
+        counts.leases -= 1
+        counts.lapsed -= lapsed
+        self._release(key, counts)
+        self._disengage_if_over(key.service, counts)
+        if not counts.leases:
+            del self._services[key.service]
 
     def lease_lapsed(self, key: Key) -> None:
-        """A held lease lapsed."""
-        self._wards[key.service].lapsed += 1
+        """Counts a held lease as lapsed."""
+        self._services[key.service].lapsed += 1
 
     def lease_renewed(self, key: Key) -> None:
-        """A lapsed lease is held again."""
-        ward = self._wards[key.service]
-        ward.lapsed -= 1
-        self._release(key, ward)
-        self._reconsider(key.service, ward)
+        """Counts a lapsed lease as held again."""
+        counts = self._services[key.service]
+        counts.lapsed -= 1
+        self._release(key, counts)
+        self._disengage_if_over(key.service, counts)
 
     def may_expire(self, key: Key, now: float) -> bool:
-        """Whether a lapsed lease whose grace is over may expire now. If not, ask again after one more ttl."""
-        ward = self._wards[key.service]
-        if not self._mass_lapse(ward):
-            # One that was held back may be about to come back with the others: it gets one more ttl.
-            return not self._release(key, ward)
-        if ward.since is None:
-            ward.since = now
-        if self._hold is not None and now - ward.since >= self._hold:
-            self._release(key, ward)
+        """Returns whether a lapsed lease whose grace is over may expire now. If not, the caller retries after a ttl."""
+        counts = self._services[key.service]
+        if not self._mass_lapse(counts):
+            # A lease that was held back may be renewed soon, as the others were: it gets one more ttl.
+            return not self._release(key, counts)
+        if counts.engaged_at is None:
+            counts.engaged_at = now
+        if self._hold is not None and now - counts.engaged_at >= self._hold:
+            self._release(key, counts)
             return True
         if key not in self._held:
             self._held.add(key)
-            ward.holding += 1
-            self._news.add(key.service)
+            counts.held += 1
+            self._changed.add(key.service)
         return False
 
     def engaged_seconds(self, service: str, now: float) -> float:
-        """For how many seconds the guard has been holding back this service's mass lapse; 0.0 if there is none."""
-        ward = self._wards.get(service)
-        return now - ward.since if ward is not None and ward.since is not None else 0.0
+        """Returns the seconds for which the guard has held back the service's mass lapse; 0.0 if there is none."""
+        counts = self._services.get(service)
+        return now - counts.engaged_at if counts is not None and counts.engaged_at is not None else 0.0
 
     def held_count(self, service: str) -> int:
-        """How many expiries of the service are held back now."""
-        ward = self._wards.get(service)
-        return ward.holding if ward is not None and ward.since is not None else 0
+        """Returns the number of expiries of the service that are held back."""
+        counts = self._services.get(service)
+        return counts.held if counts is not None and counts.engaged_at is not None else 0
 
     def changed_counts(self) -> dict[str, int]:
-        """What `holding` says now of every service for which it may have changed since this was last asked."""
-        services, self._news = self._news, set()
+        """Returns the `held_count` of every service for which it may have changed since the last call."""
+        services, self._changed = self._changed, set()
         return {service: self.held_count(service) for service in services}
 
-    def _mass_lapse(self, ward: _Ward) -> bool:
-        return ward.lapsed >= MIN_MASS_LAPSE and ward.lapsed > self._share * ward.leases
+    def _mass_lapse(self, counts: _LeaseCounts) -> bool:
+        return counts.lapsed >= MIN_MASS_LAPSE and counts.lapsed > self._share * counts.leases
 
-    def _reconsider(self, service: str, ward: _Ward) -> None:
-        """Let go once enough have come back."""
-        if ward.since is not None and not self._mass_lapse(ward):
-            ward.since = None
-            self._news.add(service)
+    def _disengage_if_over(self, service: str, counts: _LeaseCounts) -> None:
+        """Disengages when the mass lapse is over."""
+        if counts.engaged_at is not None and not self._mass_lapse(counts):
+            counts.engaged_at = None
+            self._changed.add(service)
 
-    def _release(self, key: Key, ward: _Ward) -> bool:
+    def _release(self, key: Key, counts: _LeaseCounts) -> bool:
         if key not in self._held:
             return False
         self._held.discard(key)
-        ward.holding -= 1
-        self._news.add(key.service)
+        counts.held -= 1
+        self._changed.add(key.service)
         return True

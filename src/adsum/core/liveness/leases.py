@@ -1,11 +1,11 @@
-"""Many leases, and the instants at which they lapse and expire. Time is an argument.
+"""The leases of a keeper, and the instants at which they lapse and expire. Time is an argument.
 
     held ──deadline──► lapsed ──grace over──► expired
       ▲                  │ ▲                     │
-      └─────renewed──────┘ └──────put off────────┘
+      └─────renewed──────┘ └─────postponed───────┘
 
-A lease is renewed far more often than it lapses, so renewing only writes the deadline. The heap may know an earlier
-instant; an entry that comes up too early is put back to where it belongs by then.
+A lease is renewed far more often than it lapses, so a renewal only writes the deadline. The heap may hold an earlier
+instant. An entry that comes up too early is pushed again with its current instant.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from adsum.core.liveness.guard import Guard
 from adsum.core.model import Key
 
 MAX_TICK_INTERVAL: Final = 1.0
-"""`tick` is called at least this often, in seconds, even when nothing is due."""
+"""Seconds between two calls of `tick`, at most, even when nothing is due."""
 MAX_TICK_DELAY: Final = 5.0
-"""How late a tick may come. Past it we were suspended, and nobody could renew: every lease gets a fresh ttl."""
+"""Seconds by which a tick may be late. Past it the process was suspended and nobody could renew, so every lease gets a
+fresh ttl."""
 MAX_STALE_LEASE_ENTRIES: Final = 1_000
-"""How many heap entries of ended leases are carried beside one for each lease; past it the heap is rebuilt."""
+"""Heap entries of ended leases, in addition to one for each lease. Past it the heap is rebuilt."""
 
 
 class LeasePhase(StrEnum):
-    """Where a lease stands. An expired one can't be renewed any more; it waits to leave the catalog."""
+    """The phase of a lease. An expired lease can't be renewed; its instance waits to be removed from the catalog."""
 
     HELD = "held"
     LAPSED = "lapsed"
@@ -39,7 +40,7 @@ class LeasePhase(StrEnum):
 
 
 class LeaseEvent(Enum):
-    """What happens to a lease."""
+    """The events of a lease."""
 
     RENEWED = "renewed"
     DEADLINE = "deadline"
@@ -56,15 +57,15 @@ MOVES: Final[Mapping[tuple[LeasePhase, LeaseEvent], LeasePhase]] = MappingProxyT
         (LeasePhase.EXPIRED, LeaseEvent.POSTPONED): LeasePhase.LAPSED,
     }
 )
-"""Every move that there is; an event that isn't listed for a phase is refused."""
+"""Every transition. An event that is not listed for a phase is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTransition:
-    """A lease went from one phase to another.
+    """The transition of a lease from one phase to another.
 
-    `overdue` is how many seconds ago its deadline was (negative after a renewal: how long it has now), `guarded` for
-    how many seconds the guard held back its service's mass lapse before it let this expiry pass.
+    `overdue` is the seconds since its deadline; after a renewal it is negative, the seconds until the new deadline.
+    `guarded_for` is the seconds for which the guard held back the service's mass lapse before it allowed this expiry.
     """
 
     key: Key
@@ -83,44 +84,43 @@ class _Lease:
         self.deadline = deadline
         self.phase = phase
         self.due = inf
-        """The instant under which the heap knows it; an entry with another one is stale."""
+        """The instant of its heap entry. An entry with another instant is stale."""
 
 
-def _nobody(key: Key) -> bool:  # noqa: ARG001
-    """No instance's place has another process."""
+def _never_replaced(key: Key) -> bool:  # noqa: ARG001
     return False
 
 
 class Leases:
-    """The leases of one keeper, by key; feeds the guard with all that it needs to know."""
+    """The leases of one keeper, by key. It reports every change to the guard."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self._leases: dict[Key, _Lease] = {}
         self._heap: list[tuple[float, Key]] = []
-        self._looked: float | None = None
-        self._resumed = -inf
-        """When the last pause was over: no lease's deadline is sooner than its ttl after this."""
+        self._ticked_at: float | None = None
+        self._resumed_at = -inf
+        """When the process last resumed after a suspension. No deadline is sooner than a ttl after it."""
         self.lapsed_count = 0
-        """How many are not held."""
+        """The number of leases that are not held."""
 
     def __len__(self) -> int:
         return len(self._leases)
 
     def phase(self, key: Key) -> LeasePhase | None:
-        """Where the lease stands; None if there is none."""
+        """Returns the phase of the lease; None if there is no such lease."""
         lease = self._leases.get(key)
         return lease.phase if lease is not None else None
 
     def deadline(self, key: Key) -> float | None:
-        """The instant before which the lease must be renewed; None if there is none."""
+        """Returns the instant by which the lease must be renewed; None if there is no such lease."""
         lease = self._leases.get(key)
         return self._deadline(lease) if lease is not None else None
 
     def grant(self, key: Key, ttl: float, grace: float, now: float, *, lapsed: bool = False) -> None:
-        """Grant a fresh full ttl, to a new lease or to one that is there.
+        """Grants a full ttl to a new or an existing lease.
 
-        One that is listed as lapsed (at a restart) stays so, but gets ttl and grace before it may expire, too.
+        `lapsed`: the lease stays lapsed, since the catalog lists it so after a restart. It expires after ttl and grace.
         """
         lease = self._leases.get(key)
         if (
@@ -137,12 +137,12 @@ class Leases:
         if lapsed:
             self.lapsed_count += 1
             self._guard.lease_lapsed(key)
-        self._await(key, lease, lease.deadline + grace if lapsed else lease.deadline)
-        if self._looked is None:
-            self._looked = now
+        self._push(key, lease, lease.deadline + grace if lapsed else lease.deadline)
+        if self._ticked_at is None:
+            self._ticked_at = now
 
     def renew(self, key: Key, now: float) -> LeaseTransition | None:
-        """Keep the lease for another ttl from now; what moved, if it had lapsed.
+        """Renews the lease for a ttl from now. Returns the transition if it had lapsed.
 
         Raises `UnknownInstance` if there is no such lease or it has expired: the instance must register again.
         """
@@ -156,7 +156,7 @@ class Leases:
         return None
 
     def end(self, key: Key) -> None:
-        """The instance left, for whatever reason. One that has no lease is fine."""
+        """Ends the lease of an instance that is no longer listed. An instance without a lease is no error."""
         lease = self._leases.pop(key, None)
         if lease is not None:
             lapsed = lease.phase is not LeasePhase.HELD
@@ -166,27 +166,29 @@ class Leases:
                 self._rebuild()
 
     def postpone(self, key: Key, until: float) -> None:
-        """An expiry could not be carried out: the lease is lapsed again, and expires no sooner than `until`."""
+        """Returns an expired lease to lapsed, because its expiry could not be written. It expires again at `until`."""
         lease = self._leases.get(key)
         if lease is not None and lease.phase is LeasePhase.EXPIRED:
             lease.phase = MOVES[lease.phase, LeaseEvent.POSTPONED]
-            self._await(key, lease, until)
+            self._push(key, lease, until)
 
     def next_deadline(self) -> float | None:
-        """The instant at which `tick` may have something to do; None if there is no lease."""
+        """Returns the instant of the next due heap entry, when `tick` is to be called; None if there is no lease."""
         return self._heap[0][0] if self._heap else None
 
-    def tick(self, now: float, limit: int, is_replaced: Callable[[Key], bool] = _nobody) -> list[LeaseTransition]:
-        """What moved because time passed; looks at no more than `limit` leases.
+    def tick(
+        self, now: float, limit: int, is_replaced: Callable[[Key], bool] = _never_replaced
+    ) -> list[LeaseTransition]:
+        """Returns the transitions that are due, of at most `limit` heap entries.
 
-        `replaced` says of an instance whose grace is over whether another process lives at its place: then the guard
-        does not hold it back. There is more to do now if `next_deadline` isn't past `now` afterwards. A lease never
-        lapses and expires in the same tick.
+        `is_replaced` returns whether another process lives at the place of an instance. The guard does not hold back
+        the expiry of such an instance. If `next_deadline` is not past `now` afterwards, more entries are due. A lease
+        never lapses and expires in the same tick.
         """
-        if self._looked is not None and now - self._looked > MAX_TICK_INTERVAL + MAX_TICK_DELAY:
-            self._resumed = now
-        self._looked = now
-        moved = []
+        if self._ticked_at is not None and now - self._ticked_at > MAX_TICK_INTERVAL + MAX_TICK_DELAY:
+            self._resumed_at = now
+        self._ticked_at = now
+        transitions = []
         for _ in range(limit):
             if not self._heap or self._heap[0][0] > now:
                 break
@@ -195,38 +197,42 @@ class Leases:
             if (
                 lease is not None
                 and lease.due == due
-                and (move := self._look(key, lease, now, is_replaced)) is not None
+                and (transition := self._advance(key, lease, now, is_replaced)) is not None
             ):
-                moved.append(move)
-        return moved
+                transitions.append(transition)
+        return transitions
 
-    def _look(self, key: Key, lease: _Lease, now: float, replaced: Callable[[Key], bool]) -> LeaseTransition | None:
-        """Its instant came up: move it, or put it back to where it belongs by now."""
+    def _advance(
+        self, key: Key, lease: _Lease, now: float, is_replaced: Callable[[Key], bool]
+    ) -> LeaseTransition | None:
+        """Makes the transition of a lease whose heap entry came up, or pushes it again with its current instant."""
         deadline = self._deadline(lease)
-        ripe = deadline if lease.phase is LeasePhase.HELD else deadline + lease.grace
-        if ripe > now:
-            self._await(key, lease, ripe)
+        due = deadline if lease.phase is LeasePhase.HELD else deadline + lease.grace
+        if due > now:
+            self._push(key, lease, due)
             return None
         if lease.phase is LeasePhase.HELD:
             return self._lapse(key, lease, deadline, now)
         if lease.phase is LeasePhase.LAPSED:
-            return self._expire(key, lease, deadline, now, replaced)
+            return self._expire(key, lease, deadline, now, is_replaced)
         return None
 
     def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> LeaseTransition:
         self.lapsed_count += 1
         self._guard.lease_lapsed(key)
-        self._await(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
-        return _moved(key, lease, LeaseEvent.DEADLINE, now - deadline)
+        self._push(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
+        return _transition(key, lease, LeaseEvent.DEADLINE, now - deadline)
 
     def _expire(
-        self, key: Key, lease: _Lease, deadline: float, now: float, replaced: Callable[[Key], bool]
+        self, key: Key, lease: _Lease, deadline: float, now: float, is_replaced: Callable[[Key], bool]
     ) -> LeaseTransition | None:
-        if not replaced(key) and not self._guard.may_expire(key, now):
-            self._await(key, lease, now + lease.ttl)
+        if not is_replaced(key) and not self._guard.may_expire(key, now):
+            self._push(key, lease, now + lease.ttl)
             return None
         lease.due = inf
-        return _moved(key, lease, LeaseEvent.GRACE_OVER, now - deadline, self._guard.engaged_seconds(key.service, now))
+        return _transition(
+            key, lease, LeaseEvent.GRACE_OVER, now - deadline, self._guard.engaged_seconds(key.service, now)
+        )
 
     def _hold_again(self, key: Key, lease: _Lease, now: float) -> LeaseTransition:
         if (lease.phase, LeaseEvent.RENEWED) not in MOVES:
@@ -235,22 +241,24 @@ class Leases:
         self._guard.lease_renewed(key)
         lease.deadline = now + lease.ttl
         if lease.deadline < lease.due:
-            self._await(key, lease, lease.deadline)
-        return _moved(key, lease, LeaseEvent.RENEWED, -lease.ttl)
+            self._push(key, lease, lease.deadline)
+        return _transition(key, lease, LeaseEvent.RENEWED, -lease.ttl)
 
     def _deadline(self, lease: _Lease) -> float:
-        return max(lease.deadline, self._resumed + lease.ttl)
+        return max(lease.deadline, self._resumed_at + lease.ttl)
 
     def _rebuild(self) -> None:
-        """Forget the entries of leases that ended. It takes as many ends as there are leases to come here again."""
+        """Drops the heap entries of ended leases. The cost is amortized: it takes as many ends as there are leases."""
         self._heap = [(lease.due, key) for key, lease in self._leases.items() if lease.due < inf]
         heapify(self._heap)
 
-    def _await(self, key: Key, lease: _Lease, due: float) -> None:
+    def _push(self, key: Key, lease: _Lease, due: float) -> None:
         lease.due = due
         heappush(self._heap, (due, key))
 
 
-def _moved(key: Key, lease: _Lease, event: LeaseEvent, overdue: float, guarded: float = 0.0) -> LeaseTransition:
+def _transition(
+    key: Key, lease: _Lease, event: LeaseEvent, overdue: float, guarded_for: float = 0.0
+) -> LeaseTransition:
     before, lease.phase = lease.phase, MOVES[lease.phase, event]
-    return LeaseTransition(key, before, lease.phase, overdue, guarded)
+    return LeaseTransition(key, before, lease.phase, overdue, guarded_for)

@@ -1,7 +1,8 @@
-"""When each check's next probe starts: jittered, at a fixed rate, never two at a time, never a burst to catch up.
+"""The schedule of probes: each check starts at a fixed rate with jitter, one probe at a time.
 
-Whoever drives it asks for what is `due`, starts those, and says when each has `finish`. A driver that can't keep up
-starts each check later, oldest first, and can say by how much (`lag`); nothing queues up.
+The driver calls `start_due` for the checks to start, and `finish` when a probe has ended. If the driver can't keep up,
+checks start late, the oldest first, and `lag` returns by how much. Missed starts are not made up for, so nothing queues
+up and there is no burst.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from adsum.core.backoff import jittered
 from adsum.core.model import Check, Key
 
 MAX_FIRST_DELAY: Final = 1.0
-"""Within how many seconds a newly listed check is started first (sooner if its interval is shorter)."""
+"""Seconds until the first start of a newly listed check, at most; less if its interval is shorter."""
 PROBE_JITTER: Final = 0.05
-"""By which share of the interval a start varies."""
+"""The share of the interval by which a start varies, up and down."""
 SCATTER_JITTER: Final = 0.5
-"""The same for the start after one that was out of step: over a whole interval, so that many who started together,
-because they were listed together or had to wait together, don't do so for ever."""
+"""The same for the start after one that was off schedule. It covers a whole interval, so that checks that started
+together, because they were listed or had to wait together, don't stay together."""
 LATE_SHARE: Final = 0.1
-"""From which share of the interval on a start is so late that it was out of step."""
+"""The share of the interval after which a late start counts as off schedule."""
 MAX_STALE_CHECK_ENTRIES: Final = 1_000
-"""How many removed checks, and at least as many as planned ones, may lie in the heap before it is rebuilt."""
+"""Heap entries of removed checks, in addition to one for each check. Past it the heap is rebuilt."""
 MAX_COUNTED_OVERDUE: Final = 10_000
-"""How many overdue checks are counted; with more, this many are told."""
+"""Overdue checks that are counted. Past it this number is reported."""
 
 
 class ScheduledCheck:
-    """The place of one check in the schedule. Two turns are never equal: one that replaced another isn't it."""
+    """One check in the schedule. It is compared by identity: a check that replaces another is never equal to it."""
 
     __slots__ = ("check", "due", "is_planned", "is_running", "key", "on_schedule")
 
@@ -51,57 +52,57 @@ class ProbeSchedule:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._turns: dict[Key, dict[str, ScheduledCheck]] = {}
+        self._checks: dict[Key, dict[str, ScheduledCheck]] = {}
         self._heap: list[tuple[float, int, ScheduledCheck]] = []
         self._order = count()
         self._count = 0
         self._stale = 0
-        self._worst = 0.0
+        self._worst_delay = 0.0
 
     def __len__(self) -> int:
-        """How many checks are planned or running."""
+        """The number of checks that are planned or running."""
         return self._count
 
     def add(self, key: Key, check: Check, now: float, *, soon: bool) -> ScheduledCheck:
-        """Plan a check; it takes the place of one of the same name.
+        """Plans a check, in place of one of the same name.
 
-        With `soon` it starts within `MAX_FIRST_DELAY`, for an instance that waits to be known; without, anywhere in its interval,
-        for the many that are planned together when a registry restarts.
+        With `soon` it starts within `MAX_FIRST_DELAY`, so that a new instance soon has a status. Without, it starts at
+        any time within its interval, because a registry that restarts plans many checks together.
         """
         self.remove(key, check.name)
         within = min(check.interval, MAX_FIRST_DELAY) if soon else check.interval
-        turn = ScheduledCheck(key, check, now + self._rng.uniform(0.0, within), on_schedule=not soon)
-        self._turns.setdefault(key, {})[check.name] = turn
+        scheduled = ScheduledCheck(key, check, now + self._rng.uniform(0.0, within), on_schedule=not soon)
+        self._checks.setdefault(key, {})[check.name] = scheduled
         self._count += 1
-        self._push(turn)
-        return turn
+        self._push(scheduled)
+        return scheduled
 
     def remove(self, key: Key, name: str | None = None) -> None:
-        """Forget one check of an instance, or all of them. Those that are not there are fine."""
-        turns = self._turns.get(key, {})
-        for each in list(turns) if name is None else [name]:
-            turn = turns.pop(each, None)
-            if turn is not None:
-                self._forget(turn)
-        if not turns:
-            self._turns.pop(key, None)
+        """Removes one check of an instance, or all of them. A check that is not planned is no error."""
+        checks = self._checks.get(key, {})
+        for check in list(checks) if name is None else [name]:
+            scheduled = checks.pop(check, None)
+            if scheduled is not None:
+                self._forget(scheduled)
+        if not checks:
+            self._checks.pop(key, None)
 
     def start_due(self, now: float, limit: int) -> list[ScheduledCheck]:
-        """At most `limit` checks to start now, the longest waiting first. Each is running until it is `finish`."""
-        turns: list[ScheduledCheck] = []
-        while len(turns) < limit and self._heap and self._heap[0][0] <= now:
-            turn = heappop(self._heap)[2]
-            if not turn.is_planned:
+        """Returns at most `limit` checks to start now, the most overdue first. Each is running until `finish`."""
+        checks: list[ScheduledCheck] = []
+        while len(checks) < limit and self._heap and self._heap[0][0] <= now:
+            scheduled = heappop(self._heap)[2]
+            if not scheduled.is_planned:
                 self._stale -= 1
                 continue
-            self._start(turn, now)
-            turns.append(turn)
-        return turns
+            self._start(scheduled, now)
+            checks.append(scheduled)
+        return checks
 
     def finish(self, scheduled: ScheduledCheck, now: float) -> bool:
-        """The probe ended: plan the next one, an interval after this one's start, but not before now.
+        """Plans the next probe of a check whose probe has ended: an interval after its start, but not before `now`.
 
-        False if the check was removed or replaced since: then its outcome speaks of something else.
+        Returns False if the check was removed or replaced since. Then the outcome must be ignored.
         """
         if not scheduled.is_planned:
             return False
@@ -112,41 +113,41 @@ class ProbeSchedule:
         return True
 
     def next_deadline(self) -> float | None:
-        """The instant at which `due` has something to start; None if nothing is planned but what is running."""
+        """Returns the instant of the next start; None if no check is planned, except those that are running."""
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
     def lag(self, now: float) -> tuple[float, int]:
-        """How far behind: the latest start's delay in seconds since this was last asked, and how many are overdue.
+        """Returns the worst delay of a start since the last call, in seconds, and the number of overdue checks.
 
-        One that is overdue still counts as late by what it has waited so far. Ask right after `due`, else those that
-        nobody tried to start yet are counted too. Costs O(overdue), up to `MAX_COUNTED_OVERDUE`.
+        The wait of a check that is still overdue counts as a delay. Call it right after `start_due`: else it counts
+        checks that have only just become due. It costs O(overdue), up to `MAX_COUNTED_OVERDUE`.
         """
-        worst, self._worst = self._worst, 0.0
+        worst, self._worst_delay = self._worst_delay, 0.0
         due = self.next_deadline()
         return max(worst, now - due if due is not None else 0.0), self._overdue(now)
 
     def _overdue(self, now: float) -> int:
-        """Walk the top of the heap: below an entry that isn't due yet, none is."""
-        overdue, to_see = 0, [0]
-        while to_see and overdue < MAX_COUNTED_OVERDUE:
-            place = to_see.pop()
-            if place < len(self._heap) and self._heap[place][0] < now:
-                overdue += self._heap[place][2].is_planned
-                to_see += (2 * place + 1, 2 * place + 2)
+        """Counts the due entries at the top of the heap. No entry below one that is not due is due."""
+        overdue, indices = 0, [0]
+        while indices and overdue < MAX_COUNTED_OVERDUE:
+            index = indices.pop()
+            if index < len(self._heap) and self._heap[index][0] < now:
+                overdue += self._heap[index][2].is_planned
+                indices += (2 * index + 1, 2 * index + 2)
         return overdue
 
-    def _start(self, turn: ScheduledCheck, now: float) -> None:
-        late, interval = now - turn.due, turn.check.interval
-        in_step = turn.on_schedule and late <= interval * LATE_SHARE
-        turn.due = now + jittered(interval, self._rng, PROBE_JITTER if in_step else SCATTER_JITTER)
-        turn.on_schedule = turn.is_running = True
-        self._worst = max(self._worst, late)
+    def _start(self, scheduled: ScheduledCheck, now: float) -> None:
+        delay, interval = now - scheduled.due, scheduled.check.interval
+        on_schedule = scheduled.on_schedule and delay <= interval * LATE_SHARE
+        scheduled.due = now + jittered(interval, self._rng, PROBE_JITTER if on_schedule else SCATTER_JITTER)
+        scheduled.on_schedule = scheduled.is_running = True
+        self._worst_delay = max(self._worst_delay, delay)
 
-    def _forget(self, turn: ScheduledCheck) -> None:
-        turn.is_planned = False
+    def _forget(self, scheduled: ScheduledCheck) -> None:
+        scheduled.is_planned = False
         self._count -= 1
-        if not turn.is_running:
+        if not scheduled.is_running:
             self._stale += 1
             if self._stale > self._count + MAX_STALE_CHECK_ENTRIES:
                 self._heap = [entry for entry in self._heap if entry[2].is_planned]
@@ -158,5 +159,5 @@ class ProbeSchedule:
             heappop(self._heap)
             self._stale -= 1
 
-    def _push(self, turn: ScheduledCheck) -> None:
-        heappush(self._heap, (turn.due, next(self._order), turn))
+    def _push(self, scheduled: ScheduledCheck) -> None:
+        heappush(self._heap, (scheduled.due, next(self._order), scheduled))

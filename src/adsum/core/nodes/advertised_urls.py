@@ -1,4 +1,4 @@
-"""Where nodes say that others reach them, and what can't be right about it. Pure."""
+"""The URLs that nodes advertise to one another, and the contradictions between them. Pure."""
 
 from __future__ import annotations
 
@@ -13,49 +13,51 @@ REMEDY: Final = "start each with --advertise and the URL at which the others rea
 
 
 def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
-    """A sentence, with the remedy, for whatever can't be right if these live at the same time; in one order."""
-    at: dict[str, list[str]] = {}
+    """Returns one sentence, with the remedy, for each URL that is wrong if all these nodes live at the same time.
+
+    The sentences are in a fixed order.
+    """
+    names_by_url: dict[str, list[str]] = {}
     for node in nodes:
         if node.url:
-            at.setdefault(node.url.rstrip("/"), []).append(node.name)
-    found = [
+            names_by_url.setdefault(node.url.rstrip("/"), []).append(node.name)
+    problems = [
         f"{' and '.join(sorted(names))} advertise the same address {url}, where only one of them can be: {REMEDY}"
-        for url, names in sorted(at.items())
+        for url, names in sorted(names_by_url.items())
         if len(names) > 1
     ]
-    near = {url for url in at if is_loopback(url)}
-    if far := min(at.keys() - near, default=""):
-        found += [
-            f"{at[url][0]} advertises {url}, which no other host reaches, while {at[far][0]} is at {far}: {REMEDY}"
-            for url in sorted(near)
-            if len(at[url]) == 1
+    loopback = {url for url in names_by_url if is_loopback(url)}
+    if remote := min(names_by_url.keys() - loopback, default=""):
+        problems += [
+            f"{names_by_url[url][0]} advertises {url}, which no other host reaches, while {names_by_url[remote][0]} is "
+            f"at {remote}: {REMEDY}"
+            for url in sorted(loopback)
+            if len(names_by_url[url]) == 1
         ]
-    return found
+    return problems
 
 
 class UrlProblems:
-    """What has been doubtful for longer than `confirm_after` seconds.
+    """The URL problems that have lasted for `confirm_after` seconds.
 
-    It may be so for a moment: a node that was killed counts as living for a while, and its next run is where it was.
+    Shorter ones are usual: a node that was killed counts as living for a while, and its next run has the same URL.
     """
 
     def __init__(self, confirm_after: float) -> None:
-        self._patience = confirm_after
+        self._confirm_after = confirm_after
         self._since: dict[str, float] = {}
         self.confirmed: Sequence[str] = ()
 
     def update(self, nodes: Collection[Peer], now: float) -> Sequence[str]:
-        """See how the nodes are now; what has become certain by that."""
-        self._since = {each: self._since.get(each, now) for each in find_url_problems(nodes)}
-        before, self.confirmed = (
-            self.confirmed,
-            [each for each, at in self._since.items() if now - at >= self._patience],
-        )
-        return [each for each in self.confirmed if each not in before]
+        """Records the nodes of this moment. Returns the problems that are confirmed by it and were not before."""
+        self._since = {problem: self._since.get(problem, now) for problem in find_url_problems(nodes)}
+        before = self.confirmed
+        self.confirmed = [problem for problem, at in self._since.items() if now - at >= self._confirm_after]
+        return [problem for problem in self.confirmed if problem not in before]
 
 
 def is_loopback(url: str) -> bool:
-    """Whether only this host reaches that URL, or //HOST:PORT; False for what is neither, as others may write it."""
+    """Returns whether only this host reaches the URL, or //HOST:PORT. A malformed text, such as a peer's, is False."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,8 +1,8 @@
-"""Which node of a registry keeps which services: their leases, checks and overrides.
+"""Sharding: which node of a registry keeps which services, with their leases, checks and overrides.
 
-All instances of a service have one keeper, so that the guard sees a mass lapse whole. Services fall into `SHARDS`
-shards, and nodes share those: each shard belongs to the node that rendezvous hashing chooses (Thaler and Ravishankar,
-"Using name-based mappings to increase hit rates", 1998), so that when a node comes or goes, only its own shards move.
+All instances of a service have one keeper, so that its guard sees a whole mass lapse. Services are divided into
+`SHARDS` shards. Rendezvous hashing assigns each shard to a node (Thaler and Ravishankar, "Using name-based mappings to
+increase hit rates", 1998), so that only its own shards move when a node comes or goes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zlib import crc32
 SHARDS: Final = 256
 ALL_SHARDS: Final = frozenset(range(SHARDS))
 MAX_CACHED_SHARDS: Final = 65_536
-"""Services whose shard is remembered; that of others is computed again."""
+"""Services whose shard is cached. Past it the shards of those used longest ago are computed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A node of the registry. `id` is of one run of its process; `url` is where other nodes reach it."""
+    """A node of the registry. `id` identifies one run of its process. Other nodes reach it at `url`."""
 
     id: str
     name: str
@@ -31,12 +31,12 @@ class Peer:
 
 @lru_cache(MAX_CACHED_SHARDS)
 def shard_of(service: str) -> int:
-    """The shard of a service; the same on every node, for ever."""
+    """Returns the shard of a service. It is the same on every node and in every version."""
     return crc32(service.encode()) % SHARDS
 
 
 def shard_owner(shard: int, nodes: Collection[str]) -> str | None:
-    """Which of the nodes, named by their ids, is to keep the shard; None: there is none."""
+    """Returns the id of the node that is to keep the shard; None if there are no nodes."""
     return max(nodes, key=lambda node: (_score(shard, node), node), default=None)
 
 
@@ -46,19 +46,18 @@ def _score(shard: int, node: str) -> bytes:
 
 
 class SingleNode:
-    """Implements `ports.Shares` for the only node of a registry: it keeps everything."""
+    """Implements `ports.Sharding` for the only node of a registry, which keeps all services."""
 
     kept_shards: Set[int] = ALL_SHARDS
 
     def __init__(self, name: str) -> None:
         self.id = name
-        """Nobody passes anything on to it."""
 
     def advertise(self, url: str) -> None:
-        """There is nobody to be told."""
+        """Does nothing: there are no other nodes."""
 
     async def start(self) -> None:
-        """It keeps everything from the start."""
+        """Does nothing: it keeps all services from the beginning."""
 
     def keepers(self, service: str) -> Sequence[Peer]:
         return ()

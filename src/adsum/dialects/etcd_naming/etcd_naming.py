@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
-from typing import Final, cast
+from typing import Final
 
 from adsum.consumers import Consumer
 from adsum.core.backoff import Backoff
 from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller, Decision
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, Invalid, RegistrationConflict
 from adsum.core.identity import holder_digest
@@ -157,7 +158,7 @@ class EtcdNaming:
             for name in [name for name in self._published if shard_of(name) not in kept]:
                 del self._published[name]  # Whoever keeps it now looks at what is there.
         else:
-            self._dirty.update(_touched(snapshot, revision))
+            self._dirty.update(service.name for service in snapshot.changed_since(revision))
         self._kept, self._seen = kept, (snapshot.epoch, snapshot.revision)
 
     async def _settle(self) -> None:
@@ -312,14 +313,6 @@ class EtcdNaming:
             _log.warning(
                 "%s in etcd is not listed: %s", ascii(key.decode(errors="replace")[:MAX_LOGGED_KEY_LENGTH]), error
             )
-
-
-def _touched(snapshot: Snapshot, since: int) -> Iterable[str]:
-    """The services that changed after a revision: the catalog keeps them in the order of their changes."""
-    for name in reversed(cast("dict[str, ServiceSnapshot]", snapshot.services)):
-        if snapshot.services[name].revision <= since:
-            return
-        yield name
 
 
 def _is_foreign(listing: Listing) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 from adsum.core.backoff import jittered
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.ports import Clock
 
 REFRESH_INTERVAL: Final = 30.0
@@ -60,7 +61,7 @@ class HostNameResolver:
         moved = snapshot.epoch != self._epoch
         if moved:
             self._names, self._revision = {}, -1
-        for service in self._touched(snapshot):
+        for service in snapshot.changed_since(self._revision):
             if self._still_nameless(service):
                 continue
             names = frozenset(
@@ -89,14 +90,6 @@ class HostNameResolver:
             return False
         diff = service.diff_since(self._revision)
         return diff is not None and not any(is_name(each.instance.address) for each in diff.changed)
-
-    def _touched(self, snapshot: Snapshot) -> Iterable[ServiceSnapshot]:
-        """The services that changed since the snapshot before: the catalog keeps them in the order of their changes."""
-        for name in reversed(cast("dict[str, ServiceSnapshot]", snapshot.services)):
-            service = snapshot.services[name]
-            if service.revision <= self._revision:
-                return
-            yield service
 
     def _attend(self, names: frozenset[str]) -> None:
         for name in [name for name in self._asking if name not in names]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple, Protocol
 
 from adsum.core.catalog import snapshots
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Status
 from adsum.dialects.xds.bounds import MAX_GATEWAY_PROFILES, MAX_INLINE_COMPILATION, SETTLING_TIME
 from adsum.dialects.xds.streams.session import StreamSession

@@ -25,7 +25,8 @@ from msgspec import Struct
 from adsum.core.catalog import documents
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.documents import DocumentKey, DocumentKind, Edit
-from adsum.core.model import Cause, Key, Provenance
+from adsum.core.model import Key
+from adsum.core.provenance import Cause, Provenance
 from adsum.etcd.values import Delete, Put
 from adsum.stores import edit_log as histories
 from adsum.stores import records

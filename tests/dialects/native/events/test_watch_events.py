@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum import wire
-from adsum.core.catalog import snapshots
+from adsum.core.catalog import service_snapshot, snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.model import Cause, Instance, Listing, Provenance, Registration
+from adsum.core.model import Instance, Listing, Registration
+from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.native.events.watch_events import WatchEvents, can_resume
 from adsum.dialects.native.pages.pages import Pages, ServiceJson
 from adsum.registry import Registry
@@ -66,7 +67,7 @@ def test_applying_what_is_told_gives_what_is_so(steps: list[list[Any]], seed: in
         frozenset({"orders"}): (0, {}),
         frozenset({"orders", "users"}): (0, {}),
     }
-    before, snapshots.MAX_RECENT_CHANGES = snapshots.MAX_RECENT_CHANGES, trail  # type: ignore[misc]
+    before, service_snapshot.MAX_RECENT_CHANGES = service_snapshot.MAX_RECENT_CHANGES, trail  # type: ignore[misc]
     try:
         for revision, batch in enumerate(steps, 1):
             changes = [_change(name, n, there, 1_000 + revision * 10 + m) for m, (name, n, there) in enumerate(batch)]
@@ -80,7 +81,7 @@ def test_applying_what_is_told_gives_what_is_so(steps: list[list[Any]], seed: in
                     assert can_resume(snapshot, services, snapshot.revision)
                     views[services] = (snapshot.revision, view)
     finally:
-        snapshots.MAX_RECENT_CHANGES = before  # type: ignore[misc]
+        service_snapshot.MAX_RECENT_CHANGES = before  # type: ignore[misc]
 
 
 @given(st.lists(STEP, max_size=40), st.integers(0, 2**32))

@@ -8,10 +8,11 @@ import pytest
 
 from adsum import watches, wire
 from adsum.consumers import Consumer
-from adsum.core.catalog import snapshots
+from adsum.core.catalog import service_snapshot
 from adsum.core.catalog.changes import FullState
-from adsum.core.model import Cause as C
-from adsum.core.model import Instance, Listing, Provenance, Registration
+from adsum.core.model import Instance, Listing, Registration
+from adsum.core.provenance import Cause as C
+from adsum.core.provenance import Provenance
 from adsum.dialects.native.operations import watch as watch_operation
 from tests.dialects.native.native_api import NativeApi, WatchEvent
 from tests.support.fakes import run_until_idle
@@ -152,7 +153,7 @@ async def test_another_history_can_not_be_resumed(spoken: NativeApi, last: str) 
 async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
+    monkeypatch.setattr(service_snapshot, "MAX_RECENT_CHANGES", 2)
     for n in range(4):
         await spoken.register("orders", f"o{n}")
     async with spoken.watch("?service=orders", {"Last-Event-ID": "e1:1"}) as watch:
@@ -166,7 +167,7 @@ async def test_who_was_away_for_too_many_changes_is_shown_the_whole(
 async def test_the_horizon_is_the_last_revision_to_resume_from(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch, query: str, shown: int, whole: bool, missed: int
 ) -> None:
-    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
+    monkeypatch.setattr(service_snapshot, "MAX_RECENT_CHANGES", 2)
     for n in range(4):
         await spoken.register("orders", f"o{n}")
     async with spoken.watch(query, {"Last-Event-ID": f"e1:{shown}"}) as watch:
@@ -196,7 +197,7 @@ async def test_a_service_that_comes_back_is_told_as_gone_and_as_new(spoken: Nati
 async def test_a_watch_too_slow_for_the_trail_is_shown_that_service_anew(
     spoken: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "MAX_RECENT_CHANGES", 2)
+    monkeypatch.setattr(service_snapshot, "MAX_RECENT_CHANGES", 2)
     async with spoken.watch() as watch:
         await watch.next_group()
         await spoken.register("orders", "o0")

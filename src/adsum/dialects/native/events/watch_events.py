@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from adsum import wire
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.pages.pages import Pages
 
@@ -75,11 +76,8 @@ def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) 
     """The services asked for that changed after `since`."""
     if services is not None:
         yield from (service for service in _named(snapshot, services) if service.revision > since)
-        return
-    for service in reversed(snapshot.services.values()):  # type: ignore[call-overload]  # a dict's, and so reversible
-        if service.revision <= since:
-            break  # The catalog keeps them in the order of their last change.
-        yield service
+    else:
+        yield from snapshot.changed_since(since)
 
 
 def synced_event(snapshot: Snapshot, age: float) -> bytes:

@@ -15,7 +15,7 @@ from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import CatalogView
-from adsum.core.catalog.takeover import Takeover
+from adsum.core.catalog.takeover import ProbeRequired, Takeover
 from adsum.core.errors import KeeperUnavailable, LeaseLost, RegistrationConflict, UnknownInstance
 from adsum.core.model import Key, Listing, Override, Registration, Status
 from adsum.core.nodes.sharding import Peer
@@ -133,10 +133,10 @@ class WriteOperations:
         write = _Noting(decisions.register(registration, caller, takeover))
         try:
             return write, await self._registry.write(write)
-        except RegistrationConflict as taken:
-            if taken.probe_target is None or await self._keeper.is_reachable(taken.probe_target):
-                raise
-            silent = {taken.probe_target.registration.identity}
+        except ProbeRequired as conflict:
+            if await self._keeper.is_reachable(conflict.listing):
+                raise RegistrationConflict(str(conflict)) from None
+            silent = {conflict.listing.registration.identity}
         write = _Noting(decisions.register(registration, caller, takeover, silent))
         return write, await self._registry.write(write)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from adsum import wire
-from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import JSON, ApiReply, Headers
 from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.requests.instance_filter import InstanceFilter
@@ -196,7 +197,7 @@ class Pages:
         at, self._seen = self._seen, (snapshot.epoch, snapshot.revision)
         if at == self._seen:
             return
-        names = snapshot.changed_since(*at)
+        names = snapshot.names_changed_since(*at)
         for name in names if names is not None else [*self._sheets]:
             if name in self._sheets and not snapshot.listed_count(name):
                 self._drop(name)

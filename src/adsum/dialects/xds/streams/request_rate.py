@@ -1,22 +1,15 @@
-"""How fast a peer may speak."""
+"""The rate limit of requests on one xDS stream."""
 
 from __future__ import annotations
 
+from adsum.core.token_bucket import TokenBucket
 from adsum.dialects.xds.bounds import REQUEST_BURST, REQUESTS_PER_SECOND
 
 
-class RequestRate:
-    """`BURST` requests at once, then `PACE` a second. Time is monotonic seconds."""
+class RequestRate(TokenBucket):
+    """Allows `REQUEST_BURST` requests at once, then `REQUESTS_PER_SECOND`."""
 
-    __slots__ = ("_at", "_debt")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._debt = 0.0
-        """Requests that came, less those that the time since paid for."""
-        self._at = 0.0
-
-    def delay(self, now: float) -> float:
-        """A request came; how many seconds to wait before hearing the next."""
-        self._debt = max(0.0, self._debt - (now - self._at) * REQUESTS_PER_SECOND) + 1
-        self._at = now
-        return max(0.0, self._debt - REQUEST_BURST) / REQUESTS_PER_SECOND
+        super().__init__(REQUESTS_PER_SECOND, REQUEST_BURST)

@@ -13,7 +13,7 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
-from adsum.core.catalog.snapshots import ServiceSnapshot
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.model import Key, Listing
 from adsum.core.validation import quoted
 from adsum.dialects.xds.bounds import LOAD_REPORT_INTERVAL, MAX_NODE_LENGTH, MAX_REPORTED_ENDPOINTS

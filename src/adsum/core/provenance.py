@@ -1,0 +1,51 @@
+"""The provenance of a change: its cause and its actor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """The cause of a change."""
+
+    REGISTERED = "registered"
+    REREGISTERED = "reregistered"
+    DEREGISTERED = "deregistered"
+    LEASE_LAPSED = "lease-lapsed"
+    LEASE_RENEWED = "lease-renewed"
+    LEASE_EXPIRED = "lease-expired"
+    CHECK_PASSING = "check-passing"
+    CHECK_WARNING = "check-warning"
+    CHECK_CRITICAL = "check-critical"
+    DRAINED = "drained"
+    MAINTENANCE = "maintenance"
+    RESUMED = "resumed"
+    OVERRIDE_EXPIRED = "override-expired"
+    DECLARED = "declared"
+    WITHDRAWN = "withdrawn"
+    FORGOTTEN = "forgotten"
+    """A service without instances is no longer known."""
+    SUPERSEDED = "superseded"
+    """Another process registered at the instance's place; the reason names it."""
+    UNKNOWN = "unknown"
+    """A cause of a later version: one of its nodes wrote to the same etcd."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Cause:  # noqa: ARG003
+        return cls.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """The cause and the actor of a change, the actor's reason, and the wall-clock time.
+
+    The actor is not verified: a client may claim any. `peer` is the address that the claim came from; "" if the actor
+    is that address itself, or a part of the registry.
+    """
+
+    cause: Cause
+    actor: str
+    reason: str = ""
+    at: float = 0.0
+    peer: str = ""

@@ -1,0 +1,25 @@
+"""A token bucket: a rate limit that allows a burst."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Allows `burst` events at once, then `rate` events per second. Time is monotonic seconds."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        """The bucket starts full."""
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = 0.0
+
+    def delay(self, now: float) -> float:
+        """Counts one event. Returns the seconds to wait before it, or before the next one if it has already happened.
+
+        Events counted without waiting add up: the delay of the next one is longer.
+        """
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1.0
+        self._at = now
+        return max(0.0, -self._tokens / self._rate)
