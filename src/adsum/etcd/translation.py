@@ -1,4 +1,4 @@
-"""Values become etcd's messages, and its messages values."""
+"""Translates values to etcd's messages and its messages to values."""
 
 from __future__ import annotations
 
