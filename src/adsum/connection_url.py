@@ -29,7 +29,12 @@ def parse_host_port(text: str, default: int, field: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536 or any(character in host for character in "/?#@ "):
+    if (
+        not host
+        or not port.isdecimal()
+        or not 0 < int(port) < 65_536
+        or any(character in host for character in "/?#@ ")
+    ):
         raise Invalid(field, "must name hosts as HOST[:PORT], several separated by commas")
     if ":" in host and not host.startswith("["):
         raise Invalid(field, f"must have IPv6 addresses in brackets, such as [::1]:{default}")
@@ -38,12 +43,12 @@ def parse_host_port(text: str, default: int, field: str) -> str:
 
 def wants_tls(options: Mapping[str, str], field: str) -> bool:
     """Returns whether the options `tls`, `ca`, `cert` and `key` request TLS. Raises `Invalid` if they disagree."""
-    said = options.get("tls") or ("true" if {"ca", "cert", "key"} & options.keys() else "false")
-    if said not in ("true", "false"):
+    tls = options.get("tls") or ("true" if {"ca", "cert", "key"} & options.keys() else "false")
+    if tls not in ("true", "false"):
         raise Invalid(field, "tls must be true or false")
     if ("cert" in options) != ("key" in options):
         raise Invalid(field, "cert and key must be given together")
-    return said == "true"
+    return tls == "true"
 
 
 def read_secret(file: str, kind: str, field: str) -> str:
@@ -51,5 +56,5 @@ def read_secret(file: str, kind: str, field: str) -> str:
     try:
         return (Path(file).read_text().splitlines() or [""])[0]
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Invalid(field, f"names a {kind} file that can't be read: {file}: {why}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise Invalid(field, f"names a {kind} file that can't be read: {file}: {reason}") from None

@@ -52,9 +52,7 @@ class EtcdAddress:
         given = connection_url.parse_options(query, OPTIONS, name)
         if "password-file" in given:
             given["password_file"] = given.pop("password-file")
-            connection_url.read_secret(
-                given["password_file"], "password", name
-            )  # Fails early.
+            connection_url.read_secret(given["password_file"], "password", name)  # Fails early.
         tls = connection_url.wants_tls(given, name)
         given.pop("tls", None)
         found = tuple(

@@ -99,7 +99,7 @@ class EtcdClient:
         keys_only: bool = False,
         descending: bool = False,
     ) -> RangeResult:
-        """Reads the keys from `key` up to but without `end`, in ascending or descending order. Without `end` reads `key`."""
+        """Reads the keys from `key` up to but without `end`, or `key` alone, in ascending or descending order."""
         fields = {
             "key": key,
             "range_end": end or b"",

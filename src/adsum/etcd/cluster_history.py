@@ -1,9 +1,9 @@
 """Detects that an etcd cluster has another history: it was wiped, or restored from a backup. Pure.
 
 The revisions of the new history continue from a lower one. Concurrent calls are answered in any order, so an answer
-below the revision that is known *now* proves nothing. But a linearizable read never returns a revision below the one that
-was known when the read began; a lower one proves another history. Watches and kept leases are answered by one member,
-which may lag. So their revisions count as known, but prove nothing.
+below the revision that is known *now* proves nothing. But a linearizable read never returns a revision below the one
+that was known when the read began; a lower one proves another history. Watches and kept leases are answered by one
+member, which may lag. So their revisions count as known, but prove nothing.
 """
 
 from __future__ import annotations

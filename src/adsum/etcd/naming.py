@@ -4,9 +4,9 @@
 
 Keys begin with the path of the target: `a` for `etcd:///a`, `/a` for `etcd:////a`.
 
-The resolvers of `clientv3/naming` and of `client/v3/naming/endpoints` read this format and ignore unknown fields. So the
-other facts about an instance are in a field of Adsum's own. `Metadata` stays null: an object there makes grpc-go's round
-robin panic (etcd-io/etcd #19700). Values of other programs are read leniently: field names in any case, plain
+The resolvers of `clientv3/naming` and of `client/v3/naming/endpoints` read this format and ignore unknown fields. So
+the other facts about an instance are in a field of Adsum's own. `Metadata` stays null: an object there makes grpc-go's
+round robin panic (etcd-io/etcd #19700). Values of other programs are read leniently: field names in any case, plain
 `host:port`, deeper keys, an object in `Metadata`.
 """
 

@@ -23,8 +23,10 @@ _log = logging.getLogger("adsum.etcd")
 
 
 class EtcdSession:
-    """Holds a lease of `ttl` seconds. `granted` is called with the id of each new one, and the session is held once it
-    has returned: what hangs on the lease is put there. Raise `EtcdError` in it to have it done again.
+    """Holds a lease of `ttl` seconds.
+
+    `on_grant` is called with the id of every new lease, to put the keys that depend on it. The session is held once it
+    has returned. If it raises `EtcdError`, another lease is requested.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class EtcdSession:
         self._task = asyncio.create_task(self._run(), name="adsum-etcd-session")
 
     async def close(self, *, revoke: bool = True) -> None:
-        """Revokes the lease if etcd can be reached. Otherwise, or without `revoke`, it expires by itself. Idempotent."""
+        """Revokes the lease if etcd can be reached. Otherwise, or without `revoke`, it expires. Idempotent."""
         task, self._task = self._task, None
         self._end()
         if task is None:

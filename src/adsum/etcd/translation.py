@@ -35,9 +35,9 @@ def operation(wanted: Operation) -> Any:
 
 
 def transaction_result(message: Any) -> TransactionResult:
-    read = [
+    reads = [
         tuple(map(key_value, answer.response_range.kvs))
         for answer in message.responses
         if answer.WhichOneof("one") == "response_range"
     ]
-    return TransactionResult(header(message.header), message.succeeded, read)
+    return TransactionResult(header(message.header), message.succeeded, reads)

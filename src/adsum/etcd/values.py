@@ -85,7 +85,7 @@ Condition = Unchanged | CreatedAt
 
 @dataclass(frozen=True, slots=True)
 class TransactionResult:
-    """How a transaction went. `reads` are the answers to its `Get`s, in order."""
+    """The result of a transaction. `succeeded`: the conditions held. `reads` are the answers to its `Get`s in order."""
 
     header: Header
     succeeded: bool
