@@ -42,7 +42,7 @@ def test_of_several_programs_the_one_on_path_comes_first(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_peer_is_found_where_peers_are_hidden(name: str) -> None:
-    look = f"from tests.support.programs import PEERS; raise SystemExit(bool(PEERS[{name!r}].find()))"
+    look = f"from tests.support.programs import PROGRAMS; raise SystemExit(bool(PROGRAMS[{name!r}].find()))"
     command = [sys.executable, "-m", "tests.support.hide_programs", sys.executable, "-c", look]
     code = subprocess.run(command, cwd=TESTS.parent, check=False).returncode
     if code == hide_programs.NOT_PERMITTED:

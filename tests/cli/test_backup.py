@@ -24,7 +24,7 @@ def test_a_backup_is_made_of_a_registry_in_use(adsum: Adsum, path: Path, tmp_pat
     assert again.err.startswith(f"adsum: no backup was made: {to} exists")
     refused = adsum("restore", str(to), "--store", f"sqlite:///{path}")
     assert refused.code == 1
-    assert refused.err.startswith(f"adsum: nothing was restored: {path}: another registry has it (process ")
+    assert refused.err.startswith(f"adsum: nothing was restored: {path}: another registry uses it (process ")
 
 
 async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp_path: Path) -> None:

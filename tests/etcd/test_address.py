@@ -54,7 +54,7 @@ def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
         ("etcd://::1", "brackets"),
         ("etcd://e1?tls=perhaps", "tls must be"),
         ("etcd://e1?cert=/a", "together"),
-        ("etcd://e1?timeout=3", "no option timeout"),
+        ("etcd://e1?timeout=3", "unknown option timeout"),
         ("etcd://e1?prefix=/a&prefix=/b", "twice"),
         ("etcd://e1?prefix", "can't be read"),
         ("etcd://u@e1?password-file=/nowhere/at/all", "can't be read"),

@@ -177,7 +177,7 @@ async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, loaded = asyncio.Event(), asyncio.Event()
-    whole = EtcdStore._whole
+    whole = EtcdStore._full_state
 
     async def slowly(store: EtcdStore) -> FullState:
         loading.set()
@@ -187,7 +187,7 @@ async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
     async with serving(etcd, "n1") as one:
         await _register(one)
         await _until(lambda: one.status().leases == len(SERVICES))
-        monkeypatch.setattr(EtcdStore, "_whole", slowly)
+        monkeypatch.setattr(EtcdStore, "_full_state", slowly)
         late = Daemon(_config(etcd, "n2"))
         starting = asyncio.create_task(late.start())
         try:

@@ -1,1 +1,1 @@
-"""Consul's HTTP API as its clients use it: the address of an agent, services as it lists them, blocking queries."""
+"""Consul's HTTP API as its clients use it: the address of an agent, services, blocking queries."""

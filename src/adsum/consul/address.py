@@ -1,4 +1,4 @@
-"""Where a Consul agent is, as people write it: `consul://host[:port][?option=…&…]`."""
+"""The address of a Consul agent as users write it: `consul://HOST[:PORT][?OPTION=VALUE&…]`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SCHEME: Final = "consul://"
 DEFAULT_PORT: Final = 8500
 OPTIONS: Final = ("dc", "token-file", "tls", "ca", "cert", "key")
 TOKEN_VARIABLE: Final = "CONSUL_HTTP_TOKEN"
-"""Where every client of Consul's looks for the token."""
+"""The environment variable in which Consul's own clients look for the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsulAddress:
-    """One agent, and how to speak to it. `host` is HOST:PORT; files are PEM."""
+    """One agent and the options of connections to it. `host` is HOST:PORT; `ca`, `cert` and `key` are PEM files."""
 
     host: str
     dc: str = ""
@@ -31,11 +31,11 @@ class ConsulAddress:
 
     @classmethod
     def parse(cls, url: str, environ: Mapping[str, str], name: str = "url") -> ConsulAddress:
-        """`environ` may have the token. Raises `Invalid` for the field `name`."""
+        """Parses an address. `environ` may hold the token. Raises `Invalid` for the field `name`."""
         host, _, query = url.removeprefix(SCHEME).partition("?")
         if not url.startswith(SCHEME) or not host or "@" in host or "," in host:
             raise Invalid(
-                name, f"must be {SCHEME}HOST[:PORT][?dc=…&token-file=…]: one agent, the one on this host if any"
+                name, f"must be {SCHEME}HOST[:PORT][?dc=…&token-file=…]: one agent, preferably the one on this host"
             )
         given = connection_url.parse_options(query, OPTIONS, name)
         file = given.pop("token-file", "")
@@ -49,7 +49,7 @@ class ConsulAddress:
         return f"{'https' if self.tls else 'http'}://{self.host}"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Raises `Invalid` when a file can't be used; None without TLS."""
+        """Returns the TLS context; None without TLS. Raises `Invalid` if a file can't be used."""
         if not self.tls:
             return None
         try:
@@ -61,5 +61,5 @@ class ConsulAddress:
         return context
 
     def __str__(self) -> str:
-        """For people and logs."""
+        """Returns the address for people and logs, without the token."""
         return f"{SCHEME}{self.host}"

@@ -1,5 +1,6 @@
-"""The rules of Consul's blocking queries, for those who ask ("Blocking Queries: Implementation Details", in the
-documentation of its HTTP API): when to begin again, and how often at most to ask.
+"""The client's rules of Consul's blocking queries: when to start over, and how often to query.
+
+The source is "Blocking Queries: Implementation Details" in the documentation of Consul's HTTP API.
 """
 
 from __future__ import annotations
@@ -8,34 +9,34 @@ from enum import StrEnum
 from typing import Final
 
 QUERIES_PER_SECOND: Final = 4.0
-"""Answers a second that a query may have over time."""
+"""Sustained rate of one query."""
 QUERY_BURST: Final = 8.0
-"""How many of them may come at once before that."""
+"""Queries that may follow one another at once before the rate applies."""
 
 
 class IndexChange(StrEnum):
-    """What the index of an answer means."""
+    """The meaning of an answer's index."""
 
     CHANGED = "changed"
     SAME = "same"
     WENT_BACK = "back"
-    """It went backwards: the state was restored or lost, and is to be asked for anew."""
+    """The state was restored or lost: query it anew."""
 
 
 class BlockingQuery:
-    """One query that is asked again and again."""
+    """The index of one query that is repeated for ever."""
 
     def __init__(self, resets: int = 0, newest: int = 0) -> None:
-        """`newest`: an index that is known from earlier, of that history."""
+        """`newest`: an index that an earlier process knew after `resets` resets."""
         self.index = 0
-        """What to ask with; 0: at once."""
+        """The index to query with. Consul answers a query with 0 at once."""
         self.resets = resets
-        """How often the index has gone backwards."""
+        """The number of times that the index has gone backwards."""
         self._newest = newest
 
     def update(self, index: int) -> IndexChange:
-        """An answer came with that index."""
-        index = max(1, index)  # One that asked with 0 again would never be held.
+        """Takes the index of an answer. Returns its meaning."""
+        index = max(1, index)  # A query with 0 would never be held.
         if index < self._newest:
             self.index = self._newest = 0
             self.resets += 1

@@ -1,8 +1,9 @@
-"""Instances as Consul lists them. What it has no word for is in the service's metadata, below `adsum-`.
+"""Translates instances to Consul's services and back.
 
-Consul's id of a service is unique on its agent, ours within its service: so it is `<service>:<id>`. Whoever registers
-says who he is in the metadata and in the id of the ttl check: a later registration of the same instance has another
-check, and the earlier one can't keep it alive.
+Facts without a field in Consul are in the service's metadata, with names that begin with `adsum-`. Consul's id of a
+service is unique on its agent, an instance id only within its service. So Consul's id is `SERVICE:ID`. The holder is in
+the metadata and in the id of the TTL check: a later registration of the same instance has another TTL check, so the
+earlier holder can't keep it alive.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
 from adsum.core.identity import holder_digest
 from adsum.core.model import Check, CheckKind, Endpoint, Instance, Listing, Registration, Status, freeze
@@ -22,16 +24,16 @@ from adsum.core.tls_schemes import check_uses_tls
 from adsum.core.validation import MAX_ID_LENGTH
 
 METADATA_PREFIX: Final = "adsum-"
-"""What begins the names of metadata that is ours."""
+"""The prefix of the names of Adsum's own metadata."""
 ID, HOLDER, SCHEME, ZONE, UNWEIGHTED = (
     f"{METADATA_PREFIX}{name}" for name in ("id", "holder", "scheme", "zone", "unweighted")
 )
 MAX_PAIRS, MAX_VALUE = 64, 512
-"""Consul's bounds of a service's metadata."""
+"""Consul's bounds of a service's metadata: pairs, and bytes of a value."""
 DRAINING_REASON: Final = "adsum: draining"
-"""What begins the reason of a maintenance that is a drain."""
+"""The prefix of the reason of a maintenance that stands for a drain."""
 MIN_DEREGISTER_AFTER: Final = 60.0
-"""Seconds that Consul waits at least before it takes out what is critical."""
+"""Seconds: the shortest time after which Consul deregisters a critical service."""
 
 _PAIR = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
@@ -40,7 +42,7 @@ _MAINTENANCE = "_service_maintenance:"
 
 
 class ConsulNode(Struct, frozen=True, rename="pascal"):
-    """The node that an agent speaks for."""
+    """The node of an agent."""
 
     node: str
     address: str = ""
@@ -52,7 +54,7 @@ class ConsulWeights(Struct, frozen=True, rename="pascal"):
 
 
 class ConsulService(Struct, frozen=True, rename="pascal"):
-    """A service on a node, which we call an instance."""
+    """A service on a node, which Adsum calls an instance."""
 
     id: str = msgspec.field(name="ID")
     address: str | None = ""
@@ -63,7 +65,7 @@ class ConsulService(Struct, frozen=True, rename="pascal"):
 
 
 class ConsulCheck(Struct, frozen=True, rename="pascal"):
-    """What a check of a node or service says."""
+    """The state of a check of a node or service."""
 
     check_id: str = msgspec.field(name="CheckID")
     status: str = "critical"
@@ -71,7 +73,7 @@ class ConsulCheck(Struct, frozen=True, rename="pascal"):
 
 
 class HealthEntry(Struct, frozen=True, rename="pascal"):
-    """One of the answer of `/v1/health/service/…`."""
+    """An entry of the answer of `/v1/health/service/…`."""
 
     node: ConsulNode
     service: ConsulService
@@ -83,13 +85,13 @@ def consul_id(service: str, id: str) -> str:
 
 
 def ttl_check_id(registration: Registration) -> str:
-    """The id of the check that says that the instance renews."""
+    """Returns the id of the TTL check, which the holder's renewals pass."""
     key = registration.key
     return f"{METADATA_PREFIX}{consul_id(*key)}:{registration.holder}"
 
 
 def registration_body(registration: Registration) -> dict[str, Any]:
-    """The body that registers it at an agent. Raises `Invalid` for what Consul can't list or check."""
+    """Returns the body that registers the instance at an agent. Raises `Invalid` for what Consul can't represent."""
     instance = registration.instance
     ours = {ID: instance.id, HOLDER: registration.holder}
     if instance.scheme != "http":
@@ -98,17 +100,17 @@ def registration_body(registration: Registration) -> dict[str, Any]:
         ours[ZONE] = instance.zone
     if not instance.weight:
         ours[UNWEIGHTED] = "true"
-    _fits(instance, MAX_PAIRS - len(ours))
+    _validate_metadata(instance, MAX_PAIRS - len(ours))
     checks = [_check(number, check, instance) for number, check in enumerate(registration.checks)]
     if registration.ttl is not None:
-        forget = max(MIN_DEREGISTER_AFTER, registration.grace)
+        deregister_after = max(MIN_DEREGISTER_AFTER, registration.grace)
         checks.append(
             {
                 "CheckID": ttl_check_id(registration),
                 "Name": "renews",
-                "TTL": _length(registration.ttl),
+                "TTL": _duration(registration.ttl),
                 "Status": "passing",
-                "DeregisterCriticalServiceAfter": _length(forget),
+                "DeregisterCriticalServiceAfter": _duration(deregister_after),
             }
         )
     weight = max(1, instance.weight)
@@ -125,19 +127,19 @@ def registration_body(registration: Registration) -> dict[str, Any]:
 
 
 def decode_entries(service: str, entries: Sequence[HealthEntry]) -> dict[str, Endpoint]:
-    """What the entries stand for, by id; those that can't be called are left out."""
-    found = {}
+    """Returns the endpoints of the entries by instance id. Entries that can't be called are left out."""
+    endpoints = {}
     for entry in entries:
         status = _status(entry.checks or ())
         instance = _instance(service, entry, status)
         if instance is not None:
             process = holder_digest((entry.service.meta or {}).get(HOLDER, ""))
-            found[instance.id] = Endpoint(instance, status, process)
-    return found
+            endpoints[instance.id] = Endpoint(instance, status, process)
+    return endpoints
 
 
 def decode_service(service: str, consul_service: ConsulService) -> Listing | None:
-    """What an agent lists under an id that is ours; None if it can't be called."""
+    """Returns the listing of a service that was registered by Adsum; None if it can't be called."""
     instance = _instance(service, HealthEntry(ConsulNode(""), consul_service), Status.PASSING)
     if instance is None:
         return None
@@ -146,29 +148,28 @@ def decode_service(service: str, consul_service: ConsulService) -> Listing | Non
 
 
 def _instance(service: str, entry: HealthEntry, status: Status) -> Instance | None:
-    said = entry.service
-    meta, weights = said.meta or {}, said.weights or ConsulWeights()
+    listed = entry.service
+    meta, weights = listed.meta or {}, listed.weights or ConsulWeights()
     weight = weights.warning if status is Status.WARNING else weights.passing
     try:
         return Instance(
             service,
-            # Others' ids are unique on their node only.
-            meta.get(ID) or _id(f"{said.id}@{entry.node.node}"),
-            said.address or entry.node.address,
-            said.port,
+            # Consul's own ids are unique only on their node.
+            meta.get(ID) or _id(f"{listed.id}@{entry.node.node}"),
+            listed.address or entry.node.address,
+            listed.port,
             scheme=meta.get(SCHEME, "http"),
             zone=meta.get(ZONE, ""),
             weight=0 if UNWEIGHTED in meta else min(weight, 1000),
-            tags=tuple(said.tags or ()),
+            tags=tuple(listed.tags or ()),
             metadata=freeze({name: value for name, value in meta.items() if not name.startswith(METADATA_PREFIX)}),
         )
     except Invalid:
-        # Not ours to judge: somebody wrote what we can't use.
-        return None
+        return None  # Another program registered it, and the model can't represent it.
 
 
 def _status(checks: Iterable[ConsulCheck]) -> Status:
-    """As Consul aggregates it: maintenance before critical before warning."""
+    """Returns the status as Consul aggregates it: maintenance before critical before warning."""
     status = Status.PASSING
     for check in checks:
         if check.check_id == _NODE_MAINTENANCE or check.check_id.startswith(_MAINTENANCE):
@@ -184,9 +185,10 @@ def _id(text: str) -> str:
     return _NOT_IN_AN_ID.sub("-", text).lstrip("._:@-")[:MAX_ID_LENGTH]
 
 
-def _fits(instance: Instance, most: int) -> None:
-    if len(instance.metadata) > most:
-        raise Invalid("metadata", f"must be at most {most} pairs in Consul, not {len(instance.metadata)}")
+def _validate_metadata(instance: Instance, max_pairs: int) -> None:
+    """Raises `Invalid` for metadata that Consul does not accept."""
+    if len(instance.metadata) > max_pairs:
+        raise Invalid("metadata", f"must be at most {max_pairs} pairs in Consul, not {len(instance.metadata)}")
     for name, value in instance.metadata.items():
         if not _PAIR.fullmatch(name) or name.startswith((METADATA_PREFIX, "consul-")):
             raise Invalid(
@@ -198,34 +200,33 @@ def _fits(instance: Instance, most: int) -> None:
 
 
 def _check(number: int, check: Check, instance: Instance) -> dict[str, Any]:
-    """The check, as the agent is to run it. Raises `Invalid` for what Consul can't do."""
+    """Returns the check for the agent. Raises `Invalid` for what Consul can't check."""
     name = consul_id(instance.service, instance.id)
-    said: dict[str, Any] = {
+    body: dict[str, Any] = {
         "CheckID": f"{METADATA_PREFIX}{name}:check:{check.name}",
         "Name": check.name,
-        "Interval": _length(check.interval),
-        "Timeout": _length(check.timeout),
+        "Interval": _duration(check.interval),
+        "Timeout": _duration(check.timeout),
         "SuccessBeforePassing": check.rise,
         "FailuresBeforeCritical": check.fall,
     }
-    host = f"[{instance.address}]" if ":" in instance.address else instance.address
-    place, tls = f"{host}:{check.port or instance.port}", check_uses_tls(instance, check)
+    target, tls = format_host_port(instance.address, check.port or instance.port), check_uses_tls(instance, check)
     if check.kind is CheckKind.HTTP:
         if check.expect != ((200, 299),):
-            raise Invalid(f"checks[{number}].expect", "must be 200-299 in Consul, which takes no others")
-        said |= {"HTTP": f"{'https' if tls else 'http'}://{place}{check.path}", "Method": check.method}
-        said |= {"Header": {key: [value] for key, value in check.headers.items()}, "TLSSkipVerify": tls}
+            raise Invalid(f"checks[{number}].expect", "must be 200-299 in Consul, which supports no other")
+        body |= {"HTTP": f"{'https' if tls else 'http'}://{target}{check.path}", "Method": check.method}
+        body |= {"Header": {key: [value] for key, value in check.headers.items()}, "TLSSkipVerify": tls}
     elif check.kind is CheckKind.GRPC:
-        said |= {
-            "GRPC": f"{place}/{check.grpc_service}".rstrip("/"),
+        body |= {
+            "GRPC": f"{target}/{check.grpc_service}".rstrip("/"),
             "GRPCUseTLS": tls,
             "TLSSkipVerify": tls,
         }
     else:
-        said |= {"TCP": place}
-    return said
+        body |= {"TCP": target}
+    return body
 
 
-def _length(seconds: float) -> str:
-    """As Go writes durations."""
+def _duration(seconds: float) -> str:
+    """Returns a duration as Go writes it."""
     return f"{seconds * 1000:.0f}ms"

@@ -10,6 +10,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from adsum.core.addresses import format_host_port
+
 DIGEST_BYTES: Final = 6
 """Bytes of a holder's digest. Consumers tell processes apart by it; it can't be used to renew or deregister."""
 MAX_CACHED_ADDRESSES: Final = 65_536
@@ -43,8 +45,7 @@ class Place(NamedTuple):
         return HostPort(self.address, self.port)
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{format_host_port(self.address, self.port)}"
 
 
 class ProcessIdentity(NamedTuple):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from adsum.core import validation
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
 from adsum.core.identity import Place, ProcessIdentity, canonical_place
 from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, page_text_size, text_size
@@ -145,9 +146,8 @@ class Instance:
 
     @property
     def authority(self) -> str:
-        """`host:port`, with an IPv6 address in brackets."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        """`host:port`, an IPv6 address in brackets."""
+        return format_host_port(self.address, self.port)
 
     @property
     def url(self) -> str:

@@ -29,15 +29,29 @@ MAX_PORT: Final = 65_535
 FIRST_MULTICAST_OCTET: Final = 224
 """The lowest first octet of IPv4 addresses that are multicast (224/4) or reserved (240/4)."""
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+NAME_PATTERN: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+NAME_RULE: Final = f"1 to {MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens"
+"""What `NAME_PATTERN` accepts, for errors."""
+ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
+ID_RULE: Final = f"1 to {MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit"
+"""What `ID_PATTERN` accepts, for errors."""
+SCHEME_PATTERN: Final = r"[a-z][a-z0-9+.-]{0,15}"
+SCHEME_RULE: Final = "a URL scheme in lower case, such as http, https or grpc"
+"""What `SCHEME_PATTERN` accepts, for errors."""
+KEY_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
+"""A key of metadata."""
+HEADER_NAME_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"
+"""The name of an HTTP header: a token of RFC 9110."""
+
+_NAME = re.compile(NAME_PATTERN)
+_ID = re.compile(ID_PATTERN)
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,15}")
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_SCHEME = re.compile(SCHEME_PATTERN)
+_KEY = re.compile(KEY_PATTERN)
+_HEADER_NAME = re.compile(HEADER_NAME_PATTERN)
 _LOGIN = re.compile(r"//[^?]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -45,15 +59,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def service_name(field: str, value: str) -> None:
     """Requires one DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
     if not _NAME.fullmatch(value):
-        raise Invalid(field, f"must be 1 to {MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens, not {quoted(value)}")
+        raise Invalid(field, f"must be {NAME_RULE}, not {quoted(value)}")
 
 
 def instance_id(field: str, value: str) -> None:
     """Requires 1 to 128 letters, digits and . _ : @ - , starting with a letter or digit."""
     if not _ID.fullmatch(value):
-        raise Invalid(
-            field, f"must be 1 to {MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit"
-        )
+        raise Invalid(field, f"must be {ID_RULE}")
 
 
 def node_id(field: str, value: str) -> None:
@@ -91,7 +103,7 @@ def _address_problem(value: str) -> str | None:
 def scheme(field: str, value: str) -> None:
     """Requires a URL scheme in lower case, at most 16 characters."""
     if not _SCHEME.fullmatch(value):
-        raise Invalid(field, "must be a URL scheme in lower case, such as http, https or grpc")
+        raise Invalid(field, f"must be {SCHEME_RULE}")
 
 
 def whole_number(field: str, value: int, low: int, high: int) -> None:
@@ -145,7 +157,7 @@ def headers(field: str, values: Mapping[str, str], max_count: int) -> None:
     if len(values) > max_count:
         raise Invalid(field, f"must be at most {max_count} headers, not {len(values)}")
     for name, value in values.items():
-        if not _TOKEN.fullmatch(name):
+        if not _HEADER_NAME.fullmatch(name):
             raise Invalid(f"{field}.{quoted(name)}", "a header's name must be a token, such as X-Check")
         if name.lower() in ("content-length", "transfer-encoding", "connection", "upgrade"):
             raise Invalid(f"{field}.{name}", "is set by the probe itself")

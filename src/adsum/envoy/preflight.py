@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import AdsumError
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.process import file_limits
@@ -35,7 +36,7 @@ def _check_free(place: SocketAddress, flag: str) -> None:
     """Envoys of one user share a port without a word: so we look whether somebody listens there."""
     host, port = place
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    shown = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    shown = format_host_port(host, port)
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Where an etcd is, as people write it: `etcd://[user[:password]@]host[:port],…[?option=…&…]`."""
+"""The address of an etcd cluster as users write it: `etcd://[USER[:PASSWORD]@]HOST[:PORT],…[?OPTION=VALUE&…]`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from adsum.core.errors import Invalid
 SCHEME: Final = "etcd://"
 DEFAULT_PORT: Final = 2379
 DEFAULT_STORE_PREFIX: Final = "/adsum/"
-"""What the keys of a registry's store begin with, where nothing else is said."""
+"""The prefix of a store's keys if the address names none."""
 MAX_HOSTS: Final = 16
-"""Hosts of one address; more are refused: a cluster has three, five or seven."""
+"""Hosts in one address; more are refused. A cluster has three, five or seven members."""
 OPTIONS: Final = ("prefix", "tls", "ca", "cert", "key", "password-file")
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdAddress:
-    """The members of one etcd cluster, and how to speak to them. `hosts` are HOST:PORT; files are PEM.
+    """The members of one etcd cluster and the options of connections to it.
 
-    A prefix ends with a slash, given or not: `/services` must not hold the keys of `/services-old/`.
+    `hosts` are HOST:PORT. `ca`, `cert` and `key` are PEM files. A slash is added to a `prefix` without one, so that
+    `/services` does not include the keys of `/services-old/`.
     """
 
     hosts: tuple[str, ...]
@@ -42,7 +43,7 @@ class EtcdAddress:
 
     @classmethod
     def parse(cls, url: str, name: str = "url") -> EtcdAddress:
-        """Raises `Invalid` for the field `name`, without ever showing the password."""
+        """Parses an address. Raises `Invalid` for the field `name`; its text never shows the password."""
         rest, _, query = url.removeprefix(SCHEME).partition("?")
         login, at, hosts = rest.rstrip("/").rpartition("@")
         user, _, password = login.partition(":")
@@ -51,9 +52,7 @@ class EtcdAddress:
         given = connection_url.parse_options(query, OPTIONS, name)
         if "password-file" in given:
             given["password_file"] = given.pop("password-file")
-            connection_url.read_secret(
-                given["password_file"], "password", name
-            )  # One that can't be read is said at once.
+            connection_url.read_secret(given["password_file"], "password", name)  # Fails early.
         tls = connection_url.wants_tls(given, name)
         given.pop("tls", None)
         found = tuple(
@@ -65,28 +64,28 @@ class EtcdAddress:
 
     @property
     def host_ports(self) -> list[tuple[str, int]]:
-        """The host and the port of each; IPv6 addresses without brackets."""
-        parts = (each.rpartition(":") for each in self.hosts)
+        """The host and the port of each member; IPv6 addresses without brackets."""
+        parts = (member.rpartition(":") for member in self.hosts)
         return [(host.strip("[]"), int(port)) for host, _, port in parts]
 
     def read_password(self) -> str:
-        """The password, as its file says now if it is in one. Raises `Invalid`."""
+        """Returns the password, read anew from its file if there is one. Raises `Invalid`."""
         if not self.password_file:
             return self.password
         return connection_url.read_secret(self.password_file, "password", "password-file")
 
     def __str__(self) -> str:
-        """For people and logs: who we are there is not shown."""
-        said = {
+        """Returns the address for people and logs, without the user and the password."""
+        options = {
             "prefix": self.prefix,
             "tls": "true" if self.tls else "",
             "ca": self.ca,
             "cert": self.cert,
             "key": self.key,
         }
-        options = "&".join(f"{name}={value}" for name, value in said.items() if value)
-        return f"{SCHEME}{','.join(self.hosts)}{'?' if options else ''}{options}"
+        query = "&".join(f"{name}={value}" for name, value in options.items() if value)
+        return f"{SCHEME}{','.join(self.hosts)}{'?' if query else ''}{query}"
 
     def with_default_prefix(self, prefix: str) -> EtcdAddress:
-        """The same, with that prefix where none was given."""
+        """Returns the address with that prefix if it has none."""
         return self if self.prefix else dataclasses.replace(self, prefix=prefix)

@@ -1,7 +1,6 @@
-"""A connection to an etcd cluster: one member at a time, the next one when that fails.
+"""A client of an etcd cluster. It uses one member at a time, and the next one when that member fails.
 
-One channel a member, chosen by ourselves: a member that hangs or has lost its leader is left at once, which gRPC's own
-balancing would not notice.
+Each member has its own channel. gRPC's own balancing would not leave a member that hangs or has lost its leader.
 """
 
 from __future__ import annotations
@@ -33,25 +32,26 @@ from adsum.etcd.values import (
 )
 
 CALL_TIMEOUT: Final = 5.0
-"""Seconds that a call may take with all that is tried; then it is `Unreachable`."""
+"""Seconds that a call may take with all its attempts. Then it raises `EtcdUnreachable`."""
 MEMBER_TIMEOUT: Final = 2.0
-"""Seconds that one member has to answer; then the next one is asked, now or at the next call."""
+"""Seconds that a member has to answer. Then the next member is used, by this call or the next one."""
 FIRST_MEMBER_TIMEOUT: Final = 0.7
-"""The same where there is another member to ask: one that hangs costs no more. It doubles, up to `MEMBER_TIMEOUT`, with each
-member that a call asks in vain: all may be slow."""
+"""The same for the first attempt where there are several members, so that a member that hangs costs little.
+
+It doubles with each attempt, up to `MEMBER_TIMEOUT`, since all members may be slow."""
 WRITE_MEMBER_TIMEOUT: Final = 1.0
-"""Seconds that one member of several has to answer what is not asked again by itself."""
+"""Seconds that one of several members has to answer a call that is not repeated."""
 ALL_KEYS_START: Final = b"\0"
-"""Where the range of all keys begins."""
+"""The start of the range of all keys."""
 PAGE_SIZE: Final = 1_000
-"""Keys that are read at a time of a large range."""
-END_OF_STREAM: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there; the stubs lack it
-"""What reading a stream says when it has ended."""
+"""Keys of a large range that are read at a time."""
+END_OF_STREAM: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+"""The value that reading a stream returns at its end."""
 REQUIRE_LEADER: Final = {"hasleader": "true"}
-"""Metadata by which a member ends a stream when it has lost its leader, instead of going on in silence."""
+"""Metadata for streams: a member that loses its leader ends the stream instead of staying silent."""
 
 _OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 6_000),  # etcd takes pings more often than every 5 s for an attack.
+    ("grpc.keepalive_time_ms", 6_000),  # etcd closes connections that ping more often than every 5 s.
     ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -60,14 +60,16 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),  # etcd is near, as registries are.
+    ("grpc.enable_http_proxy", 0),  # etcd is in the same network.
 )
 _Metadata = tuple[tuple[str, str], ...]
 
 
 class EtcdClient:
-    """Made anywhere, used in one running loop; connects when first used. Every call is bounded by `CALL_TIMEOUT` seconds and
-    raises `EtcdError`s: `Unreachable` if it may be tried again, `Refused` if somebody must do something.
+    """A client of one cluster, for use in one event loop. It connects when first used.
+
+    Every call takes at most `CALL_TIMEOUT` seconds and raises `EtcdError`: `EtcdUnreachable` if it may be tried again,
+    `EtcdRefused` if an operator must act first.
     """
 
     def __init__(self, address: EtcdAddress, rng: Random) -> None:
@@ -75,16 +77,16 @@ class EtcdClient:
         self._hosts = rng.sample(address.hosts, len(address.hosts))
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._token = ""
-        self._asking: asyncio.Lock = asyncio.Lock()
+        self._authentication_lock: asyncio.Lock = asyncio.Lock()
 
     @property
     def host(self) -> str:
-        """The member that is asked now."""
+        """The member that is used now."""
         return self._hosts[0]
 
     @property
     def has_one_member(self) -> bool:
-        """Whether there is no other member to ask."""
+        """Whether there is no other member to use."""
         return len(self._hosts) == 1
 
     async def range(
@@ -97,7 +99,7 @@ class EtcdClient:
         keys_only: bool = False,
         descending: bool = False,
     ) -> RangeResult:
-        """The keys from `key` up to but without `end` (None: that key), in order, or the last ones first."""
+        """Reads the keys from `key` up to but without `end`, or `key` alone, in ascending or descending order."""
         fields = {
             "key": key,
             "range_end": end or b"",
@@ -112,53 +114,56 @@ class EtcdClient:
         )
 
     async def pages(self, prefix: bytes, *, keys_only: bool = False) -> AsyncGenerator[RangeResult, None]:
-        """Every key that begins so, some at a time, all of one revision."""
+        """Yields all keys that begin with `prefix`, in pages of one common revision."""
         page = await self.range(prefix or ALL_KEYS_START, prefix_end(prefix), limit=PAGE_SIZE, keys_only=keys_only)
         revision = page.header.revision
         yield page
         while page.more:
-            # The next key after one is that key and a zero.
+            # The key that sorts next after a key is that key with a zero byte appended.
             start = page.key_values[-1].key + b"\0"
             page = await self.range(start, prefix_end(prefix), revision=revision, limit=PAGE_SIZE, keys_only=keys_only)
             yield page
 
     async def read_all(self, prefix: bytes) -> RangeResult:
-        """The same at once."""
-        found: list[KeyValue] = []
+        """Reads all keys that begin with `prefix`."""
+        key_values: list[KeyValue] = []
         header = None
         async for page in self.pages(prefix):
             header = header or page.header
-            found += page.key_values
-        assert header is not None  # noqa: S101 - there is a page at least
-        return RangeResult(header, tuple(found), more=False, count=len(found))
+            key_values += page.key_values
+        assert header is not None  # noqa: S101 - there is always a page
+        return RangeResult(header, tuple(key_values), more=False, count=len(key_values))
 
     async def get(self, key: bytes) -> KeyValue | None:
-        """One key."""
-        found = (await self.range(key)).key_values
-        return found[0] if found else None
+        """Reads one key; None if it does not exist."""
+        key_values = (await self.range(key)).key_values
+        return key_values[0] if key_values else None
 
     async def commit(
         self, when: Sequence[Condition], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TransactionResult:
-        """A transaction. After `Unreachable` it may have been done or not."""
+        """Runs one transaction: `then` if all conditions hold, else `otherwise`.
+
+        It is not repeated. After `EtcdUnreachable` it may have been applied or not.
+        """
         fields = {
             "compare": list(map(translation.condition, when)),
             "success": list(map(translation.operation, then)),
             "failure": list(map(translation.operation, otherwise)),
         }
-        return translation.transaction_result(await self._call("KV/Txn", fields, again=False))
+        return translation.transaction_result(await self._call("KV/Txn", fields, repeat=False))
 
     async def put(self, key: bytes, value: bytes, lease: int = 0) -> int:
-        """Set a key; the revision."""
+        """Sets a key, optionally under a lease. Returns the revision."""
         return (await self.commit((), [Put(key, value, lease)])).header.revision
 
     async def grant(self, ttl: int) -> int:
-        """A new lease of `ttl` seconds; its id."""
+        """Creates a lease of `ttl` seconds. Returns its id."""
         answer = await self._call("Lease/LeaseGrant", {"TTL": ttl})
         return int(answer.ID)
 
     async def keep_alive(self, lease: int) -> None:
-        """Have a lease live for another ttl from now. Raises `LeaseGone`."""
+        """Renews a lease for its ttl from now. Raises `LeaseGone`."""
         host, call = await self.stream("Lease/LeaseKeepAlive", "LeaseKeepAliveResponse")
         try:
             async with asyncio.timeout(MEMBER_TIMEOUT if self.has_one_member else WRITE_MEMBER_TIMEOUT):
@@ -178,28 +183,32 @@ class EtcdClient:
             self.demote(host)
             raise EtcdUnreachable("the stream ended")
         if answer.TTL <= 0:
-            raise LeaseGone(f"lease {lease:x} is gone")  # No error status says so.
+            raise LeaseGone(f"lease {lease:x} is gone")  # etcd reports this by the TTL alone.
 
     async def revoke(self, lease: int) -> None:
-        """End a lease with all its keys; one that is gone is fine."""
+        """Ends a lease and deletes its keys. A lease that is gone already is no error."""
         try:
             await self._call("Lease/LeaseRevoke", {"ID": lease})
         except LeaseGone:
             return
 
     async def status(self) -> MemberStatus:
-        """What the member that is asked now says of itself."""
+        """Returns the status of the member that is used now."""
         answer = await self._call("Maintenance/Status", {})
         return MemberStatus(translation.header(answer.header), answer.version, answer.leader, answer.dbSize)
 
     async def members(self) -> tuple[Member, ...]:
         answer = await self._call("Cluster/MemberList", {})
         return tuple(
-            Member(each.ID, each.name, tuple(each.clientURLs), tuple(each.peerURLs)) for each in answer.members
+            Member(member.ID, member.name, tuple(member.clientURLs), tuple(member.peerURLs))
+            for member in answer.members
         )
 
     async def stream(self, method: str, response: str) -> tuple[str, Any]:
-        """The member that is asked now, and an open call on it, for streams; raises what authenticating raises."""
+        """Opens a stream to the member that is used now. Returns the member and the call.
+
+        Raises what authentication raises.
+        """
         host = self.host
         metadata = (*REQUIRE_LEADER.items(), *await self._credentials())
         call = self._channel(host).stream_stream(
@@ -210,12 +219,12 @@ class EtcdClient:
         return host, call(None, metadata=grpc.aio.Metadata(*metadata))
 
     def demote(self, host: str) -> None:
-        """That member did not do its work: it is asked last from now on."""
+        """Makes a member that failed the last one to be used."""
         if host == self.host:
             self._hosts.append(self._hosts.pop(0))
 
     def forget_token(self) -> None:
-        """Authenticate anew at the next call."""
+        """Makes the next call authenticate anew."""
         self._token = ""
 
     async def close(self) -> None:
@@ -224,33 +233,33 @@ class EtcdClient:
         for channel in channels:
             await channel.close(None)
 
-    async def _call(self, method: str, fields: dict[str, Any], *, again: bool = True) -> Any:
-        """The answer, of any member if the call may be made `again`."""
+    async def _call(self, method: str, fields: dict[str, Any], *, repeat: bool = True) -> Any:
+        """Returns the answer of a member. With `repeat` other members are tried after one that fails."""
         request = MESSAGE[_REQUESTS[method]](**fields)
         deadline = asyncio.get_running_loop().time() + CALL_TIMEOUT
         authenticated = False
-        patience = MEMBER_TIMEOUT if self.has_one_member else FIRST_MEMBER_TIMEOUT if again else WRITE_MEMBER_TIMEOUT
+        timeout = MEMBER_TIMEOUT if self.has_one_member else FIRST_MEMBER_TIMEOUT if repeat else WRITE_MEMBER_TIMEOUT
         while True:
             host = self.host
             left = deadline - asyncio.get_running_loop().time()
             try:
-                return await self._once(host, method, request, min(patience, left))
+                return await self._call_member(host, method, request, min(timeout, left))
             except grpc.RpcError as error:
-                trouble = translate_error(error)
-                if isinstance(trouble, EtcdUnreachable):
+                translated = translate_error(error)
+                if isinstance(translated, EtcdUnreachable):
                     self.demote(host)
-                    patience = min(MEMBER_TIMEOUT, 2 * patience)
-                    if again and deadline - asyncio.get_running_loop().time() > MEMBER_TIMEOUT / 2:
+                    timeout = min(MEMBER_TIMEOUT, 2 * timeout)
+                    if repeat and deadline - asyncio.get_running_loop().time() > MEMBER_TIMEOUT / 2:
                         await asyncio.sleep(0.05)
                         continue
                 if is_token_error(error.code(), error.details()) and self.address.user and not authenticated:
-                    # Tokens end with the member that gave them, by themselves, and when users or roles change.
+                    # A token ends with the member that issued it, after a while, and when users or roles change.
                     authenticated = True
                     self.forget_token()
                     continue
-                raise trouble from None
+                raise translated from None
 
-    async def _once(self, host: str, method: str, request: Any, timeout: float) -> Any:
+    async def _call_member(self, host: str, method: str, request: Any, timeout: float) -> Any:
         call = self._channel(host).unary_unary(
             f"/etcdserverpb.{method}",
             request_serializer=lambda message: message.SerializeToString(),
@@ -262,14 +271,14 @@ class EtcdClient:
     async def _credentials(self) -> _Metadata:
         if not self.address.user:
             return ()
-        async with self._asking:
+        async with self._authentication_lock:
             if not self._token:
                 fields = {"name": self.address.user, "password": self._password()}
                 self._token = (await self._call(_AUTHENTICATE, fields)).token
         return (("token", self._token),)
 
     def _password(self) -> str:
-        """As it is now: the file of one that was changed is read again."""
+        """Reads the password. Its file is read each time, since the password may have changed."""
         try:
             return self.address.read_password()
         except Invalid as error:
@@ -279,7 +288,7 @@ class EtcdClient:
         channel = self._channels.get(host)
         if channel is None:
             if self.address.tls:
-                channel = grpc.aio.secure_channel(host, _encryption(self.address), options=_OPTIONS)
+                channel = grpc.aio.secure_channel(host, _channel_credentials(self.address), options=_OPTIONS)
             else:
                 channel = grpc.aio.insecure_channel(host, options=_OPTIONS)
             self._channels[host] = channel
@@ -300,28 +309,31 @@ _ANSWERS: Final = {method: name.replace("Request", "Response") for method, name 
 _UNREACHABLE: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
-_OF_THE_TOKEN: Final = ("invalid auth token", "revision of auth store is old")
+_TOKEN_ERRORS: Final = ("invalid auth token", "revision of auth store is old")
 
 
 def translate_error(error: grpc.RpcError) -> EtcdError:
-    """What gRPC's error means."""
-    code, said = error.code(), error.details() or ""
-    words = said.removeprefix("etcdserver: ").removeprefix("mvcc: ")
-    if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in said:
-        return RevisionCompacted(words)
-    if code is grpc.StatusCode.NOT_FOUND and "lease" in said:
-        return LeaseGone(words)
-    if code in _UNREACHABLE or "too many requests" in said:
-        return EtcdUnreachable("etcd does not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else words)
-    return EtcdRefused(f"etcd refuses: {words}")
+    """Returns the `EtcdError` for an error of gRPC."""
+    code, details = error.code(), error.details() or ""
+    text = details.removeprefix("etcdserver: ").removeprefix("mvcc: ")
+    if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
+        return RevisionCompacted(text)
+    if code is grpc.StatusCode.NOT_FOUND and "lease" in details:
+        return LeaseGone(text)
+    if code in _UNREACHABLE or "too many requests" in details:
+        return EtcdUnreachable("etcd does not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else text)
+    return EtcdRefused(f"etcd refuses: {text}")
 
 
 def is_token_error(code: grpc.StatusCode | None, details: str | None) -> bool:
-    """Whether what etcd refused may be granted to a new token. A stale one of JWT is refused as an old revision."""
-    return code is grpc.StatusCode.UNAUTHENTICATED or any(words in (details or "") for words in _OF_THE_TOKEN)
+    """Returns whether a call that etcd refused may succeed with a new token.
+
+    etcd refuses an outdated JWT as an old revision of the auth store.
+    """
+    return code is grpc.StatusCode.UNAUTHENTICATED or any(text in (details or "") for text in _TOKEN_ERRORS)
 
 
-def _encryption(place: EtcdAddress) -> grpc.ChannelCredentials:
+def _channel_credentials(place: EtcdAddress) -> grpc.ChannelCredentials:
     try:
         roots, key, chain = (Path(file).read_bytes() if file else None for file in (place.ca, place.key, place.cert))
     except OSError as error:

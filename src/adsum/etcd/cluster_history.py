@@ -1,8 +1,9 @@
-"""Telling one history of an etcd from the next: one that was wiped or restored from a backup counts on from lower.
+"""Detects that an etcd cluster has another history: it was wiped, or restored from a backup. Pure.
 
-Calls that run at the same time are answered in any order, so an answer below what is known *by now* says nothing. But
-no linearizable read is told less than what anybody had seen when it began: below that, it is another history. What
-members say by themselves (watches, kept leases) may lag, so it counts as known, and proves nothing. Pure.
+The revisions of the new history continue from a lower one. Concurrent calls are answered in any order, so an answer
+below the revision that is known *now* proves nothing. But a linearizable read never returns a revision below the one
+that was known when the read began; a lower one proves another history. Watches and kept leases are answered by one
+member, which may lag. So their revisions count as known, but prove nothing.
 """
 
 from __future__ import annotations
@@ -14,32 +15,32 @@ from adsum.etcd.values import Header
 
 @dataclass(frozen=True, slots=True)
 class ReadStart:
-    """What was known when a read began."""
+    """The history and the newest revision that were known when a read began."""
 
     history_number: int
     newest: int
 
 
 class ClusterHistory:
-    """The history that is followed, and how far it is known."""
+    """The current history of a cluster, and the newest revision that is known of it."""
 
     def __init__(self) -> None:
         self._cluster = 0
-        """0: nothing is known yet."""
+        """The id of the cluster; 0 while nothing is known."""
         self._number = 0
         self._newest = 0
 
     @property
     def epoch(self) -> str:
-        """Its name, the same in every process that knows no other history of that cluster."""
+        """The name of the history. It is the same in all processes that have seen no other history of the cluster."""
         return f"{self._cluster:x}-{self._number}"
 
     def begin_read(self) -> ReadStart:
-        """A linearizable read begins."""
+        """Call when a linearizable read begins; pass the result to `end_read`."""
         return ReadStart(self._number, self._newest)
 
     def end_read(self, start: ReadStart, header: Header) -> str | None:
-        """The epoch of that answer; None: another history began meanwhile, and it may be of any."""
+        """Returns the epoch of a read's answer; None if another history began meanwhile, so that it is not known."""
         if start.history_number != self._number:
             return None
         if self._cluster and (header.cluster != self._cluster or header.revision < start.newest):
@@ -50,7 +51,7 @@ class ClusterHistory:
         return self.epoch
 
     def observe(self, epoch: str, revision: int) -> None:
-        """An epoch is known up to there, by a watch or from an earlier process. Of another epoch that says nothing."""
+        """Adds a revision that a watch or an earlier process knew. Ignored if it is of another epoch."""
         if not self._cluster:
             self._begin_with(epoch)
         if epoch == self.epoch:
@@ -61,4 +62,4 @@ class ClusterHistory:
         try:
             self._cluster, self._number = int(cluster, 16), int(number)
         except ValueError:
-            return  # It is none of ours.
+            return  # Another source of views made this epoch.

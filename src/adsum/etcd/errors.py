@@ -1,22 +1,22 @@
-"""Every way in which etcd says no."""
+"""The errors of calls to etcd."""
 
 from __future__ import annotations
 
 
 class EtcdError(Exception):
-    """The base of the others; a sentence for people."""
+    """The base of all errors of etcd. Its text is a sentence for people."""
 
 
 class EtcdUnreachable(EtcdError):
-    """Nobody answers in time, or who answers has no leader. A write may have been done nevertheless; try again."""
+    """No member answers in time, or the member has no leader. Try again; a write may have been applied nevertheless."""
 
 
 class EtcdRefused(EtcdError):
-    """It answers, and says no: credentials, permissions, certificates, a quota, a request that it can't take."""
+    """etcd refuses the call: credentials, permissions, certificates, a quota, or an invalid request."""
 
 
 class RevisionCompacted(EtcdError):
-    """The revision asked for is not kept any more: load everything anew."""
+    """The requested revision is compacted: load everything anew."""
 
 
 class LeaseGone(EtcdError):

@@ -1,4 +1,4 @@
-"""etcd's messages: names and numbers of fields are those of its rpc.proto, kv.proto and auth.proto."""
+"""etcd's messages. The names and numbers of fields are those of rpc.proto, kv.proto and auth.proto."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ _MESSAGES: Final = {
     "AuthenticateResponse": "Header header=1, string token=2",
 }
 MESSAGE: Final = protobufs.message_classes("adsum.etcd", _MESSAGES)
-"""The class of each message, by its name."""
+"""Name → class of each message."""

@@ -1,13 +1,13 @@
-"""The format of etcd's gRPC naming packages: what Go programs with `etcd:///my-service` read and write. Pure.
+"""The format of etcd's gRPC naming packages, which Go programs with the target `etcd:///my-service` use. Pure.
 
     PREFIX SERVICE/ADDRESS:PORT  →  {"Op": 0, "Addr": "10.0.0.1:8080", "Metadata": null, …}
 
-Their target is what keys begin with: of `etcd:///a` it is `a`, of `etcd:////a` it is `/a`.
+Keys begin with the path of the target: `a` for `etcd:///a`, `/a` for `etcd:////a`.
 
-The old `clientv3/naming` resolver and the newer `client/v3/naming/endpoints` read this; what they don't know
-they ignore, so an instance's other facts stand in a field of ours. `Metadata` stays null: an object there makes
-grpc-go's round robin panic (etcd-io/etcd #19700). What others wrote is read leniently: any case, plain `host:port`,
-deeper keys, an object in `Metadata`.
+The resolvers of `clientv3/naming` and of `client/v3/naming/endpoints` read this format and ignore unknown fields. So
+the other facts about an instance are in a field of Adsum's own. `Metadata` stays null: an object there makes grpc-go's
+round robin panic (etcd-io/etcd #19700). Values of other programs are read leniently: field names in any case, plain
+`host:port`, deeper keys, an object in `Metadata`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ from adsum.core.model import MAX_METADATA, Instance, freeze
 from adsum.core.validation import MAX_ID_LENGTH, mapping, service_name
 
 ADSUM_FIELD: Final = "Adsum"
-"""The field that holds what only we write."""
+"""The field with the facts that only Adsum writes."""
 PUBLISHED_BY_REGISTRY: Final = "registry"
 MAX_FOREIGN_METADATA: Final = MAX_METADATA // 2
-"""Pairs of an object in `Metadata` that are read; more are as if not said."""
+"""Pairs of an object in `Metadata` that are read. Further pairs are ignored."""
 MAX_VALUE_BYTES: Final = 512 * 1024
-"""Bytes of a value; a longer one is none of an instance. The largest instance that the model takes has some 300 KiB."""
+"""Bytes of a value. A longer value is ignored. The largest valid instance takes some 300 KiB."""
 
-_PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
 
 
 def directory(prefix: str, service: str) -> bytes:
-    """What the keys of a service begin with: the slash keeps `my-service-admin` out."""
+    """Returns the prefix of a service's keys. It ends with a slash, which excludes `my-service-admin`."""
     return f"{prefix}{service}/".encode()
 
 
 def service(prefix: str, key: bytes) -> str:
-    """The service in whose directory a key below the prefix is. Raises `Invalid`.
+    """Returns the service in whose directory a key below the prefix is. Raises `Invalid`.
 
-    A key that is in none, `PREFIX KEY`, belongs to nobody: those who register there are of a service that is called
-    like the prefix.
+    A key `PREFIX KEY` is in no directory. Programs that register there mean a service that is named like the prefix.
     """
     name, slash, _ = key.removeprefix(prefix.encode()).decode(errors="replace").partition("/")
     if not slash:
@@ -54,22 +53,23 @@ def service(prefix: str, key: bytes) -> str:
 
 
 def overlaps(prefix: str, other: str) -> bool:
-    """Whether keys of services below a prefix and all sorts of keys below another one could be taken for one another.
+    """Returns whether keys of services below `prefix` and any keys below `other` could be confused.
 
-    Below no prefix at all that is not so of `/other/`: no service's name begins with a slash.
+    With an empty prefix `/other/` does not overlap: no service's name begins with a slash.
     """
     return prefix.startswith(other) or (other.startswith(prefix) and not other.removeprefix(prefix).startswith("/"))
 
 
 def key(prefix: str, instance: Instance) -> bytes:
-    """The key of an instance: its address, as Go's packages have it."""
+    """Returns the key of an instance. It ends with the address, as Go's packages write it."""
     return directory(prefix, instance.service) + instance.authority.encode()
 
 
 def encode(instance: Instance, *, published: bool = False, holder: str = "", process: str = "") -> bytes:
-    """The value of an instance. `published`: a registry says so, of what it lists; `holder`: who registered it.
+    """Returns the value of an instance.
 
-    `process` is the digest of a holder that the registry keeps to itself.
+    `published`: a registry writes it for an instance that it lists. `holder`: the process that registered the instance.
+    `process`: the digest of a holder that the registry does not publish.
     """
     ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
     if published:
@@ -84,63 +84,66 @@ def encode(instance: Instance, *, published: bool = False, holder: str = "", pro
         ours["tags"] = list(instance.tags)
     if instance.metadata:
         ours["metadata"] = dict(instance.metadata)
-    said = {"Op": 0, "Addr": instance.authority, "Metadata": None, ADSUM_FIELD: ours}
-    return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    value = {"Op": 0, "Addr": instance.authority, "Metadata": None, ADSUM_FIELD: ours}
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def is_published(value: bytes) -> bool:
-    """Whether a registry wrote it, of what it lists."""
-    return _ours(value).get("by") == PUBLISHED_BY_REGISTRY
+    """Returns whether a registry wrote the value for an instance that it lists."""
+    return _own_fields(value).get("by") == PUBLISHED_BY_REGISTRY
 
 
 def holder(value: bytes) -> str:
-    """Who registered it; "" of what others wrote."""
-    return str(_ours(value).get("holder", ""))
+    """Returns the holder that registered the instance; "" for a value of another program."""
+    return str(_own_fields(value).get("holder", ""))
 
 
 def process(value: bytes) -> str:
-    """What tells the process that is listed from the next one with its id; "" of what others wrote."""
-    return holder_digest(holder(value)) or str(_ours(value).get("process", ""))
+    """Returns the digest of the instance's process; "" for a value of another program."""
+    return holder_digest(holder(value)) or str(_own_fields(value).get("process", ""))
 
 
 def decode(service: str, value: bytes) -> Instance | None:
-    """The instance that a value in the service's directory stands for; None: none that can be called.
+    """Returns the instance of a value in the service's directory; None if it can't be called.
 
-    Whom Go would call is one, whatever else is said of it: what can't be used of that is as if not said.
+    Accepts every value that grpc-go accepts. Facts that break a rule of the model are ignored.
     """
-    said = _said(value) if len(value) <= MAX_VALUE_BYTES else None
-    place = _PLACE.fullmatch(said["addr"]) if said is not None and isinstance(said.get("addr"), str) else None
-    if said is None or place is None:
+    fields = _decode(value)
+    address = _ADDRESS.fullmatch(fields["addr"]) if fields is not None and isinstance(fields.get("addr"), str) else None
+    if fields is None or address is None:
         return None
-    id, host, port = _id(place[0]), place["host"].strip("[]"), int(place["port"])
-    ours = said.get(ADSUM_FIELD.lower())
-    given = {"id": id, "metadata": _foreign_metadata(said.get("metadata"))}
+    id, host, port = _id(address[0]), address["host"].strip("[]"), int(address["port"])
+    ours = fields.get(ADSUM_FIELD.lower())
+    given = {"id": id, "metadata": _foreign_metadata(fields.get("metadata"))}
     if isinstance(ours, Mapping):
-        given |= dict(_fields(ours))
-    for fields in (given, {**given, "id": id}, {"id": id}):
+        given |= dict(_typed_fields(ours))
+    for facts in (given, {**given, "id": id}, {"id": id}):
         with suppress(Invalid):
-            return Instance(service, address=host, port=port, **fields)
+            return Instance(service, address=host, port=port, **facts)
     return None
 
 
-def _ours(value: bytes) -> Mapping[str, Any]:
-    """What only we write; nothing of what others wrote."""
-    said = _said(value) if len(value) <= MAX_VALUE_BYTES else None
-    ours = said.get(ADSUM_FIELD.lower()) if said is not None else None
+def _own_fields(value: bytes) -> Mapping[str, Any]:
+    """Returns the facts that only Adsum writes; none for a value of another program."""
+    fields = _decode(value)
+    ours = fields.get(ADSUM_FIELD.lower()) if fields is not None else None
     return ours if isinstance(ours, Mapping) else {}
 
 
-def _said(value: bytes) -> dict[str, Any] | None:
-    """The fields by their names in lower case; of plain `host:port` just that."""
+def _decode(value: bytes) -> dict[str, Any] | None:
+    """Returns the fields by their names in lower case; `addr` alone for plain `host:port`; None for any other value."""
+    if len(value) > MAX_VALUE_BYTES:
+        return None
     try:
         text = value.decode()
-        said = json.loads(text) if text.lstrip().startswith("{") else {"Addr": text.strip()}
+        fields = json.loads(text) if text.lstrip().startswith("{") else {"Addr": text.strip()}
     except (ValueError, RecursionError):
         return None
-    return {str(name).lower(): each for name, each in said.items()} if isinstance(said, dict) else None
+    return {str(name).lower(): field for name, field in fields.items()} if isinstance(fields, dict) else None
 
 
-def _fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _typed_fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Yields the facts about an instance that have the right type."""
     for name, kind in (("id", str), ("scheme", str), ("zone", str), ("weight", int)):
         value = ours.get(name)
         if isinstance(value, kind) and not isinstance(value, bool):
@@ -148,24 +151,25 @@ def _fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     tags, metadata = ours.get("tags"), ours.get("metadata")
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
         yield "tags", tuple(tags)
-    if isinstance(metadata, dict) and all(isinstance(each, str) for each in metadata.values()):
+    if isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values()):
         yield "metadata", freeze(metadata)
 
 
-def _foreign_metadata(said: Any) -> Mapping[str, str]:
-    """What Go programs put into `Metadata`, if it is an object: numbers and truth values as JSON has them. Anything
-    else, and what Adsum could not keep, is left out.
+def _foreign_metadata(metadata: Any) -> Mapping[str, str]:
+    """Returns the pairs of an object that a Go program put into `Metadata`; numbers and booleans as JSON writes them.
+
+    Other values, and pairs that break a rule of the model, are left out.
     """
-    found: dict[str, str] = {}
-    for name, value in said.items() if isinstance(said, Mapping) else ():
+    pairs: dict[str, str] = {}
+    for name, value in metadata.items() if isinstance(metadata, Mapping) else ():
         text = json.dumps(value) if isinstance(value, int | float) else value
-        if isinstance(text, str) and len(found) < MAX_FOREIGN_METADATA:
+        if isinstance(text, str) and len(pairs) < MAX_FOREIGN_METADATA:
             with suppress(Invalid):
                 mapping("metadata", {name: text}, MAX_FOREIGN_METADATA)
-                found[name] = text
-    return freeze(found)
+                pairs[name] = text
+    return freeze(pairs)
 
 
-def _id(place: str) -> str:
-    """Of an instance that has none: its address."""
-    return _NOT_IN_AN_ID.sub("", place).lstrip("._:@-")[:MAX_ID_LENGTH]
+def _id(address: str) -> str:
+    """Returns the id of an instance without one, made of its `host:port`."""
+    return _NOT_IN_AN_ID.sub("", address).lstrip("._:@-")[:MAX_ID_LENGTH]

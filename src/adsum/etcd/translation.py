@@ -1,4 +1,4 @@
-"""Values become etcd's messages, and its messages values."""
+"""Translates values to etcd's messages and its messages to values."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def operation(wanted: Operation) -> Any:
 
 
 def transaction_result(message: Any) -> TransactionResult:
-    read = [
+    reads = [
         tuple(map(key_value, answer.response_range.kvs))
         for answer in message.responses
         if answer.WhichOneof("one") == "response_range"
     ]
-    return TransactionResult(header(message.header), message.succeeded, read)
+    return TransactionResult(header(message.header), message.succeeded, reads)

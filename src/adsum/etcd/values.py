@@ -1,4 +1,4 @@
-"""What is asked of etcd and what it answers, as values."""
+"""The requests and answers of etcd as values."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """A key at the revision of its last change."""
+    """A key with its value. `revision` is that of its last change."""
 
     key: bytes
     value: bytes
     revision: int
     created: int = 0
-    """The revision at which it came."""
+    """The revision at which the key was created."""
     lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who answered, and at which revision of the whole cluster."""
+    """The member that answered, and the revision of the whole cluster then."""
 
     cluster: int
     member: int
@@ -30,7 +30,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class RangeResult:
-    """Keys of a range, all as they were at `header.revision` or at the revision asked for."""
+    """Keys of a range, all at `header.revision` or at the requested revision. `more`: the range has further keys."""
 
     header: Header
     key_values: tuple[KeyValue, ...]
@@ -40,7 +40,7 @@ class RangeResult:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Set a key; with a lease, it goes when the lease ends."""
+    """Sets a key. With a lease the key is deleted when the lease ends."""
 
     key: bytes
     value: bytes
@@ -49,7 +49,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete a key, or those from `key` up to but without `end`."""
+    """Deletes a key, or those from `key` up to but without `end`."""
 
     key: bytes
     end: bytes | None = None
@@ -57,7 +57,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Read a key, or those from `key` up to but without `end`."""
+    """Reads a key, or those from `key` up to but without `end`."""
 
     key: bytes
     end: bytes | None = None
@@ -65,7 +65,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Only if the key was last changed at that revision; 0: only if there is none."""
+    """The condition that the key was last changed at that revision; 0: that it does not exist."""
 
     key: bytes
     revision: int
@@ -73,7 +73,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class CreatedAt:
-    """Only if the key is there since that revision; 0: only if there is none."""
+    """The condition that the key exists since that revision; 0: that it does not exist."""
 
     key: bytes
     revision: int
@@ -85,7 +85,7 @@ Condition = Unchanged | CreatedAt
 
 @dataclass(frozen=True, slots=True)
 class TransactionResult:
-    """How a transaction went. `reads` are the answers to its `Get`s, in order."""
+    """The result of a transaction. `succeeded`: the conditions held. `reads` are the answers to its `Get`s in order."""
 
     header: Header
     succeeded: bool
@@ -94,7 +94,7 @@ class TransactionResult:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of the cluster: where clients reach it, and where the other members do."""
+    """A member of the cluster. `urls` are for clients, `peer_urls` for the other members."""
 
     id: int
     name: str
@@ -104,18 +104,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """What a member says of itself and of the cluster."""
+    """The status that a member reports of itself and of the cluster."""
 
     header: Header
     version: str
     leader: int
-    """The leader's id; 0: there is none."""
+    """The id of the leader; 0 if there is none."""
     size: int
-    """Bytes of its database."""
+    """Bytes of the member's database."""
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """Where the range of all keys that begin with `prefix` ends: etcd's own `GetPrefixRangeEnd`."""
+    """Returns the end of the range of all keys that begin with `prefix`, as etcd's `GetPrefixRangeEnd` does."""
     for length in range(len(prefix), 0, -1):
         if prefix[length - 1] < 0xFF:
             return prefix[: length - 1] + bytes([prefix[length - 1] + 1])

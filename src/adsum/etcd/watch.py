@@ -1,12 +1,12 @@
-"""Following all keys under a prefix, over connections that break and members that hang or lose their leader.
+"""A watch of all keys under a prefix, over connections that break and members that hang or lose their leader.
 
-A quiet watch proves once a second that it is alive: etcd is asked for its progress, and a member that does not answer
-within `SILENCE_TIMEOUT` or `SHORT_SILENCE_TIMEOUT` seconds is left. The next connection starts at the last known revision and drops
-what is known: etcd from 3.4.38, 3.5.22 and 3.6.2 on reports no progress of a watch that starts at a revision of the
-future.
+A member without changes must prove once a second that it is alive: the watch requests its progress, and leaves a member
+that does not answer within `SILENCE_TIMEOUT` or `SHORT_SILENCE_TIMEOUT` seconds. The next connection starts at the last
+known revision, and drops what is known already: etcd from 3.4.38, 3.5.22 and 3.6.2 on reports no progress to a watch
+that starts at a future revision.
 
-A member may be behind the last known revision. Then a linearizable read tells whether the member lags or etcd itself
-went back, because it was wiped or restored: no linearizable read is below a revision that was ever seen.
+A member may be behind the last known revision. Then a linearizable read shows whether the member lags, or whether etcd
+was wiped or restored: no linearizable read returns a revision below one that was ever seen.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from adsum.etcd.values import Header, KeyValue, prefix_end
 from adsum.ports import Clock
 
 PROGRESS_INTERVAL: Final = 1.0
-"""Seconds between two questions how far etcd is."""
+"""Seconds between two requests for progress."""
 SILENCE_TIMEOUT: Final = 3.0
-"""Seconds without a word after which a member counts as hanging."""
+"""Seconds without a message after which a member counts as hanging."""
 SHORT_SILENCE_TIMEOUT: Final = 1.5
-"""The same where there is another member to ask: changes are heard that much later."""
+"""The same where there are other members. Changes are delayed by at most that much."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds of the pause before connecting again, in seconds."""
+"""Bounds in seconds of the pause before connecting again."""
 MAX_FRAGMENTS: Final = 10_000
-"""Pieces of one revision that are put together; more break the connection."""
+"""Fragments of one answer that are joined. More break the connection."""
 
 _DELETED: Final = 1
-"""`KeyEvent.EventType.DELETE`"""
+"""`Event.EventType.DELETE`"""
 _Request: Final = MESSAGE["WatchRequest"]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEvent:
-    """A key was set to `now`, or, if that is None, is gone."""
+    """A key was set to `key_value`, or deleted if that is None."""
 
     key: bytes
     key_value: KeyValue | None
@@ -54,7 +54,7 @@ class KeyEvent:
 
 @dataclass(frozen=True, slots=True)
 class RevisionEvents:
-    """All that happened under the prefix at one revision, in order."""
+    """All events under the prefix at one revision, in order."""
 
     revision: int
     events: tuple[KeyEvent, ...]
@@ -62,10 +62,10 @@ class RevisionEvents:
 
 @dataclass(frozen=True, slots=True)
 class WatchProgress:
-    """Nothing else happened up to `header`; so said a member that had a leader then.
+    """A member that had a leader reported that nothing else happened up to `header`.
 
-    It comes in no order with the changes: before etcd 3.4.25 and 3.5.8 it overtakes some of earlier revisions, which
-    are told next. So it moves no position.
+    Its order among the events is not certain: before etcd 3.4.25 and 3.5.8 it overtakes events of earlier revisions.
+    So it must not move the position of the watch.
     """
 
     header: Header
@@ -80,7 +80,7 @@ class WatchInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class ResyncRequired:
-    """What happened meanwhile is not kept any more, or etcd went back: load everything anew. The watch is over."""
+    """The watch is over. Load everything anew: missed events are compacted, or etcd was wiped or restored."""
 
     reason: str
 
@@ -91,131 +91,131 @@ EtcdWatchEvent = RevisionEvents | WatchProgress | WatchInterrupted | ResyncRequi
 async def watch(
     etcd: EtcdClient, prefix: bytes, start_revision: int, clock: Clock, rng: Random
 ) -> AsyncGenerator[EtcdWatchEvent, None]:
-    """Follow every key that begins with `prefix`, from the changes of revision `since` on, for ever or until `ResyncRequired`."""
+    """Yields the events of all keys that begin with `prefix`, from `start_revision` on, for ever or until a
+    `ResyncRequired`.
+    """
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         host = etcd.host
         try:
-            async with aclosing(_connection(etcd, prefix, start_revision)) as told:
-                async for each in told:
+            async with aclosing(_connection_events(etcd, prefix, start_revision)) as events:
+                async for event in events:
                     backoff.reset()
-                    yield each
-                    if isinstance(each, ResyncRequired):
+                    yield event
+                    if isinstance(event, ResyncRequired):
                         return
-                    if isinstance(each, RevisionEvents):
-                        start_revision = each.revision + 1
-            why = "etcd ended the watch"
+                    if isinstance(event, RevisionEvents):
+                        start_revision = event.revision + 1
+            reason = "etcd ended the watch"
         except EtcdError as error:
-            why = str(error)
+            reason = str(error)
         etcd.demote(host)
-        yield WatchInterrupted(f"{host}: {why}")
+        yield WatchInterrupted(f"{host}: {reason}")
         await clock.sleep(backoff.next(rng))
 
 
-async def _connection(etcd: EtcdClient, prefix: bytes, since: int) -> AsyncGenerator[EtcdWatchEvent, None]:
-    """One connection's part. Raises `EtcdError`."""
+async def _connection_events(
+    etcd: EtcdClient, prefix: bytes, start_revision: int
+) -> AsyncGenerator[EtcdWatchEvent, None]:
+    """Yields the events of one connection. Raises `EtcdError`."""
     _, call = await etcd.stream("Watch/Watch", "WatchResponse")
-    known = since - 1
-    asking: asyncio.Task[None] | None = None
+    known = start_revision - 1
+    requesting: asyncio.Task[None] | None = None
     try:
-        start = max(1, known)  # 0 would be now.
-        wanted = {
-            "key": prefix or ALL_KEYS_START,
-            "range_end": prefix_end(prefix),
-            "start_revision": start,
-            "fragment": True,
-        }
-        await call.write(_Request(create_request=wanted))
-        asking = asyncio.create_task(_ask(call), name="adsum-etcd-progress")
-        async with aclosing(_whole(call, SILENCE_TIMEOUT if etcd.has_one_member else SHORT_SILENCE_TIMEOUT)) as answers:
+        start = max(1, known)  # 0 stands for the current revision.
+        range_end = prefix_end(prefix)
+        fields = {"key": prefix or ALL_KEYS_START, "range_end": range_end, "start_revision": start, "fragment": True}
+        await call.write(_Request(create_request=fields))
+        requesting = asyncio.create_task(_request_progress(call), name="adsum-etcd-progress")
+        silence = SILENCE_TIMEOUT if etcd.has_one_member else SHORT_SILENCE_TIMEOUT
+        async with aclosing(_joined_answers(call, silence)) as answers:
             async for answer in answers:
-                _mind(etcd, answer)
+                _raise_if_refused(etcd, answer)
                 if answer.compact_revision:
                     yield ResyncRequired(f"revisions up to {answer.compact_revision} are compacted")
                     return
                 header = translation.header(answer.header)
-                if answer.created:  # It comes before what happened meanwhile.
-                    if header.revision < known and (newest := await _newest(etcd, prefix)) < known:
+                if answer.created:  # This answer comes before the missed events.
+                    if header.revision < known and (newest := await _newest_revision(etcd, prefix)) < known:
                         yield ResyncRequired(f"etcd is at revision {newest}, below {known}: it was wiped or restored")
                         return
                     continue
                 if header.revision < known:
-                    raise EtcdUnreachable(
-                        f"the member that is watched is at revision {header.revision}, behind {known}"
-                    )
-                for seen in _by_revision(answer.events, since):
-                    yield seen
+                    raise EtcdUnreachable(f"the watched member is at revision {header.revision}, behind {known}")
+                for revision_events in _by_revision(answer.events, start_revision):
+                    yield revision_events
                 yield WatchProgress(header)
     except grpc.RpcError as error:
         if is_token_error(error.code(), error.details()):
             etcd.forget_token()
         raise translate_error(error) from None
-    except asyncio.InvalidStateError as error:  # The call ended while we wrote.
+    except asyncio.InvalidStateError as error:  # The call ended during a write.
         raise EtcdUnreachable(str(error)) from None
     finally:
-        if asking is not None:
-            asking.cancel()
+        if requesting is not None:
+            requesting.cancel()
         call.cancel()
 
 
-async def _newest(etcd: EtcdClient, prefix: bytes) -> int:
-    """The revision of etcd by a linearizable read, of a key that whoever may watch the prefix may read. Raises
-    `EtcdError`.
-    """
+async def _newest_revision(etcd: EtcdClient, prefix: bytes) -> int:
+    """Returns the revision of etcd by a linearizable read of a key that the watch may read. Raises `EtcdError`."""
     return (await etcd.range(prefix or ALL_KEYS_START)).header.revision
 
 
-def _mind(etcd: EtcdClient, answer: Any) -> None:
-    """A watch that is refused is told so inside a stream that goes on."""
+def _raise_if_refused(etcd: EtcdClient, answer: Any) -> None:
+    """Raises `EtcdError` if etcd cancelled the watch. The stream itself goes on then."""
     if not answer.canceled or answer.compact_revision:
         return
     reason = answer.cancel_reason
-    if is_token_error(None, reason) or "permission denied" in reason:  # The latter is said of an old token, too.
+    if is_token_error(None, reason) or "permission denied" in reason:  # An outdated token causes the latter, too.
         etcd.forget_token()
     if not reason or "leader" in reason:
         raise EtcdUnreachable(reason or "etcd cancelled the watch")
     raise EtcdRefused(f"etcd refuses the watch: {reason}")
 
 
-async def _whole(call: Any, silence: float) -> AsyncGenerator[Any, None]:
-    """Every answer, put together from its fragments. Raises `Unreachable` after `silence` seconds without a word."""
+async def _joined_answers(call: Any, silence: float) -> AsyncGenerator[Any, None]:
+    """Yields the answers, each joined from its fragments.
+
+    Raises `EtcdUnreachable` at the end of the stream, and after `silence` seconds without a message.
+    """
     joined: Any = None
-    pieces = 0
+    fragments = 0
     while True:
         try:
             async with asyncio.timeout(silence):
                 answer = await call.read()
         except TimeoutError:
-            raise EtcdUnreachable(f"not a word for {silence:g} s") from None
+            raise EtcdUnreachable(f"no message for {silence:g} s") from None
         if answer is END_OF_STREAM:
-            code, words = await call.code(), await call.details()
-            raise EtcdUnreachable(words or f"the stream ended: {code}")
+            code, details = await call.code(), await call.details()
+            raise EtcdUnreachable(details or f"the stream ended: {code}")
         if joined is None:
-            joined, pieces = answer, 0
+            joined, fragments = answer, 0
         else:
             joined.events.extend(answer.events)
-            pieces += 1
-            if pieces > MAX_FRAGMENTS:
-                raise EtcdUnreachable(f"more than {MAX_FRAGMENTS} pieces of one answer")
+            fragments += 1
+            if fragments > MAX_FRAGMENTS:
+                raise EtcdUnreachable(f"more than {MAX_FRAGMENTS} fragments of one answer")
         if not answer.fragment:
             yield joined
             joined = None
 
 
-async def _ask(call: Any) -> None:
-    """Ask how far etcd is, again and again; who reads minds what becomes of the call."""
+async def _request_progress(call: Any) -> None:
+    """Requests the progress of the watch periodically. The reader of the call handles its errors."""
     with suppress(grpc.RpcError, asyncio.InvalidStateError):
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
             await call.write(_Request(progress_request={}))
 
 
-def _by_revision(events: Any, since: int) -> list[RevisionEvents]:
-    """The events of each revision from `since` on."""
-    found: dict[int, list[KeyEvent]] = {}
-    for each in events:
-        if each.kv.mod_revision < since:
+def _by_revision(events: Any, start_revision: int) -> list[RevisionEvents]:
+    """Groups the events from `start_revision` on by their revisions."""
+    groups: dict[int, list[KeyEvent]] = {}
+    for event in events:
+        if event.kv.mod_revision < start_revision:
             continue
-        now = None if each.type == _DELETED else translation.key_value(each.kv)
-        found.setdefault(each.kv.mod_revision, []).append(KeyEvent(each.kv.key, now))
-    return [RevisionEvents(revision, tuple(found[revision])) for revision in sorted(found)]
+        key_value = None if event.type == _DELETED else translation.key_value(event.kv)
+        groups.setdefault(event.kv.mod_revision, []).append(KeyEvent(event.kv.key, key_value))
+    return [RevisionEvents(revision, tuple(groups[revision])) for revision in sorted(groups)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
 from adsum.core import validation
+from adsum.core.addresses import is_ip_address
 from adsum.core.errors import Invalid
 from adsum.core.validation import MAX_PORT, quoted
 
@@ -99,17 +99,9 @@ def split_address(field: str, address: str) -> tuple[str, int]:
     parts = _LISTEN.fullmatch(address)
     if parts is not None and int(parts["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
-    if parts is None or not _is_ip(parts["ipv6"] or parts["ipv4"]):
+    if parts is None or not is_ip_address(parts["ipv6"] or parts["ipv4"]):
         raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {quoted(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 _KINDS: Final[Mapping[str, type]] = {

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from adsum.client.native.nodes import DEFAULT_URL, parse_urls
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
 from adsum.core.validation import quoted, without_credentials
 
@@ -45,7 +46,7 @@ def _place(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535):
         raise Invalid("xds", f"must be HOST:PORT, several separated by commas, not {quoted(text)}")
-    return _joined(_host(host, text), int(port))
+    return format_host_port(_host(host, text), int(port))
 
 
 def _host(host: str, text: str) -> str:
@@ -68,11 +69,7 @@ def _default_places(url: str) -> list[str]:
         raise Invalid(
             "xds", f"must be given: gRPC clients follow a registry, and {without_credentials(urls[0])} is none"
         )
-    return [_joined(urlsplit(each).hostname or "", XDS_PORT) for each in urls]
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return [format_host_port(urlsplit(each).hostname or "", XDS_PORT) for each in urls]
 
 
 def _uri(place: str) -> str:

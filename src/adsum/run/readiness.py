@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from adsum.core.addresses import format_host_port
 from adsum.core.model import Check, CheckKind, Registration
 from adsum.core.tls_schemes import check_uses_tls
 from adsum.run.port import CONNECT_TIMEOUT
@@ -75,7 +76,7 @@ async def check_passes(check: Check, host: str, port: int) -> bool:
 async def _passes(
     check: Check, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    authority = format_host_port(host, port)
     headers = {"Host": authority, "User-Agent": "adsum-run", "Connection": "close", **check.headers}
     lines = [f"{check.method} {check.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())

@@ -1,4 +1,7 @@
-"""The stores by the scheme of their URL. To add one: its file, one line here, and it passes the contract suite."""
+"""The stores by the scheme of their URL.
+
+To add a store, add its file or folder and one line to `STORES`; it must pass the contract suite.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ STORES: Final[Mapping[str, str]] = MappingProxyType(
         "sqlite": "adsum.stores.sqlite:SqliteStore",
     }
 )
-"""Scheme → where it is, imported when chosen."""
+"""URL scheme → import path of the store class. A class is imported when its scheme is chosen."""
 
 
 def store(url: str) -> Store:
-    """The store of a URL, not opened yet. Raises `Invalid` for an unknown scheme or what its store can't read."""
+    """Returns the store of a URL, not opened yet. Raises `Invalid` for an unknown scheme or a malformed URL."""
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in STORES:
-        known = ", ".join(f"{name}:" for name in STORES)
-        raise Invalid("store", f"must be a URL that starts with one of {known}, not {without_credentials(url)!r}")
-    module, _, kind = STORES[scheme].partition(":")
-    opened: Store = getattr(import_module(module), kind).from_url(url)
-    return opened
+        schemes = ", ".join(f"{name}:" for name in STORES)
+        raise Invalid("store", f"must be a URL that starts with one of {schemes}, not {without_credentials(url)!r}")
+    module, _, class_name = STORES[scheme].partition(":")
+    created: Store = getattr(import_module(module), class_name).from_url(url)
+    return created

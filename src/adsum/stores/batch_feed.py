@@ -1,4 +1,4 @@
-"""The way from a store's writer to those who follow it, bounded: who falls too far behind is shown the whole again."""
+"""The bounded queues from a store's writer to its followers. A follower that falls too far behind starts over."""
 
 from __future__ import annotations
 
@@ -10,77 +10,83 @@ from typing import Final
 from adsum.core.catalog.changes import Batch, FullState
 
 MAX_QUEUED_BATCHES: Final = 1_000
-"""How many batches wait for a follower; past it they are dropped, and it gets a `FullState` instead."""
+"""Batches that wait for one follower. Past it they are dropped, and the follower gets a new `FullState` instead."""
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the registrations in them, likewise; one batch may be larger."""
+"""Bytes of the registrations in the waiting batches. The same happens past it; a single batch may be larger."""
 
 
 class BatchFeed:
-    """All who follow one store; `whole` reads what it holds."""
+    """Hands every committed batch to all followers of one store.
+
+    `read_full_state` reads what the store holds now.
+    """
 
     def __init__(self, read_full_state: Callable[[], Awaitable[FullState]]) -> None:
-        self._whole = read_full_state
-        self._feeds: set[_Feed] = set()
+        self._read_full_state = read_full_state
+        self._queues: set[_FollowerQueue] = set()
 
     async def watch(self) -> AsyncIterator[FullState | Batch]:
-        """The whole, then every batch after it, for ever. Raises what reading the whole raises, and ends then."""
-        feed = _Feed(self._whole)
-        self._feeds.add(feed)
+        """Yields the full state, then every batch after it, for ever.
+
+        Ends with the error that reading the full state raises.
+        """
+        queue = _FollowerQueue(self._read_full_state)
+        self._queues.add(queue)
         try:
             while True:
-                yield await feed.next()
+                yield await queue.next()
         finally:
-            self._feeds.discard(feed)
+            self._queues.discard(queue)
 
     def publish(self, batch: Batch) -> None:
-        """A batch is durable."""
+        """Queues a durable batch for every follower."""
         size = sum(change.listing.registration.size for change in batch.changes if change.listing is not None)
-        for feed in self._feeds:
-            feed.tell(batch, size)
+        for queue in self._queues:
+            queue.put(batch, size)
 
     def resync(self) -> None:
-        """What was told may not be what is stored: show the whole again."""
-        for feed in self._feeds:
-            feed.start_over()
+        """Gives every follower the full state anew: what was published may differ from what is stored."""
+        for queue in self._queues:
+            queue.resync()
 
 
-class _Feed:
-    """One follower's share."""
+class _FollowerQueue:
+    """The batches that wait for one follower."""
 
-    def __init__(self, whole: Callable[[], Awaitable[FullState]]) -> None:
-        self._whole = whole
+    def __init__(self, read_full_state: Callable[[], Awaitable[FullState]]) -> None:
+        self._read_full_state = read_full_state
         self._batches: deque[tuple[Batch, int]] = deque()
-        """Those that wait, each with its bytes."""
+        """The waiting batches, each with its size in bytes."""
         self._size = 0
-        self._news = asyncio.Event()
-        self._lost = True
-        self._shown = 0
+        self._wakeup = asyncio.Event()
+        self._needs_full_state = True
+        self._full_state_revision = 0
 
-    def tell(self, batch: Batch, size: int) -> None:
+    def put(self, batch: Batch, size: int) -> None:
         if self._batches and (len(self._batches) >= MAX_QUEUED_BATCHES or self._size + size > MAX_QUEUED_BYTES):
-            self.start_over()
+            self.resync()
         self._batches.append((batch, size))
         self._size += size
-        self._news.set()
+        self._wakeup.set()
 
-    def start_over(self) -> None:
+    def resync(self) -> None:
         self._batches.clear()
         self._size = 0
-        self._lost = True
-        self._news.set()
+        self._needs_full_state = True
+        self._wakeup.set()
 
     async def next(self) -> FullState | Batch:
         while True:
-            if self._lost:
-                self._lost = False
-                whole = await self._whole()
-                self._shown = whole.revision
-                return whole
+            if self._needs_full_state:
+                self._needs_full_state = False
+                state = await self._read_full_state()
+                self._full_state_revision = state.revision
+                return state
             while self._batches:
                 batch, size = self._batches.popleft()
                 self._size -= size
-                # What was told while the whole was being read may be in it.
-                if batch.revision > self._shown:
+                # A batch that was published while the full state was being read may be part of it.
+                if batch.revision > self._full_state_revision:
                     return batch
-            self._news.clear()
-            await self._news.wait()
+            self._wakeup.clear()
+            await self._wakeup.wait()

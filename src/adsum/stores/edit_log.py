@@ -1,7 +1,7 @@
-"""History of what operators declared: how stores record an edit, and which of the recorded edits may go.
+"""The history of documents: the record of an edit, and a log of such records in memory.
 
-A record names the fields that the edit changed, so that it is small however long the document is, and can be read
-without those before it.
+A record holds only the fields that the edit changed. So it is small however long the document is, and it can be read
+without the records before it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from adsum.stores.record_decoder import decode_provenance
 from adsum.stores.records import ProvenanceRecord
 
 MAX_RECORD_BYTES: Final = 4 * 1024
-"""Bytes of values that one record keeps; a field that does not fit is named without its values."""
-
+"""Bytes of field values in one record. Fields that do not fit are named without their values, the longest first."""
 MAX_EDITS_ON_EVENT_LOOP: Final = 100
-"""Edits that are recorded in the event loop's thread; a larger batch would hold up everybody else."""
+"""Edits whose records are made on the event loop. A larger batch is handled in a thread, so that it blocks nothing."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class EditRecord(Struct, frozen=True, omit_defaults=True):
-    """An edit, but for its revision and title. As for all records, the defaults never change."""
+    """An edit without its revision and document key. As in all records, the defaults never change."""
 
     kind: EditKind
     why: ProvenanceRecord
@@ -38,10 +37,10 @@ class EditRecord(Struct, frozen=True, omit_defaults=True):
 
 
 def edit_record(edit: Edit) -> EditRecord:
-    """The record of an edit. Raises `msgspec.DecodeError` for a document that is no JSON object."""
-    known, says = _fields(edit.before), _fields(edit.document)
-    before = {name: value for name, value in known.items() if value != says.get(name)}
-    after = {name: value for name, value in says.items() if value != known.get(name)}
+    """Returns the record of an edit. Raises `msgspec.DecodeError` for a document that is no JSON object."""
+    old, new = _fields(edit.before), _fields(edit.document)
+    before = {name: value for name, value in old.items() if value != new.get(name)}
+    after = {name: value for name, value in new.items() if value != old.get(name)}
     omitted = _too_long(before, after)
     for name in omitted:
         before.pop(name, None)
@@ -50,12 +49,12 @@ def edit_record(edit: Edit) -> EditRecord:
 
 
 def edit_records(edits: Iterable[Edit]) -> list[tuple[DocumentKey, EditRecord]]:
-    """Their records, with their titles."""
+    """Returns the records of the edits, each with the key of its document."""
     return [(edit.key, edit_record(edit)) for edit in edits]
 
 
 def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
-    """Fields that a record has no room for: the longest ones."""
+    """Returns the names of the longest fields, so many that the others fit into a record."""
     room = MAX_RECORD_BYTES - sum(map(len, before.values())) - sum(map(len, after.values()))
     if room >= 0:
         return []
@@ -69,12 +68,10 @@ def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
     return sorted(omitted)
 
 
-def recorded_edit(revision: int, title: DocumentKey, record: EditRecord) -> RecordedEdit:
-    """The edit of a record."""
+def recorded_edit(revision: int, key: DocumentKey, record: EditRecord) -> RecordedEdit:
+    """Returns the edit that a record holds."""
     before, after = ({name: bytes(value) for name, value in part.items()} for part in (record.before, record.after))
-    return RecordedEdit(
-        revision, title, record.kind, before, after, tuple(record.omitted), decode_provenance(record.why)
-    )
+    return RecordedEdit(revision, key, record.kind, before, after, tuple(record.omitted), decode_provenance(record.why))
 
 
 def _kind(edit: Edit) -> EditKind:
@@ -88,37 +85,37 @@ def _fields(document: Document | None) -> dict[str, Raw]:
 
 
 class EditLog:
-    """Recorded edits in memory."""
+    """The recorded edits of a store in memory, within the bounds of `documents`."""
 
     def __init__(self) -> None:
         self._edits: dict[int, tuple[int, DocumentKey, EditRecord]] = {}
-        """Each with its revision and title, by a number that grows, the oldest first."""
+        """Sequence number → revision, document key and record, the oldest first."""
         self._numbers: dict[DocumentKey, dict[int, None]] = {}
         self._next = 0
 
     def add(self, revision: int, records: Iterable[tuple[DocumentKey, EditRecord]]) -> None:
-        """Keep these; past a bound the oldest are forgotten."""
-        for title, each in records:
-            self._edits[self._next] = revision, title, each
-            numbers = self._numbers.setdefault(title, {})
+        """Adds records. Past a bound the oldest are deleted."""
+        for key, record in records:
+            self._edits[self._next] = revision, key, record
+            numbers = self._numbers.setdefault(key, {})
             numbers[self._next] = None
             self._next += 1
             if len(numbers) > documents.MAX_EDITS_PER_DOCUMENT:
-                self._forget(next(iter(numbers)))
+                self._delete(next(iter(numbers)))
             if len(self._edits) > documents.MAX_EDITS:
-                self._forget(next(iter(self._edits)))
+                self._delete(next(iter(self._edits)))
 
-    def _forget(self, number: int) -> None:
-        _, title, _ = self._edits.pop(number)
-        self._numbers[title].pop(number)
-        if not self._numbers[title]:
-            del self._numbers[title]
+    def _delete(self, number: int) -> None:
+        _, key, _ = self._edits.pop(number)
+        self._numbers[key].pop(number)
+        if not self._numbers[key]:
+            del self._numbers[key]
 
     def newest(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
-        """See `ports.Store.edits`."""
-        found = (
+        """Returns the newest edits, newest first: see `ports.Store.edits`."""
+        matching = (
             edit
             for edit in reversed(self._edits.values())
             if kind in (None, edit[1].kind) and name in (None, edit[1].name)
         )
-        return [recorded_edit(*edit) for edit in islice(found, max(0, limit))]
+        return [recorded_edit(*edit) for edit in islice(matching, max(0, limit))]

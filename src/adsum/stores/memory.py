@@ -1,4 +1,4 @@
-"""The store that forgets when its process ends: for tests, demos and registries that may start empty."""
+"""The store in memory. It is empty after a restart: for tests, demos and registries that may start empty."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from adsum.stores.retention import Retention
 
 
 class MemoryStore:
-    """Keeps batches in this process's memory. See `ports.Store` for what each method promises."""
+    """Implements `ports.Store` in this process's memory."""
 
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(16)
         self._revision = 0
         self._listings: dict[Key, tuple[int, Listing]] = {}
         self._documents: dict[DocumentKey, tuple[int, Document]] = {}
-        self._left: dict[str, int] = {}
+        self._removal_revisions: dict[str, int] = {}
+        """Service → revision of the latest removal of an instance, the oldest first."""
         self._history: dict[int, RecordedChange] = {}
-        """The recorded changes by their numbers, oldest first."""
+        """Sequence number → recorded change, the oldest first."""
         self._retention = Retention[int]()
         self._numbers = count()
         self._edits = EditLog()
-        self._feeds = BatchFeed(self._whole)
+        self._feed = BatchFeed(self._full_state)
         self._open = False
 
     @classmethod
     def from_url(cls, url: str) -> MemoryStore:
-        """`memory:` and nothing else."""
+        """Accepts only `memory:`. Raises `Invalid`."""
         if url != "memory:":
-            raise Invalid("store", f"must be memory: without anything behind it, not {url!r}")
+            raise Invalid("store", f"must be exactly memory:, not {url!r}")
         return cls()
 
     def join(self, name: str) -> SingleNode:
@@ -48,19 +49,16 @@ class MemoryStore:
         self._open = True
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
-        recorded = (
-            await asyncio.to_thread(edit_records, edits)
-            if len(edits) > MAX_EDITS_ON_EVENT_LOOP
-            else edit_records(edits)
-        )
+        many = len(edits) > MAX_EDITS_ON_EVENT_LOOP
+        recorded = await asyncio.to_thread(edit_records, edits) if many else edit_records(edits)
         await self.confirm(base_revision)
         self._revision += 1
         for change in changes:
-            self._keep(change)
+            self._apply_change(change)
         for edit in edits:
-            self._edit(edit)
+            self._apply_edit(edit)
         self._edits.add(self._revision, recorded)
-        self._feeds.publish(Batch(self._revision, tuple(changes), tuple(edits)))
+        self._feed.publish(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 
     async def confirm(self, base_revision: int) -> None:
@@ -68,12 +66,12 @@ class MemoryStore:
         if base_revision != self._revision:
             raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._revision}")
 
-    def _keep(self, change: Change) -> None:
+    def _apply_change(self, change: Change) -> None:
         if change.listing is None:
             self._listings.pop(change.key, None)
-            self._left.pop(change.key.service, None)  # The order is that of leaving.
+            self._removal_revisions.pop(change.key.service, None)  # The dict is ordered by the latest removal.
             if not change.forgets_service:
-                self._leave(change.key.service)
+                self._add_removal(change.key.service)
             status = ""
         else:
             self._listings[change.key] = (self._revision, change.listing)
@@ -81,27 +79,27 @@ class MemoryStore:
         number = next(self._numbers)
         self._history[number] = RecordedChange(self._revision, change.key, status, change.provenance)
         self._retention.add(change.key.service, number)
-        for dropped in self._retention.trim():
-            del self._history[dropped]
+        for trimmed in self._retention.trim():
+            del self._history[trimmed]
 
-    def _leave(self, service: str) -> None:
-        self._left[service] = self._revision
-        if len(self._left) > MAX_REMOVAL_REVISIONS:
-            del self._left[next(iter(self._left))]
+    def _add_removal(self, service: str) -> None:
+        self._removal_revisions[service] = self._revision
+        if len(self._removal_revisions) > MAX_REMOVAL_REVISIONS:
+            del self._removal_revisions[next(iter(self._removal_revisions))]
 
-    def _edit(self, edit: Edit) -> None:
+    def _apply_edit(self, edit: Edit) -> None:
         if edit.document is None:
             self._documents.pop(edit.key, None)
         else:
             self._documents[edit.key] = (self._revision, edit.document)
 
     def watch(self) -> AsyncIterator[FullState | Batch]:
-        return self._feeds.watch()
+        return self._feed.watch()
 
-    async def _whole(self) -> FullState:
+    async def _full_state(self) -> FullState:
         self._must_be_open()
         listings, documents = list(self._listings.values()), list(self._documents.values())
-        return FullState(self._epoch, self._revision, listings, documents, dict(self._left))
+        return FullState(self._epoch, self._revision, listings, documents, dict(self._removal_revisions))
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         self._must_be_open()

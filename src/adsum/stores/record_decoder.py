@@ -1,4 +1,7 @@
-"""Records become the model's values again. A catalog is mostly repetition: what is equal is read once and shared."""
+"""Decodes records into the model's values.
+
+A catalog is mostly repetition, so equal parts of listings are decoded once and shared.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,7 @@ from adsum.stores.records import (
 T = TypeVar("T")
 
 MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of texts whose meaning is remembered, of each kind; past it all of them are forgotten, and read anew when they
-are met again."""
+"""Bytes of encoded values that each cache of decoded values holds. Past it the cache is emptied."""
 
 _LISTING: Final = msgspec.json.Decoder(ListingRecord)
 _CHANGE: Final = msgspec.json.Decoder(ChangeRecord)
@@ -37,30 +39,30 @@ _DOCUMENT: Final = msgspec.json.Decoder(DocumentRecord)
 _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
 _PAIRS: Final = msgspec.json.Decoder(dict[str, str])
 _CHECKS: Final = msgspec.json.Decoder(tuple[CheckRecord, ...])
-_STANDINGS: Final = msgspec.json.Decoder(dict[str, Status])
+_STATUSES: Final = msgspec.json.Decoder(dict[str, Status])
 
 
 class RecordDecoder:
-    """Reads listings that belong together."""
+    """Decodes the listings of one catalog; listings share equal tags, metadata, checks, statuses and durations."""
 
     def __init__(self) -> None:
-        self._tags = _Shared(_TEXTS.decode)
-        self._metadata = _Shared(lambda body: model.freeze(_PAIRS.decode(body)))
-        self._checks = _Shared(lambda body: tuple(map(_to_check, _CHECKS.decode(body))))
-        self._standings = _Shared(lambda body: MappingProxyType(_STANDINGS.decode(body)))
-        self._lengths: dict[float, float] = {}
+        self._tags = _DecodeCache(_TEXTS.decode)
+        self._metadata = _DecodeCache(lambda body: model.freeze(_PAIRS.decode(body)))
+        self._checks = _DecodeCache(lambda body: tuple(map(_to_check, _CHECKS.decode(body))))
+        self._check_statuses = _DecodeCache(lambda body: MappingProxyType(_STATUSES.decode(body)))
+        self._durations: dict[float, float] = {}
 
     def decode_listing(self, service: str, id: str, body: bytes) -> Listing:
-        """The listing of a record. Raises `msgspec.DecodeError`, or `Invalid` if the model would not have it."""
+        """Returns the listing of a record. Raises `msgspec.DecodeError`, and `Invalid` if a value breaks a rule."""
         record = _LISTING.decode(body)
-        why = decode_provenance(record.why)
+        provenance = decode_provenance(record.why)
         return Listing(
             self._registration(service, id, record.registration),
-            why,
+            provenance,
             record.lease,
-            self._standings[bytes(record.checks)],
+            self._check_statuses[bytes(record.checks)],
             _to_override(record.override) if record.override is not None else None,
-            why.at if record.since == why.at else record.since,
+            provenance.at if record.since == provenance.at else record.since,
         )
 
     def _registration(self, service: str, id: str, record: RegistrationRecord) -> Registration:
@@ -77,22 +79,22 @@ class RecordDecoder:
         )
         return Registration(
             instance,
-            None if record.ttl is None else self._length(record.ttl),
-            self._length(record.grace),
+            None if record.ttl is None else self._shared_duration(record.ttl),
+            self._shared_duration(record.grace),
             self._checks[bytes(record.checks)],
             record.holder,
         )
 
-    def _length(self, length: float) -> float:
-        return self._lengths.setdefault(length, length)
+    def _shared_duration(self, duration: float) -> float:
+        return self._durations.setdefault(duration, duration)
 
 
-class _Shared(dict[bytes, T]):
-    """What each text means, read when it is first met, or again after so many others."""
+class _DecodeCache(dict[bytes, T]):
+    """A cache of decoded values by their encoded form, of at most `MAX_CACHED_BYTES`."""
 
-    def __init__(self, read: Callable[[bytes], T]) -> None:
+    def __init__(self, decode: Callable[[bytes], T]) -> None:
         super().__init__()
-        self._read = read
+        self._decode = decode
         self._size = 0
 
     def __missing__(self, body: bytes) -> T:
@@ -100,24 +102,24 @@ class _Shared(dict[bytes, T]):
         if self._size > MAX_CACHED_BYTES:
             self.clear()
             self._size = len(body) + TEXT_OVERHEAD_BYTES
-        value = self[body] = self._read(body)
+        value = self[body] = self._decode(body)
         return value
 
 
 def decode_document(kind: str, name: str, body: bytes) -> Document:
-    """The document of a record. Raises `msgspec.DecodeError`, `ValueError` for an unknown kind, and `Invalid`."""
+    """Returns the document of a record. Raises `DecodeError`, `ValueError` for an unknown kind, and `Invalid`."""
     record = _DOCUMENT.decode(body)
-    return Document(DocumentKey(DocumentKind(kind), name), bytes(record.says), decode_provenance(record.why))
+    return Document(DocumentKey(DocumentKind(kind), name), bytes(record.body), decode_provenance(record.why))
 
 
 def decode_change(revision: int, key: Key, body: bytes) -> RecordedChange:
-    """The change of a record. Raises `msgspec.DecodeError`."""
+    """Returns the recorded change of a record. Raises `msgspec.DecodeError`."""
     record = _CHANGE.decode(body)
     return RecordedChange(revision, key, record.status, decode_provenance(record.why))
 
 
 def decode_provenance(record: ProvenanceRecord) -> Provenance:
-    """Why something stands as it does."""
+    """Returns the provenance of a record."""
     return Provenance(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
 
 

@@ -1,7 +1,7 @@
-"""Listings and changes as stores write them: JSON that every later version must be able to read.
+"""The JSON records of listings, documents and changes in stores. Every later version must be able to read them.
 
-Unknown fields are ignored, and missing ones have the default written here. These defaults never change, whatever
-becomes of the model's and the wire's: a field that has its default is not written.
+A field that has its default is not written. So the defaults here never change, whatever the defaults of the model and
+of the wire become. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OBJECT: Final = Raw(b"{}")
 
 
 class CheckRecord(Struct, frozen=True, omit_defaults=True):
-    """A check."""
+    """A check of a registration."""
 
     name: str
     kind: CheckKind
@@ -57,10 +57,10 @@ class CheckRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
-    """What the provider declared, but for its service and id.
+    """A registration without its service and id.
 
-    What many instances have in common stays raw, so that it is read once: `tags` (texts), `metadata` (texts by text)
-    and `checks` (`CheckRecord`s).
+    `tags` (an array of strings), `metadata` (an object of strings) and `checks` (an array of `CheckRecord`) stay raw:
+    many instances have them in common, and they are decoded once.
     """
 
     address: str
@@ -94,7 +94,7 @@ class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class ProvenanceRecord(Struct, frozen=True, omit_defaults=True):
-    """Why a listing stands as it does."""
+    """The provenance of a listing, a document or a change."""
 
     cause: Cause
     actor: str
@@ -103,8 +103,8 @@ class ProvenanceRecord(Struct, frozen=True, omit_defaults=True):
     peer: str = ""
 
     @staticmethod
-    def from_provenance(why: Provenance) -> ProvenanceRecord:
-        return ProvenanceRecord(why.cause, why.actor, why.reason, why.at, why.peer)
+    def from_provenance(provenance: Provenance) -> ProvenanceRecord:
+        return ProvenanceRecord(provenance.cause, provenance.actor, provenance.reason, provenance.at, provenance.peer)
 
 
 class OverrideRecord(Struct, frozen=True, omit_defaults=True):
@@ -125,7 +125,7 @@ class OverrideRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class ListingRecord(Struct, frozen=True, omit_defaults=True):
-    """Everything of a listing but its service and id; `checks` is raw: the standings by the checks' names."""
+    """A listing without its service and id. `checks` is a raw object: check name → status."""
 
     registration: RegistrationRecord
     why: ProvenanceRecord
@@ -136,14 +136,14 @@ class ListingRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class DocumentRecord(Struct, frozen=True):
-    """A document, but for its title."""
+    """A document without its key."""
 
-    says: Raw
+    body: Raw = msgspec.field(name="says")
     why: ProvenanceRecord
 
 
 class ChangeRecord(Struct, frozen=True, omit_defaults=True):
-    """A change as history keeps it, without its revision and key."""
+    """A recorded change without its revision and key. `status` is "" if the instance was removed."""
 
     why: ProvenanceRecord
     status: str = ""
@@ -153,7 +153,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def encode_listing(listing: Listing) -> bytes:
-    """The record of a listing. Raises `UnicodeEncodeError` for a text that is none."""
+    """Returns the record of a listing. Raises `UnicodeEncodeError` for a text that is not valid Unicode."""
     return _ENCODER.encode(
         ListingRecord(
             RegistrationRecord.from_registration(listing.registration),
@@ -167,12 +167,12 @@ def encode_listing(listing: Listing) -> bytes:
 
 
 def encode_document(document: Document) -> bytes:
-    """The record of a document. Raises `UnicodeEncodeError` for a text that is none."""
+    """Returns the record of a document. Raises `UnicodeEncodeError` for a text that is not valid Unicode."""
     return _ENCODER.encode(DocumentRecord(Raw(document.body), ProvenanceRecord.from_provenance(document.provenance)))
 
 
 def encode_change(change: Change) -> bytes:
-    """The record of a change, for history. Raises `UnicodeEncodeError` for a text that is none."""
+    """Returns the record of a change. Raises `UnicodeEncodeError` for a text that is not valid Unicode."""
     status = change.listing.status.value if change.listing is not None else ""
     return _ENCODER.encode(ChangeRecord(ProvenanceRecord.from_provenance(change.provenance), status))
 

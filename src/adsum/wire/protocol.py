@@ -27,16 +27,16 @@ ACTOR_HEADER: Final = "Adsum-Actor"
 FORWARDED_TO_HEADER: Final = "Adsum-Forwarded-To"
 """Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
 
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$"
-SCHEME_PATTERN: Final = r"^[a-z][a-z0-9+.-]{0,15}$"
+NAME_PATTERN: Final = f"^{validation.NAME_PATTERN}$"
+ID_PATTERN: Final = f"^{validation.ID_PATTERN}$"
+SCHEME_PATTERN: Final = f"^{validation.SCHEME_PATTERN}$"
 METHOD_PATTERN: Final = r"^[A-Z][A-Z-]{0,31}$"
-HEADER_NAME_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
+HEADER_NAME_PATTERN: Final = f"^{validation.HEADER_NAME_PATTERN}$"
 PARAMETER_NAME_PATTERN: Final = r"^[A-Za-z0-9._~\[\]-]{1,128}$"
 PATTERN_DESCRIPTIONS: Final = {
-    NAME_PATTERN: f"1 to {validation.MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens",
-    ID_PATTERN: f"1 to {validation.MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit",
-    SCHEME_PATTERN: "a URL scheme in lower case, such as http, https or grpc",
+    NAME_PATTERN: validation.NAME_RULE,
+    ID_PATTERN: validation.ID_RULE,
+    SCHEME_PATTERN: validation.SCHEME_RULE,
     METHOD_PATTERN: "a method in upper case, such as GET",
     HEADER_NAME_PATTERN: "the name of a header, such as X-User",
     PARAMETER_NAME_PATTERN: "the name of a parameter: letters, digits and . _ ~ [ ] -",
@@ -53,7 +53,7 @@ TAGS_SCHEMA: Final = {
     "items": {"type": "string", "minLength": 1, "maxLength": validation.MAX_TEXT_LENGTH, **TEXT_SCHEMA},
 }
 METADATA_SCHEMA: Final = {
-    "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"},
+    "propertyNames": {"pattern": f"^{validation.KEY_PATTERN}$"},
     "additionalProperties": {"type": "string", "maxLength": validation.MAX_VALUE_LENGTH, **TEXT_SCHEMA},
 }
 HEADERS_SCHEMA: Final = {

@@ -14,7 +14,7 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Instance, Key, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.xds import host_names
-from adsum.dialects.xds.host_names import REFRESH_INTERVAL, RETRY_INTERVAL, HostNameResolver, is_name
+from adsum.dialects.xds.host_names import REFRESH_INTERVAL, RETRY_INTERVAL, HostNameResolver
 from tests.support.fakes import FakeClock, run_until_idle
 
 WHY = Provenance(Cause.REGISTERED, "tester")
@@ -129,7 +129,3 @@ async def test_another_history_has_names_of_its_own(world: HostNameWorld) -> Non
     await world.list("a", "a.example")
     await world.follow(Snapshot("e2", 0, MappingProxyType({}), 0, 0))
     assert world.addresses.addresses == {}
-
-
-def test_what_is_a_name() -> None:
-    assert [is_name(each) for each in ("a.example", "1host", "192.0.2.1", "::1")] == [True, True, False, False]

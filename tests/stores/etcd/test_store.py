@@ -303,7 +303,7 @@ async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProce
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
     async with connected(url) as connection:
         await connection.put(Layout(EtcdAddress.parse(url).prefix.encode()).head, msgspec.json.encode(head))
-    with pytest.raises(StoreOpenFailed, match=r"later version of Adsum .*layout is 99, .*here 1\): run that one"):
+    with pytest.raises(StoreOpenFailed, match=r"later version of Adsum .*layout is 99, .*here 1\): run that version"):
         async with opened(url):
             pass
 
@@ -369,7 +369,15 @@ async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_
             await _written(store, follower)
 
 
-async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store gives up soon: an etcd that is spoken to in a wrong way never answers."""
+    monkeypatch.setattr("adsum.etcd.client.CALL_TIMEOUT", 1.2)
+    monkeypatch.setattr("adsum.stores.etcd.store.OPEN_TIMEOUT", 4.0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_tls_works_with_certificates_of_both_sides_and_errors_name_the_missing_option(tmp_path: Path) -> None:
     files = _certificates(tmp_path)
     options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
     options += ["--client-cert-auth", "--trusted-ca-file", files["ca.pem"]]
@@ -380,7 +388,7 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
             assert (await follower.reach(revision)).instance_count == 1
         for wrong, said in (
             ("", "speaks TLS: add tls=true"),
-            ("?tls=true", "wants a client's certificate: add cert and key"),
+            ("?tls=true", "not of a public authority: add ca=FILE"),
             (f"?ca={files['ca.pem']}", "wants a client's certificate: add cert and key"),
             (f"?ca={files['client.pem']}", "can't be verified with"),
             (f"?{query.replace('client.key', 'server.key')}", "the key must be that of cert"),
@@ -391,7 +399,8 @@ async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
                     pass
 
 
-async def test_a_private_authority_has_to_be_named_and_tls_is_not_asked_of_who_speaks_none(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("impatient")
+async def test_errors_name_a_missing_authority_and_tls_options_for_a_member_without_tls(tmp_path: Path) -> None:
     files = _certificates(tmp_path)
     options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"]]
     with EtcdProcess(tmp_path, *options, scheme="https") as etcd:
@@ -425,7 +434,7 @@ def _certificates(folder: Path) -> dict[str, str]:
 async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(etcd: EtcdProcess) -> None:
     async with opened(_url(etcd), "n1") as store, folding(store) as follower:
         await _written(store, follower)
-        presence: Any = store.__dict__["_presence"]
+        presence: Any = store.__dict__["_membership"]
         async with connected(etcd.url) as connection:
             await connection.revoke(presence.__dict__["_session"].lease)
         with pytest.raises(StoreUnavailable, match="no session with etcd"):

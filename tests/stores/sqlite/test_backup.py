@@ -92,7 +92,7 @@ async def test_what_a_killed_registry_left_is_kept_whole(store: SqliteStore, pat
 async def test_a_file_in_use_is_not_replaced(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     back_up(path, tmp_path / "backup.db")
     await store.commit([change("o3")], 1)
-    with pytest.raises(StoreOpenFailed, match="another registry has it"):
+    with pytest.raises(StoreOpenFailed, match="another registry uses it"):
         restore(tmp_path / "backup.db", path)
     assert names(path.parent) == {"adsum.db", "adsum.db-wal", "adsum.db-shm", "adsum.db.lock"}
     await store.close()

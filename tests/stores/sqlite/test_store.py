@@ -98,15 +98,15 @@ def full_disk(path: Path) -> Iterator[None]:
         ("nats://localhost", "one of memory:, etcd:, sqlite:, not"),
         ("adsum.db", "one of memory:, etcd:, sqlite:, not"),
         ("", "one of memory:, etcd:, sqlite:, not"),
-        ("memory:x", "memory: without anything"),
+        ("memory:x", "must be exactly memory:"),
         ("sqlite:", "must be sqlite:///PATH"),
         ("sqlite:///", "must be sqlite:///PATH"),
         ("sqlite://host/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:///a%00b", "must be sqlite:///PATH"),
-        ("sqlite:///a.db?epoch=old", "no option but"),
-        ("sqlite:///a.db?epoch=new&epoch=new", "no option but"),
-        ("sqlite:///a.db?timeout=3", "no option but"),
+        ("sqlite:///a.db?epoch=old", "has the only option"),
+        ("sqlite:///a.db?epoch=new&epoch=new", "has the only option"),
+        ("sqlite:///a.db?timeout=3", "has the only option"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_what_would(url: str, said: str) -> None:
@@ -137,7 +137,7 @@ async def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
 async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path: Path) -> None:
     async with opened(path) as store:
         said = await refusal(path)
-        assert f"{path}: another registry has it (process {os.getpid()}): stop that one" in said
+        assert f"{path}: another registry uses it (process {os.getpid()}): stop that registry" in said
         await store.commit([change("o1")], 0)
     async with opened(path) as store:
         assert (await current_snapshot(store)).revision == 1
@@ -147,7 +147,7 @@ async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -
     link = tmp_path / "other.db"
     link.symlink_to(path)
     async with opened(path):
-        assert "another registry has it" in await refusal(link)
+        assert "another registry uses it" in await refusal(link)
 
 
 async def test_a_refused_store_lets_go_of_the_file(path: Path) -> None:
@@ -467,7 +467,7 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
     with monkeypatch.context() as patch:
         patch.setattr(schema, "transaction", doubtful)
         if blind:
-            patch.setattr(SqliteFile, "_look", failing)
+            patch.setattr(SqliteFile, "_load_revision", failing)
         yield
 
 
@@ -523,7 +523,7 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kep
 ) -> None:
     saved = contents(tmp_path / "backup.db")
     replace(crashed, saved)
-    with pytest.raises(StoreOpenFailed, match="belongs to the file before"):
+    with pytest.raises(StoreOpenFailed, match="belongs to the replaced file"):
         async with opened(crashed, options):
             pass
     assert contents(crashed) == saved
@@ -538,7 +538,7 @@ async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         # Another connection copies the log, as ours does, and the daemon dies before it notes how far the file came.
-        store._file._note(0, 1)
+        store._file._save_progress(0, 1)
         edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
         killed(path, crashed)
     async with opened(crashed) as store:

@@ -13,6 +13,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.backoff import jittered
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
@@ -32,11 +33,6 @@ LOOKUP_TIMEOUT: Final = 10.0
 AddressRefusal = Callable[[str], "str | None"]
 
 _NO_NAMES: Final = frozenset[str]()
-
-
-def is_name(address: str) -> bool:
-    """Whether an instance's address is a host name."""
-    return ":" not in address and not address.replace(".", "").isdigit()
 
 
 class HostNameResolver:
@@ -65,7 +61,7 @@ class HostNameResolver:
             if self._still_nameless(service):
                 continue
             names = frozenset(
-                each.instance.address for each in service.listings.values() if is_name(each.instance.address)
+                each.instance.address for each in service.listings.values() if not is_ip_address(each.instance.address)
             )
             if names != self._names.get(service.name, _NO_NAMES):
                 moved = True
@@ -89,7 +85,7 @@ class HostNameResolver:
         if service.name in self._names or self._revision < 0:
             return False
         diff = service.diff_since(self._revision)
-        return diff is not None and not any(is_name(each.instance.address) for each in diff.changed)
+        return diff is not None and all(is_ip_address(each.instance.address) for each in diff.changed)
 
     def _attend(self, names: frozenset[str]) -> None:
         for name in [name for name in self._asking if name not in names]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.envoy.certificates import certificate
 from adsum.envoy.metrics import monitor
@@ -177,7 +177,7 @@ def _registry(places: Sequence[SocketAddress], answering: Collection[SocketAddre
         for priority, nodes in enumerate((first, others))
         if nodes
     ]
-    named = not all(map(_is_ip, (host for host, _ in places)))
+    named = not all(map(is_ip_address, (host for host, _ in places)))
     return {
         "name": REGISTRY_CLUSTER,
         # Names are looked up again every 5 seconds.
@@ -239,11 +239,3 @@ def _from_stream() -> dict[str, Any]:
 
 def _seconds(length: float) -> str:
     return f"{length:g}s"
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from adsum.config.serve import DEFAULT_XDS_PORT
+from adsum.core.addresses import format_host_port
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import SocketAddress
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
@@ -91,7 +92,7 @@ async def _trouble(host: str, port: int) -> str:
     asked = DeltaDiscoveryRequest(
         node=Node(id=HEALTH_PROBE_AGENT, user_agent_name=HEALTH_PROBE_AGENT), type_url=_CLUSTERS
     )
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    place = format_host_port(host, port)
     async with grpc.aio.insecure_channel(place, _OPTIONS) as channel:
         stub: Any = channel.stream_stream(_METHOD, None, None)
         call = stub(timeout=NODE_ANSWER_TIMEOUT)

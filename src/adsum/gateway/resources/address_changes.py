@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.gateway.encoding.clusters.tls import is_name
 
 
 def readdressed_services(snapshot: Snapshot, before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
@@ -20,4 +20,4 @@ def readdressed_services(snapshot: Snapshot, before: Mapping[str, str], after: M
 
 
 def _names(service: ServiceSnapshot) -> Iterable[str]:
-    return (each.instance.address for each in service.listings.values() if is_name(each.instance.address))
+    return (each.instance.address for each in service.listings.values() if not is_ip_address(each.instance.address))

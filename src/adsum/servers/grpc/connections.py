@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from adsum.core.addresses import format_host_port
+
 _DESCRIPTORS: Final = Path("/dev/fd")
 """Lists the descriptors of this process, on Linux, macOS and the BSDs."""
 
@@ -39,5 +41,4 @@ def _shut_if(descriptor: int, peer: str) -> bool:
 
 def _name(address: tuple[str, int]) -> str:
     """As grpc writes it: IPv4 addresses of a dual-stack socket as IPv4."""
-    host = address[0].removeprefix("::ffff:")
-    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+    return format_host_port(address[0].removeprefix("::ffff:"), address[1])

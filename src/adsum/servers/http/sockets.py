@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import AdsumError
 
 
@@ -52,4 +53,4 @@ def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
 def socket_url(bound: socket.socket) -> str:
     """Where a bound socket is reached."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{format_host_port(host, port)}"

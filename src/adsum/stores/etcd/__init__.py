@@ -1,4 +1,4 @@
-"""The store on etcd: for many nodes, any of which may die."""
+"""The store on etcd, for registries of several nodes."""
 
 from adsum.stores.etcd.store import EtcdStore
 

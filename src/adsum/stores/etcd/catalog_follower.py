@@ -24,17 +24,17 @@ from adsum.stores.etcd.catalog_decoder import CatalogDecoder, CatalogPosition, d
 from adsum.stores.etcd.layout import Head, Layout
 
 BATCH_PARTS_TIMEOUT: Final = 2.0
-"""Seconds that the rest of a batch in parts may take; then its writer is taken for dead, and the parts are shown."""
+"""Seconds that the later parts of a batch may take. Then its writer counts as dead, and the parts are shown."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds of the pause before reading everything anew, in seconds."""
+"""Bounds in seconds of the pause before the catalog is read anew."""
 
 _log = logging.getLogger("adsum.store")
 
 
 class CatalogFollower:
-    """What is known of the catalog in etcd.
+    """Follows the batches that any node writes.
 
-    `told` hears every batch with the heads of its parts, `on_resync` is called when some were missed.
+    `on_batch` is called with every batch and the heads of its parts, `on_resync` when batches were missed.
     """
 
     def __init__(
@@ -48,26 +48,27 @@ class CatalogFollower:
     ) -> None:
         self._etcd = etcd
         self._layout = layout
-        self._reading = CatalogDecoder(layout)
+        self._decoder = CatalogDecoder(layout)
         self._clock = clock
         self._rng = rng
-        self._told = on_batch
-        self._start_over = on_resync
+        self._on_batch = on_batch
+        self._on_resync = on_resync
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self._parts: list[RevisionEvents] = []
+        """The parts of a batch whose last part is awaited."""
         self._parts_since = 0.0
         self._fresh_at: float | None = None
-        self._doubtful = False
-        self._since = 1
-        """The revision from which on nothing was told yet."""
+        self._must_verify_history = False
+        self._next_revision = 1
+        """The revision from which on the watch continues."""
         self.position: CatalogPosition | None = None
-        """How far the catalog is; None before it was read."""
+        """The position of the catalog as far as it is known; None before it was read."""
         self.trouble = ""
-        """Why the watch does not go on; "" while it does."""
+        """The reason why the watch is interrupted; "" while it runs."""
 
     def age(self) -> float:
-        """Seconds since etcd said that nothing is newer than what was told."""
+        """Returns the seconds since etcd confirmed that nothing is newer than the batches so far."""
         return 0.0 if self._fresh_at is None else self._clock.now() - self._fresh_at
 
     def start(self) -> None:
@@ -81,19 +82,25 @@ class CatalogFollower:
             await asyncio.gather(task, return_exceptions=True)
 
     async def load_position(self) -> None:
-        """Read where the catalog is; it is founded if there is none. Raises `EtcdError` and `StoreOpenFailed`."""
-        standing = await self._founded()
-        self._settle(standing)
-        self._since = standing.revision + 1
+        """Reads the position of the catalog, and creates the catalog if there is none.
+
+        Raises `EtcdError` and `StoreOpenFailed`.
+        """
+        position = await self._load_or_create()
+        self._set_position(position)
+        self._next_revision = position.revision + 1
         self._fresh_at = self._clock.now()
 
     def advance(self, position: CatalogPosition) -> None:
-        """We wrote a batch ourselves: the next one is decided on it, though the watch may not have told it yet."""
+        """Moves to the position of a batch that this node wrote, which the watch may not have delivered yet.
+
+        The next batch is decided on it.
+        """
         if self.position is None or position.revision > self.position.revision:
-            self._settle(position)
+            self._set_position(position)
 
     async def wait_for_revision(self, revision: int, timeout: float) -> bool:
-        """Wait until the catalog is known to be at `revision` or later; False after `timeout` seconds."""
+        """Waits until the catalog is at `revision` or later. Returns False after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 while self.position is None or self.position.revision < revision:
@@ -102,19 +109,18 @@ class CatalogFollower:
             return False
         return True
 
-    def _settle(self, standing: CatalogPosition) -> None:
-        self.position = standing
+    def _set_position(self, position: CatalogPosition) -> None:
+        self.position = position
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def _founded(self) -> CatalogPosition:
-        """Where the catalog is now. Of several nodes that found it at once, one succeeds."""
+    async def _load_or_create(self) -> CatalogPosition:
+        """Returns the position of the catalog. If several nodes create it at once, one of them succeeds."""
         while True:
-            found = await self._etcd.get(self._layout.head)
-            if found is not None:
-                return CatalogPosition(found.revision, found.revision, decode_head(found))
-            said = Head(secrets.token_hex(16), secrets.token_hex(8))
-            put = Put(self._layout.head, msgspec.json.encode(said))
+            key_value = await self._etcd.get(self._layout.head)
+            if key_value is not None:
+                return CatalogPosition(key_value.revision, key_value.revision, decode_head(key_value))
+            put = Put(self._layout.head, msgspec.json.encode(_new_head()))
             await self._etcd.commit([Unchanged(self._layout.head, 0)], [put])
 
     async def _run(self) -> None:
@@ -122,142 +128,154 @@ class CatalogFollower:
         while True:
             try:
                 catalog = self._layout.catalog
-                async with aclosing(watch(self._etcd, catalog, self._since, self._clock, self._rng)) as told:
-                    async for each in told:
-                        if isinstance(each, ResyncRequired) or not await self._take(each):
+                async with aclosing(watch(self._etcd, catalog, self._next_revision, self._clock, self._rng)) as events:
+                    async for event in events:
+                        if isinstance(event, ResyncRequired) or not await self._handle(event):
                             break
-                        if isinstance(each, RevisionEvents):
-                            self._since = each.revision + 1  # From there, if taking the next one fails.
+                        if isinstance(event, RevisionEvents):
+                            # If the next event can't be handled, the watch continues from here.
+                            self._next_revision = event.revision + 1
                         backoff.reset()
-                await self._anew()
+                await self._resync()
             except (EtcdError, StoreOpenFailed) as error:
-                self._note(str(error))
+                self._set_trouble(str(error))
             except Exception as error:
-                # Ending here would freeze the catalog in silence.
+                # If this task ended, the catalog would silently stay as it is.
                 _log.exception("the catalog in etcd can't be followed")
-                self._note(str(error))
-            self._doubtful = True  # By then it may be another history.
+                self._set_trouble(str(error))
+            self._must_verify_history = True  # etcd may be wiped or restored meanwhile.
             await self._clock.sleep(backoff.next(self._rng))
 
-    async def _take(self, told: RevisionEvents | WatchProgress | WatchInterrupted) -> bool:
-        """Take what the watch says; False if what we know is not what was before it. Raises `EtcdError`."""
-        if isinstance(told, WatchInterrupted):
-            self._doubtful = True
-            self._note(told.reason)
+    async def _handle(self, event: RevisionEvents | WatchProgress | WatchInterrupted) -> bool:
+        """Handles an event of the watch. Returns False if the catalog must be read anew. Raises `EtcdError`."""
+        if isinstance(event, WatchInterrupted):
+            self._must_verify_history = True
+            self._set_trouble(event.reason)
             return True
-        if self._doubtful:
+        if self._must_verify_history:
             if not await self._is_the_same_history():
                 return False
-            self._doubtful = False
-        if isinstance(told, WatchProgress):
-            self._give_up_on_parts()
+            self._must_verify_history = False
+        if isinstance(event, WatchProgress):
+            self._show_abandoned_parts()
             self._fresh_at = self._clock.now()
-            self._note("")
+            self._set_trouble("")
             return True
-        if any(event.key == self._layout.head and event.key_value is None for event in told.events):
-            return False  # Somebody deleted it, and maybe everything: the catalog is founded anew.
-        self._see(told)
+        if any(change.key == self._layout.head and change.key_value is None for change in event.events):
+            return False  # The head was deleted, and maybe the whole catalog, which is created anew then.
+        self._add_part(event)
         return True
 
-    def _see(self, seen: RevisionEvents) -> None:
-        said, at = self._head_of(seen)
-        self._parts.append(seen)
-        if said is not None and said.part < said.parts:
-            if said.part == 1:
+    def _add_part(self, part: RevisionEvents) -> None:
+        head, revision = self._find_head(part)
+        self._parts.append(part)
+        if head is not None and head.part < head.parts:
+            if head.part == 1:
                 self._parts_since = self._clock.now()
             return
-        self._tell(said, at)
+        self._show_batch(head, revision)
 
-    def _give_up_on_parts(self) -> None:
+    def _show_abandoned_parts(self) -> None:
         if self._parts and self._clock.now() - self._parts_since > BATCH_PARTS_TIMEOUT:
-            _log.warning("a batch was cut off after %d of its parts; its writer died", len(self._parts))
-            self._tell(*self._head_of(self._parts[-1]))
+            _log.warning("only %d parts of a batch were written: its writer died", len(self._parts))
+            self._show_batch(*self._find_head(self._parts[-1]))
 
-    def _tell(self, said: Head | None, at: int) -> None:
+    def _show_batch(self, head: Head | None, head_revision: int) -> None:
         parts, self._parts = self._parts, []
-        batch = self._reading.batch(parts)
+        batch = self._decoder.batch(parts)
         before = self.position
-        if said is not None:
-            standing = CatalogPosition(batch.revision, at, said)
+        if head is not None:
+            position = CatalogPosition(batch.revision, head_revision, head)
         elif before is not None:
-            standing = CatalogPosition(batch.revision, before.head_revision, before.head)
+            position = CatalogPosition(batch.revision, before.head_revision, before.head)
         else:
             return
         if before is None or batch.revision > before.revision:
-            self._settle(standing)
-        heads = (self._head_of(part)[0] for part in parts)
-        self._told(batch, [each for each in heads if each is not None])
+            self._set_position(position)
+        heads = (self._find_head(part)[0] for part in parts)
+        self._on_batch(batch, [head for head in heads if head is not None])
 
-    def _head_of(self, seen: RevisionEvents) -> tuple[Head | None, int]:
-        for event in seen.events:
+    def _find_head(self, part: RevisionEvents) -> tuple[Head | None, int]:
+        """Returns the head that a part wrote and its revision; None and 0 if another program wrote the part."""
+        for event in part.events:
             if event.key == self._layout.head and event.key_value is not None:
                 return decode_head(event.key_value), event.key_value.revision
         return None, 0
 
     async def _is_the_same_history(self) -> bool:
-        """Whether etcd still knows the last batch that we know. One that was restored from a backup, or is new, does
-        not. Raises `EtcdError`.
+        """Returns whether etcd still holds the last batch that this node knows. Raises `EtcdError`.
+
+        An etcd that was wiped or restored from a backup does not.
         """
-        known = self.position
-        if known is None:
+        position = self.position
+        if position is None:
             return False
         try:
-            found = (await self._etcd.range(self._layout.head, revision=known.revision)).key_values
+            heads = (await self._etcd.range(self._layout.head, revision=position.revision)).key_values
         except RevisionCompacted:
-            # It can't be asked any more; the epoch at least is the same if the head now has it.
-            now = await self._etcd.get(self._layout.head)
-            return (
-                now is not None and now.revision >= known.head_revision and decode_head(now).epoch == known.head.epoch
-            )
+            # The batch can't be read any more. The current head must at least have the same epoch.
+            head = await self._etcd.get(self._layout.head)
+            if head is None or head.revision < position.head_revision:
+                return False
+            return decode_head(head).epoch == position.head.epoch
         except EtcdError as error:
             if "future revision" in str(error):
                 return False
             raise
-        return bool(found) and decode_head(found[0]).batch == known.head.batch
+        return bool(heads) and decode_head(heads[0]).batch == position.head.batch
 
-    async def _anew(self) -> None:
-        """What we knew can't be followed on: have everything shown anew, in a new epoch if it is another history.
+    async def _resync(self) -> None:
+        """Moves to the current position after batches were missed, in a new epoch if etcd has another history.
 
         Raises `EtcdError`.
         """
-        known = self.position
-        same = known is not None and await self._is_the_same_history()
-        standing, since = await self._located()
-        while not same and known is not None and standing.head.epoch == known.head.epoch:
-            await self._new_epoch(standing)
-            standing, since = await self._located()
+        before = self.position
+        same = before is not None and await self._is_the_same_history()
+        position, next_revision = await self._locate()
+        while not same and before is not None and position.head.epoch == before.head.epoch:
+            await self._write_new_epoch(position)
+            position, next_revision = await self._locate()
         _log.warning(
-            "the catalog in etcd is read anew%s", "" if same else ", as another history: it was not as we left it"
+            "the catalog in etcd is read anew%s", "" if same else ": etcd has another history, as after a restore"
         )
         self._parts.clear()
-        self._since = since
-        self._settle(standing)
-        self._start_over()
+        self._next_revision = next_revision
+        self._set_position(position)
+        self._on_resync()
 
-    async def _located(self) -> tuple[CatalogPosition, int]:
-        """Where the catalog is now, with what was written past us, and the revision to watch from: that after etcd's
-        own, for etcd may have compacted all since the catalog changed. Raises `EtcdError`.
+    async def _locate(self) -> tuple[CatalogPosition, int]:
+        """Returns the current position of the catalog and the revision to watch from. Raises `EtcdError`.
+
+        The position includes keys that other programs wrote. The watch starts after etcd's own revision, since etcd may
+        have compacted everything from the last change of the catalog on.
         """
         while True:
             at = newest = 0
             async for page in self._etcd.pages(self._layout.catalog, keys_only=True):
                 at = at or page.header.revision
-                newest = max(newest, *(each.revision for each in page.key_values), 0)
-            top = (await self._etcd.range(self._layout.head, revision=at)).key_values
-            if top:
-                return CatalogPosition(newest, top[0].revision, decode_head(top[0])), at + 1
-            await self._founded()
+                newest = max(newest, *(key_value.revision for key_value in page.key_values), 0)
+            heads = (await self._etcd.range(self._layout.head, revision=at)).key_values
+            if heads:
+                return CatalogPosition(newest, heads[0].revision, decode_head(heads[0])), at + 1
+            await self._load_or_create()
 
-    async def _new_epoch(self, standing: CatalogPosition) -> None:
-        """Revisions of before must not be compared with those of now. Whoever notices first says so to all."""
-        said = Head(secrets.token_hex(16), secrets.token_hex(8))
-        put = Put(self._layout.head, msgspec.json.encode(said))
-        await self._etcd.commit([Unchanged(self._layout.head, standing.head_revision)], [put])
+    async def _write_new_epoch(self, position: CatalogPosition) -> None:
+        """Writes a new epoch for all nodes, since revisions of two histories must not be compared.
 
-    def _note(self, trouble: str) -> None:
-        """Tell the operator when following breaks off, and when it goes on."""
+        The first node that notices the other history succeeds.
+        """
+        put = Put(self._layout.head, msgspec.json.encode(_new_head()))
+        await self._etcd.commit([Unchanged(self._layout.head, position.head_revision)], [put])
+
+    def _set_trouble(self, trouble: str) -> None:
+        """Logs when the watch is interrupted and when it continues."""
         if trouble and not self.trouble:
-            _log.error("etcd can't be followed, and reads go on with their age: %s", trouble)
+            _log.error("etcd can't be followed; reads continue and state their age: %s", trouble)
         elif self.trouble and not trouble:
             _log.warning("etcd is followed again")
         self.trouble = trouble
+
+
+def _new_head() -> Head:
+    """Returns the head of a new epoch."""
+    return Head(secrets.token_hex(16), secrets.token_hex(8))

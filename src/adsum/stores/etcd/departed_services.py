@@ -1,4 +1,4 @@
-"""Which services etcd remembers because instances left them, and which of those it may forget."""
+"""The services that etcd remembers because instances were removed from them, and which of those to forget."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Final
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS
 
 MAX_FORGOTTEN_PER_BATCH: Final = 4
-"""How many are forgotten with one batch: etcd takes so many operations beside those of the batch itself."""
+"""Services that are forgotten with one batch. A transaction has room for so many operations beside the batch itself."""
 
 
 class DepartedServices:
-    """Follows what is remembered without reading it; the one left longest ago comes first."""
+    """Follows the remembered services without reading them. The service with the oldest removal comes first."""
 
     def __init__(self) -> None:
         self._services: dict[str, None] = {}
 
-    def load(self, left: Mapping[str, int]) -> None:
-        """All that etcd remembers, each with the revision of the latest departure."""
-        self._services = dict.fromkeys(sorted(left, key=left.__getitem__))
+    def load(self, removal_revisions: Mapping[str, int]) -> None:
+        """Sets all services that etcd remembers, given the revision of each one's latest removal."""
+        self._services = dict.fromkeys(sorted(removal_revisions, key=removal_revisions.__getitem__))
 
     def add(self, services: Iterable[str]) -> None:
-        """Instances left them just now."""
+        """Adds services that instances were just removed from."""
         for service in services:
             self._services.pop(service, None)
             self._services[service] = None
 
     def excess(self, kept: Collection[str]) -> list[str]:
-        """What to forget with the next batch: never what that batch itself remembers."""
-        most = min(MAX_FORGOTTEN_PER_BATCH, max(0, len(self._services) - MAX_REMOVAL_REVISIONS))
-        return [service for service in islice(self._services, most) if service not in kept]
+        """Returns the services to forget with the next batch, without `kept`, the services that the batch writes."""
+        count = min(MAX_FORGOTTEN_PER_BATCH, max(0, len(self._services) - MAX_REMOVAL_REVISIONS))
+        return [service for service in islice(self._services, count) if service not in kept]
 
     def remove(self, services: Iterable[str]) -> None:
-        """It is done."""
+        """Removes services that etcd has forgotten."""
         for service in services:
             self._services.pop(service, None)

@@ -1,4 +1,4 @@
-"""History of what operators declared, in etcd: a key for each batch that edited a document, with all its edits."""
+"""The history of documents in etcd: one key for each document that a batch edited, with all its edits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from adsum.stores.edit_log import EditRecord, recorded_edit
 from adsum.stores.etcd.layout import Layout
 
 EDITS_BETWEEN_TRIMS: Final = 100
-"""How many edits a node writes before it trims history: until then it may grow beyond its bounds by so many a node."""
+"""Edits that a node writes between two trims. So history may exceed its bounds by that many for each node."""
 MAX_KEYS_PER_TRANSACTION: Final = 100
-"""Keys that one transaction reads or deletes; etcd takes 128 operations unless told otherwise."""
+"""Keys that one transaction reads or deletes. etcd accepts 128 operations by default."""
 
 T = TypeVar("T")
 
@@ -29,70 +29,72 @@ _log = logging.getLogger("adsum.store")
 
 
 class EditHistory:
-    """Reads and trims it. Batches write it: see `Layout.parts`."""
+    """Reads and trims the history of documents. `Layout.parts` writes it with the batches."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._untrimmed = EDITS_BETWEEN_TRIMS
-        """At first it is not known what the nodes before left."""
+        self._edits_since_trim = EDITS_BETWEEN_TRIMS
+        """It starts at the bound, since what earlier nodes left is not known."""
 
     async def newest(
         self, etcd: EtcdClient, kind: DocumentKind | None, name: str | None, limit: int
     ) -> list[RecordedEdit]:
-        """The newest edits, newest first. Raises `EtcdError`."""
+        """Returns the newest edits, newest first. Raises `EtcdError`."""
         keys = await self._keys(etcd, [kind] if kind else [*DocumentKind], name)
-        found: list[RecordedEdit] = []
-        for some in _cut(keys[: max(0, limit)]):
-            settled = await etcd.commit((), [Get(each.key) for each in some])
-            found += (edit for read in settled.reads for each in read for edit in self._recorded(each))
-        return found[: max(0, limit)]
+        edits: list[RecordedEdit] = []
+        for chunk in _chunks(keys[: max(0, limit)]):
+            result = await etcd.commit((), [Get(key.key) for key in chunk])
+            edits += (edit for read in result.reads for key_value in read for edit in self._decode(key_value))
+        return edits[: max(0, limit)]
 
     async def _keys(self, etcd: EtcdClient, kinds: Iterable[DocumentKind], name: str | None) -> list[KeyValue]:
-        """The keys of the edits of documents, without values, newest first."""
-        found: list[KeyValue] = []
+        """Returns the keys of the edits of documents, without values, newest first."""
+        keys: list[KeyValue] = []
         for kind in kinds:
             prefix = self._layout.edits + (f"{kind}/{name}/" if name is not None else f"{kind}/").encode()
             async for page in etcd.pages(prefix, keys_only=True):
-                found += page.key_values
-        return sorted(found, key=lambda each: each.revision, reverse=True)
+                keys += page.key_values
+        return sorted(keys, key=lambda key: key.revision, reverse=True)
 
-    def _recorded(self, found: KeyValue) -> list[RecordedEdit]:
-        """The edits of one key, newest first."""
+    def _decode(self, key_value: KeyValue) -> list[RecordedEdit]:
+        """Returns the edits of one key, newest first. Logs what can't be decoded, and leaves it out."""
         try:
-            title = self._layout.parse_edit_key(found.key)
-            return [recorded_edit(found.revision, title, each) for each in reversed(_RECORDS.decode(found.value))]
+            document = self._layout.parse_edit_key(key_value.key)
+            records = reversed(_RECORDS.decode(key_value.value))
+            return [recorded_edit(key_value.revision, document, record) for record in records]
         except ValueError as error:
-            _log.warning("%s in etcd can't be read: %s", found.key.decode(errors="replace"), error)
+            _log.warning("%s in etcd can't be read: %s", key_value.key.decode(errors="replace"), error)
             return []
 
     async def trim_after_write(self, count: int, etcd: EtcdClient) -> None:
-        """A batch wrote so many edits: now and then, delete those past the bounds.
+        """Counts the edits of a batch that was written, and deletes edits past the bounds now and then.
 
-        Never raises: the batch is written, and what stays is deleted another time.
+        Never raises. What can't be deleted now is deleted another time.
         """
-        self._untrimmed += count
-        if self._untrimmed < EDITS_BETWEEN_TRIMS:
+        self._edits_since_trim += count
+        if self._edits_since_trim < EDITS_BETWEEN_TRIMS:
             return
         try:
-            for some in _cut(self._excess(await self._keys(etcd, [*DocumentKind], None))):
-                await etcd.commit((), [Delete(key) for key in some])
+            for chunk in _chunks(self._excess(await self._keys(etcd, [*DocumentKind], None))):
+                await etcd.commit((), [Delete(key) for key in chunk])
         except EtcdError as error:
-            _log.warning("the history of routes in etcd can't be trimmed yet: %s", error)
+            _log.warning("the history of routes and upstreams in etcd can't be trimmed yet: %s", error)
         else:
-            self._untrimmed = 0
+            self._edits_since_trim = 0
 
     def _excess(self, keys: Sequence[KeyValue]) -> list[bytes]:
-        """Of all keys, newest first, those that are past a bound."""
+        """Returns the keys that are past a bound, given all keys, newest first."""
         kept: dict[bytes, int] = {}
         excess = []
-        for number, each in enumerate(keys):
-            document = each.key.rpartition(b"/")[0]
+        for number, key in enumerate(keys):
+            document = key.key.rpartition(b"/")[0]
             kept[document] = kept.get(document, 0) + 1
             if number >= documents.MAX_EDITS or kept[document] > documents.MAX_EDITS_PER_DOCUMENT:
-                excess.append(each.key)
+                excess.append(key.key)
         return excess
 
 
-def _cut(keys: Sequence[T]) -> list[Sequence[T]]:
-    """The keys in parts that one transaction can take."""
-    return [keys[start : start + MAX_KEYS_PER_TRANSACTION] for start in range(0, len(keys), MAX_KEYS_PER_TRANSACTION)]
+def _chunks(keys: Sequence[T]) -> list[Sequence[T]]:
+    """Splits keys into chunks that fit into a transaction."""
+    starts = range(0, len(keys), MAX_KEYS_PER_TRANSACTION)
+    return [keys[start : start + MAX_KEYS_PER_TRANSACTION] for start in starts]

@@ -1,4 +1,7 @@
-"""Asking etcd how it is. A watch and a lease go on when our user may do nothing any more: they don't say so."""
+"""Probes the health of etcd: its version, its leader, and whether it accepts writes of this node.
+
+A watch and a lease go on after etcd took away the permissions of its user, so they do not show that.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,37 @@ from adsum.ports import Clock
 from adsum.stores.etcd.layout import Layout
 
 HEALTH_PROBE_INTERVAL: Final = 5.0
-"""Seconds between two questions."""
+"""Seconds between two probes."""
 
 _log = logging.getLogger("adsum.store")
 
 
 class EtcdHealthProbe:
-    """Knows etcd's version and leader, and whether it would take a write of ours."""
+    """Knows etcd's version and leader, and since when it refuses writes of this node."""
 
     def __init__(self, etcd: EtcdClient, layout: Layout, clock: Clock) -> None:
         self._etcd = etcd
         self._key = layout.prefix + b"never"
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._state: MemberStatus | None = None
+        self._status: MemberStatus | None = None
         self._leader = ""
         self._refused_at: float | None = None
         self.trouble = ""
-        """Why etcd takes no writes of ours, though it answers; "" while it does."""
+        """The reason why etcd refuses writes of this node; "" while it accepts them or does not answer."""
 
     def seconds_refused(self) -> float:
-        """Seconds since it first said so; 0.0 if it does not."""
+        """Returns the seconds since etcd began to refuse writes; 0.0 if it does not."""
         return 0.0 if self._refused_at is None else self._clock.now() - self._refused_at
 
     def condition(self) -> Mapping[str, str]:
-        """For people."""
-        return {"etcd": f"{self._state.version} at {self._etcd.host}", "leader": self._leader} if self._state else {}
+        """Returns etcd's version and leader, for people."""
+        if self._status is None:
+            return {}
+        return {"etcd": f"{self._status.version} at {self._etcd.host}", "leader": self._leader}
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="adsum-etcd-inquire")
+        self._task = asyncio.create_task(self._run(), name="adsum-etcd-health")
 
     async def close(self) -> None:
         """Idempotent."""
@@ -54,32 +59,32 @@ class EtcdHealthProbe:
     async def _run(self) -> None:
         while True:
             try:
-                self._state = await self._etcd.status()
-                names = {each.id: each.name for each in await self._etcd.members()}
-                self._leader = names.get(self._state.leader, "none")
+                self._status = await self._etcd.status()
+                names = {member.id: member.name for member in await self._etcd.members()}
+                self._leader = names.get(self._status.leader, "none")
             except EtcdError as error:
-                _log.debug("etcd does not say how it is: %s", error)
+                _log.debug("the status of etcd can't be read: %s", error)
             try:
-                await self._try()
+                await self._probe_write()
             except EtcdError as error:
-                _log.debug("etcd does not say whether it takes writes: %s", error)
+                _log.debug("it can't be found out whether etcd accepts writes: %s", error)
             await self._clock.sleep(HEALTH_PROBE_INTERVAL)
 
-    async def _try(self) -> None:
-        """Ask for a write that is never done: no key has revision 1, that of an empty etcd. Raises `EtcdError`."""
+    async def _probe_write(self) -> None:
+        """Requests a write that is never done: no key has revision 1, that of an empty etcd. Raises `EtcdError`."""
         try:
             await self._etcd.commit([Unchanged(self._key, 1)], [Put(self._key, b"")])
         except EtcdRefused as error:
-            self._note(str(error))
+            self._set_trouble(str(error))
         else:
-            self._note("")
+            self._set_trouble("")
 
-    def _note(self, trouble: str) -> None:
-        """Tell the operator when etcd begins to refuse, and when it no longer does."""
+    def _set_trouble(self, trouble: str) -> None:
+        """Logs when etcd begins to refuse writes and when it accepts them again."""
         if trouble and self._refused_at is None:
-            _log.error("etcd takes no writes of this node: %s", trouble)
+            _log.error("etcd accepts no writes of this node: %s", trouble)
             self._refused_at = self._clock.now()
         elif self._refused_at is not None and not trouble:
-            _log.warning("etcd takes writes of this node again")
+            _log.warning("etcd accepts writes of this node again")
             self._refused_at = None
         self.trouble = trouble

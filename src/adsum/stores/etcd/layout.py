@@ -1,16 +1,16 @@
-"""Where everything is kept in etcd, and how a batch is told to other nodes. Pure.
+"""The keys and values of a registry in etcd, and the transactions that write a batch. Pure.
 
-    PREFIX/catalog/head                         what the newest batch was: written with every batch
+    PREFIX/catalog/head                         the newest batch; written with every batch
     PREFIX/catalog/instances/SERVICE/ID         a listing
-    PREFIX/catalog/documents/KIND/NAME          what was declared beside the catalog
-    PREFIX/catalog/departures/SERVICE           an instance left the service: it stays known, though all may have left
-    PREFIX/log/BASIS/SERVICE/COUNT              history: the changes of a service in the batch decided on BASIS
-    PREFIX/log/BASIS/COUNT                      history: those of all services, as earlier versions wrote it
-    PREFIX/edits/KIND/NAME/BASIS                history: what the batch decided on BASIS made of a document
-    PREFIX/cluster/…                            which nodes there are, and what each keeps: see `presence`
+    PREFIX/catalog/documents/KIND/NAME          a document
+    PREFIX/catalog/departures/SERVICE           an instance was removed from the service, which stays known
+    PREFIX/log/BASE/SERVICE/COUNT               history: COUNT changes of a service by the batch with base revision BASE
+    PREFIX/log/BASE/COUNT                       history: COUNT changes of all services, as earlier versions wrote it
+    PREFIX/edits/KIND/NAME/BASE                 history: the edits of a document by the batch with base revision BASE
+    PREFIX/cluster/…                            the nodes, and the shards that they keep: see `membership`
 
-A batch is one transaction, conditional on the head: so batches have one order, and none is decided on an old catalog.
-Its revision is etcd's own.
+A batch is one transaction that is conditional on the head. So batches have one order, and none is decided on an old
+catalog. The revision of a batch is etcd's own.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from adsum.core.catalog.documents import DocumentKey, DocumentKind, Edit
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
 from adsum.etcd.values import Delete, Put
-from adsum.stores import edit_log as histories
 from adsum.stores import records
+from adsum.stores.edit_log import edit_record
 from adsum.stores.records import ProvenanceRecord
 
 FORMAT_VERSION: Final = 1
-"""Of everything below the prefix. The head says it: a node refuses to start on a later one, and to write to one."""
+"""The version of everything below the prefix. A node refuses to start on a later version, and to write to it."""
 MAX_OPERATIONS_PER_TRANSACTION: Final = 120
-"""What facts make of one transaction; etcd takes 128 unless told otherwise. A larger batch is written in parts."""
+"""Operations of one transaction for the facts of a batch. A larger batch is written in parts. etcd's default is 128."""
 MAX_BYTES_PER_TRANSACTION: Final = 1024 * 1024
-"""Bytes of them; etcd takes 1.5 MiB a request."""
+"""Bytes of these operations. A larger batch is written in parts. etcd's default is 1.5 MiB for a request."""
 DELETED_IN_ETCD: Final = Provenance(Cause.DEREGISTERED, "etcd", "its key was deleted in etcd")
-"""Why an instance is gone whose key somebody deleted past the registry."""
+"""The provenance of a removal by another program, which deleted the key in etcd."""
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
-    """What the newest batch was. `batch` names it, so that a writer that got no answer finds out what became of it."""
+    """The newest batch. `batch` is its random name: a writer that got no answer recognises its own batch by it."""
 
     epoch: str
     batch: str
     basis: int = 0
-    """The revision that it was decided on."""
+    """The revision that the batch was decided on."""
     count: int = 0
-    """How many changes it has in the log."""
+    """The number of its changes in the log."""
     logged: dict[str, int] = {}
-    """How many of them are of each service: each service has an entry of its own."""
+    """Service → number of its changes in the log. Each service has an entry of its own."""
     part: int = 1
     parts: int = 1
-    """Of a batch too large for one transaction: followers wait for its last part."""
+    """The number of parts of a batch that is too large for one transaction. Followers wait for the last part."""
     gone: dict[str, ProvenanceRecord] = {}
-    """Why each key that was deleted is gone, by the end of its path."""
+    """Path below `catalog` of each deleted key → the provenance of the deletion."""
     format: int = FORMAT_VERSION
 
 
@@ -68,7 +68,7 @@ class LoggedChange(Struct, frozen=True, array_like=True):
     id: str
     change: msgspec.Raw
     number: int = 0
-    """Its place in the batch; earlier versions did not write it."""
+    """Its index in the batch. Earlier versions did not write it."""
 
 
 class LogEntryRecord(Struct, frozen=True, omit_defaults=True):
@@ -81,14 +81,14 @@ class LogEntryRecord(Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """What one transaction writes, but for the head."""
+    """The contents of one transaction without the head and the log entries."""
 
     operations: tuple[Put | Delete, ...]
     deletions: dict[str, ProvenanceRecord]
     log: Mapping[str, list[LoggedChange]]
-    """The changes for the log, by service."""
+    """Service → its changes for the log."""
     departed: tuple[str, ...]
-    """Services that instances left."""
+    """Services that instances are removed from."""
     forgotten: tuple[str, ...]
     """Services that are no longer known."""
 
@@ -112,31 +112,31 @@ class Layout:
         return self.catalog + b"head"
 
     def subject(self, key: bytes) -> Key | DocumentKey | None:
-        """What a key of the catalog is about; None if nothing of ours."""
-        room, _, rest = key.removeprefix(self.catalog).decode(errors="replace").partition("/")
+        """Returns the instance or document of a key of the catalog; None for any other key."""
+        kind, _, rest = key.removeprefix(self.catalog).decode(errors="replace").partition("/")
         first, slash, last = rest.partition("/")
         if not slash:
             return None
-        if room == "instances":
+        if kind == "instances":
             return Key(first, last)
-        if room == "documents":
-            return next((DocumentKey(kind, last) for kind in DocumentKind if kind.value == first), None)
+        if kind == "documents":
+            return next((DocumentKey(known, last) for known in DocumentKind if known.value == first), None)
         return None
 
     def departed_service(self, key: bytes) -> str | None:
-        """The service that instances left, of the key that says so."""
+        """Returns the service of a `departures` key; None for any other key."""
         return self.forgotten_service(key.removeprefix(self.catalog).decode(errors="replace"))
 
     def forgotten_service(self, path: str) -> str | None:
-        """The service that is forgotten when the key at that path is deleted."""
-        room, _, service = path.partition("/")
-        return service if room == "departures" else None
+        """Returns the service that is forgotten when the key at that path is deleted; None for any other path."""
+        kind, _, service = path.partition("/")
+        return service if kind == "departures" else None
 
     def departure_key(self, service: str) -> bytes:
         return self.key(Key(service, ""))
 
     def path(self, subject: Key | DocumentKey) -> str:
-        """The end of its key's path, behind `catalog`."""
+        """Returns the path of a key below `catalog`. A `Key` with an empty id stands for the service's departures."""
         first, last = subject
         if isinstance(subject, DocumentKey):
             return f"documents/{first}/{last}"
@@ -146,98 +146,103 @@ class Layout:
         return self.catalog + self.path(subject).encode()
 
     def log_key(self, base_revision: int, service: str, count: int) -> bytes:
-        """In the order of batches, and telling what it is about without being read. `service` "": several."""
+        """Returns the key of a log entry. Keys sort in the order of batches. `service` is "" for several services."""
         return self.log + "/".join(filter(None, (f"{base_revision:016x}", service, str(count)))).encode()
 
     def parse_log_key(self, key: bytes) -> tuple[str, int]:
-        """The service of an entry ("": it may be about several), and how many changes it has."""
+        """Returns the service of an entry ("" for several services) and its number of changes. Raises `ValueError`."""
         basis_and_service, _, count = key.removeprefix(self.log).decode().rpartition("/")
         return basis_and_service.partition("/")[2], int(count)
 
     def edit_key(self, title: DocumentKey, base_revision: int) -> bytes:
-        """In the order of the edits of one document."""
+        """Returns the key of a batch's edits of a document. Keys sort in the order of the edits of one document."""
         return self.edits + f"{title.kind}/{title.name}/{base_revision:016x}".encode()
 
     def parse_edit_key(self, key: bytes) -> DocumentKey:
-        """The document of such a key."""
+        """Returns the document of an edit key. Raises `ValueError`."""
         kind, name, _ = key.removeprefix(self.edits).decode().split("/")
         return DocumentKey(DocumentKind(kind), name)
 
     def parts(self, changes: Sequence[Change], edits: Sequence[Edit], base_revision: int) -> list[BatchPart]:
-        """A batch decided on the revision `basis`, cut into what one transaction can take.
+        """Splits a batch into parts that fit into one transaction each.
 
-        Raises `UnicodeEncodeError` for a text that is none.
+        Raises `UnicodeEncodeError` for a text that is not valid Unicode.
         """
-        # Changes last: the revision of a batch in history is that of its last part, whose entries in the log have it.
-        return self._cut([*self._of_edits(edits, base_revision), *self._of_changes(changes)])
+        # Changes come last: history gives a batch the revision of its last part, so that part must have log entries.
+        return self._split([*self._edit_facts(edits, base_revision), *self._change_facts(changes)])
 
-    def _of_changes(self, changes: Sequence[Change]) -> list[_Fact]:
-        """A key may be written once in a transaction: the last change of an instance counts.
+    def _change_facts(self, changes: Sequence[Change]) -> list[_Fact]:
+        """Returns the facts of changes. Only the last change of an instance writes its key.
 
-        So does the last that says whether instances left a service, or that it was forgotten.
+        A transaction may write a key only once. So also only the last removal or forgetting of a service writes the
+        `departures` key.
         """
         last = {change.key: number for number, change in enumerate(changes)}
-        gone = {change.key.service: change.forgets_service for change in changes if change.listing is None}
+        forgets = {change.key.service: change.forgets_service for change in changes if change.listing is None}
         facts = []
         for number, change in enumerate(changes):
             logged = LoggedChange(*change.key, msgspec.Raw(records.encode_change(change)), number)
             service = change.key.service
-            counts = last[change.key] == number and (gone.get(service, False) or not change.forgets_service)
+            is_effective = last[change.key] == number and (forgets.get(service, False) or not change.forgets_service)
             key = self.key(change.key)
-            if not counts:
+            if not is_effective:
                 facts.append(_Fact(None, logged))
             elif change.listing is None:
-                why = self.path(change.key), ProvenanceRecord.from_provenance(change.provenance)
-                left, forgotten = ("" if gone[service] else service), (service if change.forgets_service else "")
-                facts.append(_Fact(Delete(key), logged, why, left, forgotten))
+                deletion = self.path(change.key), ProvenanceRecord.from_provenance(change.provenance)
+                departed = "" if forgets[service] else service
+                forgotten = service if change.forgets_service else ""
+                facts.append(_Fact(Delete(key), logged, deletion, departed, forgotten))
             else:
                 facts.append(_Fact(Put(key, records.encode_listing(change.listing)), logged))
         return facts
 
-    def _of_edits(self, edits: Sequence[Edit], basis: int) -> list[_Fact]:
-        """The last edit of a document counts, and history has all of them."""
-        together: dict[DocumentKey, list[Edit]] = {}
+    def _edit_facts(self, edits: Sequence[Edit], base_revision: int) -> list[_Fact]:
+        """Returns the facts of edits. Only the last edit of a document writes its key; history has all edits."""
+        edits_by_document: dict[DocumentKey, list[Edit]] = {}
         for edit in edits:
-            together.setdefault(edit.key, []).append(edit)
+            edits_by_document.setdefault(edit.key, []).append(edit)
         facts = []
-        for title, of_one in together.items():
-            last = of_one[-1]
-            kept = of_one[-documents.MAX_EDITS_PER_DOCUMENT :]  # So that a value stays within what etcd takes.
-            history = Put(self.edit_key(title, basis), msgspec.json.encode([*map(histories.edit_record, kept)]))
+        for key, document_edits in edits_by_document.items():
+            last = document_edits[-1]
+            recorded = document_edits[-documents.MAX_EDITS_PER_DOCUMENT :]  # The bound keeps the value small for etcd.
+            history = Put(self.edit_key(key, base_revision), msgspec.json.encode([*map(edit_record, recorded)]))
             if last.document is None:
-                gone = self.path(title), ProvenanceRecord.from_provenance(last.provenance)
-                facts.append(_Fact(Delete(self.key(title)), None, gone, history=history))
+                deletion = self.path(key), ProvenanceRecord.from_provenance(last.provenance)
+                facts.append(_Fact(Delete(self.key(key)), None, deletion, history=history))
             else:
-                facts.append(_Fact(Put(self.key(title), records.encode_document(last.document)), history=history))
+                facts.append(_Fact(Put(self.key(key), records.encode_document(last.document)), history=history))
         return facts
 
-    def _cut(self, facts: Sequence[_Fact]) -> list[BatchPart]:
+    def _split(self, facts: Sequence[_Fact]) -> list[BatchPart]:
         parts: list[list[_Fact]] = [[]]
-        left, logged = {""}, {""}
+        departed, logged = {""}, {""}
         operations = size = 0
         for fact in facts:
-            needed = self._needed(fact, left, logged)
+            needed = self._needed_operations(fact, departed, logged)
             if parts[-1] and (
                 operations + needed > MAX_OPERATIONS_PER_TRANSACTION or size + fact.size > MAX_BYTES_PER_TRANSACTION
             ):
                 parts.append([])
-                left, logged = {""}, {""}
+                departed, logged = {""}, {""}
                 operations = size = 0
-                needed = self._needed(fact, left, logged)
+                needed = self._needed_operations(fact, departed, logged)
             parts[-1].append(fact)
-            left.add(fact.left)
+            departed.add(fact.departed)
             logged.add(fact.service)
             operations += needed
             size += fact.size
         return [self._part(part) for part in parts]
 
-    def _needed(self, fact: _Fact, left: Set[str], logged: Set[str]) -> int:
-        """How many operations a fact adds to a part that writes those departures and entries of the log already."""
-        kept = (fact.operation is not None) + (fact.history is not None)
-        return kept + (fact.left not in left) + (fact.service not in logged)
+    def _needed_operations(self, fact: _Fact, departed: Set[str], logged: Set[str]) -> int:
+        """Returns how many operations a fact adds to a part.
+
+        `departed` and `logged` are the services whose departures and log entries the part writes already.
+        """
+        own = (fact.operation is not None) + (fact.history is not None)
+        return own + (fact.departed not in departed) + (fact.service not in logged)
 
     def _part(self, facts: Sequence[_Fact]) -> BatchPart:
-        departures = {fact.left: Put(self.departure_key(fact.left), b"") for fact in facts if fact.left}
+        departures = {fact.departed: Put(self.departure_key(fact.departed), b"") for fact in facts if fact.departed}
         log: dict[str, list[LoggedChange]] = {}
         for fact in facts:
             if fact.logged is not None:
@@ -248,7 +253,7 @@ class Layout:
                 *(fact.history for fact in facts if fact.history is not None),
                 *departures.values(),
             ),
-            dict(fact.gone for fact in facts if fact.gone is not None),
+            dict(fact.deletion for fact in facts if fact.deletion is not None),
             log,
             tuple(departures),
             tuple(fact.forgotten for fact in facts if fact.forgotten),
@@ -257,22 +262,26 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
+    """The operations of one change, or of all edits of one document."""
+
     operation: Put | Delete | None
     logged: LoggedChange | None = None
-    gone: tuple[str, ProvenanceRecord] | None = None
-    left: str = ""
-    """The service that an instance left."""
+    deletion: tuple[str, ProvenanceRecord] | None = None
+    """The path of the key that is deleted, and the provenance of the deletion."""
+    departed: str = ""
+    """The service that the instance is removed from."""
     forgotten: str = ""
-    """The service that is no longer known."""
+    """The service that is forgotten."""
     history: Put | None = None
-    """What became of a document."""
+    """The edits of the document, for history."""
 
     @property
     def service(self) -> str:
-        """The service in whose log it is; "" if in none."""
+        """The service in whose log entry the change is; "" if it is in none."""
         return self.logged.service if self.logged is not None else ""
 
     @property
     def size(self) -> int:
-        written = sum(len(each.value) for each in (self.operation, self.history) if isinstance(each, Put))
-        return written + (len(self.logged.change) if self.logged is not None else 0) + 512
+        """The estimated bytes of the fact in a request."""
+        values = sum(len(put.value) for put in (self.operation, self.history) if isinstance(put, Put))
+        return values + (len(self.logged.change) if self.logged is not None else 0) + 512

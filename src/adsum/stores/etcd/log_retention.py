@@ -1,4 +1,4 @@
-"""How much of history etcd keeps: the entries of the log by their keys, and which of them may go."""
+"""The retention of the log in etcd: follows its keys and picks those to delete."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from adsum.stores.etcd.layout import Head, Layout
 from adsum.stores.retention import Retention
 
 TRIM_SLACK_CHANGES: Final = 1_000
-"""By how many changes more than its bounds allow the log may grow before it is cut: most batches cut nothing."""
+"""Changes by which the log exceeds its bounds before it is trimmed, so that most batches delete nothing."""
 
 
 class LogRetention:
-    """Follows the log without reading it."""
+    """Follows the keys of the log without reading the entries."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._retention = Retention[bytes]()
         self._newest = b""
         self.is_loaded = False
-        """Whether it follows all that is in the log."""
+        """Whether all keys of the log are known."""
 
     def load(self, keys: Iterable[bytes]) -> None:
-        """Every key of the log, in order."""
+        """Sets all keys of the log, given in order. Keys that no node wrote are skipped."""
         self._retention = Retention[bytes]()
         self._newest = b""
         for key in keys:
-            with suppress(ValueError):  # Somebody else's: nothing that a node writes.
+            with suppress(ValueError):
                 self._retention.add(*self._entry(key))
                 self._newest = key
         self.is_loaded = True
 
     def add(self, head: Head) -> None:
-        """A batch with that head was written; one that is known already changes nothing."""
+        """Adds the entries of a batch, given its head. A batch that is known already changes nothing."""
         counts = head.logged or ({"": head.count} if head.count else {})
         keys = sorted(self._layout.log_key(head.basis, service, count) for service, count in counts.items())
         if head.basis and keys and keys[0] > self._newest:
@@ -43,13 +43,14 @@ class LogRetention:
             self._newest = keys[-1]
 
     def trim(self) -> list[bytes]:
-        """The entries that are to be deleted now, if any. They are not followed any more."""
+        """Removes and returns the keys that are to be deleted now, if any."""
         return self._retention.trim() if self._retention.is_over_bounds(TRIM_SLACK_CHANGES) else []
 
     def oldest(self, service: str) -> bytes | None:
-        """The first entry that may be about the service; None if none is."""
-        oldest = (self._retention.oldest(each) for each in (service, ""))
-        return min((key for key in oldest if key is not None), default=None)
+        """Returns the first key that may hold changes of the service; None if no key does."""
+        # Entries of earlier versions hold the changes of several services: their service is "".
+        candidates = (self._retention.oldest(name) for name in (service, ""))
+        return min((key for key in candidates if key is not None), default=None)
 
     def _entry(self, key: bytes) -> tuple[str, bytes, int]:
         service, count = self._layout.parse_log_key(key)

@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, one daemon."""
+"""The embedded store: one SQLite file, used by one daemon."""
 
 from adsum.stores.sqlite.store import SqliteStore
 

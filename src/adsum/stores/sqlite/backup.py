@@ -1,4 +1,4 @@
-"""Copies a registry's SQLite file while it is in use, and puts such a copy back in its place. Blocking."""
+"""Backs up a registry's SQLite file while it is in use, and restores it from a backup. Blocking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
 
 @dataclass(frozen=True, slots=True)
 class BackupSummary:
-    """What a copy holds. `kept`: where `restore` put the file that was there before; None if there was none."""
+    """The contents of a copy. `replaced_file`: the path of the file that `restore` replaced; None if there was none."""
 
     instances: int
     documents: int
@@ -27,9 +27,9 @@ class BackupSummary:
 
 
 def back_up(path: Path, target: Path) -> BackupSummary:
-    """Copy the registry's file at `path` to a new file `to`; a daemon may use it meanwhile.
+    """Copies the registry's file at `path` to the new file `target`. A daemon may use `path` meanwhile.
 
-    Raises `StoreOpenFailed` if there is no such file, if `to` exists, or if either can't be read or written.
+    Raises `StoreOpenFailed` if `path` does not exist or can't be read, and if `target` exists or can't be written.
     """
     if target.exists():
         raise StoreOpenFailed(f"{target} exists: name a new file, or move that one away")
@@ -38,8 +38,8 @@ def back_up(path: Path, target: Path) -> BackupSummary:
         _copy(path, part)
         copied = _verified(part, path)
         with closing(sqlite3.connect(part)) as copy:
-            _leave_log(copy)  # Reading all of it began a log.
-        os.link(part, target)  # Unlike a rename, this never replaces what somebody has put there meanwhile.
+            _disable_wal(copy)  # Reading the copy turned its write-ahead log on.
+        os.link(part, target)  # Unlike a rename, this never replaces a file that appeared meanwhile.
         _sync_folder(target.parent)
     except OSError as error:
         raise StoreOpenFailed(f"can't write {target}: {error.strerror}") from error
@@ -51,10 +51,10 @@ def back_up(path: Path, target: Path) -> BackupSummary:
 
 
 def restore(backup: Path, path: Path) -> BackupSummary:
-    """Put a copy of `backup` in place of the registry's file at `path`, beginning a new epoch.
+    """Replaces the registry's file at `path` with a copy of `backup`, in a new epoch.
 
-    What was there is kept beside it, as `PATH.before-restore`, until the next restore. Raises `StoreOpenFailed` while a
-    daemon uses `path`, and if `backup` is no whole registry file; then nothing has changed.
+    The replaced file is kept as `PATH.before-restore` until the next restore. Raises `StoreOpenFailed` while a daemon
+    uses `path`, and if `backup` is not an intact registry file; then nothing has changed.
     """
     path = path.resolve()
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
@@ -62,12 +62,14 @@ def restore(backup: Path, path: Path) -> BackupSummary:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(path)
         try:
-            _take(lock, path)
+            _acquire(lock, path)
             _copy(backup, part)
             copied = _verified(part, backup, new_epoch=True)
-            _give(path, part, lock.path)
-            kept = _replace(path, part)
-            lock.save(DatabaseProgress("", 0, 0, 0), durable=True)  # Whatever the next start finds is new to it.
+            _set_owner(path, part, lock.path)
+            replaced = _replace(path, part)
+            lock.save(
+                DatabaseProgress("", 0, 0, 0), durable=True
+            )  # The next start must not compare this file with the one before.
             _sync_folder(path.parent)
         finally:
             lock.release()
@@ -75,21 +77,21 @@ def restore(backup: Path, path: Path) -> BackupSummary:
         raise StoreOpenFailed(f"can't write {path}: {error.strerror}") from error
     finally:
         _remove(part)
-    return BackupSummary(copied.instances, copied.documents, copied.revision, kept)
+    return BackupSummary(copied.instances, copied.documents, copied.revision, replaced)
 
 
-def _take(lock: FileLock, path: Path) -> None:
-    """Take the lock of a database. Raises `StoreOpenFailed`, in the name of the database, and `OSError`."""
+def _acquire(lock: FileLock, path: Path) -> None:
+    """Acquires the lock of a database. Raises `StoreOpenFailed` with the path of the database, and `OSError`."""
     try:
         lock.acquire()
     except StoreOpenFailed as refused:
         raise StoreOpenFailed(f"{path}: {refused}") from None
 
 
-def _give(path: Path, *files: Path) -> None:
-    """Give files to the owner of a database, or of its folder if there is none yet.
+def _set_owner(path: Path, *files: Path) -> None:
+    """Gives files the owner of a database, or of its folder if the database does not exist yet.
 
-    Root may restore, and the registry that reads the files is another user.
+    Does nothing unless root runs it. Root may restore a file that the registry reads as another user.
     """
     if os.geteuid() != 0:
         return
@@ -99,7 +101,7 @@ def _give(path: Path, *files: Path) -> None:
 
 
 def _copy(path: Path, to: Path) -> None:
-    """Copy a database with what stands in its log. Raises `StoreOpenFailed` and `OSError`."""
+    """Copies a database, its write-ahead log included. Raises `StoreOpenFailed` and `OSError`."""
     if not path.is_file():
         raise StoreOpenFailed(f"there is no file {path}")
     os.close(os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -110,20 +112,20 @@ def _copy(path: Path, to: Path) -> None:
         ):
             application = source.execute("PRAGMA application_id").fetchone()[0]
             if application != schema.APPLICATION_ID:
-                raise StoreOpenFailed(f"{path} is no registry's file")
+                raise StoreOpenFailed(f"{path} is not a file of an Adsum registry")
             source.backup(target)
-            _leave_log(target)
+            _disable_wal(target)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreOpenFailed(f"can't copy {path}: {error}") from error
 
 
-def _leave_log(copy: sqlite3.Connection) -> None:
-    """Have a copy be one file, which can be read where no other file can be made beside it."""
+def _disable_wal(copy: sqlite3.Connection) -> None:
+    """Makes a copy a single file, so that it can be read in a folder where no file can be created."""
     copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupSummary:
-    """Read all of a copy. Raises `StoreOpenFailed`, in the name of the original, if it is damaged."""
+    """Reads all of a copy. Raises `StoreOpenFailed` with the path of the original if the copy is damaged."""
     file = SqliteFile(copy, new_epoch=new_epoch)
     try:
         file.open()
@@ -140,11 +142,11 @@ def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupS
 
 
 def _replace(path: Path, new: Path) -> Path | None:
-    """Put `new` in the place of a database, and keep what was there; where that is."""
+    """Replaces a database with `new`. Returns the path where the replaced file is kept; None if there was none."""
     kept = path.with_name(f"{path.name}.before-restore")
     for ending in ("", "-wal", "-shm"):
         _remove(kept.with_name(kept.name + ending))
-    # The log first: no crash may leave it beside the new file.
+    # The log is moved first: after a crash it must not lie beside the new file.
     with suppress(FileNotFoundError):
         path.with_name(f"{path.name}-wal").replace(kept.with_name(f"{kept.name}-wal"))
     _remove(path.with_name(f"{path.name}-shm"))
@@ -160,7 +162,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a crash."""
+    """Makes changes of the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

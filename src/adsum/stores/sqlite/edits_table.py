@@ -1,4 +1,4 @@
-"""History of what operators declared, in the SQLite file. Blocking."""
+"""The table of recorded edits of documents. Blocking."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEWEST: Final = """SELECT kind, name, revision, body, checksum FROM edits
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
-    """Record edits, within a transaction; past a bound the oldest are forgotten."""
+    """Inserts edits within a transaction. Past a bound the oldest are deleted."""
     if not rows:
         return
     db.executemany(_RECORD, rows)
@@ -37,7 +37,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
 def newest(
     db: sqlite3.Connection, path: Path, kind: DocumentKind | None, name: str | None, limit: int
 ) -> list[RecordedEdit]:
-    """The newest edits, newest first. Raises `StoreUnavailable` if one can't be understood."""
+    """Returns the newest edits, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
     with closing(db.execute(_NEWEST, (kind, name, max(0, limit)))) as rows:
         return [_recorded(path, row) for row in rows]
 
@@ -51,6 +51,6 @@ def _recorded(path: Path, row: Any) -> RecordedEdit:
             revision, DocumentKey(DocumentKind(kind), name), msgspec.json.decode(body, type=EditRecord)
         )
     except (ValueError, TypeError) as error:
-        # Nothing but the past is told from it: the registry goes on.
+        # Only history is lost, which is no reason to stop the registry.
         problem = f"its history of {kind} {name} at revision {revision} can't be read: {error}"
         raise StoreUnavailable(f"{path}: {problem}") from error

@@ -1,4 +1,4 @@
-"""The SQLite file of a registry: opened, read and written. Blocking; used from one thread."""
+"""The SQLite file of a registry. Blocking; used from one thread."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, FullState, RecordedChange
-from adsum.core.catalog.documents import Document, DocumentKind, RecordedEdit
-from adsum.core.errors import AdsumError, StoreConflict, StoreOpenFailed, StoreUnavailable
-from adsum.core.model import Key, Listing
-from adsum.stores import record_decoder
+from adsum.core.catalog.documents import DocumentKind, RecordedEdit
+from adsum.core.errors import StoreConflict, StoreOpenFailed, StoreUnavailable
+from adsum.stores.record_decoder import RecordDecoder
 from adsum.stores.sqlite import edits_table, schema
 from adsum.stores.sqlite.history_table import HistoryTable
 from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
-from adsum.stores.sqlite.rows import BatchWrite, RecordRow, TransactionRows, checksum, has_valid_checksum
+from adsum.stores.sqlite.row_decoder import (
+    REMEDY,
+    decode_departure_row,
+    decode_document_row,
+    decode_history_row,
+    decode_listing_row,
+)
+from adsum.stores.sqlite.rows import BatchWrite, TransactionRows, checksum, has_valid_checksum
 
 CHANGES_BETWEEN_DEPARTURE_TRIMS: Final = 1_000
-"""After how many changes departures beyond their bound are forgotten, so that no commit pays for all of it."""
+"""Changes after which the departures beyond their bound are deleted, so that most commits delete none."""
 MAX_WAL_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of the write-ahead log past which a commit has it copied into the main file, and emptied."""
+"""Bytes of the write-ahead log. Past it a commit copies the log into the main file and empties it."""
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds that a write waits for another program that has the file locked; then it is refused."""
+"""Seconds that a write waits while another program locks the file. Then the write fails."""
 MAX_REVISION: Final = 2**63 - 1
-"""The highest revision that a mark names while nobody knows where the main file stands."""
+"""`DatabaseProgress.highest` while the revision of the main file is not known."""
 
 _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
@@ -43,16 +49,12 @@ _FORGET_OLDEST: Final = """DELETE FROM departures WHERE service IN
 _MOVE: Final = "UPDATE meta SET revision = ?, checksum = ? WHERE epoch = ? AND revision = ?"
 _EPOCH: Final = re.compile(r"[0-9a-f]{32}")
 
-_UNREADABLE: Final = (ValueError, TypeError)
-"""What reading a record raises that is not as it was written; damage can even make it null."""
-_DAMAGED: Final = "it is damaged: its checksum is wrong"
-_REMEDY: Final = "restore it from a backup (`adsum restore`), or move it away to start empty"
 
 _log = logging.getLogger("adsum.store")
 
 
 class SqliteFile:
-    """One file, locked against a second daemon while it is open."""
+    """The file of one registry. It is locked against a second daemon while it is open."""
 
     def __init__(self, path: Path, *, new_epoch: bool = False) -> None:
         self.path = path
@@ -62,13 +64,14 @@ class SqliteFile:
         self._opened: os.stat_result | None = None
         self._epoch = ""
         self._history: HistoryTable | None = None
-        self._unforgotten = CHANGES_BETWEEN_DEPARTURE_TRIMS
-        """How many changes were written since services were forgotten; at first it is not known."""
-        self._doubtful = False
-        self._long = MAX_WAL_BYTES
+        self._changes_since_trim = CHANGES_BETWEEN_DEPARTURE_TRIMS
+        """Changes written since departures were trimmed; at first the bound, as earlier changes are not known."""
+        self._must_reload = False
+        """Whether a failed write may have changed the file, so that its revision must be read again."""
+        self._wal_copy_size = MAX_WAL_BYTES
         """Bytes of the log past which it is copied next."""
         self.revision = 0
-        """Where the file stands, as far as is known."""
+        """The revision of the file, as far as it is known."""
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -83,7 +86,7 @@ class SqliteFile:
         return self._history
 
     def open(self) -> None:
-        """Lock and open the file, made if it isn't there. Raises `StoreOpenFailed`; then `close` it."""
+        """Locks and opens the file; creates it if it does not exist. Raises `StoreOpenFailed`; call `close` then."""
         try:
             self._open()
         except OSError as error:
@@ -92,61 +95,67 @@ class SqliteFile:
             raise StoreOpenFailed(f"can't use {self.path}: {error}") from error
 
     def _open(self) -> None:
-        with self._refusals():
-            # Two names of one file have one lock.
+        with self._explained_errors():
+            # Two names of one file must have one lock.
             self.path = self.path.resolve()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._must_be_ours()
+            self._must_be_a_database()
             self._lock = lock = FileLock(self.path)
             lock.acquire()
-            known = lock.progress
-            # For its owner only: checks may send secrets. SQLite gives its other files the same mode.
+            saved = lock.progress
+            # Only the owner may read it: checks may hold secrets. SQLite gives its other files the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._opened = self.path.stat()
-            if self._log_size() and known is not None and known.highest != MAX_REVISION:
-                self._must_own_its_log(known)
-            elif known is not None:
-                # A crash before the file was read leaves a log that belongs to it, whatever it holds.
-                lock.save(DatabaseProgress(known.epoch, known.revision, 0, MAX_REVISION), durable=True)
+            if self._log_size() and saved is not None and saved.highest != MAX_REVISION:
+                self._must_own_its_log(saved)
+            elif saved is not None:
+                # If this process crashes before it reads the file, the next start must accept the log it finds.
+                lock.save(DatabaseProgress(saved.epoch, saved.revision, 0, MAX_REVISION), durable=True)
             self._database = sqlite3.connect(self.path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             self._history = HistoryTable(self._database)
-            self._prepare(self._database, known if self._opened.st_size else None)
+            self._prepare(self._database, saved if self._opened.st_size else None)
 
-    def _must_be_ours(self) -> None:
-        """Leave no lock beside a file that is no database: a link can lead anywhere. Raises `StoreOpenFailed`."""
+    def _must_be_a_database(self) -> None:
+        """Raises `sqlite3.DatabaseError` for any other file, before a lock is created beside it.
+
+        The path may be a link to a foreign folder.
+        """
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             head = file.read(16)
             if head not in (b"", b"SQLite format 3\0"):
                 raise sqlite3.DatabaseError("file is not a database")
 
-    def _must_own_its_log(self, known: DatabaseProgress) -> None:
-        """Refuse a log that another file left: it would undo a restored copy, or destroy it. Raises `StoreOpenFailed`."""
+    def _must_own_its_log(self, saved: DatabaseProgress) -> None:
+        """Raises `StoreOpenFailed` if the write-ahead log belongs to another file.
+
+        SQLite would apply such a log and so undo or destroy a restored copy.
+        """
         try:
-            # SQLite ignores the log of a file that is called immutable.
+            # SQLite ignores the log of a file that is opened as immutable.
             with closing(sqlite3.connect(f"file:{quote(str(self.path))}?immutable=1", uri=True)) as main:
                 epoch, revision = main.execute("SELECT epoch, revision FROM meta").fetchone()
         except (sqlite3.Error, TypeError):
-            return  # A crash while the log was copied leaves such a file. The log mends it.
-        if epoch != known.epoch or not known.lowest <= revision <= known.highest:
+            return  # A crash while the log was being copied leaves such a file. Applying the log repairs it.
+        if epoch != saved.epoch or not saved.lowest <= revision <= saved.highest:
             log, index = (f"{self.path}{ending}" for ending in ("-wal", "-shm"))
             raise StoreOpenFailed(
-                f"it was replaced, but {log} is still there and belongs to the file before. To use the file as it is, "
-                f"move {log} and {index} away; to restore a backup, use `adsum restore`"
+                f"it was replaced, but {log} still exists and belongs to the replaced file. To use the new file as it "
+                f"is, move {log} and {index} away; to restore a backup, use `adsum restore`"
             )
 
-    def _prepare(self, db: sqlite3.Connection, known: DatabaseProgress | None) -> None:
+    def _prepare(self, db: sqlite3.Connection, saved: DatabaseProgress | None) -> None:
         schema.migrate(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged: {found}")
-        self._look()
-        if known is not None and known.epoch and (self._epoch != known.epoch or self.revision < known.revision):
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged: {verdict}")
+        self._load_revision()
+        if saved is not None and saved.epoch and (self._epoch != saved.epoch or self.revision < saved.revision):
             _log.warning(
                 "%s is at revision %d of epoch %s and was at %d of %s: it was restored from a copy. A new epoch begins",
-                *(self.path, self.revision, self._epoch, known.revision, known.epoch),
+                *(self.path, self.revision, self._epoch, saved.revision, saved.epoch),
             )
             self._begin_epoch(db)
         elif self._new_epoch:
@@ -157,126 +166,105 @@ class SqliteFile:
         self._epoch = secrets.token_hex(16)
         db.execute("UPDATE meta SET epoch = ?, checksum = ?", (self._epoch, checksum(self._epoch, self.revision)))
 
-    def _look(self) -> None:
-        """See where the file stands."""
+    def _load_revision(self) -> None:
+        """Reads the epoch and the revision of the file."""
         if self._db.in_transaction:
-            # Its rollback failed too; what it wrote is no part of the file.
+            # An earlier rollback failed. What its transaction wrote is not part of the file.
             self._db.execute("ROLLBACK")
-        stands = self._db.execute("SELECT epoch, revision, checksum FROM meta").fetchall()
-        if len(stands) != 1 or not has_valid_checksum(stands[0]) or not _EPOCH.fullmatch(str(stands[0][0])):
-            raise sqlite3.DatabaseError("its epoch and revision are gone or damaged")
-        self._epoch, self.revision, _ = stands[0]
-        self._doubtful = False
+        rows = self._db.execute("SELECT epoch, revision, checksum FROM meta").fetchall()
+        if len(rows) != 1 or not has_valid_checksum(rows[0]) or not _EPOCH.fullmatch(str(rows[0][0])):
+            raise sqlite3.DatabaseError("its epoch and revision are missing or damaged")
+        self._epoch, self.revision, _ = rows[0]
+        self._must_reload = False
 
     def _log_size(self) -> int:
-        """Bytes of the write-ahead log."""
+        """Returns the size of the write-ahead log in bytes."""
         with suppress(FileNotFoundError):
-            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - on the way of every commit
+            return os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - every commit calls this
         return 0
 
     def _copy_log(self) -> None:
-        """Have the log copied into the main file and emptied, as far as readers of the file let us."""
+        """Copies the log into the main file and empties it, unless a reader of the file prevents that."""
         lowest = self._lock.progress.lowest if self._lock is not None and self._lock.progress is not None else 0
-        self._note(lowest, self.revision, durable=True)
+        self._save_progress(lowest, self.revision, durable=True)
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
             busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.Error as error:
-            # What was committed is in the log, which grows until this works.
-            _log.warning("%s: its log can't be copied into it: %s", self.path, error)
+            # Nothing is lost: all commits are in the log, which grows until a copy succeeds.
+            _log.warning("%s: its write-ahead log can't be copied into it: %s", self.path, error)
             busy = True
         finally:
             self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
-        self._long = self._log_size() + MAX_WAL_BYTES
+        self._wal_copy_size = self._log_size() + MAX_WAL_BYTES
         if not busy:
-            self._note(self.revision, self.revision)
+            self._save_progress(self.revision, self.revision)
 
-    def _note(self, lowest: int, highest: int, *, durable: bool = False) -> None:
+    def _save_progress(self, lowest: int, highest: int, *, durable: bool = False) -> None:
         if self._lock is not None:
             self._lock.save(DatabaseProgress(self._epoch, self.revision, lowest, highest), durable=durable)
 
     def check_writable(self, *, write: bool) -> None:
-        """Look whether the file can be written: under its name and, with `write`, by writing what it holds already.
+        """Checks that the file is still at its path and, with `write`, that a transaction can be written.
 
         Raises `StoreUnavailable` and `sqlite3.Error`.
         """
         self._must_be_in_place()
         if write:
             with schema.transaction(self._db):
-                for step in (1, -1):  # SQLite writes no page that is set to what it holds.
+                for step in (1, -1):  # SQLite would not write a page whose content stays the same.
                     self._db.execute("UPDATE meta SET checksum = checksum + ?", (step,))
 
     def _must_be_in_place(self) -> None:
-        """Refuse to write to a file that no longer is where the next start looks for it. Raises `StoreUnavailable`."""
+        """Raises `StoreUnavailable` if the open file is no longer at its path, where the next start looks for it."""
         try:
             same = self._opened is not None and os.path.samestat(self._opened, self.path.stat())
-            what = (
-                "" if same else "it was replaced while the registry used it; restart the registry to use what is there"
+            problem = (
+                "" if same else "it was replaced while the registry used it; restart the registry to use the new file"
             )
         except FileNotFoundError:
-            what = (
-                "it was removed while the registry used it; what it held is served until the registry ends: put it back"
+            problem = (
+                "it was removed while the registry used it; its contents are served until the registry ends: "
+                "put the file back"
             )
-        if not what and not (self._lock is not None and self._lock.in_place):
-            what = f"{self.path}.lock was removed, and so a second registry could use the file; restart the registry"
-        if what:
-            raise StoreUnavailable(f"{self.path}: {what}")
+        if not problem and not (self._lock is not None and self._lock.in_place):
+            problem = f"{self.path}.lock was removed, so a second registry could use the file; restart the registry"
+        if problem:
+            raise StoreUnavailable(f"{self.path}: {problem}")
 
     def full_state(self) -> FullState:
-        """Everything that is stored. Raises `StoreOpenFailed` if it can't be understood, and `sqlite3.Error`."""
-        reader = record_decoder.RecordDecoder()
-        with self._refusals(), closing(self._rows("listings")) as rows:
-            listings = [self._listing(reader, row) for row in rows]
-        with self._refusals(), closing(self._rows("documents")) as rows:
-            documents = [self._document(row) for row in rows]
-        with self._refusals(), closing(self._rows("departures")) as rows:
-            left = dict(self._departure(row) for row in rows)
-        return FullState(self._epoch, self.revision, listings, documents, left)
+        """Returns everything that is stored. Raises `StoreOpenFailed` if a row is damaged, and `sqlite3.Error`."""
+        decoder = RecordDecoder()
+        with self._explained_errors(), closing(self._rows("listings")) as rows:
+            listings = [decode_listing_row(decoder, row) for row in rows]
+        with self._explained_errors(), closing(self._rows("documents")) as rows:
+            documents = [decode_document_row(row) for row in rows]
+        with self._explained_errors(), closing(self._rows("departures")) as rows:
+            removal_revisions = dict(decode_departure_row(row) for row in rows)
+        return FullState(self._epoch, self.revision, listings, documents, removal_revisions)
 
     def _rows(self, table: str) -> sqlite3.Cursor:
         return self._db.execute(f"SELECT {', '.join(schema.CHECKSUM_COLUMNS[table])}, checksum FROM {table}")  # noqa: S608 - ours
 
-    def _listing(self, reader: record_decoder.RecordDecoder, row: RecordRow) -> tuple[int, Listing]:
-        service, id, revision, body, _ = row
-        try:
-            if not has_valid_checksum(row):
-                raise ValueError(_DAMAGED)
-            return revision, reader.decode_listing(service, id, body)
-        except (*_UNREADABLE, AdsumError) as error:
-            raise StoreOpenFailed(f"its record of {service}/{id} can't be read: {error}; {_REMEDY}") from error
-
-    def _document(self, row: RecordRow) -> tuple[int, Document]:
-        kind, name, revision, body, _ = row
-        try:
-            if not has_valid_checksum(row):
-                raise ValueError(_DAMAGED)
-            return revision, record_decoder.decode_document(kind, name, body)
-        except (*_UNREADABLE, AdsumError) as error:
-            raise StoreOpenFailed(f"its record of {kind} {name} can't be read: {error}; {_REMEDY}") from error
-
-    def _departure(self, row: tuple[str, int, int]) -> tuple[str, int]:
-        if not has_valid_checksum(row):
-            raise StoreOpenFailed(f"its record of the service {row[0]} can't be read: {_DAMAGED}; {_REMEDY}")
-        return row[0], row[1]
-
     def write(self, writes: Sequence[BatchWrite]) -> list[int | Exception]:
-        """Write the batches in order, each under a revision of its own, in one transaction.
+        """Writes the batches in order, each under a revision of its own, in one durable transaction.
 
-        For each its revision, or why it was left out. They are durable when this returns. Raises `sqlite3.Error` if
-        none is written; should some be nevertheless, as after a failed sync, `revision` says so sooner or later. Raises
-        `StoreUnavailable` if the file was removed or replaced, or another program wrote to it.
+        Returns for each batch its revision, or the error for which it was left out. Raises `sqlite3.Error` if the
+        transaction fails. The batches may be in the file nevertheless, as after a failed sync: then `revision` shows it
+        as soon as the file can be read. Raises `StoreUnavailable` if the file was removed or replaced, or if another
+        program wrote to it.
         """
         self._must_be_in_place()
-        if self._doubtful:
-            self._look()
+        if self._must_reload:
+            self._load_revision()
         rows, results, revision = TransactionRows({}, {}, [], {}, []), list[int | Exception](), self.revision
-        for each in writes:
+        for batch in writes:
             try:
-                if each.base_revision != revision:
-                    raise StoreConflict(f"decided on revision {each.base_revision}, but the store is at {revision}")
-                rows.add(revision + 1, each)
+                if batch.base_revision != revision:
+                    raise StoreConflict(f"decided on revision {batch.base_revision}, but the store is at {revision}")
+                rows.add(revision + 1, batch)
             except Exception as error:
-                # Its own fault, not that of those it happens to be written with.
+                # The other batches of the transaction are not affected.
                 results.append(error)
             else:
                 revision += 1
@@ -286,27 +274,27 @@ class SqliteFile:
         return results
 
     def _write(self, rows: TransactionRows, revision: int) -> None:
-        unforgotten = self._unforgotten + len(rows.history)
+        changes_since_trim = self._changes_since_trim + len(rows.history)
         try:
             with schema.transaction(self._db):
                 self._put(rows)
                 moved = (revision, checksum(self._epoch, revision), self._epoch, self.revision)
                 if self._db.execute(_MOVE, moved).rowcount != 1:
-                    raise StoreUnavailable(f"{self.path}: another program wrote to it; what it holds now is read anew")
-                if unforgotten >= CHANGES_BETWEEN_DEPARTURE_TRIMS:
+                    raise StoreUnavailable(f"{self.path}: another program wrote to it; the file is read anew")
+                if changes_since_trim >= CHANGES_BETWEEN_DEPARTURE_TRIMS:
                     self._db.execute(_FORGET_OLDEST, (MAX_REMOVAL_REVISIONS,))
-                    unforgotten = 0
+                    changes_since_trim = 0
         except BaseException:
-            self._doubtful = True
+            self._must_reload = True
             self._changes.invalidate()
             with suppress(sqlite3.Error):
-                self._look()
+                self._load_revision()
             raise
-        self.revision, self._unforgotten = revision, unforgotten
-        if self._log_size() > self._long:
+        self.revision, self._changes_since_trim = revision, changes_since_trim
+        if self._log_size() > self._wal_copy_size:
             self._copy_log()
         elif self._lock is not None and self._lock.progress is not None:
-            self._note(self._lock.progress.lowest, self._lock.progress.highest)
+            self._save_progress(self._lock.progress.lowest, self._lock.progress.highest)
 
     def _put(self, rows: TransactionRows) -> None:
         self._db.executemany(_PUT, [row for row in rows.listings.values() if row is not None])
@@ -320,27 +308,15 @@ class SqliteFile:
         self._db.executemany(_FORGET, [(service,) for service, at in rows.departures.items() if at is None])
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[RecordedChange]:
-        """The newest changes, newest first. Raises `StoreUnavailable` if one can't be understood."""
-        return [self._recorded(*row) for row in self._changes.newest(service, id, limit)]
-
-    def _recorded(self, *row: Any) -> RecordedChange:
-        service, id, revision, body, _ = row
-        try:
-            if not has_valid_checksum(row):
-                raise ValueError(_DAMAGED)
-            return record_decoder.decode_change(revision, Key(service, id), body)
-        except _UNREADABLE as error:
-            # Nothing but the past is told from it: the registry goes on.
-            raise StoreUnavailable(
-                f"{self.path}: its history of {service}/{id} at revision {revision} can't be read: {error}"
-            ) from error
+        """Returns the newest changes, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
+        return [decode_history_row(self.path, row) for row in self._changes.newest(service, id, limit)]
 
     def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
-        """The newest edits, newest first. Raises `StoreUnavailable` if one can't be understood."""
+        """Returns the newest edits, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
         return edits_table.newest(self._db, self.path, kind, name, limit)
 
     def close(self) -> None:
-        """Close and unlock; idempotent."""
+        """Closes and unlocks the file; idempotent."""
         database, self._database = self._database, None
         self._history = None
         if database is not None:
@@ -349,14 +325,14 @@ class SqliteFile:
             self._lock.release()
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Say of a file that is not as we left it what is wrong, in a sentence for the operator."""
+    def _explained_errors(self) -> Iterator[None]:
+        """Turns the errors of a damaged or foreign file into `StoreOpenFailed` with the path and the remedy."""
         try:
             yield
         except StoreOpenFailed as refused:
             raise StoreOpenFailed(f"can't use {self.path}: {refused}") from refused
         except (sqlite3.OperationalError, sqlite3.ProgrammingError):
-            raise  # Nothing is wrong with the file: it can't be reached.
+            raise  # The file can't be reached, but nothing is wrong with its content.
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            # Python's module decodes the names that SQLite quotes from a damaged file.
-            raise StoreOpenFailed(f"can't use {self.path}: {error}; {_REMEDY}") from error
+            # `UnicodeDecodeError`: the sqlite3 module decodes SQLite's messages, which quote names of a damaged file.
+            raise StoreOpenFailed(f"can't use {self.path}: {error}; {REMEDY}") from error

@@ -12,7 +12,7 @@ from adsum.stores.retention import Retention
 from adsum.stores.sqlite.rows import RecordRow
 
 TRIM_SLACK_CHANGES: Final = 1_000
-"""How many changes history grows beyond its bounds before it is trimmed, so that no commit pays for all of it."""
+"""Changes by which history exceeds its bounds before it is trimmed, so that most commits delete nothing."""
 
 _RECORD: Final = "INSERT INTO history (number, service, id, revision, body, checksum) VALUES (?, ?, ?, ?, ?, ?)"
 _DROP: Final = "DELETE FROM history WHERE number = ?"
@@ -22,16 +22,19 @@ _ROW: Final = "SELECT service, id, revision, body, checksum FROM history WHERE n
 
 
 class HistoryTable:
-    """The recorded changes of one file. The numbers of each service's rows are known without an index on disk."""
+    """The recorded changes of one file. The row numbers of each service are in memory, which saves an index on disk."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._retention: Retention[int] | None = None
-        """The numbers of the rows; None while it is not known what is in the table."""
+        """The row numbers of each service; None until they are read from the table."""
 
     def insert(self, rows: Sequence[RecordRow]) -> None:
-        """Add rows within a transaction, and trim the table now and then. Call `invalidate` unless that commits."""
-        retention = self._known()
+        """Inserts rows within a transaction, and trims the table now and then.
+
+        Call `invalidate` if the transaction does not commit.
+        """
+        retention = self._loaded_retention()
         if retention.is_over_bounds(TRIM_SLACK_CHANGES):
             self._db.executemany(_DROP, [(number,) for number in retention.trim()])
         (last,) = self._db.execute("SELECT coalesce(max(number), 0) FROM history").fetchone()
@@ -41,11 +44,11 @@ class HistoryTable:
             retention.add(row[0], number)
 
     def invalidate(self) -> None:
-        """The transaction failed, or may have: what the table holds is looked up again when it is needed."""
+        """Drops the row numbers after a transaction that may have failed. They are read again when needed."""
         self._retention = None
 
     def newest(self, service: str | None, id: str | None, limit: int) -> list[RecordRow]:
-        """The newest rows, newest first; of one service or instance if given."""
+        """Returns the newest rows, newest first, at most `limit`; of one service and one instance id if given."""
         found: list[RecordRow] = []
         rows = self._rows() if service is None else self._rows_of(service)
         with closing(rows):
@@ -61,10 +64,10 @@ class HistoryTable:
             yield from rows
 
     def _rows_of(self, service: str) -> Generator[RecordRow, None, None]:
-        for number in self._known().newest_first(service):
+        for number in self._loaded_retention().newest_first(service):
             yield from self._db.execute(_ROW, (number,))
 
-    def _known(self) -> Retention[int]:
+    def _loaded_retention(self) -> Retention[int]:
         if self._retention is None:
             retention = Retention[int]()
             for number, service in self._db.execute(_NUMBERS):

@@ -1,8 +1,8 @@
-"""One process a file, and what that process last knew of the file.
+"""The lock of a database: only one process may use the file.
 
-The lock is a file beside the database, `PATH.lock`, which the system unlocks when its holder ends, however it ends. It
-stays there, and says who held it last and how far the database had come. No backup brings that back, so a restored
-database is recognised by it.
+The lock is a file beside the database, `PATH.lock`. The system unlocks it when its holder ends, however it ends. The
+file stays and holds the id of the last holder and the last known progress of the database. A backup does not contain
+it, so a database that was restored from a copy is recognised by comparing the two.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 from adsum.core.errors import StoreOpenFailed
 
 LOCK_FILE_BYTES: Final = 256
-"""Bytes of the lock file that are read; what it says is shorter."""
+"""Bytes of the lock file that are read and written. Its content is always shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseProgress:
-    """How far a database had come.
+    """The last known epoch and revision of a database.
 
-    Its main file, without the write-ahead log, stood at a revision from `lowest` to `highest`; the two differ while the
-    log is being copied into it, and after a copy that a reader held up.
+    The main file alone, without the write-ahead log, was at a revision from `lowest` to `highest`. The two differ while
+    the log is being copied into the main file, and after a copy that a reader of the file held up.
     """
 
     epoch: str
@@ -37,15 +37,15 @@ class DatabaseProgress:
 
     @staticmethod
     def parse(text: str) -> DatabaseProgress | None:
-        """The mark that `write` wrote; None for any other text."""
+        """Returns the progress that `encode` wrote; None for any other text."""
         epoch, *numbers = text.split(" ")
-        if len(numbers) != 3 or not all(each.isascii() and each.isdigit() for each in numbers):
+        if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
             return None
         return DatabaseProgress(epoch, *map(int, numbers))
 
 
 class FileLock:
-    """The lock of a database. `mark` is what its last holder knew, None if that is not known."""
+    """The lock of a database. `progress` is what its last holder saved; None if there is none that can be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.lock")
@@ -53,21 +53,21 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises `StoreOpenFailed` if another process has it, and `OSError`."""
+        """Locks the file and reads its progress. Raises `StoreOpenFailed` if another process has it, and `OSError`."""
         descriptor = self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        said = os.pread(descriptor, LOCK_FILE_BYTES, 0).decode("ascii", "replace").splitlines()
+        lines = os.pread(descriptor, LOCK_FILE_BYTES, 0).decode("ascii", "replace").splitlines()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = (said[0].strip() if said else "") or "unknown"
+            holder = (lines[0].strip() if lines else "") or "unknown"
             raise StoreOpenFailed(
-                f"another registry has it (process {holder}): stop that one, or name another file"
+                f"another registry uses it (process {holder}): stop that registry, or name another file"
             ) from None
-        self.progress = DatabaseProgress.parse(said[1]) if len(said) > 1 else None
+        self.progress = DatabaseProgress.parse(lines[1]) if len(lines) > 1 else None
         self._write()
 
     def save(self, progress: DatabaseProgress, *, durable: bool = False) -> None:
-        """Remember how far the database has come; `durable`: even if the machine loses its power."""
+        """Writes the progress of the database into the lock file. `durable`: also syncs it to disk."""
         self.progress = progress
         self._write()
         if durable and self._descriptor is not None:
@@ -75,7 +75,7 @@ class FileLock:
 
     @property
     def in_place(self) -> bool:
-        """Whether the locked file is still at the lock's path: a process that finds another one there can lock that."""
+        """Whether the locked file is still at its path. Otherwise another process could lock a new file there."""
         if self._descriptor is None:
             return False
         try:
@@ -84,7 +84,7 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Idempotent."""
+        """Unlocks the file; idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

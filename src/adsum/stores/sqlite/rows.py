@@ -1,7 +1,7 @@
-"""Rows of the tables: what a transaction writes, and the checksum that each row carries.
+"""The rows that a transaction writes, and their checksums.
 
-A checksum covers everything else in its row. SQLite checks none of that: a bit that a disk or a copy flips in a text
-reads back as another text.
+A checksum covers all other values of its row. SQLite has no checksums: it returns a flipped bit in a text as another
+text.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from adsum.core.model import Key
 from adsum.stores import edit_log, records
 
 RecordRow = tuple[str, str, int, bytes, int]
-"""Service, id, revision, record, checksum. Rows of documents have kind and name in place of service and id."""
+"""Service, id, revision, record and checksum. Rows of documents have kind and name in place of service and id."""
 
 
 def checksum(*values: object) -> int:
-    """The CRC-32 of a row's other values, in the order of the table's columns."""
+    """Returns the CRC-32 of a row's other values, given in the order of the table's columns."""
     parts = [value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass") for value in values]
     return zlib.crc32(b"\0".join(parts))
 
 
 def has_valid_checksum(row: Sequence[object]) -> bool:
-    """Whether the last value of a row is the checksum of those before it."""
+    """Returns whether the last value of a row is the checksum of those before it."""
     return row[-1] == checksum(*row[:-1])
 
 
@@ -43,27 +43,29 @@ class BatchWrite:
 
 @dataclass(frozen=True, slots=True)
 class TransactionRows:
-    """What a transaction writes: the last row of all that it touches (None: it is gone), and all of its history."""
+    """The rows that a transaction writes: the last row of each listing and document (None: deleted), all history."""
 
     listings: dict[Key, RecordRow | None]
     documents: dict[DocumentKey, RecordRow | None]
     history: list[RecordRow]
     departures: dict[str, int | None]
-    """The revision at which an instance last left each service; None: the service was forgotten since."""
+    """Service → revision of the latest removal of an instance; None if the service was forgotten since."""
     edits: list[RecordRow]
 
     def add(self, revision: int, batch: BatchWrite) -> None:
-        """Add a batch, or nothing of it if something can't be encoded."""
-        listings = {each.key: _listing(revision, each) for each in batch.changes if not each.forgets_service}
-        documents = {each.key: _document(revision, each) for each in batch.edits}
-        history = [_row(*each.key, revision, records.encode_change(each)) for each in batch.changes]
-        edited = [_row(*each.key, revision, msgspec.json.encode(edit_log.edit_record(each))) for each in batch.edits]
+        """Adds a batch. Raises what encoding it raises; then nothing of the batch is added."""
+        listings = {change.key: _listing(revision, change) for change in batch.changes if not change.forgets_service}
+        documents = {edit.key: _document(revision, edit) for edit in batch.edits}
+        history = [_row(*change.key, revision, records.encode_change(change)) for change in batch.changes]
+        edits = [_row(*edit.key, revision, msgspec.json.encode(edit_log.edit_record(edit))) for edit in batch.edits]
         self.listings.update(listings)
         self.documents.update(documents)
         self.history.extend(history)
-        self.edits.extend(edited)
-        gone = (each for each in batch.changes if each.listing is None)
-        self.departures.update((each.key.service, None if each.forgets_service else revision) for each in gone)
+        self.edits.extend(edits)
+        removals = (change for change in batch.changes if change.listing is None)
+        self.departures.update(
+            (change.key.service, None if change.forgets_service else revision) for change in removals
+        )
 
 
 def _listing(revision: int, change: Change) -> RecordRow | None:

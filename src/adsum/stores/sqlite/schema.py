@@ -1,4 +1,4 @@
-"""The tables of the SQLite file, and how a file comes to have them: each version is the one before, migrated."""
+"""The schema of the SQLite file, and the migrations from each version to the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite.rows import checksum
 
 APPLICATION_ID: Final = 0x41445355
-"""SQLite's `application_id` of our files ("ADSU"): another program's file is refused, never written."""
+"""SQLite's `application_id` of Adsum's files ("ADSU"). A file of another program is refused and never written."""
 
 CHECKSUM_COLUMNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
@@ -24,11 +24,11 @@ CHECKSUM_COLUMNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "meta": ("epoch", "revision"),
     }
 )
-"""Table → the columns that its rows' checksums cover, in their order."""
+"""Table → the columns that the checksum of a row covers, in their order."""
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     (
-        # No WITHOUT ROWID: bodies of some 400 bytes make its tree twice as dear to write.
+        # No WITHOUT ROWID: with bodies of some 400 bytes it doubles the cost of writes.
         """CREATE TABLE listings (
             service  TEXT NOT NULL,
             id       TEXT NOT NULL,
@@ -36,7 +36,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             body     BLOB NOT NULL,
             PRIMARY KEY (service, id)
         )""",
-        # No index: the few thousand rows are looked through quicker than every commit could keep one.
+        # No index: a scan of the few thousand rows costs less than an index on every commit.
         """CREATE TABLE history (
             number   INTEGER PRIMARY KEY,
             revision INTEGER NOT NULL,
@@ -58,7 +58,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         )""",
     ),
     (
-        # Services that instances left: they stay known, though all may have left.
+        # Services that instances were removed from. They stay known without an instance.
         """CREATE TABLE departures (
             service  TEXT PRIMARY KEY,
             revision INTEGER NOT NULL
@@ -66,7 +66,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "INSERT INTO departures SELECT service, max(revision) FROM history GROUP BY service",
     ),
     (
-        # The checksum of every row: see `rows`. SQLite calls that module's function.
+        # The checksum of every row. SQLite calls `rows.checksum`.
         "ALTER TABLE listings ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE history ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE documents ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0",
@@ -79,7 +79,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "UPDATE meta SET checksum = checksum(epoch, revision)",
     ),
     (
-        # The history of documents. An index, for each document has a bound of its own.
+        # The history of documents. It has an index because each document has a bound of its own.
         """CREATE TABLE edits (
             number   INTEGER PRIMARY KEY,
             kind     TEXT NOT NULL,
@@ -91,23 +91,25 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "CREATE INDEX edits_of_one ON edits (kind, name, number)",
     ),
 )
-"""What turns a file of version n into one of version n + 1; version 0 is empty. Never edited, only added to."""
+"""The statements that turn a file of version n, the index, into one of version n + 1. Version 0 is an empty file.
+
+Existing migrations are never edited."""
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring the file to the newest version, in one transaction a version.
+    """Migrates the file to the newest version, in one transaction for each version.
 
-    Raises `StoreOpenFailed` for a file of a later version or of another program, which are left as they are.
+    Raises `StoreOpenFailed` for a file of a later version or of another program, and does not change such a file.
     """
     db.create_function("checksum", -1, checksum, deterministic=True)
     application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
     empty = db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     if application != APPLICATION_ID and not (empty and application == version == 0):
-        raise StoreOpenFailed("it is another program's SQLite file: name another one")
+        raise StoreOpenFailed("it is another program's SQLite file: name another file")
     if version > len(MIGRATIONS):
         raise StoreOpenFailed(
             f"a later version of Adsum wrote it (its schema is {version}, the latest known here {len(MIGRATIONS)}): "
-            "run that one, or `adsum restore` the backup from before the upgrade"
+            "run that version, or `adsum restore` the backup from before the upgrade"
         )
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         with transaction(db):
@@ -118,13 +120,13 @@ def migrate(db: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing; durable at the end, if the connection syncs."""
+    """Runs the block in one transaction, which is rolled back if the block raises. Durable if the connection syncs."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
         db.execute("COMMIT")
     except BaseException:
-        # SQLite may have rolled it back itself, as when the disk is full.
+        # SQLite rolls back by itself after some errors, such as a full disk.
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise

@@ -1,7 +1,7 @@
-"""The embedded store: one SQLite file, one daemon.
+"""The embedded store: one SQLite file, used by one daemon.
 
-Write-ahead log, synced before a commit is answered; commits that wait for the disk go together into one transaction,
-on one thread of their own.
+The write-ahead log is synced before a commit returns. Commits that wait for the disk are written together in one
+transaction. All access to the file runs on one thread.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from adsum.stores.sqlite.rows import BatchWrite
 T = TypeVar("T")
 
 WRITABLE_CHECK_INTERVAL: Final = 2.0
-"""Seconds between two looks whether the file can be written."""
+"""Seconds between two checks that the file can be written."""
 
 _log = logging.getLogger("adsum.store")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Commit:
-    """A batch on its way to the disk, and who waits for its revision."""
+    """A batch that waits to be written, and the future of its revision."""
 
     write: BatchWrite
     done: asyncio.Future[int]
 
     def settle(self, result: int | Exception) -> None:
-        """Its caller may have gone away meanwhile."""
-        if self.done.done():
+        """Sets the revision or the error."""
+        if self.done.done():  # The caller was cancelled.
             return
         if isinstance(result, int):
             self.done.set_result(result)
@@ -53,40 +53,40 @@ class _Commit:
 
 
 class SqliteStore:
-    """Keeps batches in one file. See `ports.Store` for what each method promises."""
+    """Implements `ports.Store` over one SQLite file."""
 
     def __init__(self, path: Path, *, new_epoch: bool = False, clock: Clock | None = None) -> None:
         self._file = SqliteFile(path, new_epoch=new_epoch)
         self._clock: Clock = clock or SystemClock()
         self._trouble = ""
-        """Why nothing can be written; "" while it can."""
-        self._troubled_since = 0.0
-        self._examining: asyncio.Task[None] | None = None
+        """The reason why nothing can be written; "" while the file can be written."""
+        self._trouble_since = 0.0
+        self._checking: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[_Commit] = []
         self._writing: asyncio.Task[None] | None = None
-        self._feeds = BatchFeed(lambda: self._run(self._file.full_state))
-        self._told = 0
+        self._feed = BatchFeed(lambda: self._run(self._file.full_state))
+        self._published_revision = 0
 
     @classmethod
     def from_url(cls, url: str) -> SqliteStore:
-        """`sqlite:///PATH`, or `sqlite:////PATH` for an absolute one.
+        """Accepts `sqlite:///PATH`, or `sqlite:////PATH` for an absolute path. Raises `Invalid`.
 
-        `?epoch=new` starts a new epoch whenever the file is opened: what a restored backup needs once, for those who
-        saw what came after the backup must not take its revisions for the ones that they know.
+        With `?epoch=new` the file gets a new epoch whenever it is opened. A file that was restored from a backup needs
+        that once: consumers that saw later revisions must not compare them with those of the backup.
         """
         location, _, options = url.removeprefix("sqlite://").partition("?")
         path = unquote(location[1:])
         if not url.startswith("sqlite:///") or not path or "\0" in path:
             raise Invalid("store", f"must be sqlite:///PATH (sqlite:////PATH for an absolute path), not {url!r}")
-        asked = parse_qs(options, keep_blank_values=True)
-        if asked not in ({}, {"epoch": ["new"]}):
-            raise Invalid("store", f"knows no option but ?epoch=new, not ?{options}")
-        return cls(Path(path).expanduser(), new_epoch=bool(asked))
+        given = parse_qs(options, keep_blank_values=True)
+        if given not in ({}, {"epoch": ["new"]}):
+            raise Invalid("store", f"has the only option ?epoch=new, not ?{options}")
+        return cls(Path(path).expanduser(), new_epoch=bool(given))
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the file."""
         return self._file.path
 
     def join(self, name: str) -> SingleNode:
@@ -99,15 +99,14 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
-        self._told = self._file.revision
-        self._examining = asyncio.create_task(self._examine(), name="adsum-sqlite-examine")
+        self._published_revision = self._file.revision
+        self._checking = asyncio.create_task(self._check_writable(), name="adsum-sqlite-check")
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        commit = _Commit(
-            BatchWrite(tuple(changes), base_revision, tuple(edits)), asyncio.get_running_loop().create_future()
-        )
+        write = BatchWrite(tuple(changes), base_revision, tuple(edits))
+        commit = _Commit(write, asyncio.get_running_loop().create_future())
         self._waiting.append(commit)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
@@ -120,7 +119,7 @@ class SqliteStore:
             raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._file.revision}")
 
     async def _write_waiting(self) -> None:
-        """Write all that waits, together, until nothing does."""
+        """Writes the waiting commits, all that wait in one transaction, until none waits."""
         while self._waiting:
             commits, self._waiting = self._waiting, []
             results: list[int | Exception]
@@ -128,43 +127,46 @@ class SqliteStore:
                 results = await self._run(partial(self._file.write, [commit.write for commit in commits]))
             except Exception as error:
                 results = [error] * len(commits)
-                self._note(str(error))
+                self._set_trouble(str(error))
             else:
-                self._note("")
+                self._set_trouble("")
             for commit, result in zip(commits, results, strict=True):
                 if isinstance(result, int):
-                    self._told = result
-                    self._feeds.publish(Batch(result, commit.write.changes, commit.write.edits))
+                    self._published_revision = result
+                    self._feed.publish(Batch(result, commit.write.changes, commit.write.edits))
                 commit.settle(result)
-            self._mind_the_file()
+            self._resync_if_moved()
 
-    async def _examine(self) -> None:
-        """Look now and then whether the file can be written; in trouble, by writing, so that its end is noticed."""
+    async def _check_writable(self) -> None:
+        """Checks periodically that the file can be written. After a failure it writes, to notice the recovery."""
         while True:
             await self._clock.sleep(WRITABLE_CHECK_INTERVAL)
             try:
                 await self._run(partial(self._file.check_writable, write=bool(self._trouble)))
-                self._note("")
+                self._set_trouble("")
             except StoreUnavailable as error:
-                self._note(str(error))
-            self._mind_the_file()
+                self._set_trouble(str(error))
+            self._resync_if_moved()
 
-    def _note(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         if trouble and not self._trouble:
-            self._troubled_since = self._clock.now()
+            self._trouble_since = self._clock.now()
             _log.error("nothing can be written: %s", trouble)
         elif self._trouble and not trouble:
             _log.warning("%s can be written again", self._file.path)
         self._trouble = trouble
 
-    def _mind_the_file(self) -> None:
-        """A write that failed may be in the file nevertheless: then it is shown as what it holds."""
-        if self._file.revision != self._told:
-            self._told = self._file.revision
-            self._feeds.resync()
+    def _resync_if_moved(self) -> None:
+        """Gives followers the full state if the file is at another revision than was published.
+
+        A write that failed may be in the file nevertheless.
+        """
+        if self._file.revision != self._published_revision:
+            self._published_revision = self._file.revision
+            self._feed.resync()
 
     def watch(self) -> AsyncIterator[FullState | Batch]:
-        return self._feeds.watch()
+        return self._feed.watch()
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         return await self._run(partial(self._file.history, service, id, limit))
@@ -176,15 +178,15 @@ class SqliteStore:
         return 0.0
 
     def isolated_seconds(self) -> float:
-        return self._clock.now() - self._troubled_since if self._trouble else 0.0
+        return self._clock.now() - self._trouble_since if self._trouble else 0.0
 
     def condition(self) -> Mapping[str, str]:
         return {"trouble": self._trouble} if self._trouble else {}
 
     async def close(self) -> None:
-        if self._examining is not None:
-            self._examining.cancel()
-            await asyncio.gather(self._examining, return_exceptions=True)
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
         thread, self._thread = self._thread, None
@@ -193,7 +195,7 @@ class SqliteStore:
             thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Do it on the file's own thread. Raises `StoreUnavailable` if SQLite can't, and what `work` raises."""
+        """Runs `work` on the file's thread. Raises `StoreUnavailable` for SQLite's errors, and what `work` raises."""
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
         try:

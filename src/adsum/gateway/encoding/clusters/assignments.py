@@ -11,11 +11,12 @@ from envoy.config.core.v3.health_check_pb2 import DEGRADED, DRAINING, HEALTHY, U
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.model import Instance, Listing, Status
 from adsum.core.selection import DECLARED_STATUSES, OVERPROVISIONING, USABLE_STATUSES
 from adsum.core.tls_schemes import TLS_SCHEMES
 from adsum.gateway.encoding import messages
-from adsum.gateway.encoding.clusters.tls import TRANSPORT_MATCH_KEY, is_name, transport_metadata
+from adsum.gateway.encoding.clusters.tls import TRANSPORT_MATCH_KEY, transport_metadata
 from adsum.gateway.encoding.messages import METADATA_NAMESPACE
 
 HEALTH_BY_STATUS: Final = {
@@ -108,7 +109,7 @@ def _entries(
     at: dict[tuple[str, int], Listing] = {}
     for listing in sorted(listings, key=lambda each: (_BEST_FIRST.index(each.status), each.instance.id)):
         instance = listing.instance
-        ip = addresses.get(instance.address) if is_name(instance.address) else instance.address
+        ip = instance.address if is_ip_address(instance.address) else addresses.get(instance.address)
         if ip is not None:
             at.setdefault((ip, instance.port), listing)
     return sorted(_Entry(_place(listing, zone, reader), ip, port, listing) for (ip, port), listing in at.items())
@@ -139,7 +140,7 @@ def _endpoint(entry: _Entry, reader: AssignmentReader) -> Any:
     endpoint.load_balancing_weight.value = instance.weight or 1
     if reader is AssignmentReader.ENVOY:
         # The name that a certificate is held against; else what people look for in Envoy's own pages.
-        endpoint.endpoint.hostname = instance.address if is_name(instance.address) else instance.id
+        endpoint.endpoint.hostname = instance.id if is_ip_address(instance.address) else instance.address
         endpoint.metadata.filter_metadata[METADATA_NAMESPACE].update({"id": instance.id})
         if instance.scheme in TLS_SCHEMES:
             endpoint.metadata.filter_metadata[TRANSPORT_MATCH_KEY].update(transport_metadata(instance.address))

@@ -13,10 +13,10 @@ from enum import Enum
 from math import gcd
 from typing import Final, NamedTuple
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.model import Instance, Listing
 from adsum.core.selection import USABLE_STATUSES
 from adsum.gateway.encoding.clusters.assignments import without_reserves
-from adsum.gateway.encoding.clusters.tls import is_name
 from adsum.gateway.intent.upstreams import UpstreamProtocol
 
 GRPC_SCHEMES: Final = frozenset({"grpc", "grpcs"})
@@ -116,7 +116,7 @@ def is_empty(listings: Iterable[Listing], addresses: Mapping[str, str]) -> bool:
 
 
 def _is_reached(instance: Instance, addresses: Mapping[str, str]) -> bool:
-    return instance.address in addresses or not is_name(instance.address)
+    return instance.address in addresses or is_ip_address(instance.address)
 
 
 def unrouted_clusters(splits: TrafficSplits) -> frozenset[str]:

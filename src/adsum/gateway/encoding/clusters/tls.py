@@ -15,6 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsCertificate
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
+from adsum.core.addresses import is_ip_address
 from adsum.core.model import Instance
 from adsum.core.tls_schemes import TLS_SCHEMES
 from adsum.gateway.encoding import messages
@@ -48,18 +49,8 @@ class TlsPeers:
     @staticmethod
     def from_instances(instances: Iterable[Instance]) -> TlsPeers:
         addresses = {each.address for each in instances if each.scheme in TLS_SCHEMES}
-        ips = {canonical_ip(address) for address in addresses if not is_name(address)}
-        return TlsPeers(any(map(is_name, addresses)), tuple(sorted(ips)))
-
-
-@lru_cache(maxsize=65_536)  # Thousands of instances share a host, and it is asked again with every change.
-def is_name(address: str) -> bool:
-    """Whether it is a host name rather than an IP address."""
-    try:
-        ip_address(address)
-    except ValueError:
-        return True
-    return False
+        ips = {canonical_ip(address) for address in addresses if is_ip_address(address)}
+        return TlsPeers(not all(map(is_ip_address, addresses)), tuple(sorted(ips)))
 
 
 @lru_cache(maxsize=65_536)
@@ -72,7 +63,7 @@ def canonical_ip(ip: str) -> str:
 
 def transport_metadata(address: str) -> Mapping[str, str]:
     """What the metadata of an endpoint that speaks TLS says: whether it stands at a host name, or at which IP."""
-    return {_TLS: _NAME} if is_name(address) else {_TLS: _IP, _IP: canonical_ip(address)}
+    return {_TLS: _IP, _IP: canonical_ip(address)} if is_ip_address(address) else {_TLS: _NAME}
 
 
 def add_tls(message: Any, tls: UpstreamTls, peers: TlsPeers, *, http2: bool, roots: str) -> None:

@@ -1,0 +1,25 @@
+"""Host addresses: IP addresses and host names as text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Final
+
+MAX_CACHED_ADDRESSES: Final = 65_536
+"""Addresses whose kind is cached. Past it those used longest ago are parsed again."""
+
+
+def format_host_port(address: str, port: int) -> str:
+    """Returns `address:port`, with brackets around an IPv6 address."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+@lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and every change asks again.
+def is_ip_address(address: str) -> bool:
+    """Returns whether it is an IP address, without brackets, rather than a host name."""
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True

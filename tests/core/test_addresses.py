@@ -1,0 +1,55 @@
+"""Host addresses as text."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import adsum
+from adsum.core.addresses import format_host_port, is_ip_address
+
+SOURCES = sorted(Path(adsum.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("10.0.0.1", "10.0.0.1:80"),
+        ("::1", "[::1]:80"),
+        ("fd00::1:2", "[fd00::1:2]:80"),
+        ("orders.test", "orders.test:80"),
+    ],
+)
+def test_an_ipv6_address_stands_in_brackets_before_its_port(address: str, shown: str) -> None:
+    assert format_host_port(address, 80) == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.1", True),
+        ("fd00::1", True),
+        ("::ffff:10.0.0.1", True),
+        ("localhost", False),
+        ("1host", False),
+        ("10.0.0", False),
+        ("", False),
+    ],
+)
+def test_an_ip_address_is_told_from_a_host_name(address: str, expected: bool) -> None:
+    assert is_ip_address(address) is expected
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_brackets_around_ipv6_addresses_are_written_in_one_place(path: Path) -> None:
+    if path.parts[-2:] == ("core", "addresses.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.IfExp) and isinstance(node.body, ast.JoinedStr):
+            first = node.body.values[0]
+            brackets = isinstance(first, ast.Constant) and str(first.value).startswith("[")
+            assert not brackets, (
+                f"{path}:{node.lineno} writes brackets around an address: use core.addresses.format_host_port"
+            )
