@@ -134,7 +134,7 @@ async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         with pytest.raises(Invalid, match="can't be run without a registry"):
             await client.register("orders", 8001, check="http:/health").start(10.0)
-        with pytest.raises(NeedsRegistry, match="is no registry"):
+        with pytest.raises(NeedsRegistry, match="is not an Adsum registry"):
             client.api  # noqa: B018
 
 
