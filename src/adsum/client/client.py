@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -202,6 +203,8 @@ class Client:
 
         Raises `Invalid`.
         """
+        first = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
+        all_checks = parse_checks([*first, *parse_checks(checks)])
         instance = Instance(
             service=service,
             id=default_id(port, address or "") if id is None else id,
@@ -213,14 +216,30 @@ class Client:
             tags=tuple(tags),
             metadata=freeze(metadata),
         )
-        one = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
-        registration = Registration(
-            instance,
-            ttl,
-            grace,
-            parse_checks([*one, *parse_checks(checks)]),
-            holder or f"{self._process}{PART_SEPARATOR}{next(self._holders)}",
+        return self.registrar(
+            Registration(instance, ttl, grace, all_checks, holder),
+            address=address,
+            drain_wait=drain_wait,
+            signals=signals,
+            take_over=take_over,
         )
+
+    def registrar(
+        self,
+        registration: Registration,
+        *,
+        address: str | None = None,
+        drain_wait: float = DEFAULT_DRAIN_WAIT,
+        signals: bool = True,
+        take_over: bool = False,
+    ) -> Registrar:
+        """A registrar for a registration as it is; the other parameters are those of `register`.
+
+        Without `address` the address is determined when registering, and that of `registration` does not count. A
+        registration without a holder gets one.
+        """
+        if not registration.holder:
+            registration = replace(registration, holder=f"{self._process}{PART_SEPARATOR}{next(self._holders)}")
         source = self.source
         self._registrars = [
             registrar for registrar in self._registrars if registrar.state is not RegistrarState.STOPPED
