@@ -54,7 +54,10 @@ class ChannelFixture:
 @pytest.fixture
 async def calling() -> AsyncIterator[ChannelFixture]:
     it = ChannelFixture(
-        ChannelOptions(policy="round_robin", outliers=OutlierOptions(consecutive=2, base=30.0, share=0.5))
+        ChannelOptions(
+            policy="round_robin",
+            outliers=OutlierOptions(consecutive_failures=2, base_ejection_time=30.0, max_ejected_share=0.5),
+        )
     )
     await run_until_idle()
     yield it
@@ -117,7 +120,7 @@ async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Channel
 
 async def test_who_becomes_usable_later_starts_slowly() -> None:
     it = ChannelFixture(
-        ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, least=0.1), outliers=None)
+        ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, min_factor=0.1), outliers=None)
     )
     await it.hear(full_update(1, endpoint("a")))
     await it.hear(delta_update(1, 2, endpoint("b")))
