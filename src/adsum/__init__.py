@@ -1,6 +1,6 @@
-"""Adsum: service discovery. `adsum.Client` (or `adsum.SyncClient`) is the library, `adsum --help` the registry.
+"""Adsum: service discovery. The library is `adsum.Client` (or `adsum.SyncClient`); the registry is `adsum serve`.
 
-Names are imported when first used, so that `import adsum` costs nothing.
+Names are imported at first use, so that `import adsum` costs nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from adsum.core.model import Instance as Instance
     from adsum.core.model import Status as Status
 
-_ROOMS: Final = {
+_EXPORTS: Final = {
     "adsum.balance.ejection": ("OutlierOptions",),
     "adsum.balance.picker": ("NoEndpoint",),
     "adsum.balance.slow_start": ("SlowStart",),
@@ -62,17 +62,17 @@ _ROOMS: Final = {
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),
     "adsum.core.model": ("Check", "CheckKind", "Endpoint", "Instance", "Status"),
 }
-_PLACES: Final = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF: Final = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
-if not TYPE_CHECKING:  # A type checker reads the imports above, and so sees a name that does not exist.
+if not TYPE_CHECKING:  # A type checker reads the imports above, and so reports names that do not exist.
 
     def __getattr__(name: str) -> object:
-        if name not in _PLACES:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module 'adsum' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_PLACES[name]), name)
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_MODULE_OF})

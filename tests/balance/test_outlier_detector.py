@@ -60,7 +60,7 @@ def test_calls_that_end_after_the_ejection_do_not_lengthen_it() -> None:
 
 
 def test_each_ejection_lasts_longer_up_to_the_longest() -> None:
-    outliers = watching(base=30.0, longest=100.0, interval=1000.0)
+    outliers = watching(base_ejection_time=30.0, max_ejection_time=100.0, interval=1000.0)
     now, lengths = 0.0, []
     for _ in range(5):
         event = fail(outliers, "i-3", now)
@@ -73,7 +73,7 @@ def test_each_ejection_lasts_longer_up_to_the_longest() -> None:
 
 
 def test_calm_intervals_are_forgiving() -> None:
-    outliers = watching(base=30.0, interval=10.0)
+    outliers = watching(base_ejection_time=30.0, interval=10.0)
     fail(outliers, "i-3", 0.0)
     outliers.tick(30.0)
     now = 30.0
@@ -87,7 +87,7 @@ def test_calm_intervals_are_forgiving() -> None:
 
 
 def test_a_forgiving_sweep_does_not_end_a_streak() -> None:
-    outliers = watching(base=5.0)
+    outliers = watching(base_ejection_time=5.0)
     fail(outliers, "i-3", 0.0)
     outliers.tick(5.0)
     fail(outliers, "i-3", 9.0, times=4)
@@ -131,7 +131,7 @@ def test_who_left_is_forgotten() -> None:
 
 
 def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
-    outliers = watching(consecutive=0, deviations=0.0)
+    outliers = watching(consecutive_failures=0, stdev_factor=0.0)
     for id in TEN:
         calls(outliers, id, *((5, 45) if id == "i-7" else (50, 0)), now=0.0)
     assert outliers.tick(9.9) == []
@@ -139,7 +139,7 @@ def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
 
 
 def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
-    outliers = watching(consecutive=0)
+    outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, *((70, 30) if id == "i-7" else (99, 1)), now=0.0)
     assert outliers.tick(10.0) == [
@@ -148,31 +148,31 @@ def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
 
 
 def test_if_all_fail_alike_none_stands_out() -> None:
-    outliers = watching(consecutive=0)
+    outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, 70, 30, now=0.0)
     assert outliers.tick(10.0) == []
 
 
 def test_the_worst_goes_first_if_there_is_room_for_one() -> None:
-    outliers = watching(consecutive=0)
+    outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, *{"i-2": (4, 46), "i-7": (0, 50)}.get(id, (50, 0)), now=0.0)
     assert [event.id for event in outliers.tick(10.0)] == ["i-7"]
 
 
 def test_rates_of_few_calls_or_few_endpoints_are_not_judged() -> None:
-    few_calls = watching(consecutive=0)
+    few_calls = watching(consecutive_failures=0)
     for id in TEN:
         calls(few_calls, id, *((0, 49) if id == "i-7" else (49, 0)), now=0.0)
-    few_endpoints = watching(TEN[:4], consecutive=0)
+    few_endpoints = watching(TEN[:4], consecutive_failures=0)
     for id in TEN[:4]:
         calls(few_endpoints, id, *((0, 100) if id == "i-2" else (100, 0)), now=0.0)
     assert few_calls.tick(10.0) == few_endpoints.tick(10.0) == []
 
 
 def test_each_interval_is_judged_alone() -> None:
-    outliers = watching(consecutive=0)
+    outliers = watching(consecutive_failures=0)
     for now in (0.0, 10.0):
         for id in TEN:
             calls(outliers, id, *((0, 30) if id == "i-7" else (30, 0)), now=now)
@@ -190,7 +190,7 @@ def test_an_idle_consumer_waits_for_nothing() -> None:
 
 
 def test_the_next_deadline_is_the_first_return_or_sweep() -> None:
-    outliers = watching(base=3.0)
+    outliers = watching(base_ejection_time=3.0)
     fail(outliers, "i-1", 5.0)
     assert outliers.next_deadline() == 8.0
     outliers.tick(8.0)
@@ -210,21 +210,25 @@ ACTIONS = st.lists(st.tuples(st.integers(0, 29), st.booleans(), st.floats(0.0, 2
 def test_never_more_than_the_share_is_out(
     actions: list[tuple[int, bool, float]], before: int, after: int, share: float
 ) -> None:
-    outliers = watching([], consecutive=2, base=7.0, share=share, volume=2, hosts=2)
+    outliers = watching(
+        [], consecutive_failures=2, base_ejection_time=7.0, max_ejected_share=share, min_calls=2, min_endpoints=2
+    )
     now = 0.0
     for step, (index, ok, passed) in enumerate(actions):
         endpoints = before if step < len(actions) // 2 else after
         outliers.update_endpoints([f"i-{each}" for each in range(endpoints)])
         outliers.record_call(f"i-{index}", ok, now)
         outliers.record_call(f"i-{index}", ok, now)
-        assert len(outliers.ejected) <= OutlierOptions(share=share).max_ejected(endpoints)
+        assert len(outliers.ejected) <= OutlierOptions(max_ejected_share=share).max_ejected(endpoints)
         now += passed
         outliers.tick(now)
-        assert len(outliers.ejected) <= OutlierOptions(share=share).max_ejected(endpoints)
+        assert len(outliers.ejected) <= OutlierOptions(max_ejected_share=share).max_ejected(endpoints)
         assert (deadline := outliers.next_deadline()) is None or deadline > now
 
 
-@pytest.mark.parametrize("wrong", [{"share": 1.5}, {"interval": 0.0}, {"hosts": 0}, {"consecutive": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_ejected_share": 1.5}, {"interval": 0.0}, {"min_endpoints": 0}, {"consecutive_failures": -1}]
+)
 def test_limits_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
         OutlierOptions(**wrong)  # type: ignore[arg-type]

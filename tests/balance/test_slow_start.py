@@ -66,7 +66,7 @@ def test_who_was_out_ramps_again() -> None:
     assert not ramps.factors(21.0)
 
 
-@pytest.mark.parametrize("wrong", [{"window": -1.0}, {"aggression": 0.0}, {"least": 0.0}])
+@pytest.mark.parametrize("wrong", [{"window": -1.0}, {"aggression": 0.0}, {"min_factor": 0.0}])
 def test_a_slow_start_out_of_bounds_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
         SlowStart(**wrong)

@@ -201,7 +201,7 @@ def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(
         assert (waited.code, waited.out) == (0, "10.0.0.1:80\n")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using what was known 2 h ago" in result.err
-    assert "past the bound of 60 min (cache_max_age)" in result.err
+    assert "is older than cache_max_age (60 min)" in result.err
 
 
 async def test_resolve_waits_on_when_a_registry_lists_nobody_though_its_watch_fails(adsum: Adsum) -> None:
@@ -566,7 +566,7 @@ def test_resolve_asks_an_etcd_too_and_what_needs_a_registry_says_so(
             with client.register("orders", 8000, address="10.0.0.1", ttl=5.0, drain_wait=0.0):
                 assert adsum("resolve", "orders").out == "10.0.0.1:8000\n"
             refused = adsum("ls")
-    assert (refused.code, "is no registry of Adsum's" in refused.err) == (2, True)
+    assert (refused.code, "is not an Adsum registry" in refused.err) == (2, True)
 
 
 def test_forget_takes_an_emptied_service_off_the_lists(orders: RunningDaemon, adsum: Adsum) -> None:

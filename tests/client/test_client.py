@@ -146,5 +146,5 @@ async def test_closing_leaves_no_task_behind(tmp_path: Path) -> None:
     async with Client(cache=tmp_path, source=ScriptedSource()) as again:
         await again.channel("orders").ready()
         assert again.resolver("orders").view.origin == "disk"
-        with pytest.raises(NeedsRegistry, match="is no registry"):
+        with pytest.raises(NeedsRegistry, match="is not an Adsum registry"):
             _ = again.api

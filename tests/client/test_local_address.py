@@ -35,7 +35,7 @@ async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypat
     near, far, nowhere = ("127.0.0.1", 1), ("10.0.0.2", 2), ("no-such-host.invalid", 3)
     assert await outbound_address_to_any([near, nowhere, far, ("10.0.0.2", 4)], 5.0) == "10.9.9.2"
     assert await outbound_address_to_any([nowhere, near], 5.0) == LOOPBACK
-    with pytest.raises(OSError, match=r"no way to no-such-host\.invalid"):
+    with pytest.raises(OSError, match=r"no route to no-such-host\.invalid"):
         await outbound_address_to_any([nowhere], 5.0)
 
 

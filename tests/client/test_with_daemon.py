@@ -124,7 +124,7 @@ async def main():
     async with adsum.Client(sys.argv[1], cache=sys.argv[2]) as client:
         channel = client.channel("orders")
         await channel.ready()
-        print(channel.pick().endpoint.id, channel.resolver.view.source)
+        print(channel.pick().endpoint.id, channel.resolver.view.origin)
 
 asyncio.run(main())
 """

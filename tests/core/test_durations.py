@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adsum.client.durations import format_duration, parse_duration
+from adsum.core.durations import format_duration, parse_duration
 from adsum.core.errors import Invalid
 
 

@@ -47,7 +47,7 @@ async def test_the_sessions_time_for_a_read_is_over_for_each_try(
     servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
     source.emit(full_update(1, *(instance(each.name, each.port) for each in servers)))
     async with session(client, channel=options(), timeout=aiohttp.ClientTimeout(sock_read=0.1)) as http:
-        with pytest.raises(AiohttpTimedOut, match="at most 3 are made"):
+        with pytest.raises(AiohttpTimedOut, match="at most 3 tries are allowed"):
             await http.get("http://orders/")
     assert fleet.request_count == 3
 

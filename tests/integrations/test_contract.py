@@ -145,7 +145,7 @@ async def test_the_deadline_ends_the_call_whatever_tries_are_left(make: Make, fl
     with request_options(tries=50, try_timeout=0.1, deadline=0.35), pytest.raises(caller.timed_out) as caught:
         await caller.call("GET", URL)
     assert time.monotonic() - begun < 5.0
-    assert "its deadline of 350 ms is over" in str(caught.value) or "0.35" in str(caught.value)
+    assert "its deadline of 350 ms has passed" in str(caught.value) or "0.35" in str(caught.value)
     assert 1 < len(caught.value.tries) < 10
     assert in_flight(caller.channel(), *endpoints) == 0
 
@@ -291,7 +291,7 @@ async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended
     assert words.startswith("orders: no answer after 2 tries: ")
     for n, port in enumerate(ports):
         assert f"{HERE}:{port} (i{n}): " in words
-    assert "at most 2 are made" in words
+    assert "at most 2 tries are allowed" in words
     assert isinstance(caught.value, caller.transport_error)
     assert caught.value.service == "orders"
 
@@ -306,7 +306,7 @@ async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: M
 
 async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> None:
     caller = make(source=ScriptedSource(), ready=0.05)
-    with pytest.raises(caller.no_endpoint, match="nothing is known of it yet"):
+    with pytest.raises(caller.no_endpoint, match="no view has arrived yet"):
         await caller.call("GET", URL)
 
 
@@ -352,7 +352,7 @@ async def test_the_channels_own_terms_hold_for_every_call(make: Make, fleet: Fle
     servers = [fleet.add(name, ServerBehaviour.RESET) for name in "abc"]
     given = ChannelOptions(outliers=None, calls=CallOptions(tries=1))
     caller = make(*(instance(each.name, each.port) for each in servers), channel=given)
-    with pytest.raises(caller.broken, match="at most 1 are made"):
+    with pytest.raises(caller.broken, match="at most 1 tries are allowed"):
         await caller.call("GET", URL)
     assert fleet.request_count == 1
 

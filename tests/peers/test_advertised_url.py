@@ -72,7 +72,7 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
 
 @pytest.mark.parametrize(
     ("host", "words"),
-    [("no-such-host.invalid", "there is no way to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
+    [("no-such-host.invalid", "no route to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
 )
 async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:

@@ -1,4 +1,4 @@
-"""Ejection: the moves of an endpoint between in and out, and their limits, as tables."""
+"""The ejection of endpoints: the options, and the moves between active and ejected as a table."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from adsum.core.errors import Invalid
 
 
 class EjectionState(StrEnum):
-    """Where an endpoint is, as this consumer treats it."""
+    """The state of an endpoint, as this consumer treats it."""
 
-    ACTIVE = "in"
-    EJECTED = "out"
+    ACTIVE = "active"
+    EJECTED = "ejected"
 
 
 class EjectionCause(StrEnum):
-    """What moves it."""
+    """The cause of a move."""
 
-    CONSECUTIVE_FAILURES = "failed-in-a-row"
-    FAILURE_RATE = "failed-too-often"
-    ABOVE_MEAN_FAILURE_RATE = "failed-more-than-others"
-    CALM_INTERVAL = "calm"
-    TIME_SERVED = "served"
-    LIMIT_LOWERED = "share-shrank"
-    PROCESS_REPLACED = "replaced"
-    """Another process has its id now."""
+    CONSECUTIVE_FAILURES = "consecutive-failures"
+    FAILURE_RATE = "failure-rate"
+    """The failure rate of an interval reached the threshold."""
+    ABOVE_MEAN_FAILURE_RATE = "above-mean-failure-rate"
+    """The failure rate of an interval was far above the mean of all endpoints."""
+    CALM_INTERVAL = "calm-interval"
+    """An interval passed without an ejection."""
+    TIME_SERVED = "time-served"
+    """The ejection time is over."""
+    LIMIT_LOWERED = "limit-lowered"
+    """The service has fewer endpoints now, so fewer may be ejected."""
+    PROCESS_REPLACED = "process-replaced"
+    """Another process has the endpoint's id now."""
 
 
 MOVES: Final[Mapping[tuple[EjectionState, EjectionCause], tuple[EjectionState, int]]] = MappingProxyType(
@@ -43,31 +48,37 @@ MOVES: Final[Mapping[tuple[EjectionState, EjectionCause], tuple[EjectionState, i
         (EjectionState.EJECTED, EjectionCause.PROCESS_REPLACED): (EjectionState.ACTIVE, 0),
     }
 )
-"""Where each cause leads, and what it adds to the ejections counted.
+"""The state after each cause, and the change to the number of counted ejections.
 
-A pair that is missing can't happen: calls that end while their endpoint is out are not counted, and only who is out can
-serve its time or be replaced there.
+A pair that is not in the table can't happen: calls that end while their endpoint is ejected are not counted, and only
+an ejected endpoint can serve its time or be replaced there.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class OutlierOptions:
-    """When to eject and for how long. Lengths are seconds; 0 for `consecutive`, `most_failures` or `deviations` is off.
+    """The options of outlier detection. Times are in seconds.
 
-    Rates are judged over one `interval`, among endpoints with at least `volume` calls in it, if there are at least
-    `hosts` of these: `most_failures` is the share of failures that ejects, `deviations` how many standard deviations
-    below the mean success rate. `share` bounds how many are out: at least one may be, but never the only one.
+    - `consecutive_failures`: failures in a row that eject an endpoint; 0: off.
+    - `interval`: the length of the intervals over which failure rates are judged.
+    - `base_ejection_time`: the length of the first ejection. The n-th lasts n times as long, up to `max_ejection_time`.
+    - `max_ejected_share`: the share of the endpoints that may be ejected at once. At least one may be, but never the
+      only one.
+    - `min_calls`: an endpoint with fewer calls in an interval is not judged by its rate.
+    - `min_endpoints`: with fewer endpoints to judge, no rate is judged.
+    - `failure_rate`: the share of failed calls that ejects an endpoint; 0: off.
+    - `stdev_factor`: the number of standard deviations above the mean failure rate that ejects an endpoint; 0: off.
     """
 
-    consecutive: int = 5
+    consecutive_failures: int = 5
     interval: float = 10.0
-    base: float = 30.0
-    longest: float = 300.0
-    share: float = 0.1
-    volume: int = 50
-    hosts: int = 5
-    most_failures: float = 0.85
-    deviations: float = 1.9
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejected_share: float = 0.1
+    min_calls: int = 50
+    min_endpoints: int = 5
+    failure_rate: float = 0.85
+    stdev_factor: float = 1.9
 
     def __post_init__(self) -> None:
         for field, low, high in _RANGES:
@@ -75,35 +86,38 @@ class OutlierOptions:
                 raise Invalid(field, f"must be {low:g} to {high:g}")
 
     def max_ejected(self, endpoints: int) -> int:
-        """How many of so many endpoints may be out at once."""
-        return min(max(1, int(self.share * endpoints)), max(0, endpoints - 1)) if self.share else 0
+        """The number of endpoints that may be ejected at once, of so many."""
+        if not self.max_ejected_share:
+            return 0
+        return min(max(1, int(self.max_ejected_share * endpoints)), max(0, endpoints - 1))
 
     @property
     def max_counted_ejections(self) -> int:
-        """The ejections that are counted at most: more would lengthen nothing, only be forgiven later."""
-        return max(1, ceil(self.longest / self.base))
+        """The highest number of ejections that is counted: more would lengthen nothing and take longer to decay."""
+        return max(1, ceil(self.max_ejection_time / self.base_ejection_time))
 
-    def ejection_time(self, times: int) -> float:
-        """How long the so-manieth ejection lasts."""
-        return min(self.base * times, max(self.base, self.longest))
+    def ejection_time(self, ejections: int) -> float:
+        """The length of the n-th ejection in seconds, where n is `ejections`."""
+        longest = max(self.base_ejection_time, self.max_ejection_time)
+        return min(self.base_ejection_time * ejections, longest)
 
 
 _RANGES: Final = (
-    ("consecutive", 0, 1_000_000),
+    ("consecutive_failures", 0, 1_000_000),
     ("interval", 0.1, 3_600.0),
-    ("base", 0.1, 86_400.0),
-    ("longest", 0.1, 86_400.0),
-    ("share", 0.0, 1.0),
-    ("volume", 1, 1_000_000_000),
-    ("hosts", 1, 1_000_000),
-    ("most_failures", 0.0, 1.0),
-    ("deviations", 0.0, 1_000.0),
+    ("base_ejection_time", 0.1, 86_400.0),
+    ("max_ejection_time", 0.1, 86_400.0),
+    ("max_ejected_share", 0.0, 1.0),
+    ("min_calls", 1, 1_000_000_000),
+    ("min_endpoints", 1, 1_000_000),
+    ("failure_rate", 0.0, 1.0),
+    ("stdev_factor", 0.0, 1_000.0),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class EjectionEvent:
-    """An endpoint went out, until an instant, or came back in (`until` is None)."""
+    """An endpoint was ejected until the time `until`, or is active again (`until` is None)."""
 
     id: str
     state: EjectionState

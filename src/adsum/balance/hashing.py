@@ -1,4 +1,4 @@
-"""Hashes that are the same in every process and on every machine: consumers of a hash policy must agree."""
+"""Hashes that are the same in every process and on every machine, so that consumers of a hash policy agree."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _UNIT = 2.0**-64
 
 
 def hash64(key: bytes | str) -> int:
-    """A key's 64 bits. Text counts as its UTF-8."""
+    """The 64-bit hash of a key. Text is hashed as UTF-8."""
     raw = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")
 
 
 def ring_position(key: bytes | str) -> float:
-    """Where a key lies on a ring from 0.0 to 1.0."""
+    """The position of a key on a ring from 0.0 to 1.0."""
     return hash64(key) * _UNIT
 
 
 def ring_positions(id: str, count: int) -> list[float]:
-    """Where the points of an endpoint lie on the ring: the first `count` of an endless series, eight a hash."""
+    """The first `count` positions of an endpoint on the ring; each hash yields eight of the series."""
     raw = id.encode()
-    series: list[int] = []
+    numbers: list[int] = []
     for block in range((count + 7) // 8):
-        series += _EIGHT.unpack(blake2b(raw, digest_size=64, salt=block.to_bytes(8, "little")).digest())
-    return [each * _UNIT for each in series[:count]]
+        numbers += _EIGHT.unpack(blake2b(raw, digest_size=64, salt=block.to_bytes(8, "little")).digest())
+    return [number * _UNIT for number in numbers[:count]]
 
 
 def hash_pair(id: str) -> tuple[int, int]:
-    """Two independent 64-bit numbers of an endpoint."""
-    one, other = _TWO.unpack(blake2b(id.encode(), digest_size=16).digest())
-    return one, other
+    """Two independent 64-bit hashes of an endpoint's id."""
+    first, second = _TWO.unpack(blake2b(id.encode(), digest_size=16).digest())
+    return first, second

@@ -1,4 +1,4 @@
-"""Least request: of two endpoints drawn by weight, the one with fewer calls in flight per weight."""
+"""Least request: of two endpoints drawn by weight, pick the one with fewer calls in flight per weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.core.selection import WeightedEndpoint
 
 
 class LeastRequest:
-    """The less busy of two."""
+    """The policy that picks the less busy of two endpoints."""
 
     keyed = False
 
@@ -23,7 +23,7 @@ class LeastRequest:
 
 
 class LeastRequestPicker(TwoChoicesPicker):
-    """Compares calls in flight."""
+    """Compares the calls in flight."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""What a consumer knows of its endpoints' load: calls in flight and peak EWMA latency.
+"""The load of endpoints as one consumer sees it: calls in flight and peak EWMA latency.
 
-Keyed by endpoint id and kept by the channel, so that loads outlive the pickers that read them. May be used from
+Loads are kept by endpoint id in the channel, so that they outlive the pickers that read them. They may be used from
 several threads.
 """
 
@@ -12,35 +12,35 @@ from threading import Lock
 from typing import Final
 
 LATENCY_DECAY: Final = 10.0
-"""Seconds after which a latency counts for 1/e of itself."""
+"""Seconds after which the weight of a latency has fallen to 1/e."""
 MIN_FAILURE_LATENCY: Final = 1.0
-"""Seconds that a failed call counts for at least: an endpoint that fails fast must not look fast."""
+"""Seconds, the least latency that a failed call counts with: an endpoint that fails fast must not look fast."""
 
 
 class EndpointLoad:
-    """One endpoint's load. `in_flight` calls; `latency`, the peak EWMA in seconds as of `at` (0.0: never seen).
+    """The load of one endpoint: calls `in_flight`, and `latency`, the peak EWMA in seconds at the time `observed_at`.
 
-    The latency jumps to a higher observation at once and sinks to lower ones by exp(-elapsed / decay), after finagle's
-    `PeakEwma.scala`.
+    `latency` is 0.0 before the first call has ended. It rises to a higher observation at once and falls to lower ones
+    by exp(-elapsed / decay), after finagle's `PeakEwma.scala`.
     """
 
-    __slots__ = ("_decay", "_lock", "at", "in_flight", "latency")
+    __slots__ = ("_decay", "_lock", "in_flight", "latency", "observed_at")
 
     def __init__(self, decay: float, lock: Lock) -> None:
         self.in_flight = 0
         self.latency = 0.0
-        self.at = 0.0
+        self.observed_at = 0.0
         self._decay = decay
         self._lock = lock
 
     def finish(self, ok: bool, latency: float, now: float) -> None:
-        """A call that was started ended after `latency` seconds."""
+        """Record that a call that was started has ended after `latency` seconds."""
         with self._lock:
             self.in_flight -= 1
             self._observe(latency if ok else max(latency, self.latency, MIN_FAILURE_LATENCY), now)
 
     def cancel(self) -> None:
-        """A call that was started ended without saying anything about the endpoint."""
+        """Record that a call that was started has ended without a result for the endpoint."""
         with self._lock:
             self.in_flight -= 1
 
@@ -48,13 +48,13 @@ class EndpointLoad:
         if latency >= self.latency:
             self.latency = latency
         else:
-            old = exp(-max(0.0, now - self.at) / self._decay)
-            self.latency = self.latency * old + latency * (1.0 - old)
-        self.at = now
+            weight = exp(-max(0.0, now - self.observed_at) / self._decay)
+            self.latency = self.latency * weight + latency * (1.0 - weight)
+        self.observed_at = now
 
 
 class LoadTracker:
-    """The load of every endpoint of one channel. `decay` is in seconds."""
+    """The loads of the endpoints of one channel. `decay` is in seconds."""
 
     def __init__(self, decay: float = LATENCY_DECAY) -> None:
         self.decay = decay
@@ -62,20 +62,21 @@ class LoadTracker:
         self._loads: dict[str, EndpointLoad] = {}
 
     def load_of(self, id: str) -> EndpointLoad:
-        """The endpoint's load, known from now on."""
+        """The load of the endpoint, created if needed."""
         load = self._loads.get(id)
         return load if load is not None else self._loads.setdefault(id, EndpointLoad(self.decay, self._lock))
 
     def start(self, id: str) -> EndpointLoad:
-        """Count a call to the endpoint as in flight; end it with the load's `finish` or `cancel`, once."""
+        """Count a call to the endpoint as in flight. End it once, with the load's `finish` or `cancel`."""
         load = self._loads.get(id) or self.load_of(id)
         with self._lock:
             load.in_flight += 1
         return load
 
     def retain(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
-        """Forget every endpoint that is not among `ids` and has no call in flight, and what was counted of `replaced`:
-        these are other processes now, and calls that are in flight end at the ones before.
+        """Drop the loads of endpoints that are not in `ids` and have no call in flight, and those in `replaced`.
+
+        The ids in `replaced` belong to other processes now; calls in flight end at the loads of the processes before.
         """
         kept = set(ids)
         for id, load in list(self._loads.items()):

@@ -1,8 +1,8 @@
-"""Maglev: the same key goes to the same endpoint, shares are even to a slot, and a pick is one look-up.
+"""Maglev: a key always goes to the same endpoint, shares are even to one slot, and a pick is one look-up.
 
 D. E. Eisenbud et al., "Maglev: a fast and reliable software network load balancer" (NSDI 2016), section 3.4: each
-endpoint has its own order of preference over the table's slots and takes its next free one when it is its turn. With
-weights, as Envoy does it, the k-th turn of an endpoint comes at k / weight.
+endpoint has its own order of preference over the slots of a table, and takes its next free slot in its turn. With
+weights, as in Envoy, the k-th turn of an endpoint comes at k / weight.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 TABLE_SIZE: Final = 65_537
-"""The paper's smaller table, a prime. Endpoints beyond so many get no slot."""
+"""The smaller table of the paper, a prime number. With more endpoints than slots, some get no slot."""
 
 _FREE: Final = -1
 
 
 class Maglev:
-    """By key, in a table."""
+    """The policy that picks by hash key, from a table."""
 
     keyed = True
 
@@ -40,7 +40,7 @@ class Maglev:
 
 
 class MaglevPicker:
-    """Slots that hold indices of members. They are shared with a previous picker of the same ids and weights."""
+    """Picks from slots that hold indices of members. Pickers of the same ids and weights share their slots."""
 
     __slots__ = ("_members", "_rng", "choices", "shape", "slots")
 
@@ -59,19 +59,19 @@ class MaglevPicker:
         self._rng = rng
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        spot = (self._rng.getrandbits(64) if hash_key is None else hash64(hash_key)) % TABLE_SIZE
-        endpoint = self._members[self.slots[spot]]
+        slot = (self._rng.getrandbits(64) if hash_key is None else hash64(hash_key)) % TABLE_SIZE
+        endpoint = self._members[self.slots[slot]]
         if exclude and endpoint.id in exclude:
-            return self._pick_other(spot, exclude)
+            return self._pick_other(slot, exclude)
         return endpoint
 
-    def _pick_other(self, spot: int, exclude: Set[str]) -> Endpoint:
-        """Who has the next slot and is not excluded: the same for every consumer, at most once around."""
+    def _pick_other(self, slot: int, exclude: Set[str]) -> Endpoint:
+        """The owner of the next slot that is not excluded; the same for every consumer."""
         for step in range(1, TABLE_SIZE):
-            endpoint = self._members[self.slots[(spot + step) % TABLE_SIZE]]
+            endpoint = self._members[self.slots[(slot + step) % TABLE_SIZE]]
             if endpoint.id not in exclude:
                 return endpoint
-        raise NoEndpoint(f"each of the {len(self._members)} endpoints is excluded")
+        raise NoEndpoint(f"all {len(self._members)} endpoints are excluded")
 
 
 def _shape(members: list[Endpoint], weights: list[float]) -> tuple[list[str], list[float]]:
@@ -79,28 +79,28 @@ def _shape(members: list[Endpoint], weights: list[float]) -> tuple[list[str], li
 
 
 def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
-    """The table: for each slot the index of the member that it belongs to."""
-    numbers = [hash_pair(endpoint.id) for endpoint in members]
-    spots = [one % TABLE_SIZE for one, _ in numbers]
-    skips = [other % (TABLE_SIZE - 1) + 1 for _, other in numbers]
+    """The table: for each slot the index of its owner among the members."""
+    hashes = [hash_pair(endpoint.id) for endpoint in members]
+    next_slots = [first % TABLE_SIZE for first, _ in hashes]
+    skips = [second % (TABLE_SIZE - 1) + 1 for _, second in hashes]
     slots = [_FREE] * TABLE_SIZE
     turns = _turns(weights)
     for _ in range(TABLE_SIZE):
         index = next(turns)
-        spot, skip = spots[index], skips[index]
-        while slots[spot] != _FREE:
-            spot += skip
-            if spot >= TABLE_SIZE:
-                spot -= TABLE_SIZE
-        slots[spot] = index
-        spots[index] = spot
+        slot, skip = next_slots[index], skips[index]
+        while slots[slot] != _FREE:
+            slot += skip
+            if slot >= TABLE_SIZE:
+                slot -= TABLE_SIZE
+        slots[slot] = index
+        next_slots[index] = slot
     return slots
 
 
 def _turns(weights: list[float]) -> Iterator[int]:
-    """Whose turn it is to take a slot, for ever. Everyone has a first turn before anyone has a second.
+    """Yield for ever the index of the member whose turn it is. Every member has its first turn before any second one.
 
-    Members of one weight have their turns together, so that the heap holds the different weights only.
+    Members of equal weight have their turns together, so that the heap only holds the different weights.
     """
     lanes: dict[float, list[int]] = {}
     for index, weight in enumerate(weights):

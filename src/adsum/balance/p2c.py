@@ -1,8 +1,8 @@
-"""The power of two choices: draw two endpoints by weight, take the one with the lesser load.
+"""The power of two choices: draw two endpoints by weight, and pick the one with the lower load.
 
-M. Mitzenmacher, "The power of two choices in randomized load balancing" (2001). What load means is the policy's; it is
-compared per weight, as nginx's `random two least_conn` does. The first draw wins a tie, so that an idle consumer's
-picks are exactly by weight.
+M. Mitzenmacher, "The power of two choices in randomized load balancing" (2001). The policy defines load; it is compared
+per weight, as in nginx's `random two least_conn`. The first draw wins a tie, so that the picks of an idle consumer are
+exactly by weight.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from adsum.core.selection import WeightedEndpoint
 
 
 class TwoChoicesPicker:
-    """The picker of the policies that compare two; they say which of two is the busier."""
+    """The picker of the policies that compare two endpoints. The policy defines `is_busier`."""
 
-    __slots__ = ("_loads", "_members", "_rng", "_two", "_weights", "choices")
+    __slots__ = ("_loads", "_members", "_rng", "_sample_pair", "_weights", "choices")
 
     def __init__(self, choices: tuple[WeightedEndpoint, ...], loads: LoadTracker, rng: Random) -> None:
         self.choices = choices
         self._members, self._weights = pickable(choices)
         self._loads: list[EndpointLoad] = [loads.load_of(endpoint.id) for endpoint in self._members]
         self._rng = rng
-        self._two = sampler(self._weights, rng).sample_pair
+        self._sample_pair = sampler(self._weights, rng).sample_pair
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         if exclude:
             return self._pick_other(exclude)
-        first, second = self._two()
+        first, second = self._sample_pair()
         return self._members[second if self.is_busier(first, second) else first]
 
     def is_busier(self, first: int, second: int) -> bool:
-        """Whether the first of two indices has the greater load per weight; not if they are equal."""
+        """Whether the first of two members, given by index, has the higher load per weight. False for a tie."""
         raise NotImplementedError
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
-        """The lesser of the first two drawn that are not excluded, or the only one found in bounded draws."""
+        """The better of the first two samples that are not excluded, or the only one found in a bounded number."""
         found = -1
         for _ in range(EXTRA_SAMPLES + len(exclude)):
-            for index in self._two():
+            for index in self._sample_pair():
                 if self._members[index].id in exclude or index == found:
                     continue
                 if found >= 0:
                     return self._members[index if self.is_busier(found, index) else found]
                 found = index
-        return (
-            self._members[found] if found >= 0 else sample_remaining(self._members, self._weights, exclude, self._rng)
-        )
+        if found >= 0:
+            return self._members[found]
+        return sample_remaining(self._members, self._weights, exclude, self._rng)

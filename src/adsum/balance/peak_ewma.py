@@ -1,8 +1,8 @@
-"""Peak EWMA: of two endpoints drawn by weight, the one whose calls are likely to be done sooner.
+"""Peak EWMA: of two endpoints drawn by weight, pick the one whose calls are likely to end sooner.
 
-After finagle's `loadbalancer/PeakEwma.scala` and linkerd: cost = peak EWMA of latency times (calls in flight + 1). An
-endpoint never seen costs nothing while it is idle and a penalty while its first call is out, so that it is tried but
-not flooded.
+After finagle's `loadbalancer/PeakEwma.scala` and linkerd: cost = peak EWMA of latency * (calls in flight + 1). An
+endpoint without a latency costs nothing while it is idle, and a penalty while its first call is in flight, so that it
+is tried but not flooded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from adsum.balance.picker import EMPTY_PICKER, Picker
 from adsum.core.selection import WeightedEndpoint
 
 UNSEEN_PENALTY: Final = 1e6
-"""Seconds that an endpoint costs while its first call is out: more than any latency."""
+"""Seconds, the cost of an endpoint while its first call is in flight: more than any latency."""
 MAX_AGE_EXPONENT: Final = 500.0
-"""Bound of the exponent when two latencies' ages are compared; beyond it the older counts for nothing anyway."""
+"""The bound of the exponent when the ages of two latencies are compared; beyond it the older one is negligible."""
 
 
 class PeakEwma:
-    """The likely faster of two."""
+    """The policy that picks the endpoint of two that is likely to be faster."""
 
     keyed = False
 
@@ -35,10 +35,10 @@ class PeakEwma:
 
 
 class PeakEwmaPicker(TwoChoicesPicker):
-    """Compares cost.
+    """Compares the cost of two endpoints.
 
-    Both latencies sink by exp(-elapsed / decay) since they were last seen; in the comparison "now" cancels out, and
-    only the difference of the two instants is left. So a pick needs no clock.
+    Both latencies fall by exp(-elapsed / decay) since they were observed. In the comparison the current time cancels
+    out, and only the difference of the two times is left. So a pick needs no clock.
     """
 
     __slots__ = ("_decay",)
@@ -48,13 +48,14 @@ class PeakEwmaPicker(TwoChoicesPicker):
         self._decay = loads.decay
 
     def is_busier(self, first: int, second: int) -> bool:
-        one, other = self._loads[first], self._loads[second]
-        cost, rival = _cost(one), _cost(other)
-        if not cost or not rival:
-            return cost > rival
-        if one.at != other.at and one.latency and other.latency:
-            cost *= exp(max(-MAX_AGE_EXPONENT, min(MAX_AGE_EXPONENT, (one.at - other.at) / self._decay)))
-        return cost * self._weights[second] > rival * self._weights[first]
+        load, other = self._loads[first], self._loads[second]
+        cost, other_cost = _cost(load), _cost(other)
+        if not cost or not other_cost:
+            return cost > other_cost
+        if load.observed_at != other.observed_at and load.latency and other.latency:
+            exponent = (load.observed_at - other.observed_at) / self._decay
+            cost *= exp(max(-MAX_AGE_EXPONENT, min(MAX_AGE_EXPONENT, exponent)))
+        return cost * self._weights[second] > other_cost * self._weights[first]
 
 
 def _cost(load: EndpointLoad) -> float:

@@ -1,4 +1,4 @@
-"""What every policy promises: a policy builds a picker from one set of choices; a picker picks and never waits."""
+"""The interfaces of load balancing: a policy builds a picker for a set of endpoints, and the picker never waits."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 EXTRA_SAMPLES: Final = 8
-"""A chance policy draws this often, and once more per excluded endpoint, before it looks at every choice (O(n))."""
+"""The samples that a random policy draws, plus one per excluded endpoint, before it looks at every endpoint (O(n))."""
 
 
 class NoEndpoint(AdsumError):
-    """There is nothing to pick: no endpoint may be used, or each that may is excluded."""
+    """No endpoint can be picked: none is usable, or all that are usable are excluded."""
 
 
 class Picker(Protocol):
-    """Chooses among one set of endpoints, which never changes. May be used from several threads."""
+    """Picks from one fixed set of endpoints. It may be used from several threads."""
 
     @property
     def choices(self) -> tuple[WeightedEndpoint, ...]:
-        """What it was built from."""
+        """The endpoints and weights from which it was built."""
         ...
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        """Choose one, at once.
+        """Pick an endpoint, at once.
 
-        Hash policies give the same endpoint for the same `hash_key` (without one: any, by weight); others ignore it.
-        `exclude` holds ids not to be picked, such as those already tried. Raises `NoEndpoint` if none is left.
+        Hash policies return the same endpoint for the same `hash_key`, and any endpoint by weight without one; other
+        policies ignore it. The ids in `exclude` are not picked, for example those already tried. Raises `NoEndpoint`
+        if no endpoint is left.
         """
         ...
 
 
 class Policy(Protocol):
-    """A named way to choose."""
+    """A load balancing policy."""
 
     @property
     def keyed(self) -> bool:
-        """Whether it chooses by `hash_key`; then slow start would move keys at each step, and is better left out."""
+        """Whether it picks by `hash_key`. Then slow start is left out, since it would move keys at each step."""
         ...
 
     def build(
         self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
     ) -> Picker:
-        """A picker of `choices`, whose weights are at least 0; weight 0 is picked only if no other weight is there.
+        """Build a picker of `choices`, whose weights are at least 0.
 
-        `previous` is the picker that this one replaces: work and position are carried on where the algorithm allows.
+        Endpoints of weight 0 are picked only if no other weight is there. `previous` is the picker that this one
+        replaces; where the algorithm allows, its work and its position are carried over.
         """
         ...
 
 
 class EmptyPicker:
-    """The picker of no choices."""
+    """The picker for an empty set of endpoints."""
 
     choices: tuple[WeightedEndpoint, ...] = ()
 
@@ -67,7 +69,7 @@ EMPTY_PICKER: Final = EmptyPicker()
 
 
 def pickable(choices: Sequence[WeightedEndpoint]) -> tuple[list[Endpoint], list[float]]:
-    """The endpoints that can be picked and their weights: those above 0, or, if there are none, all of them alike."""
+    """The endpoints that can be picked and their weights: those above 0, or, without any, all with the same weight."""
     weighted = [choice for choice in choices if choice.weight > 0.0]
     if not weighted:
         return [choice.endpoint for choice in choices], [1.0] * len(choices)
@@ -75,13 +77,13 @@ def pickable(choices: Sequence[WeightedEndpoint]) -> tuple[list[Endpoint], list[
 
 
 def all_equal(weights: Sequence[float]) -> bool:
-    """Whether all weights are the same, so that none has to be looked at."""
+    """Whether all weights are the same."""
     return weights.count(weights[0]) == len(weights)
 
 
 def sample_remaining(members: Sequence[Endpoint], weights: Sequence[float], exclude: Set[str], rng: Random) -> Endpoint:
-    """One that is not excluded, by weight: the exact, O(n) resort when a few draws did not find one."""
-    left = [index for index, endpoint in enumerate(members) if endpoint.id not in exclude]
-    if not left:
-        raise NoEndpoint(f"each of the {len(members)} endpoints is excluded")
-    return members[rng.choices(left, [weights[index] for index in left])[0]]
+    """A random endpoint by weight that is not excluded. Exact and O(n), for when a few samples did not find one."""
+    remaining = [index for index, endpoint in enumerate(members) if endpoint.id not in exclude]
+    if not remaining:
+        raise NoEndpoint(f"all {len(members)} endpoints are excluded")
+    return members[rng.choices(remaining, [weights[index] for index in remaining])[0]]

@@ -1,4 +1,4 @@
-"""The policies by name. To add one: its file, one line here, and it passes the contract suite."""
+"""The policies by name. To add one: write its file, add a line here, and pass the contract suite."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ POLICIES: Final[Mapping[str, str]] = MappingProxyType(
         "maglev": "adsum.balance.maglev:Maglev",
     }
 )
-"""Name → where it is, imported when chosen."""
+"""Name → import path, imported when chosen."""
 
 
 class UnknownPolicy(AdsumError):
-    """No policy has that name."""
+    """There is no policy of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"no policy is named {name!r}; there are {', '.join(POLICIES)}")
+        super().__init__(f"no policy is named {name!r}; the policies are {', '.join(POLICIES)}")
         self.name = name
 
 
 def policy(name: str) -> Policy:
-    """The policy of that name, with its defaults. Raises `UnknownPolicy`."""
+    """The policy of that name, with its default settings. Raises `UnknownPolicy`."""
     if name not in POLICIES:
         raise UnknownPolicy(name)
-    module, _, maker = POLICIES[name].partition(":")
-    return cast("Policy", getattr(import_module(module), maker)())
+    module, _, class_name = POLICIES[name].partition(":")
+    return cast("Policy", getattr(import_module(module), class_name)())

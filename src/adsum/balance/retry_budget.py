@@ -1,7 +1,7 @@
-"""Retry budget: retries may be a share of the calls, so that they never multiply an outage.
+"""A retry budget: retries are limited to a share of the calls, so that they can't multiply the load of an outage.
 
-After finagle's `RetryBudget` and tower's `TpsBudget`: every first try deposits, every retry withdraws, and what is
-deposited or withdrawn is forgotten after the window. A floor lets clients with few calls retry at all.
+After finagle's `RetryBudget` and tower's `TpsBudget`: every first try deposits, every retry withdraws, and both are
+forgotten after the window. A minimum per second lets clients with few calls retry at all.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from typing import Final
 from adsum.core.errors import Invalid
 
 RETRY_RATIO: Final = 0.2
-"""Retries per first try."""
+"""Retries allowed per first try."""
 MIN_RETRIES_PER_SECOND: Final = 10.0
 """Retries per second that are always allowed."""
 BUDGET_WINDOW: Final = 10.0
-"""Seconds after which a try is forgotten."""
+"""Seconds after which a deposit or withdrawal is forgotten."""
 WINDOW_SLOTS: Final = 10
-"""Slots of the window; a slot is forgotten as a whole."""
+"""The number of slots of the window; a slot is forgotten as a whole."""
 
 
 class RetryBudget:
-    """How many retries are left. Not for several threads at once."""
+    """The number of retries that are still allowed. Not thread-safe."""
 
     def __init__(
         self, ratio: float = RETRY_RATIO, floor: float = MIN_RETRIES_PER_SECOND, window: float = BUDGET_WINDOW
     ) -> None:
+        """`floor`: retries per second that are always allowed; `window`: seconds. Raises `Invalid`."""
         if not 0.0 <= ratio <= 1_000.0:
             raise Invalid("ratio", "must be 0 to 1000 retries per call")
         if not 0.0 <= floor <= 1e6:
@@ -40,11 +41,11 @@ class RetryBudget:
         self._newest = 0
 
     def deposit(self, now: float) -> None:
-        """A call begins: its first try."""
+        """Record the first try of a call."""
         self._slots[self._slot(now)] += self._gain
 
     def withdraw(self, now: float) -> bool:
-        """Whether a retry is allowed; if so, it is counted."""
+        """Return whether a retry is allowed; if so, record it."""
         slot = self._slot(now)
         if self._balance() < self._price:
             return False
@@ -52,7 +53,7 @@ class RetryBudget:
         return True
 
     def left(self, now: float) -> int:
-        """How many retries would be allowed now."""
+        """The number of retries that would be allowed now."""
         self._slot(now)
         return max(0, int(self._balance() / self._price))
 
@@ -60,7 +61,7 @@ class RetryBudget:
         return self._reserve + sum(self._slots)
 
     def _slot(self, now: float) -> int:
-        """The slot of this instant; those that the window left behind are emptied."""
+        """The index of the slot for `now`. Slots that have left the window are emptied."""
         newest = int(now // self._length)
         for passed in range(min(WINDOW_SLOTS, newest - self._newest)):
             self._slots[(newest - passed) % WINDOW_SLOTS] = 0.0

@@ -1,9 +1,9 @@
-"""Ring hash: the same key goes to the same endpoint, and few keys move when endpoints come and go.
+"""Ring hash: a key always goes to the same endpoint, and few keys move when endpoints come and go.
 
-Ketama-like (R. Jones, libketama, 2007; D. Karger et al., "Consistent hashing and random trees", 1997): each endpoint
-owns points on a ring in proportion to its weight; a key belongs to the next point. When shares change an endpoint
-gains or loses its last points only. Shares are as even as the points are many (about ±8 % at 160 each); maglev is more
-even, the ring moves fewer keys.
+Like Ketama (R. Jones, libketama, 2007; D. Karger et al., "Consistent hashing and random trees", 1997): each endpoint
+owns points on a ring in proportion to its weight, and a key belongs to the next point. When its share changes, an
+endpoint only gains or loses its last points. More points make the shares more even (about ±8 % at 160 each). Maglev is
+more even; the ring moves fewer keys.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 POINTS_PER_ENDPOINT: Final = 160
-"""Points of an endpoint of mean weight."""
+"""The points of an endpoint of mean weight."""
 MAX_RING_POINTS: Final = 65_536
-"""Points on the ring; beyond it (410 endpoints) all get fewer, one at least, and shares become uneven."""
+"""The points on the ring. With more than 410 endpoints each gets fewer, at least one, and shares become uneven."""
 
 
 class RingHash:
-    """By key, on a ring."""
+    """The policy that picks by hash key, from a ring."""
 
     keyed = True
 
@@ -39,7 +39,7 @@ class RingHash:
 
 
 class RingHashPicker:
-    """Points in order, and whose id each is. What is the same in the picker that this one replaces is taken over."""
+    """Picks from points in order, each owned by an endpoint. Unchanged points come from the previous picker."""
 
     __slots__ = ("_counts", "_endpoints", "_owner", "_points", "_rng", "choices")
 
@@ -56,7 +56,7 @@ class RingHashPicker:
             self._redraw(before)
 
     def _redraw(self, before: dict[str, int]) -> None:
-        """Take away the points of those whose count changed, and add theirs anew."""
+        """Remove the points of endpoints whose number of points has changed, and add their new points."""
         owner = self._owner.copy()
         changed = sorted({id for id, _ in before.items() ^ self._counts.items()})
         for id in changed:
@@ -67,29 +67,29 @@ class RingHashPicker:
             added = ring_positions(id, self._counts.get(id, 0))
             owner.update(dict.fromkeys(added, id))
             points += added
-        points.sort()  # a long run in order and a few more: nearly linear
+        points.sort()  # A long sorted run and a few more points: nearly linear.
         self._owner, self._points = owner, points
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        spot = self._rng.random() if hash_key is None else ring_position(hash_key)
+        position = self._rng.random() if hash_key is None else ring_position(hash_key)
         points = self._points
-        index = bisect_left(points, spot)
+        index = bisect_left(points, position)
         id = self._owner[points[index if index < len(points) else 0]]
         if exclude and id in exclude:
             return self._pick_other(index, exclude)
         return self._endpoints[id]
 
     def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
-        """The owner of the next point that is not excluded's: the same for every consumer, at most once around."""
+        """The owner of the next point that is not excluded; the same for every consumer."""
         points = self._points
         for step in range(1, len(points)):
             id = self._owner[points[(index + step) % len(points)]]
             if id not in exclude:
                 return self._endpoints[id]
-        raise NoEndpoint(f"each of the {len(self._endpoints)} endpoints is excluded")
+        raise NoEndpoint(f"all {len(self._endpoints)} endpoints are excluded")
 
 
 def _counts(weights: list[float]) -> list[int]:
-    """How many points each gets."""
+    """The number of points of each endpoint."""
     per_weight = min(POINTS_PER_ENDPOINT * len(weights), MAX_RING_POINTS) / sum(weights)
     return [max(1, round(weight * per_weight)) for weight in weights]

@@ -1,11 +1,11 @@
-"""Smooth weighted round robin: in every cycle each endpoint gets exactly its weight, spread out.
+"""Smooth weighted round robin: in every cycle each endpoint gets exactly its weight, spread over the cycle.
 
-The same shares over a cycle as nginx's smooth weighted round robin (which looks at every peer for each pick), by
-earliest deadline first: endpoints of equal weight form a lane; a lane of n endpoints of weight w is due at the
-instants (k + ½) / (n·w) of a virtual time in which one cycle of whole weights takes 1, and its endpoints take turns.
-A pick costs O(log lanes), and O(1) if all weights are equal.
+The shares over a cycle are those of nginx's smooth weighted round robin, which looks at every peer for each pick. This
+one is earliest deadline first. Endpoints of equal weight form a lane. A lane of n endpoints of weight w is due at the
+times (k + ½) / (n·w) of a virtual time in which one cycle of integer weights takes 1, and its endpoints take turns. A
+pick costs O(log lanes), and O(1) if all weights are equal.
 
-The state is one mark in virtual time, so that a rebuild goes on where the previous picker was; the first mark is
+The state is one mark in virtual time, so that a new picker goes on where the previous one was. The first mark is
 random, so that many consumers do not start with the same endpoint.
 """
 
@@ -23,17 +23,18 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 VirtualTime = tuple[float, float]
-"""The last deadline that was served and the negative weight of its lane: equal deadlines are served heavy first."""
+"""The latest deadline that was served and the negative weight of its lane: of equal deadlines the heavy lane is first."""
 
 MIN_WEIGHT_SHARE: Final = 1e-6
-"""Share of the greatest weight: an endpoint with a lesser one may wait longer for its first pick than for the next."""
+"""The least weight that determines the random start, as a share of the greatest: an endpoint of less weight may wait
+longer for its first pick than for later ones."""
 
 PICKS_PER_BLOCK: Final = 64
-"""Picks that are worked out at a time if weights differ; a rebuild wastes at most so many."""
+"""The picks that are computed at a time if weights differ. A rebuild discards at most this many."""
 
 
 class RoundRobin:
-    """Everyone in turn, by weight."""
+    """The policy that picks the endpoints in turn, by weight."""
 
     keyed = False
 
@@ -43,16 +44,17 @@ class RoundRobin:
         if not choices:
             return EMPTY_PICKER
         members, weights = pickable(sorted(choices, key=_id))
-        mark = (
-            previous.mark if isinstance(previous, RotationPicker | WeightedRotationPicker) else _anywhere(weights, rng)
-        )
+        if isinstance(previous, RotationPicker | WeightedRotationPicker):
+            mark = previous.mark
+        else:
+            mark = _random_mark(weights, rng)
         if all_equal(weights):
             return RotationPicker(tuple(choices), members, weights[0], mark)
         return WeightedRotationPicker(tuple(choices), members, weights, mark, rng)
 
 
 class RotationPicker:
-    """Equal weights: the next in order, round and round. Two threads at the same instant may get the same one."""
+    """Picks endpoints of equal weight in order. Two threads at the same instant may get the same one."""
 
     __slots__ = ("_members", "_next", "_weight", "choices")
 
@@ -77,32 +79,32 @@ class RotationPicker:
         return members[index]
 
     def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
-        """The next that is not excluded: at most one step per excluded one."""
+        """The next endpoint in order that is not excluded: at most one step per excluded endpoint."""
         members = self._members
         for step in range(1, len(members)):
-            at = (index + step) % len(members)
-            if members[at].id not in exclude:
-                self._next = (at + 1) % len(members)
-                return members[at]
-        raise NoEndpoint(f"each of the {len(members)} endpoints is excluded")
+            other = (index + step) % len(members)
+            if members[other].id not in exclude:
+                self._next = (other + 1) % len(members)
+                return members[other]
+        raise NoEndpoint(f"all {len(members)} endpoints are excluded")
 
 
 class WeightLane:
-    """Endpoints of one weight: how many picks it has had, and how many it gets in a unit of virtual time."""
+    """Endpoints of one weight: the picks that the lane has had, and those that it gets in a unit of virtual time."""
 
-    __slots__ = ("members", "pace", "served", "weight")
+    __slots__ = ("members", "picks_per_cycle", "served", "weight")
 
     def __init__(self, weight: float, members: list[Endpoint], mark: VirtualTime) -> None:
         self.weight = weight
         self.members = members
-        self.pace = weight * len(members)
-        self.served = _served(self.pace, weight, mark)
+        self.picks_per_cycle = weight * len(members)
+        self.served = _served(self.picks_per_cycle, weight, mark)
 
 
 class WeightedRotationPicker:
-    """Different weights: the lane with the earliest deadline, and in it the next in order.
+    """Picks endpoints of different weights: from the lane with the earliest deadline, the next endpoint in order.
 
-    The next picks are worked out a block at a time, so that most picks take one off a list.
+    The next picks are computed a block at a time, so that most picks take one off a list.
     """
 
     __slots__ = ("_heap", "_lock", "_marks", "_members", "_rng", "_upcoming", "_weights", "choices")
@@ -122,11 +124,11 @@ class WeightedRotationPicker:
         self._lock = Lock()
         self._upcoming: list[Endpoint] = []
         self._marks = [mark]
-        lanes: dict[float, list[Endpoint]] = {}
+        by_weight: dict[float, list[Endpoint]] = {}
         for endpoint, weight in zip(members, weights, strict=True):
-            lanes.setdefault(weight, []).append(endpoint)
-        made = [WeightLane(weight, of, mark) for weight, of in lanes.items()]
-        self._heap = [((lane.served + 0.5) / lane.pace, -lane.weight, lane) for lane in made]
+            by_weight.setdefault(weight, []).append(endpoint)
+        lanes = [WeightLane(weight, endpoints, mark) for weight, endpoints in by_weight.items()]
+        self._heap = [((lane.served + 0.5) / lane.picks_per_cycle, -lane.weight, lane) for lane in lanes]
         heapify(self._heap)
 
     @property
@@ -137,22 +139,22 @@ class WeightedRotationPicker:
         try:
             endpoint = self._upcoming.pop()
         except IndexError:
-            self._work_ahead()
+            self._compute_block()
             return self.pick(hash_key, exclude)
         if exclude and endpoint.id in exclude:
             return self._pick_other(exclude)
         return endpoint
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
-        """The next that is not excluded; who is passed over loses a turn."""
+        """The next endpoint that is not excluded; an endpoint that is passed over loses its turn."""
         for _ in range(EXTRA_SAMPLES + len(exclude)):
             endpoint = self.pick()
             if endpoint.id not in exclude:
                 return endpoint
         return sample_remaining(self._members, self._weights, exclude, self._rng)
 
-    def _work_ahead(self) -> None:
-        """Refill the upcoming picks, last first, and the marks that they leave, after the one left before."""
+    def _compute_block(self) -> None:
+        """Compute the next block of picks, in reverse, and the mark after each, which follow the current mark."""
         with self._lock:
             if self._upcoming:
                 return
@@ -164,20 +166,20 @@ class WeightedRotationPicker:
                 marks.append((deadline, order))
                 upcoming.append(lane.members[lane.served % len(lane.members)])
                 lane.served += 1
-                heapreplace(heap, ((lane.served + 0.5) / lane.pace, order, lane))
+                heapreplace(heap, ((lane.served + 0.5) / lane.picks_per_cycle, order, lane))
             self._marks = marks[::-1]
             self._upcoming = upcoming[::-1]
 
 
-def _anywhere(weights: list[float], rng: Random) -> VirtualTime:
-    """A random instant within the slowest lane's cycle."""
+def _random_mark(weights: list[float], rng: Random) -> VirtualTime:
+    """A random time within the cycle of the slowest lane."""
     return rng.random() / max(min(weights), max(weights) * MIN_WEIGHT_SHARE), 0.0
 
 
-def _served(pace: float, weight: float, mark: VirtualTime) -> int:
-    """How many picks a lane has had at the mark. Compared, not computed, so that rounding can't serve one twice."""
-    served = max(0, int(mark[0] * pace) - 1)
-    while ((served + 0.5) / pace, -weight) <= mark:
+def _served(picks_per_cycle: float, weight: float, mark: VirtualTime) -> int:
+    """The picks that a lane has had at the mark. Found by comparing, so that rounding can't serve a pick twice."""
+    served = max(0, int(mark[0] * picks_per_cycle) - 1)
+    while ((served + 0.5) / picks_per_cycle, -weight) <= mark:
         served += 1
     return served
 

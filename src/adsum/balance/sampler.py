@@ -1,4 +1,4 @@
-"""Random draws by weight in O(1), shared by the policies of chance.
+"""Random samples of indices by weight in O(1), shared by the random policies.
 
 The alias method: A. J. Walker, "An efficient method for generating discrete random variables with general
 distributions" (1977), built in O(n) after M. D. Vose (1991).
@@ -13,26 +13,26 @@ from typing import Final, Protocol
 from adsum.balance.picker import all_equal
 
 MAX_REDRAWS: Final = 4
-"""How often a second index is drawn anew when it was the first; then the first stands for both."""
+"""The number of times that a second index is drawn again when it equals the first; then the first is used twice."""
 
 
 class Sampler(Protocol):
-    """Draws indices."""
+    """Draws random indices."""
 
     def sample(self) -> int: ...
 
     def sample_pair(self) -> tuple[int, int]:
-        """Two indices, different if they can be; the first is drawn exactly by weight."""
+        """Two indices, different if possible; the first is drawn exactly by weight."""
         ...
 
 
 def sampler(weights: Sequence[float], rng: Random) -> Sampler:
-    """The cheapest draw that is exact for these weights: at least one, all above 0."""
+    """The cheapest exact sampler for these weights: at least one, all above 0."""
     return UniformSampler(len(weights), rng) if all_equal(weights) else WeightedSampler(weights, rng)
 
 
 class UniformSampler:
-    """All indices alike."""
+    """Draws every index with the same probability."""
 
     __slots__ = ("_count", "_random")
 
@@ -53,7 +53,7 @@ class UniformSampler:
 
 
 class WeightedSampler:
-    """Each index by its weight: every column of the alias table holds the whole of one index or parts of two."""
+    """Draws indices by weight. Every column of the alias table holds one index, or parts of two."""
 
     __slots__ = ("_alias", "_bar", "_count", "_random")
 
@@ -73,20 +73,20 @@ class WeightedSampler:
                 light.append(heavy.pop())
 
     def sample(self) -> int:
-        spot = self._random() * self._count
-        index = int(spot)
-        return index if spot - index < self._bar[index] else self._alias[index]
+        position = self._random() * self._count
+        index = int(position)
+        return index if position - index < self._bar[index] else self._alias[index]
 
     def sample_pair(self) -> tuple[int, int]:
         draw, count, bar, alias = self._random, self._count, self._bar, self._alias
-        spot = draw() * count
-        first = int(spot)
-        if spot - first >= bar[first]:
+        position = draw() * count
+        first = int(position)
+        if position - first >= bar[first]:
             first = alias[first]
         for _ in range(MAX_REDRAWS):
-            spot = draw() * count
-            second = int(spot)
-            if spot - second >= bar[second]:
+            position = draw() * count
+            second = int(position)
+            if position - second >= bar[second]:
                 second = alias[second]
             if second != first:
                 return first, second

@@ -1,6 +1,6 @@
-"""Slow start: an endpoint that just became usable takes its share of calls little by little.
+"""Slow start: the share of calls of an endpoint that has just become usable rises gradually.
 
-The factor is Envoy's (envoyproxy.io, "Slow start mode"): max(least, (max(age, 1 s) / window) ** (1 / aggression)).
+The factor is Envoy's ("Slow start mode"): max(min_factor, (max(age, 1 s) / window) ** (1 / aggression)).
 """
 
 from __future__ import annotations
@@ -14,50 +14,54 @@ from typing import Final
 from adsum.core.errors import Invalid
 
 RAMP_INTERVAL: Final = 1.0
-"""Seconds between two changes of warmth: a picker is rebuilt this often while somebody is ramping."""
+"""Seconds between two changes of the factors: the picker is rebuilt this often while a factor rises."""
 MAX_WINDOW: Final = 3_600.0
+"""Seconds; a longer window is refused."""
 
-_ALL_WARM: Final[Mapping[str, float]] = MappingProxyType({})
+_NO_FACTORS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class SlowStart:
-    """How slowly: over `window` seconds (0.0: off), from the factor `least`; `aggression` above 1.0 rises sooner."""
+    """The options of slow start: over `window` seconds (0.0: off) the factor rises from `min_factor` to 1.0.
+
+    An `aggression` above 1.0 makes it rise sooner.
+    """
 
     window: float = 0.0
     aggression: float = 1.0
-    least: float = 0.1
+    min_factor: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.window <= MAX_WINDOW:
             raise Invalid("window", f"must be 0 to {MAX_WINDOW:g} seconds")
         if not 0.01 <= self.aggression <= 100.0:
             raise Invalid("aggression", "must be 0.01 to 100")
-        if not 0.0 < self.least <= 1.0:
-            raise Invalid("least", "must be a share above 0, at most 1")
+        if not 0.0 < self.min_factor <= 1.0:
+            raise Invalid("min_factor", "must be a share above 0, at most 1")
 
     def factor(self, age: float) -> float:
-        """What to multiply the weight by, `age` seconds after the endpoint became usable."""
+        """The factor for the weight of an endpoint that became usable `age` seconds ago."""
         if age >= self.window:
             return 1.0
         risen: float = (max(age, 1.0) / self.window) ** (1.0 / self.aggression)
-        return min(1.0, max(self.least, risen))
+        return min(1.0, max(self.min_factor, risen))
 
 
 class SlowStartTracker:
-    """Who became usable when. Kept by the channel, which tells it every view."""
+    """Tracks since when each endpoint is usable. The channel passes it every view."""
 
     def __init__(self, slow_start: SlowStart) -> None:
         self._slow_start = slow_start
         self._since: dict[str, float] | None = None
         self._ramping: set[str] = set()
-        self._stepped = -inf
+        self._updated_at = -inf
 
     def update_endpoints(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
-        """The ids that are usable from now on. Those in `replaced` are other processes than before, and start anew.
+        """Set the ids that are usable from now on. Those in `replaced` belong to other processes, and start again.
 
-        Those of the first view of all count as warm: nobody knows for how long they have been usable. Who stops being
-        usable starts anew when it is again.
+        Endpoints of the first view have the factor 1.0, since nobody knows for how long they have been usable. An
+        endpoint that stops being usable starts again when it is usable again.
         """
         if not self._slow_start.window:
             return
@@ -69,14 +73,14 @@ class SlowStartTracker:
         self._ramping = {id for id in self._ramping if id in self._since} | (self._since.keys() - before.keys())
 
     def factors(self, now: float) -> Mapping[str, float]:
-        """The factor of each endpoint that is still ramping; everyone else's is 1.0."""
+        """The factor of each endpoint that is still rising; all others have 1.0."""
         if not self._ramping or self._since is None:
-            return _ALL_WARM
-        self._stepped = now
+            return _NO_FACTORS
+        self._updated_at = now
         ages = {id: now - self._since[id] for id in self._ramping}
         self._ramping = {id for id, age in ages.items() if age < self._slow_start.window}
         return {id: self._slow_start.factor(ages[id]) for id in self._ramping}
 
     def next_change(self) -> float | None:
-        """When to ask for `warmth` again and rebuild the picker; None if nobody is ramping."""
-        return self._stepped + RAMP_INTERVAL if self._ramping else None
+        """The time at which to call `factors` again and rebuild the picker; None if no factor rises."""
+        return self._updated_at + RAMP_INTERVAL if self._ramping else None

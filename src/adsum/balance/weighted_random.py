@@ -1,4 +1,4 @@
-"""Weighted random: every pick by chance, in proportion to weight, independent of the last."""
+"""Weighted random: every pick is random in proportion to weight, and independent of the ones before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adsum.core.selection import WeightedEndpoint
 
 
 class WeightedRandom:
-    """Anyone, by weight."""
+    """The policy that picks at random by weight."""
 
     keyed = False
 
@@ -24,25 +24,25 @@ class WeightedRandom:
 
 
 class WeightedRandomPicker:
-    """Draws by weight in O(1)."""
+    """Samples endpoints by weight in O(1)."""
 
-    __slots__ = ("_draw", "_members", "_rng", "_weights", "choices")
+    __slots__ = ("_members", "_rng", "_sample", "_weights", "choices")
 
     def __init__(self, choices: tuple[WeightedEndpoint, ...], rng: Random) -> None:
         self.choices = choices
         self._members, self._weights = pickable(choices)
         self._rng = rng
-        self._draw = sampler(self._weights, rng).sample
+        self._sample = sampler(self._weights, rng).sample
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        endpoint = self._members[self._draw()]
+        endpoint = self._members[self._sample()]
         if exclude and endpoint.id in exclude:
             return self._pick_other(exclude)
         return endpoint
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
         for _ in range(EXTRA_SAMPLES + len(exclude)):
-            endpoint = self._members[self._draw()]
+            endpoint = self._members[self._sample()]
             if endpoint.id not in exclude:
                 return endpoint
         return sample_remaining(self._members, self._weights, exclude, self._rng)

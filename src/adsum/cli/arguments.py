@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from adsum.client.durations import parse_duration
 from adsum.core import validation
+from adsum.core.durations import parse_duration
 from adsum.core.errors import AdsumError, Invalid
 
 if TYPE_CHECKING:

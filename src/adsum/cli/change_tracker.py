@@ -13,7 +13,8 @@ import msgspec
 
 from adsum import wire
 from adsum.client.errors import NodeUnreachable, RegistryUnavailable
-from adsum.client.native.api import API_PATH, RegistryApi
+from adsum.client.native.api import RegistryApi
+from adsum.client.native.request_sender import API_PATH
 from adsum.client.native.sse import SseEvent, SseParser
 from adsum.core.backoff import Backoff
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, MIN_HEARTBEAT, stale_after

@@ -1,4 +1,4 @@
-"""The actor: whom the registry records as the author of what a program changes."""
+"""The actor: the name that the registry records as the author of a program's changes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ ACTOR_VARIABLE: Final = "ADSUM_ACTOR"
 
 
 def configured_actor(actor: str) -> str:
-    """`actor`, else `ADSUM_ACTOR`, without blanks around it; "" if neither is given.
+    """`actor`, else the value of `ADSUM_ACTOR`, stripped; "" if neither is set.
 
-    Raises `Invalid` for what no registry takes: more than `MAX_TEXT_LENGTH` characters, or more than one line.
+    Raises `Invalid` for what a registry refuses: more than `MAX_TEXT_LENGTH` characters, or more than one line.
     """
-    field, given = ("actor", actor) if actor else (ACTOR_VARIABLE, os.environ.get(ACTOR_VARIABLE, ""))
-    given = given.strip()
-    text(field, given)
-    return given
+    field, value = ("actor", actor) if actor else (ACTOR_VARIABLE, os.environ.get(ACTOR_VARIABLE, ""))
+    value = value.strip()
+    text(field, value)
+    return value
 
 
 def default_actor() -> str:
-    """`user@host`, cut to what a registry takes."""
+    """`user@host`, cut to `MAX_TEXT_LENGTH` characters."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # A container may run as a number that has no name.
+    except KeyError:  # A container may run as a user id without a name.
         user = f"uid-{os.getuid()}"
     return one_line(f"{user}@{platform.node()}")[:MAX_TEXT_LENGTH]

@@ -1,10 +1,10 @@
-"""One event loop on one thread for a whole process, for programs that have none."""
+"""One event loop on its own thread for a whole process, for programs without asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - it registers hooks for forks, which an import by the loop may do within one
-import encodings.idna  # noqa: F401 - or the first look-up of an address imports it, in a thread we can't hold (`hold`)
+import concurrent.futures.thread  # noqa: F401 - it registers fork hooks; imported later, the loop might do so during a fork
+import encodings.idna  # noqa: F401 - else the first name look-up imports it in a thread that `pause` can't stop
 import os
 import threading
 from collections.abc import Coroutine
@@ -15,24 +15,24 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 FORK_PAUSE_TIMEOUT: Final = 1.0
-"""Seconds that a fork waits for the loop to have nothing at hand; one that is busy for longer is forked as it is."""
+"""Seconds that a fork waits until the loop is idle; after that the process forks although the loop is busy."""
 JOIN_TIMEOUT: Final = 5.0
-"""Seconds that stopping waits for the thread; a loop that hangs longer ends with the process."""
+"""Seconds that `stop` waits for the thread; a loop that hangs longer ends with the process."""
 
 
 class BackgroundLoop:
-    """A loop that runs on a thread of its own until `stop`."""
+    """An event loop that runs on its own thread until `stop`."""
 
     def __init__(self) -> None:
         self.user_count = 0
-        # The plain loop of asyncio, whatever the policy: after a fork we must find its sockets.
+        # Always asyncio's own loop, whatever the policy: after a fork we must find its sockets.
         self.loop = asyncio.SelectorEventLoop()
-        self._go_on = threading.Event()
+        self._may_continue = threading.Event()
         self._thread = threading.Thread(target=self._run, name="adsum", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it there and wait for what it returns or raises; if this thread is interrupted, so is it."""
+        """Run the coroutine on the loop and return its result. An exception in the waiting thread cancels it."""
         if self.is_current_thread:
             coroutine.close()
             raise RuntimeError("the synchronous client can't wait inside its own loop")
@@ -44,33 +44,33 @@ class BackgroundLoop:
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it there, without waiting for it."""
+        """Run the coroutine on the loop, without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def pause(self) -> None:
-        """Have the loop rest until `go_on`, between two of its turns.
+        """Stop the loop between two of its turns, until `resume`. Called before a fork.
 
-        A child that is forked while this thread imports a module would wait for ever when it imports the same.
+        A child that is forked while this thread imports a module would hang when it imports the same module.
         """
-        resting = threading.Event()
-        self._go_on = threading.Event()
+        is_paused = threading.Event()
+        self._may_continue = threading.Event()
         with suppress(RuntimeError):  # The loop was closed.
-            self.loop.call_soon_threadsafe(self._rest, resting, self._go_on)
-            resting.wait(FORK_PAUSE_TIMEOUT)
+            self.loop.call_soon_threadsafe(self._wait_paused, is_paused, self._may_continue)
+            is_paused.wait(FORK_PAUSE_TIMEOUT)
 
     def resume(self) -> None:
-        """Idempotent."""
-        self._go_on.set()
+        """Let the loop run again. Idempotent."""
+        self._may_continue.set()
 
     @property
     def is_current_thread(self) -> bool:
-        """Whether this is the loop's own thread."""
+        """Whether the caller runs on the loop's own thread."""
         return threading.current_thread() is self._thread
 
     @staticmethod
-    def _rest(resting: threading.Event, go_on: threading.Event) -> None:
-        resting.set()
-        go_on.wait(FORK_PAUSE_TIMEOUT)
+    def _wait_paused(is_paused: threading.Event, may_continue: threading.Event) -> None:
+        is_paused.set()
+        may_continue.wait(FORK_PAUSE_TIMEOUT)
 
     def stop(self) -> None:
         """End the loop and its thread."""
@@ -82,10 +82,10 @@ class BackgroundLoop:
         try:
             self.loop.run_forever()
         finally:
-            left = asyncio.all_tasks(self.loop)
-            for task in left:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
@@ -93,12 +93,12 @@ class BackgroundLoop:
 
 _lock = threading.Lock()
 _current: BackgroundLoop | None = None
-_left_behind: list[BackgroundLoop] = []
-"""Loops of the process we were forked from: never used again, and kept so that nothing is closed for the parent."""
+_parent_loops: list[BackgroundLoop] = []
+"""Loops of the parent process. They are never used again, and kept so that nothing is closed in the parent's name."""
 
 
 def acquire() -> BackgroundLoop:
-    """The loop of this process, started if need be; `release` it once for each time."""
+    """The loop of this process, started if needed. Call `release` once for each call of this."""
     global _current
     with _lock:
         if _current is None:
@@ -108,7 +108,7 @@ def acquire() -> BackgroundLoop:
 
 
 def release(background: BackgroundLoop) -> None:
-    """One user less; the last one ends the loop."""
+    """Give the loop back; the last user ends it."""
     global _current
     with _lock:
         background.user_count -= 1
@@ -129,22 +129,22 @@ def _after_fork() -> None:
         _current.resume()
 
 
-def _begin_in_child() -> None:
-    """In the child the thread is gone and the loop's sockets are the parent's: let go of both.
+def _reset_in_child() -> None:
+    """Give up the parent's loop in a forked child: its thread does not exist there, and its sockets are the parent's.
 
-    A copy of a socket held open here would keep the registry waiting for a watcher that reads no more.
+    A copy of a socket that stays open in the child would keep the registry waiting for a watcher that no longer reads.
     """
     global _current, _lock
     _lock = threading.Lock()
     if _current is None:
         return
     for transport in list(getattr(_current.loop, "_transports", {}).values()):
-        held = getattr(transport.get_extra_info("socket"), "_sock", None)
-        if held is not None:
+        sock = getattr(transport.get_extra_info("socket"), "_sock", None)
+        if sock is not None:
             with suppress(OSError):
-                os.close(held.detach())
-    _left_behind.append(_current)
+                os.close(sock.detach())
+    _parent_loops.append(_current)
     _current = None
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_reset_in_child)

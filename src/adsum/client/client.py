@@ -1,4 +1,4 @@
-"""The client: one registry, the services that are followed and the instances that are registered through it."""
+"""The client of one registry: it follows services and registers instances."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -42,21 +43,24 @@ if TYPE_CHECKING:
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
 UNUSED_CHANNEL_TIMEOUT: Final = 60.0
-"""Seconds for which a name that a request brought, and that nobody is registered under, is followed at least."""
+"""Seconds after which an on-demand channel to a service without instances is closed, counted from its latest `pick`."""
 
 _log = logging.getLogger(__name__)
 
 
 class Client:
-    """Made anywhere, used in one running loop; an async context manager, or `close` it.
+    """The client of one registry; an async context manager. Without one, call `close`.
 
-    `urls` are the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
-    `zone` is our own (default: `ADSUM_ZONE`). `cache` is the folder for the last good views: None is
-    `$XDG_CACHE_HOME/adsum/views`, False keeps none. They are used only while no registry answers; one that is older
-    than `cache_max_age` seconds is used with a word in each error. `actor` is recorded as the author of what we change
-    (default: `ADSUM_ACTOR`, else user@host).
-    `name` is how a drain that waits for this program calls it (default: program, process and host). With `acknowledge` False
-    nothing is called by what is resolved here, so that no drain waits for this client. Raises `Invalid`.
+    It can be made anywhere and is used in one running event loop. Raises `Invalid`.
+
+    - `urls`: the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
+    - `zone`: the zone of this program (default: `ADSUM_ZONE`).
+    - `cache`: the folder for the last good views; None is `$XDG_CACHE_HOME/adsum/views`, False keeps none. Cached views
+      are used only while no registry answers.
+    - `cache_max_age`: seconds; an older cached view is still used, and every error says so.
+    - `actor`: recorded as the author of this program's changes (default: `ADSUM_ACTOR`, else user@host).
+    - `name`: the name of this program in drains that wait for it (default: program, process id and host).
+    - `acknowledge`: False for a program that only looks, and calls nothing that it resolves: no drain waits for it.
     """
 
     def __init__(
@@ -78,45 +82,47 @@ class Client:
         self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
         self._actor = configured_actor(actor)
         self._process = secrets.token_hex(8)
-        """What the holders of all that is registered here begin with: to the registry we are one process."""
+        """The common start of all holders of this client: to the registry they are one process."""
         self._holders = count(1)
         seconds("cache_max_age", cache_max_age, 0.0, CACHE_MAX_AGE_LIMIT)
         self._cache_max_age = cache_max_age
         self._consumer = ConsumerIdentity(name) if acknowledge else None
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or Random()
-        self._shelf = _shelf(cache, self.urls)
+        self._view_cache = _open_view_cache(cache, self.urls)
         self._source = source
         self._renewals: Renewals | None = None
         self._resolvers: dict[str, Resolver] = {}
         self._channels: dict[tuple[str, ChannelOptions], Channel] = {}
         self._registrars: list[Registrar] = []
-        self._tidying: asyncio.Task[None] | None = None
-        self._followed = False
+        self._cleanup: asyncio.Task[None] | None = None
+        self._has_followed = False
         """Whether any service was ever followed."""
         self._closed = False
 
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> Channel:
-        """The channel to a service, the same one for the same options; `fields` are those of `ChannelOptions`.
+        """The channel to a service, the same one for the same options; `fields` are fields of `ChannelOptions`.
 
-        Without `options` its zone is the client's, unless given. Needs a running loop. Raises `Invalid` and
-        `UnknownPolicy`.
+        With `fields`, the zone is the client's unless it is among them. Needs a running event loop. Raises `Invalid`
+        and `UnknownPolicy`.
         """
         if options is None:
             options = ChannelOptions(**{"zone": self.zone, **fields})
         elif fields:
-            raise TypeError("give either options or their fields")
+            raise TypeError("give either `options` or their fields, not both")
         channel = self._channel(service, options)
         channel.keep_open()
         return channel
 
     def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
-        """As `channel`, for a name that a request brought and that may be nobody's: after `UNUSED_CHANNEL_TIMEOUT` seconds in which no
-        instance was registered and nobody asked, it is closed.
+        """Like `channel`, for a name that came with a request and may be no service.
+
+        The channel is closed when for `UNUSED_CHANNEL_TIMEOUT` seconds no instance was registered and nothing was
+        picked.
         """
         channel = self._channel(service, options or ChannelOptions(zone=self.zone))
-        if self._tidying is None:
-            self._tidying = asyncio.create_task(self._tidy(), name="adsum-tidy")
+        if self._cleanup is None:
+            self._cleanup = asyncio.create_task(self._close_unused(), name="adsum-close-unused")
         return channel
 
     def _channel(self, service: str, options: ChannelOptions) -> Channel:
@@ -126,8 +132,8 @@ class Client:
             self._channels[service, options] = channel
         return channel
 
-    async def _tidy(self) -> None:
-        """Close channels that were asked for in vain, and let go of what is closed."""
+    async def _close_unused(self) -> None:
+        """Close on-demand channels that were unused for too long, and drop what is closed."""
         while True:
             await self._clock.sleep(UNUSED_CHANNEL_TIMEOUT / 2)
             since = self._clock.now() - UNUSED_CHANNEL_TIMEOUT
@@ -135,11 +141,12 @@ class Client:
                 if channel.last_missed_at is not None and channel.last_missed_at <= since:
                     await channel.close()
             self._channels = {key: channel for key, channel in self._channels.items() if not channel.closed}
-            self._resolvers = {key: each for key, each in self._resolvers.items() if not each.closed}
+            self._resolvers = {name: resolver for name, resolver in self._resolvers.items() if not resolver.closed}
 
     def resolver(self, service: str) -> Resolver:
-        """The resolver of a service, the same one each time. It stays open until it, or the client, is closed. Raises
-        `Invalid`. Needs a running loop.
+        """The resolver of a service, the same one each time. It stays open until it or the client is closed.
+
+        Needs a running event loop. Raises `Invalid`.
         """
         resolver = self._resolver(service)
         resolver.keep_open()
@@ -151,13 +158,13 @@ class Client:
             resolver = Resolver(
                 service,
                 self.source,
-                cache=self._shelf,
+                cache=self._view_cache,
                 cache_max_age=self._cache_max_age,
                 clock=self._clock,
                 rng=self._rng,
             )
             self._resolvers[service] = resolver
-            self._followed = True
+            self._has_followed = True
             resolver.start()
         return resolver
 
@@ -182,15 +189,22 @@ class Client:
         holder: str = "",
         take_over: bool = False,
     ) -> Registrar:
-        """A registrar for one instance of a service, to be started: `async with client.register("orders", 8000): …`.
+        """A registrar for one instance of a service; start it by `async with client.register("orders", 8000): …`.
 
-        `id` is `<host>-<address>-<port>` by default. `address` is by default `ADSUM_ADDRESS`, else the address of this
-        host that faces the registry. `check` and `checks` are words such as `http:/health` (see `adsum.client.registration.check_specs`).
-        On exit it drains for at most `drain_wait` seconds (0.0: not at all) and deregisters; in the main thread SIGTERM
-        and SIGINT do so first, before they end the block, unless `signals` is False (`client.registering.termination`).
-        `holder` names the process (default: the client's own); processes that serve one socket together give the same
-        one. `take_over` takes the id even from a process that lives elsewhere. Raises `Invalid`.
+        - `id`: default `<host>-<address>-<port>`.
+        - `address`: default `ADSUM_ADDRESS`, else the address of this host on the way to the registry.
+        - `check`, `checks`: checks as text, such as `http:/health` (see `adsum.client.registration.check_specs`).
+        - `drain_wait`: seconds that the drain at the end of the block waits at most; 0.0: no drain. Then the instance
+          is deregistered.
+        - `signals`: in the main thread, SIGTERM and SIGINT drain and deregister before they end the block; False leaves
+          them alone (see `adsum.client.registration.termination`).
+        - `holder`: names the process (default: this client). Processes that serve one socket use the same holder.
+        - `take_over`: take the id even from a live process at another address.
+
+        Raises `Invalid`.
         """
+        first = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
+        all_checks = parse_checks([*first, *parse_checks(checks)])
         instance = Instance(
             service=service,
             id=default_id(port, address or "") if id is None else id,
@@ -202,16 +216,34 @@ class Client:
             tags=tuple(tags),
             metadata=freeze(metadata),
         )
-        one = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
-        registration = Registration(
-            instance,
-            ttl,
-            grace,
-            parse_checks([*one, *parse_checks(checks)]),
-            holder or f"{self._process}{PART_SEPARATOR}{next(self._holders)}",
+        return self.registrar(
+            Registration(instance, ttl, grace, all_checks, holder),
+            address=address,
+            drain_wait=drain_wait,
+            signals=signals,
+            take_over=take_over,
         )
+
+    def registrar(
+        self,
+        registration: Registration,
+        *,
+        address: str | None = None,
+        drain_wait: float = DEFAULT_DRAIN_WAIT,
+        signals: bool = True,
+        take_over: bool = False,
+    ) -> Registrar:
+        """A registrar for a registration as it is; the other parameters are those of `register`.
+
+        Without `address` the address is determined when registering, and that of `registration` does not count. A
+        registration without a holder gets one.
+        """
+        if not registration.holder:
+            registration = replace(registration, holder=f"{self._process}{PART_SEPARATOR}{next(self._holders)}")
         source = self.source
-        self._registrars = [known for known in self._registrars if known.state is not RegistrarState.STOPPED]
+        self._registrars = [
+            registrar for registrar in self._registrars if registrar.state is not RegistrarState.STOPPED
+        ]
         self._renewals = self._renewals or Renewals(source, self._clock, self._rng)
         registrar = Registrar(
             registration,
@@ -229,7 +261,7 @@ class Client:
 
     @property
     def source(self) -> Source:
-        """Where views come from and registrations go to. Raises `RuntimeError` once closed."""
+        """The source of views and the target of registrations. Raises `RuntimeError` when the client is closed."""
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._source is None:
@@ -244,30 +276,29 @@ class Client:
 
     @property
     def api(self) -> RegistryApi:
-        """The native API of the registry, call by call. Raises `NeedsRegistry` if it is no registry of ours."""
+        """The native API of the registry. Raises `NeedsRegistry` if the client uses etcd or Consul directly."""
         from adsum.client.sources.registry import RegistrySource
 
         if not isinstance(self.source, RegistrySource):
-            raise NeedsRegistry(
-                f"{without_credentials(self.urls[0])} is no registry of Adsum's, and only that can do this"
-            )
+            url = without_credentials(self.urls[0])
+            raise NeedsRegistry(f"{url} is not an Adsum registry, and this needs one: give the URL of a registry node")
         return self.source.api
 
     async def close(self) -> None:
-        """Deregister what is registered (without a drain), say good-bye, and let go of everything. Idempotent."""
+        """Deregister every instance without a drain, send good-byes, and close every connection. Idempotent."""
         if self._closed:
             return
         await asyncio.gather(*(registrar.stop() for registrar in self._registrars))
         self._closed = True
-        if self._tidying is not None:
-            self._tidying.cancel()
-            await asyncio.gather(self._tidying, return_exceptions=True)
+        if self._cleanup is not None:
+            self._cleanup.cancel()
+            await asyncio.gather(self._cleanup, return_exceptions=True)
         if self._renewals is not None:
             await self._renewals.close()
         await asyncio.gather(*(resolver.close(goodbye=False) for resolver in self._resolvers.values()))
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         if self._source is not None:
-            if self._followed:
+            if self._has_followed:
                 await self._source.send_goodbye()
             await self._source.close()
 
@@ -280,7 +311,7 @@ class Client:
         await self.close()
 
 
-def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> ViewCache | None:
+def _open_view_cache(cache: str | Path | bool | None, urls: Sequence[str]) -> ViewCache | None:
     if cache is False:
         return None
     if cache is not None and cache is not True:
@@ -288,5 +319,5 @@ def _shelf(cache: str | Path | bool | None, urls: Sequence[str]) -> ViewCache | 
     try:
         return ViewCache(default_cache_folder(), urls)
     except RuntimeError as error:
-        _log.warning("views are not kept on disk: %s", error)  # A user without a home.
+        _log.warning("views are not cached on disk: %s", error)  # A user without a home folder.
         return None

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Final
 
 MAX_NAME_LENGTH: Final = 128
-"""Characters of a consumer's name; a longer name is cut off."""
+"""Characters of a consumer's name; a longer name is cut."""
 
 
 class ConsumerIdentity:
-    """A program that routes. Its id stays the same for its life; a forked child gets an id of its own."""
+    """The id and name of a consumer. The id stays the same for the life of the process; a forked child gets its own."""
 
     def __init__(self, name: str = "") -> None:
-        """`name` is for people, who read it when a drain waits for this program; by default `default_consumer_name()`."""
+        """`name` is shown to people when a drain waits for this program; default: `default_consumer_name()`."""
         self._name = name
         self._id = secrets.token_hex(16)
         self._pid = os.getpid()
@@ -31,7 +31,7 @@ class ConsumerIdentity:
         return self._id
 
     def successor(self) -> ConsumerIdentity:
-        """Another consumer of the same name."""
+        """A new identity with the same name."""
         return ConsumerIdentity(self._name)
 
     @property
@@ -41,41 +41,42 @@ class ConsumerIdentity:
 
 
 class ServiceConsumers:
-    """As which consumer a program follows each service: as one for all of them, until it has said good-bye to one.
+    """The identity under which a program follows each service: the same for all, until a good-bye for one was sent.
 
-    A good-bye may arrive late. So whoever follows the service afterwards is another consumer, which the good-bye can't
-    end.
+    A good-bye may arrive late. So a service that is followed again is followed under a new identity, which the late
+    good-bye does not end.
     """
 
     def __init__(self, consumer: ConsumerIdentity) -> None:
         self._consumer = consumer
-        self._after: dict[str, ConsumerIdentity] = {}
-        """By service that a good-bye was said to: who follows it since."""
+        self._successors: dict[str, ConsumerIdentity] = {}
+        """Service → the identity that follows it since its good-bye."""
 
     def consumer_for(self, service: str) -> ConsumerIdentity:
-        """The consumer that follows the service from now on."""
-        return self._after.get(service, self._consumer)
+        """The identity that follows the service from now on."""
+        return self._successors.get(service, self._consumer)
 
     def retire(self, services: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-        """Follow these services (none: all) no more. The good-byes that are to be said: the id of a consumer, and the
-        services (none: all).
+        """Stop following these services (none: all) under their identities.
+
+        Returns the good-byes to send: the id of a consumer, and its services (none: all).
         """
         if not services:
-            ended = [self._consumer, *self._after.values()]
-            self._consumer, self._after = self._consumer.successor(), {}
-            return [(each.id, ()) for each in ended]
-        ended = [self.consumer_for(service) for service in services]
-        self._after |= {service: self._consumer.successor() for service in services}
-        return [(each.id, [service]) for each, service in zip(ended, services, strict=True)]
+            retired = [self._consumer, *self._successors.values()]
+            self._consumer, self._successors = self._consumer.successor(), {}
+            return [(consumer.id, ()) for consumer in retired]
+        retired = [self.consumer_for(service) for service in services]
+        self._successors |= {service: self._consumer.successor() for service in services}
+        return [(consumer.id, [service]) for consumer, service in zip(retired, services, strict=True)]
 
 
 def default_consumer_name() -> str:
-    """The program, its process and its host: `checkout.py[4711]@web1`."""
+    """The program, its process id and its host: `checkout.py[4711]@web1`."""
     return f"{_program()}[{os.getpid()}]@{platform.node()}"
 
 
 def one_line(text: str) -> str:
-    """The text without characters that end a line or can't be printed, cut off at `MAX_NAME_LENGTH`."""
+    """The text without line ends and unprintable characters, cut to `MAX_NAME_LENGTH`."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.split())[:MAX_NAME_LENGTH]
 

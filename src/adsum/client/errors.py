@@ -1,4 +1,4 @@
-"""What can go wrong for a consumer or provider, beyond the errors of the rules."""
+"""The errors of a consumer or provider, beyond those of `core.errors`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from adsum.core.errors import AdsumError, UnknownInstance
 
 
 class RegistryUnavailable(AdsumError):
-    """No registry node answered as it should. `why` is one clause for each node asked.
+    """No registry node gave a usable answer. `reason` has one clause for each node that was asked.
 
-    `declined`: one of them answered that it can't do so now. Without that, it may be that none runs there.
+    `declined`: a node answered that it can't serve the request now. Otherwise it may be that no node runs.
     """
 
     def __init__(self, reason: str, *, declined: bool = False) -> None:
@@ -18,11 +18,11 @@ class RegistryUnavailable(AdsumError):
 
 
 class NeedsRegistry(AdsumError):
-    """What was asked for is something that only a registry does."""
+    """The request needs an Adsum registry; etcd and Consul can't serve it."""
 
 
 class RegistryRefused(AdsumError):
-    """The registry understood and said no; asking again the same way won't help."""
+    """The registry understood the request and refused it; the same request will be refused again."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"the registry refused ({status}): {detail}")
@@ -31,11 +31,11 @@ class RegistryRefused(AdsumError):
 
 
 class DrainUnacknowledged(AdsumError):
-    """Consumers were told, and none of them says when it has heard."""
+    """The source notified consumers of the drain, but they can't acknowledge it (etcd, Consul)."""
 
 
 class AnswerOverdue(AdsumError):
-    """A registry node took a request that waits, and did not answer when `wait` seconds were over."""
+    """A registry node took a request that waits, and did not answer within its `wait` seconds."""
 
     def __init__(self, wait: float) -> None:
         super().__init__(f"the registry has not answered within {wait:g} s, so it is not known who confirmed")
@@ -43,33 +43,34 @@ class AnswerOverdue(AdsumError):
 
 
 class AnswerLost(AdsumError):
-    """A registry node took a request that waits and was lost, and no node answered until `wait` seconds were over."""
+    """A registry node took a request that waits and was lost, and no node answered before `wait` seconds had passed."""
 
     def __init__(self, wait: float, loss: str, latest_failure: str = "") -> None:
-        """`lost`: how that node was lost, in a clause; `latest_failure`: what came of asking since."""
-        why = f"{loss}; then: {latest_failure}" if latest_failure and latest_failure != loss else loss
-        super().__init__(f"the registry was lost within the {wait:g} s, so it is not known who confirmed: {why}")
+        """`loss`: how that node was lost, as a clause; `latest_failure`: the failure of the latest attempt."""
+        reason = f"{loss}; then: {latest_failure}" if latest_failure and latest_failure != loss else loss
+        super().__init__(f"the registry was lost within the {wait:g} s, so it is not known who confirmed: {reason}")
         self.wait = wait
-        self.reason = why
+        self.reason = reason
 
 
 class InstanceForgotten(UnknownInstance):
-    """An instance that a node knew before it was lost, in the middle of a call that waits, is unknown since: the
-    registry lost its state, or the instance left.
+    """An instance is unknown after its node was lost in the middle of a waiting call, though that node knew it.
+
+    The registry lost its state, or the instance left.
     """
 
 
 class NodeUnreachable(AdsumError):
-    """One registry node could not be spoken with; others may."""
+    """One registry node can't be reached or gave no usable answer; other nodes may."""
 
 
 class NodeNotConnected(NodeUnreachable):
-    """There was no connection to the node, so it has heard nothing of the request."""
+    """No connection to the node could be made, so it received nothing of the request."""
 
 
 class NodeDeclined(NodeUnreachable):
-    """A node answered that it can't do so now: it starts or stops, or its store is away."""
+    """A node answered that it can't serve the request now: it starts or stops, or its store is unavailable."""
 
 
 class ProtocolViolation(AdsumError):
-    """A registry node sent what the protocol does not allow."""
+    """A registry node sent something that the protocol does not allow."""

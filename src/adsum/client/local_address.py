@@ -1,4 +1,4 @@
-"""Under which address and id this host's instances are listed, unless somebody says."""
+"""The address and the default id under which this host's instances are listed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from adsum.core.validation import MAX_ID_LENGTH
 ADDRESS_VARIABLE: Final = "ADSUM_ADDRESS"
 LOOPBACK: Final = "127.0.0.1"
 MAX_ADDRESS_IN_ID: Final = 64
-"""Characters of an address that a default id holds; a longer one is cut."""
+"""Characters of the address in a default id; a longer address is cut."""
 
-_ELSEWHERE: Final = ("192.0.2.1", "2001:db8::1")
-"""Addresses of nobody (RFC 5737, RFC 3849): the way to them is the way to the rest of the world."""
+_UNUSED_ADDRESSES: Final = ("192.0.2.1", "2001:db8::1")
+"""Addresses that no host has (RFC 5737, RFC 3849): the route to them is the default route."""
 
-_NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._-]+")
+_INVALID_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def outbound_address(peer: tuple[Any, ...]) -> str:
-    """The address of this host that packets to `peer` (a socket address with an IP) leave from.
+    """The address of this host from which packets to `peer` leave; `peer` is a socket address with an IP.
 
-    Connecting a UDP socket only looks the route up, it sends nothing. A peer on this host is met over 127.0.0.1: who is
-    reached there, is listed there. Raises `OSError` if there is no way.
+    Connecting a UDP socket only looks up the route and sends nothing. For a peer on this host it is 127.0.0.1: an
+    instance on the registry's own host is listed under loopback. Raises `OSError` if there is no route.
     """
     ip = ipaddress.ip_address(str(peer[0]).partition("%")[0])
     if ip.is_loopback:
@@ -40,28 +40,28 @@ def outbound_address(peer: tuple[Any, ...]) -> str:
 
 
 async def outbound_address_to_any(hosts: Iterable[tuple[str, int]], lookup_timeout: float) -> str:
-    """As `outbound_address`, of several hosts by name and port: the first that is not on this host decides, if there is one.
+    """Like `outbound_address`, for several hosts given by name and port: the first that is not this host decides.
 
-    Looking up a name takes at most `lookup_timeout` seconds. Raises `OSError` if there is no way to any.
+    A name look-up takes at most `lookup_timeout` seconds. Raises `OSError` if there is no route to any host.
     """
-    found, troubles = "", []
+    found, problems = "", []
     for host, port in hosts:
         try:
             async with asyncio.timeout(lookup_timeout):
                 addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
             found = outbound_address(addresses[0][4])
         except (OSError, TimeoutError) as error:
-            troubles.append(f"there is no way to {host}: {error or 'its name was not looked up in time'}")
+            problems.append(f"no route to {host}: {error or 'its name was not resolved in time'}")
         else:
             if found != LOOPBACK:
                 break
     if not found:
-        raise OSError("; ".join(troubles))
+        raise OSError("; ".join(problems))
     return found
 
 
 def is_local(address: str) -> bool:
-    """Whether this host has that IP address now; a name is none."""
+    """Whether this host has that IP address now; False for a host name."""
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -72,24 +72,26 @@ def is_local(address: str) -> bool:
 
 
 def default_address() -> str:
-    """The address of this host that packets to the rest of the world leave from; 127.0.0.1 if there is no way.
+    """The value of `ADSUM_ADDRESS`, else the address from which packets to the outside leave.
 
-    `ADSUM_ADDRESS`, where it is set, is the operator's word for it.
+    127.0.0.1 if there is no route.
     """
-    set_by_hand = os.environ.get(ADDRESS_VARIABLE)
-    if set_by_hand:
-        return set_by_hand
-    for elsewhere in _ELSEWHERE:
+    configured = os.environ.get(ADDRESS_VARIABLE)
+    if configured:
+        return configured
+    for address in _UNUSED_ADDRESSES:
         with suppress(OSError):
-            return outbound_address((elsewhere, 9))
+            return outbound_address((address, 9))
     return LOOPBACK
 
 
 def default_id(port: int, address: str = "", host: str | None = None) -> str:
-    """`<host>-<address>-<port>`: the same after a restart, so that an instance that comes back takes its own entry
-    again, and another one on another host of the same name. `address` "": the one of `default_address`.
+    """`<host>-<address>-<port>`; `address` "" is `default_address()`.
+
+    It is the same after a restart, so that the instance takes its own entry again, and differs on another host of the
+    same name.
     """
-    name = _NOT_IN_AN_ID.sub("-", host if host is not None else socket.gethostname()).strip("-._")
-    place = _NOT_IN_AN_ID.sub("-", address or default_address()).strip("-._")[:MAX_ADDRESS_IN_ID]
-    ending = f"-{place}-{port}"
-    return f"{name[: MAX_ID_LENGTH - len(ending)] or 'host'}{ending}"
+    host_part = _INVALID_IN_ID.sub("-", host if host is not None else socket.gethostname()).strip("-._")
+    address_part = _INVALID_IN_ID.sub("-", address or default_address()).strip("-._")[:MAX_ADDRESS_IN_ID]
+    suffix = f"-{address_part}-{port}"
+    return f"{host_part[: MAX_ID_LENGTH - len(suffix)] or 'host'}{suffix}"

@@ -1,8 +1,8 @@
-"""The synchronous face: the same shape without `await`, for Flask, scripts and worker processes.
+"""The synchronous client: the same interface without `await`, for Flask, scripts and worker processes.
 
-The asynchronous client runs on one background loop for the process; `pick` and `call` never cross over to it. A client
-made before a fork (gunicorn --preload) works in the child too: it starts anew there, at first use. A registration stays
-its parent's: in a child, draining and stopping do nothing.
+The asynchronous client runs on one background loop for the process; `pick` and `call` never switch to its thread. A
+client that was made before a fork (gunicorn --preload) works in the child too: it starts again there at first use. A
+registration stays with the parent: in a child, draining and stopping do nothing.
 """
 
 from __future__ import annotations
@@ -36,22 +36,25 @@ from adsum.core.model import Instance
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_alive: weakref.WeakSet[SyncClient] = weakref.WeakSet()
+_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
 
 
 class SyncClient:
-    """Takes what `adsum.Client` takes; may be used from any thread. Connects at first use."""
+    """The synchronous client of one registry; takes the arguments of `adsum.Client`.
+
+    It may be used from any thread, and connects at first use.
+    """
 
     def __init__(self, urls: Any = None, **options: Any) -> None:
-        Client(urls, **options)  # What is wrong is said here, not at first use.
-        self._made_of = (urls, options)
+        Client(urls, **options)  # Raises for invalid arguments here, not at first use.
+        self._arguments = (urls, options)
         self._lock = RLock()
         self._running: tuple[BackgroundLoop, Client] | None = None
         self._channels: dict[tuple[str, ChannelOptions | None, tuple[tuple[str, Any], ...]], SyncChannel] = {}
-        self._requested: weakref.WeakSet[SyncChannel] = weakref.WeakSet()
+        self._on_demand_channels: weakref.WeakSet[SyncChannel] = weakref.WeakSet()
         self._registrars: list[SyncRegistrar] = []
         self._closed = False
-        _alive.add(self)
+        _clients.add(self)
 
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> SyncChannel:
         """The channel to a service, the same one for the same options. Raises `Invalid` and `UnknownPolicy`."""
@@ -65,11 +68,11 @@ class SyncClient:
             return channel
 
     def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> SyncChannel:
-        """As `Client.requested_channel`; another one each time."""
+        """Like `Client.on_demand_channel`, but a new channel each time."""
         channel = SyncChannel(self, service, options, {}, on_demand=True)
         channel.open()
         with self._lock:
-            self._requested.add(channel)
+            self._on_demand_channels.add(channel)
         return channel
 
     def resolver(self, service: str) -> SyncResolver:
@@ -79,37 +82,32 @@ class SyncClient:
         return resolver
 
     def register(self, service: str, port: int, **options: Any) -> SyncRegistrar:
-        """A registrar, as `Client.register` makes it: `with client.register("orders", 8000): …`. Raises `Invalid`."""
+        """A registrar like that of `Client.register`: `with client.register("orders", 8000): …`. Raises `Invalid`."""
 
         async def make(client: Client) -> Registrar:
             return client.register(service, port, **options)
 
         registrar = SyncRegistrar(self, self.run(make))
         with self._lock:
-            self._registrars = [known for known in self._registrars if known.state is not RegistrarState.STOPPED]
-            self._registrars.append(registrar)
+            active = [other for other in self._registrars if other.state is not RegistrarState.STOPPED]
+            self._registrars = [*active, registrar]
         return registrar
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Wait for `await work(client)` on the background loop, where `client` is the asynchronous client."""
+        """Run `await work(client)` on the background loop and return its result.
+
+        `client` is the asynchronous client.
+        """
         loop, client = self._start()
-
-        async def go() -> T:
-            return await work(client)
-
-        return loop.run(go())
+        return loop.run(_await(work, client))
 
     def submit(self, work: Callable[[Client], Awaitable[T]]) -> Future[T]:
-        """Begin `await work(client)` on the background loop, without waiting for it."""
+        """Start `await work(client)` on the background loop, without waiting for it."""
         loop, client = self._start()
-
-        async def go() -> T:
-            return await work(client)
-
-        return loop.submit(go())
+        return loop.submit(_await(work, client))
 
     def close(self) -> None:
-        """Deregister what is registered, without a drain, and let go of everything. Idempotent."""
+        """Deregister every instance without a drain, and close every connection. Idempotent."""
         with self._lock:
             running, self._running, self._closed = self._running, None, True
         if running is not None:
@@ -132,19 +130,22 @@ class SyncClient:
             if self._closed:
                 raise RuntimeError("the client is closed")
             if self._running is None:
-                urls, options = self._made_of
+                urls, options = self._arguments
                 self._running = (background_loop.acquire(), Client(urls, **options))
             return self._running
 
     def reset_after_fork(self) -> None:
-        """In a forked child: what ran in the parent does not run here."""
+        """Start again at first use. Called in a forked child, where the parent's loop does not run."""
         self._lock, self._running = RLock(), None
-        for channel in (*self._channels.values(), *self._requested):
+        for channel in (*self._channels.values(), *self._on_demand_channels):
             channel.reset_after_fork()
 
 
 class SyncChannel:
-    """Made by `SyncClient.channel`; `pick` and `call` may be used from any thread and never wait for the loop."""
+    """The channel to one service, made by `SyncClient.channel`.
+
+    `pick` and `call` may be used from any thread and never wait for the background loop.
+    """
 
     def __init__(
         self,
@@ -159,21 +160,21 @@ class SyncChannel:
         self._client = client
         self._options = options
         self._fields = fields
-        self._requested = on_demand
+        self._on_demand = on_demand
         self._channel: Channel | None = None
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
-        """As `Channel.pick`."""
+        """See `Channel.pick`."""
         return (self._channel or self.open()).pick(hash_key, exclude)
 
     def call(
         self, *, idempotent: bool, hash_key: bytes | str | None = None, options: CallOptions | None = None
     ) -> Call:
-        """As `Channel.call`."""
+        """See `Channel.call`."""
         return (self._channel or self.open()).call(idempotent=idempotent, hash_key=hash_key, options=options)
 
     def ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Return once `pick` finds somebody. Raises `NoEndpoint` after `timeout` seconds."""
+        """Return once `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
         channel = self._channel or self.open()
         self._client.run(lambda _: channel.ready(timeout))
 
@@ -183,7 +184,7 @@ class SyncChannel:
 
     @property
     def view(self) -> View:
-        """What is known of the service."""
+        """The latest view of the service."""
         return (self._channel or self.open()).resolver.view
 
     @property
@@ -192,19 +193,19 @@ class SyncChannel:
 
     @property
     def last_missed_at(self) -> float | None:
-        """As `Channel.missed_at`."""
+        """See `Channel.last_missed_at`."""
         return self._channel.last_missed_at if self._channel is not None else None
 
     def close_soon(self) -> None:
-        """As `Channel.close_soon`."""
+        """See `Channel.close_soon`."""
         if self._channel is not None:
             self._channel.close_soon()
 
     def open(self) -> Channel:
-        """The asynchronous channel, made on the loop at first use in this process."""
+        """The asynchronous channel, which is made on the background loop at first use in this process."""
 
         async def make(client: Client) -> Channel:
-            if self._requested:
+            if self._on_demand:
                 return client.on_demand_channel(self.service, self._options)
             return client.channel(self.service, self._options, **self._fields)
 
@@ -212,12 +213,12 @@ class SyncChannel:
         return channel
 
     def reset_after_fork(self) -> None:
-        """In a forked child: open anew at first use."""
+        """Open the channel again at first use. Called in a forked child."""
         self._channel = None
 
 
 class SyncResolver:
-    """Made by `SyncClient.resolver`."""
+    """The resolver of one service, made by `SyncClient.resolver`."""
 
     def __init__(self, client: SyncClient, service: str) -> None:
         self.service = service
@@ -232,7 +233,7 @@ class SyncResolver:
         return self.open().connected
 
     def watch(self) -> Generator[View, None, None]:
-        """The view there is, if any, then each new one, until the client is closed."""
+        """Yield the current view, if there is one, then each new one, until the client is closed."""
         views = self.open().watch()
         try:
             while True:
@@ -254,7 +255,7 @@ class SyncResolver:
 
 
 class SyncRegistrar:
-    """Made by `SyncClient.register`. Belongs to the process that made it."""
+    """The registrar of one instance, made by `SyncClient.register`. It works only in the process that made it."""
 
     def __init__(self, client: SyncClient, registrar: Registrar) -> None:
         self._client = client
@@ -280,7 +281,7 @@ class SyncRegistrar:
 
     @property
     def conflict(self) -> str:
-        """As `Registrar.kept_out`."""
+        """See `Registrar.conflict`."""
         return self._registrar.conflict
 
     @property
@@ -288,67 +289,74 @@ class SyncRegistrar:
         return self._registrar.instance
 
     def start(self, wait: float = START_TIMEOUT) -> None:
-        """As `Registrar.start`."""
-        if self._ours("start"):
+        """See `Registrar.start`."""
+        if self._may("start"):
             self._client.run(lambda _: self._registrar.start(wait))
 
     def drain(self, wait: float | None = None, reason: str = "") -> DrainResult:
-        """As `Registrar.drain`."""
-        if not self._ours("drain"):
-            return DrainResult(done=False, reason="it is another process's registration")
+        """See `Registrar.drain`."""
+        if not self._may("drain"):
+            return DrainResult(done=False, reason="another process registered the instance")
         return self._client.run(lambda _: self._registrar.drain(wait, reason))
 
     def stop(self, reason: str = "") -> None:
-        """As `Registrar.stop`."""
-        if self._ours("stop"):
+        """See `Registrar.stop`."""
+        if self._may("stop"):
             self._client.run(lambda _: self._registrar.stop(reason))
 
     def __enter__(self) -> Self:
         if self._registrar.signals:
-            self._block = thread_block(self._submit_finish, self._registrar.shutdown_timeout)
+            self._block = thread_block(self._submit_shut_down, self._registrar.shutdown_timeout)
             self._block.enter()
         try:
             self.start()
         except BaseException as error:
-            self._leave(error)
+            self._leave_block(error)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hurried = self._block is not None and self._block.ended_by_second_signal(error)
+        interrupt_drain = self._block is not None and self._block.ended_by_second_signal(error)
         try:
-            if self._ours("stop"):
-                self._client.run(lambda _: self._registrar.shut_down(interrupt_drain=hurried))
+            if self._may("stop"):
+                self._client.run(lambda _: self._registrar.shut_down(interrupt_drain=interrupt_drain))
         finally:
-            self._leave(error)
+            self._leave_block(error)
 
-    def _submit_finish(self) -> Future[None]:
+    def _submit_shut_down(self) -> Future[None]:
         return self._client.submit(lambda _: self._registrar.shut_down())
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _leave_block(self, error: BaseException | None) -> None:
         block, self._block = self._block, None
         if block is not None:
             block.leave(error)
 
-    def _ours(self, what: str) -> bool:
-        ours = os.getpid() == self._pid
-        if not ours:
-            _log.debug("%s/%s: not ours to %s: process %d registered it", self.service, self.id, what, self._pid)
-        return ours
+    def _may(self, action: str) -> bool:
+        """Whether this process registered the instance, so that it may do `action`."""
+        may = os.getpid() == self._pid
+        if not may:
+            _log.debug(
+                "%s/%s: this process can't %s it: process %d registered it", self.service, self.id, action, self._pid
+            )
+        return may
+
+
+async def _await(work: Callable[[Client], Awaitable[T]], client: Client) -> T:
+    return await work(client)
 
 
 def _close_all() -> None:
-    for client in list(_alive):
+    for client in list(_clients):
         with suppress(AdsumError, RuntimeError):
             client.close()
 
 
-def _forget_parents() -> None:
-    for client in list(_alive):
+def _reset_after_fork() -> None:
+    for client in list(_clients):
         client.reset_after_fork()
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_forget_parents)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""Waiting for an instant that may come closer: sleep until then, or until somebody rings."""
+"""A timer for one task: sleep until a deadline, or until another task wakes it earlier."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from adsum.ports import Clock
 
 
 class Wakeup:
-    """One sleeper; anybody on its loop may ring."""
+    """Sleeps for one task at a time; any other task on its event loop may wake it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._rung = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Wake the sleeper, now or as soon as it sleeps."""
-        self._rung.set()
+        """End the current sleep, or the next one if there is none."""
+        self._woken.set()
 
     async def wait(self, deadline: float | None) -> None:
-        """Return at `deadline` (None: never) or when rung."""
+        """Return at `deadline` (monotonic seconds; None: never) or when woken."""
         if deadline is None:
-            await self._rung.wait()
+            await self._woken.wait()
         else:
-            await self._either(deadline - self._clock.now())
-        self._rung.clear()
+            await self._sleep_or_wake(deadline - self._clock.now())
+        self._woken.clear()
 
-    async def _either(self, length: float) -> None:
-        waiting = [
-            asyncio.ensure_future(self._clock.sleep(max(0.0, length))),
-            asyncio.ensure_future(self._rung.wait()),
+    async def _sleep_or_wake(self, delay: float) -> None:
+        waiters = [
+            asyncio.ensure_future(self._clock.sleep(max(0.0, delay))),
+            asyncio.ensure_future(self._woken.wait()),
         ]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for waiter in waiting:
+            for waiter in waiters:
                 waiter.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*waiters, return_exceptions=True)

@@ -19,23 +19,7 @@ def make_registrar(
 
     `take_over` takes the id even from a process that lives elsewhere.
     """
-    instance = registration.instance
-    return client.register(
-        instance.service,
-        instance.port,
-        id=instance.id,
-        address=address or None,
-        scheme=instance.scheme,
-        zone=instance.zone,
-        weight=instance.weight,
-        tags=instance.tags,
-        metadata=instance.metadata,
-        checks=registration.checks,
-        ttl=registration.ttl,
-        grace=registration.grace,
-        drain_wait=drain_wait,
-        take_over=take_over,
-    )
+    return client.registrar(registration, address=address or None, drain_wait=drain_wait, take_over=take_over)
 
 
 class BackgroundRegistrar:

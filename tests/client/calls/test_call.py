@@ -51,7 +51,7 @@ class CountingChannel:
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
         for each in self.endpoints:
             if not exclude or each.id not in exclude:
-                pick = Pick(self, each, self.loads.start(each.id), self.time)  # type: ignore[arg-type]
+                pick = Pick(self, each, self.loads.start(each.id), self.time)
                 self.picks.append(pick)
                 return pick
         raise NoEndpoint("nobody is left")
@@ -192,7 +192,7 @@ def test_past_the_deadline_nothing_is_tried() -> None:
     attempt = call.next_try()
     switch.time += 1.0
     attempt.record_failure(FailureKind.TIMEOUT, "no answer")
-    with pytest.raises(CallFailed, match="its deadline of 1 s is over"):
+    with pytest.raises(CallFailed, match="its deadline of 1 s has passed"):
         call.next_try()
     assert switch.in_flight == 0
 
@@ -240,7 +240,7 @@ def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
         call.next_try()
     assert str(failed.value) == (
         "orders: no answer after 2 tries: 10.0.0.1:8000 (i0): connection refused after 3 ms; "
-        "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 are made."
+        "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 tries are allowed."
     )
     assert [tried.kind for tried in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 

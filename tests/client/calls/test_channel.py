@@ -54,7 +54,10 @@ class ChannelFixture:
 @pytest.fixture
 async def calling() -> AsyncIterator[ChannelFixture]:
     it = ChannelFixture(
-        ChannelOptions(policy="round_robin", outliers=OutlierOptions(consecutive=2, base=30.0, share=0.5))
+        ChannelOptions(
+            policy="round_robin",
+            outliers=OutlierOptions(consecutive_failures=2, base_ejection_time=30.0, max_ejected_share=0.5),
+        )
     )
     await run_until_idle()
     yield it
@@ -117,7 +120,7 @@ async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Channel
 
 async def test_who_becomes_usable_later_starts_slowly() -> None:
     it = ChannelFixture(
-        ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, least=0.1), outliers=None)
+        ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, min_factor=0.1), outliers=None)
     )
     await it.hear(full_update(1, endpoint("a")))
     await it.hear(delta_update(1, 2, endpoint("b")))
@@ -151,7 +154,7 @@ async def test_picks_go_on_after_the_channel_was_closed(calling: ChannelFixture)
 
 
 async def test_ready_returns_once_somebody_can_be_picked(calling: ChannelFixture) -> None:
-    with pytest.raises(NoEndpoint, match="nothing is known of it yet; the registry is not connected"):
+    with pytest.raises(NoEndpoint, match="no view has arrived yet; the registry is not connected"):
         await calling.channel.ready(timeout=0.01)
     calling.source.emit(full_update(1, endpoint("a")))
     await calling.channel.ready()
@@ -163,14 +166,14 @@ async def test_why_nobody_can_be_picked_is_said(calling: ChannelFixture) -> None
     with pytest.raises(NoEndpoint, match="no endpoint of orders: none is registered; the view is 0 ms old"):
         calling.channel.pick()
     await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
-    with pytest.raises(NoEndpoint, match=r"of 2 known none may be used \(1 draining, 1 maintenance\)"):
+    with pytest.raises(NoEndpoint, match=r"none of 2 is usable \(1 draining, 1 maintenance\)"):
         calling.channel.pick()
     await calling.hear(delta_update(2, 3, endpoint("c")), ConnectionLost("a: connection refused"))
     await calling.clock.advance(65.0)
     with pytest.raises(NoEndpoint) as nobody:
         calling.channel.pick(exclude={"c"})
     assert str(nobody.value) == (
-        "no endpoint of orders: each of 1 usable is excluded (1 were); the view is 65 s old; "
+        "no endpoint of orders: all 1 usable are excluded (1 excluded ids); the view is 65 s old; "
         "the registry is not connected (a: connection refused)"
     )
 
@@ -255,7 +258,7 @@ async def test_what_is_wrong_with_a_view_past_its_bound_is_said_in_each_error(tm
     resolver.start()
     source.emit(ConnectionLost("it is down"))
     await channel.ready()
-    caveat = "the view was kept on this host 2 h ago, which is past the bound of 60 min (cache_max_age)"
+    caveat = "the view was cached on this host 2 h ago and is older than cache_max_age (60 min)"
     with pytest.raises(NoEndpoint) as nobody:
         channel.pick(exclude={"a"})
     assert caveat in str(nobody.value)

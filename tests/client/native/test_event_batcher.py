@@ -138,5 +138,5 @@ def test_a_group_that_never_ends_is_garbled_and_one_that_ends_may_be_followed_by
     for _ in range(5):
         assert len(told(grouping, change, change, SYNCED)) == 1
     assert told(grouping, change, change, change) == []
-    with pytest.raises(ProtocolViolation, match="without the `synced`"):
+    with pytest.raises(ProtocolViolation, match="without a `synced` event"):
         grouping.add(change)

@@ -159,7 +159,7 @@ async def test_who_was_superseded_asks_for_what_is_free_only_and_is_listed_again
         providing.asked()
         await providing.clock.advance(60.0)
         assert 60 / 5 - 2 <= len(providing.asked()) <= 60 / 0.25
-        assert caplog.text.count("asking again until it is free") == 1
+        assert caplog.text.count("trying again until it is free") == 1
         providing.source.superseded.clear()
         providing.source.refuse = None
         await providing.clock.advance(5.0)
@@ -377,7 +377,7 @@ async def test_an_instance_moves_when_its_host_gets_another_address_and_not_befo
     assert providing.asked() == ["renew o8000", "register o8000"]
     assert registrar.registered
     assert providing.source.listed["orders", "o8000"].address == "10.0.7.9"
-    assert "another one now" in caplog.text
+    assert "address of this host has changed" in caplog.text
     await providing.clock.advance(6.0)
     assert providing.asked() == ["renew o8000"]
 

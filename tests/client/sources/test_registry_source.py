@@ -11,8 +11,9 @@ import pytest
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import AnswerLost, AnswerOverdue, RegistryRefused, RegistryUnavailable
-from adsum.client.native.api import GOODBYE_TIMEOUT, WAIT_ANSWER_MARGIN, RegistryApi
+from adsum.client.native.api import GOODBYE_TIMEOUT, RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
+from adsum.client.native.request_sender import WAIT_ANSWER_MARGIN
 from adsum.client.native.transport import TransportReply
 from adsum.client.sources.registry import RegistrySource
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
@@ -248,7 +249,7 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
     for body in (b"", b"<html>", b'{"epoch": 7}'):
         node.answer = http_reply(200, body)
         source = source_of(node.url)
-        with pytest.raises(RegistryUnavailable, match="an answer that is none"):
+        with pytest.raises(RegistryUnavailable, match="the answer can.t be decoded"):
             await source.register("orders", "a", wire.RegistrationBody(80))
         await source.close()
 

@@ -276,7 +276,7 @@ async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
     await keeping.hear(ConnectionLost("http://a:1: connection refused"))
     assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.revision) == (["kept"], "disk", 4)
     assert keeping.resolver.view.age() == pytest.approx(90.0)
-    assert "using the view that was kept on this host 90 s ago" in caplog.text
+    assert "using the view that was cached on this host 90 s ago" in caplog.text
     assert "connection refused" in caplog.text
     await keeping.hear(full_update(9, endpoint("new")))
     assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
@@ -305,7 +305,7 @@ async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keepi
 async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) -> None:
     shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
-    for bound, caveat in ((80.0, "past the bound of 80 s (cache_max_age)"), (100.0, "")):
+    for bound, caveat in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
         it = ResolverFixture(shelf, cache_max_age=bound)
         assert it.resolver.view_warning == ""
         it.resolver.start()

@@ -109,7 +109,7 @@ def test_a_folder_that_can_not_be_written_is_logged_and_nothing_more(
 ) -> None:
     (tmp_path / "file").write_text("")
     ViewCache(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
-    assert "can't be kept" in caplog.text
+    assert "can't be cached" in caplog.text
 
 
 def test_the_folder_follows_the_xdg_convention(monkeypatch: pytest.MonkeyPatch) -> None:

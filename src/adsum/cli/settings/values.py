@@ -9,8 +9,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from adsum.client.durations import parse_duration
 from adsum.core import sizes
+from adsum.core.durations import parse_duration
 from adsum.core.errors import Invalid
 from adsum.core.validation import quoted
 

@@ -1,1 +1,1 @@
-"""TODO: calls."""
+"""The calls of a consumer: the channel to a service, its picks, and the retry loop of a call."""

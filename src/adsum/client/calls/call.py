@@ -1,15 +1,17 @@
-"""The engine of a call: which endpoint next, after which failure, until when. No I/O, so every integration shares it.
+"""The retry loop of one call: chooses the next endpoint, decides about retries, and keeps the deadline.
+
+It does no I/O, so every integration shares it:
 
     call = channel.call(idempotent=True)
     while True:
         attempt = call.next_try()
         with attempt:
             ... wait attempt.pause, send to attempt.endpoint within attempt.timeout ...
-            on an error: attempt.failed(Kind.…, "what happened"); continue
-        if attempt.answered(status): continue       # throw that answer away
-        ... hand the answer on; attempt.finish() once its body was read or closed ...
+            on an error: attempt.record_failure(FailureKind.…, "connection refused"); continue
+        if attempt.should_retry(status): continue       # discard this answer
+        ... return the answer; call attempt.finish() once its body was read or closed ...
 
-A call belongs to one task or thread at a time.
+A call is used by one task or thread at a time.
 """
 
 from __future__ import annotations
@@ -25,27 +27,27 @@ from adsum.client.calls.failures import IDEMPOTENT_METHODS as IDEMPOTENT_METHODS
 from adsum.client.calls.failures import FailureKind as FailureKind
 from adsum.client.calls.options import CallOptions
 from adsum.client.calls.pick import Pick
-from adsum.client.durations import format_duration
 from adsum.core.backoff import Backoff
+from adsum.core.durations import format_duration
 
 MIN_RETRY_PAUSE, MAX_RETRY_PAUSE = 0.025, 1.0
-"""Bounds of the pause before the same endpoint is tried again."""
+"""Seconds, bounds of the pause before the same endpoint is tried again."""
 
 
 class CallChannel(Protocol):
-    """What a call asks of its channel."""
+    """The part of a channel that a call uses."""
 
     service: str
     rng: Random
 
     @property
     def usable_count(self) -> int:
-        """How many endpoints may be picked now."""
+        """The number of endpoints that can be picked now."""
         ...
 
     @property
     def view_warning(self) -> str:
-        """What every error must say about the view, in a clause; "" if nothing."""
+        """A clause about the view that belongs in every error; "" if there is none."""
         ...
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick: ...
@@ -58,9 +60,10 @@ class CallChannel(Protocol):
 
 
 class Try:
-    """One try at one endpoint. Made by `Call.next_try`; ends with `failed`, `answered` and `finish`, or `abandon`.
+    """One try at one endpoint, made by `Call.next_try`.
 
-    As a context manager it is abandoned when anything escapes the block before it has ended.
+    It ends with `record_failure`, with `should_retry` and `finish`, or with `abandon`. As a context manager it is
+    abandoned when an exception leaves the block before the try has ended.
     """
 
     __slots__ = ("_call", "_latency", "_pick", "endpoint", "number", "pause", "timeout")
@@ -73,29 +76,31 @@ class Try:
         self.number = number
         """1 for the first."""
         self.timeout = timeout
-        """Seconds that this try may take, after the pause; None: as long as it likes."""
+        """Seconds that this try may take after its pause; None: no limit."""
         self.pause = pause
-        """Seconds to wait before sending; 0.0 but for an endpoint that was tried before."""
+        """Seconds to wait before sending; above 0.0 only for an endpoint that was tried before."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the try has not ended yet."""
         return self._pick.is_open
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began, without its pause."""
+        """Seconds since the try began, without its pause."""
         return max(0.0, self._call.now() - self._pick.started_at - self.pause)
 
     def record_failure(self, kind: FailureKind, text: str) -> None:
-        """It got no answer; `text` says why, in a clause. Ask the call for the next try."""
+        """Record that no answer came, for the reason `text`, a clause. Then call `Call.next_try`."""
         if self.is_open and self._latency is None:
             self._call.plan_retry(kind)
             self._end_as(kind, text)
 
     def should_retry(self, status: int) -> bool:
-        """The head of an answer came. True: throw it away and ask for the next try. False: it stands; `finish` when its
-        body was read or closed.
+        """Record the status of an answer whose head has arrived, and return whether to retry.
+
+        True: discard the answer and call `Call.next_try`. False: the answer stands; call `finish` when its body was
+        read or closed.
         """
         if not self.is_open or self._latency is not None:
             return False
@@ -108,11 +113,14 @@ class Try:
         return False
 
     def finish(self, ok: bool = True) -> None:
-        """The answer's body was read or closed; `ok` False if it broke off. Idempotent."""
+        """Record that the answer's body was read or closed; `ok` is False if it broke off. Idempotent."""
         self._pick.done(ok, self._latency)
 
     def abandon(self) -> None:
-        """The caller does not want it any more, which says nothing about the endpoint. Idempotent."""
+        """End the try without a result, because the caller no longer needs it. The endpoint's record does not change.
+
+        Idempotent.
+        """
         self._pick.cancel()
 
     def __enter__(self) -> Self:
@@ -125,31 +133,31 @@ class Try:
             self.abandon()
 
     def _end_as(self, kind: FailureKind, text: str) -> None:
-        took = self.elapsed
+        duration = self.elapsed
         if RETRY_RULES[kind].counts_against_endpoint:
-            self._pick.done(False, took)
+            self._pick.done(False, duration)
         else:
             self._pick.cancel()
-        self._call.failed_tries.append(FailedTry(self.endpoint, kind, text, took))
+        self._call.failed_tries.append(FailedTry(self.endpoint, kind, text, duration))
 
 
 class Call:
-    """A call to a service: tries until one is answered or nothing more may be tried."""
+    """A call to a service, made of tries until one is answered or no more are allowed."""
 
     def __init__(
         self, channel: CallChannel, options: CallOptions, *, idempotent: bool, hash_key: bytes | str | None = None
     ) -> None:
         self.failed_tries: list[FailedTry] = []
-        """What failed so far."""
+        """The tries that failed so far."""
         self._channel = channel
         self._options = options
         self._idempotent = idempotent
         self._hash_key = hash_key
-        self._begun = 0
+        self._try_count = 0
         self._current: Try | None = None
-        self._ids: set[str] = set()
+        self._tried_ids: set[str] = set()
         self._backoff = Backoff(MIN_RETRY_PAUSE, MAX_RETRY_PAUSE)
-        self._why = ""
+        self._stop_reason = ""
         self._deadline = channel.now() + options.deadline if options.deadline is not None else None
 
     def now(self) -> float:
@@ -157,75 +165,77 @@ class Call:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until its deadline, 0.0 once that is over; None: it has none."""
+        """Seconds until the deadline, 0.0 once it has passed; None: there is no deadline."""
         return None if self._deadline is None else max(0.0, self._deadline - self.now())
 
     def deadline_error(self, attempt: Try) -> CallFailed:
-        """The error to raise when the deadline comes while the answer's body is being read."""
+        """The error to raise when the deadline passes while the answer's body is being read."""
         text = "its answer was not read to the end"
         self.failed_tries.append(FailedTry(attempt.endpoint, FailureKind.TIMEOUT, text, attempt.elapsed))
-        return self._failure(self._too_late())
+        return self._failure(self._deadline_reason())
 
     def next_try(self) -> Try:
-        """The next try. Raises `NoEndpoint` if there is nobody to try first, `CallFailed` when no more may be tried."""
+        """The next try. Raises `NoEndpoint` if there is none for the first, `CallFailed` if no more are allowed."""
         if self._current is not None:
             self._current.abandon()
-        if self._why:
-            raise self._failure(self._why)
+        if self._stop_reason:
+            raise self._failure(self._stop_reason)
         pick, pause = self._pick()
         timeout = self._options.try_timeout
         if self._deadline is not None:
             left = self._deadline - self.now() - pause
             if left <= 0.0:
                 pick.cancel()
-                raise self._failure(self._too_late())
+                raise self._failure(self._deadline_reason())
             timeout = left if timeout is None else min(timeout, left)
-        if not self._begun:
+        if not self._try_count:
             self._channel.begin_call()
-        self._begun += 1
-        self._current = Try(self, pick, self._begun, timeout, pause)
+        self._try_count += 1
+        self._current = Try(self, pick, self._try_count, timeout, pause)
         return self._current
 
     def plan_retry(self, kind: FailureKind) -> bool:
-        """Whether there is a next try after a failure of that kind; if so it is taken from the retry budget."""
-        self._why = self._objection(kind)
-        return not self._why
+        """Return whether a failure of this kind is retried; if so, take the retry from the retry budget."""
+        self._stop_reason = self._refuse_retry(kind)
+        return not self._stop_reason
 
-    def _objection(self, kind: FailureKind) -> str:
-        """Why not to try again; "" if nothing speaks against it."""
+    def _refuse_retry(self, kind: FailureKind) -> str:
+        """The reason not to try again; "" if there is none."""
         if not (self._idempotent or RETRY_RULES[kind].always_retryable):
             return "the request had been sent and is not idempotent, so it may have taken effect"
-        if self._begun >= self._options.tries:
-            return f"at most {self._options.tries} are made"
+        if self._try_count >= self._options.tries:
+            return f"at most {self._options.tries} tries are allowed"
         if self._deadline is not None and self.now() >= self._deadline:
-            return self._too_late()
+            return self._deadline_reason()
         if not self._channel.usable_count:
-            return "no endpoint may be used any more"
+            return "no endpoint is usable any more"
         if not self._channel.take_retry():
-            return "the retry budget of the service is spent, so more tries would only add to an outage"
+            return "the retry budget of the service is spent, and more retries would make an outage worse"
         return ""
 
     def _pick(self) -> tuple[Pick, float]:
-        """Somebody who was not tried; when all were, anybody after a pause."""
+        """Pick an endpoint that was not tried yet; when all were tried, any endpoint, after a pause."""
         pause = 0.0
         try:
-            pick = self._channel.pick(self._hash_key, self._ids or None)
-        except NoEndpoint as nobody:
-            if not self._begun:
+            pick = self._channel.pick(self._hash_key, self._tried_ids or None)
+        except NoEndpoint as error:
+            if not self._try_count:
                 raise
-            self._ids.clear()
+            self._tried_ids.clear()
             pause = self._backoff.next(self._channel.rng)
             try:
                 pick = self._channel.pick(self._hash_key)
             except NoEndpoint:
-                raise self._failure(str(nobody)) from None
-        self._ids.add(pick.endpoint.id)
+                raise self._failure(str(error)) from None
+        self._tried_ids.add(pick.endpoint.id)
         return pick, pause
 
-    def _too_late(self) -> str:
-        return f"its deadline of {format_duration(self._options.deadline or 0.0)} is over"
+    def _deadline_reason(self) -> str:
+        return f"its deadline of {format_duration(self._options.deadline or 0.0)} has passed"
 
-    def _failure(self, why: str) -> CallFailed:
-        self._why = why
-        caveat = self._channel.view_warning
-        return CallFailed(self._channel.service, tuple(self.failed_tries), f"{why}; {caveat}" if caveat else why)
+    def _failure(self, reason: str) -> CallFailed:
+        self._stop_reason = reason
+        warning = self._channel.view_warning
+        return CallFailed(
+            self._channel.service, tuple(self.failed_tries), f"{reason}; {warning}" if warning else reason
+        )

@@ -1,6 +1,8 @@
-"""Resolver + selection + policy + outliers + slow start + retry budget for one service: `pick()` and `call()`.
+"""The channel to one service: `pick()` chooses an endpoint, `call()` makes a call with retries.
 
-The picker is built on the loop, when the view, an ejection or a ramp changes; picking only reads it, from any thread.
+A channel combines a resolver, selection, a policy, outlier detection, slow start and a retry budget. It rebuilds the
+picker on the event loop when the view, an ejection or a slow-start factor changes. Picking only reads the picker, from
+any thread.
 """
 
 from __future__ import annotations
@@ -23,70 +25,74 @@ from adsum.balance.slow_start import SlowStartTracker
 from adsum.client.calls.call import Call
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.calls.pick import Pick
-from adsum.client.durations import format_duration
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View, ViewOrigin
 from adsum.client.wakeup import Wakeup
+from adsum.core.durations import format_duration
 from adsum.core.identity import ProcessIdentity
 from adsum.core.selection import USABLE_STATUSES, Selection, select_endpoints
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
-"""Seconds that `ready` waits by default: longer than to ask nine nodes of which eight hang (see `native.hedging`)."""
+"""Seconds that `ready` waits by default: longer than it takes to ask nine nodes of which eight hang
+(see `native.hedged_requests`)."""
 
 TIMER_ERROR_PAUSE: Final = 1.0
-"""Seconds before time is kept again after an error that nobody foresaw."""
+"""Seconds before the timer runs again after an unexpected error."""
 
 _log = logging.getLogger(__name__)
 
 
 class Channel:
-    """Made by `Client.channel`, in a running loop. `pick`, `call` and what they return may be used from any thread."""
+    """A channel to one service, made by `Client.channel` in a running event loop.
+
+    `pick`, `call` and what they return may be used from any thread.
+    """
 
     def __init__(self, resolver: Resolver, options: ChannelOptions, *, clock: Clock, rng: Random) -> None:
         self.service = resolver.service
         self.resolver = resolver
         self.options = options
         self.selection = Selection()
-        """What was chosen from, and why."""
+        """The latest selection: the endpoints that can be picked, with their weights."""
         self._policy = policy(options.policy)
-        self._selecting = options.selection
+        self._selection_options = options.selection
         self._clock = clock
         self._now = clock.now
         self.rng = rng
         self._loads = LoadTracker()
         self._processes: dict[str, ProcessIdentity] = {}
-        """Which process has each id: what is counted belongs to it."""
+        """The process behind each id. Loads and ejections belong to the process, not to the id."""
         self._outliers = OutlierDetector(options.outliers) if options.outliers is not None else None
-        self._ramps = None if self._policy.keyed else SlowStartTracker(options.slow_start)
+        self._slow_start = None if self._policy.keyed else SlowStartTracker(options.slow_start)
         self._budget = RetryBudget(options.retry_ratio, options.retry_floor)
-        self._lock = Lock()  # Outliers and budget are not for several threads.
+        self._lock = Lock()  # The outlier detector and the budget are not thread-safe.
         self._picker: Picker = EMPTY_PICKER
         self._loop = asyncio.get_running_loop()
-        self._alarm = Wakeup(clock)
+        self._wakeup = Wakeup(clock)
         self._deadline: float | None = None
         self._rebuilding = False
         self._usable = asyncio.Event()
         self.closed = False
-        self._held = False
-        self._missed_at = clock.now()
-        """When somebody asked last and found nobody."""
-        self._closing: asyncio.Task[None] | None = None
-        self._unfollow = resolver.subscribe(self._view_changed)
+        self._is_kept_open = False
+        self._last_miss = clock.now()
+        """The time of the latest `pick` that found no endpoint; at first, when the channel was opened."""
+        self._close_task: asyncio.Task[None] | None = None
+        self._unsubscribe = resolver.subscribe(self._view_changed)
         self._timer: asyncio.Task[None] | None = asyncio.create_task(
-            self._keep_time(), name=f"adsum-channel-{self.service}"
+            self._run_timer(), name=f"adsum-channel-{self.service}"
         )
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
-        """Choose an endpoint, at once, and say by the pick how the call ended.
+        """Choose an endpoint at once. End the pick with `done` or `cancel`, or use it as a context manager.
 
-        `hash_key` is what hash policies choose by, `exclude` ids not to be picked. Raises `NoEndpoint`, whose words
-        say why there is none.
+        `hash_key` is the key for hash policies; the ids in `exclude` are not picked. Raises `NoEndpoint`, whose message
+        gives the reason.
         """
         try:
             endpoint = self._picker.pick(hash_key, exclude)
         except NoEndpoint:
-            self._missed_at = self._now()
+            self._last_miss = self._now()
             raise NoEndpoint(self.explain_no_endpoint(exclude or frozenset())) from None
         return Pick(self, endpoint, self._loads.start(endpoint.instance.id), self._now())
 
@@ -97,7 +103,7 @@ class Channel:
         return Call(self, options or self.options.calls, idempotent=idempotent, hash_key=hash_key)
 
     async def ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Return once `pick` finds somebody. Raises `NoEndpoint` after `timeout` seconds."""
+        """Return once `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._usable.wait()
@@ -105,29 +111,33 @@ class Channel:
             raise NoEndpoint(self.explain_no_endpoint(frozenset())) from None
 
     def keep_open(self) -> None:
-        """Have it stay open whether anybody is registered or not: its user closes it, or the client."""
-        self._held = True
+        """Keep the channel open even while the service has no instance, until its user or the client closes it."""
+        self._is_kept_open = True
 
     @property
     def last_missed_at(self) -> float | None:
-        """When somebody asked last and found nobody, or opened this; None if it is held or there are instances now."""
-        return None if self._held or self.resolver.view.endpoints else self._missed_at
+        """The time of the latest `pick` that found no endpoint, or when the channel was opened.
+
+        None if the channel is kept open or the service has instances now.
+        """
+        return None if self._is_kept_open or self.resolver.view.endpoints else self._last_miss
 
     def close_soon(self) -> None:
-        """Close it without waiting, unless somebody holds it; from any thread."""
-        self._from_any_thread(self._close_unless_held)
+        """Close the channel without waiting, unless it is kept open. Works from any thread."""
+        self._call_on_loop(self._close_unless_kept_open)
 
-    def _close_unless_held(self) -> None:
-        if not self._held:
+    def _close_unless_kept_open(self) -> None:
+        if not self._is_kept_open:
             self.closed = True
-            self._closing = self._loop.create_task(self.close())
+            self._close_task = self._loop.create_task(self.close())
 
     async def close(self) -> None:
-        """Follow no more. Picks go on with what is known, and drains do not wait for them: if nobody else follows the
-        service, the registry learns that we call it no more. Idempotent.
+        """Stop following the view. Picks go on with the last view, and drains do not wait for them.
+
+        If nothing else follows the service, the client sends a good-bye for it to the registry. Idempotent.
         """
         self.closed = True
-        self._unfollow()
+        self._unsubscribe()
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -135,94 +145,96 @@ class Channel:
         await self.resolver.close_if_unused()
 
     def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
-        """A pick ended: tell loads and outliers. Called by `Pick`, once, from any thread."""
+        """Record how a pick ended in the load and the outlier detector. `Pick` calls this once, from any thread."""
         now = self._now()
         load.finish(ok, now - pick.started_at if latency is None else latency, now)
         endpoint = pick.endpoint
         if self._outliers is None or self._processes.get(endpoint.id, endpoint.identity) != endpoint.identity:
-            return  # Another process has the id by now.
+            return  # Another process has the id now.
         with self._lock:
             event = self._outliers.record_call(endpoint.id, ok, now)
         if event is not None:
-            self._tell([event])
-            self._from_any_thread(self._rebuild_soon)
+            self._log_ejections([event])
+            self._call_on_loop(self._rebuild_soon)
         elif self._deadline is None:
-            self._deadline = now  # Ring once: the timer looks for itself.
-            self._from_any_thread(self._alarm.wake)
+            self._deadline = now  # One wake-up is enough: the timer computes its next deadline itself.
+            self._call_on_loop(self._wakeup.wake)
 
     def begin_call(self) -> None:
-        """A first try earns a share of a retry."""
+        """Add a call to the retry budget."""
         with self._lock:
             self._budget.deposit(self._now())
 
     def take_retry(self) -> bool:
-        """Whether the budget allows one more retry; if so, it is spent."""
+        """Return whether the retry budget allows one more retry; if so, take it from the budget."""
         with self._lock:
             return self._budget.withdraw(self._now())
 
     def now(self) -> float:
-        """Monotonic seconds, as the channel counts them."""
+        """The monotonic time in seconds, as the channel counts it."""
         return self._now()
 
     @property
     def loads(self) -> LoadTracker:
-        """The load of each endpoint, by its id."""
+        """The load of each endpoint by its id."""
         return self._loads
 
     @property
     def ejected(self) -> Set[str]:
-        """The ids of the endpoints that are ejected as outliers."""
+        """The ids of the endpoints that are ejected."""
         return self._outliers.ejected if self._outliers is not None else frozenset()
 
     @property
     def usable_count(self) -> int:
-        """How many endpoints may be picked now."""
+        """The number of endpoints that can be picked now."""
         return len(self._picker.choices)
 
     @property
     def view_warning(self) -> str:
-        """What every error must say about the view, in a clause; "" if nothing."""
+        """A clause about the view that belongs in every error; "" if there is none."""
         return self.resolver.view_warning
 
     def explain_no_endpoint(self, exclude: Set[str]) -> str:
-        """Why nobody can be picked, in a sentence for the log of a program that calls."""
-        view, picked = self.resolver.view, self.usable_count
-        registry = f"the registry is {'' if self.resolver.connected else 'not '}connected{self._trouble()}"
+        """A sentence that says why no endpoint can be picked, for the log of the calling program."""
+        view, usable = self.resolver.view, self.usable_count
+        registry = f"the registry is {'' if self.resolver.connected else 'not '}connected{self._problem()}"
         if view.origin is ViewOrigin.NONE:
-            return f"no endpoint of {self.service}: nothing is known of it yet; {registry}"
-        known = self.resolver.view_warning or f"the view is {format_duration(view.age())} old"
-        known = f"{known}; {registry}"
+            return f"no endpoint of {self.service}: no view has arrived yet; {registry}"
+        state = self.resolver.view_warning or f"the view is {format_duration(view.age())} old"
+        state = f"{state}; {registry}"
         if not view.endpoints:
-            return f"no endpoint of {self.service}: none is registered; {known}"
-        if picked:
-            return f"no endpoint of {self.service}: each of {picked} usable is excluded ({len(exclude)} were); {known}"
+            return f"no endpoint of {self.service}: none is registered; {state}"
+        if usable:
+            excluded = f"all {usable} usable are excluded ({len(exclude)} excluded ids)"
+            return f"no endpoint of {self.service}: {excluded}; {state}"
         counts: dict[str, int] = {}
         for endpoint in view.endpoints:
             counts[endpoint.status] = counts.get(endpoint.status, 0) + 1
-        stand = ", ".join(f"{count} {status}" for status, count in counts.items())
-        return f"no endpoint of {self.service}: of {len(view.endpoints)} known none may be used ({stand}); {known}"
+        statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"no endpoint of {self.service}: none of {len(view.endpoints)} is usable ({statuses}); {state}"
 
-    def _trouble(self) -> str:
+    def _problem(self) -> str:
         return f" ({self.resolver.problem})" if self.resolver.problem else ""
 
     def _view_changed(self, view: View) -> None:
         now = self._now()
         ids = [endpoint.id for endpoint in view.endpoints]
-        before, self._processes = self._processes, {each.id: each.identity for each in view.endpoints}
+        before = self._processes
+        self._processes = {endpoint.id: endpoint.identity for endpoint in view.endpoints}
         replaced = {id for id, process in self._processes.items() if before.get(id, process) != process}
         self._loads.retain(ids, replaced)
         if self._outliers is not None:
             with self._lock:
                 events = self._outliers.update_endpoints(ids, replaced)
-            self._tell(events)
-        if self._ramps is not None and view.origin is not ViewOrigin.NONE:
+            self._log_ejections(events)
+        if self._slow_start is not None and view.origin is not ViewOrigin.NONE:
             usable = (endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE_STATUSES)
-            self._ramps.update_endpoints(usable, now, replaced)
-        # At once: asking the source for more says that we route by this view.
+            self._slow_start.update_endpoints(usable, now, replaced)
+        # Rebuild at once: when the resolver requests the next update, the source acknowledges this one.
         self._rebuild()
 
     def _rebuild_soon(self) -> None:
-        """Once for all that happens in this turn of the loop."""
+        """Rebuild once for everything that happens in this turn of the loop."""
         if not self._rebuilding:
             self._rebuilding = True
             self._loop.call_soon(self._rebuild)
@@ -232,28 +244,28 @@ class Channel:
         now, view = self._now(), self.resolver.view
         self.selection = select_endpoints(
             view.endpoints,
-            self._selecting,
+            self._selection_options,
             ejected=self.ejected,
-            slow_start_factors=self._ramps.factors(now) if self._ramps is not None else {},
+            slow_start_factors=self._slow_start.factors(now) if self._slow_start is not None else {},
         )
         self._picker = self._policy.build(self.selection.endpoints, self._loads, self.rng, previous=self._picker)
         if self.selection.endpoints:
             self._usable.set()
         else:
             self._usable.clear()
-        self._alarm.wake()
+        self._wakeup.wake()
 
-    async def _keep_time(self) -> None:
-        """Sweep outliers and step ramps when it is time."""
+    async def _run_timer(self) -> None:
+        """Run the outlier sweeps and the slow-start steps when they are due."""
         while True:
             self._deadline = self._next_deadline()
-            await self._alarm.wait(self._deadline)
+            await self._wakeup.wait(self._deadline)
             if self._deadline is not None and self._now() >= self._deadline:
                 try:
                     self._tick(self._now())
                 except Exception:
-                    # Ending here would leave who is ejected ejected for ever.
-                    _log.exception("%s: keeping time goes on after an error", self.service)
+                    # If the timer ended here, ejected endpoints would stay ejected for ever.
+                    _log.exception("%s: the timer goes on after an unexpected error", self.service)
                     await self._clock.sleep(TIMER_ERROR_PAUSE)
 
     def _tick(self, now: float) -> None:
@@ -261,21 +273,21 @@ class Channel:
         if self._outliers is not None:
             with self._lock:
                 events = self._outliers.tick(now)
-        self._tell(events)
-        step = self._ramps.next_change() if self._ramps is not None else None
+        self._log_ejections(events)
+        step = self._slow_start.next_change() if self._slow_start is not None else None
         if events or (step is not None and step <= now):
             self._rebuild()
 
     def _next_deadline(self) -> float | None:
         with self._lock:
             sweep = self._outliers.next_deadline() if self._outliers is not None else None
-        step = self._ramps.next_change() if self._ramps is not None else None
+        step = self._slow_start.next_change() if self._slow_start is not None else None
         return min((instant for instant in (sweep, step) if instant is not None), default=None)
 
-    def _tell(self, events: list[EjectionEvent]) -> None:
+    def _log_ejections(self, events: list[EjectionEvent]) -> None:
         for event in events:
             _log.info("%s: %s is %s (%s)", self.service, event.id, event.state, event.cause)
 
-    def _from_any_thread(self, call: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # The loop is closed: nobody picks any more, or picks go on with what is known.
+    def _call_on_loop(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # The loop is closed: nothing is rebuilt any more.
             self._loop.call_soon_threadsafe(call)

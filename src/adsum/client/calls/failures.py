@@ -1,4 +1,4 @@
-"""How a try fails, what that means for the next one, and how a call tells that it failed."""
+"""The kinds of failure of a try, the retry rule of each, and the error of a call that failed."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from adsum.client.durations import format_duration
+from adsum.core.durations import format_duration
 from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""Methods that may be sent again after they were sent (RFC 9110, 9.2.2)."""
+"""Methods that may be sent twice (RFC 9110, 9.2.2)."""
 RETRYABLE_STATUSES: Final = frozenset({502, 503, 504})
-"""Statuses that say that this endpoint can't, but another may."""
+"""Statuses by which an endpoint says that it can't serve the request; another endpoint may."""
 FIRST_ERROR_STATUS: Final = 500
-"""From this status on an answer counts against the endpoint."""
+"""The lowest status that counts against the endpoint."""
 
 
 class FailureKind(StrEnum):
-    """How a try failed."""
+    """The way in which a try failed."""
 
     CONNECT = "connect"
-    """Nothing was sent: refused, no route, no such host, TLS, or no connection in time."""
+    """Nothing was sent: connection refused, no route, unknown host, TLS error, or connect timeout."""
     UNSENT = "unsent"
-    """Nothing was sent, for a reason on our side, such as no free connection."""
+    """Nothing was sent, for a reason on the caller's side, such as no free connection."""
     BROKEN = "broken"
-    """The connection broke after sending had begun."""
+    """The connection broke after the request was sent, wholly or in part."""
     TIMEOUT = "timeout"
-    """No answer in time, after sending."""
+    """The request was sent, and no answer came in time."""
     STATUS = "status"
-    """An answer that another endpoint may do better."""
+    """The answer has a status that another endpoint may not give."""
 
 
 class RetryRule(NamedTuple):
-    """What a kind of failure means."""
+    """The consequences of a kind of failure."""
 
     always_retryable: bool
-    """Whether it is safe to try again whatever the request does: it can't have arrived."""
+    """Whether a retry is safe for every request, since the request can't have arrived."""
     counts_against_endpoint: bool
-    """Whether it counts against the endpoint."""
+    """Whether the failure counts against the endpoint in load and outlier detection."""
 
 
 RETRY_RULES: Final[Mapping[FailureKind, RetryRule]] = MappingProxyType(
@@ -57,7 +57,7 @@ RETRY_RULES: Final[Mapping[FailureKind, RetryRule]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FailedTry:
-    """A try that failed: where, how, and how many seconds it took."""
+    """A try that failed: the endpoint, the kind of failure, its reason as a clause, and its duration in seconds."""
 
     endpoint: Endpoint
     kind: FailureKind
@@ -65,16 +65,17 @@ class FailedTry:
     duration: float
 
     def __str__(self) -> str:
-        return f"{self.endpoint.authority} ({self.endpoint.id}): {self.text or self.kind} after {format_duration(self.duration)}"
+        reason = self.text or self.kind
+        return f"{self.endpoint.authority} ({self.endpoint.id}): {reason} after {format_duration(self.duration)}"
 
 
 class CallFailed(AdsumError):
-    """No try got an answer. `tries` says what was tried, `why` why it was not tried again."""
+    """A call that got no answer: `tries` are the failed tries, `reason` says why there was no further try."""
 
     def __init__(self, service: str, tries: tuple[FailedTry, ...], reason: str) -> None:
         count = "1 try" if len(tries) == 1 else f"{len(tries)} tries"
-        told = "; ".join(map(str, tries))
-        super().__init__(f"{service}: no answer after {count}: {told}. Not tried again: {reason}.")
+        failures = "; ".join(map(str, tries))
+        super().__init__(f"{service}: no answer after {count}: {failures}. Not tried again: {reason}.")
         self.service = service
         self.tries = tries
         self.reason = reason

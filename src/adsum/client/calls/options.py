@@ -1,4 +1,4 @@
-"""What can be chosen for a channel and for the calls through it."""
+"""The options of a channel and of the calls through it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from adsum.core.selection import OVERPROVISIONING, PANIC_THRESHOLD, SelectionOpt
 MAX_TRIES: Final = 100
 MAX_CALL_TIME: Final = 86_400.0
 DEFAULT_POLICY: Final = "least_request"
-"""Two random choices, the less busy one: needs no tuning, and slow endpoints get less by themselves."""
+"""Picks the less busy of two endpoints drawn at random: it needs no tuning, and slow endpoints get fewer calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How long and how often a call tries.
+    """The bounds of a call.
 
-    `tries` counts all, the first too. `try_timeout` bounds each try and `deadline` the whole call, in seconds; None
-    leaves that to the HTTP library's own timeouts.
+    `tries` counts all tries, the first included. `try_timeout` bounds each try and `deadline` the whole call, both in
+    seconds; None leaves that to the HTTP library's own timeouts.
     """
 
     tries: int = 3
@@ -33,17 +33,18 @@ class CallOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.tries <= MAX_TRIES:
             raise Invalid("tries", f"must be 1 to {MAX_TRIES}")
-        for name, length in (("try_timeout", self.try_timeout), ("deadline", self.deadline)):
-            if length is not None and not (isfinite(length) and 0.0 < length <= MAX_CALL_TIME):
+        for name, seconds in (("try_timeout", self.try_timeout), ("deadline", self.deadline)):
+            if seconds is not None and not (isfinite(seconds) and 0.0 < seconds <= MAX_CALL_TIME):
                 raise Invalid(name, f"must be above 0, at most {MAX_CALL_TIME:g} seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """How a channel chooses.
+    """The way a channel chooses endpoints and retries calls.
 
-    `zone` is the consumer's own ("": no preference). `outliers` None ejects nobody. `retry_ratio` retries are allowed
-    per first try, and `retry_floor` a second in any case.
+    `zone` is the consumer's own zone ("": no preference). `outliers` None turns ejection off. `retry_ratio` is the
+    number of retries allowed per call, and `retry_floor` the number allowed per second in any case. `calls` holds for
+    every call that has no options of its own.
     """
 
     policy: str = DEFAULT_POLICY
@@ -58,5 +59,5 @@ class ChannelOptions:
 
     @property
     def selection(self) -> SelectionOptions:
-        """The part that selection looks at. Raises `Invalid`."""
+        """The options of endpoint selection. Raises `Invalid`."""
         return SelectionOptions(self.zone, self.panic_threshold, self.overprovisioning)

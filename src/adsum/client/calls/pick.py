@@ -1,45 +1,50 @@
-"""One choice of a channel: the endpoint, and the duty to say how the call ended."""
+"""A pick: one chosen endpoint, and the call to it that is in flight."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from adsum.balance.load_tracker import EndpointLoad
 from adsum.core.model import Endpoint
 
-if TYPE_CHECKING:
-    from adsum.client.calls.channel import Channel
+
+class PickOwner(Protocol):
+    """The channel of a pick, which records the result."""
+
+    def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
+        """`ok` and `latency` are those of `Pick.done`. Called once for each pick that ends with `done`."""
+        ...
 
 
 class Pick:
-    """A call to `endpoint` that counts as in flight until `done` or `cancel`; the first of them counts.
+    """A call to `endpoint` that counts as in flight until `done` or `cancel`. Only the first of these counts.
 
-    As a context manager it is done when the block ends: well, or not if an `Exception` escapes; it is cancelled if the
-    block is (`CancelledError`, `KeyboardInterrupt`).
+    As a context manager it calls `done` when the block ends, with `ok` False if an `Exception` leaves the block. It
+    calls `cancel` if the block is cancelled (`CancelledError`, `KeyboardInterrupt`).
     """
 
-    __slots__ = ("_channel", "_load", "endpoint", "started_at")
+    __slots__ = ("_load", "_owner", "endpoint", "started_at")
 
-    def __init__(self, channel: Channel, endpoint: Endpoint, load: EndpointLoad, started_at: float) -> None:
-        self._channel = channel
+    def __init__(self, owner: PickOwner, endpoint: Endpoint, load: EndpointLoad, started_at: float) -> None:
+        self._owner = owner
         self._load: EndpointLoad | None = load
         self.endpoint = endpoint
         self.started_at = started_at
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody said yet how the call ended."""
+        """Whether the call has not ended yet."""
         return self._load is not None
 
     def done(self, ok: bool = True, latency: float | None = None) -> None:
-        """The call ended; `ok` if the endpoint did its part, after `latency` seconds (without: since the pick)."""
+        """End the call. `ok`: the endpoint did its part. `latency` is in seconds; None: the time since the pick."""
         load, self._load = self._load, None
         if load is not None:
-            self._channel.record_result(self, load, ok, latency)
+            self._owner.record_result(self, load, ok, latency)
 
     def cancel(self) -> None:
-        """The call ended without saying anything about the endpoint."""
+        """End the call without a result for the endpoint."""
         load, self._load = self._load, None
         if load is not None:
             load.cancel()

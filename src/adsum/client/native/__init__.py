@@ -1,1 +1,1 @@
-"""The native API as a client speaks it: requests to whichever node answers, and watches over lost connections."""
+"""The client side of the native API: requests to any node that answers, and watches that survive lost connections."""

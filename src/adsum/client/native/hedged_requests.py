@@ -1,4 +1,4 @@
-"""Asks the nodes of a registry so that one that hangs delays nobody: the next is asked soon, and the first counts."""
+"""Hedged requests: when a registry node is silent, the next node is asked too, and the first answer counts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 HEDGE_DELAY: Final = 0.5
-"""Seconds without a byte from a node after which the next node is asked, too."""
+"""Seconds without a byte from a node after which the next node is asked too."""
 
 T = TypeVar("T")
 OnProgress = Callable[[], None]
-"""Called whenever bytes came: the silence begins anew."""
+"""Called whenever bytes arrive: the node is not silent, and the hedge delay starts again."""
 NodeRequest = Callable[[str, OnProgress], Coroutine[Any, Any, T]]
-"""Asks one node. Raises `Unreachable` or `ProtocolViolation` if another node may do better; any other error is an answer."""
+"""A request to one node. Raises `NodeUnreachable` or `ProtocolViolation` if another node may serve it; any other error
+counts as an answer."""
 
 
 async def first_answer(
@@ -29,63 +30,66 @@ async def first_answer(
     hedge_delay: float | None = HEDGE_DELAY,
     discard: Callable[[T], Awaitable[None]] | None = None,
 ) -> T:
-    """The answer of the node that answers first.
+    """Return the answer of the node that answers first.
 
-    The next node is asked when one failed, or was silent for `silence` seconds (None: only when it failed, for what
-    must not be done twice). The others are cancelled then, and those that were silent for so long count as hung.
-    `discard` closes an answer that came too late to be used. Raises `RegistryUnavailable` if no node answers.
+    The next node is asked when a node failed or was silent for `hedge_delay` seconds (None: only when it failed, for
+    requests that must not arrive twice). When a node has answered, the other requests are cancelled, and nodes that
+    were silent for `hedge_delay` count as hung. `discard` closes an answer that came too late to be used. Raises
+    `RegistryUnavailable` if no node answers.
     """
-    waiting, attempts, troubles = nodes.order(clock.now()), list[_Attempt[T]](), list[str]()
+    nodes_left, attempts, problems = nodes.order(clock.now()), list[_Attempt[T]](), list[str]()
     declined = False
     try:
-        while waiting or attempts:
-            if waiting and (not attempts or attempts[-1].silent(hedge_delay)):
-                attempts.append(_Attempt(waiting.pop(0), request, clock))
-            await _until_any(attempts, attempts[-1].due(hedge_delay) if waiting else None, clock)
-            for attempt in [each for each in attempts if each.task.done()]:
+        while nodes_left or attempts:
+            if nodes_left and (not attempts or attempts[-1].is_silent(hedge_delay)):
+                attempts.append(_Attempt(nodes_left.pop(0), request, clock))
+            await _wait_for_any(attempts, attempts[-1].silent_at(hedge_delay) if nodes_left else None, clock)
+            for attempt in [attempt for attempt in attempts if attempt.task.done()]:
                 error = attempt.task.exception()
                 attempts.remove(attempt)
                 if not isinstance(error, (NodeUnreachable, ProtocolViolation)):
                     nodes.mark_answered(attempt.node)
-                    _note_hung(nodes, attempts, hedge_delay, clock)
+                    _mark_hung(nodes, attempts, hedge_delay, clock)
                     return attempt.task.result()
                 declined = declined or isinstance(error, NodeDeclined)
-                troubles.append(f"{without_credentials(attempt.node)}: {error}")
-                if attempt.silent(hedge_delay):
+                problems.append(f"{without_credentials(attempt.node)}: {error}")
+                if attempt.is_silent(hedge_delay):
                     nodes.mark_hung(attempt.node, clock.now())
                 else:
                     nodes.mark_failed(attempt.node)
-        raise RegistryUnavailable("; ".join(troubles), declined=declined)
+        raise RegistryUnavailable("; ".join(problems), declined=declined)
     finally:
         await _end(attempts, discard)
 
 
 class _Attempt(Generic[T]):
-    """One node that is being asked."""
+    """A request to one node that is under way."""
 
-    def __init__(self, node: str, ask: NodeRequest[T], clock: Clock) -> None:
+    def __init__(self, node: str, request: NodeRequest[T], clock: Clock) -> None:
         self.node = node
         self._clock = clock
-        self._heard_at = clock.now()
-        self.task = asyncio.create_task(ask(node, self._heard), name=f"adsum-ask-{without_credentials(node)}")
+        self._progress_at = clock.now()
+        self.task = asyncio.create_task(
+            request(node, self._note_progress), name=f"adsum-ask-{without_credentials(node)}"
+        )
 
-    def _heard(self) -> None:
-        self._heard_at = self._clock.now()
+    def _note_progress(self) -> None:
+        self._progress_at = self._clock.now()
 
-    def due(self, silence: float | None) -> float | None:
-        """The instant at which its silence is too long; None: never."""
-        return None if silence is None else self._heard_at + silence
+    def silent_at(self, hedge_delay: float | None) -> float | None:
+        """The time at which the node counts as silent unless bytes arrive; None: never."""
+        return None if hedge_delay is None else self._progress_at + hedge_delay
 
-    def silent(self, silence: float | None) -> bool:
-        """Whether its silence is too long by now."""
-        due = self.due(silence)
-        return due is not None and self._clock.now() >= due
+    def is_silent(self, hedge_delay: float | None) -> bool:
+        """Whether the node has been silent for the hedge delay."""
+        silent_at = self.silent_at(hedge_delay)
+        return silent_at is not None and self._clock.now() >= silent_at
 
 
-async def _until_any(attempts: Sequence[_Attempt[T]], due: float | None, clock: Clock) -> None:
-    """Return when an attempt has ended, at latest at the instant `due`."""
+async def _wait_for_any(attempts: Sequence[_Attempt[T]], deadline: float | None, clock: Clock) -> None:
+    """Return when an attempt has ended, at the latest at `deadline`."""
     tasks: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts]
-    timer = None if due is None else asyncio.ensure_future(clock.sleep(due - clock.now()))
+    timer = None if deadline is None else asyncio.ensure_future(clock.sleep(deadline - clock.now()))
     try:
         await asyncio.wait(tasks if timer is None else [*tasks, timer], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -93,17 +97,17 @@ async def _until_any(attempts: Sequence[_Attempt[T]], due: float | None, clock: 
             timer.cancel()
 
 
-def _note_hung(nodes: RegistryNodes, others: Sequence[_Attempt[T]], silence: float | None, clock: Clock) -> None:
+def _mark_hung(nodes: RegistryNodes, others: Sequence[_Attempt[T]], hedge_delay: float | None, clock: Clock) -> None:
     for other in others:
-        if other.silent(silence) and not other.task.done():
+        if other.is_silent(hedge_delay) and not other.task.done():
             nodes.mark_hung(other.node, clock.now())
 
 
 async def _end(attempts: Sequence[_Attempt[T]], discard: Callable[[T], Awaitable[None]] | None) -> None:
-    """Cancel those that are still asked, and close what they answered meanwhile."""
+    """Cancel the attempts that are under way, and close the answers that arrived meanwhile."""
     for attempt in attempts:
         attempt.task.cancel()
-    ended = await asyncio.gather(*(attempt.task for attempt in attempts), return_exceptions=True)
-    for late in ended:
-        if discard is not None and not isinstance(late, BaseException):
-            await discard(late)
+    results = await asyncio.gather(*(attempt.task for attempt in attempts), return_exceptions=True)
+    for result in results:
+        if discard is not None and not isinstance(result, BaseException):
+            await discard(result)

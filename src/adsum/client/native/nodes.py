@@ -1,4 +1,4 @@
-"""Which registry node is asked first: one that answers, then those that failed, last those that hang."""
+"""The nodes of a registry in the order to ask them: those that answer, then those that failed, then those that hang."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from adsum.core.validation import quoted, without_credentials
 from adsum.etcd import address as etcd
 
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
-"""Where `adsum serve` listens unless told otherwise."""
+"""The address where `adsum serve` listens by default."""
 HUNG_NODE_PENALTY: Final = 30.0
-"""Seconds for which a node that hung is asked after all others; then it ranks like a node that failed."""
+"""Seconds for which a node that hung is asked after all others; after that it ranks like a node that failed."""
 
 
 class RegistryNodes:
-    """The nodes of one registry, in an order of this client's own, so that clients spread over them.
+    """The nodes of one registry, in an order drawn for this client, so that clients spread over the nodes.
 
-    `now` is always the monotonic instant of the call.
+    `now` is always the current monotonic time in seconds.
     """
 
     def __init__(self, urls: Sequence[str], rng: Random) -> None:
@@ -30,28 +30,28 @@ class RegistryNodes:
 
     @property
     def urls(self) -> list[str]:
-        """Every node, in no particular order."""
+        """The URL of every node, in no particular order."""
         return list(self._urls)
 
     def order(self, now: float) -> list[str]:
-        """Every node once, in the order in which they are to be asked."""
+        """The URL of every node once, in the order in which to ask them."""
         return sorted(self._urls, key=lambda url: self._hung_until.get(url, now) > now)
 
     def current(self, now: float) -> str:
-        """The node to ask first."""
+        """The URL of the node to ask first."""
         return self.order(now)[0]
 
     def mark_answered(self, url: str) -> None:
-        """The node answered, so it does not hang."""
+        """Record that the node answered, so it does not hang."""
         self._hung_until.pop(url, None)
 
     def mark_failed(self, url: str) -> None:
-        """The node refused or failed: it is asked after the others from now on."""
+        """Record that the node refused or failed: it is asked after the others from now on."""
         self._urls.remove(url)
         self._urls.append(url)
 
     def mark_hung(self, url: str, now: float) -> None:
-        """The node was silent for too long: it is asked last for `HUNG_NODE_PENALTY` seconds."""
+        """Record that the node was silent for too long: it is asked last for `HUNG_NODE_PENALTY` seconds."""
         self.mark_failed(url)
         self._hung_until[url] = now + HUNG_NODE_PENALTY
 
@@ -60,7 +60,7 @@ class RegistryNodes:
 
 
 def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
-    """The addresses in `"http://a:23786,http://b:23786"` or a list, without a slash at the end.
+    """The URLs in `"http://a:23786,http://b:23786"` or in a list, without a slash at the end and without duplicates.
 
     The address of an etcd or of a Consul agent is left as it is. Raises `Invalid`.
     """
@@ -71,25 +71,27 @@ def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]
         consul.ConsulAddress.parse(urls, {}, field)
         return (urls,)
     texts = urls.split(",") if isinstance(urls, str) else urls
-    found = tuple(dict.fromkeys(_url(text.strip(), field) for text in texts if text.strip()))
-    if not found:
+    unique = tuple(dict.fromkeys(_url(text.strip(), field) for text in texts if text.strip()))
+    if not unique:
         raise Invalid(field, f"must name a registry, such as {DEFAULT_URL}")
-    return found
+    return unique
 
 
 def _url(text: str, field: str) -> str:
     try:
         parts = urlsplit(text)
-        complete = bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
+        is_complete = bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        complete = False
-    if complete and parts.scheme in ("consul", "etcd"):
-        named = quoted(without_credentials(text))
-        raise Invalid(field, f"must be nodes of one registry, or one etcd:// or consul:// address alone, not {named}")
-    if complete and parts.scheme not in ("http", "https"):
+        is_complete = False
+    if is_complete and parts.scheme in ("consul", "etcd"):
+        url = quoted(without_credentials(text))
+        raise Invalid(
+            field, f"must be nodes of one registry, or a single etcd:// or consul:// address without others, not {url}"
+        )
+    if is_complete and parts.scheme not in ("http", "https"):
         raise Invalid(
             field, f"must begin with http://, https://, etcd:// or consul://, not with {quoted(parts.scheme)}"
         )
-    if not complete or parts.query or parts.fragment:
+    if not is_complete or parts.query or parts.fragment:
         raise Invalid(field, f"must be an address such as {DEFAULT_URL}, not {quoted(without_credentials(text))}")
     return text.rstrip("/")

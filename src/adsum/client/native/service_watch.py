@@ -1,8 +1,9 @@
-"""A watch of one service over all its connections: the old one is kept until a new one stands.
+"""A watch of one service over all its connections. The old connection stays until a new one has sent its first update.
 
 A connection is *suspect* when it was silent for two heartbeats, or when its node can't reach the store. Then another
-one is opened beside it, at the next node first, and the suspect one goes on until the new one has shown its first
-group. So the view does not flap, and the first acknowledgement at the new node clears what the old one waited for.
+connection is opened beside it, at the next node first, and the suspect one goes on until the new one has sent its first
+update. So the view does not flap, and the first acknowledgement at the new node covers what the old one still had to
+acknowledge.
 """
 
 from __future__ import annotations
@@ -32,36 +33,37 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 MAX_STORE_AGE: Final = 6.0
-"""Seconds since a node reached its store after which another node is tried: with a heartbeat more, that is sooner than
-the other nodes call one lost that is cut off from them and from the store."""
+"""Seconds since a node reached its store after which another node is tried. Plus a heartbeat, that is sooner than the
+other nodes count a consumer as lost whose node is cut off from them and from the store."""
 MIN_FAILOVER_INTERVAL: Final = 60.0
-"""Seconds between two such tries: if no node reaches the store, one is as good as another."""
+"""Seconds between two such tries: if no node reaches the store, another node is no better."""
 MAX_CONNECT_PAUSE: Final = 5.0
-"""Seconds; the longest pause between two attempts to connect. A pause is any part of its bound: all clients of a node
-that dies notice at once, and must not arrive at the next one together."""
+"""Seconds, the longest pause between two attempts to connect. A pause is drawn from 0 to its bound: all clients of a
+node that dies notice at once, and must not arrive at the next node together."""
 MAX_AWAITED_CONNECT_PAUSE: Final = 1.5
-"""Seconds; the longest such pause for as long as drains wait for us to come back (`heartbeats.lost_after`)."""
+"""Seconds, the longest such pause while drains wait for this consumer to come back (`heartbeats.lost_after`)."""
 
 MAX_SLEEP_OVERRUN: Final = 0.5
-"""Seconds by which a sleep ends too late that show that this program was held up, and not its node."""
+"""Seconds; a sleep that ends later than this after its time shows that this program was suspended. Then silence says
+nothing about the node."""
 CATCH_UP_TIME: Final = 0.1
-"""Seconds to read what came while this program was held up, before the node is judged by its silence."""
+"""Seconds to read what arrived while this program was suspended, before the node is judged by its silence."""
 
 
 class RegistryAccess:
-    """What the watches of one client share: the nodes, and what they said of themselves."""
+    """The registry as the watches of one client share it: its nodes, its heartbeat, the time of the next failover."""
 
     def __init__(self, api: RegistryApi, clock: Clock, rng: Random) -> None:
         self.api = api
         self.clock = clock
         self.rng = rng
         self.heartbeat = DEFAULT_HEARTBEAT
-        """Seconds between two heartbeats, as a node stated it last."""
+        """Seconds between two heartbeats, as a node stated them last."""
         self.next_failover_at = clock.now()
 
 
 class ServiceWatch:
-    """One service, followed for as long as `updates` is iterated."""
+    """The watch of one service, which lasts while `updates` is iterated."""
 
     def __init__(
         self,
@@ -70,141 +72,142 @@ class ServiceWatch:
         position: Callable[[], ViewPosition | None],
         consumer: ConsumerIdentity | None,
     ) -> None:
-        """Without a `consumer` it looks on, and no drain waits for it."""
+        """Without a `consumer` the watch only observes, and no drain waits for it."""
         self._registry = registry
         self._consumer = consumer
         self._service = service
         self._position = position
         self._clock = registry.clock
-        self._alarm = Wakeup(registry.clock)
+        self._wakeup = Wakeup(registry.clock)
         self._backoff = Backoff(MAX_FIRST_RETRY_DELAY / 2, MAX_CONNECT_PAUSE)
         self._current: WatchConnection | None = None
-        self._suspect = False
-        self._heard_at = -inf
-        """The instant of the latest group."""
+        self._is_suspect = False
+        self._updated_at = -inf
+        """The time of the latest update."""
         self._connecting: asyncio.Task[WatchConnection] | None = None
         self._connect_at: float | None = registry.clock.now()
-        """The instant of the next attempt; None: there is no need, or one is under way."""
+        """The time of the next attempt to connect; None: none is needed, or one is under way."""
 
     async def updates(self) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """See `ports.Source.watch`."""
+        """See `Source.watch`."""
         try:
             while True:
-                for lost in (await self._replace(), await self._examine()):
+                for lost in (await self._switch(), await self._examine()):
                     if lost is not None:
                         yield lost
-                self._connect()
-                stream = self._current
-                group = stream.take_update() if stream is not None else None
-                if stream is None or group is None:
+                self._connect_if_due()
+                connection = self._current
+                update = connection.take_update() if connection is not None else None
+                if connection is None or update is None:
                     await self._sleep(self._deadline())
                     continue
-                self._heard_at = self._clock.now()
-                yield group
-                stream.acknowledge(group)
-                self._judge(stream, group)
+                self._updated_at = self._clock.now()
+                yield update
+                connection.acknowledge(update)
+                self._fail_over_if_stale(connection, update)
         finally:
             await self._close()
 
     async def _sleep(self, deadline: float | None) -> None:
-        """Until something happens, at latest until `deadline`."""
-        await self._alarm.wait(deadline)
+        """Wait until something happens, at the latest until `deadline`."""
+        await self._wakeup.wait(deadline)
         if deadline is not None and self._clock.now() - deadline > MAX_SLEEP_OVERRUN:
-            # This program did not run for a while: what came meanwhile is still to be read.
+            # This program was suspended: read what has arrived meanwhile before the node is judged.
             await self._clock.sleep(CATCH_UP_TIME)
 
-    async def _replace(self) -> ConnectionLost | None:
-        """Go over to the new connection if it stands."""
+    async def _switch(self) -> ConnectionLost | None:
+        """Switch to the new connection if it is ready."""
         if self._connecting is None or not self._connecting.done():
             return None
         task, self._connecting = self._connecting, None
         try:
-            stream = task.result()
+            connection = task.result()
         except RegistryUnavailable as error:
-            self._connect_in(self._pause_max())
+            self._connect_within(self._next_pause())
             return ConnectionLost(error.reason)
-        old, self._current, self._suspect = self._current, stream, False
+        old, self._current, self._is_suspect = self._current, connection, False
         self._backoff.reset()
-        self._registry.heartbeat = max(MIN_HEARTBEAT, stream.heartbeat or DEFAULT_HEARTBEAT)
-        stream.on_change = self._alarm.wake
+        self._registry.heartbeat = max(MIN_HEARTBEAT, connection.heartbeat or DEFAULT_HEARTBEAT)
+        connection.on_change = self._wakeup.wake
         if old is not None:
             await old.close()
         return None
 
     async def _examine(self) -> ConnectionLost | None:
-        """Whether the connection there is has ended, or is suspect because of its silence."""
-        stream, nodes, now = self._current, self._registry.api.nodes, self._clock.now()
-        if stream is None:
+        """Replace the current connection if it has ended; open another one beside it if it has become suspect."""
+        connection, nodes, now = self._current, self._registry.api.nodes, self._clock.now()
+        if connection is None:
             return None
-        if stream.has_ended:
-            nodes.mark_failed(stream.node)
-            self._current, self._suspect = None, False
-            self._connect_in(MAX_FIRST_RETRY_DELAY)
-            await stream.close()
-            return ConnectionLost(f"{without_credentials(stream.node)}: {stream.close_reason}")
-        stale_at = self._stale_at()
-        if stale_at is not None and now >= stale_at:
-            nodes.mark_hung(stream.node, now)
+        if connection.has_ended:
+            nodes.mark_failed(connection.node)
+            self._current, self._is_suspect = None, False
+            self._connect_within(MAX_FIRST_RETRY_DELAY)
+            await connection.close()
+            return ConnectionLost(f"{without_credentials(connection.node)}: {connection.close_reason}")
+        suspect_at = self._suspect_at()
+        if suspect_at is not None and now >= suspect_at:
+            nodes.mark_hung(connection.node, now)
             await self._registry.api.transport.close_idle()
-            self._suspect = True
-            self._connect_in(MAX_FIRST_RETRY_DELAY)
+            self._is_suspect = True
+            self._connect_within(MAX_FIRST_RETRY_DELAY)
         return None
 
-    def _connect(self) -> None:
-        """Begin to connect if it is time."""
+    def _connect_if_due(self) -> None:
+        """Start to connect if it is time."""
         if self._connecting is None and self._connect_at is not None and self._clock.now() >= self._connect_at:
             self._connect_at = None
-            self._connecting = asyncio.create_task(self._connected(), name=f"adsum-connect-{self._service}")
-            self._connecting.add_done_callback(lambda _: self._alarm.wake())
+            self._connecting = asyncio.create_task(self._open_connection(), name=f"adsum-connect-{self._service}")
+            self._connecting.add_done_callback(lambda _: self._wakeup.wake())
 
-    async def _connected(self) -> WatchConnection:
-        """A connection at whichever node shows the service first. Raises `RegistryUnavailable`."""
+    async def _open_connection(self) -> WatchConnection:
+        """A connection to the node that sends its first update first. Raises `RegistryUnavailable`."""
         registry, request = self._registry, WatchRequest(self._service, self._position(), self._consumer)
 
-        async def ask(node: str, heard: OnProgress) -> WatchConnection:
-            return await open_watch_connection(registry.api, node, request, self._clock, registry.rng, heard)
+        async def ask(node: str, on_progress: OnProgress) -> WatchConnection:
+            return await open_watch_connection(registry.api, node, request, self._clock, registry.rng, on_progress)
 
         return await first_answer(registry.api.nodes, ask, self._clock, discard=WatchConnection.close)
 
-    def _judge(self, stream: WatchConnection, group: ServiceUpdate) -> None:
-        """A node that lost its store tells what it knew: another one may know more."""
+    def _fail_over_if_stale(self, connection: WatchConnection, update: ServiceUpdate) -> None:
+        """Try another node if this one has lost its store and so sends old state."""
         registry, now = self._registry, self._clock.now()
-        if stream is not self._current:
+        if connection is not self._current:
             return
-        if group.age < MAX_STORE_AGE or len(registry.api.nodes) < 2 or now < registry.next_failover_at:
+        if update.age < MAX_STORE_AGE or len(registry.api.nodes) < 2 or now < registry.next_failover_at:
             return
         registry.next_failover_at = now + MIN_FAILOVER_INTERVAL
-        registry.api.nodes.mark_failed(stream.node)
-        self._connect_in(MAX_FIRST_RETRY_DELAY)
+        registry.api.nodes.mark_failed(connection.node)
+        self._connect_within(MAX_FIRST_RETRY_DELAY)
 
-    def _pause_max(self) -> float:
-        """The bound of the pause after an attempt that failed."""
+    def _next_pause(self) -> float:
+        """The longest pause after an attempt that failed, in seconds."""
         pause = self._backoff.next(self._registry.rng)
-        awaited = self._clock.now() - self._heard_at < lost_after(self._registry.heartbeat)
-        return min(pause, MAX_AWAITED_CONNECT_PAUSE) if awaited else pause
+        is_awaited = self._clock.now() - self._updated_at < lost_after(self._registry.heartbeat)
+        return min(pause, MAX_AWAITED_CONNECT_PAUSE) if is_awaited else pause
 
-    def _connect_in(self, longest: float) -> None:
-        """Have the next attempt begin within `longest` seconds, unless one is under way."""
+    def _connect_within(self, max_pause: float) -> None:
+        """Schedule the next attempt at a random time within `max_pause` seconds, unless one is under way."""
         if self._connecting is None:
-            self._connect_at = self._clock.now() + self._registry.rng.uniform(0.0, longest)
+            self._connect_at = self._clock.now() + self._registry.rng.uniform(0.0, max_pause)
 
-    def _stale_at(self) -> float | None:
-        """The instant at which the connection becomes suspect; None: it is suspect already, or speaks."""
+    def _suspect_at(self) -> float | None:
+        """The time at which the connection becomes suspect; None: it is suspect already, or has an update ready."""
         silent_since = self._current.silent_since if self._current is not None else None
-        if silent_since is None or self._suspect:
+        if silent_since is None or self._is_suspect:
             return None
         return silent_since + stale_after(self._registry.heartbeat)
 
     def _deadline(self) -> float | None:
-        instants = (self._connect_at, self._stale_at())
-        return min((instant for instant in instants if instant is not None), default=None)
+        times = (self._connect_at, self._suspect_at())
+        return min((time for time in times if time is not None), default=None)
 
     async def _close(self) -> None:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
-            for late in await asyncio.gather(connecting, return_exceptions=True):
-                if isinstance(late, WatchConnection):
-                    await late.close()
+            for result in await asyncio.gather(connecting, return_exceptions=True):
+                if isinstance(result, WatchConnection):
+                    await result.close()
+
         if self._current is not None:
             await self._current.close()

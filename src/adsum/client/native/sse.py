@@ -1,4 +1,4 @@
-"""Server-Sent Events, parsed as they arrive (WHATWG HTML, "Server-sent events", 9.2.6)."""
+"""A parser of Server-Sent Events (WHATWG HTML, "Server-sent events", 9.2.6)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from adsum.client.errors import ProtocolViolation
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of one event; a longer one is garbled. A service of 100,000 instances takes some 20 MB."""
+"""Bytes of one event; a longer one is a protocol violation. A service of 100,000 instances takes about 20 MB."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
-    """One event; `id` is "" if it carried none."""
+    """One event. `id` is "" if the event has none."""
 
     name: str
     data: bytes
@@ -24,31 +24,31 @@ class SseEvent:
 
 
 class SseParser:
-    """Bytes in, events out; a chunk may end anywhere."""
+    """Turns bytes into events; a chunk may end anywhere."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        self._seen = 0
+        self._buffer = bytearray()
+        self._searched = 0
         self._size = 0
         self._clear()
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
-        """The events that `chunk` completes. Raises `ProtocolViolation` past `MAX_EVENT_BYTES`."""
-        self._rest += chunk
+        """The events that `chunk` completes. Raises `ProtocolViolation` if one is longer than `MAX_EVENT_BYTES`."""
+        self._buffer += chunk
         self._size += len(chunk)
-        events, start, end = [], 0, len(self._rest)
-        if self._rest.endswith(b"\r"):
-            end -= 1  # It may be half of \r\n.
-        # What was already searched is not searched again: a long line may come in many chunks.
-        for match in _LINE_END.finditer(self._rest, self._seen, end):
-            event = self._line(bytes(self._rest[start : match.start()]))
+        events, start, end = [], 0, len(self._buffer)
+        if self._buffer.endswith(b"\r"):
+            end -= 1  # It may be the first half of \r\n.
+        # What was searched before is not searched again, since a long line may come in many chunks.
+        for match in _LINE_END.finditer(self._buffer, self._searched, end):
+            event = self._line(bytes(self._buffer[start : match.start()]))
             start = match.end()
             if event is not None:
                 events.append(event)
-        del self._rest[:start]
-        self._seen = end - start if end > start else 0
+        del self._buffer[:start]
+        self._searched = end - start if end > start else 0
         if events:
-            self._size = len(self._rest)
+            self._size = len(self._buffer)
         if self._size > MAX_EVENT_BYTES:
             raise ProtocolViolation(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events

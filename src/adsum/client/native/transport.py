@@ -1,6 +1,6 @@
-"""The one place that speaks HTTP: a thin wrapper over httpcore, imported when a client starts.
+"""HTTP requests over httpcore; the only module of the client that speaks HTTP. Imported when a client starts.
 
-httpcore is the transport beneath httpx; httpx itself would double what a program that only registers has to load.
+httpcore is the transport beneath httpx. Loading httpx would double what a program that only registers has to load.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from adsum.core.validation import quoted
 from adsum.version import __version__
 
 CONNECT_TIMEOUT: Final = 3.0
-"""Seconds to reach a registry node; then the next one is tried."""
+"""Seconds to connect to a registry node; then the next node is tried."""
 RESPONSE_HEAD_TIMEOUT: Final = 5.0
-"""Seconds for the head of an endless answer to come; then the next node is tried."""
+"""Seconds until the head of an endless answer must have arrived; then the next node is tried."""
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of an answer; a longer one is none. A service of 100,000 instances takes some 20 MB."""
+"""Bytes of an answer; a longer one is an error. A service of 100,000 instances takes about 20 MB."""
 MAX_ERROR_BODY_BYTES: Final = 65_536
-"""Bytes of the answer that refuses a stream."""
+"""Bytes of the error body of a refused stream; a longer one is an error."""
 
 
 QueryParams = Sequence[tuple[str, str]]
@@ -35,7 +35,7 @@ QueryParams = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class TransportReply:
-    """An answer; header names are in lower case."""
+    """An answer. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -52,10 +52,10 @@ _ERRORS: Final = (
 
 
 class Transport:
-    """Requests to registry nodes: no redirects, cookies or proxies from the environment, since registries are near."""
+    """HTTP requests to registry nodes, without redirects, cookies, or proxies from the environment."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
-        """`trust`: whom to trust over TLS; None: nobody is asked over TLS (loading certificates takes a while)."""
+        """`ssl_context`: None if no URL uses TLS, since loading certificates takes a while."""
         self._http = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context,
             max_connections=None,
@@ -65,7 +65,7 @@ class Transport:
         self._fresh = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context, max_connections=None, max_keepalive_connections=0
         )
-        """Each connection is new and serves one request: an idle one may have been cut off without a word."""
+        """The pool for requests that need a new connection: an idle one may have been cut off unnoticed."""
 
     async def request(
         self,
@@ -78,8 +78,9 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         fresh: bool = False,
     ) -> TransportReply:
-        """Ask once, over a new connection if `fresh`. Raises `Unreachable` when no whole answer comes; nothing may wait
-        longer than `timeout`.
+        """Send one request; with `fresh` over a new connection.
+
+        Raises `NodeUnreachable` if no complete answer arrives within `timeout` seconds.
         """
         pool = self._fresh if fresh else self._http
         try:
@@ -93,7 +94,10 @@ class Transport:
     async def stream(
         self, url: str, *, idle: float, params: QueryParams, headers: Mapping[str, str]
     ) -> AsyncIterator[tuple[TransportReply, AsyncIterator[bytes]]]:
-        """An endless answer, chunk by chunk. Raises `Unreachable`, also when nothing comes for `idle` seconds."""
+        """Yield the head of an endless answer and its body in chunks.
+
+        Raises `NodeUnreachable`, also when no byte arrives for `idle` seconds.
+        """
         try:
             async with asyncio.timeout(RESPONSE_HEAD_TIMEOUT) as until_head:
                 async with self._begin("GET", url, idle, params, headers, None, self._fresh) as answer:
@@ -113,8 +117,8 @@ class Transport:
         body: bytes | None,
         pool: httpcore.AsyncConnectionPool,
     ) -> AbstractAsyncContextManager[httpcore.Response]:
-        """Send a request; the head of its answer, until the block ends. Each wait of its phases is bounded."""
-        # Said here, since httpcore leaves out the brackets around an IPv6 address.
+        """Send a request and yield the head of its answer. Each phase may take `wait` seconds."""
+        # Set here, because httpcore leaves out the brackets around an IPv6 address.
         host = urlsplit(url).netloc.rpartition("@")[2]
         timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
         return pool.stream(
@@ -126,49 +130,49 @@ class Transport:
         )
 
     async def close_idle(self) -> None:
-        """Close the connections that wait for another request: they may have been cut off without a word."""
+        """Close the idle connections, which may have been cut off unnoticed."""
         for connection in self._http.connections:
             if isinstance(connection, httpcore.AsyncHTTPConnection) and connection.is_idle():
                 await connection.aclose()
 
     async def close(self) -> None:
-        """Let go of every connection; idempotent."""
+        """Close every connection. Idempotent."""
         await self._fresh.aclose()
         await self._http.aclose()
 
 
 def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
-    """Raises `Unreachable` if the answer is in a protocol that came after ours."""
+    """The answer. Raises `NodeUnreachable` if it uses a later major version of the protocol."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
-    spoken = headers.get(wire.PROTOCOL_HEADER.lower(), "")
-    if _major(spoken) > _major(wire.PROTOCOL):
-        known = f"Adsum {__version__} here speaks {wire.PROTOCOL}"
-        raise NodeUnreachable(f"it speaks version {quoted(spoken)} of the protocol, and {known}: upgrade Adsum here")
+    version = headers.get(wire.PROTOCOL_HEADER.lower(), "")
+    if _major(version) > _major(wire.PROTOCOL):
+        ours = f"Adsum {__version__} here speaks {wire.PROTOCOL}"
+        raise NodeUnreachable(f"it speaks version {quoted(version)} of the protocol, and {ours}: upgrade Adsum here")
     return TransportReply(answer.status, headers, body)
 
 
 def _major(version: str) -> int:
-    """Of MAJOR.MINOR; 0 for a text that is none, as of a registry from before there were versions."""
+    """The major version in MAJOR.MINOR; 0 for other text, such as none from a registry without protocol versions."""
     major = version.partition(".")[0]
     return int(major) if major.isascii() and major.isdecimal() and len(major) < 9 else 0
 
 
-async def _read(answer: httpcore.Response, most: int) -> bytes:
-    """The body. Raises `Unreachable` if it is longer than `most` bytes."""
+async def _read(answer: httpcore.Response, max_bytes: int) -> bytes:
+    """The body. Raises `NodeUnreachable` if it is longer than `max_bytes`."""
     parts, size = [], 0
     async for chunk in answer.aiter_stream():
         parts.append(chunk)
         size += len(chunk)
-        if size > most:
-            raise NodeUnreachable(f"its answer is longer than {most} bytes")
+        if size > max_bytes:
+            raise NodeUnreachable(f"its answer is longer than {max_bytes} bytes")
     return b"".join(parts)
 
 
 def _unreachable(error: Exception) -> NodeUnreachable:
-    """What happened, in words: httpcore leaves some errors without."""
+    """The error with a message; some errors of httpcore have none."""
     if isinstance(error, httpcore.ConnectTimeout):
         return NodeNotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
         return NodeUnreachable("it did not answer in time")
-    words = str(error) or type(error).__name__
-    return NodeNotConnected(words) if isinstance(error, httpcore.ConnectError) else NodeUnreachable(words)
+    message = str(error) or type(error).__name__
+    return NodeNotConnected(message) if isinstance(error, httpcore.ConnectError) else NodeUnreachable(message)

@@ -1,5 +1,7 @@
-"""A call that waits at the registry. When the node that waits for it is lost (it stops, is killed, or its connection
-breaks), the call goes on at the next node, or once a node is back.
+"""A request that waits at the registry. When the node that holds it is lost, the request goes on at another node.
+
+A node is lost when it stops, is killed, or its connection breaks. If no other node is up, the request goes on once a
+node is back.
 """
 
 from __future__ import annotations
@@ -24,77 +26,78 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 ROUND_PAUSE: Final = 0.5
-"""Seconds between two rounds of questions, once a node that had taken the request was lost."""
+"""Seconds between two rounds of attempts after a node that had taken the request was lost."""
 
 T = TypeVar("T")
 
 
 class WaitingRequest:
-    """One such call: it lasts for `wait` seconds at most, and a little longer for the answer to come."""
+    """A request that lasts for `wait` seconds at most, and a margin for the answer to arrive."""
 
     def __init__(self, nodes: RegistryNodes, clock: Clock, wait: float) -> None:
         self._nodes = nodes
         self._clock = clock
-        self._length = wait
-        self._ends = clock.now() + wait
-        self._lost = ""
-        """How the first node was lost that had taken the request, in a clause; "" if none was."""
+        self._wait = wait
+        self._deadline = clock.now() + wait
+        self._loss = ""
+        """How the first node that had taken the request was lost, as a clause; "" if none was."""
         self._latest: RegistryUnavailable | None = None
-        """What came of the latest round."""
-        self._refused = True
-        """Whether every node that heard of the request answered that it can't do it now."""
+        """The error of the latest round of attempts."""
+        self._all_declined = True
+        """Whether every node that received the request declined it."""
 
     async def run(
         self, request: Callable[[str, float], Awaitable[T]], find_node: Callable[[float], Awaitable[str]]
     ) -> T:
-        """The answer of the node that waits to the end. `ask` has one node wait for so many seconds; `find_node` finds a
-        node that answers within so many seconds.
+        """Return the answer of the node that waits to the end.
 
-        The request must be harmless when it arrives again. Raises `RegistryUnavailable` if no node took it, or if all
-        that heard of it refused it to the end; `AnswerOverdue` if one took it and is silent; `AnswerLost` if that one
-        was lost and no node has answered since; `InstanceForgotten` if the instance is unknown since then.
+        `request(node, seconds)` makes one node wait for that long; it must do no harm when it arrives again.
+        `find_node(seconds)` finds a node that answers within that time. Raises `RegistryUnavailable` if no node took
+        the request, or if all that received it declined it to the end; `AnswerOverdue` if a node took it and stayed
+        silent; `AnswerLost` if that node was lost and no node has answered since; `InstanceForgotten` if the instance
+        is unknown since then.
         """
         while True:
-            self._must_have_time()
+            self._check_deadline()
             try:
                 if len(self._nodes) > 1:
-                    await find_node(self._left)
+                    await find_node(self._seconds_left)
                 return await first_answer(
                     self._nodes, lambda node, _: self._attempt(node, request), self._clock, hedge_delay=None
                 )
             except RegistryUnavailable as error:
-                if not (self._length and self._lost):
+                if not (self._wait and self._loss):
                     raise
                 self._latest = error
             except UnknownInstance as error:
-                if self._lost:
+                if self._loss:
                     raise InstanceForgotten(error.service, error.id) from None
                 raise
-            await self._clock.sleep(min(ROUND_PAUSE, self._left))
+            await self._clock.sleep(min(ROUND_PAUSE, self._seconds_left))
 
     @property
-    def _left(self) -> float:
-        return max(0.0, self._ends - self._clock.now())
+    def _seconds_left(self) -> float:
+        return max(0.0, self._deadline - self._clock.now())
 
-    def _must_have_time(self) -> None:
-        """Raises what is known if the wait is over."""
-        if not self._length or self._left:
+    def _check_deadline(self) -> None:
+        """Raises the error that fits if the wait is over."""
+        if not self._wait or self._seconds_left:
             return
-        if self._latest is not None and self._latest.declined and self._refused:
+        if self._latest is not None and self._latest.declined and self._all_declined:
             raise self._latest
-        if self._lost:
-            raise AnswerLost(self._length, self._lost, self._latest.reason if self._latest is not None else "")
-        raise AnswerOverdue(self._length)
+        if self._loss:
+            raise AnswerLost(self._wait, self._loss, self._latest.reason if self._latest is not None else "")
+        raise AnswerOverdue(self._wait)
 
-    async def _attempt(self, node: str, ask: Callable[[str, float], Awaitable[T]]) -> T:
-        self._must_have_time()
-        left = min(self._length, ceil(self._left * 100) / 100)  # People read it in the node's log.
+    async def _attempt(self, node: str, request: Callable[[str, float], Awaitable[T]]) -> T:
+        self._check_deadline()
+        seconds_left = min(self._wait, ceil(self._seconds_left * 100) / 100)  # Rounded, since the node logs it.
         try:
-            return await ask(node, left)
+            return await request(node, seconds_left)
         except NodeUnreachable as error:
-            if self._length and not self._left:
-                raise AnswerOverdue(self._length) from None
+            if self._wait and not self._seconds_left:
+                raise AnswerOverdue(self._wait) from None
             if not isinstance(error, NodeNotConnected):
-                self._lost = self._lost or f"{without_credentials(node)}: {error}"
-                self._refused = self._refused and isinstance(error, NodeDeclined)
+                self._loss = self._loss or f"{without_credentials(node)}: {error}"
+                self._all_declined = self._all_declined and isinstance(error, NodeDeclined)
             raise

@@ -1,4 +1,4 @@
-"""One connection of a watch: its groups, and how long it has been silent."""
+"""One connection of a watch: it reads updates, and knows how long it has been silent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Final
 from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import NodeUnreachable, ProtocolViolation
 from adsum.client.native.acknowledgements import Acknowledgements
-from adsum.client.native.api import API_PATH, RegistryApi
+from adsum.client.native.api import RegistryApi
 from adsum.client.native.event_batcher import EventBatcher
+from adsum.client.native.request_sender import API_PATH
 from adsum.client.native.sse import SseParser
 from adsum.client.sources.source import ServiceUpdate, ViewPosition
 from adsum.client.wakeup import Wakeup
@@ -21,16 +22,16 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 FIRST_UPDATE_TIMEOUT: Final = 5.0
-"""Seconds of silence, before the first group is complete, after which a connection is given up."""
+"""Seconds of silence after which a connection is given up that has not sent its first complete update."""
 IDLE_TIMEOUT: Final = 120.0
-"""Seconds of silence after which a connection is closed. Long before, its watch has looked for another one."""
+"""Seconds of silence after which a connection is closed. Its watch has looked for another one long before."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """What a watch asks for. Without a consumer it looks on, and no drain waits for it."""
+    """The request of a watch. Without a consumer it only observes, and no drain waits for it."""
 
     service: str
     since: ViewPosition | None
@@ -50,7 +51,7 @@ class WatchRequest:
 
 
 class WatchConnection:
-    """Reads one connection in a task of its own, at most one group ahead of whoever takes the groups."""
+    """Reads one connection in a task of its own, at most one update ahead of the consumer."""
 
     def __init__(
         self,
@@ -61,56 +62,56 @@ class WatchConnection:
         rng: Random,
         on_change: Callable[[], None],
     ) -> None:
-        """`changed` is called when bytes came, a group is there, or the connection ended."""
+        """`on_change` is called when bytes arrive, an update is ready, or the connection has ended."""
         self.node = node
         self.on_change = on_change
         self.heartbeat = 0.0
-        """Seconds between heartbeats, as the node states them; 0.0 if it does not."""
+        """Seconds between heartbeats, as the node states them; 0.0 if it states none."""
         self.close_reason = ""
-        """Why the connection ended, in a clause; "" while it is open."""
+        """Why the connection ended, as a clause; "" while it is open."""
         self._api = api
         self._request = request
         self._clock = clock
-        self._acknowledging = Acknowledgements(api, node, clock, rng) if request.consumer is not None else None
+        self._acknowledgements = Acknowledgements(api, node, clock, rng) if request.consumer is not None else None
         self._watch = ""
-        self._group: ServiceUpdate | None = None
+        self._update: ServiceUpdate | None = None
         self._taken = asyncio.Event()
-        self._heard_at = clock.now()
+        self._progress_at = clock.now()
         self._task = asyncio.create_task(self._read(), name=f"adsum-watch-{request.service}")
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes, and all that came was taken."""
-        return bool(self.close_reason) and self._group is None
+        """Whether the connection has ended and every update was taken."""
+        return bool(self.close_reason) and self._update is None
 
     @property
     def silent_since(self) -> float | None:
-        """The instant of the latest bytes; None while a group waits to be taken, since nothing is read then."""
-        return None if self._group is not None else self._heard_at
+        """The time of the latest bytes; None while an update waits to be taken, since nothing is read then."""
+        return None if self._update is not None else self._progress_at
 
     def take_update(self) -> ServiceUpdate | None:
-        """The next group; None if there is none yet."""
-        group, self._group = self._group, None
-        if group is not None:
-            self._heard_at = self._clock.now()
+        """The next update; None if there is none yet."""
+        update, self._update = self._update, None
+        if update is not None:
+            self._progress_at = self._clock.now()
             self._taken.set()
-        return group
+        return update
 
     def acknowledge(self, update: ServiceUpdate) -> None:
-        """The consumer routes by `group`, which came over this connection."""
-        if self._acknowledging is not None and not self.close_reason:
-            self._acknowledging.acknowledge(update, self._watch)
+        """Acknowledge `update`, which came over this connection: the consumer routes by it."""
+        if self._acknowledgements is not None and not self.close_reason:
+            self._acknowledgements.acknowledge(update, self._watch)
 
     async def close(self) -> None:
-        """Idempotent."""
+        """Close the connection and stop sending acknowledgements. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if self._acknowledging is not None:
-            await self._acknowledging.close()
+        if self._acknowledgements is not None:
+            await self._acknowledgements.close()
 
     async def _read(self) -> None:
         try:
-            await self._read_groups()
+            await self._read_updates()
             self.close_reason = "the registry ended the watch"
         except (NodeUnreachable, ProtocolViolation) as error:
             self.close_reason = str(error)
@@ -119,9 +120,9 @@ class WatchConnection:
             self.close_reason = f"{type(error).__name__}: {error}"
         self.on_change()
 
-    async def _read_groups(self) -> None:
-        """Raises `Unreachable` and `ProtocolViolation`."""
-        grouping, parser = EventBatcher(self._request.service, self._request.since), SseParser()
+    async def _read_updates(self) -> None:
+        """Read until the connection ends. Raises `NodeUnreachable` and `ProtocolViolation`."""
+        batcher, parser = EventBatcher(self._request.service, self._request.since), SseParser()
         url, headers = f"{self.node}{API_PATH}/watch", {**self._api.headers, **self._request.headers()}
         async with self._api.transport.stream(
             url, idle=IDLE_TIMEOUT, params=self._request.params(), headers=headers
@@ -131,23 +132,23 @@ class WatchConnection:
         ):
             if reply.status != 200:
                 raise NodeUnreachable(f"it answered the watch with status {reply.status}")
-            self._heard()
+            self._note_progress()
             async for chunk in chunks:
-                self._heard()
+                self._note_progress()
                 for event in parser.feed(chunk):
-                    group = grouping.add(event)
-                    if group is not None and grouping.opened is not None:
-                        self._watch, self.heartbeat = grouping.opened.watch, grouping.opened.heartbeat
-                        await self._offer(group)
+                    update = batcher.add(event)
+                    if update is not None and batcher.opened is not None:
+                        self._watch, self.heartbeat = batcher.opened.watch, batcher.opened.heartbeat
+                        await self._offer(update)
 
-    def _heard(self) -> None:
-        self._heard_at = self._clock.now()
+    def _note_progress(self) -> None:
+        self._progress_at = self._clock.now()
         self.on_change()
 
-    async def _offer(self, group: ServiceUpdate) -> None:
-        """Return when the group was taken; nothing is read meanwhile, so that the registry coalesces changes."""
+    async def _offer(self, update: ServiceUpdate) -> None:
+        """Wait until the update is taken. Nothing is read meanwhile, so that the registry coalesces changes."""
         self._taken.clear()
-        self._group = group
+        self._update = update
         self.on_change()
         await self._taken.wait()
 
@@ -155,22 +156,25 @@ class WatchConnection:
 async def open_watch_connection(
     api: RegistryApi, node: str, request: WatchRequest, clock: Clock, rng: Random, on_progress: Callable[[], None]
 ) -> WatchConnection:
-    """A connection whose first group is there; `on_progress` is called whenever bytes come. Raises `Unreachable`."""
-    alarm = Wakeup(clock)
+    """A connection that has its first update ready. `on_progress` is called whenever bytes arrive.
 
-    def changed() -> None:
+    Raises `NodeUnreachable`.
+    """
+    wakeup = Wakeup(clock)
+
+    def on_change() -> None:
         on_progress()
-        alarm.wake()
+        wakeup.wake()
 
-    stream = WatchConnection(api, node, request, clock, rng, changed)
+    connection = WatchConnection(api, node, request, clock, rng, on_change)
     try:
-        while (silent_since := stream.silent_since) is not None:
-            if stream.close_reason:
-                raise NodeUnreachable(stream.close_reason)
+        while (silent_since := connection.silent_since) is not None:
+            if connection.close_reason:
+                raise NodeUnreachable(connection.close_reason)
             if clock.now() - silent_since >= FIRST_UPDATE_TIMEOUT:
                 raise NodeUnreachable("it did not answer in time")
-            await alarm.wait(silent_since + FIRST_UPDATE_TIMEOUT)
+            await wakeup.wait(silent_since + FIRST_UPDATE_TIMEOUT)
     except BaseException:
-        await stream.close()
+        await connection.close()
         raise
-    return stream
+    return connection

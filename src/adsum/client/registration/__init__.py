@@ -1,1 +1,1 @@
-"""Registration: an instance is registered, its leases are renewed, and it is drained and deregistered before its process ends."""
+"""The registration of an instance: renewed while its process lives, drained and deregistered before it ends."""

@@ -1,4 +1,4 @@
-"""Checks in one word, for parameters and flags.
+"""Checks written as text, for parameters and flags.
 
 http:/health                    GET http://<address>:<port>/health, any 2xx passes
 https:8443:/health              another port, with TLS
@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from adsum.client.durations import parse_duration
+from adsum.core.durations import parse_duration
 from adsum.core.errors import Invalid
 from adsum.core.model import Check, CheckKind
 from adsum.core.validation import quoted
@@ -31,22 +31,22 @@ CHECK_PREFIXES: Final = MappingProxyType(
         "grpcs": (CheckKind.GRPC, True),
     }
 )
-"""Word → kind of check, and whether with TLS."""
+"""Prefix → the kind of check, and whether it uses TLS."""
 
 _RANGE = re.compile(r"(\d{3})(?:-(\d{3}))?")
 
 
 def parse_check(text: str, field: str = "check") -> Check:
-    """The check that `text` describes. Raises `Invalid`; the field is `field`, or that and the option's name."""
-    place, _, options = text.strip().partition("?")
-    word, _, rest = place.partition(":")
-    if word not in CHECK_PREFIXES:
+    """The check that `text` describes. Raises `Invalid`, with `field` or `field` and the option's name."""
+    head, _, options = text.strip().partition("?")
+    prefix, _, rest = head.partition(":")
+    if prefix not in CHECK_PREFIXES:
         raise Invalid(
-            field, f"must start with {', '.join(CHECK_PREFIXES)}, not {quoted(word)}; such as http:/health or tcp"
+            field, f"must start with {', '.join(CHECK_PREFIXES)}, not {quoted(prefix)}; such as http:/health or tcp"
         )
-    kind, tls = CHECK_PREFIXES[word]
+    kind, tls = CHECK_PREFIXES[prefix]
     port, target = _port_and_target(rest, field)
-    values: dict[str, Any] = {"name": word, "kind": kind, "tls": tls, "port": port}
+    values: dict[str, Any] = {"name": prefix, "kind": kind, "tls": tls, "port": port}
     values.update(_target(kind, target, field))
     values.update(_options(options, field))
     try:
@@ -56,10 +56,10 @@ def parse_check(text: str, field: str = "check") -> Check:
 
 
 def parse_checks(texts: Iterable[str | Check], field: str = "checks") -> tuple[Check, ...]:
-    """Several checks, the words parsed; those of one name are numbered (`http`, `http-2`). Raises `Invalid`."""
+    """Several checks; text is parsed. Checks of one name are numbered (`http`, `http-2`). Raises `Invalid`."""
     checks: list[Check] = []
-    for n, text in enumerate(texts):
-        check = parse_check(text, f"{field}[{n}]") if isinstance(text, str) else text
+    for index, text in enumerate(texts):
+        check = parse_check(text, f"{field}[{index}]") if isinstance(text, str) else text
         taken = {other.name for other in checks}
         names = (check.name if number == 1 else f"{check.name}-{number}" for number in range(1, len(taken) + 2))
         checks.append(replace(check, name=next(name for name in names if name not in taken)))
@@ -67,7 +67,7 @@ def parse_checks(texts: Iterable[str | Check], field: str = "checks") -> tuple[C
 
 
 def _port_and_target(rest: str, field: str) -> tuple[int | None, str]:
-    """`8081:/health` → 8081 and /health; what does not start with a digit is all target."""
+    """The port and the target of `8081:/health`. Text that does not start with a digit is all target."""
     if not rest[:1].isdigit():
         return None, rest
     number, _, target = rest.partition(":")
@@ -93,8 +93,9 @@ def _options(text: str, field: str) -> dict[str, Any]:
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _OPTIONS:
             near = difflib.get_close_matches(name, _OPTIONS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
-            raise Invalid(field, f"{quoted(name)} is no option of a check; {hint}")
+            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(_OPTIONS)}"
+            raise Invalid(field, f"{quoted(name)} is not an option of a check; {hint}")
+
         values[name] = _OPTIONS[name](value, f"{field}.{name}")
     return values
 

@@ -1,4 +1,4 @@
-"""The address at which an instance of this host is listed."""
+"""The address at which an instance on this host is listed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from adsum.client.sources.source import Source
 
 
 class InstanceAddress:
-    """The given one, else that of `ADSUM_ADDRESS`, else the one of this host that faces the source.
+    """The configured address, else `ADSUM_ADDRESS`, else the address of this host on the way to the source.
 
-    What was found stays while this host has it: on a host of several, the way to the next node is no reason to move.
+    An address that was determined is kept while this host has it. On a host with several addresses, another route to
+    the registry does not move the instance.
     """
 
     def __init__(self, configured: str | None, source: Source) -> None:
-        self._given = configured or os.environ.get(ADDRESS_VARIABLE) or ""
+        self._configured = configured or os.environ.get(ADDRESS_VARIABLE) or ""
         self._source = source
         self._found = ""
-        self._ours = False
+        self._was_local = False
 
     async def find(self) -> str:
-        """Raises `RegistryUnavailable`."""
-        if self._given:
-            return self._given
+        """The address to register. Raises `RegistryUnavailable`."""
+        if self._configured:
+            return self._configured
         if not self._found or not is_local(self._found):
             self._found = await self._source.local_address()
-            self._ours = is_local(self._found)  # A Consul agent may name one that only others know.
+            self._was_local = is_local(self._found)  # A Consul agent may state an address that is not on this host.
         return self._found
 
     @property
     def is_outdated(self) -> bool:
-        """Whether this host had the one that was found, and has it no more."""
-        return self._ours and not is_local(self._found)
+        """Whether this host has lost the address that was determined."""
+        return self._was_local and not is_local(self._found)

@@ -1,4 +1,4 @@
-"""Whether somebody answers at a place, as far as this host can tell."""
+"""A check from this host whether a TCP port accepts connections."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Final
 
 REACHABILITY_TIMEOUT: Final = 1.0
-"""Seconds that a place has to take a connection; then nobody answers there."""
+"""Seconds that an address has to accept a connection; then it counts as unreachable."""
 
 
 async def is_reachable(address: str, port: int) -> bool:
-    """Whether the place takes a connection, which is closed at once."""
+    """Whether the address accepts a connection on this port. The connection is closed at once."""
     try:
         async with asyncio.timeout(REACHABILITY_TIMEOUT):
             _, writer = await asyncio.open_connection(address, port)

@@ -1,4 +1,4 @@
-"""Where a registrar stands: its moves as a table, and what a drain led to."""
+"""The states of a registrar, its moves as a table, and the result of a drain."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Final
 from adsum.wire import ConsumerView, WriteResult
 
 MAX_NAMED_CONSUMERS: Final = 10
-"""Consumers that a sentence names; it only counts the others."""
+"""The number of consumers that a message names; further ones are only counted."""
 
 
 class RegistrarState(StrEnum):
-    """Where a registrar is."""
+    """The state of a registrar."""
 
     IDLE = "idle"
     REGISTERING = "registering"
     REGISTERED = "registered"
     WAITING = "waiting"
-    """A live process has our id or our place. We ask again until it is free."""
+    """A live process has the id or the place. The registrar tries again until it is free."""
     SUPERSEDED = "superseded"
-    """A later registrar of this program lists the id: it is that one's."""
+    """A later registrar of this program has the id."""
     STOPPED = "stopped"
 
 
 class RegistrarEvent(StrEnum):
-    """What moves a registrar."""
+    """An event that moves a registrar to another state."""
 
     STARTED = "started"
     ACCEPTED = "accepted"
     FORGOTTEN = "unknown"
     TAKEN = "taken"
-    """The registry refused us, or lists another process under our id."""
+    """The registry refused the registration in favour of another process, or lists another process under the id."""
     SUPERSEDED = "superseded"
     ADDRESS_CHANGED = "moved"
-    """Our host has another address."""
+    """This host has another address now."""
     STOPPED = "stopped"
 
 
@@ -54,16 +54,16 @@ MOVES: Final[Mapping[tuple[RegistrarState, RegistrarEvent], RegistrarState]] = M
         **{(state, RegistrarEvent.STOPPED): RegistrarState.STOPPED for state in RegistrarState},
     }
 )
-"""A pair that is missing changes nothing: news of a state that is over."""
+"""A pair that is not in the table changes nothing: the event belongs to a state that is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """How a drain ended. `done`: no cooperating consumer starts a new call; otherwise `why` not, in a clause.
+    """The result of a drain. `done`: no cooperating consumer starts a new call; otherwise `reason` is a clause.
 
-    `unacknowledged` counts the cooperating consumers that had not confirmed in time, and `waiting` names some of them. `lost`
-    names some of the consumers that were not waited for, since they had been silent for too long; `lost_count` counts
-    them. They may still call, by the last view that they have.
+    `unacknowledged` counts the cooperating consumers that had not acknowledged in time, and `waiting` has some of them.
+    `lost_count` counts the consumers that the drain did not wait for, since they had been silent for too long, and
+    `lost` has some of them. Lost consumers may still call, by the last view that they have.
     """
 
     done: bool
@@ -75,35 +75,40 @@ class DrainResult:
 
     @classmethod
     def from_answer(cls, written: WriteResult) -> DrainResult:
-        """What the answer to a drain that was waited for means."""
+        """The result in the registry's answer to a drain that waited."""
         waiting, lost = tuple(written.waiting), tuple(written.lost)
-        why = ""
+        reason = ""
         if written.unacknowledged:
             consumers = "1 consumer has" if written.unacknowledged == 1 else f"{written.unacknowledged} consumers have"
-            why = f"{consumers} not confirmed in time{_named(waiting, written.unacknowledged)}"
+            reason = f"{consumers} not confirmed in time{_list(waiting, written.unacknowledged)}"
         return cls(
-            not written.unacknowledged, written.unacknowledged, why, waiting, lost, max(written.lost_count, len(lost))
+            done=not written.unacknowledged,
+            unacknowledged=written.unacknowledged,
+            reason=reason,
+            waiting=waiting,
+            lost=lost,
+            lost_count=max(written.lost_count, len(lost)),
         )
 
     def __str__(self) -> str:
-        """A clause for a log, which names who has not confirmed and who was lost."""
+        """A clause for logs that names the consumers that have not confirmed and those that were lost."""
         clause = self.reason or "no cooperating consumer calls any more"
         if not self.lost_count:
             return clause
         consumers = "1 lost consumer was" if self.lost_count == 1 else f"{self.lost_count} lost consumers were"
-        return f"{clause}; {consumers} not waited for{_named(self.lost, self.lost_count)}"
+        return f"{clause}; {consumers} not waited for{_list(self.lost, self.lost_count)}"
 
 
-def _named(consumers: Sequence[ConsumerView], count: int) -> str:
-    """`: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" if nobody is named."""
+def _list(consumers: Sequence[ConsumerView], count: int) -> str:
+    """`: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" for no consumers."""
     if not consumers:
         return ""
-    names = [_name(consumer) for consumer in consumers[:MAX_NAMED_CONSUMERS]]
+    names = [_describe(consumer) for consumer in consumers[:MAX_NAMED_CONSUMERS]]
     more = [f"and {count - len(names)} more"] if count > len(names) else []
     return f": {', '.join([*names, *more])}"
 
 
-def _name(consumer: ConsumerView) -> str:
+def _describe(consumer: ConsumerView) -> str:
     name = consumer.name or consumer.id or "a consumer without a name"
-    at = f" at {consumer.address}" if consumer.address else ""
-    return f"{name}{at} ({consumer.reason})" if consumer.reason else f"{name}{at}"
+    address = f" at {consumer.address}" if consumer.address else ""
+    return f"{name}{address} ({consumer.reason})" if consumer.reason else f"{name}{address}"

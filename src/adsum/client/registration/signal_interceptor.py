@@ -1,4 +1,4 @@
-"""Something to be done first when a signal tells this process to end."""
+"""Intercepts signals, so that something can be done before they take effect."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from typing import Any
 
 
 class SignalInterceptor:
-    """On a signal calls `first(resume, final)`; once `resume()` is called, what would have happened happens.
+    """Calls `on_signal(resume, kills)` when a signal arrives; after `resume()` the signal takes its usual effect.
 
-    `final` says that the process will end at once then, without any cleaning up. A second signal does not wait. Only
-    the main thread can do this: `install` says whether it did.
+    `kills`: that effect ends the process at once, without cleaning up. A second signal takes effect without waiting.
+    Signals can be intercepted in the main thread only: `install` returns whether it did.
     """
 
     def __init__(self, signals: Iterable[int], on_signal: Callable[[Callable[[], None], bool], None]) -> None:
         self._signals = tuple(signals)
-        self._first = on_signal
+        self._on_signal = on_signal
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
-        self._told: set[int] = set()
+        self._received: set[int] = set()
         self._passed_on: set[int] = set()
 
     def install(self) -> bool:
-        """What is ignored, as under nohup, stays ignored; what is handled outside Python stays so."""
+        """Install the handlers. Ignored signals, as under nohup, and those handled outside Python are left alone."""
         if threading.current_thread() is not threading.main_thread():
             return False
         for number in self._signals:
             previous = signal.getsignal(number)
             if previous not in (None, signal.SIG_IGN):
                 self._previous[number] = previous
-                signal.signal(number, self._hear)
+                signal.signal(number, self._handle)
         return bool(self._previous)
 
     def remove(self) -> None:
-        """Have everything as it was, where nobody has changed it since."""
+        """Restore the previous handlers, except where another one was installed since."""
         if threading.current_thread() is threading.main_thread():
             for number, previous in self._previous.items():
-                if signal.getsignal(number) == self._hear:
+                if signal.getsignal(number) == self._handle:
                     signal.signal(number, previous)
 
     @property
     def handler(self) -> Callable[[int, FrameType | None], None]:
-        """What is called when a signal comes."""
-        return self._hear
+        """The function that is called when a signal arrives."""
+        return self._handle
 
     @property
     def pending(self) -> set[int]:
-        """Signals that came and have not had their effect yet."""
-        return self._told - self._passed_on
+        """Signals that arrived and have not taken effect yet."""
+        return self._received - self._passed_on
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous[number]
-        if os.getpid() == self._pid and number not in self._told:
-            self._told.add(number)
-            self._first(lambda: self._resume(number), previous is signal.SIG_DFL)
+        if os.getpid() == self._pid and number not in self._received:
+            self._received.add(number)
+            self._on_signal(lambda: self._resume(number), previous is signal.SIG_DFL)
             return
         self._passed_on.add(number)
         if callable(previous):
@@ -67,6 +67,6 @@ class SignalInterceptor:
             os.kill(os.getpid(), number)
 
     def _resume(self, number: int) -> None:
-        """From any thread: the signal comes again, in the main thread, and is passed on."""
+        """Send the signal again, so that the main thread passes it on. Works from any thread."""
         if number not in self._passed_on:
             os.kill(self._pid, number)

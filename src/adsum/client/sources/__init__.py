@@ -1,4 +1,4 @@
-"""Where views come from and registrations go to, one file a kind; chosen by the scheme of the address."""
+"""The sources of views, which also take registrations: one file each, chosen by the scheme of the address."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
         "https": "adsum.client.sources.registry:RegistrySource",
     }
 )
-"""Scheme → where it is, imported when chosen. Each is made of (urls, actor, consumer, clock, rng)."""
+"""Scheme → import path, imported when chosen. Each is called with (urls, actor, consumer, clock, rng)."""
 
 
 def open_source(
     urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
 ) -> Source:
-    """The source at `urls`, as `adsum.client.native.nodes.parse_urls` returns them: all of one kind.
+    """The source at `urls`, which `adsum.client.native.nodes.parse_urls` has returned: all of one kind.
 
-    Without a `consumer` it looks on.
+    Without a `consumer` the source only observes, and no drain waits for this program.
     """
-    module, _, maker = SOURCES[urls[0].partition(":")[0]].partition(":")
+    module, _, name = SOURCES[urls[0].partition(":")[0]].partition(":")
     return cast(
-        "Source", getattr(import_module(module), maker)(urls, actor=actor, consumer=consumer, clock=clock, rng=rng)
+        "Source", getattr(import_module(module), name)(urls, actor=actor, consumer=consumer, clock=clock, rng=rng)
     )

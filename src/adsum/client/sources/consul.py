@@ -1,7 +1,6 @@
-"""A Consul agent instead of a registry: services with a ttl check that is kept alive, and blocking queries.
+"""The source for a Consul agent, without a registry: services with a TTL check, and blocking queries.
 
-The agent runs the checks that an instance declares. Nobody says that he has heard of a drain: who needs that runs a
-registry.
+The agent runs the checks that an instance declares. Consumers can't acknowledge a drain; that needs a registry.
 """
 
 from __future__ import annotations
@@ -42,28 +41,28 @@ from adsum.ports import Clock
 T = TypeVar("T")
 
 QUERY_WAIT: Final = 30.0
-"""Seconds that a query waits for a change; then it says at least that nothing did."""
+"""Seconds that a query waits for a change; then Consul answers without one."""
 QUERY_WAIT_JITTER: Final = 1.0 / 16
-"""The share of that by which Consul may answer later, so that those who began together don't end together."""
+"""Consul may answer later by this share of the wait, so that queries that began together do not end together."""
 AGENT_TIMEOUT: Final = 5.0
-"""Seconds that the agent has for everything else, and beyond the wait of a query."""
+"""Seconds that the agent has to answer other requests, and a query beyond its wait."""
 DRAIN_SETTLE_TIME: Final = 1.0
-"""Seconds that a drain waits once the agent knows: it tells its servers, which tell those who ask, soon after."""
+"""Seconds that a drain waits after the agent has taken it, until Consul's servers have passed it on to consumers."""
 MAX_CONCURRENT_RENEWALS: Final = 16
-"""Leases that are renewed at once; Consul takes one a request."""
+"""Renewals that are under way at once; Consul takes one lease per request."""
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 10.0
-"""Bounds of the pause after the agent did not answer, in seconds."""
+"""Seconds, bounds of the pause after the agent did not answer."""
 
 _EPOCH: Final = "consul"
-"""Of registrations: whether the agent still knows one is asked at each renewal."""
+"""The epoch of registrations. It never changes: each renewal checks whether the agent still has the instance."""
 
 
-class _Self(msgspec.Struct, frozen=True, rename="pascal"):
+class _AgentSelf(msgspec.Struct, frozen=True, rename="pascal"):
     member: dict[str, Any]
 
 
 class ConsulSource:
-    """Implements `ports.Source`."""
+    """Implements `Source` with a Consul agent. Consul records no author, so `actor` is not used."""
 
     cache_fallback_delay = HEDGE_DELAY
 
@@ -76,66 +75,67 @@ class ConsulSource:
         clock: Clock,
         rng: Random,
     ) -> None:
-        """Nobody is recorded as the author of a service."""
+        """Raises `Invalid`."""
         if len(urls) != 1:
-            raise Invalid("url", "must be one agent: consul://127.0.0.1:8500")
-        self._place = ConsulAddress.parse(urls[0], os.environ)
-        self._transport = Transport(self._place.ssl_context())
-        self._headers = {"X-Consul-Token": self._place.token} if self._place.token else {}
+            raise Invalid("url", "must be a single agent, such as consul://127.0.0.1:8500")
+        self._address = ConsulAddress.parse(urls[0], os.environ)
+        self._transport = Transport(self._address.ssl_context())
+        self._headers = {"X-Consul-Token": self._address.token} if self._address.token else {}
         self._clock = clock
         self._rng = rng
-        self._listed: dict[Key, Registration] = {}
+        self._registered: dict[Key, Registration] = {}
 
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service for ever, by asking again as soon as there was an answer."""
-        backoff, pace = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), TokenBucket(QUERIES_PER_SECOND, QUERY_BURST)
-        query, shown = _resumed(position()), dict[str, Endpoint]()
+        """Follow a service by blocking queries: the next one is sent as soon as there was an answer."""
+        backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
+        rate_limit = TokenBucket(QUERIES_PER_SECOND, QUERY_BURST)
+        query, current = _resume(position()), dict[str, Endpoint]()
         while True:
-            await self._clock.sleep(pace.delay(self._clock.now()))
+            await self._clock.sleep(rate_limit.delay(self._clock.now()))
             try:
-                index, found, age = await self._asked(service, query.index)
+                index, endpoints, age = await self._query(service, query.index)
             except (NodeUnreachable, ProtocolViolation, RegistryRefused, RegistryUnavailable) as error:
-                yield ConnectionLost(f"{self._place}: {error}")
-                # All clients of an agent that ends notice at once, and must not come back together.
+                yield ConnectionLost(f"{self._address}: {error}")
+                # A random pause: all clients of an agent that ends notice at once, and must not come back together.
                 await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
                 continue
             backoff.reset()
-            if (answered := query.update(index)) is IndexChange.WENT_BACK:
+            if (change := query.update(index)) is IndexChange.WENT_BACK:
                 continue
             at = ViewPosition(f"{_EPOCH}-{query.resets}", query.index)
-            if answered is IndexChange.SAME and found == shown:
+            if change is IndexChange.SAME and endpoints == current:
                 yield ServiceUpdate(at, full=False, changed={}, since=at.revision, age=age)
             else:
-                shown = found
-                yield ServiceUpdate(at, full=True, changed=found, age=age)
+                current = endpoints
+                yield ServiceUpdate(at, full=True, changed=endpoints, age=age)
 
-    async def _asked(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
-        """The index that came, the endpoints, and how old they are in seconds.
+    async def _query(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
+        """The new index, the endpoints by id, and their age in seconds.
 
-        Raises `Unreachable`, `ProtocolViolation`, `RegistryRefused` and `RegistryUnavailable`.
+        Raises `NodeUnreachable`, `ProtocolViolation`, `RegistryRefused` and `RegistryUnavailable`.
         """
-        blocking = [("index", str(index)), ("wait", f"{QUERY_WAIT:g}s")] if index else []
-        blocking += [("dc", self._place.dc)] if self._place.dc else []
+        params = [("index", str(index)), ("wait", f"{QUERY_WAIT:g}s")] if index else []
+        params += [("dc", self._address.dc)] if self._address.dc else []
         timeout = AGENT_TIMEOUT + (QUERY_WAIT * (1 + QUERY_WAIT_JITTER) if index else 0.0)
-        reply = await self._once("GET", f"/health/service/{_part(service)}", params=blocking, timeout=timeout)
+        reply = await self._send("GET", f"/health/service/{_part(service)}", params=params, timeout=timeout)
         if reply.status != 200:
             raise _refusal(reply)
         try:
-            came = int(reply.headers["x-consul-index"])
+            new_index = int(reply.headers["x-consul-index"])
             age = int(reply.headers.get("x-consul-lastcontact") or 0) / 1000
         except (KeyError, ValueError):
-            raise ProtocolViolation("an answer without an index, which is none of Consul's") from None
-        return came, services.decode_entries(service, _decoded(reply, list[services.HealthEntry])), age
+            raise ProtocolViolation("the answer has no index, so it is not from Consul") from None
+        return new_index, services.decode_entries(service, _decode(reply, list[services.HealthEntry])), age
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
-        """Raises `Invalid` for what Consul can't list or check, and `Taken`."""
+        """Raises `Invalid` for what Consul can't list or check, and `RegistrationConflict`."""
         registration = body.to_registration(service, id, "")
-        said = services.registration_body(registration)
+        consul_body = services.registration_body(registration)
         await self._must_be_free(registration, body.takeover)
-        await self._told("/agent/service/register", said, [("replace-existing-checks", "true")])
-        self._listed[registration.key] = registration
+        await self._write("/agent/service/register", consul_body, [("replace-existing-checks", "true")])
+        self._registered[registration.key] = registration
         return wire.WriteResult(_EPOCH, 0, registration.ttl)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
@@ -144,166 +144,166 @@ class ConsulSource:
             async with asyncio.timeout(max(1.0, 2 * node_timeout)):
                 for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
                     some = leases[start : start + MAX_CONCURRENT_RENEWALS]
-                    reasons = await asyncio.gather(*(self._renewed(lease) for lease in some))
-                    found = zip(some, reasons, strict=True)
-                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in found if reason]
+                    reasons = await asyncio.gather(*map(self._renew, some))
+                    results = zip(some, reasons, strict=True)
+                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in results if reason]
         except TimeoutError:
-            raise RegistryUnavailable(f"{self._place} does not answer in time") from None
+            raise RegistryUnavailable(f"{self._address} did not answer in time") from None
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renewed(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
-        """Why it was not; None: it was."""
-        listed = self._listed.get(Key(lease.service, lease.id))
-        if listed is None:
+    async def _renew(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
+        """Renew one lease. Returns why it is lost; None: it was renewed."""
+        registration = self._registered.get(Key(lease.service, lease.id))
+        if registration is None:
             return "unknown"
-        if listed.ttl is not None:
-            reply = await self._answer("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(listed))}")
+        if registration.ttl is not None:
+            reply = await self._ask("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(registration))}")
             if reply.status == 200:
                 return None
             if not _is_missing(reply):
                 raise _refusal(reply)
-        holder = await self._holder(listed.key)
+        holder = await self._holder(registration.key)
         if holder is None:
             return "unknown"
-        if holder != listed.holder:
+        if holder != registration.holder:
             return "superseded"
-        return None if listed.ttl is None else "unknown"
+        return None if registration.ttl is None else "unknown"
 
     async def _must_be_free(self, registration: Registration, takeover: Takeover) -> None:
-        """Raises `Taken` if another process has registered the id at this agent, and lives."""
-        found = await self._found(registration.key)
-        listed = services.decode_service(registration.instance.service, found) if found is not None else None
-        if listed is None or (how := claim_strength(listed, registration, takeover)) is ClaimStrength.NONE:
+        """Raises `RegistrationConflict` if a live process has registered the id at this agent."""
+        found = await self._find(registration.key)
+        listing = services.decode_service(registration.instance.service, found) if found is not None else None
+        if listing is None or (claim := claim_strength(listing, registration, takeover)) is ClaimStrength.NONE:
             return
-        if await self._lapsed(listed.registration):
+        if await self._has_lapsed(listing.registration):
             return
-        other = listed.instance
-        if how is ClaimStrength.HELD or await is_reachable(other.address, other.port):
+        other = listing.instance
+        if claim is ClaimStrength.HELD or await is_reachable(other.address, other.port):
             raise RegistrationConflict(conflict_message(other.key, other.place, registration))
 
-    async def _lapsed(self, registration: Registration) -> bool:
-        """Whether the agent says that the process has stopped renewing."""
-        reply = await self._answer("GET", "/agent/checks")
+    async def _has_lapsed(self, registration: Registration) -> bool:
+        """Whether the agent reports that the process has stopped renewing."""
+        reply = await self._ask("GET", "/agent/checks")
         if reply.status != 200:
             raise _refusal(reply)
-        check = _decoded(reply, dict[str, services.ConsulCheck]).get(services.ttl_check_id(registration))
+        check = _decode(reply, dict[str, services.ConsulCheck]).get(services.ttl_check_id(registration))
         return check is not None and check.status == "critical"
 
     async def _holder(self, key: Key) -> str | None:
-        """Who registered the instance at this agent last; None: it is not there."""
-        found = await self._found(key)
+        """The holder that registered the instance at this agent; None: the agent does not list it."""
+        found = await self._find(key)
         return (found.meta or {}).get(services.HOLDER, "") if found is not None else None
 
-    async def _found(self, key: Key) -> services.ConsulService | None:
-        """The instance as this agent lists it; None: it does not."""
-        reply = await self._answer("GET", f"/agent/service/{_part(services.consul_id(*key))}")
+    async def _find(self, key: Key) -> services.ConsulService | None:
+        """The instance as this agent lists it; None if it does not."""
+        reply = await self._ask("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise _refusal(reply)
-        return _decoded(reply, services.ConsulService)
+        return _decode(reply, services.ConsulService)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Raises `DrainUnacknowledged` after a drain that was to be waited for."""
-        if Key(service, id) not in self._listed:
+        """Put the instance into maintenance mode. Raises `DrainUnacknowledged` after a drain that was to wait."""
+        if Key(service, id) not in self._registered:
             raise UnknownInstance(service, id)
-        draining = body.status == "draining"
-        reason = f"{services.DRAINING_REASON}: {body.reason}" if draining else body.reason
+        is_drain = body.status == "draining"
+        reason = f"{services.DRAINING_REASON}: {body.reason}" if is_drain else body.reason
         path = f"/agent/service/maintenance/{_part(services.consul_id(service, id))}"
-        await self._told(path, None, [("enable", "true"), ("reason", reason)])
-        if draining and body.wait:
-            settle = min(DRAIN_SETTLE_TIME, body.wait)
-            await self._clock.sleep(settle)
+        await self._write(path, None, [("enable", "true"), ("reason", reason)])
+        if is_drain and body.wait:
+            settle_time = min(DRAIN_SETTLE_TIME, body.wait)
+            await self._clock.sleep(settle_time)
             raise DrainUnacknowledged(
-                f"Consul tells consumers, and none says when it heard; {settle:g} s were waited for"
+                f"Consul notifies consumers, but none can acknowledge the drain; it waited {settle_time:g} s"
             )
         return wire.WriteResult(_EPOCH, 0)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.WriteResult:
-        """Raises `LeaseLost` if somebody else registered it since."""
+        """Raises `LeaseLost` if another process has registered the instance since."""
         key = Key(service, id)
-        self._listed.pop(key, None)
-        there = await self._holder(key)
-        if there is None:
+        self._registered.pop(key, None)
+        current_holder = await self._holder(key)
+        if current_holder is None:
             return wire.WriteResult(_EPOCH, 0)
-        if there != holder:
+        if current_holder != holder:
             raise LeaseLost(*key)
-        await self._told(f"/agent/service/deregister/{_part(services.consul_id(*key))}", None)
+        await self._write(f"/agent/service/deregister/{_part(services.consul_id(*key))}", None)
         return wire.WriteResult(_EPOCH, 0)
 
     async def local_address(self) -> str:
-        """The address that the agent has for its host, if that is ours; else the address of this host that faces it."""
-        host, _, port = self._place.host.rpartition(":")
+        """The agent's advertised address if the agent is on this host; else this host's address on the way to it."""
+        host, _, port = self._address.host.rpartition(":")
         try:
             address = await outbound_address_to_any([(host.strip("[]"), int(port))], AGENT_TIMEOUT)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
-        return await self._advertised() if address == LOOPBACK else address
+        return await self._advertised_address() if address == LOOPBACK else address
 
-    async def _advertised(self) -> str:
-        """What the agent says; over a token that may not ask, loopback."""
-        reply = await self._answer("GET", "/agent/self")
+    async def _advertised_address(self) -> str:
+        """The address that the agent advertises; 127.0.0.1 if the token does not allow the question."""
+        reply = await self._ask("GET", "/agent/self")
         if reply.status != 200:
             return LOOPBACK
-        return str(_decoded(reply, _Self).member.get("Addr") or LOOPBACK)
+        return str(_decode(reply, _AgentSelf).member.get("Addr") or LOOPBACK)
 
     async def send_goodbye(self, services: Sequence[str] = ()) -> None:
-        """Nobody here waits for consumers."""
+        """Does nothing: drains at Consul do not wait for consumers."""
 
     async def close(self) -> None:
         await self._transport.close()
 
-    async def _told(self, path: str, body: object, params: QueryParams = ()) -> None:
-        """A write at the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
-        reply = await self._answer("PUT", path, body, params)
+    async def _write(self, path: str, body: object, params: QueryParams = ()) -> None:
+        """Send a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
+        reply = await self._ask("PUT", path, body, params)
         if reply.status != 200:
             raise _refusal(reply)
 
-    async def _answer(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
-        """Raises `RegistryUnavailable`."""
+    async def _ask(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
+        """Send a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
         try:
-            return await self._once(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)
+            return await self._send(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)
         except NodeUnreachable as error:
-            raise RegistryUnavailable(f"{self._place}: {error}") from None
+            raise RegistryUnavailable(f"{self._address}: {error}") from None
 
-    async def _once(
+    async def _send(
         self, method: str, path: str, *, timeout: float, body: object = None, params: QueryParams = ()
     ) -> TransportReply:
-        """Raises `Unreachable`."""
+        """Send a request. Raises `NodeUnreachable`."""
         encoded = msgspec.json.encode(body) if body is not None else None
         headers = {**self._headers, "Content-Type": "application/json"} if encoded is not None else self._headers
-        url = f"{self._place.url}/v1{path}"
+        url = f"{self._address.url}/v1{path}"
         return await self._transport.request(method, url, timeout=timeout, body=encoded, params=params, headers=headers)
 
 
-def _resumed(known: ViewPosition | None) -> BlockingQuery:
-    """A query that begins at what is known from earlier, of Consul."""
-    epoch, _, histories = known.epoch.partition("-") if known is not None else ("", "", "")
-    if known is None or epoch != _EPOCH or not histories.isdigit():
+def _resume(position: ViewPosition | None) -> BlockingQuery:
+    """A query that resumes from `position` if that is one of Consul's; else a new query."""
+    epoch, _, resets = position.epoch.partition("-") if position is not None else ("", "", "")
+    if position is None or epoch != _EPOCH or not resets.isdigit():
         return BlockingQuery()
-    return BlockingQuery(int(histories), known.revision)
+    return BlockingQuery(int(resets), position.revision)
 
 
 def _part(text: str) -> str:
     return quote(text, safe=":@")
 
 
-def _decoded(reply: TransportReply, kind: type[T]) -> T:
-    """Raises `ProtocolViolation`."""
+def _decode(reply: TransportReply, kind: type[T]) -> T:
+    """The decoded body. Raises `ProtocolViolation`."""
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolViolation(f"an answer that is none of Consul's: {error}") from None
+        raise ProtocolViolation(f"the answer is not from Consul: {error}") from None
 
 
 def _is_missing(reply: TransportReply) -> bool:
-    """Whether the agent does not know the check: 404, or, before Consul 1.12, 500 with these words."""
+    """Whether the agent does not know the check: status 404, or, before Consul 1.12, 500 with this text."""
     return reply.status == 404 or (reply.status == 500 and b"does not have associated TTL" in reply.body)
 
 
 def _refusal(reply: TransportReply) -> RegistryRefused | RegistryUnavailable:
-    """What an answer means that is none: 5xx and 429 say nothing about what was asked for."""
-    text = reply.body[:200].decode(errors="replace").strip() or "without a word"
+    """The error for an answer that is not 200. 5xx and 429 concern the agent, others the request."""
+    text = reply.body[:200].decode(errors="replace").strip() or "without an explanation"
     if reply.status >= 500 or reply.status == 429:
         return RegistryUnavailable(f"the agent answered {reply.status}: {text}")
     return RegistryRefused(reply.status, text)

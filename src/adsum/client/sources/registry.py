@@ -1,7 +1,8 @@
-"""The native registry: a watch over Server-Sent Events for each service followed, requests for everything else.
+"""The source for an Adsum registry: a watch over Server-Sent Events for each service, requests for everything else.
 
-One watch a service, not one for all: a watch resumes from one revision, so a joint one would have to be told anew, for
-every service, whenever a program begins to follow another. A quiet watch costs the registry one heartbeat in 3 s.
+There is a watch for each service and not one for all, because a watch resumes from one revision. A joint watch would
+need full updates of every service whenever the program begins to follow another one. A quiet watch costs the registry
+one heartbeat in 3 s.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity, ServiceConsumers
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.local_address import outbound_address_to_any
-from adsum.client.native.api import REQUEST_TIMEOUT, RegistryApi
+from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
+from adsum.client.native.request_sender import REQUEST_TIMEOUT
 from adsum.client.native.service_watch import RegistryAccess, ServiceWatch
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.ports import Clock
 
 
 class RegistrySource:
-    """Implements `ports.Source`."""
+    """Implements `Source` with the native API."""
 
     def __init__(
         self, urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
@@ -32,19 +34,19 @@ class RegistrySource:
         self.cache_fallback_delay = HEDGE_DELAY * len(urls)
         self._clock = clock
         self._registry = RegistryAccess(self.api, clock, rng)
-        self._following = ServiceConsumers(consumer) if consumer is not None else None
+        self._consumers = ServiceConsumers(consumer) if consumer is not None else None
 
     def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service over connections that break, going over to the next node when one fails or hangs."""
-        consumer = self._following.consumer_for(service) if self._following is not None else None
+        """Follow a service, switching to the next node when a connection breaks or a node hangs."""
+        consumer = self._consumers.consumer_for(service) if self._consumers is not None else None
         return ServiceWatch(self._registry, service, position, consumer).updates()
 
     def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
-        return self._say_goodbye(self._following.retire(services) if self._following is not None else [])
+        return self._send_goodbyes(self._consumers.retire(services) if self._consumers is not None else [])
 
-    async def _say_goodbye(self, goodbyes: Sequence[tuple[str, Sequence[str]]]) -> None:
+    async def _send_goodbyes(self, goodbyes: Sequence[tuple[str, Sequence[str]]]) -> None:
         await asyncio.gather(*(self.api.send_goodbye(consumer, services) for consumer, services in goodbyes))
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
@@ -60,9 +62,9 @@ class RegistrySource:
         return await self.api.deregister(service, id, reason=reason, holder=holder)
 
     async def local_address(self) -> str:
-        """The address of this host on the way to a node on another host; 127.0.0.1 if all are on this one."""
+        """The address of this host on the way to a node on another host; 127.0.0.1 if all nodes are on this host."""
         urls = map(urlsplit, self.api.nodes.order(self._clock.now()))
-        hosts = [(each.hostname or "", each.port or (443 if each.scheme == "https" else 80)) for each in urls]
+        hosts = [(url.hostname or "", url.port or (443 if url.scheme == "https" else 80)) for url in urls]
         try:
             return await outbound_address_to_any(hosts, REQUEST_TIMEOUT)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What the client asks of a source, where views come from and registrations go to."""
+"""The interface of a source: it provides the views of services and takes registrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, RenewalResult,
 
 
 class ViewPosition(NamedTuple):
-    """Up to where something is known: a revision of one epoch."""
+    """The position of a view: a revision of one epoch."""
 
     epoch: str
     revision: int
@@ -19,11 +19,11 @@ class ViewPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceUpdate:
-    """What a source says in one breath; applied wholly or not at all.
+    """An update of a service, applied as a whole or not at all.
 
-    `whole`: `changed` is the whole service. Otherwise it turns the service as it was at `since`, or anywhere between
-    `since` and `position`, into what it is at `position`; without changes it only says that the view is fresh. `age` is
-    how many seconds ago the source itself knew it to be the newest.
+    With `full`, `changed` is the whole service. Otherwise `changed` and `removed` turn the service as it was at
+    `since`, or anywhere between `since` and `position`, into what it is at `position`; without any change the update
+    only confirms that the view is fresh. `age`: seconds since the source itself knew this to be the newest state.
     """
 
     position: ViewPosition
@@ -36,56 +36,64 @@ class ServiceUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """The source lost its connection and goes on trying; `reason` is one clause."""
+    """The source lost its connection and goes on trying to connect. `reason` is a clause."""
 
     reason: str
 
 
 class Source(Protocol):
-    """Where views come from and registrations go to. Every call but `watch` and `close` is bounded in time and raises
-    `RegistryUnavailable` if nobody answers, or what the answer means (`Invalid`, `UnknownInstance`, `LeaseLost`,
-    `RegistryRefused`).
+    """A source of views, which also takes registrations.
+
+    Every method but `watch` and `close` is bounded in time. It raises `RegistryUnavailable` if nothing answers, or the
+    error that the answer states (`Invalid`, `UnknownInstance`, `LeaseLost`, `RegistryRefused`).
     """
 
     @property
     def cache_fallback_delay(self) -> float:
-        """Seconds without an answer after which a view kept on disk may be used, about half a second a node."""
+        """Seconds without an answer after which a view from disk may be used: half a second for each node."""
         ...
 
     def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service for ever, over connections that break. Close it with `aclose`.
+        """Follow a service until closed with `aclose`, over connections that break.
 
-        `position` is asked at each connection: what the consumer knows already and need not be told. Asking for the
-        next event says that the consumer routes by the group before it: drains wait for that.
+        `position` is called for each connection: it returns the position that the consumer has, to resume from.
+        Requesting the next update acknowledges the one before: the consumer routes by it, and drains wait for that.
         """
         ...
 
     async def register(self, service: str, id: str, body: RegistrationBody) -> WriteResult:
-        """Raises `Taken` if a live process has the id or the place, and `body.takeover` does not take it."""
+        """Register an instance.
+
+        Raises `RegistrationConflict` if a live process has the id or the place and `body.takeover` does not take it.
+        """
         ...
 
     async def renew(self, leases: Sequence[LeaseBody], node_timeout: float) -> RenewalResult:
-        """Who does not answer within `patience` seconds is left for the next that may."""
+        """Renew leases. A node that does not answer within `node_timeout` seconds is left for the next one."""
         ...
 
-    async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult: ...
+    async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult:
+        """Declare a status, such as draining, and wait up to `body.wait` seconds for consumers to acknowledge it."""
+        ...
 
-    async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult: ...
+    async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult:
+        """Deregister an instance. Raises `LeaseLost` if another holder has registered it since."""
+        ...
 
     async def local_address(self) -> str:
-        """The address of this host that faces the source."""
+        """The address of this host on the way to the source."""
         ...
 
     def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
-        """Say good-bye: nobody here calls these services (none: any service) any more, so drains need not wait for us.
+        """Send a good-bye: this program no longer calls these services (none: any service), so drains need not wait.
 
-        Watches that begin after this call are not meant, though the good-bye is said when the result is awaited, and
-        may arrive after they have begun. Best effort, bounded in time, never raises.
+        The good-bye covers the watches that exist at this call, not those that begin later, even if it arrives after
+        them. It is sent when the result is awaited. Best effort, bounded in time, never raises.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of everything; idempotent."""
+        """Close every connection. Idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""What a consumer sees of one service, and how old that is."""
+"""The view of one service at one revision, and its age."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 from adsum.core.model import Endpoint
 
 DEFAULT_CACHE_MAX_AGE: Final = 3600.0
-"""Seconds; a kept view that is older is still used while no registry answers, and each error says so."""
+"""Seconds; an older cached view is still used while no registry answers, and every error says so."""
 CACHE_MAX_AGE_LIMIT: Final = 315_360_000.0
-"""Seconds, ten years; a longer bound is refused as a slip."""
+"""Seconds (ten years); a greater `cache_max_age` is refused as a mistake."""
 
 
 class ViewOrigin(StrEnum):
-    """Where a view comes from: the registry, the disk (while the registry has not said anything yet), nowhere yet."""
+    """Where a view comes from: the registry; the disk, while no registry has answered yet; or no view has come yet."""
 
     LIVE = "live"
     DISK = "disk"
@@ -30,7 +30,7 @@ def _never() -> float:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A service at one revision of one epoch; endpoints are ordered by id. It never changes, it only ages."""
+    """A service at one revision of one epoch, its endpoints ordered by id. Only its age changes."""
 
     service: str
     endpoints: tuple[Endpoint, ...] = ()
@@ -38,9 +38,9 @@ class View:
     revision: int = 0
     origin: ViewOrigin = ViewOrigin.NONE
     fresh_at: float = -inf
-    """The monotonic instant at which it was last known to be the newest."""
+    """The monotonic time in seconds at which this was last known to be the newest view."""
     _now: Callable[[], float] = field(default=_never, repr=False, compare=False)
 
     def age(self) -> float:
-        """Seconds since this was last known to be the newest; infinite if nothing was ever known."""
+        """Seconds since this was last known to be the newest view; infinite if no view has come yet."""
         return max(0.0, self._now() - self.fresh_at) if self.origin is not ViewOrigin.NONE else inf

@@ -1,7 +1,7 @@
 """The last good views on disk, so that a program can start while the registry is down.
 
-One small file a service: a first line with the format and a checksum, then JSON. Files are replaced atomically and not
-synced: after a power failure an older one, or none, is as good.
+Each service has one small file: a first line with the format and a checksum, then JSON. Files are replaced atomically
+and not synced: after a power failure an older view, or none, is good enough.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from adsum.core.model import Endpoint
 from adsum.wire import InstanceView, ServiceView, decode, encode
 
 FILE_FORMAT: Final = b"adsum-view 1"
-"""The start of the first line; a file of another format is left alone and not read."""
+"""The start of the first line; a file of another format is neither read nor changed."""
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""Bytes; a larger file is not ours."""
+"""A larger file is ignored."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CachedView:
-    """A view as it was kept. `fresh_at` is seconds since 1970, only to state its age."""
+    """A view as stored on disk. `fresh_at` is wall time in seconds since 1970; it only serves to state the age."""
 
     position: ViewPosition
     endpoints: tuple[Endpoint, ...]
@@ -46,16 +46,16 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ViewCache:
-    """The kept views of one registry."""
+    """The cached views of one registry."""
 
     def __init__(self, folder: Path, urls: Sequence[str]) -> None:
-        """Views are kept apart by registry: its addresses, in any order."""
+        """Each registry has a sub-folder of its own, named by a hash of its addresses in any order."""
         name = hashlib.sha256("\n".join(sorted(urls)).encode()).hexdigest()[:16]
         self.folder = folder / name
-        self._loudness = logging.WARNING
+        self._log_level = logging.WARNING
 
     def load(self, service: str) -> CachedView | None:
-        """The kept view; None if there is none or it can't be trusted (then the log says why)."""
+        """The cached view; None if there is none or if it is invalid, which is logged."""
         path = self._path(service)
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
@@ -67,14 +67,14 @@ class ViewCache:
         except FileNotFoundError:
             return None
         except (OSError, Invalid) as error:
-            _log.warning("the kept view of %s in %s is ignored: %s", service, path, error)
+            _log.warning("the cached view of %s in %s is ignored: %s", service, path, error)
             return None
         return CachedView(ViewPosition(content.view.epoch, content.view.revision), endpoints, content.fresh_at)
 
     def save(self, service: str, view: CachedView) -> None:
-        """Keep the view instead of the one before. What goes wrong is logged: a program runs without it.
+        """Replace the cached view of the service. An error is logged: the program runs without a cache.
 
-        A name that nobody was ever seen under leaves no file: requests may bring any number of them.
+        An empty view of a service that was never cached leaves no file, since requests may bring any number of names.
         """
         if not view.endpoints and not self._path(service).exists():
             return
@@ -84,8 +84,8 @@ class ViewCache:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(self._path(service), _sealed(encode(content)))
         except OSError as error:
-            _log.log(self._loudness, "the view of %s can't be kept in %s: %s", service, self.folder, error)
-            self._loudness = logging.DEBUG  # Once is enough: it is tried again at each change.
+            _log.log(self._log_level, "the view of %s can't be cached in %s: %s", service, self.folder, error)
+            self._log_level = logging.DEBUG  # Every change tries again, so one warning is enough.
 
     def _path(self, service: str) -> Path:
         return self.folder / f"{service}.view"

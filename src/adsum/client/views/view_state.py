@@ -1,10 +1,10 @@
-"""From groups to endpoints: the rules by which a view never goes backwards and never forgets by accident.
+"""The state of a view: it applies updates so that the view never goes backwards and never loses endpoints by accident.
 
-- Within one epoch, a group before our revision says nothing: a registry node that lags, or an old cache.
-- Another epoch is accepted only whole.
-- **Settling**: another epoch means that the registry lost its state or is another one. Instances come back by
-  themselves within seconds, so what is missing in the new epoch stays shown for `SETTLING_TIME` seconds after it began,
-  unless the new epoch itself says that it left. Then the new epoch alone counts.
+- Within an epoch, an update with a lower revision changes nothing: its node lags behind.
+- Another epoch is accepted only as a full update.
+- **Settling**: another epoch means that the registry lost its state, or is another registry. Instances register again
+  within seconds. So endpoints that the new epoch does not list stay in the view for `SETTLING_TIME`, unless the new
+  epoch says that they left. After that only the new epoch counts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
 
 SETTLING_TIME: Final = 30.0
-"""Seconds for which endpoints of the epoch before stay shown; registrars ask after themselves about every 10 s."""
+"""Seconds for which endpoints of the epoch before stay in the view. Registrars renew at least about every 10 s, and so
+notice a new epoch in time."""
 
 
 class UpdateEffect(StrEnum):
-    """What a group did to the view."""
+    """The effect of an update on the view."""
 
     CHANGED = "changed"
     REFRESHED = "fresh"
@@ -30,14 +31,14 @@ class UpdateEffect(StrEnum):
 
 
 class RevisionGap(AdsumError):
-    """A group does not join on to what is known: the whole is needed."""
+    """An update starts after the current position, so changes are missing: a full update is needed."""
 
 
 class ViewState:
-    """What is known of one service, and up to where."""
+    """The endpoints of one service, and the position up to which they are known."""
 
     def __init__(self, position: ViewPosition | None = None, endpoints: Iterable[Endpoint] = ()) -> None:
-        """Nothing known, or a view of earlier."""
+        """Empty, or from a cached view."""
         self.position = position
         self._known = {endpoint.id: endpoint for endpoint in endpoints}
         self._kept: dict[str, Endpoint] = {}
@@ -46,22 +47,22 @@ class ViewState:
 
     @property
     def resume_from(self) -> ViewPosition | None:
-        """What need not be told again; None: tell the whole."""
+        """The position from which the source may send changes; None: it must send a full update."""
         return None if self._gap else self.position
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """What is shown, by id: what is known and what is kept while settling."""
-        shown = {**self._kept, **self._known}
-        return tuple(shown[id] for id in sorted(shown))
+        """The endpoints of the view, ordered by id: those of this epoch, and those kept while settling."""
+        endpoints = {**self._kept, **self._known}
+        return tuple(endpoints[id] for id in sorted(endpoints))
 
     @property
     def is_settling(self) -> bool:
-        """Whether endpoints of the epoch before are still shown."""
+        """Whether endpoints of the epoch before are still in the view."""
         return self._settles_at is not None
 
     def apply(self, update: ServiceUpdate, now: float) -> UpdateEffect:
-        """Apply a group. Raises `RevisionGap` if it does not join on: ask again, from `resume_from`. What is shown stays."""
+        """Apply an update. Raises `RevisionGap` if changes are missing; the view stays, `resume_from` turns None."""
         ours, theirs = self.position, update.position
         same = ours is not None and ours.epoch == theirs.epoch
         if same and ours is not None and theirs.revision < ours.revision:
@@ -72,44 +73,44 @@ class ViewState:
             changed = self._amend(update)
         else:
             self._gap = True
-            raise RevisionGap(f"changes since {update.since} of epoch {theirs.epoch} don't join on to {ours}")
+            raise RevisionGap(f"changes since {update.since} of epoch {theirs.epoch} do not follow {ours}")
         self.position, self._gap = theirs, False
         return UpdateEffect.CHANGED if changed else UpdateEffect.REFRESHED
 
     def next_deadline(self) -> float | None:
-        """When to tick; None while nothing settles."""
+        """The time of the next `tick`; None while nothing settles."""
         return self._settles_at
 
     def tick(self, now: float) -> bool:
-        """Whether what is shown has changed because the settling time is over."""
+        """End the settling time if it is over. Returns whether the view changed."""
         if self._settles_at is None or now < self._settles_at:
             return False
         self._settles_at = None
         kept, self._kept = self._kept, {}
         return bool(kept)
 
-    def _replace(self, group: ServiceUpdate, same: bool, now: float) -> bool:
+    def _replace(self, update: ServiceUpdate, same: bool, now: float) -> bool:
         before = {**self._kept, **self._known}
         first = self.position is None
         if not same and not first:
             self._kept, self._settles_at = dict(before), now + SETTLING_TIME
-        self._known = dict(group.changed)
-        self._drop_kept(group)
+        self._known = dict(update.changed)
+        self._drop_kept(update)
         return first or before != {**self._kept, **self._known}
 
-    def _amend(self, group: ServiceUpdate) -> bool:
+    def _amend(self, update: ServiceUpdate) -> bool:
         changed = False
-        for id, endpoint in group.changed.items():
+        for id, endpoint in update.changed.items():
             changed = changed or self._known.get(id) != endpoint
             self._known[id] = endpoint
-        for id in group.removed:
+        for id in update.removed:
             changed = (self._known.pop(id, None) is not None) or id in self._kept or changed
-        self._drop_kept(group)
+        self._drop_kept(update)
         return changed
 
-    def _drop_kept(self, group: ServiceUpdate) -> None:
-        """Those that the new epoch speaks of need not be kept."""
-        for id in [id for id in self._kept if id in group.changed or id in group.removed]:
+    def _drop_kept(self, update: ServiceUpdate) -> None:
+        """Drop the kept endpoints that the new epoch mentions."""
+        for id in [id for id in self._kept if id in update.changed or id in update.removed]:
             del self._kept[id]
         if not self._kept:
             self._settles_at = None
