@@ -14,7 +14,9 @@ from adsum.core.model import Key
 KEYS = [Key("orders", f"o{n}") for n in range(3)]
 
 
-def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_instances_start_to_drain_before_any_is_waited_for_and_share_one_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[tuple[Any, ...]] = []
     now = [100.0]
     monkeypatch.setattr(instance_selector, "run_with_client", lambda loaded, work: KEYS)

@@ -1,4 +1,4 @@
-"""Arguments that several commands take: services, instances, lengths of time; completed from the registry."""
+"""Arguments and options that several commands share: services, instances, durations; completed from the registry."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from adsum.client.native.api import RegistryApi
 
 COMPLETION_TIMEOUT: Final = 1.0
-"""Seconds that a person who pressed Tab waits for the registry; then nothing is completed."""
+"""Seconds that a completion waits for the registry; after that nothing is completed."""
 MAX_SERVICES_NAMED: Final = 8
-"""How many services an error names at most."""
+"""The most services that an error names."""
 
 if TYPE_CHECKING:
     Type = click.ParamType[Any]
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class InstanceRef(NamedTuple):
-    """An instance as it is written on the command line: SERVICE/ID."""
+    """An instance as it is written on the command line: SERVICE/ID. The id is empty for a service alone."""
 
     service: str
     id: str
@@ -41,7 +41,7 @@ class InstanceRef(NamedTuple):
 
 
 class ServiceType(Type):
-    """A service's name; with `id`, an instance's SERVICE/ID, or SERVICE alone."""
+    """The type of an argument that names a service; with `with_id`, an instance as SERVICE/ID, or SERVICE alone."""
 
     name = "service"
 
@@ -53,13 +53,13 @@ class ServiceType(Type):
             return value
         service, slash, id = str(value).partition("/")
         try:
-            validation.service_name("a service's name", service)
+            validation.service_name("the name of a service", service)
             if id:
-                validation.instance_id("an instance's id", id)
+                validation.instance_id("the id of an instance", id)
         except Invalid as error:
             self.fail(f"{error.field} {error.problem}", param, ctx)
         if slash and not (self._id and id):
-            self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
+            self.fail("must be SERVICE/ID" if self._id else "must be the name of a service, without an id", param, ctx)
         return InstanceRef(service, id) if self._id else service
 
     def shell_complete(
@@ -73,9 +73,9 @@ class ServiceType(Type):
 
 
 class DurationType(Type):
-    """A length of time such as 30, 5s, 1m30s or 2h, in seconds; at least `least`, at most `most`."""
+    """The type of a duration such as 30, 5s, 1m30s or 2h, in seconds, from `minimum` to `maximum`."""
 
-    name = "length"
+    name = "duration"
 
     def __init__(self, minimum: float, maximum: float) -> None:
         self._least, self._most = minimum, maximum
@@ -91,24 +91,24 @@ class DurationType(Type):
         return length
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the format of the registry's API.")
 
 
 def reason_option(text: str) -> Callable[[C], C]:
-    """The option `--reason`; `text` is what it is for."""
-    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
+    """Returns the option `--reason`; `text` is its help."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; recorded in the history.")
 
 
 def unknown_service(service: str, services: Iterable[str]) -> str:
-    """A sentence about a service that nobody provides, and what may have been meant."""
+    """Returns the error sentence for a service without an instance; it suggests similar names."""
     names = sorted(services)
     if service in names:
-        return f"nobody is registered as {service!r} any more; `adsum history {service}` tells why"
+        return f"no instance of {service!r} is registered any more; `adsum history {service}` shows why"
     near = difflib.get_close_matches(service, names, 3, 0.6)
     if near:
-        return f"nobody is registered as {service!r}; did you mean {' or '.join(near)}?"
+        return f"no service {service!r} is registered; did you mean {' or '.join(near)}?"
     if not names:
-        return f"nobody is registered as {service!r}; the registry is empty"
+        return f"no service {service!r} is registered; the registry is empty"
     more = f" and {len(names) - MAX_SERVICES_NAMED} more" if len(names) > MAX_SERVICES_NAMED else ""
     return f"nobody is registered as {service!r}; there are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
 

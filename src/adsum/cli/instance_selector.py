@@ -1,4 +1,4 @@
-"""Commands about one instance, every instance of a service, or every instance at an address."""
+"""Arguments of commands that act on one instance, all instances of a service, or all instances at an address."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from adsum.client.client import Client
 from adsum.core.errors import UnknownInstance
 
 MIN_INSTANCE_WAIT: Final = 0.1
-"""Seconds for which each is waited for, even if the time for all is over: only so it is known who has not confirmed."""
+"""Seconds of the shortest wait for one instance, even if the time for all is used up. Without a wait the registry would
+not name the consumers that have not confirmed."""
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 BeforeAll = Callable[[Settings, Sequence[InstanceRef], Mapping[str, Any]], None]
-"""What is done about several instances at once, before each has its turn; with the options of the command."""
+"""Called once with all selected instances, before the command runs for each; receives the options of the command."""
 
 
 def for_each_instance(before_all: BeforeAll | None = None) -> Callable[[C], Callable[..., Any]]:
-    """Give a command its argument SERVICE/ID, `--all` and `--at`: it is run for each instance, one after the other.
+    """Returns a decorator that adds the argument SERVICE/ID, `--all` and `--at` to a command.
 
-    The command takes `Settings` and a `key`. Its exit code is that of the last one that did not end with 0. `begin` is
-    called before, if there are several. A `timeout` among the options is for all of them together.
+    The command takes `Settings` and a `key`; it runs for each selected instance, one after the other. The exit code is
+    that of the last run that failed. `before_all` is called first if several instances are selected. An option
+    `timeout` covers all of them together.
     """
 
     def decorate(command: C) -> Callable[..., Any]:
@@ -49,9 +51,9 @@ def _for_each(command: C, begin: BeforeAll | None) -> Callable[..., Any]:
             command(loaded, key=key, **given)
             return
         if key is None and at is None:
-            raise click.UsageError("name an instance as SERVICE/ID, a service with --all, or a host with --at ADDRESS")
+            raise click.UsageError("name an instance as SERVICE/ID, a service with --all, or a host with --at ADDRESS.")
         if key is not None and not every and at is None:
-            hint = f"`adsum ls {key}` shows them, --all means each of them"
+            hint = f"`adsum ls {key}` lists the instances, --all selects all of them"
             raise click.BadParameter(f"must be SERVICE/ID, such as {key}/web1; {hint}", param_hint="SERVICE/ID")
         found = run_with_client(loaded, lambda client: _found(client, key.service if key is not None else None, at))
         if not found:
@@ -63,7 +65,7 @@ def _for_each(command: C, begin: BeforeAll | None) -> Callable[..., Any]:
             begin(loaded, found, given)
         code, began, timeout = ExitCode.OK, time.monotonic(), given.get("timeout")
         for each in found:
-            if timeout:  # It is for all of them.
+            if timeout:  # One timeout covers all instances.
                 given["timeout"] = max(MIN_INSTANCE_WAIT, round(timeout - (time.monotonic() - began), 1))
             try:
                 command(loaded, key=each, **given)
@@ -77,8 +79,8 @@ def _for_each(command: C, begin: BeforeAll | None) -> Callable[..., Any]:
 
     decorated: Callable[..., Any] = for_each
     for option in (
-        click.option("--at", metavar="ADDRESS", help="Every instance at this address, of SERVICE or of all services."),
-        click.option("--all", "every", is_flag=True, help="Every instance of SERVICE."),
+        click.option("--at", metavar="ADDRESS", help="All instances at this address, of SERVICE or of all services."),
+        click.option("--all", "every", is_flag=True, help="All instances of SERVICE."),
         click.argument("key", metavar="SERVICE[/ID]", required=False, type=ServiceType(with_id=True)),
     ):
         decorated = option(decorated)
@@ -86,7 +88,7 @@ def _for_each(command: C, begin: BeforeAll | None) -> Callable[..., Any]:
 
 
 async def _found(client: Client, service: str | None, at: str | None) -> list[InstanceRef]:
-    """The instances of one service, or of all, at an address if one is given."""
+    """Returns the instances of one service or of all services, only those at `at` if it is given."""
     names = [service] if service is not None else [each.name for each in (await client.api.services()).services]
     views = [await client.api.service(name) for name in names]
     return [

@@ -1,4 +1,4 @@
-"""Commands that list instances by hand: register and deregister."""
+"""The commands `adsum register` and `adsum deregister`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from adsum.run.background_registrar import make_registrar
 @click.argument("service", type=ServiceType())
 @with_settings(ClientConfig, InstanceConfig, exclude=("cache_max_age", "service"))
 def register(loaded: Settings, service: str) -> None:
-    """List an instance that can't register itself, and keep it listed until interrupted.
+    """Register an instance that can't register itself, and renew its lease until interrupted.
 
-    While this runs it renews the lease; on Ctrl-C or SIGTERM it drains and deregisters. With --ttl none it lists the
-    instance for good and ends at once: then only checks tell how it fares, and `adsum deregister` takes it out.
+    On Ctrl-C or SIGTERM the command drains and deregisters the instance. With --ttl none it registers the instance
+    without a lease and returns at once: only checks determine its status then, and `adsum deregister` removes it.
     """
     config = loaded.get(InstanceConfig)
     if config.ttl is None:
         output.print_message(run_with_client(loaded, lambda client: _once(client, loaded, service)))
     else:
-        with output.non_blocking():  # A lease is kept whether anybody reads us or not.
+        with output.non_blocking():  # The lease is renewed even if nobody reads the output.
             run_with_client(loaded, lambda client: _until_told(client, loaded, service))
 
 
@@ -63,13 +63,13 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
         loop.add_signal_handler(each, told.set)
     await registrar.start()
     if registrar.registered and registrar.instance is not None:
-        output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
+        output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C deregisters it")
     else:
         why = registrar.conflict or "no registry answers"
-        output.print_message(f"{key} is not listed yet: {why}; trying on, Ctrl-C ends that")
+        output.print_message(f"{key} is not listed yet: {why}; trying again until Ctrl-C")
     await told.wait()
-    drained = await registrar.drain(reason="adsum register was told to end")
-    await registrar.stop("adsum register was told to end")
+    drained = await registrar.drain(reason="adsum register was stopped")
+    await registrar.stop("adsum register was stopped")
     if drained.unacknowledged:
         raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drained.reason}")
     output.print_message(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
@@ -81,16 +81,18 @@ async def _until_told(client: Client, loaded: Settings, service: str) -> None:
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 @for_each_instance()
 def deregister(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> None:
-    """Take an instance out of the catalog.
+    """Remove an instance from the catalog.
 
-    For what can't do so itself any more. Drain it first if it still works. A program that still renews registers again
-    within seconds: stop it, or use `adsum maintenance`.
+    Use it for an instance that can no longer deregister itself. If it still serves, drain it first. A program that
+    still renews its lease registers again within seconds: stop it, or use `adsum maintenance`.
 
-    --json prints the answer of DELETE /api/v1/services/SERVICE/instances/ID.
+    --json prints the response of DELETE /api/v1/services/SERVICE/instances/ID.
     """
 
     async def work(client: Client) -> wire.WriteResult:
-        await client.api.instance(key.service, key.id)  # Deregistering is idempotent; a slip of the finger is not.
+        await client.api.instance(
+            key.service, key.id
+        )  # Fails for an id with a typing error, which the idempotent deregistration would not.
         return await client.api.deregister(key.service, key.id, reason=reason)
 
     written = run_with_client(loaded, work)

@@ -1,4 +1,4 @@
-"""Commands that find: ls and resolve."""
+"""The commands `adsum ls` and `adsum resolve`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from adsum.core.model import Endpoint, Status
 from adsum.core.selection import Selection, SelectionOptions, select_endpoints
 
 MAX_RESOLVE_WAIT: Final = 86_400.0
-"""Seconds; a script that waits a day has forgotten what for."""
+"""Seconds; the longest wait that `resolve --wait` accepts."""
 
 FORMS: Final = ("address", "url", "host", "port")
-"""What of an endpoint `resolve` prints."""
+"""The parts of an endpoint that `resolve` can print."""
 SOURCE_TIMEOUT: Final = 5.0
-"""Seconds for an etcd or a Consul to answer."""
+"""Seconds within which an etcd or a Consul must answer."""
 MAX_INSTANCES_NAMED: Final = 5
-"""How many instances an error tells one by one."""
+"""The most instances that an error lists one by one."""
 
 _ORDER: Final = tuple(Status)
 
@@ -44,11 +44,14 @@ _ORDER: Final = tuple(Status)
 @click.command(epilog="Examples: adsum ls; adsum ls orders --status critical; adsum ls orders --json | jq .instances")
 @click.argument("service", required=False, type=ServiceType())
 @click.option(
-    "--status", multiple=True, type=click.Choice([each.value for each in Status]), help="Only instances that stand so."
+    "--status",
+    multiple=True,
+    type=click.Choice([each.value for each in Status]),
+    help="Only instances with this status.",
 )
 @click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
-@click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
+@click.option("--in-zone", metavar="TEXT", help="Only instances in this zone.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances with this metadata.")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def ls(
@@ -60,10 +63,10 @@ def ls(
     metadata: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """List services, or the instances of one with how each stands, why, and since when.
+    """List all services, or the instances of SERVICE with their status, its cause, and since when it holds.
 
-    --json prints the answer of GET /api/v1/services or /api/v1/services/SERVICE. The exit code is 3 if nobody is
-    registered under that name.
+    --json prints the response of GET /api/v1/services or /api/v1/services/SERVICE. The exit code is 3 if SERVICE has no
+    instance.
     """
     if service is None:
         _services(run_with_client(loaded, lambda client: client.api.services()), as_json)
@@ -84,7 +87,7 @@ def ls(
             [_row(each) for each in view.instances],
         )
     if not view.instances and service in names and (status or tag or in_zone or metadata):
-        output.print_message(f"no instance of {service} is like that")
+        output.print_message(f"no instance of {service} matches")
     elif not view.instances:
         raise CommandFailed(ExitCode.NOT_FOUND, unknown_service(service, names))
 
@@ -101,7 +104,7 @@ def _services(found: wire.ServiceList, as_json: bool) -> None:
         ]
         output.print_table(columns, rows)
     else:
-        output.print_message("the registry is empty; `adsum run --help` tells how to change that")
+        output.print_message("the registry is empty; `adsum run --help` shows how to register an instance")
 
 
 def _row(view: wire.InstanceView) -> tuple[str, ...]:
@@ -129,34 +132,40 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
 
 @click.command(epilog="Examples: curl $(adsum resolve orders --as url)/health; adsum resolve orders --wait 30s --all")
 @click.argument("service", type=ServiceType())
-@click.option("--all", "every", is_flag=True, help="Every instance that may be called, one a line.")
+@click.option("--all", "every", is_flag=True, help="Print every instance that may be called, one a line.")
 @click.option(
     "--as",
     "form",
     type=click.Choice(FORMS),
     default="address",
-    help="What to print: HOST:PORT, SCHEME://HOST:PORT, or one part.  [default: address]",
+    help="Part to print: HOST:PORT (address), SCHEME://HOST:PORT (url), host or port.  [default: address]",
 )
 @click.option(
-    "--policy", "name", type=click.Choice([*POLICIES]), default="weighted_random", help="[default: weighted_random]"
+    "--policy",
+    "name",
+    type=click.Choice([*POLICIES]),
+    default="weighted_random",
+    help="Load balancing policy.  [default: weighted_random]",
 )
-@click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
 @click.option(
-    "--wait", type=DurationType(0.0, MAX_RESOLVE_WAIT), default="0", help="Wait so long for one that is well."
+    "--key", metavar="TEXT", help="Hash key for ring_hash and maglev: the same key selects the same instance."
+)
+@click.option(
+    "--wait", type=DurationType(0.0, MAX_RESOLVE_WAIT), default="0", help="Wait up to this long for a healthy instance."
 )
 @json_option
 @with_settings(ClientConfig, exclude=("actor",))
 def resolve(
     loaded: Settings, service: str, every: bool, form: str, name: str, key: str | None, wait: float, as_json: bool
 ) -> None:
-    """Print the address of an instance to call, for a script.
+    """Print the address of an instance to call, for use in scripts.
 
-    Chooses among the instances that may be called, those of our own zone first, as the client library does; never one
-    that drains. If the registry is away, the last view that a program on this host kept is used, and its age is said;
-    with --wait, a registry that refuses connections is waited for first. The exit code is 3, with the reason, if there
-    is nobody.
+    Chooses as the client library does: among the instances that may be called, those of --zone first, and never one
+    that drains. If no registry answers, the command uses the last view that a program on this host cached, and reports
+    its age. With --wait it first waits for a registry that refuses connections. If no instance may be called, the exit
+    code is 3 and the error gives the reason.
 
-    --json prints the chosen instances as GET /api/v1/services/SERVICE has them.
+    --json prints the chosen instances in the format of GET /api/v1/services/SERVICE.
     """
     zone = SelectionOptions(zone=loaded.get(ClientConfig).zone)
 
@@ -174,7 +183,7 @@ def resolve(
         raise CommandFailed(ExitCode.NOT_FOUND, f"no instance of {service} may be called: {_standing(view)}")
     if selection.is_panicking:
         output.print_message(
-            f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all"
+            f"too few instances of {service} are passing ({_standing(view)}): choosing among all (panic threshold)"
         )
     endpoints = [choice.endpoint for choice in selection.endpoints]
     if not every:
@@ -189,7 +198,7 @@ def resolve(
 
 
 async def _wait(client: Client, service: str, options: SelectionOptions, length: float) -> None:
-    """Return when there is somebody to call who is known to be well, at latest after `length` seconds."""
+    """Return when a healthy instance can be called, at the latest after `length` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(length), aclosing(client.resolver(service).watch()) as views:
             async for view in views:
@@ -200,8 +209,9 @@ async def _wait(client: Client, service: str, options: SelectionOptions, length:
 
 
 async def _hangs(client: Client, service: str) -> bool:
-    """Whether the registry is silent: then what was known last is the best that there is. One that refuses connections
-    may be about to start.
+    """Returns whether the registry does not answer at all; then a cached view is the best one available.
+
+    A registry that refuses connections may be about to start.
     """
     with suppress(NeedsRegistry, RegistryUnavailable):
         try:
@@ -217,7 +227,7 @@ def _trusted(selection: Selection) -> bool:
 
 
 async def _view(client: Client, service: str) -> wire.ServiceView:
-    """The service as it is listed; if nobody answers, or not soon, as a program on this host knew it last."""
+    """Returns the service as the registry lists it, or the view cached on this host if no answer comes soon."""
     resolver = client.resolver(service)
     listing, falling = asyncio.ensure_future(_listed(client, service)), asyncio.ensure_future(_fallen_back(resolver))
     try:
@@ -233,7 +243,7 @@ async def _view(client: Client, service: str) -> wire.ServiceView:
         if not resolver.view.endpoints:
             raise
         bound = f" ({resolver.view_warning})" if resolver.view_warning else ""
-        output.print_message(f"{error}; using what was known {output.format_duration(resolver.view.age())} ago{bound}")
+        output.print_message(f"{error}; using the view cached {output.format_duration(resolver.view.age())} ago{bound}")
         return _as_view(resolver.view)
     finally:
         listing.cancel()
@@ -242,7 +252,7 @@ async def _view(client: Client, service: str) -> wire.ServiceView:
 
 
 async def _fallen_back(resolver: Resolver) -> None:
-    """Return when the kept view is shown, because no registry answers."""
+    """Return when the resolver shows the cached view because no registry answers."""
     async with aclosing(resolver.watch()) as views:
         async for view in views:
             if view.origin is ViewOrigin.DISK:
@@ -259,7 +269,7 @@ async def _listed(client: Client, service: str) -> wire.ServiceView:
 
 
 async def _followed(client: Client, service: str) -> View:
-    """The service as the client's source tells of it, whatever that is. Raises `RegistryUnavailable`."""
+    """Returns the service as the client's source reports it. Raises `RegistryUnavailable`."""
     resolver = client.resolver(service)
     with suppress(TimeoutError):
         async with asyncio.timeout(SOURCE_TIMEOUT), aclosing(resolver.watch()) as views:
@@ -273,7 +283,7 @@ async def _unknown(client: Client, service: str) -> str:
     try:
         return unknown_service(service, [each.name for each in (await client.api.services()).services])
     except NeedsRegistry:
-        return f"nobody is listed as {service!r}"
+        return f"no instance of {service!r} is listed"
 
 
 def _as_view(view: View) -> wire.ServiceView:
@@ -300,7 +310,7 @@ def _selected(view: wire.ServiceView, options: SelectionOptions) -> Selection:
 
 
 def _standing(view: wire.ServiceView) -> str:
-    """How the instances stand and why, if they are few; how many, if they are many."""
+    """Returns the status and cause of each instance if they are few, else the number of instances by status."""
     if len(view.instances) <= MAX_INSTANCES_NAMED:
         return "; ".join(
             f"{each.id} is {each.status} ({output.format_cause(each.cause, each.actor, each.reason)})"

@@ -1,4 +1,4 @@
-"""Commands about routes: which requests gateways send where."""
+"""The commands `adsum route …`: declare, list, check and withdraw routes of gateways."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _TARGET: Final = re.compile(r"(?P<service>[^?@]+)(?:\?(?P<pairs>.+?))?(?:@(?P<we
 
 
 @click.group(
-    epilog="Example: adsum route add shop --host shop.example --to web. Everything a route can do: docs/gateway.md."
+    epilog="Example: adsum route add shop --host shop.example --to web. All fields of a route: docs/gateway.md."
 )
 def route() -> None:
-    """Say which requests gateways send where.
+    """Manage the routes of gateways: which requests go to which service.
 
-    Without any route, every service is reachable under /SERVICE/… and as SERVICE.localhost. Routes are kept by the
-    registry: every gateway follows them at once.
+    Without any route, every service is reachable under /SERVICE/… and as SERVICE.localhost. The registry stores the
+    routes, and every gateway applies a change at once.
     """
 
 
@@ -51,33 +51,36 @@ route.add_command(history)
     "--to",
     multiple=True,
     metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]",
-    help="Where requests go, by weight; != instead of = for instances without that tag or metadata.",
+    help="Service that gets the requests, by weight; != instead of = selects instances without the tag or metadata.",
 )
 @click.option(
-    "--host", multiple=True, metavar="NAME", help="Only requests for this host; *.example takes all below it."
+    "--host",
+    multiple=True,
+    metavar="NAME",
+    help="Only requests for this host; *.example matches every host below example.",
 )
-@click.option("--path", metavar="PREFIX", help="Only paths under this one.")
-@click.option("--exact", metavar="PATH", help="Only this very path.")
-@click.option("--regex", metavar="REGEX", help="Only paths that match as a whole.")
-@click.option("--method", multiple=True, metavar="METHOD", help="Only this method.")
+@click.option("--path", metavar="PREFIX", help="Only paths below this prefix.")
+@click.option("--exact", metavar="PATH", help="Only exactly this path.")
+@click.option("--regex", metavar="REGEX", help="Only paths that match this pattern as a whole.")
+@click.option("--method", multiple=True, metavar="METHOD", help="Only requests with this method.")
 @click.option("--header", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this header.")
-@click.option("--query", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this parameter.")
-@click.option("--rewrite", metavar="PATH", help="Replace what the prefix matched.")
+@click.option("--query", multiple=True, metavar="NAME[=VALUE]", help="Only requests with this query parameter.")
+@click.option("--rewrite", metavar="PATH", help="Replace the matched prefix by this path.")
 @click.option(
     "--redirect",
     metavar="URL",
-    help="Answer with a redirect instead: a path, or scheme://host[:port][/path]; the query stays.",
+    help="Answer with a redirect instead: a path, or scheme://host[:port][/path]; the query is kept.",
 )
-@click.option("--timeout", metavar="LENGTH", help="For the whole answer, with all its tries, such as 15s.")
-@click.option("--try-timeout", metavar="LENGTH", help="For one try.")
-@click.option("--priority", type=int, help="The higher is asked first.  [default: 0]")
+@click.option("--timeout", metavar="LENGTH", help="Time limit of the whole response with all its tries, such as 15s.")
+@click.option("--try-timeout", metavar="LENGTH", help="Time limit of one try.")
+@click.option("--priority", type=int, help="Routes with a higher priority are matched first.  [default: 0]")
 @reason_option("Why it is declared")
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
-    """Declare a route, or declare it anew.
+    """Declare a route, or replace it.
 
-    A request takes the first route that fits: higher priority, then the more exact host, path, and more conditions.
-    What can't be said with flags is said in a file: `adsum route apply --help`.
+    A request takes the first route that matches. Routes are ordered by priority, then by the more exact host, the more
+    exact path, and the number of conditions. A file can declare more than these flags: `adsum route apply --help`.
     """
     body = wire.decode(wire.encode(_route(given)), wire.RouteBody)
     body.to_route(name)
@@ -87,12 +90,12 @@ def add(loaded: Settings, name: str, reason: str, **given: Any) -> None:
         return await client.api.route(name)
 
     declared = run_with_client(loaded, work)
-    output.print_message(f"route {name} is declared; `adsum route check URL` tells what it takes")
+    output.print_message(f"route {name} is declared; `adsum route check URL` shows which requests take it")
     _name_empty([declared])
 
 
 def _route(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The route's JSON: what was given, and nothing else."""
+    """Returns the JSON of the route, with the fields that were given."""
     paths = {kind: given[flag] for flag, kind in (("path", "prefix"), ("exact", "exact"), ("regex", "regex"))}
     said = {
         "to": [_target(text) for text in given["to"]],
@@ -135,7 +138,7 @@ def _redirect(url: str) -> dict[str, Any]:
     except ValueError as error:
         raise click.BadParameter(f"can't read {url!r}: {error}", param_hint="--redirect") from None
     if any(sign in url for sign in "?#@"):
-        problem = f"must be a path, or scheme://host[:port][/path], not {url!r}: callers keep their own query"
+        problem = f"must be a path, or scheme://host[:port][/path], not {url!r}: the query of the request is kept"
         raise click.BadParameter(problem, param_hint="--redirect")
     said = {"scheme": parts.scheme, "host": parts.hostname, "port": port, "path": parts.path}
     return {name: value for name, value in said.items() if value not in (None, "")}
@@ -145,9 +148,9 @@ def _redirect(url: str) -> dict[str, Any]:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def ls(loaded: Settings, as_json: bool) -> None:
-    """List the routes, and who declared them; `adsum route check` tells which of them takes a request.
+    """List the routes and who declared them. `adsum route check` shows which of them takes a request.
 
-    --json prints the answer of GET /api/v1/routes.
+    --json prints the response of GET /api/v1/routes.
     """
     found = run_with_client(loaded, lambda client: client.api.routes())
     if as_json:
@@ -187,7 +190,7 @@ def _goes(targets: Sequence[Target]) -> str:
 def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
     """Withdraw a route.
 
-    The exit code is 3 if there is none of that name. --json prints the answer of DELETE /api/v1/routes/NAME.
+    The exit code is 3 if there is no such route. --json prints the response of DELETE /api/v1/routes/NAME.
     """
 
     async def work(client: Client) -> tuple[bool, wire.WriteResult]:
@@ -205,19 +208,21 @@ def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
 
 @route.command(epilog="Example: adsum route check -X POST 'http://shop.example/orders/7?v=2' -H 'x-canary: 1'")
 @click.argument("request", metavar="URL|PATH")
-@click.option("-X", "--method", default="GET", help="The method.  [default: GET]")
-@click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="A header; may be given several times.")
-@click.option("--no-default-routes", is_flag=True, help="At a gateway that runs with --no-default-routes.")
+@click.option("-X", "--method", default="GET", help="Method of the request.  [default: GET]")
+@click.option(
+    "-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="Header of the request; may be given several times."
+)
+@click.option("--no-default-routes", is_flag=True, help="Check for a gateway with --no-default-routes.")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def check(
     loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
 ) -> None:
-    """Tell which route a request would take, where it would go, and why the routes before it don't take it.
+    """Show which route a request would take, where it would go, and why the routes before it don't match.
 
-    It holds for every gateway that follows this registry; whether it has default routes is a gateway's own setting.
-    Nothing is sent to any service. --json prints the answer of POST /api/v1/check-route. The exit code is 3 if no route
-    takes the request.
+    The result holds for every gateway of this registry; only default routes are a setting of each gateway. No request
+    is sent to any service. --json prints the response of POST /api/v1/check-route. The exit code is 3 if no route
+    matches.
     """
     headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
     body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)
@@ -228,7 +233,7 @@ def check(
         _tell(verdict)
     if not verdict.route:
         why = "".join(f": {each}" for each in verdict.reasons)
-        raise CommandFailed(ExitCode.NOT_FOUND, f"no route takes it: a gateway answers {verdict.status}{why}")
+        raise CommandFailed(ExitCode.NOT_FOUND, f"no route matches: a gateway answers {verdict.status}{why}")
 
 
 def _tell(verdict: wire.VerdictView) -> None:
@@ -237,7 +242,7 @@ def _tell(verdict: wire.VerdictView) -> None:
         kind = (
             "a default route, unless the gateway has none"
             if verdict.default
-            else " and ".join(verdict.reasons) or "takes everything"
+            else " and ".join(verdict.reasons) or "matches every request"
         )
         rows.append(("takes it", verdict.route, kind))
         rows += [("goes to", each.to, _share(each)) for each in verdict.to]
@@ -246,7 +251,7 @@ def _tell(verdict: wire.VerdictView) -> None:
         if verdict.location:
             rows.append(("redirects to", verdict.location, str(verdict.status)))
         if verdict.preflight:
-            rows.append(("answered", "by the gateway", "a browser's question whether it may call"))
+            rows.append(("answered", "by the gateway", "a CORS preflight request"))
     rows += [("not", each.route, each.failed_condition) for each in verdict.skipped]
     output.print_table(("", "", ""), rows)
 
@@ -258,12 +263,12 @@ def _share(to: wire.DestinationView) -> str:
 
 @route.command(epilog="Example: adsum route apply gateway.toml --dry-run")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
-@click.option("--prune", is_flag=True, help="Withdraw everything if FILE names no route and no upstream.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
+@click.option("--prune", is_flag=True, help="Withdraw everything if FILE declares no route and no upstream.")
 @reason_option("Why they change")
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
-    """Declare all routes and upstreams at once, from a TOML file; those that are not in it are withdrawn.
+    """Replace all routes and upstreams by those in a TOML file; the ones that are not in it are withdrawn.
 
     \b
     [[route]]
@@ -275,9 +280,9 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str)
     service = "web"
     policy = "least_request"
 
-    All of it is applied, or, if anything is wrong, nothing. A FILE that names nothing withdraws everything only with
-    --prune.
-    """  # noqa: D301 - click takes the very character for a paragraph that is not filled
+    Either the whole file is applied or, if anything in it is invalid, nothing. A FILE that declares nothing withdraws
+    everything only with --prune.
+    """  # noqa: D301 - click reads this character as "don't fill the paragraph"
     body = read_intent(file)
     wanted = body.to_documents()
 
@@ -295,7 +300,7 @@ def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str)
         if error.field != "prune":
             raise
         raise CommandFailed(
-            ExitCode.USAGE, f"{file} names no route and no upstream; --prune withdraws everything"
+            ExitCode.USAGE, f"{file} declares no route and no upstream; add --prune to withdraw all of them"
         ) from None
     changes = [("~" if title in known else "+", title) for title, says in wanted.items() if known.get(title) != says]
     changes += [("-", title) for title in known if title not in wanted]

@@ -1,4 +1,4 @@
-"""Commands that operators use: drain, maintenance, resume, forget, history, status."""
+"""The commands of operators: drain, maintenance, resume, forget, history, status."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ from adsum.core.model import MAX_OVERRIDE
 from adsum.core.sizes import format_size
 
 MAX_ROWS_SHOWN: Final = 20
-"""Services whose traffic, and consumers whose names, people are shown; programs are told more."""
+"""The most services, and the most consumers, that are printed for people; --json prints more."""
 CERTIFICATE_WARNING: Final = 14 * 86_400.0
-"""Seconds before a gateway's certificate expires from which on people are told."""
+"""Seconds before its expiry from which on the certificate of a gateway is reported."""
 
 _ANSWERED: Final = ("REQUESTS", "ERRORS", "P50", "P99")
-_for = click.option("--for", "length", type=DurationType(1.0, MAX_OVERRIDE), help="End it by itself after so long.")
+_for = click.option(
+    "--for", "length", type=DurationType(1.0, MAX_OVERRIDE), help="End it automatically after this time."
+)
 
 
 def _mark(loaded: Settings, keys: Sequence[InstanceRef], options: Mapping[str, Any]) -> None:
-    """Have all of them drain before any is waited for: no call goes from one of them to the next."""
+    """Start to drain all instances before waiting for any, so that no call moves from one of them to the next."""
     body = wire.OverrideBody("draining", options["reason"], options["length"])
 
     async def work(client: Client) -> None:
         for key in keys:
-            with suppress(UnknownInstance):  # It left meanwhile.
+            with suppress(UnknownInstance):  # It has left meanwhile.
                 await client.api.override(key.service, key.id, body)
 
     run_with_client(loaded, work)
@@ -52,12 +54,14 @@ def _mark(loaded: Settings, keys: Sequence[InstanceRef], options: Mapping[str, A
     epilog="Examples: adsum drain orders/web1 --reason 'deploy 1.4' && systemctl stop orders; "
     "adsum drain --at 10.0.0.7 --reason 'new disks'"
 )
-@click.option("--wait/--no-wait", default=True, help="Return when nobody calls it any more.  [default: wait]")
+@click.option(
+    "--wait/--no-wait", default=True, help="Wait until no consumer calls the instance any more.  [default: wait]"
+)
 @click.option(
     "--timeout",
     type=DurationType(0.0, wire.MAX_WAIT),
     default="30",
-    help="Wait at most so long, for all instances.  [default: 30 s]",
+    help="Longest wait, for all instances together.  [default: 30 s]",
 )
 @_for
 @reason_option("Why it is drained")
@@ -67,16 +71,16 @@ def _mark(loaded: Settings, keys: Sequence[InstanceRef], options: Mapping[str, A
 def drain(
     loaded: Settings, key: InstanceRef, wait: bool, timeout: float, length: float | None, reason: str, as_json: bool
 ) -> None:
-    """Have an instance called no more, then return.
+    """Stop calls to an instance, and wait until they have stopped.
 
-    When this returns 0, every cooperating consumer has said that it routes around the instance: it can be stopped
-    without losing a request, and no shut-down hook has to sleep. If some have not said so in time, they are named, the
-    exit code is 124, and the instance stays draining. `adsum resume` takes it back.
+    When the exit code is 0, every cooperating consumer has confirmed that it no longer calls the instance. You can stop
+    the instance without losing a request. If consumers have not confirmed in time, the command names them, the exit
+    code is 124, and the instance stays draining. `adsum resume` ends the drain.
 
-    A consumer of which nothing was heard for some 8 s is lost: it is named, and not waited for. A registry that
-    restarts meanwhile is asked again when it is back.
+    A consumer that has been silent for some 8 s is lost: the command names it, but does not wait for it. If the
+    registry restarts meanwhile, the command repeats the request when it is back.
 
-    --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override, also when the exit code is 124.
+    --json prints the response of PUT /api/v1/services/SERVICE/instances/ID/override, also when the exit code is 124.
     """
     wait = wait and timeout > 0.0
     body = wire.OverrideBody("draining", reason, length, wait=timeout if wait else 0.0)
@@ -85,7 +89,7 @@ def drain(
     except AnswerLost as error:
         raise CommandFailed(
             ExitCode.TIMEOUT,
-            f"{key} was told to drain; whether it drains, and whether consumers know, could not be asked: {error.reason}",
+            f"the drain of {key} was requested, but its result is unknown: {error.reason}",
         ) from None
     if as_json:
         output.print_json(written)
@@ -99,8 +103,10 @@ def drain(
 
 
 async def _drained(client: Client, key: InstanceRef, body: wire.OverrideBody) -> wire.WriteResult:
-    """The answer to a drain. Of a registry that came back without its state, the drain is asked again when the program
-    has registered again, which it does at its next renewal. Raises `CommandFailed` if it does not within the wait.
+    """Request a drain and return the response.
+
+    If the registry restarted and lost its state, the request is repeated once the program has registered again, which
+    it does at its next renewal. Raises `CommandFailed` if it does not within the wait.
     """
     now = asyncio.get_running_loop().time
     left, ends, forgotten = body.wait, now() + body.wait, False
@@ -123,20 +129,20 @@ async def _drained(client: Client, key: InstanceRef, body: wire.OverrideBody) ->
 
 def _unconfirmed(key: InstanceRef, written: wire.WriteResult, timeout: float) -> str:
     consumers = "1 consumer has" if written.unacknowledged == 1 else f"{written.unacknowledged} consumers have"
-    said = f"{key} is draining, but {consumers} not confirmed within {timeout:g} s that they call it no more:"
+    said = f"{key} is draining, but {consumers} not confirmed within {timeout:g} s that they no longer call it:"
     return "\n".join([said, *_consumers(written.waiting, written.unacknowledged)])
 
 
 def _lost(written: wire.WriteResult) -> list[str]:
-    """The consumers that were not waited for, a line each."""
+    """Returns a line for each consumer that the drain did not wait for."""
     if not written.lost:
         return []
-    said = "lost, and not waited for (nothing has been heard of them for too long):"
+    said = "lost, and not waited for (silent for too long):"
     return [said, *_consumers(written.lost, written.lost_count)]
 
 
 def _consumers(views: Sequence[wire.ConsumerView], count: int) -> list[str]:
-    """A line for each of some consumers, `count` in all."""
+    """Returns a line for each of the consumers shown; there are `count` in all."""
     lines = [f"  {_who(each)}: {each.reason}" for each in views[:MAX_ROWS_SHOWN]]
     return lines + ([f"  and {count - len(lines)} more"] if count > len(lines) else [])
 
@@ -144,22 +150,22 @@ def _consumers(views: Sequence[wire.ConsumerView], count: int) -> list[str]:
 def _who(view: wire.ConsumerView) -> str:
     address = f" at {view.address}" if view.address else ""
     known = f" (known to {view.node})" if view.node and view.node != view.name else ""
-    return f"{view.name or 'a consumer without a name'}{address}{known}"
+    return f"{view.name or 'an unnamed consumer'}{address}{known}"
 
 
 @click.command(epilog="Example: adsum maintenance orders/web1 --for 1h --reason 'new disks'")
 @_for
-@reason_option("What is being done")
+@reason_option("Reason of the maintenance")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 @for_each_instance()
 def maintenance(loaded: Settings, key: InstanceRef, length: float | None, reason: str, as_json: bool) -> None:
-    """Take an instance out of use for a while.
+    """Take an instance out of use for some time.
 
-    It stays listed, with who took it out and why, and its checks go on; nobody calls it until `adsum resume`, or until
-    the time given by --for is over. A restart of the registry starts that time afresh: late is better than wrong.
+    It stays listed with the author and the reason, and its checks go on. It is not called until `adsum resume`, or
+    until the time of --for is over. After a restart of the registry, the time of --for starts again.
 
-    --json prints the answer of PUT /api/v1/services/SERVICE/instances/ID/override.
+    --json prints the response of PUT /api/v1/services/SERVICE/instances/ID/override.
     """
     body = wire.OverrideBody("maintenance", reason, length)
     written = run_with_client(loaded, lambda client: client.api.override(key.service, key.id, body))
@@ -176,9 +182,9 @@ def maintenance(loaded: Settings, key: InstanceRef, length: float | None, reason
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 @for_each_instance()
 def resume(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> None:
-    """End a drain or a maintenance: lease and checks decide again whether the instance is called.
+    """End a drain or maintenance: the lease and the checks of the instance decide again whether it is called.
 
-    It prints the status that the instance has then. --json prints the answer of DELETE
+    The command prints the new status of the instance. --json prints the response of DELETE
     /api/v1/services/SERVICE/instances/ID/override.
     """
 
@@ -199,13 +205,13 @@ def resume(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> No
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
-    """Take a service without an instance off the lists.
+    """Remove a service without instances from the lists.
 
-    It leaves `adsum ls`, status, metrics and gateways, on every node; its history stays. Services that stay empty do so
-    by themselves after a day (`adsum serve --forget-after`). One with instances is refused: `adsum deregister` takes
-    those out.
+    The service disappears from `adsum ls`, status, metrics and gateways, on every node; its history stays. A service
+    that stays empty is forgotten automatically after a day (`adsum serve --forget-after`). A service with instances is
+    refused; remove them with `adsum deregister` first.
 
-    --json prints the answer of DELETE /api/v1/services/SERVICE.
+    --json prints the response of DELETE /api/v1/services/SERVICE.
     """
     written = run_with_client(loaded, lambda client: client.api.forget(service, reason=reason))
     if as_json:
@@ -220,13 +226,12 @@ def forget(loaded: Settings, service: str, reason: str, as_json: bool) -> None:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def history(loaded: Settings, key: InstanceRef, limit: int, as_json: bool) -> None:
-    """Show why instances came and went, the newest change first.
+    """Show why instances were added, changed and removed, the newest change first.
 
-    No instance leaves the catalog without a recorded cause and actor: a lease that expired, a check that failed, a
-    person, a program that ended with code 3. This is where to look first when something is missing. What became of
-    routes: `adsum route history`.
+    Start here if an instance is missing. Every change has a recorded cause and actor, such as a lease that expired, a
+    check that failed, a person, or a program that exited with code 3. For routes see `adsum route history`.
 
-    --json prints the answer of GET /api/v1/changes.
+    --json prints the response of GET /api/v1/changes.
     """
     found = run_with_client(loaded, lambda client: client.api.changes(key.service, key.id, limit))
     if as_json:
@@ -236,7 +241,7 @@ def history(loaded: Settings, key: InstanceRef, limit: int, as_json: bool) -> No
     if not found.changes:
         known = run_with_client(loaded, lambda client: client.api.services())
         names = [each.name for each in known.services]
-        there = f"nothing is recorded of {key}"
+        there = f"no change of {key} is recorded"
         raise CommandFailed(
             ExitCode.NOT_FOUND, there if key.service in names else f"{there}: {unknown_service(key.service, names)}"
         )
@@ -256,17 +261,17 @@ def _change(change: wire.ChangeView) -> tuple[str, ...]:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def status(loaded: Settings, as_json: bool) -> None:
-    """Show how the registry node that answers fares: what it keeps, and whether it keeps up.
+    """Show the state of the registry node that answers.
 
-    REQUESTS and ERRORS (5xx) are what callers got from the gateways that this node tells what to do, since each of them
-    began: a request counts once, however often it was tried. P50 and P99 are how long those of the
-    last minute or two took, to within a bucket of Envoy's histogram.
+    REQUESTS and ERRORS (5xx) count what callers got from the gateways connected to this node, since each gateway
+    started. A request counts once, however often it was tried. P50 and P99 are the latencies of the last minute or two,
+    to within a bucket of Envoy's histogram.
 
-    DEPARTED are gateways whose stream to this node ended within ten minutes: they ended, or talk to another node, or
-    hear none and go on with what they know (--monitor of the gateway has /readyz, which says so). REFUSED are clients
-    whose stream this node ended, and why.
+    DEPARTED lists gateways whose stream to this node ended in the last ten minutes. Such a gateway has stopped, is
+    connected to another node, or reaches none and serves with its last configuration; /readyz of its --monitor reports
+    the last case. REFUSED lists clients whose stream this node ended, and why.
 
-    Exits with 75 while the node is not ready. --json prints the answer of GET /api/v1/status.
+    The exit code is 75 while the node is not ready. --json prints the response of GET /api/v1/status.
     """
 
     async def work(client: Client) -> tuple[wire.NodeStatus, Sequence[wire.RouteView]]:
@@ -297,7 +302,7 @@ def status(loaded: Settings, as_json: bool) -> None:
                 ("SERVICE", *_ANSWERED), [(each.service, *_answered(each)) for each in node.traffic[:MAX_ROWS_SHOWN]]
             )
         if len(node.traffic) > MAX_ROWS_SHOWN:
-            output.print_message(f"and {len(node.traffic) - MAX_ROWS_SHOWN} services more: --json tells them")
+            output.print_message(f"and {len(node.traffic) - MAX_ROWS_SHOWN} more services; --json prints them")
     if not node.ready:
         raise CommandFailed(ExitCode.TRY_AGAIN, f"{node.node} is not ready: {node.unready_reason}")
 
@@ -331,11 +336,11 @@ def _consumer_counts(node: wire.NodeStatus) -> str:
 
 
 def _nodes(node: wire.NodeStatus) -> list[tuple[str, ...]]:
-    """Every node of the registry and its share, this one first."""
+    """Returns a row for every node of the registry with its share, this node first."""
     everything = sum(peer.shards for peer in node.peers) + node.shards
     nodes = [(f"{node.node} (this one)", "", node.shards), *((each.node, each.url, each.shards) for each in node.peers)]
-    if node.isolated_seconds and not node.shards:  # By now others have it, and we are not told who.
-        return [(name, url, "not known now" if url else "nothing") for name, url, _ in nodes]
+    if node.isolated_seconds and not node.shards:  # Other nodes have taken over, and this node can't know which.
+        return [(name, url, "unknown" if url else "nothing") for name, url, _ in nodes]
     return [(name, url, f"{share / max(1, everything):.0%}") for name, url, share in nodes]
 
 
@@ -354,7 +359,7 @@ def _gateways(node: wire.NodeStatus) -> list[tuple[str, ...]]:
 
 
 def _certificate(gateway: wire.GatewayView) -> list[str]:
-    """What there is to say of the certificate that it shows."""
+    """Returns the warning about a gateway's certificate, if there is one."""
     left = gateway.certificate_expires - time.time()
     if not gateway.certificate_expires or left > CERTIFICATE_WARNING:
         return []
@@ -362,7 +367,7 @@ def _certificate(gateway: wire.GatewayView) -> list[str]:
 
 
 def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:
-    """Gateways that the node does not keep informed any more."""
+    """Returns a row for each gateway that is no longer connected to this node."""
     return [
         (each.node, each.client, each.peer, output.format_duration(each.disconnected_seconds), str(each.revision))
         for each in node.gateways_disconnected
@@ -370,7 +375,7 @@ def _departed(node: wire.NodeStatus) -> list[tuple[str, ...]]:
 
 
 def _refused(node: wire.NodeStatus) -> list[tuple[str, ...]]:
-    """Clients whose streams the node ended of late."""
+    """Returns a row for each client whose stream this node ended lately."""
     return [
         (each.node or "(unnamed)", each.peer, output.ago(each.at), str(each.count), f"{each.code}: {each.reason}")
         for each in node.refused_streams

@@ -1,4 +1,6 @@
-"""Where settings come from: the defaults < the file < the environment < the flags; each remembers which it was."""
+"""Loads settings: flags outrank the environment, which outranks the file, which outranks the defaults. Each value
+keeps its origin.
+"""
 
 from __future__ import annotations
 
@@ -23,47 +25,47 @@ T = TypeVar("T")
 
 
 class ConfigError(AdsumError):
-    """A setting can't be used: one sentence that names where it was given and what would be right."""
+    """A setting is invalid. The message is one sentence: where the value was set, and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The tables that a command asked for, and where each value came from."""
+    """The tables of settings that a command uses, and the origin of each value."""
 
     tables: Mapping[type, object]
     origins: Mapping[str, str]
-    """Name of a setting → the flag, the variable, or the file and its key, that gave it; `default` if none did."""
+    """Name of a setting → its origin: the flag, the variable, or the file and its key; `default` if none of them."""
     flags: Mapping[str, Any]
     environ: Mapping[str, str]
     file: str | None
-    """What was said, so that it can be read again."""
+    """The inputs `flags`, `environ` and `file` are kept for `reload`."""
 
     def reload(self) -> Settings:
-        """The same, with the file as it is now. Raises `ConfigError`."""
+        """Returns the settings with the present content of the file. Raises `ConfigError`."""
         return load(tuple(self.tables), self.flags, self.environ, self.file)
 
     def from_file(self, table: type) -> Settings:
-        """A table that the command has no flags and variables for: from the file alone. Raises `ConfigError`."""
+        """Returns a table from the file alone, because the command has no flags for it. Raises `ConfigError`."""
         where = {name: self.environ.get(name, "") for name in (CONFIG_VARIABLE, "XDG_CONFIG_HOME")}
         return load((table,), {}, where, self.file)
 
     def get(self, table: type[T]) -> T:
-        """That table's values."""
+        """Returns the values of a table."""
         return cast("T", self.tables[table])
 
     def config_error(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
-        """What is wrong with a value, from where it was given. `names`: field of the error → name of the setting."""
+        """Returns the error of a setting with the origin of its value. `names`: field of the error → setting."""
         first = _setting(error)
         return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
 
 
 def variable_name(field: Field) -> str:
-    """The environment's name of a setting."""
+    """Returns the name of a setting's environment variable."""
     return f"ADSUM_{field.metadata['prefix']}{field.name.upper()}"
 
 
 def flag_name(name: str) -> str:
-    """The command line's name of a setting."""
+    """Returns the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -100,7 +102,7 @@ def load(
 
 
 def _setting(error: Invalid) -> str:
-    """The setting that an error's field is in."""
+    """Returns the setting that contains the field of an error."""
     return error.field.partition(".")[0].partition("[")[0]
 
 
@@ -110,7 +112,7 @@ def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:
 
 
 def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: the one named, else the first that is there."""
+    """Returns the file to read: the one that is named, else the first that exists."""
     named = file or environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
@@ -122,14 +124,14 @@ def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The file's tables, all of them known and of known keys."""
+    """Returns the tables of the file. Raises `ConfigError` for an unknown table or key."""
     try:
         written = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{path}: can't be read: {why}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     for section, table in written.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {_homeless(section)}")
@@ -142,14 +144,14 @@ def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _homeless(name: str) -> str:
-    """What to say of a key that stands in no table."""
+    """Returns the error clause for a key outside of every table."""
     owners = [section for section, table in TABLES.items() if name in setting_fields(table)]
     tables = " or ".join(f"[{each}]" for each in owners)
-    hint = f"it belongs below {tables}" if owners else f"there are {', '.join(f'[{each}]' for each in TABLES)}"
-    return f"{name}: stands in no table; {hint}"
+    hint = f"it belongs below {tables}" if owners else f"the tables are {', '.join(f'[{each}]' for each in TABLES)}"
+    return f"{name}: must stand in a table; {hint}"
 
 
 def _unknown(name: str, known: Mapping[str, Any], what: str) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return f"{name}: there is no such {what}; {hint}"
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+    return f"{name}: unknown {what}; {hint}"
