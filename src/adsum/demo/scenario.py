@@ -1,4 +1,4 @@
-"""The story: calm, a crash, growth, a deploy, and the death of the registry, while calls go on."""
+"""The scenario of the demo: steady calls, a crash, a new instance, a deploy, and a crash of the registry."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adsum.demo.traffic import gateway_is_ready
 from adsum.envoy.process.binary import INSTALL_HINT
 
 STEP_TIMEOUT: Final = 60.0
-"""Seconds that anything may take on a busy machine; then the demo fails and says what it waited for."""
+"""Seconds that a step may take on a busy machine; after that the demo fails and names the step."""
 SCENE: Final = 3.0
-"""Seconds that a scene is shown at pace 1."""
+"""Seconds that a scene takes at pace 1."""
 FIRST: Final = ("orders-1", "orders-2", "orders-3")
 USERS: Final = ("users-1", "users-2")
 POLL: Final = 0.02
 
 
 class Scenario:
-    """One performance. `pace` 2.0 shows each scene half as long."""
+    """One run of the scenario. With `pace` 2.0 each scene takes half as long."""
 
     def __init__(self, cast: DemoCluster, client: Client, board: Scoreboard, pace: float) -> None:
         self._cast = cast
@@ -35,7 +35,7 @@ class Scenario:
         self._pace = pace
 
     async def start_services(self) -> None:
-        """The registry and the first services. Returns when all of them are passing."""
+        """Start the registry, the first services and the gateway; returns when all of them are ready."""
         self._act(f"starting a registry (SQLite) on {self._cast.url}")
         await self._start_registry()
         for id in USERS:
@@ -47,7 +47,7 @@ class Scenario:
         await self._open_gateway()
 
     async def run(self) -> None:
-        """The scenes, with calls going on."""
+        """Run the scenes while the callers send requests."""
         through = f", and {self._cast.gateway}/orders/ 25 times" if self._cast.gateway else ""
         self._act(f"calling http://orders and http://users by name, 50 times a second{through}")
         await self._scene()
@@ -57,24 +57,26 @@ class Scenario:
         await self._registry_dies()
 
     async def _open_gateway(self) -> None:
-        """Returns when it passes requests on, or at once if there can't be one."""
+        """Start the gateway; returns when it forwards requests, or at once if there is no Envoy."""
         if not self._cast.start_gateway():
-            self._act(f"no gateway: it needs Envoy, and there is none here ({INSTALL_HINT})")
+            self._act(f"no gateway: Envoy is not installed ({INSTALL_HINT})")
             return
         self._act(f"starting a gateway (Envoy) on {self._cast.gateway}")
         began = time.monotonic()
         while not await gateway_is_ready(self._cast.gateway):
-            await self._tick(began, "the gateway to pass requests on")
-        self._board.note(NoteKind.GOOD, f"the gateway passes requests on after {time.monotonic() - began:.1f} s")
+            await self._tick(began, "the gateway to forward requests")
+        self._board.note(NoteKind.GOOD, f"the gateway forwards requests after {time.monotonic() - began:.1f} s")
 
     async def run_until_cancelled(self) -> None:
-        """Until somebody ends it."""
-        self._act(f"the story is told; all goes on until Ctrl-C. Try: ADSUM_URL={self._cast.url} adsum watch")
+        """Keep everything running until cancelled."""
+        self._act(
+            f"all scenes are done; everything keeps running until Ctrl-C. Try: ADSUM_URL={self._cast.url} adsum watch"
+        )
         while True:
             await self._scene()
 
     async def _crash(self) -> None:
-        self._act("kill -9 orders-2: it says no good-bye")
+        self._act("kill -9 orders-2: it can't deregister")
         self._cast.processes.kill(self._cast.instances["orders-2"])
         took = await self._until("the crash to be noticed", lambda: "orders-2" not in self._passing())
         self._find("the crash was noticed after", took)
@@ -98,17 +100,17 @@ class Scenario:
         await self._scene()
 
     async def _registry_dies(self) -> None:
-        self._act("kill -9 the registry: callers go on with what they know")
+        self._act("kill -9 the registry: callers continue with their last view")
         before, answered, changes = self._passing(), self._board.answered, self._board.changes
         self._cast.processes.kill(self._registry)
         await self._scene()
         self._board.measurements.append(("calls answered without a registry", str(self._board.answered - answered)))
-        self._act("the registry starts again, from its SQLite file")
+        self._act("the registry restarts from its SQLite file")
         took = await self._start_registry()
         self._find("the registry was back after", took)
         await self._scene()
         await self._until("the instances to pass after the restart", lambda: self._passing() >= before)
-        self._board.measurements.append(("changes in the catalog through that", str(self._board.changes - changes)))
+        self._board.measurements.append(("changes in the catalog because of that", str(self._board.changes - changes)))
 
     async def _start_registry(self) -> float:
         self._registry = self._cast.start_registry()
@@ -123,7 +125,7 @@ class Scenario:
         raise DemoFailed(f"the registry did not answer within {STEP_TIMEOUT:g} s")
 
     async def _until(self, what: str, done: Callable[[], bool]) -> float:
-        """Return when it is done; how many seconds that took. Raises `Failed` with `what` when it takes too long."""
+        """Wait for `done`; returns the seconds it took. Raises `DemoFailed` naming `what` after `STEP_TIMEOUT`."""
         began = time.monotonic()
         while not done():
             await self._tick(began, what)
@@ -132,7 +134,7 @@ class Scenario:
     async def _tick(self, began: float, what: str) -> None:
         self._cast.processes.check_running()
         if time.monotonic() - began > STEP_TIMEOUT:
-            raise DemoFailed(f"waited {STEP_TIMEOUT:g} s in vain for {what}")
+            raise DemoFailed(f"waited {STEP_TIMEOUT:g} s for {what}")
         await asyncio.sleep(POLL)
 
     def _passing(self) -> set[str]:

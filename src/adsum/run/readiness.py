@@ -1,4 +1,4 @@
-"""Does the program answer? Its checks once, from here, before it is listed."""
+"""Runs the checks of a wrapped program from this host before it is registered."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from adsum.core.tls_schemes import check_uses_tls
 from adsum.run.port import CONNECT_TIMEOUT
 
 MIN_POLL_PAUSE, MAX_POLL_PAUSE = 0.05, 0.5
-"""Seconds between two looks; a look is cheap, and a start should not wait for us."""
+"""Seconds; the bounds of the pause between two rounds of checks. They are short, so that the start is not delayed."""
 MAX_STATUS_LINE_BYTES: Final = 8_192
-"""Bytes of the first line of an answer; a longer one is none."""
+"""Bytes of the longest status line of a response; with a longer one the check fails."""
 
 
 async def wait_until_ready(registration: Registration, hosts: Sequence[str]) -> None:
-    """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
+    """Return once every check passes at one of `hosts`; without checks, once the port accepts connections."""
     checks = [replace(each, tls=check_uses_tls(registration.instance, each)) for each in registration.checks]
     checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
     pause = MIN_POLL_PAUSE
@@ -30,7 +30,7 @@ async def wait_until_ready(registration: Registration, hosts: Sequence[str]) -> 
 
 
 async def may_listen(port: int, hosts: Sequence[str]) -> bool:
-    """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
+    """Returns whether a program may listen on the port at one of `hosts`: False only if every host refuses."""
     for host in hosts:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -53,7 +53,7 @@ async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str])
 
 
 async def check_passes(check: Check, host: str, port: int) -> bool:
-    """Whether a check passes. Of gRPC only the connection is tried: the registry asks further."""
+    """Returns whether a check passes. For gRPC it only connects; the registry probes the health service."""
     try:
         async with asyncio.timeout(check.timeout):
             reader, writer = await asyncio.open_connection(
@@ -84,7 +84,7 @@ async def _passes(
 
 
 def _trusting() -> ssl.SSLContext:
-    """Certificates are for callers to verify: we only ask whether our own program answers."""
+    """Returns a TLS context that accepts every certificate: callers verify it, readiness only needs an answer."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -1,6 +1,6 @@
-"""From the start of a program to its end: start it, list it when it answers, drain it, stop it.
+"""Supervises a wrapped program: starts it, registers it when it answers, drains it, stops it.
 
-The rules are the table in `phases`; this file does what each phase asks for.
+The table in `phases` holds the rules; this module carries out the work of each phase.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from adsum.run.background_registrar import BackgroundRegistrar
 
 FORWARDED_SIGNALS: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that are the program's own business."""
+"""Signals that are forwarded to the program at once."""
 TERMINATION_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Signals after which the program is to end; they reach it after the drain."""
+"""Signals that end the program; it receives them after the drain."""
 EXIT_NOT_READY: Final = 124
-"""Exit code when the program never answered."""
+"""The exit code if the program never answered."""
 LEFTOVER_TIMEOUT: Final = 1.0
-"""Seconds that processes which the program left behind in its group have, once it has ended; then they are killed."""
+"""Seconds for processes that the program left in its group to end after it has ended; then they are killed."""
 UNDRAINED_WARNING: Final = (
-    "the program stopped before its callers were let go, and requests may have failed: have the signal sent to `adsum "
-    "run` alone, by KillMode=mixed under systemd or stopasgroup=false under supervisord"
+    "the program stopped before the drain was complete, and requests may have failed: send the signal to `adsum run` "
+    "alone, with KillMode=mixed under systemd or stopasgroup=false under supervisord"
 )
 
 _log = logging.getLogger("adsum.run")
@@ -41,7 +41,7 @@ _log = logging.getLogger("adsum.run")
 
 @dataclass(frozen=True, slots=True)
 class ProgramPlan:
-    """What to run, what to list it as, and how patient to be. `address` "" finds one when registering."""
+    """A program to run, its registration, and its time limits. With `address` "" the registrar finds the address."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -53,12 +53,12 @@ class ProgramPlan:
 
     @property
     def hosts(self) -> list[str]:
-        """Where the program is looked for."""
+        """The hosts on which the program is expected to answer."""
         return [self.address] if self.address else ["127.0.0.1", "::1"]
 
 
 class Supervisor:
-    """Runs one plan once."""
+    """Runs one plan, once."""
 
     def __init__(self, plan: ProgramPlan, say: Callable[[str], None]) -> None:
         self.phase = ProgramPhase.STARTING
@@ -68,29 +68,27 @@ class Supervisor:
         self._told = False
         self._late = False
         self._undrained = False
-        """The program stopped by a signal while callers may still have called it."""
+        """Whether the program stopped while consumers may still have called it."""
         self._step: asyncio.Task[None] | None = None
         self._child: ChildProcess
         self._listing: BackgroundRegistrar
 
     async def run(self) -> int:
-        """Until the program has ended; the exit code. Raises `CannotStart`."""
+        """Run the program until it has ended and return its exit code. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
         for each in (*FORWARDED_SIGNALS, *TERMINATION_SIGNALS):
-            # What is ignored, as under nohup, stays ignored, for the program too.
+            # A signal that is ignored, as under nohup, stays ignored, also for the program.
             if signal.getsignal(each) is not signal.SIG_IGN:
                 loop.add_signal_handler(each, self._hear, each)
         self._child = ChildProcess(self._plan.argv, self._plan.environ)
         try:
             self._listing = self._make_listing()
             self._do(self._wait_for_answer())
-            self._child.ended.add_done_callback(lambda _: self._on(ProgramEvent.DIED))
+            self._child.ended.add_done_callback(lambda _: self._on(ProgramEvent.EXITED))
             ending = await asyncio.shield(self._child.ended)
             await self._cancel_step()
             await self._finish(ending)
-            for each in (
-                TERMINATION_SIGNALS
-            ):  # One that comes as we exit must not change the exit code, which is the program's.
+            for each in TERMINATION_SIGNALS:  # A signal during exit must not replace the program's exit code.
                 if loop.remove_signal_handler(each):
                     signal.signal(each, signal.SIG_IGN)
         except BaseException:
@@ -99,7 +97,7 @@ class Supervisor:
         return EXIT_NOT_READY if self._late else ending.code
 
     def _make_listing(self) -> BackgroundRegistrar:
-        # Imported here: the program starts meanwhile.
+        # Imported late, while the program starts.
         from adsum.client.client import Client
         from adsum.run.background_registrar import BackgroundRegistrar
 
@@ -117,7 +115,7 @@ class Supervisor:
     def _hear(self, number: signal.Signals) -> None:
         if number in TERMINATION_SIGNALS:
             self._signal, self._told = number, True
-            self._on(ProgramEvent.TOLD)
+            self._on(ProgramEvent.SIGNALLED)
         else:
             self._child.signal(number)
 
@@ -125,11 +123,11 @@ class Supervisor:
         after = MOVES.get((self.phase, event))
         if after is None:
             return
-        if event is ProgramEvent.DIED:
+        if event is ProgramEvent.EXITED:
             by_signal = self._child.ended.result().code - SIGNAL_EXIT_BASE in TERMINATION_SIGNALS
             self._undrained |= self.phase is ProgramPhase.DRAINING or (self.phase is ProgramPhase.SERVING and by_signal)
         self.phase = after
-        self._late = self._late or event is ProgramEvent.LATE
+        self._late = self._late or event is ProgramEvent.NOT_READY
         if after is ProgramPhase.SERVING:
             self._listing.start()
         elif after is ProgramPhase.DRAINING:
@@ -139,7 +137,7 @@ class Supervisor:
             self._child.signal(self._signal)
             self._do(self._wait_for_end())
         elif after is ProgramPhase.KILLING:
-            self._say("killing it")
+            self._say("killing the program")
             self._child.signal_group(signal.SIGKILL)
 
     async def _wait_for_answer(self) -> None:
@@ -151,36 +149,36 @@ class Supervisor:
             except TimeoutError:
                 self._say(
                     f"nothing answers at port {registration.instance.port} of {' or '.join(self._plan.hosts)} after "
-                    f"{patience.ready_timeout:g} s, so it is stopped; {self._advice()}"
+                    f"{patience.ready_timeout:g} s, so the program is stopped; {self._advice()}"
                 )
-                self._on(ProgramEvent.LATE)
+                self._on(ProgramEvent.NOT_READY)
                 return
-        self._on(ProgramEvent.ANSWERED)
+        self._on(ProgramEvent.READY)
 
     def _advice(self) -> str:
-        """What a program that did not answer may need."""
+        """Returns advice about a program that did not answer."""
         elsewhere = [
             each
             for each in listening_addresses(self._plan.registration.instance.port)
             if each not in WILDCARD_ADDRESSES
         ]
         if elsewhere and not set(elsewhere) & set(self._plan.hosts):
-            return f"somebody listens on that port of {' and '.join(elsewhere)}: --address says where it is"
-        return "does the program listen there (it is told by PORT)? --ready-timeout gives it longer"
+            return f"a program listens on that port of {' and '.join(elsewhere)}: set --address to where it listens"
+        return "does the program listen on $PORT? --ready-timeout allows more time"
 
     async def _drain(self) -> None:
-        await self._listing.drain(f"{signal_name(self._signal)} came")
-        if self._plan.config.ready_timeout > 0:  # Else it may never have listened.
+        await self._listing.drain(f"received {signal_name(self._signal)}")
+        if self._plan.config.ready_timeout > 0:  # Without that check it may never have listened.
             self._undrained = not await may_listen(self._plan.registration.instance.port, self._plan.hosts)
         self._on(ProgramEvent.DRAINED)
 
     async def _wait_for_end(self) -> None:
         await asyncio.sleep(self._plan.config.stop_timeout)
-        self._say(f"it has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
-        self._on(ProgramEvent.OVERDUE)
+        self._say(f"the program has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
+        self._on(ProgramEvent.NOT_STOPPED)
 
     async def _finish(self, ending: ExitStatus) -> None:
-        """Tell the registry how it ended, and let nothing of it stay behind."""
+        """Deregister the program with its exit status as the reason, and end the processes that it left behind."""
         reason = f"the program {ending}" + (f" after {signal_name(self._signal)}" if self._told else "")
         if self._told and ending.status in (0, -self._signal, 128 + self._signal):
             reason = f"stopped by {signal_name(self._signal)}"
@@ -190,16 +188,16 @@ class Supervisor:
         await asyncio.gather(self._listing.stop(reason), self._clear())
 
     async def _clear(self) -> None:
-        """Processes that it left behind in its group serve nobody, and would keep its port."""
+        """End the processes that the program left in its group: they would keep its port."""
         if self._child.signal_group(signal.SIGTERM):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEFTOVER_TIMEOUT):
-                    while self._child.signal_group(0):  # noqa: ASYNC110 - the system tells nobody when a group is empty
+                    while self._child.signal_group(0):  # noqa: ASYNC110 - the system sends no event when a group is empty
                         await asyncio.sleep(0.02)
             self._child.signal_group(signal.SIGKILL)
 
     def _do(self, step: Coroutine[Any, Any, None]) -> None:
-        """Begin what the phase waits for, instead of what the phase before waited for."""
+        """Start the work of the new phase, and cancel that of the phase before."""
         if self._step is not None:
             self._step.cancel()
         self._step = asyncio.create_task(step)
