@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.config.serve import DEFAULT_XDS_LISTEN, OFF, ServeConfig
+from adsum.config.addresses import DEFAULT_XDS_LISTEN
+from adsum.config.serve import ServeConfig
+from adsum.config.setting import OFF
 from adsum.control import ControlPlane
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adsum.config.serve import RunConfig
+from adsum.config.run import RunConfig
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from tests.support.programs import need
 

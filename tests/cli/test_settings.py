@@ -11,7 +11,11 @@ import pytest
 
 from adsum.cli.settings.loader import ConfigError, flag_name, load, variable_name
 from adsum.cli.settings.values import MULTI_VALUE_TYPES, setting_fields
-from adsum.config.serve import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
+from adsum.config.run import RunConfig
+from adsum.config.serve import ServeConfig
+from adsum.config.tables import TABLES
 from tests.cli.conftest import Adsum
 
 READABLE = (str, int, float, float | None, bool)

@@ -11,7 +11,7 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import RegistryUnavailable
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from typing import Final
 from adsum.cli.settings.loader import Settings
 from adsum.client.local_address import LOOPBACK, default_id
 from adsum.client.registration.check_specs import parse_checks
-from adsum.config.serve import ClientConfig, InstanceConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance, Registration
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from adsum.config.serve import ClientConfig, RunConfig
+from adsum.config.client import ClientConfig
+from adsum.config.run import RunConfig
 from adsum.core.model import Registration
 from adsum.run.child_process import SIGNAL_EXIT_BASE, ChildProcess, ExitStatus, signal_name
 from adsum.run.phases import MOVES, ProgramEvent, ProgramPhase

@@ -10,7 +10,8 @@ import click
 from adsum.cli import output
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import ClientConfig, GatewayConfig
+from adsum.config.client import ClientConfig
+from adsum.config.gateway import GatewayConfig
 from adsum.core.errors import Invalid
 from adsum.envoy.plan import GatewayPlan
 

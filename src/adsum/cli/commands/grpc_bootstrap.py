@@ -7,7 +7,7 @@ import click
 from adsum.cli import output
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import ConfigError, Settings
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
 

@@ -17,7 +17,8 @@ from adsum.cli.registration import build_registration
 from adsum.cli.settings.flags import UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.config.serve import ClientConfig, InstanceConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from adsum.run.background_registrar import make_registrar

@@ -24,7 +24,7 @@ from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry, RegistryUnavailable
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View, ViewOrigin
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.model import Endpoint, Status
 from adsum.core.selection import Selection, SelectionOptions, select_endpoints
 

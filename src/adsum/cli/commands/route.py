@@ -20,7 +20,7 @@ from adsum.cli.intent_file import read_intent
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.catalog.documents import DocumentKey
 from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import Target

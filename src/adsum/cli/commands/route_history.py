@@ -13,7 +13,7 @@ from adsum.cli.client import run_with_client
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 
 
 @click.command(epilog="Examples: adsum route history; adsum route history canary --limit 5 --json")

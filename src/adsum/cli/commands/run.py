@@ -17,7 +17,9 @@ from adsum.cli.registration import build_registration
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.native.nodes import parse_urls
-from adsum.config.serve import ClientConfig, InstanceConfig, RunConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
+from adsum.config.run import RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration
 from adsum.run.child_process import CannotStart

@@ -10,7 +10,10 @@ import click
 
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
+from adsum.config.client import ClientConfig
+from adsum.config.gateway import GatewayConfig
+from adsum.config.serve import ServeConfig
+from adsum.config.setting import OFF, ON
 from adsum.core.errors import Invalid
 
 if TYPE_CHECKING:

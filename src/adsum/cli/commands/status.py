@@ -22,7 +22,7 @@ from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import AnswerLost, InstanceForgotten
 from adsum.client.native.waiting_request import ROUND_PAUSE
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import MAX_OVERRIDE
 from adsum.core.sizes import format_size

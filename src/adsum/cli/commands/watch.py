@@ -14,7 +14,7 @@ from adsum.cli.client import run_with_client
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 
 
 @click.command(epilog="Examples: adsum watch; adsum watch orders users --json | jq -r .cause; adsum watch --changes")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from adsum.cli.settings.values import MULTI_VALUE_TYPES, Field, parse_text, parse_texts, parse_toml, setting_fields
-from adsum.config.serve import TABLES
+from adsum.config.tables import TABLES
 from adsum.core.errors import AdsumError, Invalid
 
 CONFIG_VARIABLE: Final = "ADSUM_CONFIG"

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from adsum import __version__
-from adsum.config.serve import DEFAULT_XDS_PORT
+from adsum.config.addresses import DEFAULT_XDS_PORT
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import SocketAddress
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
