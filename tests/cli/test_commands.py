@@ -69,7 +69,7 @@ def test_ls_reports_an_empty_registry(registry: RunningDaemon, adsum: Adsum) -> 
 def test_ls_shows_services_and_instances_with_cause_and_age(orders: RunningDaemon, adsum: Adsum) -> None:
     assert adsum("ls").out.splitlines() == ["SERVICE  INSTANCES  PASSING", "orders   2          2"]
     result = adsum("ls", "orders")
-    assert result.out.splitlines()[0].split() == ["ID", "ADDRESS", "STATUS", "SINCE", "WHY", "TAGS"]
+    assert result.out.splitlines()[0].split() == ["ID", "ADDRESS", "STATUS", "SINCE", "CAUSE", "TAGS"]
     assert "127.0.0.1:8001" in result.out
     assert "registered by ann" in result.out
     assert " ago" in result.out
@@ -100,9 +100,9 @@ def test_status_lists_refused_clients_and_departed_gateways(adsum: Adsum, monkey
     )
     monkeypatch.setattr(status_command, "run_with_client", lambda *_: (status, []))
     lines = [line.split() for line in adsum("status").out.splitlines()]
-    departed = lines.index(["DEPARTED", "CLIENT", "FROM", "AWAY", "FOR", "REVISION"])
+    departed = lines.index(["DISCONNECTED", "CLIENT", "ADDRESS", "FOR", "REVISION"])
     assert lines[departed + 1] == ["gw1", "envoy", "1.40.0", "10.0.0.1:5", "65", "s", "6"]
-    refused = lines.index(["REFUSED", "FROM", "LAST", "TIMES", "WHY"])
+    refused = lines.index(["REFUSED", "ADDRESS", "LAST", "COUNT", "REASON"])
     row = lines[refused + 1]
     assert (row[:2], row[-6:]) == (["gw2", "10.0.0.2:5"], ["INVALID_ARGUMENT:", "a", "name", "is", "too", "long"])
 

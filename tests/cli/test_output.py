@@ -47,7 +47,7 @@ def test_an_isolated_node_does_not_claim_to_know_the_shares_of_others(
     node = wire.NodeStatus(
         "n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, isolated_seconds=apart, shards=share, peers=peers
     )
-    assert [row[-1] for row in status._nodes(node)] == shown
+    assert [row[-1] for row in status.share_rows(node)] == shown
 
 
 def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,12 +21,12 @@ class CommandEntry(NamedTuple):
 
 COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyType(
     {
-        "See it": {
+        "Demo": {
             "demo": CommandEntry(
                 "Show how calls go on while instances and the registry fail", "adsum.cli.commands.demo:demo"
             ),
         },
-        "The registry": {
+        "Registry": {
             "serve": CommandEntry("Run a registry node", "adsum.cli.commands.serve:serve"),
             "status": CommandEntry("Show the state of a registry node", "adsum.cli.commands.status:status"),
             "backup": CommandEntry(
@@ -36,32 +36,32 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
                 "Replace the registry's SQLite file by a backup", "adsum.cli.commands.backup:restore"
             ),
         },
-        "Providing": {
+        "Register instances": {
             "run": CommandEntry("Run a program and register it while it answers", "adsum.cli.commands.run:run"),
             "register": CommandEntry(
                 "Register an instance and renew its lease", "adsum.cli.commands.register:register"
             ),
             "deregister": CommandEntry("Remove an instance from the catalog", "adsum.cli.commands.register:deregister"),
         },
-        "Finding": {
-            "ls": CommandEntry("List services, or the instances of one", "adsum.cli.commands.resolve:ls"),
+        "Find instances": {
+            "ls": CommandEntry("List services, or the instances of one", "adsum.cli.commands.ls:ls"),
             "resolve": CommandEntry("Print the address of an instance to call", "adsum.cli.commands.resolve:resolve"),
             "watch": CommandEntry("Print every change as it happens", "adsum.cli.commands.watch:watch"),
-            "history": CommandEntry("Show why instances were added and removed", "adsum.cli.commands.status:history"),
+            "history": CommandEntry("Show why instances were added and removed", "adsum.cli.commands.history:history"),
         },
-        "Operating": {
+        "Operate instances": {
             "drain": CommandEntry(
-                "Stop calls to an instance, and wait until they have stopped", "adsum.cli.commands.status:drain"
+                "Stop calls to an instance, and wait until they have stopped", "adsum.cli.commands.overrides:drain"
             ),
             "maintenance": CommandEntry(
-                "Take an instance out of use for some time", "adsum.cli.commands.status:maintenance"
+                "Take an instance out of use for some time", "adsum.cli.commands.overrides:maintenance"
             ),
-            "resume": CommandEntry("End a drain or maintenance", "adsum.cli.commands.status:resume"),
+            "resume": CommandEntry("End a drain or maintenance", "adsum.cli.commands.overrides:resume"),
             "forget": CommandEntry(
-                "Remove a service without instances from the lists", "adsum.cli.commands.status:forget"
+                "Remove a service without instances from the lists", "adsum.cli.commands.forget:forget"
             ),
         },
-        "The gateway": {
+        "Gateway": {
             "gateway": CommandEntry(
                 "Run a gateway that forwards requests to live instances", "adsum.cli.commands.gateway:gateway"
             ),
@@ -71,7 +71,7 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
             ),
             "route": CommandEntry("Manage the routes of gateways", "adsum.cli.commands.route:route"),
         },
-        "The shell": {
+        "Shell": {
             "completion": CommandEntry(
                 "Print the completion script of a shell", "adsum.cli.commands.completion:completion"
             ),
