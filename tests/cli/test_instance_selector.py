@@ -29,6 +29,6 @@ def test_all_instances_start_to_drain_before_any_is_waited_for_and_share_one_tim
 
     run = instance_selector.for_each_instance(lambda loaded, keys, given: seen.append((*keys, given["timeout"])))(wait)
     with pytest.raises(CommandFailed) as ended:
-        run(Settings.__new__(Settings), key=Key("orders", ""), every=True, at=None, timeout=6.0)
+        run(Settings.__new__(Settings), key=Key("orders", ""), all_instances=True, at=None, timeout=6.0)
     assert seen == [(*KEYS, 6.0), ("o0", 6.0), ("o1", 2.0), ("o2", 0.1)]
     assert ended.value.code is ExitCode.TIMEOUT

@@ -151,7 +151,7 @@ def test_a_table_breaks_no_word_that_fits_into_the_terminal(
         "prefix /orders header x-beta exact '1'",
         "orders?tag!=canary@90, orders?tag=canary@10",
     )
-    output.print_table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
+    output.print_table(("ROUTE", "HOSTS", "MATCHES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
     assert {word for cell in row for word in cell.split()} <= set(capsys.readouterr().out.split())
 
 

@@ -51,14 +51,14 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert taken.code == 0
     rows = [line.split() for line in taken.out.splitlines()]
     assert rows[1:] == [
-        ["goes", "to", "orders?tag!=canary&version!=2", "90%:", *UNKNOWN],
-        ["goes", "to", "orders?tag=canary", "10%:", *UNKNOWN],
-        ["with", "path", "/orders/7"],
+        ["target", "orders?tag!=canary&version!=2", "90%:", *UNKNOWN],
+        ["target", "orders?tag=canary", "10%:", *UNKNOWN],
+        ["path", "/orders/7"],
     ]
     usual = adsum("route", "check", "/orders/7").out.splitlines()
     assert "a default route" in usual[0]
-    assert [line.split()[0] for line in usual[1:]] == ["goes", "with", "not"]
-    assert usual[-1].split()[:2] == ["not", "canary"]
+    assert [line.split()[0] for line in usual[1:]] == ["target", "path", "no"]
+    assert usual[-1].split()[:3] == ["no", "match", "canary"]
     assert adsum("route", "check", "/orders/7", "--no-default-routes").code == 3
     nobody = adsum("route", "check", "/nobody/7")
     assert (nobody.code, "404" in nobody.err) == (3, True)
@@ -83,9 +83,9 @@ def test_targets_without_available_instances_are_named(adsum: Adsum, registry: R
     assert adsum("route", "ls").err.splitlines() == [empty, unknown]
     rows = [" ".join(line.split()) for line in adsum("route", "check", "/orders/7").out.splitlines()]
     assert rows[1:4] == [
-        "goes to orders?tag!=canary 100%",
-        "goes to orders?tag=canary 0%: no instance of it takes requests now",
-        "goes to ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
+        "target orders?tag!=canary 100%",
+        "target orders?tag=canary 0%: no instance of it takes requests now",
+        "target ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
     ]
     asked = json.loads(adsum("route", "check", "/orders/7", "--json").out)
     assert [(each["share"], each.get("availability", "available")) for each in asked["to"]] == [

@@ -46,7 +46,7 @@ class ServiceType(Type):
     name = "service"
 
     def __init__(self, *, with_id: bool = False) -> None:
-        self._id = with_id
+        self._with_id = with_id
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, InstanceRef):
@@ -58,9 +58,10 @@ class ServiceType(Type):
                 validation.instance_id("the id of an instance", id)
         except Invalid as error:
             self.fail(f"{error.field} {error.problem}", param, ctx)
-        if slash and not (self._id and id):
-            self.fail("must be SERVICE/ID" if self._id else "must be the name of a service, without an id", param, ctx)
-        return InstanceRef(service, id) if self._id else service
+        if slash and not (self._with_id and id):
+            problem = "must be SERVICE/ID" if self._with_id else "must be the name of a service, without an id"
+            self.fail(problem, param, ctx)
+        return InstanceRef(service, id) if self._with_id else service
 
     def shell_complete(
         self,
@@ -68,7 +69,7 @@ class ServiceType(Type):
         param: click.Parameter,
         incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
-        names = _quickly(lambda api: _names(api, incomplete, with_ids=self._id))
+        names = _complete(lambda api: _candidates(api, incomplete, with_ids=self._with_id))
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -78,17 +79,17 @@ class DurationType(Type):
     name = "duration"
 
     def __init__(self, minimum: float, maximum: float) -> None:
-        self._least, self._most = minimum, maximum
+        self._minimum, self._maximum = minimum, maximum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
         try:
-            length = parse_duration(str(value))
-            validation.seconds("", length, self._least, self._most)
+            duration = parse_duration(str(value))
+            validation.seconds("", duration, self._minimum, self._maximum)
         except Invalid as error:
             self.fail(error.problem, param, ctx)
-        return length
+        return duration
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the format of the registry's API.")
@@ -110,19 +111,20 @@ def unknown_service(service: str, services: Iterable[str]) -> str:
     if not names:
         return f"no service {service!r} is registered; the registry is empty"
     more = f" and {len(names) - MAX_SERVICES_NAMED} more" if len(names) > MAX_SERVICES_NAMED else ""
-    return f"nobody is registered as {service!r}; there are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
+    return f"no service {service!r} is registered; registered are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
 
 
-async def _names(api: RegistryApi, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+async def _candidates(api: RegistryApi, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+    """Returns the instances of a service if its name is complete, else the names of all services."""
     service, slash, _ = incomplete.partition("/")
     if slash and with_ids:
-        return [f"{service}/{each.id}" for each in (await api.service(service)).instances]
+        return [f"{service}/{instance.id}" for instance in (await api.service(service)).instances]
     ending = "/" if with_ids else ""
-    return [each.name + ending for each in (await api.services()).services]
+    return [service.name + ending for service in (await api.services()).services]
 
 
-def _quickly(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
-    """What the registry says soon; nothing if it does not."""
+def _complete(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
+    """Returns the candidates from the registry; none if it does not answer within `COMPLETION_TIMEOUT`."""
     from adsum.client.client import Client
 
     async def go() -> Sequence[str]:

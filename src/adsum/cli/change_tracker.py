@@ -57,82 +57,80 @@ class ChangeTracker:
         self.heartbeat = DEFAULT_HEARTBEAT
         """Seconds between two heartbeats, as the registry states them."""
         self._epoch = ""
-        self._first = True
-        self._whole = False
-        self._known: dict[str, dict[str, wire.InstanceView]] = {}
+        self._initial = True
+        self._instances: dict[str, dict[str, wire.InstanceView]] = {}
         self._missing: set[str] = set()
 
     def feed(self, event: SseEvent) -> Iterator[ObservedChange]:
         """Yields the changes in an event. Raises `Invalid` if the event is not one of the protocol."""
         if event.name == "open":
             opened = wire.decode(event.data, wire.WatchOpened)
-            self._epoch, self._whole = opened.epoch, opened.full
+            self._epoch = opened.epoch
             self.heartbeat = max(MIN_HEARTBEAT, opened.heartbeat or DEFAULT_HEARTBEAT)
-            self._missing = set(self._known) if opened.full else set()
+            self._missing = set(self._instances) if opened.full else set()
         elif event.name == "service":
             yield from self._replace(wire.decode(event.data, wire.ServiceView))
         elif event.name == "change":
             change = wire.decode(event.data, wire.ServiceChange)
             for view in change.changed:
-                yield from self._changed(change.service, view, change.revision)
-            for gone in change.removed:
-                yield from self._gone(change.service, gone, change.revision)
+                yield from self._update(change.service, view, change.revision)
+            for removed in change.removed:
+                yield from self._remove(change.service, removed, change.revision)
         elif event.name == "synced":
             synced = wire.decode(event.data, wire.WatchSynced)
             for service in sorted(self._missing):
                 yield from self._replace(wire.ServiceView(self._epoch, service, synced.revision, []))
             self._missing.clear()
-            self._first = False
+            self._initial = False
             self.position = event.id
 
     def _replace(self, view: wire.ServiceView) -> Iterator[ObservedChange]:
         self._missing.discard(view.service)
-        for id in sorted(set(self._known.get(view.service, ())) - {each.id for each in view.instances}):
-            unseen = wire.RemovedInstance(
-                id, "unknown", "", "it left while the watch was interrupted", round(time.time(), 3)
-            )
-            yield from self._gone(view.service, unseen, view.revision)
-        for each in view.instances:
-            yield from self._changed(view.service, each, view.revision)
+        for id in sorted(set(self._instances.get(view.service, ())) - {instance.id for instance in view.instances}):
+            reason = "it left while the watch was interrupted"
+            removed = wire.RemovedInstance(id, "unknown", "", reason, round(time.time(), 3))
+            yield from self._remove(view.service, removed, view.revision)
+        for instance in view.instances:
+            yield from self._update(view.service, instance, view.revision)
 
-    def _changed(self, service: str, view: wire.InstanceView, revision: int) -> Iterator[ObservedChange]:
-        known = self._known.setdefault(service, {})
-        before = known.get(view.id)
-        known[view.id] = view
+    def _update(self, service: str, view: wire.InstanceView, revision: int) -> Iterator[ObservedChange]:
+        instances = self._instances.setdefault(service, {})
+        before = instances.get(view.id)
+        instances[view.id] = view
         if before == view:
             return
-        was = before.status if before is not None else ""
-        told = WatchedChange(
-            at=view.since if before is None or was != view.status else round(time.time(), 3),
+        previous_status = before.status if before is not None else ""
+        change = WatchedChange(
+            at=view.since if before is None or previous_status != view.status else round(time.time(), 3),
             service=service,
             id=view.id,
             address=view.address,
             port=view.port,
             status=view.status,
-            previous_status=was,
+            previous_status=previous_status,
             cause=view.cause,
             actor=view.actor,
             reason=view.reason,
             revision=revision,
         )
-        yield ObservedChange(told, self._first)
+        yield ObservedChange(change, self._initial)
 
-    def _gone(self, service: str, gone: wire.RemovedInstance, revision: int) -> Iterator[ObservedChange]:
-        before = self._known.get(service, {}).pop(gone.id, None)
+    def _remove(self, service: str, removed: wire.RemovedInstance, revision: int) -> Iterator[ObservedChange]:
+        before = self._instances.get(service, {}).pop(removed.id, None)
         if before is None:
             return
         yield ObservedChange(
             WatchedChange(
-                at=gone.at,
+                at=removed.at,
                 service=service,
-                id=gone.id,
+                id=removed.id,
                 address=before.address,
                 port=before.port,
                 status=GONE,
                 previous_status=before.status,
-                cause=gone.cause,
-                actor=gone.actor,
-                reason=gone.reason,
+                cause=removed.cause,
+                actor=removed.actor,
+                reason=removed.reason,
                 revision=revision,
             )
         )

@@ -29,11 +29,11 @@ def read_intent(file: Path) -> wire.IntentBody:
         raise ConfigError(f"{file}: {min(unknown)}: unknown table; only [[route]] and [[upstream]] are allowed")
     body: dict[str, Any] = {"routes": written.get("route", []), "upstreams": written.get("upstream", [])}
     try:
-        wanted = wire.decode(wire.encode(body), wire.IntentBody)
-        wanted.to_documents()
+        intent = wire.decode(wire.encode(body), wire.IntentBody)
+        intent.to_documents()
     except Invalid as error:
         raise ConfigError(f"{file}: {_placed(error, body)}") from None
-    return wanted
+    return intent
 
 
 def _placed(error: Invalid, body: Mapping[str, Any]) -> str:

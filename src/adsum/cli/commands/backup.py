@@ -18,13 +18,13 @@ from adsum.core.errors import Invalid, StoreOpenFailed
 if TYPE_CHECKING:
     from adsum.stores.sqlite.backup import BackupSummary
 
-_OTHERS: Final = tuple(name for name in setting_fields(ServeConfig) if name != "store")
-_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+_UNUSED_SETTINGS: Final = tuple(name for name in setting_fields(ServeConfig) if name != "store")
+_file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
 @click.command(epilog="Example: adsum backup /backups/adsum-$(date +%F).db")
-@_file
-@with_settings(ServeConfig, exclude=_OTHERS)
+@_file_argument
+@with_settings(ServeConfig, exclude=_UNUSED_SETTINGS)
 def backup(loaded: Settings, file: Path) -> None:
     """Copy the registry's SQLite file to FILE. The registry may keep running; FILE must not exist yet.
 
@@ -36,17 +36,17 @@ def backup(loaded: Settings, file: Path) -> None:
 
     path = _path(loaded)
     try:
-        copied = back_up(path, file)
+        summary = back_up(path, file)
     except StoreOpenFailed as error:
         raise CommandFailed(ExitCode.FAILURE, f"no backup was made: {error}") from None
-    output.print_message(f"{file} holds {_told(copied)}, of {path}")
+    output.print_message(f"{file} holds {_describe(summary)}, of {path}")
 
 
 @click.command(
     epilog="Example: systemctl stop adsum && adsum restore /backups/adsum-2026-11-29.db && systemctl start adsum"
 )
-@_file
-@with_settings(ServeConfig, exclude=_OTHERS)
+@_file_argument
+@with_settings(ServeConfig, exclude=_UNUSED_SETTINGS)
 def restore(loaded: Settings, file: Path) -> None:
     """Replace the registry's SQLite file by the backup FILE. Stop the registry first.
 
@@ -58,11 +58,11 @@ def restore(loaded: Settings, file: Path) -> None:
 
     path = _path(loaded)
     try:
-        copied = restore(file, path)
+        summary = restore(file, path)
     except StoreOpenFailed as error:
         raise CommandFailed(ExitCode.FAILURE, f"nothing was restored: {error}") from None
-    before = f"; the previous file is kept as {copied.replaced_file}" if copied.replaced_file is not None else ""
-    output.print_message(f"{path} holds {_told(copied)}{before}")
+    before = f"; the previous file is kept as {summary.replaced_file}" if summary.replaced_file is not None else ""
+    output.print_message(f"{path} holds {_describe(summary)}{before}")
 
 
 def _path(loaded: Settings) -> Path:
@@ -80,5 +80,5 @@ def _path(loaded: Settings) -> Path:
         raise loaded.config_error(error) from None
 
 
-def _told(copied: BackupSummary) -> str:
-    return f"{copied.instances} instances and {copied.documents} routes and upstreams, at revision {copied.revision}"
+def _describe(summary: BackupSummary) -> str:
+    return f"{summary.instances} instances and {summary.documents} routes and upstreams, at revision {summary.revision}"

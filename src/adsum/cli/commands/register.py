@@ -38,13 +38,13 @@ def register(loaded: Settings, service: str) -> None:
     """
     config = loaded.get(InstanceConfig)
     if config.ttl is None:
-        output.print_message(run_with_client(loaded, lambda client: _once(client, loaded, service)))
+        output.print_message(run_with_client(loaded, lambda client: _register_without_lease(client, loaded, service)))
     else:
         with output.non_blocking():  # The lease is renewed even if nobody reads the output.
-            run_with_client(loaded, lambda client: _until_told(client, loaded, service))
+            run_with_client(loaded, lambda client: _register_until_signal(client, loaded, service))
 
 
-async def _once(client: Client, loaded: Settings, service: str) -> str:
+async def _register_without_lease(client: Client, loaded: Settings, service: str) -> str:
     config = loaded.get(InstanceConfig)
     address = config.address or await client.source.local_address()
     registration = build_registration(loaded, service, config.port, address)
@@ -54,30 +54,30 @@ async def _once(client: Client, loaded: Settings, service: str) -> str:
     return f"{instance.key} is listed at {instance.authority} until it is deregistered"
 
 
-async def _until_told(client: Client, loaded: Settings, service: str) -> None:
+async def _register_until_signal(client: Client, loaded: Settings, service: str) -> None:
     config = loaded.get(InstanceConfig)
     registration = build_registration(loaded, service, config.port)
     registrar = make_registrar(client, registration, config.address, DEFAULT_DRAIN_WAIT, take_over=config.take_over)
     key = registration.key
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, told.set)
+    signalled, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
     await registrar.start()
     if registrar.registered and registrar.instance is not None:
         output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C deregisters it")
     else:
-        why = registrar.conflict or "no registry answers"
-        output.print_message(f"{key} is not listed yet: {why}; trying again until Ctrl-C")
-    await told.wait()
-    drained = await registrar.drain(reason="adsum register was stopped")
+        problem = registrar.conflict or "no registry answers"
+        output.print_message(f"{key} is not listed yet: {problem}; trying again until Ctrl-C")
+    await signalled.wait()
+    drain = await registrar.drain(reason="adsum register was stopped")
     await registrar.stop("adsum register was stopped")
-    if drained.unacknowledged:
-        raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drained.reason}")
-    output.print_message(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
+    if drain.unacknowledged:
+        raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drain.reason}")
+    output.print_message(f"{key} is deregistered" + (f"; {drain}" if drain.lost_count else ""))
 
 
 @click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
-@reason_option("Why it leaves")
+@reason_option("Reason of the removal")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 @for_each_instance()
@@ -91,13 +91,12 @@ def deregister(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -
     """
 
     async def work(client: Client) -> wire.WriteResult:
-        await client.api.instance(
-            key.service, key.id
-        )  # Fails for an id with a typing error, which the idempotent deregistration would not.
+        # Deregistering is idempotent: it would not report an id with a typing error. This look-up does.
+        await client.api.instance(key.service, key.id)
         return await client.api.deregister(key.service, key.id, reason=reason)
 
-    written = run_with_client(loaded, work)
+    result = run_with_client(loaded, work)
     if as_json:
-        output.print_json(written)
+        output.print_json(result)
     else:
         output.print_message(f"{key} is deregistered")

@@ -31,29 +31,30 @@ def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
 
     --json prints the response of GET /api/v1/intent/history. The exit code is 3 if nothing is recorded.
     """
-    found = run_with_client(loaded, lambda client: client.api.edits(name, limit))
+    history = run_with_client(loaded, lambda client: client.api.edits(name, limit))
     if as_json:
-        output.print_json(found)
+        output.print_json(history)
     else:
-        for each in found.edits:
-            _tell(each)
-    if not found.edits:
-        what = f"the route or upstream {name!r}" if name else "routes and upstreams"
-        raise CommandFailed(ExitCode.NOT_FOUND, f"no change of {what} is recorded; `adsum route ls` lists the routes")
+        for edit in history.edits:
+            _print_edit(edit)
+    if not history.edits:
+        documents = f"the route or upstream {name!r}" if name else "routes and upstreams"
+        problem = f"no change of {documents} is recorded; `adsum route ls` lists the routes"
+        raise CommandFailed(ExitCode.NOT_FOUND, problem)
 
 
-def _tell(edit: wire.EditView) -> None:
-    when = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
-    output.print_line(f"{when}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
+def _print_edit(edit: wire.EditView) -> None:
+    time = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
+    output.print_line(f"{time}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
     for field in dict.fromkeys((*edit.before, *edit.after)):
         if field in ("name", "service"):
             continue  # The line above shows it.
         for sign, values in (("-", edit.before), ("+", edit.after)):
             if field in values:
-                output.print_line(f"    {sign} {field} = {_written(values[field])}")
+                output.print_line(f"    {sign} {field} = {_to_json(values[field])}")
     for field in edit.omitted:
         output.print_line(f"    ~ {field} changed; its value is too long to be recorded")
 
 
-def _written(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return wire.encode(value).decode()

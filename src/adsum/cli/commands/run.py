@@ -58,10 +58,10 @@ def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
     exist, 124 if it never answered, 75 if another program answers on its port.
     """
     with output.non_blocking():
-        return _run(loaded, _teller(quiet), argv)
+        return _run(loaded, _make_logger(quiet), argv)
 
 
-def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -> int:
+def _run(loaded: Settings, log: Callable[[str], None], argv: tuple[str, ...]) -> int:
     instance = loaded.get(InstanceConfig)
     if not instance.service:
         raise click.UsageError("--service is required: the name of the service that the program provides.")
@@ -83,7 +83,7 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
     )
     try:
         _check_port_is_unused(plan)
-        return asyncio.run(Supervisor(plan, tell).run())
+        return asyncio.run(Supervisor(plan, log).run())
     except CannotStart as error:
         output.print_message(f"adsum run: {error}")
         return error.code
@@ -107,7 +107,7 @@ def _check_port_is_unused(plan: ProgramPlan) -> None:
 def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]:
     """Returns the environment of the program: that of this process, and the variables that describe the instance."""
     instance = registration.instance
-    told = {
+    variables = {
         "PORT": str(instance.port),
         "ADSUM_PORT": str(instance.port),
         "ADSUM_SERVICE": instance.service,
@@ -115,32 +115,32 @@ def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]
         "ADSUM_URL": client.url,
         "ADSUM_ZONE": client.zone,
     }
-    return {**os.environ, **{name: value for name, value in told.items() if value}}
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
-def _teller(quiet: bool) -> Callable[[str], None]:
+def _make_logger(quiet: bool) -> Callable[[str], None]:
     """Log to standard error, each line with the prefix `adsum run:`; returns the function that logs a line."""
-    telling = output.MessageHandler()
-    telling.setFormatter(logging.Formatter("adsum run: %(message)s"))
-    telling.addFilter(_Sparing())
-    log = logging.getLogger("adsum")
-    log.addHandler(telling)
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    handler = output.MessageHandler()
+    handler.setFormatter(logging.Formatter("adsum run: %(message)s"))
+    handler.addFilter(_RepetitionFilter())
+    logger = logging.getLogger("adsum")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     return logging.getLogger("adsum.run").info
 
 
-class _Sparing(logging.Filter):
+class _RepetitionFilter(logging.Filter):
     """A filter that drops a warning if the same one was logged within `REPEAT_INTERVAL`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        last = self._told.get(record.msg)
+        last = self._logged_at.get(record.msg)
         if last is not None and record.created - last < REPEAT_INTERVAL:
             return False
-        self._told[record.msg] = record.created
+        self._logged_at[record.msg] = record.created
         return True

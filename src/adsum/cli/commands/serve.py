@@ -47,13 +47,13 @@ def serve(loaded: Settings) -> None:
         stores.store(config.store)
         if config.gateway != OFF:
             _plan(loaded, config.xds)  # Fails before the node starts if a setting is invalid.
-        beside = None if config.gateway == OFF else lambda place: _gateway(loaded, place)
-        daemon.serve(config, beside, lambda: loaded.reload().get(ServeConfig))
+        make_gateway = None if config.gateway == OFF else lambda xds: _make_gateway(loaded, xds)
+        daemon.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
     except Invalid as error:
         raise loaded.config_error(error) from None
 
 
-def _gateway(loaded: Settings, xds: str) -> Gateway:
+def _make_gateway(loaded: Settings, xds: str) -> Gateway:
     from adsum.envoy.gateway import Gateway
 
     return Gateway(_plan(loaded, xds), lambda: _plan(loaded.reload(), xds), Random())

@@ -68,7 +68,7 @@ def _option(field: Field, kind: Any) -> Callable[[C], C]:
     options: dict[str, Any] = {"multiple": kind in MULTI_VALUE_TYPES, "default": None}
     if field.metadata["bare"]:
         options |= {"is_flag": False, "flag_value": field.metadata["bare"]}
-    units = "LENGTH" if field.metadata["duration"] else "SIZE" if field.metadata["size"] else ""
+    units = "DURATION" if field.metadata["duration"] else "SIZE" if field.metadata["size"] else ""
     metavar = field.metadata["metavar"] or units or _METAVARS.get(kind, "TEXT")
     text = f"{field.metadata['help']}.  [env: {variable_name(field)}{_default(field)}{_reloads(field)}]"
     return click.option(flag_name(field.name), field.name, type=str, metavar=metavar, help=text, **options)
