@@ -109,14 +109,14 @@ class StatusText(NamedTuple):
 
 def print_line(*parts: str | StatusText) -> None:
     """Print one line to standard output at once. A line that is wider than the terminal is broken between words."""
-    length = sum(len(part.text if isinstance(part, StatusText) else part) for part in parts)
-    if length > shutil.get_terminal_size().columns and wants_rich(sys.stdout) and not _sinks:
+    width = sum(len(part.text if isinstance(part, StatusText) else part) for part in parts)
+    if width > shutil.get_terminal_size().columns and wants_rich(sys.stdout) and not _sinks:
         _rich_line(parts)
     else:
-        _write("stdout", "".join(_part(each) for each in parts))
+        _write("stdout", "".join(_format_part(part) for part in parts))
 
 
-def _part(part: str | StatusText) -> str:
+def _format_part(part: str | StatusText) -> str:
     if isinstance(part, str):
         return escape_unprintable(part)
     colour = _ANSI.get(STATUS_COLOURS.get(part.status, ""))
@@ -157,8 +157,8 @@ def _write(name: str, text: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "STATUS") -> None:
     """Print a table without its empty columns. The column named `status` is coloured by its values."""
     rows = [[escape_unprintable(cell) for cell in row] for row in rows]
-    kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
-    columns, rows = [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
+    columns_kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
+    columns, rows = [columns[n] for n in columns_kept], [[row[n] for n in columns_kept] for row in rows]
     if wants_rich(sys.stdout):
         _rich_table(columns, rows, status)
         return
@@ -172,18 +172,18 @@ def ago(at: float, now: float | None = None) -> str:
     return f"{format_duration((time.time() if now is None else now) - at)} ago" if at else ""
 
 
-def format_duration(length: float) -> str:
+def format_duration(duration: float) -> str:
     """Returns a duration in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
-    for unit, name, most in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
-        if length < most:
-            return f"{max(0.0, length) // unit:.0f} {name}"
-    return f"{length // 86_400:.0f} d"
+    for unit, name, limit in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
+        if duration < limit:
+            return f"{max(0.0, duration) // unit:.0f} {name}"
+    return f"{duration // 86_400:.0f} d"
 
 
-def format_latency(length: float) -> str:
+def format_latency(duration: float) -> str:
     """Returns a short duration with two digits, or in whole milliseconds: `0.42 ms`, `17 ms`, `250 ms`, `1.5 s`."""
-    milliseconds = float(f"{length * 1_000:.2g}") if length < 0.1 else round(length * 1_000)
-    return f"{length:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
+    milliseconds = float(f"{duration * 1_000:.2g}") if duration < 0.1 else round(duration * 1_000)
+    return f"{duration:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
 
 
 def time_of_day(at: float) -> str:
@@ -222,16 +222,16 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
     from rich.text import Text
 
     colour = wants_colour(sys.stdout)
-    shown = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
+    table = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
     words = [max((len(word) for row in rows for word in row[n].split()), default=0) for n in range(len(columns))]
-    whole = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
+    fits = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
     for column, longest in zip(columns, words, strict=True):
         # Words are cut only if the terminal is too narrow for the longest word of each column.
-        shown.add_column(column, overflow="fold", min_width=longest if whole else None)
+        table.add_column(column, overflow="fold", min_width=longest if fits else None)
     for row in rows:
         cells = [
             Text(cell, style=STATUS_COLOURS.get(cell, "") if name == status else "")
             for name, cell in zip(columns, row, strict=True)
         ]
-        shown.add_row(*cells)
-    _console().print(shown)
+        table.add_row(*cells)
+    _console().print(table)

@@ -50,13 +50,13 @@ def check_url(field: str, value: str) -> None:
 
 def parse_networks(field: str, values: Sequence[str]) -> list[Network]:
     """Parses ranges of addresses, such as 10.0.0.0/8 or fd00::/8. Raises `Invalid`."""
-    found = []
+    networks = []
     for value in values:
         try:
-            found.append(ipaddress.ip_network(value))
+            networks.append(ipaddress.ip_network(value))
         except ValueError:
             raise Invalid(field, f"must be a network such as 10.0.0.0/8 or fd00::/8, not {quoted(value)}") from None
-    return found
+    return networks
 
 
 def is_loopback(listen: str) -> bool:

@@ -80,10 +80,10 @@ class GatewayConfig:
     log_format: str = _gateway_setting("Format of log lines: text or json", default="text")
 
     def __post_init__(self) -> None:
-        for each in filter(None, self.xds.split(",")):
-            check_host_port("xds", each.strip())
-        for name, each in (*(("listen", each) for each in self.listen), ("monitor", self.monitor)):
-            if each != OFF and split_address(name, each)[1] == 0:
+        for address in filter(None, self.xds.split(",")):
+            check_host_port("xds", address.strip())
+        for name, address in (*(("listen", address) for address in self.listen), ("monitor", self.monitor)):
+            if address != OFF and split_address(name, address)[1] == 0:
                 raise Invalid(name, "must have a port other than 0: the port of a gateway must be known in advance")
         if self.node:
             validation.node_id("node", self.node)

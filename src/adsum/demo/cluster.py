@@ -34,8 +34,8 @@ class DemoCluster:
 
     def start_registry(self) -> DemoProcess:
         """Start `adsum serve`, on the same port and with the same store each time."""
-        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
-        return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
+        addresses = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
+        return self.processes.start("registry", _adsum("serve", *addresses, "--node", "demo"))
 
     def start_gateway(self) -> bool:
         """Start `adsum gateway`; returns False if no Envoy is installed."""
@@ -43,10 +43,10 @@ class DemoCluster:
             find_envoy()
         except EnvoyNotFound:
             return False
-        place = f"127.0.0.1:{self._free_port()}"
-        places = ["--listen", place, "--xds", self._xds, "--monitor", "off"]
-        self.processes.start("gateway", _adsum("gateway", *places, "--access-log", "off", "--concurrency", "1"))
-        self.gateway = f"http://{place}"
+        address = f"127.0.0.1:{self._free_port()}"
+        addresses = ["--listen", address, "--xds", self._xds, "--monitor", "off"]
+        self.processes.start("gateway", _adsum("gateway", *addresses, "--access-log", "off", "--concurrency", "1"))
+        self.gateway = f"http://{address}"
         return True
 
     def start_wrapped(self, service: str, id: str) -> None:

@@ -59,9 +59,9 @@ class DemoProcess:
     def describe_exit(self) -> str:
         """Returns how the process ended and the last line of its output, as one clause."""
         code = self._process.returncode
-        how = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
-        said = self.log.read_text(errors="replace").strip().splitlines()
-        return f"{how}; its last output: {said[-1][-MAX_LAST_LINE:]}" if said else how
+        ending = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{ending}; its last output: {lines[-1][-MAX_LAST_LINE:]}" if lines else ending
 
 
 class ProcessGroup:

@@ -26,15 +26,15 @@ async def watch_views(client: Client, service: str, board: Scoreboard) -> None:
 
 async def watch_changes(client: Client, board: Scoreboard) -> None:
     """Add every change with its cause to the time line, and record whether the registry answers."""
-    seen = 0
+    latest = 0
     while True:
         try:
-            found = await client.api.changes(limit=MAX_CHANGES_READ)
+            history = await client.api.changes(limit=MAX_CHANGES_READ)
             board.registry_up = True
-            new = [change for change in reversed(found.changes) if change.revision > seen]
+            new = [change for change in reversed(history.changes) if change.revision > latest]
             for change in new:
                 board.note(NoteKind.CATALOG, format_change(change))
-                seen = change.revision
+                latest = change.revision
         except AdsumError:
             board.registry_up = False
         await asyncio.sleep(POLL)

@@ -51,8 +51,8 @@ def summary(board: Scoreboard) -> str:
         *board.measurements,
     ]
     width = max(len(name) for name, _ in lines)
-    told = [f"  {name:<{width}}  {value}" for name, value in lines]
-    return "\n".join(["", *told, *(f"  failed: {why}" for why in board.failures)])
+    rows = [f"  {name:<{width}}  {value}" for name, value in lines]
+    return "\n".join(["", *rows, *(f"  failed: {reason}" for reason in board.failures)])
 
 
 async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: float, live: bool) -> None:
@@ -76,11 +76,11 @@ async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: flo
             await story.run()
             if stay:
                 await story.run_until_cancelled()
-            for each in traffic:
-                each.cancel()
+            for task in traffic:
+                task.cancel()
             await asyncio.wait(traffic)
-            for each in background:
-                each.cancel()
+            for task in background:
+                task.cancel()
     except* AdsumError as errors:
         raise errors.exceptions[0] from None
     finally:

@@ -44,7 +44,7 @@ class Scenario:
             self._cast.start_wrapped("orders", id)
         self._act("starting three orders (wrapped by `adsum run`) and two users (through the library)")
         await self._until("the first instances to pass", lambda: self._passing() >= {*FIRST, *USERS})
-        await self._open_gateway()
+        await self._start_gateway()
 
     async def run(self) -> None:
         """Run the scenes while the callers send requests."""
@@ -56,16 +56,16 @@ class Scenario:
         await self._deploy()
         await self._registry_dies()
 
-    async def _open_gateway(self) -> None:
+    async def _start_gateway(self) -> None:
         """Start the gateway; returns when it forwards requests, or at once if there is no Envoy."""
         if not self._cast.start_gateway():
             self._act(f"no gateway: Envoy is not installed ({INSTALL_HINT})")
             return
         self._act(f"starting a gateway (Envoy) on {self._cast.gateway}")
-        began = time.monotonic()
+        started_at = time.monotonic()
         while not await gateway_is_ready(self._cast.gateway):
-            await self._tick(began, "the gateway to forward requests")
-        self._board.note(NoteKind.GOOD, f"the gateway forwards requests after {time.monotonic() - began:.1f} s")
+            await self._pause(started_at, "the gateway to forward requests")
+        self._board.note(NoteKind.GOOD, f"the gateway forwards requests after {time.monotonic() - started_at:.1f} s")
 
     async def run_until_cancelled(self) -> None:
         """Keep everything running until cancelled."""
@@ -78,15 +78,17 @@ class Scenario:
     async def _crash(self) -> None:
         self._act("kill -9 orders-2: it can't deregister")
         self._cast.processes.kill(self._cast.instances["orders-2"])
-        took = await self._until("the crash to be noticed", lambda: "orders-2" not in self._passing())
-        self._find("the crash was noticed after", took)
+        duration = await self._until("the crash to be noticed", lambda: "orders-2" not in self._passing())
+        self._measure("the crash was noticed after", duration)
         await self._scene()
 
     async def _grow(self) -> None:
         self._act("scaling up: orders-4 starts")
         self._cast.start_wrapped("orders", "orders-4")
-        took = await self._until("orders-4 to be called", lambda: self._board.shares().get("orders/orders-4", 0) > 0)
-        self._find("orders-4, from its start to its first call", took)
+        duration = await self._until(
+            "orders-4 to be called", lambda: self._board.shares().get("orders/orders-4", 0) > 0
+        )
+        self._measure("orders-4, from its start to its first call", duration)
         await self._scene()
 
     async def _deploy(self) -> None:
@@ -95,8 +97,8 @@ class Scenario:
         await self._until("orders-5 to pass", lambda: "orders-5" in self._passing())
         leaving = self._cast.instances["orders-1"]
         self._cast.processes.stop(leaving)
-        took = await self._until("orders-1 to end", lambda: not leaving.running)
-        self._find("orders-1, from SIGTERM through the drain to its end", took)
+        duration = await self._until("orders-1 to end", lambda: not leaving.running)
+        self._measure("orders-1, from SIGTERM through the drain to its end", duration)
         await self._scene()
 
     async def _registry_dies(self) -> None:
@@ -106,40 +108,40 @@ class Scenario:
         await self._scene()
         self._board.measurements.append(("calls answered without a registry", str(self._board.answered - answered)))
         self._act("the registry restarts from its SQLite file")
-        took = await self._start_registry()
-        self._find("the registry was back after", took)
+        duration = await self._start_registry()
+        self._measure("the registry was back after", duration)
         await self._scene()
         await self._until("the instances to pass after the restart", lambda: self._passing() >= before)
         self._board.measurements.append(("changes in the catalog because of that", str(self._board.changes - changes)))
 
     async def _start_registry(self) -> float:
         self._registry = self._cast.start_registry()
-        began = time.monotonic()
-        while time.monotonic() - began < STEP_TIMEOUT:
+        started_at = time.monotonic()
+        while time.monotonic() - started_at < STEP_TIMEOUT:
             self._cast.processes.check_running()
             try:
                 if (await self._client.api.status()).ready:
-                    return time.monotonic() - began
+                    return time.monotonic() - started_at
             except AdsumError:
                 await asyncio.sleep(POLL)
         raise DemoFailed(f"the registry did not answer within {STEP_TIMEOUT:g} s")
 
-    async def _until(self, what: str, done: Callable[[], bool]) -> float:
-        """Wait for `done`; returns the seconds it took. Raises `DemoFailed` naming `what` after `STEP_TIMEOUT`."""
-        began = time.monotonic()
+    async def _until(self, label: str, done: Callable[[], bool]) -> float:
+        """Wait for `done`; returns the seconds it took. Raises `DemoFailed` naming `label` after `STEP_TIMEOUT`."""
+        started_at = time.monotonic()
         while not done():
-            await self._tick(began, what)
-        return time.monotonic() - began
+            await self._pause(started_at, label)
+        return time.monotonic() - started_at
 
-    async def _tick(self, began: float, what: str) -> None:
+    async def _pause(self, started_at: float, label: str) -> None:
         self._cast.processes.check_running()
-        if time.monotonic() - began > STEP_TIMEOUT:
-            raise DemoFailed(f"waited {STEP_TIMEOUT:g} s for {what}")
+        if time.monotonic() - started_at > STEP_TIMEOUT:
+            raise DemoFailed(f"waited {STEP_TIMEOUT:g} s for {label}")
         await asyncio.sleep(POLL)
 
     def _passing(self) -> set[str]:
         views = self._board.views.values()
-        return {each.id for view in views for each in view.endpoints if each.status is Status.PASSING}
+        return {endpoint.id for view in views for endpoint in view.endpoints if endpoint.status is Status.PASSING}
 
     async def _scene(self) -> None:
         await asyncio.sleep(SCENE / self._pace)
@@ -148,6 +150,6 @@ class Scenario:
     def _act(self, text: str) -> None:
         self._board.note(NoteKind.ACT, text)
 
-    def _find(self, what: str, took: float) -> None:
-        self._board.measurements.append((what, f"{took:.1f} s"))
-        self._board.note(NoteKind.GOOD, f"{what} {took:.1f} s")
+    def _measure(self, label: str, duration: float) -> None:
+        self._board.measurements.append((label, f"{duration:.1f} s"))
+        self._board.note(NoteKind.GOOD, f"{label} {duration:.1f} s")

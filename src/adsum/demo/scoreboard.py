@@ -77,18 +77,18 @@ class Scoreboard:
             self.scene = text
         self.on_note(note)
 
-    def call_answered(self, instance: str, took: float) -> None:
-        """Count a call that `instance` answered after `took` seconds, retries included."""
+    def call_answered(self, instance: str, duration: float) -> None:
+        """Count a call that `instance` answered after `duration` seconds, retries included."""
         self.answered += 1
-        self.slowest = max(self.slowest, took)
+        self.slowest = max(self.slowest, duration)
         self._recent.append((self.now(), instance))
 
-    def call_failed(self, why: str) -> None:
+    def call_failed(self, reason: str) -> None:
         """Count a call whose caller got an error."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append(why)
-        self.note(NoteKind.BAD, f"a request failed: {why}")
+            self.failures.append(reason)
+        self.note(NoteKind.BAD, f"a request failed: {reason}")
 
     def shares(self) -> Mapping[str, int]:
         """Returns how many of the latest calls each instance answered."""

@@ -79,8 +79,8 @@ class DemoService:
 async def serve(name: str, port: int, id: str, *, register: bool) -> None:
     """Serve until SIGTERM or SIGINT."""
     ended = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     service = DemoService(name, id)
     server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD)
     async with _registered(name, port, id) if register else _unregistered():
@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--id", default=os.environ.get("ADSUM_ID", "demo"))
     parser.add_argument("--register", action="store_true", help="register it through the client library")
-    given = parser.parse_args()
-    asyncio.run(serve(given.name, int(os.environ["PORT"]), given.id, register=given.register))
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.name, int(os.environ["PORT"]), arguments.id, register=arguments.register))
 
 
 if __name__ == "__main__":

@@ -77,17 +77,17 @@ class TrafficGenerator:
             await self._http.aclose()
 
     async def _call(self, url: str) -> None:
-        board, began = self._board, time.monotonic()
+        board, started_at = self._board, time.monotonic()
         board.sent += 1
         board.sent_through_gateway += self._passed
         try:
             response = await self._http.get(url)
             response.raise_for_status()
-            answer = msgspec.json.decode(response.content, type=DemoReply)
+            reply = msgspec.json.decode(response.content, type=DemoReply)
         except (AdsumError, httpx.HTTPError, msgspec.MsgspecError) as error:
             board.call_failed(f"{url}: {error or type(error).__name__}")
         else:
-            board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began)
+            board.call_answered(f"{reply.service}/{reply.instance}", time.monotonic() - started_at)
 
 
 def client_traffic(client: Client, board: Scoreboard) -> TrafficGenerator:
@@ -107,7 +107,7 @@ async def gateway_is_ready(gateway: str) -> bool:
     """Returns whether the gateway forwards requests to all services."""
     async with httpx.AsyncClient(timeout=TRY_TIMEOUT, trust_env=False) as http:
         try:
-            found = [await http.get(f"{gateway}/{name}/") for name in dict.fromkeys(SERVICES)]
+            responses = [await http.get(f"{gateway}/{name}/") for name in dict.fromkeys(SERVICES)]
         except httpx.HTTPError:
             return False
-    return all(each.is_success for each in found)
+    return all(response.is_success for response in responses)

@@ -47,14 +47,14 @@ class BackgroundRegistrar:
         registration: Registration,
         address: str,
         drain_wait: float,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         take_over: bool = False,
     ) -> None:
         self._client = client
         self._registrar = make_registrar(client, registration, address, drain_wait, take_over=take_over)
         self._drain_wait = drain_wait
-        self._say = say
+        self._log = log
         self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,4 +79,4 @@ class BackgroundRegistrar:
         try:
             await self._registrar.start()
         except AdsumError as error:
-            self._say(f"the program is not registered, and runs on without: {error}")
+            self._log(f"the program is not registered, and runs on without: {error}")

@@ -28,8 +28,8 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 class CannotStart(AdsumError):
     """The program does not exist or can't be executed; `code` is the exit code that a shell would use."""
 
-    def __init__(self, program: str, why: str, code: int) -> None:
-        super().__init__(f"can't start {program}: {why}")
+    def __init__(self, program: str, reason: str, code: int) -> None:
+        super().__init__(f"can't start {program}: {reason}")
         self.code = code
 
 
@@ -61,8 +61,8 @@ class ChildProcess:
         try:
             self._process = launcher.start(argv, env=environ)
         except FileNotFoundError:
-            why = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
-            raise CannotStart(argv[0], why, EXIT_NOT_FOUND) from None
+            reason = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
+            raise CannotStart(argv[0], reason, EXIT_NOT_FOUND) from None
         except OSError as error:
             raise CannotStart(argv[0], error.strerror or str(error), EXIT_NOT_EXECUTABLE) from None
         self.pid = self._process.pid

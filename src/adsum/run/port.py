@@ -56,9 +56,9 @@ def claim_free_port(rng: Random) -> PortClaim:
     start = MIN_PORT if end > MIN_PORT + MAX_PORTS_TRIED else 1_024
     for _ in range(MAX_PORTS_TRIED):
         port = rng.randrange(start, max(end, start + 1))
-        lock = _lock(port)
+        lock = _reserve(port)
         if lock is not None or sys.platform != "linux":
-            if _free(port):
+            if _is_free(port):
                 return PortClaim(port, lock)
             PortClaim(port, lock).release()
     raise NoFreePort(f"none of {MAX_PORTS_TRIED} ports between {start} and {end} is free; choose one with --port")
@@ -74,18 +74,18 @@ def first_answering_host(port: int, hosts: Sequence[str]) -> str:
 
 def listening_addresses(port: int) -> list[str]:
     """Returns the addresses on which programs of this host listen on the port, as far as /proc shows them."""
-    found = []
+    addresses = []
     for table in _TABLES:
         with suppress(OSError):
             for line in table.read_text().splitlines()[1:]:
                 _, local, _, state, *_ = line.split()
                 address, _, number = local.partition(":")
                 if state == _LISTEN and int(number, 16) == port:
-                    found.append(_readable(address))
-    return found
+                    addresses.append(_parse_proc_address(address))
+    return addresses
 
 
-def _readable(address: str) -> str:
+def _parse_proc_address(address: str) -> str:
     """Parses an address of /proc/net/tcp: words of 32 bits, each in the byte order of the machine."""
     words = [int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)]
     return str(ipaddress.ip_address(b"".join(words)))
@@ -98,7 +98,7 @@ def _first_ephemeral() -> int:
         return DEFAULT_EPHEMERAL_START
 
 
-def _lock(port: int) -> socket.socket | None:
+def _reserve(port: int) -> socket.socket | None:
     """Binds an abstract socket that reserves the port while this process lives; None if another wrapper has it."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -109,7 +109,7 @@ def _lock(port: int) -> socket.socket | None:
     return lock
 
 
-def _free(port: int) -> bool:
+def _is_free(port: int) -> bool:
     for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - to look, not to listen
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:

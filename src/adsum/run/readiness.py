@@ -21,10 +21,10 @@ MAX_STATUS_LINE_BYTES: Final = 8_192
 
 async def wait_until_ready(registration: Registration, hosts: Sequence[str]) -> None:
     """Return once every check passes at one of `hosts`; without checks, once the port accepts connections."""
-    checks = [replace(each, tls=check_uses_tls(registration.instance, each)) for each in registration.checks]
+    checks = [replace(check, tls=check_uses_tls(registration.instance, check)) for check in registration.checks]
     checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
     pause = MIN_POLL_PAUSE
-    while not await _any_answers(checks, registration.instance.port, hosts):
+    while not await _is_ready_at_any(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
         pause = min(MAX_POLL_PAUSE, pause * 1.5)
 
@@ -44,7 +44,7 @@ async def may_listen(port: int, hosts: Sequence[str]) -> bool:
     return False
 
 
-async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
+async def _is_ready_at_any(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
     for host in hosts:
         results = [await check_passes(check, host, check.port or port) for check in checks]
         if all(results):
@@ -59,7 +59,7 @@ async def check_passes(check: Check, host: str, port: int) -> bool:
             reader, writer = await asyncio.open_connection(
                 host,
                 port,
-                ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None,
+                ssl=_trusting_context() if check.tls and check.kind is not CheckKind.TCP else None,
                 limit=MAX_STATUS_LINE_BYTES,
             )
             try:
@@ -83,7 +83,7 @@ async def _passes(
     return version.startswith(b"HTTP/") and any(low <= int(status) <= high for low, high in check.expect)
 
 
-def _trusting() -> ssl.SSLContext:
+def _trusting_context() -> ssl.SSLContext:
     """Returns a TLS context that accepts every certificate: callers verify it, readiness only needs an answer."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

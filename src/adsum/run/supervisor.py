@@ -61,43 +61,43 @@ class ProgramPlan:
 class Supervisor:
     """Runs one plan, once."""
 
-    def __init__(self, plan: ProgramPlan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: ProgramPlan, log: Callable[[str], None]) -> None:
         self.phase = ProgramPhase.STARTING
         self._plan = plan
-        self._say = say
+        self._log = log
         self._signal = int(signal.SIGTERM)
-        self._told = False
-        self._late = False
+        self._signalled = False
+        self._not_ready = False
         self._undrained = False
         """Whether the program stopped while consumers may still have called it."""
         self._step: asyncio.Task[None] | None = None
         self._child: ChildProcess
-        self._listing: BackgroundRegistrar
+        self._registrar: BackgroundRegistrar
 
     async def run(self) -> int:
         """Run the program until it has ended and return its exit code. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
-        for each in (*FORWARDED_SIGNALS, *TERMINATION_SIGNALS):
+        for number in (*FORWARDED_SIGNALS, *TERMINATION_SIGNALS):
             # A signal that is ignored, as under nohup, stays ignored, also for the program.
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                loop.add_signal_handler(each, self._hear, each)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._receive_signal, number)
         self._child = ChildProcess(self._plan.argv, self._plan.environ)
         try:
-            self._listing = self._make_listing()
-            self._do(self._wait_for_answer())
-            self._child.ended.add_done_callback(lambda _: self._on(ProgramEvent.EXITED))
-            ending = await asyncio.shield(self._child.ended)
+            self._registrar = self._make_registrar()
+            self._start_step(self._wait_until_ready())
+            self._child.ended.add_done_callback(lambda _: self._handle(ProgramEvent.EXITED))
+            exit_status = await asyncio.shield(self._child.ended)
             await self._cancel_step()
-            await self._finish(ending)
-            for each in TERMINATION_SIGNALS:  # A signal during exit must not replace the program's exit code.
-                if loop.remove_signal_handler(each):
-                    signal.signal(each, signal.SIG_IGN)
+            await self._finish(exit_status)
+            for number in TERMINATION_SIGNALS:  # A signal during exit must not replace the program's exit code.
+                if loop.remove_signal_handler(number):
+                    signal.signal(number, signal.SIG_IGN)
         except BaseException:
             self._child.signal_group(signal.SIGKILL)
             raise
-        return EXIT_NOT_READY if self._late else ending.code
+        return EXIT_NOT_READY if self._not_ready else exit_status.code
 
-    def _make_listing(self) -> BackgroundRegistrar:
+    def _make_registrar(self) -> BackgroundRegistrar:
         # Imported late, while the program starts.
         from adsum.client.client import Client
         from adsum.run.background_registrar import BackgroundRegistrar
@@ -109,52 +109,52 @@ class Supervisor:
             plan.registration,
             plan.address,
             plan.config.drain_timeout,
-            self._say,
+            self._log,
             take_over=plan.take_over,
         )
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _receive_signal(self, number: signal.Signals) -> None:
         if number in TERMINATION_SIGNALS:
-            self._signal, self._told = number, True
-            self._on(ProgramEvent.SIGNALLED)
+            self._signal, self._signalled = number, True
+            self._handle(ProgramEvent.SIGNALLED)
         else:
             self._child.signal(number)
 
-    def _on(self, event: ProgramEvent) -> None:
-        after = MOVES.get((self.phase, event))
-        if after is None:
+    def _handle(self, event: ProgramEvent) -> None:
+        next_phase = MOVES.get((self.phase, event))
+        if next_phase is None:
             return
         if event is ProgramEvent.EXITED:
             by_signal = self._child.ended.result().code - SIGNAL_EXIT_BASE in TERMINATION_SIGNALS
             self._undrained |= self.phase is ProgramPhase.DRAINING or (self.phase is ProgramPhase.SERVING and by_signal)
-        self.phase = after
-        self._late = self._late or event is ProgramEvent.NOT_READY
-        if after is ProgramPhase.SERVING:
-            self._listing.start()
-        elif after is ProgramPhase.DRAINING:
-            self._say(f"{signal_name(self._signal)}: draining for at most {self._plan.config.drain_timeout:g} s")
-            self._do(self._drain())
-        elif after is ProgramPhase.STOPPING:
+        self.phase = next_phase
+        self._not_ready = self._not_ready or event is ProgramEvent.NOT_READY
+        if next_phase is ProgramPhase.SERVING:
+            self._registrar.start()
+        elif next_phase is ProgramPhase.DRAINING:
+            self._log(f"{signal_name(self._signal)}: draining for at most {self._plan.config.drain_timeout:g} s")
+            self._start_step(self._drain())
+        elif next_phase is ProgramPhase.STOPPING:
             self._child.signal(self._signal)
-            self._do(self._wait_for_end())
-        elif after is ProgramPhase.KILLING:
-            self._say("killing the program")
+            self._start_step(self._wait_for_end())
+        elif next_phase is ProgramPhase.KILLING:
+            self._log("killing the program")
             self._child.signal_group(signal.SIGKILL)
 
-    async def _wait_for_answer(self) -> None:
-        patience, registration = self._plan.config, self._plan.registration
-        if patience.ready_timeout > 0:
+    async def _wait_until_ready(self) -> None:
+        config, registration = self._plan.config, self._plan.registration
+        if config.ready_timeout > 0:
             try:
-                async with asyncio.timeout(patience.ready_timeout):
+                async with asyncio.timeout(config.ready_timeout):
                     await wait_until_ready(registration, self._plan.hosts)
             except TimeoutError:
-                self._say(
+                self._log(
                     f"nothing answers at port {registration.instance.port} of {' or '.join(self._plan.hosts)} after "
-                    f"{patience.ready_timeout:g} s, so the program is stopped; {self._advice()}"
+                    f"{config.ready_timeout:g} s, so the program is stopped; {self._advice()}"
                 )
-                self._on(ProgramEvent.NOT_READY)
+                self._handle(ProgramEvent.NOT_READY)
                 return
-        self._on(ProgramEvent.READY)
+        self._handle(ProgramEvent.READY)
 
     def _advice(self) -> str:
         """Returns advice about a program that did not answer."""
@@ -168,27 +168,27 @@ class Supervisor:
         return "does the program listen on $PORT? --ready-timeout allows more time"
 
     async def _drain(self) -> None:
-        await self._listing.drain(f"received {signal_name(self._signal)}")
+        await self._registrar.drain(f"received {signal_name(self._signal)}")
         if self._plan.config.ready_timeout > 0:  # Without that check it may never have listened.
             self._undrained = not await may_listen(self._plan.registration.instance.port, self._plan.hosts)
-        self._on(ProgramEvent.DRAINED)
+        self._handle(ProgramEvent.DRAINED)
 
     async def _wait_for_end(self) -> None:
         await asyncio.sleep(self._plan.config.stop_timeout)
-        self._say(f"the program has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
-        self._on(ProgramEvent.NOT_STOPPED)
+        self._log(f"the program has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
+        self._handle(ProgramEvent.NOT_STOPPED)
 
-    async def _finish(self, ending: ExitStatus) -> None:
+    async def _finish(self, exit_status: ExitStatus) -> None:
         """Deregister the program with its exit status as the reason, and end the processes that it left behind."""
-        reason = f"the program {ending}" + (f" after {signal_name(self._signal)}" if self._told else "")
-        if self._told and ending.status in (0, -self._signal, 128 + self._signal):
+        reason = f"the program {exit_status}" + (f" after {signal_name(self._signal)}" if self._signalled else "")
+        if self._signalled and exit_status.status in (0, -self._signal, 128 + self._signal):
             reason = f"stopped by {signal_name(self._signal)}"
-        self._say(reason)
+        self._log(reason)
         if self._undrained:
             _log.warning(UNDRAINED_WARNING)
-        await asyncio.gather(self._listing.stop(reason), self._clear())
+        await asyncio.gather(self._registrar.stop(reason), self._end_leftovers())
 
-    async def _clear(self) -> None:
+    async def _end_leftovers(self) -> None:
         """End the processes that the program left in its group: they would keep its port."""
         if self._child.signal_group(signal.SIGTERM):
             with suppress(TimeoutError):
@@ -197,7 +197,7 @@ class Supervisor:
                         await asyncio.sleep(0.02)
             self._child.signal_group(signal.SIGKILL)
 
-    def _do(self, step: Coroutine[Any, Any, None]) -> None:
+    def _start_step(self, step: Coroutine[Any, Any, None]) -> None:
         """Start the work of the new phase, and cancel that of the phase before."""
         if self._step is not None:
             self._step.cancel()

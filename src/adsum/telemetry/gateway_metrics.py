@@ -28,36 +28,36 @@ def metrics(xds: Xds) -> Iterable[Metric]:
     yield refusals
     yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.responses_sent)
     yield CounterMetricFamily("adsum_xds_shed", "Streams closed because the client did not read", value=streams.shed)
-    yield from _answered(xds)
-    yield from _tries(xds)
+    yield from _request_metrics(xds)
+    yield from _try_metrics(xds)
 
 
-def _answered(xds: Xds) -> Iterable[Metric]:
-    everything = "Requests that the gateway answered since its Envoy started, local responses included"
-    requests = CounterMetricFamily("adsum_gateway_requests", everything, labels=["gateway"])
+def _request_metrics(xds: Xds) -> Iterable[Metric]:
+    description = "Requests that the gateway answered since its Envoy started, local responses included"
+    requests = CounterMetricFamily("adsum_gateway_requests", description, labels=["gateway"])
     errors = CounterMetricFamily(
         "adsum_gateway_errors", "Requests that the gateway answered with 5xx", labels=["gateway"]
     )
     labels = ["gateway", "service"]
-    of_service = CounterMetricFamily(
+    service_requests = CounterMetricFamily(
         "adsum_gateway_service_requests",
         "Requests that the gateway answered for the service; each counts once, with the response that its caller got",
         labels=labels,
     )
-    its_errors = CounterMetricFamily(
+    service_errors = CounterMetricFamily(
         "adsum_gateway_service_errors", "Requests that the gateway answered for the service with 5xx", labels=labels
     )
     for gateway, service, answered, failed in xds.traffic.counts():
         if service:
-            of_service.add_metric([gateway, service], answered)
-            its_errors.add_metric([gateway, service], failed)
+            service_requests.add_metric([gateway, service], answered)
+            service_errors.add_metric([gateway, service], failed)
         else:
             requests.add_metric([gateway], answered)
             errors.add_metric([gateway], failed)
-    yield from (requests, errors, of_service, its_errors)
+    yield from (requests, errors, service_requests, service_errors)
 
 
-def _tries(xds: Xds) -> Iterable[Metric]:
+def _try_metrics(xds: Xds) -> Iterable[Metric]:
     labels = ["service", "instance"]
     tries = CounterMetricFamily(
         "adsum_instance_tries",
@@ -67,7 +67,7 @@ def _tries(xds: Xds) -> Iterable[Metric]:
     failed = CounterMetricFamily(
         "adsum_instance_tries_failed", "Tries that gateways made at the instance and that failed", labels=labels
     )
-    for key, load in sorted(xds.tries_by_instance(), key=lambda each: each[0]):
+    for key, load in sorted(xds.tries_by_instance(), key=lambda item: item[0]):
         tries.add_metric([*key], load.tries)
         failed.add_metric([*key], load.failed)
     yield from (tries, failed)

@@ -27,7 +27,7 @@ LineFormat = Callable[[float, str, str, LogFields], bytes]
 
 def json_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
     """Returns the line as one JSON object."""
-    return msgspec.json.encode({"at": _instant(at), "level": level, "message": message, **fields}) + b"\n"
+    return msgspec.json.encode({"at": _format_time(at), "level": level, "message": message, **fields}) + b"\n"
 
 
 def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
@@ -35,8 +35,8 @@ def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
 
     Characters that would end the line or hide a part of it are escaped, since a message can quote a peer.
     """
-    words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
-    return f"{_instant(at)} {level:<7} {escape_unprintable(message)}{words}\n".encode(errors="backslashreplace")
+    text = "".join(f" {name}={_format_value(value)}" for name, value in fields.items() if value != "")
+    return f"{_format_time(at)} {level:<7} {escape_unprintable(message)}{text}\n".encode(errors="backslashreplace")
 
 
 LINE_FORMATS: Final[Mapping[str, LineFormat]] = MappingProxyType({"json": json_line, "text": text_line})
@@ -68,7 +68,7 @@ class Logs:
 
     def log_deferred(self, entries: Callable[[], Iterable[LineEntry]], count: int) -> None:
         """Log `count` lines that are formatted in the writing thread; never waits."""
-        self._sink.put(lambda: b"".join(self._format(*each) for each in entries()), count)
+        self._sink.put(lambda: b"".join(self._format(*entry) for entry in entries()), count)
 
     def close(self) -> None:
         """Write the remaining lines and restore the logging configuration; idempotent."""
@@ -94,16 +94,16 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _instant(at: float) -> str:
-    return f"{_second(int(at))}.{int(at * 1_000) % 1_000:03}Z"
+def _format_time(at: float) -> str:
+    return f"{_format_second(int(at))}.{int(at * 1_000) % 1_000:03}Z"
 
 
 @lru_cache(maxsize=16)  # Most lines share their second with the one before.
-def _second(at: int) -> str:
+def _format_second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     # Also quotes characters that reverse or hide text on a terminal, look like a space, or end a line for some readers.
     text = str(value)
     return text if text.isprintable() and _PLAIN.fullmatch(text) else repr(text)

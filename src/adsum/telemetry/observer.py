@@ -18,13 +18,13 @@ from adsum.ports import Clock, ProbeLag
 from adsum.telemetry.logs import LineEntry, Logs
 from adsum.telemetry.request_timings import RequestTimings
 
-_QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_DURATION_BUCKETS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 MAX_ENTRIES_PER_CHUNK: Final = 100
 """The most lines that are formatted together; larger batches are split into chunks."""
-_SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
+_SIZE_BUCKETS: Final = (1, 3, 10, 30, 100, 300, 1_000)
 
 
-class _Gathered(Collector):
+class _FurtherMetrics(Collector):
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
 
@@ -42,12 +42,14 @@ class Telemetry:
         ProcessCollector(registry=metrics)
         self._timings = RequestTimings()
         metrics.register(self._timings)
-        self._commit = Histogram("adsum_commit_seconds", "Seconds to commit a batch", buckets=_QUICK, registry=metrics)
-        self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZES, registry=metrics)
-        self._shown = Histogram(
+        self._commit = Histogram(
+            "adsum_commit_seconds", "Seconds to commit a batch", buckets=_DURATION_BUCKETS, registry=metrics
+        )
+        self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZE_BUCKETS, registry=metrics)
+        self._delivery = Histogram(
             "adsum_publish_seconds",
             "Seconds from a commit until the last watcher has been shown it",
-            buckets=_QUICK,
+            buckets=_DURATION_BUCKETS,
             registry=metrics,
         )
         self._woken = Counter("adsum_watchers_woken", "Watchers that were woken by a change", registry=metrics)
@@ -80,7 +82,7 @@ class Telemetry:
 
     def add_metrics(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Add further metrics; `read` is called whenever the metrics are read."""
-        self._metrics.register(_Gathered(read))
+        self._metrics.register(_FurtherMetrics(read))
 
     def exposition(self) -> bytes:
         """Returns the metrics in Prometheus's text format."""
@@ -90,12 +92,12 @@ class Telemetry:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
         facts: list[Fact] = [*batch.changes, *batch.edits]
-        for cause, count in Counts(each.provenance.cause.value for each in facts).items():
+        for cause, count in Counts(fact.provenance.cause.value for fact in facts).items():
             self._changes.labels(cause).inc(count)
         if self._logs is not None and self._logs.logs_changes:
-            self._tell(self._logs, batch.revision, facts)
+            self._log_facts(self._logs, batch.revision, facts)
 
-    def _tell(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
+    def _log_facts(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
         """Log a line for each fact. The lines of a large batch are formatted in the writing thread, chunk by chunk, so
         that they don't block the event loop.
         """
@@ -104,14 +106,14 @@ class Telemetry:
                 logs.log(*change_entry(revision, fact))
             return
         for start in range(0, len(facts), MAX_ENTRIES_PER_CHUNK):
-            some = facts[start : start + MAX_ENTRIES_PER_CHUNK]
-            logs.log_deferred(partial(_entries, revision, some), len(some))
+            chunk = facts[start : start + MAX_ENTRIES_PER_CHUNK]
+            logs.log_deferred(partial(_entries, revision, chunk), len(chunk))
 
     def published(self, revision: int, woken: int) -> None:
         self._woken.inc(woken)
 
     def delivered(self, took: float) -> None:
-        self._shown.observe(took)
+        self._delivery.observe(took)
 
     def answered(self, operation: str, code: int, took: float) -> None:
         self._timings.observe(operation, code, took)
@@ -143,17 +145,22 @@ class Telemetry:
 
 
 def _entries(revision: int, facts: Sequence[Fact]) -> list[LineEntry]:
-    return [change_entry(revision, each) for each in facts]
+    return [change_entry(revision, fact) for fact in facts]
 
 
 def change_entry(revision: int, fact: Fact) -> LineEntry:
     """Returns the log line of a fact."""
-    why = fact.provenance
+    provenance = fact.provenance
     fields: dict[str, object] = {"revision": revision}
     if isinstance(fact, Edit):
         fields[fact.key.kind.value] = fact.key.name
     else:
         status = fact.listing.status.value if fact.listing is not None else "gone"
         fields |= {"service": fact.key.service, "id": fact.key.id, "status": status}
-    fields |= {"cause": why.cause.value, "actor": why.actor, "peer": why.peer, "reason": why.reason}
-    return why.at, "info", "change", fields
+    fields |= {
+        "cause": provenance.cause.value,
+        "actor": provenance.actor,
+        "peer": provenance.peer,
+        "reason": provenance.reason,
+    }
+    return provenance.at, "info", "change", fields

@@ -37,7 +37,7 @@ def with_settings(*tables: type, exclude: tuple[str, ...] = ()) -> Callable[[C],
             flags = {name: options.pop(name, None) for name in names}
             loaded = load(tables, flags, os.environ, config)
             if show_config:
-                _show(loaded, names)
+                _print_settings(loaded, names)
                 return None
             return command(loaded, **options)
 
@@ -79,17 +79,17 @@ def _switch(field: Field) -> Callable[[C], C]:
     names = f"{flag_name(field.name)}/{flag_name(f'no_{field.name}')}"
     default = str(field.default).lower()
     text = f"{field.metadata['help']}.  [env: {variable_name(field)}; default: {default}{_reloads(field)}]"
-    return click.option(names, field.name, default=None, callback=_said, help=text)
+    return click.option(names, field.name, default=None, callback=_to_text, help=text)
 
 
-def _said(_: click.Context, __: click.Parameter, value: bool | None) -> str | None:
+def _to_text(_: click.Context, __: click.Parameter, value: bool | None) -> str | None:
     return None if value is None else str(value).lower()
 
 
-def _without_arguments(ctx: click.Context, _: click.Parameter, shown: bool) -> bool:
+def _without_arguments(ctx: click.Context, _: click.Parameter, show_config: bool) -> bool:
     """--show-config works without the arguments that the command requires."""
-    ctx.resilient_parsing = ctx.resilient_parsing or shown
-    return shown
+    ctx.resilient_parsing = ctx.resilient_parsing or show_config
+    return show_config
 
 
 _METAVARS: Mapping[Any, str] = {int: "NUMBER", float: "NUMBER"}
@@ -106,24 +106,24 @@ def _default(field: Field) -> str:
         return ""
     if isinstance(value, float):
         return f"; default: {value:g}{' s' if field.metadata['duration'] else ''}"
-    return f"; default: {sizes.format_size(value) if field.metadata['size'] else _shown(value)}"
+    return f"; default: {sizes.format_size(value) if field.metadata['size'] else _format_value(value)}"
 
 
-def _show(loaded: Settings, names: Collection[str]) -> None:
+def _print_settings(loaded: Settings, names: Collection[str]) -> None:
     from adsum.cli.output import print_table
 
     rows = []
     for kind, values in loaded.tables.items():
-        for name in (each for each in setting_fields(kind) if each in names):
+        for name in (field for field in setting_fields(kind) if field in names):
             value = getattr(values, name)
             origin = loaded.origins[name]
-            rows.append((name, _shown(value), "" if origin == DEFAULT_ORIGIN else origin))
+            rows.append((name, _format_value(value), "" if origin == DEFAULT_ORIGIN else origin))
     print_table(("SETTING", "VALUE", "FROM"), rows)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={each}" for key, each in value.items())
+        return ", ".join(f"{key}={text}" for key, text in value.items())
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else without_credentials(str(value))

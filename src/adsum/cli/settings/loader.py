@@ -56,7 +56,7 @@ class Settings:
     def config_error(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
         """Returns the error of a setting with the origin of its value. `names`: field of the error → setting."""
         first = _setting(error)
-        return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
+        return ConfigError(_message(self.origins, names.get(first, first), error.problem))
 
 
 def variable_name(field: Field) -> str:
@@ -74,18 +74,18 @@ def load(
 ) -> Settings:
     """The settings of `tables`. `flags` holds the texts given, None for those that were not. Raises `ConfigError`."""
     path = _path(file, environ)
-    written = _read(path) if path is not None else {}
+    content = _read(path) if path is not None else {}
     origins: dict[str, str] = {}
     loaded: dict[type, object] = {}
     for table in tables:
         values: dict[str, Any] = {}
-        section = next(name for name, known in TABLES.items() if known is table)
+        section = next(name for name, kind in TABLES.items() if kind is table)
         for name, (field, kind) in setting_fields(table).items():
             origins[name] = DEFAULT_ORIGIN
             try:
-                if name in written.get(section, {}):
+                if name in content.get(section, {}):
                     origins[name] = f"{path}: {section}.{name}"
-                    values[name] = parse_toml(field, kind, written[section][name])
+                    values[name] = parse_toml(field, kind, content[section][name])
                 if environ.get(variable_name(field)):
                     origins[name] = variable_name(field)
                     values[name] = parse_text(field, kind, environ[variable_name(field)])
@@ -93,11 +93,11 @@ def load(
                     origins[name] = flag_name(name)
                     values[name] = (parse_texts if kind in MULTI_VALUE_TYPES else parse_text)(field, kind, flags[name])
             except Invalid as error:
-                raise ConfigError(_sentence(origins, name, error.problem)) from None
+                raise ConfigError(_message(origins, name, error.problem)) from None
         try:
             loaded[table] = table(**values)
         except Invalid as error:
-            raise ConfigError(_sentence(origins, _setting(error), error.problem)) from None
+            raise ConfigError(_message(origins, _setting(error), error.problem)) from None
     return Settings(MappingProxyType(loaded), MappingProxyType(origins), flags, environ, file)
 
 
@@ -106,7 +106,7 @@ def _setting(error: Invalid) -> str:
     return error.field.partition(".")[0].partition("[")[0]
 
 
-def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:
+def _message(origins: Mapping[str, str], name: str, problem: str) -> str:
     origin = origins.get(name, name)
     return f"{flag_name(name) if origin == DEFAULT_ORIGIN else origin}: {problem}"
 
@@ -126,32 +126,32 @@ def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
 def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Returns the tables of the file. Raises `ConfigError` for an unknown table or key."""
     try:
-        written = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: can't be read: {why}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{path}: can't be read: {reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    for section, table in written.items():
+    for section, table in content.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {_homeless(section)}")
+            raise ConfigError(f"{path}: {_outside_tables(section)}")
         if section not in TABLES:
             raise ConfigError(f"{path}: {_unknown(section, TABLES, 'table')}")
         for name in table:
             if name not in setting_fields(TABLES[section]):
                 raise ConfigError(f"{path}: {section}.{_unknown(name, setting_fields(TABLES[section]), 'setting')}")
-    return written
+    return content
 
 
-def _homeless(name: str) -> str:
+def _outside_tables(name: str) -> str:
     """Returns the error clause for a key outside of every table."""
     owners = [section for section, table in TABLES.items() if name in setting_fields(table)]
-    tables = " or ".join(f"[{each}]" for each in owners)
-    hint = f"it belongs below {tables}" if owners else f"the tables are {', '.join(f'[{each}]' for each in TABLES)}"
+    tables = " or ".join(f"[{owner}]" for owner in owners)
+    hint = f"it belongs below {tables}" if owners else f"the tables are {', '.join(f'[{name}]' for name in TABLES)}"
     return f"{name}: must stand in a table; {hint}"
 
 
-def _unknown(name: str, known: Mapping[str, Any], what: str) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-    return f"{name}: unknown {what}; {hint}"
+def _unknown(name: str, names: Mapping[str, Any], noun: str) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+    return f"{name}: unknown {noun}; {hint}"

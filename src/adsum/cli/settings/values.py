@@ -27,7 +27,7 @@ _NONE: Final = "none"
 def setting_fields(table: type) -> Mapping[str, tuple[Field, Any]]:
     """Returns the settings of a table: name → field and type."""
     types = typing.get_type_hints(table)
-    return MappingProxyType({each.name: (each, types[each.name]) for each in dataclasses.fields(table)})
+    return MappingProxyType({field.name: (field, types[field.name]) for field in dataclasses.fields(table)})
 
 
 def parse_text(field: Field, kind: Any, text: str) -> Any:
@@ -54,9 +54,9 @@ def parse_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
 
 def parse_toml(field: Field, kind: Any, value: object) -> Any:
     """Converts a value of the TOML file, which has a type already; durations and sizes may be strings."""
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    if kind == Mapping[str, str] and isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
+    if kind == Mapping[str, str] and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
         return MappingProxyType(dict(value))
     if kind in (float, float | None):
         if isinstance(value, str) and (field.metadata["duration"] or value == _NONE):
