@@ -1,4 +1,4 @@
-"""Draws docs/demo.svg from the real demo, at the moment when the registry is down: python docs/picture.py"""
+"""Draws docs/demo.svg from the running demo while its registry is down: python docs/picture.py"""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from adsum.demo.scoreboard import Note, Scoreboard
 
 WIDTH, HEIGHT = 112, 24
 DOWN = 2.5
-"""Seconds that the registry is down when the picture is taken."""
+"""Seconds for which the registry has been down when the picture is taken."""
 
 PATIENCE = 120.0
-"""Seconds until that moment, at most."""
+"""Seconds within which the demo must kill its registry."""
 
 
 async def main() -> None:

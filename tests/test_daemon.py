@@ -74,7 +74,7 @@ def _process(environment: dict[str, str] | None = None, **config: object) -> Ite
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_listens_serves_and_ends_cleanly(number: int) -> None:
+def test_a_daemon_prints_its_address_serves_and_stops_cleanly(number: int) -> None:
     with _process() as process:
         assert process.first_line.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
         with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=PATIENCE) as watch:
@@ -87,7 +87,7 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(number: int) -> None:
         assert "Traceback" not in errors
 
 
-def test_it_goes_on_if_nobody_takes_what_it_says() -> None:
+def test_a_daemon_runs_on_although_its_output_fails() -> None:
     config = json.dumps({"listen": "127.0.0.1:0", "store": "memory:"})
     with (
         Path("/dev/full").open("w") as full,
@@ -104,7 +104,7 @@ def test_it_goes_on_if_nobody_takes_what_it_says() -> None:
         assert child.wait(PATIENCE) == 0
 
 
-async def test_settings_that_can_change_are_taken_over_and_others_are_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reload_applies_some_settings_and_names_the_others(caplog: pytest.LogCaptureFixture) -> None:
     daemon = Daemon(ServeConfig(listen="127.0.0.1:0", store="memory:", xds="off"))
     await daemon.start()
     try:
@@ -129,7 +129,7 @@ async def test_settings_that_can_change_are_taken_over_and_others_are_named(capl
         await daemon.stop()
 
 
-def test_a_registry_reads_its_file_again_on_sighup(tmp_path: Path) -> None:
+def test_sighup_reloads_the_file(tmp_path: Path) -> None:
     file = tmp_path / "adsum.toml"
     file.write_text('[serve]\nlisten = "127.0.0.1:0"\nxds = "off"\nstore = "memory:"\n')
     command = [sys.executable, "-m", "adsum", "serve", "--config", str(file)]
@@ -152,13 +152,13 @@ def test_a_registry_reads_its_file_again_on_sighup(tmp_path: Path) -> None:
         assert child.wait(PATIENCE) == 0
 
 
-def test_sighup_does_not_end_it() -> None:
+def test_sighup_does_not_stop_the_daemon() -> None:
     with _process() as process:
         process.child.send_signal(signal.SIGHUP)
         assert httpx.get(f"{process.url}/readyz").status_code == 200
 
 
-def test_a_second_signal_ends_it_at_once() -> None:
+def test_a_second_signal_ends_the_daemon_at_once() -> None:
     with _process() as process:
         host, port = process.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as unfinished:
@@ -196,7 +196,7 @@ def _until_refused(url: str) -> None:
     raise AssertionError("it goes on")
 
 
-def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'adsum.db'}"
     with _process(store=store) as process:
         for n in range(20):
@@ -210,7 +210,7 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
         assert process.signal_and_wait()[0] == 0
 
 
-def test_a_taken_address_and_a_taken_file_are_one_sentence(tmp_path: Path) -> None:
+def test_a_used_address_and_a_used_file_are_one_sentence(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'adsum.db'}"
     with _process(store=store) as first:
         taken: list[dict[str, object]] = [{"listen": first.url.removeprefix("http://")}, {"store": store}]
@@ -221,7 +221,7 @@ def test_a_taken_address_and_a_taken_file_are_one_sentence(tmp_path: Path) -> No
                 assert len(errors.splitlines()) == 1, errors
 
 
-def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
+def test_systemd_is_notified_when_the_daemon_is_ready_and_when_it_stops(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(PATIENCE)
@@ -231,7 +231,7 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> N
             assert listening.recv(100) == b"STOPPING=1"
 
 
-def test_one_line_a_change_with_cause_and_actor() -> None:
+def test_every_change_is_logged_with_cause_and_actor() -> None:
     with _process(log_format="json") as process:
         there = f"{process.url}/api/v1/services/orders/instances/o1"
         httpx.put(there, json={"port": 1}, headers={"Adsum-Actor": "deploy"})
@@ -246,7 +246,7 @@ def test_one_line_a_change_with_cause_and_actor() -> None:
     assert all(line["at"].endswith("Z") for line in lines)
 
 
-def test_the_metrics_tell_what_matters(daemon: RunningDaemon) -> None:
+def test_the_metrics_count_requests_changes_and_leases(daemon: RunningDaemon) -> None:
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
     httpx.get(f"{daemon.url}/api/v1/services/orders")
     httpx.get(f"{daemon.url}/nowhere")
@@ -271,7 +271,7 @@ def test_the_metrics_tell_what_matters(daemon: RunningDaemon) -> None:
         assert line in lines, answer.text
 
 
-def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
+def test_the_status_counts_what_the_node_keeps(daemon: RunningDaemon) -> None:
     body = {"port": 1, "checks": [{"name": "web", "kind": "tcp", "interval": 60}]}
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json=body)
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o2", json={"port": 2})
@@ -282,7 +282,7 @@ def test_the_status_tells_what_the_node_keeps(daemon: RunningDaemon) -> None:
     assert said["uptime"] >= 0
 
 
-def test_a_node_whose_password_was_changed_is_not_ready_and_says_why_until_its_file_says_the_new_one(
+def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.registry.UNREADY_AFTER", 3.0)
@@ -331,7 +331,7 @@ def _until(daemon: RunningDaemon, true: Callable[[dict[str, Any]], object]) -> d
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "100.100.100.200", "::ffff:169.254.169.254"])
-def test_an_address_that_is_never_an_instance_is_refused(daemon: RunningDaemon, address: str) -> None:
+def test_a_forbidden_address_is_refused(daemon: RunningDaemon, address: str) -> None:
     answer = httpx.put(f"{daemon.url}/api/v1/services/a/instances/b", json={"port": 1, "address": address})
     assert (answer.status_code, answer.json()["field"]) == (422, "address")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adsum.config.serve import RunConfig
+from adsum.config.run import RunConfig
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from tests.support.programs import need
 
@@ -30,11 +30,11 @@ def test_systemd_understands_the_unit(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_unit_tells_only_the_program_that_drains(name: str) -> None:
+def test_a_unit_signals_only_the_main_process(name: str) -> None:
     assert "\nKillMode=mixed\n" in (DEPLOY / name).read_text()
 
 
-def test_stopping_a_wrapped_program_is_given_the_time_that_it_takes() -> None:
+def test_stop_timeouts_cover_a_drain_and_the_end_of_the_program() -> None:
     run = RunConfig()
     needed = max(DEFAULT_DRAIN_WAIT, run.drain_timeout) + run.stop_timeout
     found = re.search(r"^TimeoutStopSec=(\d+)$", (DEPLOY / "example.service").read_text(), re.MULTILINE)
@@ -44,11 +44,11 @@ def test_stopping_a_wrapped_program_is_given_the_time_that_it_takes() -> None:
     assert int(image["stop_grace_period"].removesuffix("s")) > needed
 
 
-def test_stopping_a_wrapped_program_is_no_failure_to_systemd() -> None:
+def test_exit_code_143_is_a_success_for_systemd() -> None:
     assert "\nSuccessExitStatus=143\n" in (DEPLOY / "example.service").read_text()
 
 
-def test_a_composition_publishes_the_gateway_alone_and_on_loopback() -> None:
+def test_the_compose_file_publishes_only_the_gateway_and_on_loopback() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert {name: each.get("ports") for name, each in services.items() if "ports" in each} == {
         "gateway": ["127.0.0.1:8080:8080"]
@@ -57,7 +57,7 @@ def test_a_composition_publishes_the_gateway_alone_and_on_loopback() -> None:
         assert each["build"]["dockerfile"] == "deploy/Containerfile"
 
 
-def test_the_image_runs_as_nobody_in_particular() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     lines = (DEPLOY / "Containerfile").read_text().splitlines()
     assert "USER 10001" in lines
     assert "VOLUME /data" in lines

@@ -210,7 +210,6 @@ def test_a_client_loads_nothing_of_gateways() -> None:
 
 PRIVATE = {
     "balance/test_keyed_policies.py": {"_counts"},
-    "cli/test_output.py": {"_nodes"},
     "client/registration/test_registrar.py": {"_ask"},
     "client/sources/test_registry_source.py": {"_clock", "_urls"},
     "client/native/test_service_watch.py": {"_urls"},

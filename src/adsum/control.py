@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import Metric
 
 from adsum import wire
-from adsum.config.serve import DEFAULT_XDS_LISTEN, OFF
+from adsum.config.addresses import DEFAULT_XDS_LISTEN
+from adsum.config.setting import OFF
 from adsum.core.errors import AdsumError
 from adsum.dialects import dialect
 from adsum.ports import Clock

@@ -18,7 +18,8 @@ import uvloop
 
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
-from adsum.config.serve import OFF, ServeConfig
+from adsum.config.serve import ServeConfig
+from adsum.config.setting import OFF
 from adsum.control import MAX_GRPC_CONNECTIONS, ControlPlane
 from adsum.core.catalog.status_counts import StatusCounter
 from adsum.core.errors import AdsumError, Invalid

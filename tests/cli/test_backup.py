@@ -14,7 +14,7 @@ __all__ = ["path", "store"]
 
 
 @pytest.mark.usefixtures("store")
-def test_a_backup_is_made_of_a_registry_in_use(adsum: Adsum, path: Path, tmp_path: Path) -> None:
+def test_a_backup_of_a_running_registry_is_made(adsum: Adsum, path: Path, tmp_path: Path) -> None:
     to = tmp_path / "backup.db"
     result = adsum("backup", str(to), "--store", f"sqlite:///{path}")
     assert (result.code, result.out) == (0, "")
@@ -37,7 +37,7 @@ async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp
     )
     again = adsum("restore", str(to), "--store", f"sqlite:///{new}")
     kept = f"{new}.before-restore"
-    assert again.err.endswith(f", at revision 1; what was there before is kept as {kept}\n")
+    assert again.err.endswith(f", at revision 1; the previous file is kept as {kept}\n")
     assert await ids(new) == {"o1", "o2"}
 
 
@@ -45,7 +45,9 @@ async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp
     ("url", "words"), [("memory:", "it keeps nothing"), ("etcd://localhost:2379", "use `etcdctl snapshot`")]
 )
 @pytest.mark.parametrize("command", ["backup", "restore"])
-def test_other_stores_have_other_ways(adsum: Adsum, command: str, url: str, words: str, tmp_path: Path) -> None:
+def test_backup_names_the_remedy_for_other_stores(
+    adsum: Adsum, command: str, url: str, words: str, tmp_path: Path
+) -> None:
     result = adsum(command, str(tmp_path / "x.db"), "--store", url)
     assert result.code == 78
     assert words in result.err

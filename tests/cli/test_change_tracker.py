@@ -23,14 +23,14 @@ def _opened(following: ChangeTracker, *views: wire.InstanceView, epoch: str = "e
     return seen
 
 
-def test_how_things_stand_at_first_is_marked_so() -> None:
+def test_the_initial_state_is_marked() -> None:
     following = ChangeTracker()
     seen = _opened(following, _view("a"))
     assert [(each.initial, each.change.id, each.change.previous_status) for each in seen] == [(True, "a", "")]
     assert following.position == "e:1"
 
 
-def test_a_change_tells_from_what_to_what() -> None:
+def test_a_change_has_the_old_and_the_new_status() -> None:
     following = ChangeTracker()
     _opened(following, _view("a"))
     change = wire.ServiceChange("orders", 1, 2, [_view("a", Status.CRITICAL)])
@@ -43,7 +43,7 @@ def test_a_change_tells_from_what_to_what() -> None:
     )
 
 
-def test_who_leaves_is_told_with_the_reason() -> None:
+def test_a_removal_has_the_reason() -> None:
     following = ChangeTracker()
     _opened(following, _view("a"))
     change = wire.ServiceChange("orders", 1, 2, [], [wire.RemovedInstance("a", "deregistered", "ann", "bye", 7.0)])
@@ -52,7 +52,7 @@ def test_who_leaves_is_told_with_the_reason() -> None:
     assert told == ("passing", "gone", "deregistered", "bye", 7.0)
 
 
-def test_being_told_the_whole_again_tells_only_what_differs() -> None:
+def test_a_second_full_state_yields_only_the_differences() -> None:
     following = ChangeTracker()
     _opened(following, _view("a"), _view("b"))
     seen = _opened(following, _view("b"), _view("c"), epoch="f")
@@ -62,7 +62,7 @@ def test_being_told_the_whole_again_tells_only_what_differs() -> None:
     ]
 
 
-def test_a_service_that_the_whole_no_longer_has_is_gone() -> None:
+def test_a_service_missing_from_the_full_state_is_gone() -> None:
     following = ChangeTracker()
     _opened(following, _view("a"))
     seen = list(following.feed(_event("open", wire.WatchOpened("f", 9, True, "w"))))

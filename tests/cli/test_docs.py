@@ -79,7 +79,7 @@ def test_the_pages_have_commands() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_commands_of_a_page_are_understood(name: str, run: Run) -> None:
+def test_the_commands_of_a_page_run_without_errors(name: str, run: Run) -> None:
     before = 'BASE="$ADSUM_URL/api/v1"\n' if "$BASE" in COMMANDS[name] else ""
     out, err = run(before + COMMANDS[name])
     said = [line for line in err.splitlines() if COMPLAINTS.search(line)]
@@ -89,10 +89,10 @@ def test_the_commands_of_a_page_are_understood(name: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["adsum drain", "adsum-nothing", "curl 'http://"])
-def test_a_command_that_is_not_understood_is_noticed(wrong: str, run: Run) -> None:
+def test_a_wrong_command_is_noticed(wrong: str, run: Run) -> None:
     assert COMPLAINTS.search(run(wrong)[1])
 
 
 @pytest.mark.parametrize("run", ["zsh"], indirect=True)
-def test_a_pattern_that_zsh_does_not_pass_on_is_noticed(run: Run) -> None:
+def test_a_pattern_that_zsh_rejects_is_noticed(run: Run) -> None:
     assert COMPLAINTS.search(run("curl $ADSUM_URL/api/v1/services/orders?status=passing")[1])

@@ -29,7 +29,7 @@ def no_envoy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_without_an_envoy_one_sentence_says_what_to_install(adsum: Adsum, no_envoy: None) -> None:
+def test_without_envoy_one_sentence_names_the_package(adsum: Adsum, no_envoy: None) -> None:
     result = adsum("gateway")
     assert (result.code, result.out) == (1, "")
     assert result.err == (
@@ -37,19 +37,19 @@ def test_without_an_envoy_one_sentence_says_what_to_install(adsum: Adsum, no_env
     )
 
 
-def test_an_envoy_that_was_named_and_is_not_there_is_not_replaced_by_another(adsum: Adsum) -> None:
+def test_a_missing_envoy_given_by_flag_is_an_error(adsum: Adsum) -> None:
     result = adsum("gateway", "--envoy", "/nonexistent/envoy")
     assert result.code == 1
     assert result.err.startswith("adsum: /nonexistent/envoy is not there; --envoy must name Envoy's binary")
 
 
-def test_an_envoy_that_is_too_old_is_told_with_the_remedy(adsum: Adsum, tmp_path: Path) -> None:
+def test_an_envoy_that_is_too_old_is_an_error_with_the_remedy(adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("gateway", "--envoy", _program(tmp_path, OLD))
     assert result.code == 1
     assert "is Envoy 1.20.3, and 1.34 is the least: pip install 'adsum[gateway]'" in result.err
 
 
-def test_a_program_that_is_no_envoy_is_told(adsum: Adsum, tmp_path: Path) -> None:
+def test_a_program_that_is_not_envoy_is_an_error(adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("gateway", "--envoy", _program(tmp_path, "#!/bin/sh\necho hello\n"))
     assert result.code == 1
     assert "does not say that it is an Envoy" in result.err
@@ -59,7 +59,7 @@ def test_a_program_that_is_no_envoy_is_told(adsum: Adsum, tmp_path: Path) -> Non
     ("args", "words"),
     [
         (("--listen", "8080"), "--listen: must be IP:PORT"),
-        (("--listen", "127.0.0.1:0"), "--listen: must say a port"),
+        (("--listen", "127.0.0.1:0"), "--listen: must have a port other than 0"),
         (("--listen", "127.0.0.1:81", "--listen", "127.0.0.1:81"), "--listen: must not repeat"),
         (("--monitor", "here"), "--monitor: must be IP:PORT"),
         (("--xds", "registry"), "--xds: must be HOST:PORT"),
@@ -72,14 +72,14 @@ def test_a_program_that_is_no_envoy_is_told(adsum: Adsum, tmp_path: Path) -> Non
         (("--log-level", "loud"), "--log-level: must be debug, info, warning or error"),
     ],
 )
-def test_a_setting_that_is_wrong_is_named(adsum: Adsum, args: tuple[str, ...], words: str) -> None:
+def test_an_invalid_gateway_setting_is_named(adsum: Adsum, args: tuple[str, ...], words: str) -> None:
     result = adsum("gateway", *args)
     assert (result.code, result.out) == (78, "")
     assert result.err.startswith(f"adsum: {words}")
     assert result.err.count("\n") == 1
 
 
-def test_settings_of_the_registry_in_the_environment_are_not_the_gateways(
+def test_environment_variables_of_the_registry_do_not_affect_the_gateway(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADSUM_LISTEN", "localhost:1")
@@ -91,7 +91,7 @@ def test_settings_of_the_registry_in_the_environment_are_not_the_gateways(
 
 
 @pytest.mark.needs("envoy")
-def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_unusable_tls_files_are_named(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     claim = claim_free_port(Random())
     request.addfinalizer(claim.release)
@@ -107,7 +107,7 @@ def test_files_for_tls_that_can_not_be_used_are_named(tmp_path: Path, request: p
     assert "they are no PEM files that can be used" in done.stderr
 
 
-def test_help_loads_nothing_that_a_gateway_runs_on() -> None:
+def test_help_of_the_gateway_imports_none_of_its_libraries() -> None:
     probe = (
         "import sys; from adsum.cli.main import run; run(['gateway', '--help']);"
         "print([name for name in sys.modules if name.startswith(('httpcore', 'grpc', 'google', 'uvicorn'))])"

@@ -13,7 +13,7 @@ from adsum.cli.root import COMMANDS, root
 from tests.cli.conftest import Adsum
 
 
-def test_every_command_is_told_by_name(adsum: Adsum) -> None:
+def test_help_lists_every_command(adsum: Adsum) -> None:
     result = adsum("--help")
     assert result.code == 0
     for name, entry in COMMANDS.items():
@@ -22,7 +22,7 @@ def test_every_command_is_told_by_name(adsum: Adsum) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_what_for_and_shows_an_example(adsum: Adsum, name: str) -> None:
+def test_every_command_has_a_description_and_an_example(adsum: Adsum, name: str) -> None:
     command = root.get_command(click.Context(root), name)
     assert command is not None
     assert command.name == name
@@ -37,7 +37,7 @@ WRITES = ["drain", "maintenance", "resume", "deregister", "route rm"]
 
 
 @pytest.mark.parametrize("name", READS + WRITES)
-def test_every_command_that_reads_or_changes_one_thing_speaks_json(name: str) -> None:
+def test_commands_that_read_or_change_one_thing_have_a_json_flag(name: str) -> None:
     command: click.Command | None = root
     for part in name.split():
         assert isinstance(command, click.Group)
@@ -46,7 +46,7 @@ def test_every_command_that_reads_or_changes_one_thing_speaks_json(name: str) ->
     assert "--json" in [option for each in command.params for option in each.opts]
 
 
-def test_help_loads_none_of_the_commands() -> None:
+def test_help_imports_none_of_the_commands() -> None:
     probe = (
         "import sys; from adsum.cli.main import run; run(['--help']);"
         "print([name for name in sys.modules if name in ('asyncio', 'httpx', 'msgspec', 'rich', 'uvicorn')])"
@@ -55,17 +55,17 @@ def test_help_loads_none_of_the_commands() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_slip_of_the_finger_is_met_with_what_was_meant(adsum: Adsum) -> None:
+def test_a_misspelled_command_gets_a_suggestion(adsum: Adsum) -> None:
     result = adsum("resovle", "orders")
     assert (result.code, result.out) == (2, "")
     assert "Did you mean resolve?" in result.err
 
 
-def test_the_demo_says_that_it_shows_the_gateway(adsum: Adsum) -> None:
+def test_help_of_the_demo_mentions_the_gateway(adsum: Adsum) -> None:
     assert "a gateway" in " ".join(adsum("demo", "--help").out.split())
 
 
-def test_the_version_is_told(adsum: Adsum) -> None:
+def test_the_version_is_printed(adsum: Adsum) -> None:
     import adsum as package
 
     assert adsum("--version").out == f"adsum {package.__version__}\n"
@@ -83,7 +83,7 @@ def test_the_completion_for_bash_is_bash(adsum: Adsum) -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-def test_without_click_one_sentence_says_what_to_install() -> None:
+def test_without_click_one_sentence_names_the_package() -> None:
     probe = "import sys; sys.modules['click'] = None; from adsum.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -14,7 +14,9 @@ from adsum.core.model import Key
 KEYS = [Key("orders", f"o{n}") for n in range(3)]
 
 
-def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_instances_start_to_drain_before_any_is_waited_for_and_share_one_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[tuple[Any, ...]] = []
     now = [100.0]
     monkeypatch.setattr(instance_selector, "run_with_client", lambda loaded, work: KEYS)
@@ -27,6 +29,6 @@ def test_all_are_begun_before_any_is_waited_for_and_share_one_time(monkeypatch: 
 
     run = instance_selector.for_each_instance(lambda loaded, keys, given: seen.append((*keys, given["timeout"])))(wait)
     with pytest.raises(CommandFailed) as ended:
-        run(Settings.__new__(Settings), key=Key("orders", ""), every=True, at=None, timeout=6.0)
+        run(Settings.__new__(Settings), key=Key("orders", ""), all_instances=True, at=None, timeout=6.0)
     assert seen == [(*KEYS, 6.0), ("o0", 6.0), ("o1", 2.0), ("o2", 0.1)]
     assert ended.value.code is ExitCode.TIMEOUT

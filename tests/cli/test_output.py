@@ -33,19 +33,21 @@ class FakeTerminal(io.StringIO):
         (FakeTerminal(), {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
     ],
 )
-def test_colour_is_asked_for_as_everywhere(stream: io.StringIO, environ: Mapping[str, str], wanted: bool) -> None:
+def test_colour_follows_the_usual_environment_variables(
+    stream: io.StringIO, environ: Mapping[str, str], wanted: bool
+) -> None:
     assert output.wants_colour(stream, environ) is wanted
 
 
-@pytest.mark.parametrize(
-    ("apart", "share", "shown"), [(0.0, 128, ["50%", "50%"]), (20.0, 0, ["nothing", "not known now"])]
-)
-def test_what_others_keep_is_not_claimed_by_a_node_that_is_apart(apart: float, share: int, shown: list[str]) -> None:
+@pytest.mark.parametrize(("apart", "share", "shown"), [(0.0, 128, ["50%", "50%"]), (20.0, 0, ["nothing", "unknown"])])
+def test_an_isolated_node_does_not_claim_to_know_the_shares_of_others(
+    apart: float, share: int, shown: list[str]
+) -> None:
     peers = [wire.PeerView("n2", "http://n2", 128)]
     node = wire.NodeStatus(
         "n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, isolated_seconds=apart, shards=share, peers=peers
     )
-    assert [row[-1] for row in status._nodes(node)] == shown
+    assert [row[-1] for row in status.share_rows(node)] == shown
 
 
 def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +67,7 @@ def test_a_table_has_colours_when_they_are_forced(
 @pytest.mark.parametrize(
     ("length", "words"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3_600, "1 h"), (172_800, "2 d"), (-1, "0 s")]
 )
-def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
+def test_durations_are_printed_in_whole_units(length: float, words: str) -> None:
     assert output.format_duration(length) == words
     assert output.ago(1_000.0, 1_000.0 + length) == f"{words} ago"
 
@@ -82,11 +84,11 @@ def test_lengths_are_told_in_whole_units(length: float, words: str) -> None:
         (30.0, "30 s"),
     ],
 )
-def test_short_lengths_are_told_in_two_digits_or_milliseconds(length: float, words: str) -> None:
+def test_latencies_are_printed_with_two_digits_or_in_milliseconds(length: float, words: str) -> None:
     assert output.format_latency(length) == words
 
 
-def test_why_leaves_out_what_is_not_known() -> None:
+def test_a_cause_without_actor_or_reason_is_printed_alone() -> None:
     assert output.format_cause("drained", "ann", "deploy") == "drained by ann: deploy"
     assert output.format_cause("lease-lapsed", "", "") == "lease-lapsed"
 
@@ -95,7 +97,7 @@ HOSTILE = "o1\x1b[2J\u202ekcab\u200b\u2066 end"
 SAFE = r"o1\x1b[2J\u202ekcab\u200b\u2066 end"
 
 
-def test_texts_of_others_are_printed_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_texts_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_message(HOSTILE)
     output.print_line(HOSTILE, output.StatusText(HOSTILE, "passing"))
     output.print_table(("ID", "STATUS"), [(HOSTILE, "passing")])
@@ -115,7 +117,7 @@ def test_a_forced_colour_is_the_only_escape_sequence_of_a_line(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_json_says_everything_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_keeps_every_character_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
     texts = [HOSTILE, "größe", "€", "\U0001f600", "\x9f", "\ufeff"]
@@ -138,7 +140,7 @@ def test_a_line_for_a_narrow_terminal_is_broken_between_words(
     assert " ".join(line.strip() for line in lines).split() == words
 
 
-def test_a_table_cuts_no_word_that_the_terminal_has_room_for(
+def test_a_table_breaks_no_word_that_fits_into_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -149,11 +151,13 @@ def test_a_table_cuts_no_word_that_the_terminal_has_room_for(
         "prefix /orders header x-beta exact '1'",
         "orders?tag!=canary@90, orders?tag=canary@10",
     )
-    output.print_table(("ROUTE", "HOSTS", "TAKES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
+    output.print_table(("ROUTE", "HOSTS", "MATCHES", "TO", "DECLARED"), [(*row, "2 s ago by root@vm")])
     assert {word for cell in row for word in cell.split()} <= set(capsys.readouterr().out.split())
 
 
-def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_without_rows_prints_its_header(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     output.print_table(("NODE", "AT"), [])
     assert "NODE" in capsys.readouterr().out

@@ -51,14 +51,14 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert taken.code == 0
     rows = [line.split() for line in taken.out.splitlines()]
     assert rows[1:] == [
-        ["goes", "to", "orders?tag!=canary&version!=2", "90%:", *UNKNOWN],
-        ["goes", "to", "orders?tag=canary", "10%:", *UNKNOWN],
-        ["with", "path", "/orders/7"],
+        ["target", "orders?tag!=canary&version!=2", "90%:", *UNKNOWN],
+        ["target", "orders?tag=canary", "10%:", *UNKNOWN],
+        ["path", "/orders/7"],
     ]
     usual = adsum("route", "check", "/orders/7").out.splitlines()
     assert "a default route" in usual[0]
-    assert [line.split()[0] for line in usual[1:]] == ["goes", "with", "not"]
-    assert usual[-1].split()[:2] == ["not", "canary"]
+    assert [line.split()[0] for line in usual[1:]] == ["target", "path", "no"]
+    assert usual[-1].split()[:3] == ["no", "match", "canary"]
     assert adsum("route", "check", "/orders/7", "--no-default-routes").code == 3
     nobody = adsum("route", "check", "/nobody/7")
     assert (nobody.code, "404" in nobody.err) == (3, True)
@@ -71,9 +71,7 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert adsum("route", "rm", "canary", "--json").code == 3
 
 
-def test_targets_that_nobody_takes_requests_for_are_named(
-    adsum: Adsum, registry: RunningDaemon, tmp_path: Path
-) -> None:
+def test_targets_without_available_instances_are_named(adsum: Adsum, registry: RunningDaemon, tmp_path: Path) -> None:
     put = httpx.put(f"{registry.url}/api/v1/services/orders/instances/o1", json={"port": 8000})
     assert put.status_code == 201, put.text
     to = ("--to", "orders?tag!=canary@60", "--to", "orders?tag=canary@30", "--to", "ordrs@10")
@@ -85,13 +83,13 @@ def test_targets_that_nobody_takes_requests_for_are_named(
     assert adsum("route", "ls").err.splitlines() == [empty, unknown]
     rows = [" ".join(line.split()) for line in adsum("route", "check", "/orders/7").out.splitlines()]
     assert rows[1:4] == [
-        "goes to orders?tag!=canary 100%",
-        "goes to orders?tag=canary 0%: no instance of it takes requests now",
-        "goes to ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
+        "target orders?tag!=canary 100%",
+        "target orders?tag=canary 0%: no instance of it takes requests now",
+        "target ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
     ]
     asked = json.loads(adsum("route", "check", "/orders/7", "--json").out)
     assert [(each["share"], each.get("availability", "available")) for each in asked["to"]] == [
-        (1.0, "there"),
+        (1.0, "available"),
         (0.0, "empty"),
         (0.0, "unknown"),
     ]
@@ -104,7 +102,7 @@ def test_targets_that_nobody_takes_requests_for_are_named(
     assert len(adsum("route", "apply", str(file)).err.splitlines()) == 1
 
 
-def test_what_is_wrong_is_told_in_one_sentence(adsum: Adsum) -> None:
+def test_an_invalid_route_is_reported_in_one_sentence(adsum: Adsum) -> None:
     for args in (
         ("--to", "Orders"),
         (),
@@ -128,14 +126,14 @@ def test_a_redirect_is_declared_by_its_url(adsum: Adsum) -> None:
     "url",
     ["https://shop.example:99999/", "https://shop.example/x?y=1", "https://shop.example:0/", "https://ann@a/", "/#a"],
 )
-def test_a_redirect_that_could_not_be_kept_is_refused(adsum: Adsum, url: str) -> None:
+def test_a_redirect_with_query_fragment_or_user_is_refused(adsum: Adsum, url: str) -> None:
     refused = adsum("route", "add", "tls", "--redirect", url)
     assert refused.code not in (0, 1)
     assert "redirect" in refused.err
     assert "unexpected" not in refused.err
 
 
-def test_a_file_is_applied_whole_and_tells_what_changes(adsum: Adsum, tmp_path: Path) -> None:
+def test_apply_replaces_all_routes_and_prints_the_changes(adsum: Adsum, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     adsum("route", "add", "old", "--to", "old")
     file.write_text(
@@ -158,29 +156,29 @@ def test_a_file_is_applied_whole_and_tells_what_changes(adsum: Adsum, tmp_path: 
 @pytest.mark.parametrize(
     "text", ["[[rout]]", "route = 1", "[[route]]\nto = []", "[[route", '[[route]]\nname = "a b"\n']
 )
-def test_a_file_that_is_none_is_refused(adsum: Adsum, tmp_path: Path, text: str) -> None:
+def test_an_invalid_intent_file_is_refused(adsum: Adsum, tmp_path: Path, text: str) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(text)
     done = adsum("route", "apply", str(file))
     assert (done.code, str(file) in done.err) == (78, True)
 
 
-def test_an_empty_file_withdraws_everything_only_if_that_is_said(adsum: Adsum, tmp_path: Path) -> None:
+def test_an_empty_file_withdraws_everything_only_with_prune(adsum: Adsum, tmp_path: Path) -> None:
     assert adsum("route", "add", "shop", "--to", "web").code == 0
     empty = tmp_path / "empty.toml"
     empty.touch()
     refused = adsum("route", "apply", str(empty))
     assert refused.code == 2
-    assert refused.err == f"adsum: {empty} names no route and no upstream; --prune withdraws everything\n"
+    assert refused.err == f"adsum: {empty} declares no route and no upstream; add --prune to withdraw all of them\n"
     assert "shop" in adsum("route", "ls").out
     pruned = adsum("route", "apply", str(empty), "--prune")
     assert (pruned.code, pruned.out) == (0, "- route shop\n")
     assert "no route" in adsum("route", "ls").err
 
 
-def test_history_shows_who_changed_what_from_what_to_what_and_why(adsum: Adsum, tmp_path: Path) -> None:
+def test_route_history_shows_actor_reason_and_both_values(adsum: Adsum, tmp_path: Path) -> None:
     nothing = adsum("route", "history", "shop")
-    assert (nothing.code, "nothing is recorded of the route or upstream 'shop'" in nothing.err) == (3, True)
+    assert (nothing.code, "no change of the route or upstream 'shop' is recorded" in nothing.err) == (3, True)
     adsum("route", "add", "shop", "--to", "web", "--reason", "launch")
     file = tmp_path / "gateway.toml"
     file.write_text('[[route]]\nname = "shop"\nto = [{ service = "shop" }]\n')

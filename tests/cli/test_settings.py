@@ -11,7 +11,11 @@ import pytest
 
 from adsum.cli.settings.loader import ConfigError, flag_name, load, variable_name
 from adsum.cli.settings.values import MULTI_VALUE_TYPES, setting_fields
-from adsum.config.serve import TABLES, ClientConfig, InstanceConfig, RunConfig, ServeConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
+from adsum.config.run import RunConfig
+from adsum.config.serve import ServeConfig
+from adsum.config.tables import TABLES
 from tests.cli.conftest import Adsum
 
 READABLE = (str, int, float, float | None, bool)
@@ -34,7 +38,7 @@ def test_flags_outrank_the_environment_which_outranks_the_file_which_outranks_de
     assert settings.origins["log_level"] == "default"
 
 
-def test_the_file_is_the_named_one_else_the_first_that_is_there(tmp_path: Path) -> None:
+def test_the_named_file_is_read_else_the_first_that_exists(tmp_path: Path) -> None:
     home = tmp_path / "home" / "adsum" / "adsum.toml"
     home.parent.mkdir(parents=True)
     home.write_text('[client]\nzone = "home"\n')
@@ -44,7 +48,7 @@ def test_the_file_is_the_named_one_else_the_first_that_is_there(tmp_path: Path) 
     assert load([ClientConfig], {}, {**environ, "ADSUM_CONFIG": named}).get(ClientConfig).zone == "named"
 
 
-def test_values_are_read_by_their_type(tmp_path: Path) -> None:
+def test_values_are_parsed_by_their_type(tmp_path: Path) -> None:
     file = _file(
         tmp_path, '[instance]\ntag = ["a", "b"]\nttl = "none"\ngrace = "1m30s"\nmetadata = {k = "v"}\nport = 80'
     )
@@ -61,7 +65,7 @@ def test_values_are_read_by_their_type(tmp_path: Path) -> None:
     [
         ('[serve]\nlisten = "nowhere"', ("serve.listen", "HOST:PORT", "nowhere")),
         ('[serve]\nlisten = "a:99999"', ("serve.listen", "a port from 0 to 65535, not 99999")),
-        ("[serve]\nlisten = 5", ("serve.listen", "must be a text")),
+        ("[serve]\nlisten = 5", ("serve.listen", "must be a string")),
         ("[serve]\nprobes = true", ("serve.probes", "a whole number")),
         ('[serve]\nlog_level = "loud"', ("serve.log_level", "debug, info, warning or error")),
         ('[serve]\nguard_hold = "soon"', ("serve.guard_hold", "5s")),
@@ -71,12 +75,12 @@ def test_values_are_read_by_their_type(tmp_path: Path) -> None:
         ('[serve]\nprobe_deny = ["10.0.0.1/8"]', ("serve.probe_deny", "10.0.0.0/8")),
         ("[serve]\nlisen = 1", ("serve.lisen", "did you mean listen?")),
         ("[server]\n", ("server", "did you mean serve?")),
-        ("listen = 1", ("listen", "stands in no table; it belongs below [serve] or [gateway]")),
-        ("colour = 1", ("colour", "stands in no table; there are [client], [serve]")),
-        ("[serve", ("not TOML",)),
+        ("listen = 1", ("listen", "must stand in a table; it belongs below [serve] or [gateway]")),
+        ("colour = 1", ("colour", "must stand in a table; the tables are [client], [serve]")),
+        ("[serve", ("not valid TOML",)),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_with_what_would_be_right(
+def test_an_error_in_the_file_names_the_setting_and_the_remedy(
     tmp_path: Path, text: str, words: tuple[str, ...]
 ) -> None:
     file = _file(tmp_path, text)
@@ -84,14 +88,12 @@ def test_what_is_wrong_in_the_file_is_named_with_what_would_be_right(
         load([ServeConfig], {}, {}, file)
     sentence = str(error.value)
     assert sentence.startswith(f"{file}: ")
-    assert "\n" not in sentence.partition("is not TOML")[0]
+    assert "\n" not in sentence.partition("is not valid TOML")[0]
     for word in words:
         assert word in sentence
 
 
-def test_a_wrong_flag_and_a_wrong_variable_are_named_and_end_with_78(
-    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_flag_or_variable_is_named_and_ends_with_78(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     flag = adsum("serve", "--max-connections", "many")
     assert (flag.code, flag.out) == (78, "")
     assert flag.err == "adsum: --max-connections: must be a whole number, not 'many'\n"
@@ -101,19 +103,19 @@ def test_a_wrong_flag_and_a_wrong_variable_are_named_and_end_with_78(
     assert variable.err.startswith("adsum: ADSUM_LISTEN: must be HOST:PORT")
 
 
-def test_a_store_that_nobody_knows_is_named_by_where_it_was_set(adsum: Adsum) -> None:
+def test_an_unknown_store_is_reported_with_its_flag(adsum: Adsum) -> None:
     result = adsum("serve", "--listen", "127.0.0.1:0", "--store", "paper:")
     assert result.code == 78
     assert result.err.startswith("adsum: --store: ")
 
 
-def test_a_file_that_is_not_there_is_said_when_it_was_named(adsum: Adsum) -> None:
+def test_a_missing_file_is_an_error_if_it_was_named(adsum: Adsum) -> None:
     result = adsum("ls", "--config", "/nonexistent/adsum.toml")
     assert result.code == 78
     assert "/nonexistent/adsum.toml: can't be read" in result.err
 
 
-def test_show_config_tells_every_setting_and_where_it_comes_from(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_config_prints_every_setting_and_its_source(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADSUM_PROBES", "9")
     result = adsum("serve", "--node", "here", "--show-config")
     lines = [line.split() for line in result.out.splitlines()]
@@ -131,7 +133,7 @@ def test_show_config_needs_no_other_arguments(adsum: Adsum, command: str) -> Non
     assert result.out.startswith("SETTING ")
 
 
-def test_show_config_shows_the_settings_of_the_command_alone(adsum: Adsum) -> None:
+def test_show_config_prints_only_the_settings_of_the_command(adsum: Adsum) -> None:
     lines = adsum("backup", "--store", "sqlite:////x/adsum.db", "--show-config").out.splitlines()
     assert [line.split() for line in lines[1:]] == [["store", "sqlite:////x/adsum.db", "--store"]]
 
@@ -175,19 +177,21 @@ def test_defaults_are_valid_without_a_home() -> None:
         assert load([table], {}, {}).get(table) is not None
 
 
-def test_a_gateway_is_told_which_ports_there_are(adsum: Adsum) -> None:
+def test_an_invalid_port_of_a_gateway_is_reported_with_the_range(adsum: Adsum) -> None:
     assert (
         "--listen: must have a port from 0 to 65535, not 99999" in adsum("gateway", "--listen", "127.0.0.1:99999").err
     )
 
 
-def test_a_user_without_a_home_is_told_what_to_give(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_gets_the_remedy(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", _nobody)
     result = adsum("serve", "--listen", "127.0.0.1:0")
     assert result.code == 78
-    assert result.err.startswith("adsum: --store: must be given, since this user has no home: --store sqlite:////PATH")
+    assert result.err.startswith(
+        "adsum: --store: must be given, since this user has no home: use --store sqlite:////PATH"
+    )
 
 
 def _nobody(uid: int) -> None:
@@ -201,13 +205,13 @@ def _nobody(uid: int) -> None:
         ("http://a:1,etcd://b:2", "--url: must be nodes of one registry, or one etcd:// or consul:// address alone"),
     ],
 )
-def test_an_address_of_an_unknown_kind_is_told_apart_from_a_mixture(adsum: Adsum, url: str, words: str) -> None:
+def test_an_unknown_url_scheme_and_a_mixture_have_different_errors(adsum: Adsum, url: str, words: str) -> None:
     result = adsum("ls", "--url", url)
     assert result.code == 78
     assert words in result.err
 
 
-def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> None:
+def test_the_documented_file_holds_every_setting_and_loads(tmp_path: Path) -> None:
     page = Path(__file__).parents[2] / "docs" / "settings.md"
     text = page.read_text().split("```toml\n")[1].split("```")[0]
     written = tomllib.loads(text)
@@ -233,7 +237,7 @@ def test_the_documented_file_holds_every_setting_and_is_read(tmp_path: Path) -> 
         ("10.0.0.5:1", ("0.0.0.0/0", "::/0"), False),
     ],
 )
-def test_a_registry_on_a_network_lets_nobody_have_it_ask_its_own_host(
+def test_a_registry_on_a_network_refuses_instances_on_its_own_loopback(
     listen: str, allow: tuple[str, ...], refused: bool
 ) -> None:
     fence = ServeConfig(listen=listen, probe_allow=allow).address_policy()

@@ -57,7 +57,7 @@ def _start(running: list[subprocess.Popen[bytes]], pipe: int, folder: Path, *arg
 
 
 @pytest.mark.parametrize("command", ["run", "register"])
-def test_an_instance_is_listed_and_taken_out_though_nobody_reads(
+def test_an_instance_is_registered_and_deregistered_although_nobody_reads_the_output(
     command: str,
     daemon: RunningDaemon,
     full_pipe: int,
@@ -77,7 +77,7 @@ def test_an_instance_is_listed_and_taken_out_though_nobody_reads(
     assert listing_of(daemon, "a") is None
 
 
-def test_a_registry_serves_and_ends_though_nobody_reads(
+def test_a_registry_serves_and_stops_although_nobody_reads_the_output(
     full_pipe: int, start: list[subprocess.Popen[bytes]], tmp_path: Path, port: int
 ) -> None:
     process = _start(

@@ -38,10 +38,10 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_the_story_is_told_and_no_request_fails(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_the_scenario_runs_and_no_request_fails(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     told, _ = demo.communicate(timeout=LIMIT)
     assert demo.returncode == 0, told
-    for scene in ("kill -9 orders-2", "scaling up", "a deploy", "kill -9 the registry", "the registry starts again"):
+    for scene in ("kill -9 orders-2", "scaling up", "a deploy", "kill -9 the registry", "the registry restarts"):
         assert scene in told
     counts = dict(re.findall(r"^  (requests sent|of them through the gateway|failed) +(\d+)$", told, re.MULTILINE))
     assert int(counts["requests sent"]) > 100

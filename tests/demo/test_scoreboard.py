@@ -16,7 +16,7 @@ def _board() -> tuple[Scoreboard, list[Note]]:
     return Scoreboard(told.append), told
 
 
-def test_shares_are_of_the_latest_answers() -> None:
+def test_shares_are_computed_from_the_latest_answers() -> None:
     board, _ = _board()
     for _ in range(3):
         board.call_answered("orders/a", 0.1)
@@ -27,13 +27,13 @@ def test_shares_are_of_the_latest_answers() -> None:
     assert board.shares() == {}
 
 
-def test_what_went_out_more_often_than_it_was_asked_for_was_tried_again() -> None:
+def test_retries_are_the_tries_beyond_the_requests() -> None:
     board, _ = _board()
     board.sent, board.tries = 10, 12
     assert board.retried == 2
 
 
-def test_a_failure_is_told_and_counted() -> None:
+def test_a_failure_is_noted_and_counted() -> None:
     board, told = _board()
     board.sent = 1
     board.call_failed("nobody there")
@@ -41,7 +41,7 @@ def test_a_failure_is_told_and_counted() -> None:
     assert "failed: nobody there" in summary(board)
 
 
-def test_the_picture_shows_instances_shares_and_what_happens() -> None:
+def test_the_display_shows_instances_shares_and_events() -> None:
     board, _ = _board()
     endpoints = (
         Endpoint(Instance("orders", "a", "10.0.0.1", 80)),
@@ -55,9 +55,9 @@ def test_the_picture_shows_instances_shares_and_what_happens() -> None:
         assert word in shown
 
 
-def test_counts_stay_apart_in_a_picture_that_loses_its_space() -> None:
+def test_counts_stay_separate_without_spaces() -> None:
     board, _ = _board()
-    assert "0failed·0retriesunseen·registrydown" in "".join(_text(board).split())
+    assert "0failed·0retries·registrydown" in "".join(_text(board).split())
 
 
 def _text(board: Scoreboard) -> str:

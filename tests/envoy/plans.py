@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from adsum.config.serve import GatewayConfig
+from adsum.config.gateway import GatewayConfig
 from adsum.envoy.plan import GatewayPlan, SocketAddress, make_plan
 from adsum.envoy.process.binary import EnvoyBinary
 from tests.support.programs import PROGRAMS

@@ -47,12 +47,12 @@ async def server() -> AsyncIterator[int]:
         ("https:/ok", False),
     ],
 )
-async def test_a_check_is_asked_as_the_registry_would(server: int, check: str, passes: bool) -> None:
+async def test_a_check_has_the_same_result_as_in_the_registry(server: int, check: str, passes: bool) -> None:
     assert await check_passes(parse_check(check), "127.0.0.1", server) is passes
 
 
 @pytest.mark.parametrize("check", ["http:/ok", "https:/ok", "tcp", "grpc"])
-async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_asks_them(check: str) -> None:
+async def test_checks_of_an_https_program_use_tls_as_in_the_registry(check: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(4_096):
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -68,11 +68,11 @@ async def test_checks_of_an_https_program_are_asked_over_tls_as_the_registry_ask
     serving.close()
 
 
-async def test_a_tcp_check_only_connects_as_the_registry_does(server: int) -> None:
+async def test_a_tcp_check_only_connects_as_in_the_registry(server: int) -> None:
     assert await check_passes(replace(parse_check("tcp"), tls=True), "127.0.0.1", server)
 
 
-async def test_nobody_answers_at_a_port_that_is_free() -> None:
+async def test_no_program_answers_on_a_free_port() -> None:
     claim = claim_free_port(Random())
     assert first_answering_host(claim.port, ["127.0.0.1", "::1"]) == ""
     assert listening_addresses(claim.port) == []
@@ -81,7 +81,7 @@ async def test_nobody_answers_at_a_port_that_is_free() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.5", "0.0.0.0", "::1"])
-async def test_where_somebody_listens_on_a_port_is_known(address: str) -> None:
+async def test_the_address_of_a_listening_program_is_found(address: str) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), address, 0)
     port = listening.sockets[0].getsockname()[1]
     assert listening_addresses(port) == [address]
@@ -90,7 +90,7 @@ async def test_where_somebody_listens_on_a_port_is_known(address: str) -> None:
     listening.close()
 
 
-def test_two_wrappers_never_choose_the_same_port() -> None:
+def test_two_wrappers_never_pick_the_same_port() -> None:
     first = claim_free_port(Random(7))
     second = claim_free_port(Random(7))
     assert first.port != second.port

@@ -38,7 +38,7 @@ def _history(daemon: RunningDaemon) -> list[tuple[str, str]]:
     return [(change.cause, change.reason) for change in reversed(found.changes)]
 
 
-def test_a_program_is_listed_when_it_answers_and_leaves_when_it_is_stopped(
+def test_a_program_is_registered_when_it_answers_and_deregistered_when_it_is_stopped(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--check", "http:/health?interval=200ms")
@@ -51,10 +51,10 @@ def test_a_program_is_listed_when_it_answers_and_leaves_when_it_is_stopped(
     assert wrapped.code() == 128 + signal.SIGTERM
     assert UNDRAINED_WARNING not in wrapped.output
     assert listing_of(daemon, "a") is None
-    assert _history(daemon)[-2:] == [("drained", "SIGTERM came"), ("deregistered", "stopped by SIGTERM")]
+    assert _history(daemon)[-2:] == [("drained", "received SIGTERM"), ("deregistered", "stopped by SIGTERM")]
 
 
-def test_the_program_is_told_about_itself(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+def test_the_environment_describes_the_instance_to_the_program(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
     tell = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:5] in ('PORT', 'ADSUM')}))"
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--zone", "z", program=_python(tell))
     assert wrapped.code() == 0
@@ -69,9 +69,7 @@ def test_the_program_is_told_about_itself(daemon: RunningDaemon, wrap: Wrap, por
     }
 
 
-def test_port_0_picks_a_port_that_nobody_uses_below_those_of_outgoing_connections(
-    daemon: RunningDaemon, wrap: Wrap
-) -> None:
+def test_port_0_picks_a_free_port_below_the_ephemeral_ports(daemon: RunningDaemon, wrap: Wrap) -> None:
     wrap(daemon.url, "--id", "a", "--port", "0")
     eventually("it to be listed", lambda: listing_of(daemon, "a"))
     listing = listing_of(daemon, "a")
@@ -79,7 +77,9 @@ def test_port_0_picks_a_port_that_nobody_uses_below_those_of_outgoing_connection
     assert 1_024 < listing.instance.port < 32_768
 
 
-def test_it_is_not_listed_before_it_answers(daemon: RunningDaemon, wrap: Wrap, port: int, tmp_path: Path) -> None:
+def test_a_program_is_not_registered_before_it_answers(
+    daemon: RunningDaemon, wrap: Wrap, port: int, tmp_path: Path
+) -> None:
     go = tmp_path / "go"
     late = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\n{SERVER}"
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(late))
@@ -90,7 +90,9 @@ def test_it_is_not_listed_before_it_answers(daemon: RunningDaemon, wrap: Wrap, p
     assert "up" in wrapped.output
 
 
-def test_a_program_that_never_answers_is_stopped_and_never_listed(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+def test_a_program_that_never_answers_is_stopped_and_never_registered(
+    daemon: RunningDaemon, wrap: Wrap, port: int
+) -> None:
     wrapped = wrap(daemon.url, "--port", str(port), "--ready-timeout", "300ms", program=("sleep", "600"))
     assert wrapped.code() == 124
     assert f"nothing answers at port {port}" in wrapped.output
@@ -106,14 +108,14 @@ def test_a_program_that_never_answers_is_stopped_and_never_listed(daemon: Runnin
         (("/",), 126, "can't start /"),
     ],
 )
-def test_the_exit_code_is_the_programs(wrap: Wrap, program: tuple[str, ...], code: int, words: str) -> None:
+def test_the_exit_code_is_that_of_the_program(wrap: Wrap, program: tuple[str, ...], code: int, words: str) -> None:
     wrapped = wrap(NOBODY, program=program)
     assert wrapped.code() == code
     assert words in wrapped.output
     assert "Traceback" not in wrapped.output
 
 
-def test_a_program_that_dies_by_itself_leaves_at_once_with_the_reason(
+def test_a_program_that_dies_is_deregistered_at_once_with_the_reason(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
@@ -126,7 +128,7 @@ def test_a_program_that_dies_by_itself_leaves_at_once_with_the_reason(
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
-def test_other_signals_go_straight_through(wrap: Wrap, number: signal.Signals) -> None:
+def test_other_signals_are_forwarded_at_once(wrap: Wrap, number: signal.Signals) -> None:
     catch = (
         f"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(42)); print('up', flush=True);"
         "signal.pause()"
@@ -154,24 +156,24 @@ signal.signal(signal.SIGTERM, stop)
     assert "told while draining" in wrapped.output
 
 
-def test_ctrl_c_reaches_the_program_as_such_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
+def test_the_program_receives_sigint_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
     eventually("it to be listed", lambda: listing_of(daemon, "a"))
     wrapped.signal(signal.SIGINT)
     assert wrapped.code() == 128 + signal.SIGINT
-    assert _history(daemon)[-2] == ("drained", "SIGINT came")
+    assert _history(daemon)[-2] == ("drained", "received SIGINT")
 
 
-def test_a_program_that_does_not_listen_is_killed_in_time(wrap: Wrap, port: int) -> None:
+def test_a_program_that_ignores_the_signal_is_killed_in_time(wrap: Wrap, port: int) -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "200ms", program=_python(deaf))
     wrapped.wait_for_output("up")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
-    assert "killing it" in wrapped.output
+    assert "killing the program" in wrapped.output
 
 
-def test_a_second_signal_does_not_wait(wrap: Wrap, port: int) -> None:
+def test_a_second_signal_kills_the_program_at_once(wrap: Wrap, port: int) -> None:
     deaf = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "10m", program=_python(deaf))
     wrapped.wait_for_output("up")
@@ -181,7 +183,7 @@ def test_a_second_signal_does_not_wait(wrap: Wrap, port: int) -> None:
     assert wrapped.code() == 128 + signal.SIGKILL
 
 
-def test_a_program_that_a_signal_ends_before_its_callers_were_let_go_is_said(
+def test_a_program_that_a_signal_ends_before_the_drain_causes_a_warning(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     wrapped = wrap(daemon.url, "--id", "a", "--port", str(port))
@@ -192,7 +194,7 @@ def test_a_program_that_a_signal_ends_before_its_callers_were_let_go_is_said(
     assert UNDRAINED_WARNING in wrapped.output
 
 
-def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
+def test_a_program_that_stops_listening_during_the_drain_causes_a_warning(
     daemon: RunningDaemon, wrap: Wrap, port: int
 ) -> None:
     close = "def close(*_):\n    server.server_close(); print('closed', flush=True); signal.pause()\n"
@@ -206,7 +208,7 @@ def test_a_program_that_stops_listening_before_its_callers_were_let_go_is_said(
     assert UNDRAINED_WARNING in wrapped.output
 
 
-def test_signals_that_come_as_it_exits_leave_the_exit_code_to_the_program(wrap: Wrap, port: int) -> None:
+def test_signals_during_exit_do_not_change_the_exit_code(wrap: Wrap, port: int) -> None:
     wrapped = wrap(NOBODY, "--port", str(port))
     wrapped.wait_for_output("up")
     while wrapped.process.poll() is None:
@@ -215,7 +217,7 @@ def test_signals_that_come_as_it_exits_leave_the_exit_code_to_the_program(wrap: 
     assert wrapped.code() in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
-def test_a_registry_that_is_down_delays_nothing_and_is_found_when_it_is_up(wrap: Wrap, port: int) -> None:
+def test_a_program_starts_without_a_registry_and_registers_when_one_is_up(wrap: Wrap, port: int) -> None:
     from tests.support.registry_daemon import RunningDaemon
 
     other = claim_free_port(Random())
@@ -242,7 +244,7 @@ def test_the_program_never_outlives_a_killed_wrapper(wrap: Wrap, port: int) -> N
     eventually("the program to end", lambda: has_ended(child))
 
 
-def test_what_the_program_leaves_behind_is_reaped_and_ended(wrap: Wrap, port: int) -> None:
+def test_orphans_of_the_program_are_reaped_and_ended(wrap: Wrap, port: int) -> None:
     # The shell in between ends at once: its sleeps become orphans; the short one must not stay a zombie.
     leave = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1 & sleep 600 & true'])\n{SERVER}"
     wrapped = wrap(NOBODY, "--port", str(port), program=_python(leave))
@@ -255,7 +257,7 @@ def test_what_the_program_leaves_behind_is_reaped_and_ended(wrap: Wrap, port: in
     eventually("the long one to end", lambda: all(has_ended(pid) for pid in children))
 
 
-def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, port: int) -> None:
+def test_a_program_is_not_started_if_another_one_answers_on_its_port(wrap: Wrap, port: int) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
@@ -268,7 +270,7 @@ def test_a_program_is_not_started_where_another_one_answers_already(wrap: Wrap, 
         assert shared.code() == 7
 
 
-def test_a_program_at_another_address_of_the_same_port_is_none_of_ours(wrap: Wrap, port: int) -> None:
+def test_a_program_on_the_same_port_of_another_address_does_not_matter(wrap: Wrap, port: int) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.2", port))
         other.listen()
@@ -278,11 +280,11 @@ def test_a_program_at_another_address_of_the_same_port_is_none_of_ours(wrap: Wra
         wrapped.code()
 
 
-def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, port: int) -> None:
+def test_the_advice_names_the_address_on_which_the_program_listens(wrap: Wrap, port: int) -> None:
     program = _python(SERVER.replace('"127.0.0.1"', '"127.0.0.5"'))
     wrapped = wrap(NOBODY, "--port", str(port), "--ready-timeout", "2s", program=program)
     assert wrapped.code() == 124
-    assert "on that port of 127.0.0.5: --address says where it is" in wrapped.output
+    assert "on that port of 127.0.0.5: set --address to where it listens" in wrapped.output
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,9 @@ def test_a_program_that_listens_on_another_address_is_told_which(wrap: Wrap, por
         (("--ttl", "1ms"), 78, "--ttl: must be from 1 to"),
     ],
 )
-def test_wrong_settings_are_told_before_anything_runs(wrap: Wrap, args: tuple[str, ...], code: int, words: str) -> None:
+def test_invalid_settings_are_reported_before_the_program_starts(
+    wrap: Wrap, args: tuple[str, ...], code: int, words: str
+) -> None:
     wrapped = wrap(NOBODY, *args, program=("sh", "-c", "sleep 5; echo ran"))
     assert wrapped.code() == code
     assert words in wrapped.output

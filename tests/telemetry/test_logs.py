@@ -53,7 +53,7 @@ def test_a_message_that_quotes_a_peer_stays_one_printable_line() -> None:
     assert line == "1970-01-01T00:00:00.000Z warning a peer rejects: \\x1b[2J\\u202ekcab\\nfake line\n"
 
 
-def test_what_the_process_logs_becomes_lines_until_it_is_closed(pipe: tuple[int, int]) -> None:
+def test_records_of_the_process_become_lines_until_closed(pipe: tuple[int, int]) -> None:
     before = logging.getLogger().level, list(logging.getLogger().handlers)
     logs = Logs("info", "json", pipe[1])
     logging.getLogger("adsum.test").info("hello %s", "you")
@@ -69,7 +69,7 @@ def test_what_the_process_logs_becomes_lines_until_it_is_closed(pipe: tuple[int,
     assert "ValueError: broken" in lines[1]["error"]
 
 
-def test_a_pipe_that_nobody_reads_holds_nobody_up(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_pipe_blocks_no_writer(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink, "MAX_QUEUED_LINES", 100)
     monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 0.01)
     writer = Sink(pipe[1])
@@ -83,7 +83,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up(pipe: tuple[int, int], monkeyp
     writer.close()
 
 
-def test_a_reader_that_left_is_not_missed(pipe: tuple[int, int]) -> None:
+def test_a_closed_pipe_is_ignored(pipe: tuple[int, int]) -> None:
     os.close(pipe[0])
     writer = Sink(pipe[1])
     writer.put(b"anybody there?\n")

@@ -36,7 +36,7 @@ def test_changes_are_counted_by_cause() -> None:
     assert values['adsum_commit_seconds_bucket{le="0.003"}'] == 1
 
 
-def test_a_guard_is_told_and_forgotten() -> None:
+def test_a_guard_is_shown_while_it_holds_back_expiries() -> None:
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
     telemetry = Telemetry(FakeClock(), logs)
@@ -51,7 +51,7 @@ def test_a_guard_is_told_and_forgotten() -> None:
     told = [json.loads(line) for line in os.read(reading, 10_000).splitlines()]
     assert [(line["message"], line["service"]) for line in told][:2] == [
         ("the guard holds back expiries", "orders"),
-        ("the guard let go", "orders"),
+        ("the guard has released its expiries", "orders"),
     ]
     os.close(reading)
     os.close(writing)
@@ -74,7 +74,7 @@ def test_checks_watchers_and_refusals_are_counted() -> None:
     assert values["adsum_things"] == 12
 
 
-def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
+def test_a_duration_counts_in_its_bucket_and_all_above() -> None:
     timings = RequestTimings()
     for took in (0.0001, 0.0002, 100.0):
         timings.observe("read", 200, took)
@@ -85,7 +85,7 @@ def test_a_timing_falls_into_its_bucket_and_all_above() -> None:
     assert total == 100.0003
 
 
-def test_the_lines_of_a_large_batch_are_made_by_the_thread_that_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     made: set[str] = set()
     made_as_ever = observer.change_entry
 

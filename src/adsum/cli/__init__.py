@@ -1,1 +1,1 @@
-"""The command line: one file a group of commands, imported when asked for."""
+"""The command line `adsum`: one module a group of commands, imported when the command runs."""

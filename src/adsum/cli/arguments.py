@@ -1,4 +1,4 @@
-"""Arguments that several commands take: services, instances, lengths of time; completed from the registry."""
+"""Arguments and options that several commands share: services, instances, durations; completed from the registry."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from adsum.client.native.api import RegistryApi
 
 COMPLETION_TIMEOUT: Final = 1.0
-"""Seconds that a person who pressed Tab waits for the registry; then nothing is completed."""
+"""Seconds that a completion waits for the registry; after that nothing is completed."""
 MAX_SERVICES_NAMED: Final = 8
-"""How many services an error names at most."""
+"""The most services that an error names."""
 
 if TYPE_CHECKING:
     Type = click.ParamType[Any]
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class InstanceRef(NamedTuple):
-    """An instance as it is written on the command line: SERVICE/ID."""
+    """An instance as it is written on the command line: SERVICE/ID. The id is empty for a service alone."""
 
     service: str
     id: str
@@ -41,26 +41,27 @@ class InstanceRef(NamedTuple):
 
 
 class ServiceType(Type):
-    """A service's name; with `id`, an instance's SERVICE/ID, or SERVICE alone."""
+    """The type of an argument that names a service; with `with_id`, an instance as SERVICE/ID, or SERVICE alone."""
 
     name = "service"
 
     def __init__(self, *, with_id: bool = False) -> None:
-        self._id = with_id
+        self._with_id = with_id
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, InstanceRef):
             return value
         service, slash, id = str(value).partition("/")
         try:
-            validation.service_name("a service's name", service)
+            validation.service_name("the name of a service", service)
             if id:
-                validation.instance_id("an instance's id", id)
+                validation.instance_id("the id of an instance", id)
         except Invalid as error:
             self.fail(f"{error.field} {error.problem}", param, ctx)
-        if slash and not (self._id and id):
-            self.fail("must be SERVICE/ID" if self._id else "must be a service's name, without an id", param, ctx)
-        return InstanceRef(service, id) if self._id else service
+        if slash and not (self._with_id and id):
+            problem = "must be SERVICE/ID" if self._with_id else "must be the name of a service, without an id"
+            self.fail(problem, param, ctx)
+        return InstanceRef(service, id) if self._with_id else service
 
     def shell_complete(
         self,
@@ -68,61 +69,62 @@ class ServiceType(Type):
         param: click.Parameter,
         incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
-        names = _quickly(lambda api: _names(api, incomplete, with_ids=self._id))
+        names = _complete(lambda api: _candidates(api, incomplete, with_ids=self._with_id))
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 class DurationType(Type):
-    """A length of time such as 30, 5s, 1m30s or 2h, in seconds; at least `least`, at most `most`."""
+    """The type of a duration such as 30, 5s, 1m30s or 2h, in seconds, from `minimum` to `maximum`."""
 
-    name = "length"
+    name = "duration"
 
     def __init__(self, minimum: float, maximum: float) -> None:
-        self._least, self._most = minimum, maximum
+        self._minimum, self._maximum = minimum, maximum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
         try:
-            length = parse_duration(str(value))
-            validation.seconds("", length, self._least, self._most)
+            duration = parse_duration(str(value))
+            validation.seconds("", duration, self._minimum, self._maximum)
         except Invalid as error:
             self.fail(error.problem, param, ctx)
-        return length
+        return duration
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, as the registry's API has it.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON in the format of the registry's API.")
 
 
 def reason_option(text: str) -> Callable[[C], C]:
-    """The option `--reason`; `text` is what it is for."""
-    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; kept in the history.")
+    """Returns the option `--reason`; `text` is its help."""
+    return click.option("--reason", default="", metavar="TEXT", help=f"{text}; recorded in the history.")
 
 
 def unknown_service(service: str, services: Iterable[str]) -> str:
-    """A sentence about a service that nobody provides, and what may have been meant."""
+    """Returns the error sentence for a service without an instance; it suggests similar names."""
     names = sorted(services)
     if service in names:
-        return f"nobody is registered as {service!r} any more; `adsum history {service}` tells why"
+        return f"no instance of {service!r} is registered any more; `adsum history {service}` shows why"
     near = difflib.get_close_matches(service, names, 3, 0.6)
     if near:
-        return f"nobody is registered as {service!r}; did you mean {' or '.join(near)}?"
+        return f"no service {service!r} is registered; did you mean {' or '.join(near)}?"
     if not names:
-        return f"nobody is registered as {service!r}; the registry is empty"
+        return f"no service {service!r} is registered; the registry is empty"
     more = f" and {len(names) - MAX_SERVICES_NAMED} more" if len(names) > MAX_SERVICES_NAMED else ""
-    return f"nobody is registered as {service!r}; there are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
+    return f"no service {service!r} is registered; registered are {', '.join(names[:MAX_SERVICES_NAMED])}{more}"
 
 
-async def _names(api: RegistryApi, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+async def _candidates(api: RegistryApi, incomplete: str, *, with_ids: bool) -> Sequence[str]:
+    """Returns the instances of a service if its name is complete, else the names of all services."""
     service, slash, _ = incomplete.partition("/")
     if slash and with_ids:
-        return [f"{service}/{each.id}" for each in (await api.service(service)).instances]
+        return [f"{service}/{instance.id}" for instance in (await api.service(service)).instances]
     ending = "/" if with_ids else ""
-    return [each.name + ending for each in (await api.services()).services]
+    return [service.name + ending for service in (await api.services()).services]
 
 
-def _quickly(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
-    """What the registry says soon; nothing if it does not."""
+def _complete(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
+    """Returns the candidates from the registry; none if it does not answer within `COMPLETION_TIMEOUT`."""
     from adsum.client.client import Client
 
     async def go() -> Sequence[str]:

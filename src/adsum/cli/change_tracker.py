@@ -1,4 +1,4 @@
-"""From the registry's watch to one line a change: remembers how each instance stood."""
+"""Turns the events of a registry's watch into single changes. It remembers the last state of every instance."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from adsum.core.validation import without_credentials
 
 GONE: Final = "gone"
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 5.0
-"""Bounds of the pause before connecting again."""
+"""Seconds; the bounds of the pause before the watch connects again."""
 
 
 class WatchedChange(msgspec.Struct, frozen=True):
-    """A change, as `adsum watch --json` prints it. `at` is seconds since 1970."""
+    """A change, as `adsum watch --json` prints it. `at` is in seconds since 1970."""
 
     at: float
     service: str
@@ -43,95 +43,95 @@ class WatchedChange(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ObservedChange:
-    """A change; `first`: not one, but how things stand when the watch begins."""
+    """A change; with `initial` it is the state of an instance when the watch begins."""
 
     change: WatchedChange
     initial: bool = False
 
 
 class ChangeTracker:
-    """The services of one watch as they stood last."""
+    """The last known state of the services of one watch."""
 
     def __init__(self) -> None:
         self.position = ""
-        """EPOCH:REVISION up to which everything was seen."""
+        """EPOCH:REVISION up to which all events were received."""
         self.heartbeat = DEFAULT_HEARTBEAT
         """Seconds between two heartbeats, as the registry states them."""
         self._epoch = ""
-        self._first = True
-        self._whole = False
-        self._known: dict[str, dict[str, wire.InstanceView]] = {}
+        self._initial = True
+        self._instances: dict[str, dict[str, wire.InstanceView]] = {}
         self._missing: set[str] = set()
 
     def feed(self, event: SseEvent) -> Iterator[ObservedChange]:
-        """What an event says. Raises `Invalid` if it is none of the protocol's."""
+        """Yields the changes in an event. Raises `Invalid` if the event is not one of the protocol."""
         if event.name == "open":
             opened = wire.decode(event.data, wire.WatchOpened)
-            self._epoch, self._whole = opened.epoch, opened.full
+            self._epoch = opened.epoch
             self.heartbeat = max(MIN_HEARTBEAT, opened.heartbeat or DEFAULT_HEARTBEAT)
-            self._missing = set(self._known) if opened.full else set()
+            self._missing = set(self._instances) if opened.full else set()
         elif event.name == "service":
             yield from self._replace(wire.decode(event.data, wire.ServiceView))
         elif event.name == "change":
             change = wire.decode(event.data, wire.ServiceChange)
             for view in change.changed:
-                yield from self._changed(change.service, view, change.revision)
-            for gone in change.removed:
-                yield from self._gone(change.service, gone, change.revision)
+                yield from self._update(change.service, view, change.revision)
+            for removed in change.removed:
+                yield from self._remove(change.service, removed, change.revision)
         elif event.name == "synced":
             synced = wire.decode(event.data, wire.WatchSynced)
             for service in sorted(self._missing):
                 yield from self._replace(wire.ServiceView(self._epoch, service, synced.revision, []))
             self._missing.clear()
-            self._first = False
+            self._initial = False
             self.position = event.id
 
     def _replace(self, view: wire.ServiceView) -> Iterator[ObservedChange]:
         self._missing.discard(view.service)
-        for id in sorted(set(self._known.get(view.service, ())) - {each.id for each in view.instances}):
-            unseen = wire.RemovedInstance(id, "unknown", "", "it left while we were away", round(time.time(), 3))
-            yield from self._gone(view.service, unseen, view.revision)
-        for each in view.instances:
-            yield from self._changed(view.service, each, view.revision)
+        for id in sorted(set(self._instances.get(view.service, ())) - {instance.id for instance in view.instances}):
+            reason = "it left while the watch was interrupted"
+            removed = wire.RemovedInstance(id, "unknown", "", reason, round(time.time(), 3))
+            yield from self._remove(view.service, removed, view.revision)
+        for instance in view.instances:
+            yield from self._update(view.service, instance, view.revision)
 
-    def _changed(self, service: str, view: wire.InstanceView, revision: int) -> Iterator[ObservedChange]:
-        known = self._known.setdefault(service, {})
-        before = known.get(view.id)
-        known[view.id] = view
+    def _update(self, service: str, view: wire.InstanceView, revision: int) -> Iterator[ObservedChange]:
+        instances = self._instances.setdefault(service, {})
+        before = instances.get(view.id)
+        instances[view.id] = view
         if before == view:
             return
-        was = before.status if before is not None else ""
-        told = WatchedChange(
-            at=view.since if before is None or was != view.status else round(time.time(), 3),
+        previous_status = before.status if before is not None else ""
+        change = WatchedChange(
+            at=view.since if before is None or previous_status != view.status else round(time.time(), 3),
             service=service,
             id=view.id,
             address=view.address,
             port=view.port,
             status=view.status,
-            previous_status=was,
+            previous_status=previous_status,
             cause=view.cause,
             actor=view.actor,
             reason=view.reason,
             revision=revision,
         )
-        yield ObservedChange(told, self._first)
+        yield ObservedChange(change, self._initial)
 
-    def _gone(self, service: str, gone: wire.RemovedInstance, revision: int) -> Iterator[ObservedChange]:
-        before = self._known.get(service, {}).pop(gone.id, None)
+    def _remove(self, service: str, removed: wire.RemovedInstance, revision: int) -> Iterator[ObservedChange]:
+        before = self._instances.get(service, {}).pop(removed.id, None)
         if before is None:
             return
         yield ObservedChange(
             WatchedChange(
-                at=gone.at,
+                at=removed.at,
                 service=service,
-                id=gone.id,
+                id=removed.id,
                 address=before.address,
                 port=before.port,
                 status=GONE,
                 previous_status=before.status,
-                cause=gone.cause,
-                actor=gone.actor,
-                reason=gone.reason,
+                cause=removed.cause,
+                actor=removed.actor,
+                reason=removed.reason,
                 revision=revision,
             )
         )
@@ -140,44 +140,45 @@ class ChangeTracker:
 async def follow_changes(
     api: RegistryApi, services: Sequence[str], rng: Random, report: Callable[[str], None]
 ) -> AsyncGenerator[ObservedChange, None]:
-    """Everything that happens, over connections that break; `report` is told when one does and when it is back.
+    """Yields every change of the services, and reconnects when a connection breaks.
 
-    Raises `RegistryUnavailable` if no node answers at first, and `RegistryRefused`.
+    `report` receives a message when a connection breaks and when it is back. Raises `RegistryUnavailable` if no node
+    answers at first, and `RegistryRefused`.
     """
-    await api.status()  # Says well who is not there; the watch itself would go on trying.
-    following, backoff, lost = ChangeTracker(), Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), False
+    await api.status()  # Fails at once, with a reason, if no node answers; the watch itself would keep trying.
+    tracker, backoff, lost = ChangeTracker(), Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), False
     while True:
         node = "the registry"
         try:
             node = await api.find_responsive_node()
-            async for event in _events(api, node, services, following):
+            async for event in _events(api, node, services, tracker):
                 if lost:
                     report(f"{without_credentials(node)} is back")
                 lost = False
                 backoff.reset()
-                for seen in following.feed(event):
-                    yield seen
-            why = "it ended the watch"
+                for change in tracker.feed(event):
+                    yield change
+            reason = "it ended the watch"
             api.nodes.mark_failed(node)
         except NodeUnreachable as error:
-            why = str(error)
+            reason = str(error)
             api.nodes.mark_failed(node)
         except RegistryUnavailable as error:
-            why = error.reason
+            reason = error.reason
         if not lost:
-            report(f"lost {without_credentials(node)}: {why}; trying again")
+            report(f"lost {without_credentials(node)}: {reason}; trying again")
         lost = True
         await asyncio.sleep(rng.uniform(0.0, backoff.next(rng)))
 
 
 async def _events(
-    api: RegistryApi, node: str, services: Sequence[str], following: ChangeTracker
+    api: RegistryApi, node: str, services: Sequence[str], tracker: ChangeTracker
 ) -> AsyncGenerator[SseEvent, None]:
-    """The events of one connection. It looks on: no drain waits for it. Raises `Unreachable`."""
+    """Yields the events of one connection. It sends no ACKs, so no drain waits for it. Raises `NodeUnreachable`."""
     headers = {**api.headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
-    if following.position:
-        headers["Last-Event-ID"] = following.position
-    params, idle = [("service", service) for service in services], stale_after(following.heartbeat)
+    if tracker.position:
+        headers["Last-Event-ID"] = tracker.position
+    params, idle = [("service", service) for service in services], stale_after(tracker.heartbeat)
     parser = SseParser()
     async with api.transport.stream(f"{node}{API_PATH}/watch", idle=idle, params=params, headers=headers) as (
         reply,

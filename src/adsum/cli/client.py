@@ -1,4 +1,4 @@
-"""From settings to a client, for the length of one command."""
+"""Runs the work of one command with a client that the settings describe."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import RegistryUnavailable
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
 T = TypeVar("T")
 
 _OTHERS: Final = {"consul": "the Consul agent", "etcd": "etcd"}
-"""What answers in a registry's place, by the scheme of its address."""
+"""Systems that can take the place of a registry, by the scheme of their address."""
 
 
 def make_client(settings: Settings) -> Client:
-    """The client that the settings describe. Raises `ConfigError`."""
+    """Returns the client that the settings describe. Raises `ConfigError`."""
     config = settings.get(ClientConfig)
     try:
-        # A command looks on: it calls nobody by what it resolves, so no drain waits for it.
+        # `acknowledge=False`: a command calls no instance that it resolves, so no drain has to wait for it.
         return Client(
             config.url, zone=config.zone, actor=config.actor, cache_max_age=config.cache_max_age, acknowledge=False
         )
@@ -33,8 +33,11 @@ def make_client(settings: Settings) -> Client:
 
 
 def run_with_client(settings: Settings, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Run `work` with a client and close it. Raises `CommandFailed` if no registry is available, and what `work` raises."""
-    logging.getLogger("adsum").addHandler(logging.NullHandler())  # We say ourselves what matters here.
+    """Run `work` with a client and close it.
+
+    Raises `CommandFailed` if no registry is available, and everything that `work` raises.
+    """
+    logging.getLogger("adsum").addHandler(logging.NullHandler())  # The command prints what matters itself.
 
     async def go() -> T:
         async with make_client(settings) as client:
@@ -47,14 +50,14 @@ def run_with_client(settings: Settings, work: Callable[[Client], Awaitable[T]]) 
 
 
 def _unavailable(error: RegistryUnavailable, url: str) -> CommandFailed:
-    """Nobody answered, or none as it should: say so, and what to do."""
+    """Returns the error of a command that got no usable answer: the reason, and what to do."""
     other = _OTHERS.get(url.partition(":")[0])
-    said = f"{other} does not answer: {error.reason}" if other else str(error)
+    problem = f"{other} does not answer: {error.reason}" if other else str(error)
     if error.declined:
         return CommandFailed(
-            ExitCode.UNAVAILABLE, f"{said} (try again when that is over; `adsum status` shows how a node fares)"
+            ExitCode.UNAVAILABLE, f"{problem} (try again when that is over; `adsum status` shows the state of a node)"
         )
-    running = "it" if other else "`adsum serve`"
+    server = "it" if other else "`adsum serve`"
     return CommandFailed(
-        ExitCode.UNAVAILABLE, f"{said} (is {running} running there? --url or ADSUM_URL says where to look)"
+        ExitCode.UNAVAILABLE, f"{problem} (is {server} running there? --url or ADSUM_URL sets the address)"
     )

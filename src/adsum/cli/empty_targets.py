@@ -1,4 +1,4 @@
-"""What is said of a route's targets that nobody takes requests for."""
+"""Messages about targets of a route for which no instance takes requests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from adsum.gateway.route_check.availability import Availability
 
 
 def messages(routes: Iterable[wire.RouteView]) -> list[str]:
-    """One for each empty target of these routes."""
+    """Returns one message for each empty target of the routes."""
     return [
         f"route {view.route.name} leads to {each.to}: {reason(each)}" for view in routes for each in view.empty_targets
     ]
 
 
 def reason(target: wire.EmptyTarget | wire.DestinationView) -> str:
-    """Why it is empty; "" if it is not."""
+    """Returns why the target is empty; "" if it is not."""
     if target.availability is Availability.UNKNOWN:
         return f"no service {target.to.partition('?')[0]} is registered (none ever was, or it is forgotten)"
     return "no instance of it takes requests now" if target.availability is Availability.EMPTY else ""

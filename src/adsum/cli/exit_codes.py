@@ -1,4 +1,4 @@
-"""Exit codes that mean something, and which error ends with which (sysexits.h, timeout(1), shells)."""
+"""The exit codes of the commands and the errors that lead to them. They follow sysexits.h, timeout(1) and shells."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adsum.core.errors import AdsumError, Invalid, Overloaded, StoreUnavailable,
 
 
 class ExitCode(IntEnum):
-    """What a program that called us learns from our exit code."""
+    """The exit codes."""
 
     OK = 0
     FAILURE = 1
     USAGE = 2
     NOT_FOUND = 3
-    """No such service or instance, or none that may be used. Ours; the others are conventions."""
+    """No such service or instance, or none that may be used. This code is our own; the others are conventions."""
     UNAVAILABLE = 69
     TRY_AGAIN = 75
     CONFIG = 78
@@ -51,11 +51,11 @@ ERROR_CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (AdsumError, ExitCode.FAILURE),
     (TimeoutError, ExitCode.TIMEOUT),
 )
-"""The first that fits."""
+"""Error → exit code. The first entry that matches an error decides."""
 
 
 class CommandFailed(AdsumError):
-    """A command has said what there is to say and ends with `code`; `sentence` goes to standard error."""
+    """A command ends with the exit code `code`; `sentence` goes to standard error."""
 
     def __init__(self, code: ExitCode, sentence: str = "") -> None:
         super().__init__(sentence)
@@ -63,7 +63,7 @@ class CommandFailed(AdsumError):
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit code that an error ends with."""
+    """Returns the exit code of a command that fails with `error`."""
     if isinstance(error, CommandFailed):
         return error.code
     return next((code for kind, code in ERROR_CODES if isinstance(error, kind)), ExitCode.FAILURE)

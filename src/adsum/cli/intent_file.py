@@ -1,4 +1,4 @@
-"""The TOML file that says everything that is wanted of gateways."""
+"""Reads the TOML file that declares all routes and upstreams of gateways."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from adsum.core.errors import Invalid
 from adsum.core.validation import quoted
 
 _TABLES: Final = {"routes": ("route", "name"), "upstreams": ("upstream", "service")}
-"""The lists of the body: how their tables are headed in the file, and what names one."""
+"""List in the request body → the name of its tables in the file, and the key that names one of them."""
 _PLACE: Final = re.compile(r"(?P<list>routes|upstreams)(?:\[(?P<index>\d+)\])?\.?(?P<field>.*)")
 
 
 def read_intent(file: Path) -> wire.IntentBody:
-    """What the file wants. Raises `ConfigError` with a sentence that names the file and the place in it."""
+    """Returns the routes and upstreams of the file. Raises `ConfigError` naming the file and the table in it."""
     try:
         written = tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file}: {error}") from None
     unknown = written.keys() - {"route", "upstream"}
     if unknown:
-        raise ConfigError(f"{file}: {min(unknown)}: there are [[route]] and [[upstream]], and nothing else")
+        raise ConfigError(f"{file}: {min(unknown)}: unknown table; only [[route]] and [[upstream]] are allowed")
     body: dict[str, Any] = {"routes": written.get("route", []), "upstreams": written.get("upstream", [])}
     try:
-        wanted = wire.decode(wire.encode(body), wire.IntentBody)
-        wanted.to_documents()
+        intent = wire.decode(wire.encode(body), wire.IntentBody)
+        intent.to_documents()
     except Invalid as error:
         raise ConfigError(f"{file}: {_placed(error, body)}") from None
-    return wanted
+    return intent
 
 
 def _placed(error: Invalid, body: Mapping[str, Any]) -> str:
-    """The error with its place as it stands in the file: `[[route]] 2 'shop': path.prefix: must …`."""
+    """Returns the error with its position in the file: `[[route]] 2 'shop': path.prefix: must …`."""
     place = _PLACE.fullmatch(error.field)
     if place is None:
         return str(error)

@@ -1,4 +1,4 @@
-"""Runs a command line and turns whatever happens into an exit code and at most one sentence."""
+"""Runs a command line. It turns every outcome into an exit code and at most one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEBUG_VARIABLE: Final = "ADSUM_DEBUG"
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run `args` (default: this process's); the exit code."""
+    """Run the command line `args` (default: the arguments of this process) and return its exit code."""
     _escape_what_streams_lack()
     try:
         code = root.main(args, prog_name="adsum", standalone_mode=False)
@@ -33,7 +33,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _escape_what_streams_lack() -> None:
-    """Have the standard streams escape characters that their encoding lacks: ASCII and Latin-1 terminals lack many."""
+    """Make the standard streams escape characters that their encoding lacks, as in ASCII and Latin-1 terminals."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

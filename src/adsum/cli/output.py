@@ -1,10 +1,10 @@
-"""What is printed: data on standard output, talk on standard error; tables for people, plain lines for pipes.
+"""Prints data to standard output and messages to standard error: tables for people, plain lines for pipes.
 
-Colour: `NO_COLOR` switches it off, else `FORCE_COLOR` or `CLICOLOR_FORCE` switches it on, else a terminal that is not
-dumb has it.
+Colour is off if `NO_COLOR` is set. Otherwise it is on if `FORCE_COLOR` or `CLICOLOR_FORCE` is set, or if the stream is
+a terminal other than a dumb one.
 
-Texts come from other people. What would not print as itself is escaped here, and nowhere else; what the encoding of a
-stream lacks is escaped too.
+Texts come from untrusted sources. Characters that are not printable are escaped here, and only here. Characters that
+the encoding of a stream lacks are escaped too.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ STATUS_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
         "gone": "bright_black",
     }
 )
-"""Status → its colour, the same everywhere."""
+"""Status → its colour."""
 
 _ANSI: Final = MappingProxyType(
     {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "blue": 34, "bright_black": 90}
 )
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _sinks: dict[str, Sink] = {}
-"""Writers of standard output and standard error while `non_blocking` is in force; else none."""
+"""The writers of standard output and standard error within `non_blocking`; empty outside of it."""
 
 
 def wants_rich(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a person looks at `stream` on a terminal that can do more than print lines."""
+    """Returns whether `stream` gets tables made by rich: on a terminal that is not dumb, or with forced colours."""
     environ = os.environ if environ is None else environ
     return wants_colour(stream, environ) or (stream.isatty() and environ.get("TERM") != "dumb")
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether `stream` is to have colours."""
+    """Returns whether `stream` gets colours."""
     environ = os.environ if environ is None else environ
     if environ.get("NO_COLOR"):
         return False
@@ -69,9 +69,9 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str] | None = None) -> bo
 
 @contextlib.contextmanager
 def non_blocking() -> Iterator[None]:
-    """Within it, `print_message`, `line` and `MessageHandler` never wait for a reader: lines that nobody reads are dropped and counted.
+    """A context in which printing never waits for a reader: lines that nobody reads are dropped and counted.
 
-    For commands that do something besides printing, such as keeping a lease.
+    For commands that do more than print, such as renewing a lease.
     """
     from adsum.telemetry.sink import Sink
 
@@ -86,7 +86,7 @@ def non_blocking() -> Iterator[None]:
 
 
 class MessageHandler(logging.Handler):
-    """A log handler that says each record on standard error, as `print_message` does."""
+    """A log handler that prints each record to standard error with `print_message`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -96,30 +96,27 @@ class MessageHandler(logging.Handler):
 
 
 def print_message(message: str) -> None:
-    """Tell the person, not the program. A text of several lines stays so."""
+    """Print a message for people to standard error. A text of several lines keeps its lines."""
     _write("stderr", "\n".join(map(escape_unprintable, message.split("\n"))))
 
 
 class StatusText(NamedTuple):
-    """A part of a line in the colour of a status."""
+    """A part of a line, printed in the colour of a status."""
 
     text: str
     status: str
 
 
 def print_line(*parts: str | StatusText) -> None:
-    """One line for whoever reads us, at once; coloured parts have their colour if standard output is to have any.
-
-    A line that is wider than the terminal is broken between words.
-    """
-    length = sum(len(part.text if isinstance(part, StatusText) else part) for part in parts)
-    if length > shutil.get_terminal_size().columns and wants_rich(sys.stdout) and not _sinks:
+    """Print one line to standard output at once. A line that is wider than the terminal is broken between words."""
+    width = sum(len(part.text if isinstance(part, StatusText) else part) for part in parts)
+    if width > shutil.get_terminal_size().columns and wants_rich(sys.stdout) and not _sinks:
         _rich_line(parts)
     else:
-        _write("stdout", "".join(_part(each) for each in parts))
+        _write("stdout", "".join(_format_part(part) for part in parts))
 
 
-def _part(part: str | StatusText) -> str:
+def _format_part(part: str | StatusText) -> str:
     if isinstance(part, str):
         return escape_unprintable(part)
     colour = _ANSI.get(STATUS_COLOURS.get(part.status, ""))
@@ -128,9 +125,9 @@ def _part(part: str | StatusText) -> str:
 
 
 def print_json(value: object) -> None:
-    """One line of JSON: the value as the registry's API has it.
+    """Print the value as one line of JSON, in the format of the registry's API.
 
-    Characters that don't print as themselves, or that standard output can't encode, are escaped as JSON does.
+    Characters that are not printable, or that standard output can't encode, are written as JSON escapes.
     """
     text = msgspec.json.encode(value).decode()
     encoding = sys.stdout.encoding or "ascii"
@@ -138,7 +135,7 @@ def print_json(value: object) -> None:
 
 
 def _json_escaped(text: str, encoding: str) -> str:
-    """The text as it may stand in JSON: as it is if it prints and can be encoded, else in UTF-16 units (RFC 8259)."""
+    """Returns the text itself if it is printable and can be encoded, else JSON escapes in UTF-16 units (RFC 8259)."""
     with contextlib.suppress(UnicodeEncodeError):
         text.encode(encoding)
         if text.isprintable():
@@ -148,7 +145,7 @@ def _json_escaped(text: str, encoding: str) -> str:
 
 
 def _write(name: str, text: str) -> None:
-    """Write one line to the standard stream of that name."""
+    """Write one line to the standard stream `name`."""
     sink = _sinks.get(name)
     stream = getattr(sys, name)
     if sink is not None:
@@ -158,10 +155,10 @@ def _write(name: str, text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: str = "STATUS") -> None:
-    """A table; the column named `status` is coloured by what it says. Empty columns are left out."""
+    """Print a table without its empty columns. The column named `status` is coloured by its values."""
     rows = [[escape_unprintable(cell) for cell in row] for row in rows]
-    kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
-    columns, rows = [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
+    columns_kept = [n for n in range(len(columns)) if n == 0 or any(row[n] for row in rows)]
+    columns, rows = [columns[n] for n in columns_kept], [[row[n] for n in columns_kept] for row in rows]
     if wants_rich(sys.stdout):
         _rich_table(columns, rows, status)
         return
@@ -171,31 +168,31 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], status: s
 
 
 def ago(at: float, now: float | None = None) -> str:
-    """How long an instant on the wall clock is past, for people: `now`, `12 s ago`, `5 min ago`, `3 h ago`."""
+    """Returns the time since an instant of the wall clock, such as `12 s ago` or `5 min ago`; "" for the instant 0."""
     return f"{format_duration((time.time() if now is None else now) - at)} ago" if at else ""
 
 
-def format_duration(length: float) -> str:
-    """A length of time in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
-    for unit, name, most in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
-        if length < most:
-            return f"{max(0.0, length) // unit:.0f} {name}"
-    return f"{length // 86_400:.0f} d"
+def format_duration(duration: float) -> str:
+    """Returns a duration in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    for unit, name, limit in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
+        if duration < limit:
+            return f"{max(0.0, duration) // unit:.0f} {name}"
+    return f"{duration // 86_400:.0f} d"
 
 
-def format_latency(length: float) -> str:
-    """A short length of time in two digits, or to a millisecond, for people: `0.42 ms`, `17 ms`, `250 ms`, `1.5 s`."""
-    milliseconds = float(f"{length * 1_000:.2g}") if length < 0.1 else round(length * 1_000)
-    return f"{length:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
+def format_latency(duration: float) -> str:
+    """Returns a short duration with two digits, or in whole milliseconds: `0.42 ms`, `17 ms`, `250 ms`, `1.5 s`."""
+    milliseconds = float(f"{duration * 1_000:.2g}") if duration < 0.1 else round(duration * 1_000)
+    return f"{duration:.2g} s" if milliseconds >= 1_000 else f"{milliseconds:g} ms"
 
 
 def time_of_day(at: float) -> str:
-    """An instant as local time of day."""
+    """Returns an instant as the local time of day."""
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
 def format_cause(cause: str, actor: str, reason: str, peer: str = "") -> str:
-    """Why something stands as it does, in a clause. `peer`: the address from which somebody said to be the actor."""
+    """Returns a cause, its actor and its reason as one clause. `peer` is the address that the request came from."""
     by = f" by {actor}" if actor else ""
     by += f" (from {peer})" if peer else ""
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
@@ -225,16 +222,16 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], status: s
     from rich.text import Text
 
     colour = wants_colour(sys.stdout)
-    shown = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
+    table = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold" if colour else "")
     words = [max((len(word) for row in rows for word in row[n].split()), default=0) for n in range(len(columns))]
-    whole = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
+    fits = sum(words) + 2 * len(words) <= shutil.get_terminal_size().columns
     for column, longest in zip(columns, words, strict=True):
-        # Words are cut only where the terminal is too narrow for the longest of each column.
-        shown.add_column(column, overflow="fold", min_width=longest if whole else None)
+        # Words are cut only if the terminal is too narrow for the longest word of each column.
+        table.add_column(column, overflow="fold", min_width=longest if fits else None)
     for row in rows:
         cells = [
             Text(cell, style=STATUS_COLOURS.get(cell, "") if name == status else "")
             for name, cell in zip(columns, row, strict=True)
         ]
-        shown.add_row(*cells)
-    _console().print(shown)
+        table.add_row(*cells)
+    _console().print(table)

@@ -1,4 +1,4 @@
-"""From settings to what is listed. Loads nothing of the client, so that `adsum run` starts its program first."""
+"""Builds a registration from the settings. It imports no client code, so that `adsum run` starts its program early."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Final
 from adsum.cli.settings.loader import Settings
 from adsum.client.local_address import LOOPBACK, default_id
 from adsum.client.registration.check_specs import parse_checks
-from adsum.config.serve import ClientConfig, InstanceConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Instance, Registration
 
 SETTING_NAMES: Final = MappingProxyType({"tags": "tag", "checks": "check"})
-"""Fields of an instance → settings."""
+"""Field of an instance → name of its setting."""
 
 
 def build_registration(loaded: Settings, service: str, port: int, address: str = "") -> Registration:
-    """What the settings describe, listed at `address` (default: the one set, else loopback). Raises `ConfigError`."""
+    """Returns the registration that the settings describe, at `address` (default: the setting, else loopback).
+
+    Raises `ConfigError`.
+    """
     config = loaded.get(InstanceConfig)
     try:
         instance = Instance(

@@ -1,4 +1,4 @@
-"""The root command: what there is, told without importing any of it."""
+"""The root command. It lists all commands without importing them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adsum.version import __version__
 
 
 class CommandEntry(NamedTuple):
-    """A command: what it does in a line, and where it is."""
+    """A command: a summary in one line, and the import path of its function."""
 
     summary: str
     import_path: str
@@ -21,60 +21,64 @@ class CommandEntry(NamedTuple):
 
 COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyType(
     {
-        "See it": {
+        "Demo": {
             "demo": CommandEntry(
-                "Watch a registry, services and a caller live through a bad day", "adsum.cli.commands.demo:demo"
+                "Show how calls go on while instances and the registry fail", "adsum.cli.commands.demo:demo"
             ),
         },
-        "The registry": {
+        "Registry": {
             "serve": CommandEntry("Run a registry node", "adsum.cli.commands.serve:serve"),
-            "status": CommandEntry("Show how the registry fares", "adsum.cli.commands.status:status"),
+            "status": CommandEntry("Show the state of a registry node", "adsum.cli.commands.status:status"),
             "backup": CommandEntry(
-                "Copy the registry's file, also while it is in use", "adsum.cli.commands.backup:backup"
+                "Copy the registry's SQLite file, even while it runs", "adsum.cli.commands.backup:backup"
             ),
             "restore": CommandEntry(
-                "Put a backup in place of the registry's file", "adsum.cli.commands.backup:restore"
+                "Replace the registry's SQLite file by a backup", "adsum.cli.commands.backup:restore"
             ),
         },
-        "Providing": {
-            "run": CommandEntry("Wrap any program: list it while it answers", "adsum.cli.commands.run:run"),
-            "register": CommandEntry("List an instance and keep it listed", "adsum.cli.commands.register:register"),
-            "deregister": CommandEntry("Take an instance out of the catalog", "adsum.cli.commands.register:deregister"),
+        "Register instances": {
+            "run": CommandEntry("Run a program and register it while it answers", "adsum.cli.commands.run:run"),
+            "register": CommandEntry(
+                "Register an instance and renew its lease", "adsum.cli.commands.register:register"
+            ),
+            "deregister": CommandEntry("Remove an instance from the catalog", "adsum.cli.commands.register:deregister"),
         },
-        "Finding": {
-            "ls": CommandEntry("List services, or the instances of one", "adsum.cli.commands.resolve:ls"),
+        "Find instances": {
+            "ls": CommandEntry("List services, or the instances of one", "adsum.cli.commands.ls:ls"),
             "resolve": CommandEntry("Print the address of an instance to call", "adsum.cli.commands.resolve:resolve"),
             "watch": CommandEntry("Print every change as it happens", "adsum.cli.commands.watch:watch"),
-            "history": CommandEntry("Show why instances came and went", "adsum.cli.commands.status:history"),
+            "history": CommandEntry("Show why instances were added and removed", "adsum.cli.commands.history:history"),
         },
-        "Operating": {
-            "drain": CommandEntry("Have an instance called no more, then return", "adsum.cli.commands.status:drain"),
+        "Operate instances": {
+            "drain": CommandEntry(
+                "Stop calls to an instance, and wait until they have stopped", "adsum.cli.commands.overrides:drain"
+            ),
             "maintenance": CommandEntry(
-                "Take an instance out of use for a while", "adsum.cli.commands.status:maintenance"
+                "Take an instance out of use for some time", "adsum.cli.commands.overrides:maintenance"
             ),
-            "resume": CommandEntry("End a drain or a maintenance", "adsum.cli.commands.status:resume"),
+            "resume": CommandEntry("End a drain or maintenance", "adsum.cli.commands.overrides:resume"),
             "forget": CommandEntry(
-                "Take a service without an instance off the lists", "adsum.cli.commands.status:forget"
+                "Remove a service without instances from the lists", "adsum.cli.commands.forget:forget"
             ),
         },
-        "The gateway": {
+        "Gateway": {
             "gateway": CommandEntry(
-                "Take requests and pass them on to who is here", "adsum.cli.commands.gateway:gateway"
+                "Run a gateway that forwards requests to live instances", "adsum.cli.commands.gateway:gateway"
             ),
             "grpc-bootstrap": CommandEntry(
-                "Print what gRPC clients need to call without a proxy",
+                "Print the bootstrap file of gRPC clients without a proxy",
                 "adsum.cli.commands.grpc_bootstrap:grpc_bootstrap",
             ),
-            "route": CommandEntry("Say which requests gateways send where", "adsum.cli.commands.route:route"),
+            "route": CommandEntry("Manage the routes of gateways", "adsum.cli.commands.route:route"),
         },
-        "The shell": {
+        "Shell": {
             "completion": CommandEntry(
                 "Print the completion script of a shell", "adsum.cli.commands.completion:completion"
             ),
         },
     }
 )
-"""Every command, as `--help` tells them."""
+"""All commands in the order and under the titles of `--help`."""
 
 COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType(
     {name: entry for group in COMMAND_GROUPS.values() for name, entry in group.items()}
@@ -82,7 +86,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = MappingProxyType(
 
 
 class RootGroup(click.Group):
-    """Imports a command when it is asked for."""
+    """The root group. It imports a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -100,7 +104,7 @@ class RootGroup(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
+            hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -113,17 +117,17 @@ class RootGroup(click.Group):
 @click.group(
     cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 69 registry unavailable, 75 try again, "
-    "78 a setting is wrong, 124 not in time, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 69 registry unavailable, 75 try again later, "
+    "78 invalid setting, 124 timeout, 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", message="adsum %(version)s")
 def root() -> None:
-    """Adsum: services say that they are here, and everyone who needs them finds them.
+    """Adsum: service discovery. Services register, and programs that need them find live instances.
 
-    Start with `adsum demo`. Then `adsum serve` in one terminal, and in another
+    Start with `adsum demo`. Then run `adsum serve` in one terminal, and in another
     `adsum run --service hello --port 0 -- sh -c 'exec python3 -m http.server $PORT'`,
     `adsum ls`, and `curl $(adsum resolve hello)`.
 
-    Settings are flags, else ADSUM_* variables, else a TOML file ($ADSUM_CONFIG,
-    $XDG_CONFIG_HOME/adsum/adsum.toml or /etc/adsum/adsum.toml); --show-config tells which.
+    Settings come from flags, else from ADSUM_* variables, else from a TOML file ($ADSUM_CONFIG,
+    $XDG_CONFIG_HOME/adsum/adsum.toml or /etc/adsum/adsum.toml). --show-config prints each value and its source.
     """

@@ -3,7 +3,7 @@
 A client that may register an instance can make the registry connect to its address. So addresses that never belong to
 an instance are denied, above all those where a cloud serves credentials. Private and loopback addresses are usual for
 instances, and documentation ranges (RFC 5737, RFC 3849) lead nowhere: both are allowed unless the operator denies them.
-A registry that listens on a network denies loopback (see `adsum.config.serve`).
+A registry that listens on a network denies loopback (see `adsum.config`).
 """
 
 from __future__ import annotations

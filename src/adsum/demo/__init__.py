@@ -1,1 +1,1 @@
-"""`adsum demo`: a registry, services and a caller as real processes, through a bad day; it ends with the count."""
+"""`adsum demo`: runs a registry, services and callers as real processes, kills some, and counts failed requests."""

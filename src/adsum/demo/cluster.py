@@ -1,4 +1,4 @@
-"""Who plays: the registry, the services, and how each is started."""
+"""Starts the processes of the demo: the registry, the services and the gateway."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from adsum.run.port import claim_free_port
 
 TTL: Final = "5s"
 GRACE: Final = "5s"
-"""Shorter than the defaults, so that half a minute shows what else takes a minute and more."""
+"""TTL and grace are shorter than their defaults, so that the demo takes half a minute instead of more than one."""
 
 
 class DemoCluster:
-    """The processes of one performance, in one folder."""
+    """The processes of one demo, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._claims = ExitStack()
@@ -27,42 +27,42 @@ class DemoCluster:
         self._xds = f"127.0.0.1:{self._free_port()}"
         self.url = f"http://127.0.0.1:{self._port}"
         self.gateway = ""
-        """Where the gateway is; "" if there is none."""
+        """The URL of the gateway; "" if there is none."""
         self.processes = ProcessGroup(folder, clean_environment(self.url, folder))
         self.instances: dict[str, DemoProcess] = {}
         self._store = f"sqlite:///{folder / 'adsum.db'}"
 
     def start_registry(self) -> DemoProcess:
-        """`adsum serve`, on the same port and with the same store each time."""
-        places = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
-        return self.processes.start("registry", _adsum("serve", *places, "--node", "demo"))
+        """Start `adsum serve`, on the same port and with the same store each time."""
+        addresses = ["--listen", f"127.0.0.1:{self._port}", "--xds", self._xds, "--store", self._store]
+        return self.processes.start("registry", _adsum("serve", *addresses, "--node", "demo"))
 
     def start_gateway(self) -> bool:
-        """`adsum gateway`; False if there is no Envoy for it to run."""
+        """Start `adsum gateway`; returns False if no Envoy is installed."""
         try:
             find_envoy()
         except EnvoyNotFound:
             return False
-        place = f"127.0.0.1:{self._free_port()}"
-        places = ["--listen", place, "--xds", self._xds, "--monitor", "off"]
-        self.processes.start("gateway", _adsum("gateway", *places, "--access-log", "off", "--concurrency", "1"))
-        self.gateway = f"http://{place}"
+        address = f"127.0.0.1:{self._free_port()}"
+        addresses = ["--listen", address, "--xds", self._xds, "--monitor", "off"]
+        self.processes.start("gateway", _adsum("gateway", *addresses, "--access-log", "off", "--concurrency", "1"))
+        self.gateway = f"http://{address}"
         return True
 
     def start_wrapped(self, service: str, id: str) -> None:
-        """A program that knows nothing of Adsum, wrapped by `adsum run`."""
+        """Start a program that does not use Adsum itself, wrapped by `adsum run`."""
         program = [sys.executable, "-m", "adsum.demo.service", service, "--id", id]
         lease = ["--ttl", TTL, "--grace", GRACE, "--check", CHECK]
         naming = ["--service", service, "--id", id, "--port", str(self._free_port())]
         self.instances[id] = self.processes.start(id, _adsum("run", *naming, *lease, "--", *program))
 
     def start_registering(self, service: str, id: str) -> None:
-        """A program that lists itself through the client library."""
+        """Start a program that registers itself through the client library."""
         argv = [sys.executable, "-m", "adsum.demo.service", service, "--id", id, "--register"]
         self.instances[id] = self.processes.start(id, argv, PORT=str(self._free_port()))
 
     async def close(self) -> None:
-        """Stop whatever runs."""
+        """Stop all processes."""
         try:
             await self.processes.close()
         finally:

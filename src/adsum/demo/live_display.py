@@ -1,4 +1,4 @@
-"""The demo as a live picture: services, instances and their share of the calls, what happens, what fails."""
+"""Shows the demo as a live display: services, instances with their share of the calls, events and failures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from adsum.core.model import Endpoint
 from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
 REFRESH: Final = 0.2
-"""Seconds between two pictures."""
+"""Seconds between two updates of the display."""
 BAR: Final = 24
-"""Columns of a bar that is full."""
+"""Columns of a full bar."""
 SHOWN_NOTES: Final = 12
-"""Lines of the time line, if the terminal has the room."""
+"""Lines of the time line, if the terminal is high enough."""
 
 _STATUS: Final = MappingProxyType(
     {
@@ -42,7 +42,7 @@ _KIND: Final = MappingProxyType(
 
 @asynccontextmanager
 async def live_display(board: Scoreboard, console: Console) -> AsyncIterator[None]:
-    """The picture, until the block ends; the last one stays."""
+    """A context with a live display; its last state stays on the terminal."""
     with Live(render(board, console.height), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         task = asyncio.create_task(_refresh(board, live, console))
         try:
@@ -60,7 +60,7 @@ async def _refresh(board: Scoreboard, live: Live, console: Console) -> None:
 
 
 def render(board: Scoreboard, height: int) -> Group:
-    """The board as it is now, in at most `height` lines."""
+    """Renders the scoreboard in at most `height` lines."""
     instances = sum(len(view.endpoints) for view in board.views.values()) + len(board.views)
     room = max(3, min(SHOWN_NOTES, height - instances - 9))
     return Group(
@@ -70,7 +70,7 @@ def render(board: Scoreboard, height: int) -> Group:
             title_align="left",
             border_style="bright_black",
         ),
-        Panel(_notes(board, room), title="what happens", title_align="left", border_style="bright_black"),
+        Panel(_notes(board, room), title="events", title_align="left", border_style="bright_black"),
         _counts(board),
     )
 
@@ -101,7 +101,7 @@ def _row(endpoint: Endpoint, share: float) -> tuple[Text, Text, Text, Text]:
 def _age(view: View, up: bool) -> Text:
     if up:
         return Text(f"revision {view.revision}", style="bright_black")
-    return Text(f"no registry: this is what was known {view.age():.0f} s ago", style="yellow")
+    return Text(f"no registry: view is {view.age():.0f} s old", style="yellow")
 
 
 def _notes(board: Scoreboard, room: int) -> Text:
@@ -115,15 +115,15 @@ def _note(note: Note) -> Text:
 
 
 def _counts(board: Scoreboard) -> Text:
-    """The last line. A mark stands between two counts, since a picture may lose space at a change of style."""
+    """Returns the last line. A mark separates the counts, because an SVG may lose spaces where the style changes."""
     failed = Text(f"{board.failed} failed", style="bold red" if board.failed else "bold green")
     registry = Text("registry up", style="green") if board.registry_up else Text("registry down", style="bold red")
     through = f", {board.sent_through_gateway} through the gateway" if board.sent_through_gateway else ""
     counts = [
-        Text(f" {board.rate():.0f} calls a second"),
+        Text(f" {board.rate():.0f} calls/s"),
         Text(f"{board.sent} sent{through}"),
         failed,
-        Text(f"{board.retried} retries unseen"),
+        Text(f"{board.retried} retries"),
         registry,
     ]
     return Text(" · ", style="bright_black").join(counts)

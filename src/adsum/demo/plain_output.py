@@ -1,4 +1,4 @@
-"""The demo as plain lines with the time, for pipes and logs."""
+"""Shows the demo as plain lines with the time, for pipes and logs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MARKS: Final = MappingProxyType({NoteKind.ACT: "▶", NoteKind.CATALOG: " ", No
 
 
 def print_note(note: Note) -> None:
-    """One line, at once."""
+    """Print a note as one line."""
     _print(f"{note.at:5.1f} s  {_MARKS[note.kind]} {note.text}")
 
 
 @asynccontextmanager
 async def traffic_reports(board: Scoreboard) -> AsyncIterator[None]:
-    """Tell of the traffic now and then."""
+    """A context in which a line about the traffic is printed at every `REPORT_INTERVAL`."""
     task = asyncio.create_task(_traffic(board))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The demo's processes: started, watched, and stopped by their ids in every case."""
+"""The processes of the demo: starts them, watches them, and stops them by their ids in every case."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from adsum.core.errors import AdsumError
 from adsum.run.child_process import signal_name
 
 STOP_TIMEOUT: Final = 8.0
-"""Seconds that all processes together have to end; then they are killed."""
+"""Seconds for all processes together to end; then they are killed."""
 POLL: Final = 0.05
 MAX_LAST_LINE: Final = 300
-"""Characters of what a process said last, for the sentence that tells why it ended."""
+"""Characters of the last line of a process's log that an error quotes."""
 
 
 class DemoFailed(AdsumError):
-    """Something of the demo did not work; the sentence says what."""
+    """The demo can't go on; the message says why."""
 
 
 class DemoProcess:
-    """One of them. `log` is where it says what it says."""
+    """A process of the demo. Its output goes to the file `log`."""
 
     def __init__(self, name: str, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.name = name
@@ -44,28 +44,28 @@ class DemoProcess:
         return self._process.poll() is None
 
     def signal(self, number: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
+        """Send the process a signal; does nothing if it has ended."""
         self._process.send_signal(number)
 
     async def ended(self) -> None:
-        """Return when it is over."""
-        while self.running:  # noqa: ASYNC110 - it is not our event loop's child
+        """Return when the process has ended."""
+        while self.running:  # noqa: ASYNC110 - the event loop does not watch this child
             await asyncio.sleep(POLL)
 
     def wait(self) -> None:
-        """Reap it; it has been killed or has ended."""
+        """Reap the process after it was killed or has ended."""
         self._process.wait()
 
     def describe_exit(self) -> str:
-        """How it ended and what it said last, in a clause."""
+        """Returns how the process ended and the last line of its output, as one clause."""
         code = self._process.returncode
-        how = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
-        said = self.log.read_text(errors="replace").strip().splitlines()
-        return f"{how}; it said last: {said[-1][-MAX_LAST_LINE:]}" if said else how
+        ending = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{ending}; its last output: {lines[-1][-MAX_LAST_LINE:]}" if lines else ending
 
 
 class ProcessGroup:
-    """All that were started. `close` leaves none."""
+    """All processes that were started; `close` stops all of them."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
@@ -74,7 +74,7 @@ class ProcessGroup:
         self._expected: set[DemoProcess] = set()
 
     def start(self, name: str, argv: Sequence[str], **environ: str) -> DemoProcess:
-        """Start one. Raises `DemoFailed` if the system does not let us."""
+        """Start a process. Raises `DemoFailed` if the system refuses."""
         try:
             process = DemoProcess(name, argv, {**self._environ, **environ}, self._folder / f"{name}.log")
         except OSError as error:
@@ -83,23 +83,23 @@ class ProcessGroup:
         return process
 
     def kill(self, process: DemoProcess) -> None:
-        """As a crash of the machine would: nobody says good-bye."""
+        """Kill a process without warning, as a crash would."""
         self._expected.add(process)
         process.signal(signal.SIGKILL)
 
     def stop(self, process: DemoProcess) -> None:
-        """As a deploy would."""
+        """Send a process SIGTERM, as a deploy does."""
         self._expected.add(process)
         process.signal(signal.SIGTERM)
 
     def check_running(self) -> None:
-        """Raises `DemoFailed` if one has ended that should not have."""
+        """Raises `DemoFailed` if a process has ended that should run."""
         for process in self._started:
             if process not in self._expected and not process.running:
-                raise DemoFailed(f"{process.name} has ended by itself: {process.describe_exit()}")
+                raise DemoFailed(f"{process.name} ended unexpectedly: {process.describe_exit()}")
 
     async def close(self) -> None:
-        """Stop them all, the latest first and the first (the registry) last; kill what does not end in time."""
+        """Stop all processes, the first one (the registry) last; kill those that do not end in time."""
         running = [process for process in reversed(self._started) if process.running]
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
@@ -121,7 +121,7 @@ class ProcessGroup:
 
 
 def clean_environment(url: str, folder: Path) -> dict[str, str]:
-    """That of a fresh machine: none of our user's settings."""
+    """Returns an environment without any settings of the user, as on a fresh machine."""
     settings = folder / "adsum.toml"
     settings.touch()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}

@@ -1,4 +1,4 @@
-"""One performance from the first process to the last: `run_demo` is what `adsum demo` calls."""
+"""Runs the demo from its first process to its last; `adsum demo` calls `run_demo`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run_demo(*, stay: bool, pace: float, live: bool) -> int:
-    """Tell the story; the exit code: 0 if no request failed. `live`: as a picture on a terminal."""
+    """Run the demo; returns the exit code, 0 if no request failed. `live`: show a live display on the terminal."""
     logging.getLogger("adsum").addHandler(logging.NullHandler())
     board = Scoreboard(_silent if live else plain_output.print_note)
     code = OK
@@ -41,18 +41,18 @@ def run_demo(*, stay: bool, pace: float, live: bool) -> int:
 
 
 def summary(board: Scoreboard) -> str:
-    """What there is to say at the end."""
+    """Returns the summary at the end of the demo."""
     lines = [
         ("requests sent", str(board.sent)),
         ("of them through the gateway", str(board.sent_through_gateway)),
         ("failed", str(board.failed)),
-        ("retries that no caller saw", str(board.retried)),
-        ("the slowest answer, with its retries", f"{board.slowest:.2f} s"),
+        ("retries (invisible to callers)", str(board.retried)),
+        ("slowest call, retries included", f"{board.slowest:.2f} s"),
         *board.measurements,
     ]
     width = max(len(name) for name, _ in lines)
-    told = [f"  {name:<{width}}  {value}" for name, value in lines]
-    return "\n".join(["", *told, *(f"  failed: {why}" for why in board.failures)])
+    rows = [f"  {name:<{width}}  {value}" for name, value in lines]
+    return "\n".join(["", *rows, *(f"  failed: {reason}" for reason in board.failures)])
 
 
 async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: float, live: bool) -> None:
@@ -76,11 +76,11 @@ async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: flo
             await story.run()
             if stay:
                 await story.run_until_cancelled()
-            for each in traffic:
-                each.cancel()
+            for task in traffic:
+                task.cancel()
             await asyncio.wait(traffic)
-            for each in background:
-                each.cancel()
+            for task in background:
+                task.cancel()
     except* AdsumError as errors:
         raise errors.exceptions[0] from None
     finally:
@@ -102,4 +102,4 @@ async def _shown(board: Scoreboard, live: bool) -> AsyncIterator[None]:
 
 
 def _silent(_: Note) -> None:
-    """The picture shows the notes."""
+    """Does nothing: the live display shows the notes itself."""

@@ -1,4 +1,4 @@
-"""What the demo knows and shows: counts, shares, how instances stand, and what happened when."""
+"""The state that the demo shows: counts, shares of the calls, views of the services, and notes on a time line."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Final
 from adsum.client.views.view import View
 
 RATE_WINDOW: Final = 3.0
-"""Seconds over which rate and shares are taken."""
+"""Seconds over which the rate and the shares are computed."""
 MAX_NOTES: Final = 200
-"""How much of the time line is kept; the oldest is forgotten."""
+"""The most notes that are kept; the oldest is dropped."""
 MAX_FAILURES_KEPT: Final = 5
-"""How many failures are kept word by word."""
+"""The most failures whose text is kept."""
 
 
 class NoteKind(StrEnum):
-    """Who says it."""
+    """The kind of a note."""
 
     ACT = "act"
-    """The story: what is being done."""
+    """A step of the scenario."""
     CATALOG = "catalog"
-    """The registry: what became of it."""
+    """A change in the catalog."""
     GOOD = "good"
     BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something happened, `at` seconds after the beginning."""
+    """A note on the time line, `at` seconds after the start."""
 
     at: float
     kind: NoteKind
@@ -41,7 +41,7 @@ class Note:
 
 @dataclass(slots=True)
 class Scoreboard:
-    """Written by the story, the traffic and the watchers; read by whoever shows it."""
+    """The state of the demo. The scenario, the traffic and the watches write it; the displays read it."""
 
     on_note: Callable[[Note], None]
     started_at: float = field(default_factory=time.monotonic)
@@ -52,24 +52,24 @@ class Scoreboard:
     answered: int = 0
     failed: int = 0
     sent_through_gateway: int = 0
-    """Those of them that were sent to the gateway."""
+    """Requests out of `sent` that went to the gateway."""
     tries: int = 0
-    """Requests that the callers by name really sent; what was tried again counts twice."""
+    """Requests that the client library sent to instances; a retry counts again."""
     failures: list[str] = field(default_factory=list)
     slowest: float = 0.0
     registry_up: bool = False
     changes: int = 0
-    """In the catalog, so far."""
+    """Changes of the catalog so far."""
     measurements: list[tuple[str, str]] = field(default_factory=list)
-    """What the summary tells besides the counts."""
+    """Further lines of the summary: name and value."""
     _recent: deque[tuple[float, str]] = field(default_factory=deque)
 
     def now(self) -> float:
-        """Seconds since the beginning."""
+        """Returns the seconds since the start."""
         return time.monotonic() - self.started_at
 
     def note(self, kind: NoteKind, text: str) -> None:
-        """Put something on the time line."""
+        """Add a note to the time line."""
         note = Note(self.now(), kind, text)
         self.notes.append(note)
         self.changes += kind is NoteKind.CATALOG
@@ -77,21 +77,21 @@ class Scoreboard:
             self.scene = text
         self.on_note(note)
 
-    def call_answered(self, instance: str, took: float) -> None:
-        """A call was answered by `instance` after `took` seconds, retries included."""
+    def call_answered(self, instance: str, duration: float) -> None:
+        """Count a call that `instance` answered after `duration` seconds, retries included."""
         self.answered += 1
-        self.slowest = max(self.slowest, took)
+        self.slowest = max(self.slowest, duration)
         self._recent.append((self.now(), instance))
 
-    def call_failed(self, why: str) -> None:
-        """A call was not answered well: the caller saw it."""
+    def call_failed(self, reason: str) -> None:
+        """Count a call whose caller got an error."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append(why)
-        self.note(NoteKind.BAD, f"a request failed: {why}")
+            self.failures.append(reason)
+        self.note(NoteKind.BAD, f"a request failed: {reason}")
 
     def shares(self) -> Mapping[str, int]:
-        """How many of the latest calls each instance answered."""
+        """Returns how many of the latest calls each instance answered."""
         since = self.now() - RATE_WINDOW
         while self._recent and self._recent[0][0] < since:
             self._recent.popleft()
@@ -99,9 +99,9 @@ class Scoreboard:
 
     @property
     def retried(self) -> int:
-        """How often something was tried again."""
+        """The number of retries."""
         return max(0, self.tries - (self.sent - self.sent_through_gateway))
 
     def rate(self) -> float:
-        """Answers a second."""
+        """Returns the answered calls per second."""
         return sum(self.shares().values()) / RATE_WINDOW

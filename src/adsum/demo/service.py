@@ -1,7 +1,7 @@
-"""A small HTTP service of the demo: `python -m adsum.demo.service NAME`, listening on PORT.
+"""A small HTTP service of the demo: `python -m adsum.demo.service NAME`, listening on $PORT.
 
-It answers /health, and everything else after a little work. On SIGTERM it finishes what it has begun. With --register
-it lists itself through the client library; without, it knows nothing of Adsum and is wrapped by `adsum run`.
+It answers /health at once and every other path after a short delay. On SIGTERM it finishes its running requests. With
+--register it registers itself through the client library; without, it does not use Adsum and is wrapped by `adsum run`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Final
 import msgspec
 
 RESPONSE_TIME: Final = (0.004, 0.02)
-"""Seconds that an answer takes, at least and at most."""
+"""Seconds that a response takes, at least and at most."""
 MAX_HEAD: Final = 16_384
-"""Bytes of a request's head; a longer one is cut off."""
+"""Bytes of the longest request head; the connection of a longer one is closed."""
 FINISH_TIMEOUT: Final = 5.0
-"""Seconds that requests have to finish at the end."""
+"""Seconds for running requests to finish at shut-down."""
 CHECK: Final = "http:/health?interval=500ms&timeout=2s&rise=1&fall=2"
 
 
 class DemoService:
-    """One instance: who it is, and the requests that it is answering."""
+    """One instance with its running requests."""
 
     def __init__(self, name: str, id: str) -> None:
         self._body = {"service": name, "instance": id, "pid": os.getpid()}
@@ -53,13 +53,13 @@ class DemoService:
                     if not self._busy:
                         self._idle.set()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # The caller has gone, or is none.
+            pass  # The caller has gone, or did not send an HTTP request.
         finally:
             self._writers.discard(writer)
             writer.close()
 
     async def finish(self) -> None:
-        """Take no more requests; return when those that have begun are answered."""
+        """Accept no more requests; returns when the running ones are answered, at the latest after `FINISH_TIMEOUT`."""
         self._ending = True
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_TIMEOUT):
@@ -77,10 +77,10 @@ class DemoService:
 
 
 async def serve(name: str, port: int, id: str, *, register: bool) -> None:
-    """Until SIGTERM."""
+    """Serve until SIGTERM or SIGINT."""
     ended = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     service = DemoService(name, id)
     server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD)
     async with _registered(name, port, id) if register else _unregistered():
@@ -103,13 +103,13 @@ async def _unregistered() -> AsyncIterator[None]:
 
 
 def main() -> None:
-    """Serve what the command line says."""
+    """Serve as the command line describes."""
     parser = argparse.ArgumentParser(description="A small HTTP service of the demo, listening on PORT.")
     parser.add_argument("name")
     parser.add_argument("--id", default=os.environ.get("ADSUM_ID", "demo"))
-    parser.add_argument("--register", action="store_true", help="list it through the client library")
-    given = parser.parse_args()
-    asyncio.run(serve(given.name, int(os.environ["PORT"]), given.id, register=given.register))
+    parser.add_argument("--register", action="store_true", help="register it through the client library")
+    arguments = parser.parse_args()
+    asyncio.run(serve(arguments.name, int(os.environ["PORT"]), arguments.id, register=arguments.register))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Callers at a steady rate: one by name, as any program with httpx, one at the gateway, whatever happens."""
+"""Generates requests at a steady rate: by name through the client library, and at the gateway."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ CLIENT_RATE: Final = 50.0
 GATEWAY_RATE: Final = 25.0
 """Calls to the gateway a second."""
 DEADLINE: Final = 15.0
-"""Seconds that a call may take with all its retries; a machine that is busy otherwise may be slow."""
+"""Seconds that a call may take with all its retries; long enough for a busy machine."""
 TRY_TIMEOUT: Final = 5.0
-"""Seconds of one try; an instance that hangs is not waited for longer."""
+"""Seconds that one try may take; then another instance is tried."""
 MAX_IN_FLIGHT: Final = 200
-"""Calls at a time; past it the caller waits instead of piling them up."""
+"""The most calls at the same time; further calls are skipped until one ends."""
 SERVICES: Final = ("orders", "orders", "users")
-"""Who is called, in turns."""
+"""The services that are called, in turns."""
 
 
 class DemoReply(msgspec.Struct):
-    """What an instance of the demo answers."""
+    """The response of an instance of the demo."""
 
     service: str
     instance: str
 
 
 class CountingTransport(httpx.AsyncHTTPTransport):
-    """Counts what really goes out: a call that is tried again goes out twice."""
+    """A transport that counts every request it sends, retries included."""
 
     def __init__(self, board: Scoreboard) -> None:
         super().__init__(verify=False)
@@ -50,7 +50,7 @@ class CountingTransport(httpx.AsyncHTTPTransport):
 
 
 class TrafficGenerator:
-    """Calls until cancelled."""
+    """Sends requests at a steady rate until cancelled."""
 
     def __init__(self, http: httpx.AsyncClient, url: str, rate: float, board: Scoreboard, *, passed: int = 0) -> None:
         self._http = http
@@ -61,7 +61,7 @@ class TrafficGenerator:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Call at a steady rate; when cancelled, take the answers that are still due, and end."""
+        """Send requests at a steady rate; when cancelled, wait for the responses that are due, and end."""
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         try:
@@ -77,37 +77,37 @@ class TrafficGenerator:
             await self._http.aclose()
 
     async def _call(self, url: str) -> None:
-        board, began = self._board, time.monotonic()
+        board, started_at = self._board, time.monotonic()
         board.sent += 1
         board.sent_through_gateway += self._passed
         try:
             response = await self._http.get(url)
             response.raise_for_status()
-            answer = msgspec.json.decode(response.content, type=DemoReply)
+            reply = msgspec.json.decode(response.content, type=DemoReply)
         except (AdsumError, httpx.HTTPError, msgspec.MsgspecError) as error:
             board.call_failed(f"{url}: {error or type(error).__name__}")
         else:
-            board.call_answered(f"{answer.service}/{answer.instance}", time.monotonic() - began)
+            board.call_answered(f"{reply.service}/{reply.instance}", time.monotonic() - started_at)
 
 
 def client_traffic(client: Client, board: Scoreboard) -> TrafficGenerator:
-    """Calls http://orders and http://users through the library."""
+    """Returns traffic to http://orders and http://users through the client library."""
     calls = CallOptions(tries=5, try_timeout=TRY_TIMEOUT, deadline=DEADLINE)
     transport = AsyncAdsumTransport(client, CountingTransport(board), channel=ChannelOptions(calls=calls))
     return TrafficGenerator(httpx.AsyncClient(transport=transport, timeout=DEADLINE), "http://{}/", CLIENT_RATE, board)
 
 
 def gateway_traffic(gateway: str, board: Scoreboard) -> TrafficGenerator:
-    """Calls the same services at one address, as a program that knows nothing of Adsum."""
+    """Returns traffic to the same services at the gateway, from a program that does not use Adsum."""
     http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
     return TrafficGenerator(http, gateway + "/{}/", GATEWAY_RATE, board, passed=1)
 
 
 async def gateway_is_ready(gateway: str) -> bool:
-    """Whether the gateway passes requests on."""
+    """Returns whether the gateway forwards requests to all services."""
     async with httpx.AsyncClient(timeout=TRY_TIMEOUT, trust_env=False) as http:
         try:
-            found = [await http.get(f"{gateway}/{name}/") for name in dict.fromkeys(SERVICES)]
+            responses = [await http.get(f"{gateway}/{name}/") for name in dict.fromkeys(SERVICES)]
         except httpx.HTTPError:
             return False
-    return all(each.is_success for each in found)
+    return all(response.is_success for response in responses)

@@ -13,7 +13,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.native.nodes import parse_urls
-from adsum.config.serve import DEFAULT_XDS_PORT, OFF, GatewayConfig
+from adsum.config.addresses import DEFAULT_XDS_PORT
+from adsum.config.gateway import GatewayConfig
+from adsum.config.setting import OFF
 from adsum.core import validation
 from adsum.envoy.process import file_limits
 from adsum.envoy.process.binary import EnvoyBinary, find_envoy

@@ -1,1 +1,1 @@
-"""`adsum run`: wraps any program; lists it while it answers, drains it before it stops."""
+"""`adsum run`: runs a program, registers it while it answers, and drains it before it stops."""

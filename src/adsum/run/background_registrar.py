@@ -1,4 +1,4 @@
-"""Keeping a wrapped program listed, whatever the registry does."""
+"""Registers a wrapped program in the background and keeps it registered."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from adsum.core.model import Registration
 def make_registrar(
     client: Client, registration: Registration, address: str, drain_wait: float, *, take_over: bool
 ) -> Registrar:
-    """Who lists it and keeps it listed, at `address`; "" finds one when registering.
+    """Returns a registrar for the registration at `address`; "" finds an address when it registers.
 
-    `take_over` takes the id even from a process that lives elsewhere.
+    `take_over` takes the id even from a live process at another address or port.
     """
     return client.registrar(registration, address=address or None, drain_wait=drain_wait, take_over=take_over)
 
 
 class BackgroundRegistrar:
-    """One instance in the catalog, from `start` to `stop`. The registry being away delays nobody."""
+    """Keeps one instance registered from `start` to `stop`. A registry that is down delays nothing."""
 
     def __init__(
         self,
@@ -31,27 +31,27 @@ class BackgroundRegistrar:
         registration: Registration,
         address: str,
         drain_wait: float,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         take_over: bool = False,
     ) -> None:
         self._client = client
         self._registrar = make_registrar(client, registration, address, drain_wait, take_over=take_over)
         self._drain_wait = drain_wait
-        self._say = say
+        self._log = log
         self._starting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """List it, and list it again whenever the registry has forgotten it."""
+        """Register the instance in the background, and again whenever the registry has lost it."""
         self._starting = asyncio.create_task(self._start())
 
     async def drain(self, reason: str) -> None:
-        """Return when nobody calls it any more, at latest after the drain's time."""
+        """Drain the instance; returns when consumers have stopped calling it, at the latest after the drain wait."""
         if self._drain_wait > 0 and await self._registrar.await_registration(self._drain_wait):
-            await self._registrar.drain(self._drain_wait, reason)  # It logs how that ended, and by whom it was held up.
+            await self._registrar.drain(self._drain_wait, reason)  # The registrar logs the result.
 
     async def stop(self, reason: str) -> None:
-        """Take it out, with the reason."""
+        """Deregister the instance with this reason, and close the client."""
         if self._starting is not None:
             self._starting.cancel()
             with suppress(asyncio.CancelledError):
@@ -63,4 +63,4 @@ class BackgroundRegistrar:
         try:
             await self._registrar.start()
         except AdsumError as error:
-            self._say(f"it is not listed, and goes on unlisted: {error}")
+            self._log(f"the program is not registered, and runs on without: {error}")

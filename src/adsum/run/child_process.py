@@ -1,4 +1,6 @@
-"""The wrapped program as a process: started in a group of its own, signalled, reaped; it never outlives us."""
+"""The process of the wrapped program: started in a process group of its own, signalled, reaped. It never outlives its
+wrapper.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +20,29 @@ from adsum.core.errors import AdsumError
 EXIT_NOT_FOUND: Final = 127
 EXIT_NOT_EXECUTABLE: Final = 126
 SIGNAL_EXIT_BASE: Final = 128
-"""Exit codes as shells have them; a program that signal n ended has 128 + n."""
+"""Exit codes as in shells: not found, not executable, and the base 128 + n for a program that signal n ended."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class CannotStart(AdsumError):
-    """There is no such program, or it can't be executed; `code` is what a shell would exit with."""
+    """The program does not exist or can't be executed; `code` is the exit code that a shell would use."""
 
-    def __init__(self, program: str, why: str, code: int) -> None:
-        super().__init__(f"can't start {program}: {why}")
+    def __init__(self, program: str, reason: str, code: int) -> None:
+        super().__init__(f"can't start {program}: {reason}")
         self.code = code
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a program ended: its exit code, or the signal that killed it."""
+    """The end of a program: its exit code, or the signal that killed it."""
 
     status: int
-    """The exit code; below 0 the negative number of the signal."""
+    """The exit code, or the negative number of the signal."""
 
     @property
     def code(self) -> int:
-        """What a shell would exit with."""
+        """The exit code that a shell would use."""
         return self.status if self.status >= 0 else SIGNAL_EXIT_BASE - self.status
 
     def __str__(self) -> str:
@@ -48,10 +50,10 @@ class ExitStatus:
 
 
 class ChildProcess:
-    """A running program. Made in a running loop; `ended` is done when it is over, and it has been reaped."""
+    """A running program. Make it in a running event loop; `ended` is done when the program has ended and is reaped."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-        """Start it. Raises `CannotStart`."""
+        """Start the program. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[ExitStatus] = loop.create_future()
         _adopt_orphans()
@@ -59,19 +61,19 @@ class ChildProcess:
         try:
             self._process = launcher.start(argv, env=environ)
         except FileNotFoundError:
-            why = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
-            raise CannotStart(argv[0], why, EXIT_NOT_FOUND) from None
+            reason = "its interpreter was not found" if os.path.exists(argv[0]) else "no such program"  # noqa: PTH110
+            raise CannotStart(argv[0], reason, EXIT_NOT_FOUND) from None
         except OSError as error:
             raise CannotStart(argv[0], error.strerror or str(error), EXIT_NOT_EXECUTABLE) from None
         self.pid = self._process.pid
 
     def signal(self, number: int) -> None:
-        """Pass a signal on; nothing happens once it has ended."""
+        """Send the program a signal; does nothing if it has ended."""
         if not self.ended.done():
             os.kill(self.pid, number)
 
     def signal_group(self, number: int) -> bool:
-        """Signal it and whatever it has left behind in its group; whether there is anything."""
+        """Send a signal to the program's process group; returns whether the group has a process."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -79,7 +81,7 @@ class ChildProcess:
         return True
 
     def _reap(self) -> None:
-        """Collect every child of ours that has ended: as process 1, those that others left behind, too."""
+        """Reap every child that has ended, adopted orphans included, as process 1 must."""
         with suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -91,7 +93,7 @@ class ChildProcess:
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM and the like; the number for one that has no name."""
+    """Returns the name of a signal, such as SIGTERM; its number if it has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -99,6 +101,6 @@ def signal_name(number: int) -> str:
 
 
 def _adopt_orphans() -> None:
-    """What the program leaves behind becomes our child, as it would under process 1, and is reaped."""
+    """Become the parent of the program's orphans (a subreaper), so that they are reaped."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

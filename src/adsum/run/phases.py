@@ -1,4 +1,4 @@
-"""The life of a wrapped program, as a table."""
+"""The phases of a wrapped program and the events that change them, as a state table."""
 
 from __future__ import annotations
 
@@ -9,46 +9,51 @@ from typing import Final
 
 
 class ProgramPhase(StrEnum):
-    """Where it is."""
+    """The phase of a wrapped program."""
 
     STARTING = "starting"
-    """Running, but it has not answered yet: not listed."""
+    """The program runs but has not passed its checks yet; it is not registered."""
     SERVING = "serving"
-    """Listed, or about to be once a registry answers."""
+    """The program is registered, or will be as soon as a registry answers."""
     DRAINING = "draining"
-    """Told to end: callers are let go before the program is."""
+    """A signal to end came; consumers stop calling the program before it gets the signal."""
     STOPPING = "stopping"
-    """The program has been told."""
+    """The program has received the signal."""
     KILLING = "killing"
-    """It did not listen."""
+    """The program did not end in time and is being killed."""
     ENDED = "ended"
 
 
 class ProgramEvent(StrEnum):
-    """What moves it on."""
+    """An event that may change the phase."""
 
-    ANSWERED = "answered"
-    LATE = "late"
-    """It has not answered in time."""
-    TOLD = "told"
-    """SIGTERM or SIGINT came; again means: quicker."""
+    READY = "ready"
+    """The program passes its checks."""
+    NOT_READY = "not-ready"
+    """The program has not passed its checks in time."""
+    SIGNALLED = "signalled"
+    """SIGTERM or SIGINT came; each further one skips the current step."""
     DRAINED = "drained"
-    OVERDUE = "overdue"
-    """It has not ended in time."""
-    DIED = "died"
+    NOT_STOPPED = "not-stopped"
+    """The program has not ended in time."""
+    EXITED = "exited"
 
 
 MOVES: Final[Mapping[tuple[ProgramPhase, ProgramEvent], ProgramPhase]] = MappingProxyType(
     {
-        (ProgramPhase.STARTING, ProgramEvent.ANSWERED): ProgramPhase.SERVING,
-        (ProgramPhase.STARTING, ProgramEvent.LATE): ProgramPhase.STOPPING,
-        (ProgramPhase.STARTING, ProgramEvent.TOLD): ProgramPhase.STOPPING,
-        (ProgramPhase.SERVING, ProgramEvent.TOLD): ProgramPhase.DRAINING,
-        (ProgramPhase.DRAINING, ProgramEvent.TOLD): ProgramPhase.STOPPING,
+        (ProgramPhase.STARTING, ProgramEvent.READY): ProgramPhase.SERVING,
+        (ProgramPhase.STARTING, ProgramEvent.NOT_READY): ProgramPhase.STOPPING,
+        (ProgramPhase.STARTING, ProgramEvent.SIGNALLED): ProgramPhase.STOPPING,
+        (ProgramPhase.SERVING, ProgramEvent.SIGNALLED): ProgramPhase.DRAINING,
+        (ProgramPhase.DRAINING, ProgramEvent.SIGNALLED): ProgramPhase.STOPPING,
         (ProgramPhase.DRAINING, ProgramEvent.DRAINED): ProgramPhase.STOPPING,
-        (ProgramPhase.STOPPING, ProgramEvent.TOLD): ProgramPhase.KILLING,
-        (ProgramPhase.STOPPING, ProgramEvent.OVERDUE): ProgramPhase.KILLING,
-        **{(phase, ProgramEvent.DIED): ProgramPhase.ENDED for phase in ProgramPhase if phase is not ProgramPhase.ENDED},
+        (ProgramPhase.STOPPING, ProgramEvent.SIGNALLED): ProgramPhase.KILLING,
+        (ProgramPhase.STOPPING, ProgramEvent.NOT_STOPPED): ProgramPhase.KILLING,
+        **{
+            (phase, ProgramEvent.EXITED): ProgramPhase.ENDED
+            for phase in ProgramPhase
+            if phase is not ProgramPhase.ENDED
+        },
     }
 )
-"""A pair that is missing changes nothing: news of a phase that is over."""
+"""(Phase, event) → next phase. An event of a pair that is missing is ignored: it belongs to a phase that is over."""

@@ -1,4 +1,4 @@
-"""A free port for a program to listen on."""
+"""Free ports for wrapped programs, and the programs that listen on a port."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from typing import Final
 from adsum.core.errors import AdsumError
 
 MIN_PORT: Final = 20_000
-"""Below it well-known services live."""
+"""The lowest port that is picked; well-known services use ports below it."""
 DEFAULT_EPHEMERAL_START: Final = 32_768
-"""Where the system's ports for outgoing connections begin if it does not say: one of those could be taken in the time
-between our choice and the program's start."""
+"""The first ephemeral port if the system does not state it. Ephemeral ports are not picked: an outgoing connection
+could take one before the program starts."""
 MAX_PORTS_TRIED: Final = 200
-"""How many ports are looked at; then none is free."""
+"""The most ports that are tried; after that `NoFreePort` is raised."""
 
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds that a port has to take a connection; then nobody answers there."""
+"""Seconds within which a port must accept a connection; otherwise no program answers there."""
 WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
-"""The addresses of a program that listens on every one."""
+"""The addresses of a program that listens on every address."""
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTEN: Final = "0A"
-"""The state of a listening socket in them."""
+"""The state of a listening socket in these tables."""
 _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class NoFreePort(AdsumError):
-    """No port was found that nobody uses."""
+    """No free port was found."""
 
 
 class PortClaim:
-    """A port that is ours until `release`: no other wrapper on this host chooses it meanwhile."""
+    """A port that is reserved until `release`: no other wrapper on this host picks it meanwhile."""
 
     def __init__(self, port: int, lock: socket.socket | None) -> None:
         self.port = port
         self._lock = lock
 
     def release(self) -> None:
-        """Others may choose it again; idempotent."""
+        """Release the port, so that others may pick it; idempotent."""
         if self._lock is not None:
             self._lock.close()
 
 
 def claim_free_port(rng: Random) -> PortClaim:
-    """A port that nobody listens on, below those of outgoing connections. Raises `NoFreePort`."""
+    """Reserves a port on which no program listens, below the ephemeral ports. Raises `NoFreePort`."""
     end = _first_ephemeral()
     start = MIN_PORT if end > MIN_PORT + MAX_PORTS_TRIED else 1_024
     for _ in range(MAX_PORTS_TRIED):
         port = rng.randrange(start, max(end, start + 1))
-        lock = _lock(port)
+        lock = _reserve(port)
         if lock is not None or sys.platform != "linux":
-            if _free(port):
+            if _is_free(port):
                 return PortClaim(port, lock)
             PortClaim(port, lock).release()
-    raise NoFreePort(f"none of {MAX_PORTS_TRIED} ports between {start} and {end} is free; give one by --port")
+    raise NoFreePort(f"none of {MAX_PORTS_TRIED} ports between {start} and {end} is free; choose one with --port")
 
 
 def first_answering_host(port: int, hosts: Sequence[str]) -> str:
-    """The first of `hosts` where a program takes connections on the port; "" if none does."""
+    """Returns the first of `hosts` on which a program accepts connections on the port; "" if none does."""
     for host in hosts:
         with suppress(OSError), socket.create_connection((host, port), timeout=CONNECT_TIMEOUT):
             return host
@@ -73,20 +73,20 @@ def first_answering_host(port: int, hosts: Sequence[str]) -> str:
 
 
 def listening_addresses(port: int) -> list[str]:
-    """The addresses on which programs of this host listen on the port, as far as the system tells."""
-    found = []
+    """Returns the addresses on which programs of this host listen on the port, as far as /proc shows them."""
+    addresses = []
     for table in _TABLES:
         with suppress(OSError):
             for line in table.read_text().splitlines()[1:]:
                 _, local, _, state, *_ = line.split()
                 address, _, number = local.partition(":")
                 if state == _LISTEN and int(number, 16) == port:
-                    found.append(_readable(address))
-    return found
+                    addresses.append(_parse_proc_address(address))
+    return addresses
 
 
-def _readable(address: str) -> str:
-    """An address as /proc/net/tcp has it: words of 32 bits, each in the byte order of the machine."""
+def _parse_proc_address(address: str) -> str:
+    """Parses an address of /proc/net/tcp: words of 32 bits, each in the byte order of the machine."""
     words = [int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)]
     return str(ipaddress.ip_address(b"".join(words)))
 
@@ -98,8 +98,8 @@ def _first_ephemeral() -> int:
         return DEFAULT_EPHEMERAL_START
 
 
-def _lock(port: int) -> socket.socket | None:
-    """A name in the kernel's abstract space that goes away with us; None if another wrapper has it."""
+def _reserve(port: int) -> socket.socket | None:
+    """Binds an abstract socket that reserves the port while this process lives; None if another wrapper has it."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         lock.bind(f"\0adsum-port-{port}")
@@ -109,7 +109,7 @@ def _lock(port: int) -> socket.socket | None:
     return lock
 
 
-def _free(port: int) -> bool:
+def _is_free(port: int) -> bool:
     for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - to look, not to listen
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""Does the program answer? Its checks once, from here, before it is listed."""
+"""Runs the checks of a wrapped program from this host before it is registered."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from adsum.core.tls_schemes import check_uses_tls
 from adsum.run.port import CONNECT_TIMEOUT
 
 MIN_POLL_PAUSE, MAX_POLL_PAUSE = 0.05, 0.5
-"""Seconds between two looks; a look is cheap, and a start should not wait for us."""
+"""Seconds; the bounds of the pause between two rounds of checks. They are short, so that the start is not delayed."""
 MAX_STATUS_LINE_BYTES: Final = 8_192
-"""Bytes of the first line of an answer; a longer one is none."""
+"""Bytes of the longest status line of a response; with a longer one the check fails."""
 
 
 async def wait_until_ready(registration: Registration, hosts: Sequence[str]) -> None:
-    """Return once every check of it passes at one of `hosts`; without checks, once its port accepts connections."""
-    checks = [replace(each, tls=check_uses_tls(registration.instance, each)) for each in registration.checks]
+    """Return once every check passes at one of `hosts`; without checks, once the port accepts connections."""
+    checks = [replace(check, tls=check_uses_tls(registration.instance, check)) for check in registration.checks]
     checks = checks or [Check(name="tcp", kind=CheckKind.TCP)]
     pause = MIN_POLL_PAUSE
-    while not await _any_answers(checks, registration.instance.port, hosts):
+    while not await _is_ready_at_any(checks, registration.instance.port, hosts):
         await asyncio.sleep(pause)
         pause = min(MAX_POLL_PAUSE, pause * 1.5)
 
 
 async def may_listen(port: int, hosts: Sequence[str]) -> bool:
-    """Whether somebody takes connections on the port at one of `hosts`, or may: only a refusal at each says no."""
+    """Returns whether a program may listen on the port at one of `hosts`: False only if every host refuses."""
     for host in hosts:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -45,7 +45,7 @@ async def may_listen(port: int, hosts: Sequence[str]) -> bool:
     return False
 
 
-async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
+async def _is_ready_at_any(checks: Sequence[Check], port: int, hosts: Sequence[str]) -> bool:
     for host in hosts:
         results = [await check_passes(check, host, check.port or port) for check in checks]
         if all(results):
@@ -54,13 +54,13 @@ async def _any_answers(checks: Sequence[Check], port: int, hosts: Sequence[str])
 
 
 async def check_passes(check: Check, host: str, port: int) -> bool:
-    """Whether a check passes. Of gRPC only the connection is tried: the registry asks further."""
+    """Returns whether a check passes. For gRPC it only connects; the registry probes the health service."""
     try:
         async with asyncio.timeout(check.timeout):
             reader, writer = await asyncio.open_connection(
                 host,
                 port,
-                ssl=_trusting() if check.tls and check.kind is not CheckKind.TCP else None,
+                ssl=_trusting_context() if check.tls and check.kind is not CheckKind.TCP else None,
                 limit=MAX_STATUS_LINE_BYTES,
             )
             try:
@@ -84,8 +84,8 @@ async def _passes(
     return version.startswith(b"HTTP/") and any(low <= int(status) <= high for low, high in check.expect)
 
 
-def _trusting() -> ssl.SSLContext:
-    """Certificates are for callers to verify: we only ask whether our own program answers."""
+def _trusting_context() -> ssl.SSLContext:
+    """Returns a TLS context that accepts every certificate: callers verify it, readiness only needs an answer."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

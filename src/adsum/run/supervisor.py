@@ -1,6 +1,6 @@
-"""From the start of a program to its end: start it, list it when it answers, drain it, stop it.
+"""Supervises a wrapped program: starts it, registers it when it answers, drains it, stops it.
 
-The rules are the table in `phases`; this file does what each phase asks for.
+The table in `phases` holds the rules; this module carries out the work of each phase.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from adsum.config.serve import ClientConfig, RunConfig
+from adsum.config.client import ClientConfig
+from adsum.config.run import RunConfig
 from adsum.core.model import Registration
 from adsum.run.child_process import SIGNAL_EXIT_BASE, ChildProcess, ExitStatus, signal_name
 from adsum.run.phases import MOVES, ProgramEvent, ProgramPhase
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from adsum.run.background_registrar import BackgroundRegistrar
 
 FORWARDED_SIGNALS: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that are the program's own business."""
+"""Signals that are forwarded to the program at once."""
 TERMINATION_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Signals after which the program is to end; they reach it after the drain."""
+"""Signals that end the program; it receives them after the drain."""
 EXIT_NOT_READY: Final = 124
-"""Exit code when the program never answered."""
+"""The exit code if the program never answered."""
 LEFTOVER_TIMEOUT: Final = 1.0
-"""Seconds that processes which the program left behind in its group have, once it has ended; then they are killed."""
+"""Seconds for processes that the program left in its group to end after it has ended; then they are killed."""
 UNDRAINED_WARNING: Final = (
-    "the program stopped before its callers were let go, and requests may have failed: have the signal sent to `adsum "
-    "run` alone, by KillMode=mixed under systemd or stopasgroup=false under supervisord"
+    "the program stopped before the drain was complete, and requests may have failed: send the signal to `adsum run` "
+    "alone, with KillMode=mixed under systemd or stopasgroup=false under supervisord"
 )
 
 _log = logging.getLogger("adsum.run")
@@ -41,7 +42,7 @@ _log = logging.getLogger("adsum.run")
 
 @dataclass(frozen=True, slots=True)
 class ProgramPlan:
-    """What to run, what to list it as, and how patient to be. `address` "" finds one when registering."""
+    """A program to run, its registration, and its time limits. With `address` "" the registrar finds the address."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -53,53 +54,51 @@ class ProgramPlan:
 
     @property
     def hosts(self) -> list[str]:
-        """Where the program is looked for."""
+        """The hosts on which the program is expected to answer."""
         return [self.address] if self.address else ["127.0.0.1", "::1"]
 
 
 class Supervisor:
-    """Runs one plan once."""
+    """Runs one plan, once."""
 
-    def __init__(self, plan: ProgramPlan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: ProgramPlan, log: Callable[[str], None]) -> None:
         self.phase = ProgramPhase.STARTING
         self._plan = plan
-        self._say = say
+        self._log = log
         self._signal = int(signal.SIGTERM)
-        self._told = False
-        self._late = False
+        self._signalled = False
+        self._not_ready = False
         self._undrained = False
-        """The program stopped by a signal while callers may still have called it."""
+        """Whether the program stopped while consumers may still have called it."""
         self._step: asyncio.Task[None] | None = None
         self._child: ChildProcess
-        self._listing: BackgroundRegistrar
+        self._registrar: BackgroundRegistrar
 
     async def run(self) -> int:
-        """Until the program has ended; the exit code. Raises `CannotStart`."""
+        """Run the program until it has ended and return its exit code. Raises `CannotStart`."""
         loop = asyncio.get_running_loop()
-        for each in (*FORWARDED_SIGNALS, *TERMINATION_SIGNALS):
-            # What is ignored, as under nohup, stays ignored, for the program too.
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                loop.add_signal_handler(each, self._hear, each)
+        for number in (*FORWARDED_SIGNALS, *TERMINATION_SIGNALS):
+            # A signal that is ignored, as under nohup, stays ignored, also for the program.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._receive_signal, number)
         self._child = ChildProcess(self._plan.argv, self._plan.environ)
         try:
-            self._listing = self._make_listing()
-            self._do(self._wait_for_answer())
-            self._child.ended.add_done_callback(lambda _: self._on(ProgramEvent.DIED))
-            ending = await asyncio.shield(self._child.ended)
+            self._registrar = self._make_registrar()
+            self._start_step(self._wait_until_ready())
+            self._child.ended.add_done_callback(lambda _: self._handle(ProgramEvent.EXITED))
+            exit_status = await asyncio.shield(self._child.ended)
             await self._cancel_step()
-            await self._finish(ending)
-            for each in (
-                TERMINATION_SIGNALS
-            ):  # One that comes as we exit must not change the exit code, which is the program's.
-                if loop.remove_signal_handler(each):
-                    signal.signal(each, signal.SIG_IGN)
+            await self._finish(exit_status)
+            for number in TERMINATION_SIGNALS:  # A signal during exit must not replace the program's exit code.
+                if loop.remove_signal_handler(number):
+                    signal.signal(number, signal.SIG_IGN)
         except BaseException:
             self._child.signal_group(signal.SIGKILL)
             raise
-        return EXIT_NOT_READY if self._late else ending.code
+        return EXIT_NOT_READY if self._not_ready else exit_status.code
 
-    def _make_listing(self) -> BackgroundRegistrar:
-        # Imported here: the program starts meanwhile.
+    def _make_registrar(self) -> BackgroundRegistrar:
+        # Imported late, while the program starts.
         from adsum.client.client import Client
         from adsum.run.background_registrar import BackgroundRegistrar
 
@@ -110,96 +109,96 @@ class Supervisor:
             plan.registration,
             plan.address,
             plan.config.drain_timeout,
-            self._say,
+            self._log,
             take_over=plan.take_over,
         )
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _receive_signal(self, number: signal.Signals) -> None:
         if number in TERMINATION_SIGNALS:
-            self._signal, self._told = number, True
-            self._on(ProgramEvent.TOLD)
+            self._signal, self._signalled = number, True
+            self._handle(ProgramEvent.SIGNALLED)
         else:
             self._child.signal(number)
 
-    def _on(self, event: ProgramEvent) -> None:
-        after = MOVES.get((self.phase, event))
-        if after is None:
+    def _handle(self, event: ProgramEvent) -> None:
+        next_phase = MOVES.get((self.phase, event))
+        if next_phase is None:
             return
-        if event is ProgramEvent.DIED:
+        if event is ProgramEvent.EXITED:
             by_signal = self._child.ended.result().code - SIGNAL_EXIT_BASE in TERMINATION_SIGNALS
             self._undrained |= self.phase is ProgramPhase.DRAINING or (self.phase is ProgramPhase.SERVING and by_signal)
-        self.phase = after
-        self._late = self._late or event is ProgramEvent.LATE
-        if after is ProgramPhase.SERVING:
-            self._listing.start()
-        elif after is ProgramPhase.DRAINING:
-            self._say(f"{signal_name(self._signal)}: draining for at most {self._plan.config.drain_timeout:g} s")
-            self._do(self._drain())
-        elif after is ProgramPhase.STOPPING:
+        self.phase = next_phase
+        self._not_ready = self._not_ready or event is ProgramEvent.NOT_READY
+        if next_phase is ProgramPhase.SERVING:
+            self._registrar.start()
+        elif next_phase is ProgramPhase.DRAINING:
+            self._log(f"{signal_name(self._signal)}: draining for at most {self._plan.config.drain_timeout:g} s")
+            self._start_step(self._drain())
+        elif next_phase is ProgramPhase.STOPPING:
             self._child.signal(self._signal)
-            self._do(self._wait_for_end())
-        elif after is ProgramPhase.KILLING:
-            self._say("killing it")
+            self._start_step(self._wait_for_end())
+        elif next_phase is ProgramPhase.KILLING:
+            self._log("killing the program")
             self._child.signal_group(signal.SIGKILL)
 
-    async def _wait_for_answer(self) -> None:
-        patience, registration = self._plan.config, self._plan.registration
-        if patience.ready_timeout > 0:
+    async def _wait_until_ready(self) -> None:
+        config, registration = self._plan.config, self._plan.registration
+        if config.ready_timeout > 0:
             try:
-                async with asyncio.timeout(patience.ready_timeout):
+                async with asyncio.timeout(config.ready_timeout):
                     await wait_until_ready(registration, self._plan.hosts)
             except TimeoutError:
-                self._say(
+                self._log(
                     f"nothing answers at port {registration.instance.port} of {' or '.join(self._plan.hosts)} after "
-                    f"{patience.ready_timeout:g} s, so it is stopped; {self._advice()}"
+                    f"{config.ready_timeout:g} s, so the program is stopped; {self._advice()}"
                 )
-                self._on(ProgramEvent.LATE)
+                self._handle(ProgramEvent.NOT_READY)
                 return
-        self._on(ProgramEvent.ANSWERED)
+        self._handle(ProgramEvent.READY)
 
     def _advice(self) -> str:
-        """What a program that did not answer may need."""
+        """Returns advice about a program that did not answer."""
         elsewhere = [
             each
             for each in listening_addresses(self._plan.registration.instance.port)
             if each not in WILDCARD_ADDRESSES
         ]
         if elsewhere and not set(elsewhere) & set(self._plan.hosts):
-            return f"somebody listens on that port of {' and '.join(elsewhere)}: --address says where it is"
-        return "does the program listen there (it is told by PORT)? --ready-timeout gives it longer"
+            return f"a program listens on that port of {' and '.join(elsewhere)}: set --address to where it listens"
+        return "does the program listen on $PORT? --ready-timeout allows more time"
 
     async def _drain(self) -> None:
-        await self._listing.drain(f"{signal_name(self._signal)} came")
-        if self._plan.config.ready_timeout > 0:  # Else it may never have listened.
+        await self._registrar.drain(f"received {signal_name(self._signal)}")
+        if self._plan.config.ready_timeout > 0:  # Without that check it may never have listened.
             self._undrained = not await may_listen(self._plan.registration.instance.port, self._plan.hosts)
-        self._on(ProgramEvent.DRAINED)
+        self._handle(ProgramEvent.DRAINED)
 
     async def _wait_for_end(self) -> None:
         await asyncio.sleep(self._plan.config.stop_timeout)
-        self._say(f"it has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
-        self._on(ProgramEvent.OVERDUE)
+        self._log(f"the program has not ended {self._plan.config.stop_timeout:g} s after {signal_name(self._signal)}")
+        self._handle(ProgramEvent.NOT_STOPPED)
 
-    async def _finish(self, ending: ExitStatus) -> None:
-        """Tell the registry how it ended, and let nothing of it stay behind."""
-        reason = f"the program {ending}" + (f" after {signal_name(self._signal)}" if self._told else "")
-        if self._told and ending.status in (0, -self._signal, 128 + self._signal):
+    async def _finish(self, exit_status: ExitStatus) -> None:
+        """Deregister the program with its exit status as the reason, and end the processes that it left behind."""
+        reason = f"the program {exit_status}" + (f" after {signal_name(self._signal)}" if self._signalled else "")
+        if self._signalled and exit_status.status in (0, -self._signal, 128 + self._signal):
             reason = f"stopped by {signal_name(self._signal)}"
-        self._say(reason)
+        self._log(reason)
         if self._undrained:
             _log.warning(UNDRAINED_WARNING)
-        await asyncio.gather(self._listing.stop(reason), self._clear())
+        await asyncio.gather(self._registrar.stop(reason), self._end_leftovers())
 
-    async def _clear(self) -> None:
-        """Processes that it left behind in its group serve nobody, and would keep its port."""
+    async def _end_leftovers(self) -> None:
+        """End the processes that the program left in its group: they would keep its port."""
         if self._child.signal_group(signal.SIGTERM):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEFTOVER_TIMEOUT):
-                    while self._child.signal_group(0):  # noqa: ASYNC110 - the system tells nobody when a group is empty
+                    while self._child.signal_group(0):  # noqa: ASYNC110 - the system sends no event when a group is empty
                         await asyncio.sleep(0.02)
             self._child.signal_group(signal.SIGKILL)
 
-    def _do(self, step: Coroutine[Any, Any, None]) -> None:
-        """Begin what the phase waits for, instead of what the phase before waited for."""
+    def _start_step(self, step: Coroutine[Any, Any, None]) -> None:
+        """Start the work of the new phase, and cancel that of the phase before."""
         if self._step is not None:
             self._step.cancel()
         self._step = asyncio.create_task(step)

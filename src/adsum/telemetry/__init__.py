@@ -1,4 +1,4 @@
-"""The room of metrics and logs: what a running registry tells its operators."""
+"""Metrics and logs of a running registry."""
 
 from adsum.telemetry.logs import Logs
 from adsum.telemetry.observer import Telemetry

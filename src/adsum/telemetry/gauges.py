@@ -1,4 +1,4 @@
-"""What a node counts, as gauges for Prometheus."""
+"""Prometheus gauges of a registry node."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from adsum.ports import Sharding
 from adsum.registry import Registry
 
 AddGauge = Callable[[str, str, Callable[[], float]], None]
-"""Adds a gauge: its name, what it says, and its value."""
+"""Adds a gauge: its name, its description, and a function that returns its value."""
 
 
 class ConnectionCounts(Protocol):
-    """The HTTP server, as far as it is counted."""
+    """The counts of the HTTP server that gauges show."""
 
     @property
     def connections(self) -> int: ...
@@ -33,30 +33,38 @@ def add_gauges(
     server: ConnectionCounts,
     pages_size: Callable[[], float],
 ) -> None:
-    """Add all of them. `pages`: bytes of the pages that are kept."""
+    """Add all gauges of a node. `pages_size` returns the bytes of the cached pages."""
     leases = keeper.leases
     gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
     consumers = registry.watches.consumers
     gauge("adsum_consumers", "Cooperating consumers connected", lambda: consumers.connected_count)
-    gauge("adsum_consumers_departed", "Consumers that left without a good-bye", lambda: consumers.departed_count)
+    gauge(
+        "adsum_consumers_departed",
+        "Consumers whose connection ended without a good-bye",
+        lambda: consumers.departed_count,
+    )
     gauge("adsum_consumers_lost", "Consumers that drains no longer wait for", lambda: consumers.lost_count)
     gauge("adsum_connections", "Open HTTP connections", lambda: server.connections)
-    gauge("adsum_connections_max", "HTTP connections that there may be", lambda: server.max_connections)
-    gauge("adsum_unsent_bytes", "Bytes that wait for HTTP peers that do not read them", server.unsent_bytes)
-    gauge("adsum_leases", "Leases kept", lambda: len(leases))
+    gauge("adsum_connections_max", "Most HTTP connections that are accepted", lambda: server.max_connections)
+    gauge("adsum_unsent_bytes", "Bytes buffered for HTTP clients that do not read them", server.unsent_bytes)
+    gauge("adsum_leases", "Leases that this node keeps", lambda: len(leases))
     gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed_count)
-    gauge("adsum_checks", "Checks kept", lambda: keeper.check_count)
+    gauge("adsum_checks", "Checks that this node runs", lambda: keeper.check_count)
     gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.instance_count)
-    gauge("adsum_catalog_bytes", "Memory that registrations take", lambda: registry.snapshot.size)
-    gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_catalog_bytes)
-    gauge("adsum_pages_bytes", "Memory of pages, at most as much as registrations may take", pages_size)
+    gauge("adsum_catalog_bytes", "Memory used by registrations", lambda: registry.snapshot.size)
+    gauge("adsum_catalog_max_bytes", "Most memory that registrations may use", lambda: registry.max_catalog_bytes)
+    gauge("adsum_pages_bytes", "Memory of cached pages, at most adsum_catalog_max_bytes", pages_size)
     gauge("adsum_intent_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
     gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
-    gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)
-    gauge("adsum_store_refusing", "Whether the store refused the latest batch", lambda: registry.is_refusing_writes)
+    gauge("adsum_revision", "Revision of the catalog", lambda: registry.snapshot.revision)
+    gauge(
+        "adsum_store_refusing", "1 if the store refused the latest batch, else 0", lambda: registry.is_refusing_writes
+    )
     gauge("adsum_nodes", "Nodes of this registry", lambda: 1 + len(shares.peers()))
     gauge("adsum_shards_kept", "Shards of services that this node keeps, of 256", lambda: len(shares.kept_shards))
-    gauge("adsum_catalog_age_seconds", "Seconds since the catalog was known to be the newest", registry.age)
+    gauge("adsum_catalog_age_seconds", "Seconds since the catalog was last confirmed to be the newest", registry.age)
     gauge(
-        "adsum_isolated_seconds", "Seconds for which this node could neither write nor keep", registry.isolated_seconds
+        "adsum_isolated_seconds",
+        "Seconds for which this node has been unable to write and to keep instances",
+        registry.isolated_seconds,
     )

@@ -1,4 +1,4 @@
-"""Log lines: structured, as JSON for programs or as text for people."""
+"""Structured log lines, as JSON for programs or as text for people."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _PLAIN: Final = re.compile(r"""[^\s"'=\\]*""")
 
 LogFields = Mapping[str, object]
 LineEntry = tuple[float, str, str, LogFields]
-"""The wall clock's time, the level, the message and further fields."""
+"""The wall-clock time, the level, the message and further fields of a line."""
 LineFormat = Callable[[float, str, str, LogFields], bytes]
-"""From the wall clock's time, the level, the message and further fields to one line."""
+"""Formats the wall-clock time, the level, the message and further fields as one line."""
 
 
 def json_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
-    """One JSON object."""
-    return msgspec.json.encode({"at": _instant(at), "level": level, "message": message, **fields}) + b"\n"
+    """Returns the line as one JSON object."""
+    return msgspec.json.encode({"at": _format_time(at), "level": level, "message": message, **fields}) + b"\n"
 
 
 def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
-    """Time, level, message, then the fields as name=value; a text that could be taken for more than one is quoted.
+    """Returns the line as text: time, level, message, then the fields as name=value, quoted where they are ambiguous.
 
-    A line is one line: whatever would end it or hide a part of it is escaped, since a message can quote a peer.
+    Characters that would end the line or hide a part of it are escaped, since a message can quote a peer.
     """
-    words = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value != "")
-    return f"{_instant(at)} {level:<7} {escape_unprintable(message)}{words}\n".encode(errors="backslashreplace")
+    text = "".join(f" {name}={_format_value(value)}" for name, value in fields.items() if value != "")
+    return f"{_format_time(at)} {level:<7} {escape_unprintable(message)}{text}\n".encode(errors="backslashreplace")
 
 
 LINE_FORMATS: Final[Mapping[str, LineFormat]] = MappingProxyType({"json": json_line, "text": text_line})
 
 
 class Logs:
-    """Takes everything that is logged in this process to standard error, until closed."""
+    """Writes everything that this process logs to standard error, until closed."""
 
     def __init__(self, level: str, format: str, fd: int | None = None) -> None:
         self._format = LINE_FORMATS[format]
@@ -52,33 +52,33 @@ class Logs:
         self._level_before = self._root.level
         self._handler = _Handler(self)
         self._root.addHandler(self._handler)
-        # What garbage peers send is counted and answered; uvicorn would log each piece of it.
+        # Invalid requests are counted and answered; uvicorn would log each of them.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
-        """Take lines of that level and above."""
+        """Log lines of this level and above."""
         self._root.setLevel(level.upper())
         self.logs_changes = self._root.isEnabledFor(logging.INFO)
-        """Whether lines of level info are wanted."""
+        """Whether changes are logged: they have the level info."""
 
     def log(self, at: float, level: str, message: str, fields: LogFields) -> None:
         """Log one line; never waits."""
         self._sink.put(self._format(at, level, message, fields))
 
     def log_deferred(self, entries: Callable[[], Iterable[LineEntry]], count: int) -> None:
-        """Log so many lines, made in the thread that writes them; never waits."""
-        self._sink.put(lambda: b"".join(self._format(*each) for each in entries()), count)
+        """Log `count` lines that are formatted in the writing thread; never waits."""
+        self._sink.put(lambda: b"".join(self._format(*entry) for entry in entries()), count)
 
     def close(self) -> None:
-        """Write what is left, and leave logging as it was found; idempotent."""
+        """Write the remaining lines and restore the logging configuration; idempotent."""
         self._root.removeHandler(self._handler)
         self._root.setLevel(self._level_before)
         self._sink.close()
 
 
 class _Handler(logging.Handler):
-    """From the standard library's records to our lines."""
+    """A handler that writes records of the standard library to `Logs`."""
 
     def __init__(self, logs: Logs) -> None:
         super().__init__()
@@ -94,16 +94,16 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _instant(at: float) -> str:
-    return f"{_second(int(at))}.{int(at * 1_000) % 1_000:03}Z"
+def _format_time(at: float) -> str:
+    return f"{_format_second(int(at))}.{int(at * 1_000) % 1_000:03}Z"
 
 
 @lru_cache(maxsize=16)  # Most lines share their second with the one before.
-def _second(at: int) -> str:
+def _format_second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _shown(value: object) -> str:
-    # Quoted too: what turns or hides text on a terminal, looks like a space, or ends a line for some readers.
+def _format_value(value: object) -> str:
+    # Also quotes characters that reverse or hide text on a terminal, look like a space, or end a line for some readers.
     text = str(value)
     return text if text.isprintable() and _PLAIN.fullmatch(text) else repr(text)

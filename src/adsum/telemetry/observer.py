@@ -1,4 +1,4 @@
-"""The observer of a running registry: hears what happened, counts it, and tells it in one line a change."""
+"""The observer of a running registry: counts events as Prometheus metrics and logs one line a change."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from adsum.ports import Clock, ProbeLag
 from adsum.telemetry.logs import LineEntry, Logs
 from adsum.telemetry.request_timings import RequestTimings
 
-_QUICK: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_DURATION_BUCKETS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 MAX_ENTRIES_PER_CHUNK: Final = 100
-"""How many lines are made at once."""
-_SIZES: Final = (1, 3, 10, 30, 100, 300, 1_000)
+"""The most lines that are formatted together; larger batches are split into chunks."""
+_SIZE_BUCKETS: Final = (1, 3, 10, 30, 100, 300, 1_000)
 
 
-class _Gathered(Collector):
+class _FurtherMetrics(Collector):
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
 
@@ -42,67 +42,78 @@ class Telemetry:
         ProcessCollector(registry=metrics)
         self._timings = RequestTimings()
         metrics.register(self._timings)
-        self._commit = Histogram("adsum_commit_seconds", "Seconds to commit a batch", buckets=_QUICK, registry=metrics)
-        self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZES, registry=metrics)
-        self._shown = Histogram(
-            "adsum_publish_seconds", "From a commit to the last watcher woken by it", buckets=_QUICK, registry=metrics
+        self._commit = Histogram(
+            "adsum_commit_seconds", "Seconds to commit a batch", buckets=_DURATION_BUCKETS, registry=metrics
         )
-        self._woken = Counter("adsum_watchers_woken", "Watchers told to look", registry=metrics)
+        self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZE_BUCKETS, registry=metrics)
+        self._delivery = Histogram(
+            "adsum_publish_seconds",
+            "Seconds from a commit until the last watcher has been shown it",
+            buckets=_DURATION_BUCKETS,
+            registry=metrics,
+        )
+        self._woken = Counter("adsum_watchers_woken", "Watchers that were woken by a change", registry=metrics)
         self._changes = Counter("adsum_changes", "Changes committed by this node", ["cause"], registry=metrics)
         self._refused = Counter(
-            "adsum_requests_refused", "Requests turned down, by error", ["operation", "error"], registry=metrics
+            "adsum_requests_refused", "Requests refused, by error", ["operation", "error"], registry=metrics
         )
         self._shed = Counter(
             "adsum_connections_shed",
-            "Connections ended by a bound or a rule, by what they were told",
+            "Connections ended by a limit or a rule, by the status that they got",
             ["status"],
             registry=metrics,
         )
         self._probes = Counter("adsum_probes", "Probes finished", ["kind", "result"], registry=metrics)
-        self._check_lag = Gauge("adsum_check_lag_seconds", "How late the latest check was started", registry=metrics)
-        self._overdue = Gauge("adsum_checks_overdue", "Checks that should have started by now", registry=metrics)
-        self._guarded = Gauge("adsum_guarded_expiries", "Expiries held back by a guard", ["service"], registry=metrics)
+        self._check_lag = Gauge(
+            "adsum_check_lag_seconds", "Seconds by which the latest check started late", registry=metrics
+        )
+        self._overdue = Gauge("adsum_checks_overdue", "Checks whose start is overdue", registry=metrics)
+        self._guarded = Gauge(
+            "adsum_guarded_expiries", "Expiries held back by the guard", ["service"], registry=metrics
+        )
         self.lag = ProbeLag(0.0, 0)
-        """The state of the check schedule, as last told."""
+        """The last reported state of the check schedule."""
         self.guards: dict[str, int] = {}
-        """Services whose guard holds back expiries, and how many."""
+        """Service → the number of expiries that its guard holds back; only services with at least one."""
 
     def add_gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Have `read` called whenever the metrics are."""
+        """Add a gauge; `read` is called whenever the metrics are read."""
         Gauge(name, text, registry=self._metrics).set_function(read)
 
     def add_metrics(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Have `read` called for further metrics whenever they are."""
-        self._metrics.register(_Gathered(read))
+        """Add further metrics; `read` is called whenever the metrics are read."""
+        self._metrics.register(_FurtherMetrics(read))
 
     def exposition(self) -> bytes:
-        """The metrics in Prometheus's text format."""
+        """Returns the metrics in Prometheus's text format."""
         return generate_latest(self._metrics)
 
     def committed(self, batch: Batch, took: float) -> None:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
         facts: list[Fact] = [*batch.changes, *batch.edits]
-        for cause, count in Counts(each.provenance.cause.value for each in facts).items():
+        for cause, count in Counts(fact.provenance.cause.value for fact in facts).items():
             self._changes.labels(cause).inc(count)
         if self._logs is not None and self._logs.logs_changes:
-            self._tell(self._logs, batch.revision, facts)
+            self._log_facts(self._logs, batch.revision, facts)
 
-    def _tell(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
-        """A line a fact; those of a large batch are made apart, a stretch at a time: they would hold up everybody."""
+    def _log_facts(self, logs: Logs, revision: int, facts: Sequence[Fact]) -> None:
+        """Log a line for each fact. The lines of a large batch are formatted in the writing thread, chunk by chunk, so
+        that they don't block the event loop.
+        """
         if len(facts) <= MAX_ENTRIES_PER_CHUNK:
             for fact in facts:
                 logs.log(*change_entry(revision, fact))
             return
         for start in range(0, len(facts), MAX_ENTRIES_PER_CHUNK):
-            some = facts[start : start + MAX_ENTRIES_PER_CHUNK]
-            logs.log_deferred(partial(_entries, revision, some), len(some))
+            chunk = facts[start : start + MAX_ENTRIES_PER_CHUNK]
+            logs.log_deferred(partial(_entries, revision, chunk), len(chunk))
 
     def published(self, revision: int, woken: int) -> None:
         self._woken.inc(woken)
 
     def delivered(self, took: float) -> None:
-        self._shown.observe(took)
+        self._delivery.observe(took)
 
     def answered(self, operation: str, code: int, took: float) -> None:
         self._timings.observe(operation, code, took)
@@ -111,7 +122,7 @@ class Telemetry:
         self._refused.labels(operation, type(error).__name__).inc()
 
     def connection_shed(self, status: str) -> None:
-        """A connection was ended by a bound or a rule: the status that it was told, or "aborted" if none."""
+        """A connection was ended by a limit or a rule. `status` is the HTTP status that it got, else "aborted"."""
         self._shed.labels(status).inc()
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:
@@ -129,22 +140,27 @@ class Telemetry:
         elif self.guards.pop(service, None) is not None:
             self._guarded.remove(service)
         if self._logs is not None:
-            words = "the guard holds back expiries" if held else "the guard let go"
-            self._logs.log(self._clock.wall(), "warning", words, {"service": service, "holding": held})
+            message = "the guard holds back expiries" if held else "the guard has released its expiries"
+            self._logs.log(self._clock.wall(), "warning", message, {"service": service, "holding": held})
 
 
 def _entries(revision: int, facts: Sequence[Fact]) -> list[LineEntry]:
-    return [change_entry(revision, each) for each in facts]
+    return [change_entry(revision, fact) for fact in facts]
 
 
 def change_entry(revision: int, fact: Fact) -> LineEntry:
-    """The line that tells a fact."""
-    why = fact.provenance
+    """Returns the log line of a fact."""
+    provenance = fact.provenance
     fields: dict[str, object] = {"revision": revision}
     if isinstance(fact, Edit):
         fields[fact.key.kind.value] = fact.key.name
     else:
         status = fact.listing.status.value if fact.listing is not None else "gone"
         fields |= {"service": fact.key.service, "id": fact.key.id, "status": status}
-    fields |= {"cause": why.cause.value, "actor": why.actor, "peer": why.peer, "reason": why.reason}
-    return why.at, "info", "change", fields
+    fields |= {
+        "cause": provenance.cause.value,
+        "actor": provenance.actor,
+        "peer": provenance.peer,
+        "reason": provenance.reason,
+    }
+    return provenance.at, "info", "change", fields

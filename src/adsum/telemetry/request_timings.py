@@ -1,4 +1,6 @@
-"""How long requests take, by operation and status. Observed on the hot path, so it costs a third of a microsecond."""
+"""A histogram of request durations by operation and status. An observation takes a third of a microsecond, because it
+is on the hot path.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,13 @@ class _Timing:
 
 
 class RequestTimings(Collector):
-    """A histogram that is only ever touched by one thread, and so needs no lock."""
+    """A histogram that one thread uses alone, and that therefore needs no lock."""
 
     def __init__(self) -> None:
         self._timings: dict[tuple[str, int], _Timing] = {}
 
     def observe(self, operation: str, code: int, took: float) -> None:
-        """A request was answered after `took` seconds."""
+        """Count a request that was answered with the status `code` after `took` seconds."""
         timing = self._timings.get((operation, code))
         if timing is None:
             timing = self._timings[operation, code] = _Timing()
@@ -37,9 +39,9 @@ class RequestTimings(Collector):
         timing.total += took
 
     def collect(self) -> Iterable[Metric]:
-        """What Prometheus is told."""
+        """Yields the histogram for Prometheus."""
         family = HistogramMetricFamily(
-            "adsum_request_seconds", "Seconds from a request to its answer", labels=("operation", "code")
+            "adsum_request_seconds", "Seconds from a request to its response", labels=("operation", "code")
         )
         bounds = [*map(str, BUCKET_BOUNDS), "+Inf"]
         for (operation, code), timing in sorted(self._timings.items()):

@@ -1,4 +1,4 @@
-"""Where log lines go: a thread writes them, so that a full pipe or a slow disk never holds up the registry."""
+"""A writer of log lines that never blocks: a thread writes them, so that a full pipe or a slow disk delays nothing."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_QUEUED_LINES: Final = 50_000
-"""How many texts wait to be written; past it further ones are lost, and a line says how many lines that were."""
+"""The most lines that wait to be written; further ones are dropped, and a log line reports their number."""
 MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
-"""Bytes that wait to be written or are being written; past it, the same."""
+"""The most bytes that wait or are being written; further lines are dropped likewise."""
 BATCH_DELAY: Final = 0.02
-"""Seconds that the first waiting line waits for others, to be written with them."""
+"""Seconds that the first line waits for others, to be written together with them."""
 CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that `close` waits by default for what is left to be written."""
+"""Seconds that `close` waits by default for the remaining lines to be written."""
 
 
 class Sink:
     """Writes lines to a file descriptor; `put` never waits."""
 
     def __init__(self, fd: int, *, report_lost: bool = True) -> None:
-        """`report_lost`: whether a line among the others says how many were lost."""
+        """`report_lost`: whether a line among the others reports how many were dropped."""
         self._fd = fd
-        self._says_lost = report_lost
-        self._lock = threading.RLock()  # A signal's handler may log while its thread does.
+        self._report_lost = report_lost
+        self._lock = threading.RLock()  # A signal handler may log while its own thread logs.
         self._waiting = 0
-        """Lines that are not taken up yet."""
+        """Lines that the thread has not taken yet."""
         self._unwritten = 0
-        """Bytes of what waits and of what is being written."""
+        """Bytes that wait or are being written."""
         self._pieces: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
         self._lost = 0
         self._some = threading.Event()
@@ -40,9 +40,10 @@ class Sink:
         self._thread.start()
 
     def put(self, piece: bytes | Callable[[], bytes], lines: int = 1) -> bool:
-        """Have so many lines written, their ends included; whether there is room for them.
+        """Queue a piece of `lines` complete lines for writing; returns False if the queue is full and they are dropped.
 
-        A function is called in the thread, and must not raise; its lines have no size until then.
+        A function is called in the writing thread and must not raise; its result counts for the limit on bytes only
+        from then on.
         """
         size = len(piece) if isinstance(piece, bytes) else 0
         with self._lock:
@@ -57,7 +58,7 @@ class Sink:
         return True
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Write what is left; return when that is done, at latest after `wait` seconds. Idempotent."""
+        """Write the remaining lines; returns when that is done, at the latest after `timeout` seconds. Idempotent."""
         self._closed = True
         self._some.set()
         self._thread.join(timeout)
@@ -76,7 +77,7 @@ class Sink:
             self._waiting -= sum(lines for lines, _ in taken)
             lost, self._lost = self._lost, 0
         texts = [piece if isinstance(piece, bytes) else piece() for _, piece in taken]
-        if lost and self._says_lost:
+        if lost and self._report_lost:
             texts.append(b"%d log lines were lost: nobody reads them fast enough\n" % lost)
         text = b"".join(texts)
         with self._lock:
@@ -85,7 +86,7 @@ class Sink:
 
     def _write(self, text: bytes) -> None:
         left = memoryview(text)
-        with contextlib.suppress(OSError):  # Whoever read our log is gone; the registry goes on.
+        with contextlib.suppress(OSError):  # The reader of the log is gone; the process goes on.
             while left:
                 left = left[os.write(self._fd, left) :]
         with self._lock:

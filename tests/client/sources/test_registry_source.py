@@ -249,7 +249,7 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
     for body in (b"", b"<html>", b'{"epoch": 7}'):
         node.answer = http_reply(200, body)
         source = source_of(node.url)
-        with pytest.raises(RegistryUnavailable, match="the answer can.t be decoded"):
+        with pytest.raises(RegistryUnavailable, match="the answer can't be decoded"):
             await source.register("orders", "a", wire.RegistrationBody(80))
         await source.close()
 

@@ -59,7 +59,7 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
         for n in range(INSTANCES):
             left, *before = await _left(asking, f"o{n}")
             assert (left["cause"], left["reason"]) == ("deregistered", "stopped by SIGTERM")
-            assert ("draining", "SIGTERM came") in [(each["status"], each.get("reason")) for each in before]
+            assert ("draining", "received SIGTERM") in [(each["status"], each.get("reason")) for each in before]
 
 
 async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: ScenarioSandbox) -> None:

@@ -1,1 +1,1 @@
-"""TODO: commands."""
+"""The commands of `adsum`, one module a command or a group of related ones."""

@@ -1,4 +1,4 @@
-"""Commands that save a registry's catalog and bring it back: backup and restore."""
+"""The commands `adsum backup` and `adsum restore`: save the catalog of a registry and put it back."""
 
 from __future__ import annotations
 
@@ -18,58 +18,59 @@ from adsum.core.errors import Invalid, StoreOpenFailed
 if TYPE_CHECKING:
     from adsum.stores.sqlite.backup import BackupSummary
 
-_OTHERS: Final = tuple(name for name in setting_fields(ServeConfig) if name != "store")
-_file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+_UNUSED_SETTINGS: Final = tuple(name for name in setting_fields(ServeConfig) if name != "store")
+_file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
 @click.command(epilog="Example: adsum backup /backups/adsum-$(date +%F).db")
-@_file
-@with_settings(ServeConfig, exclude=_OTHERS)
+@_file_argument
+@with_settings(ServeConfig, exclude=_UNUSED_SETTINGS)
 def backup(loaded: Settings, file: Path) -> None:
-    """Copy the registry's SQLite file to FILE, which must not exist yet; the registry may run meanwhile.
+    """Copy the registry's SQLite file to FILE. The registry may keep running; FILE must not exist yet.
 
-    The copy is read as a whole before it gets its name: a backup that exists can be restored. It holds whatever checks
-    send, so it is readable for its owner only. Over etcd use `etcdctl snapshot save`.
+    The copy gets its name only after it has been read completely, so every backup that exists can be restored. Only its
+    owner can read it, because it holds everything that health checks send. For a registry over etcd use
+    `etcdctl snapshot save`.
     """
     from adsum.stores.sqlite.backup import back_up
 
     path = _path(loaded)
     try:
-        copied = back_up(path, file)
+        summary = back_up(path, file)
     except StoreOpenFailed as error:
         raise CommandFailed(ExitCode.FAILURE, f"no backup was made: {error}") from None
-    output.print_message(f"{file} holds {_told(copied)}, of {path}")
+    output.print_message(f"{file} holds {_describe(summary)}, of {path}")
 
 
 @click.command(
     epilog="Example: systemctl stop adsum && adsum restore /backups/adsum-2026-11-29.db && systemctl start adsum"
 )
-@_file
-@with_settings(ServeConfig, exclude=_OTHERS)
+@_file_argument
+@with_settings(ServeConfig, exclude=_UNUSED_SETTINGS)
 def restore(loaded: Settings, file: Path) -> None:
-    """Put the backup FILE in place of the registry's SQLite file. Stop the registry first.
+    """Replace the registry's SQLite file by the backup FILE. Stop the registry first.
 
-    Clients take a restored catalog for a new history (a new epoch), so that nobody waits for revisions that are gone.
-    The file that was there is kept beside it as PATH.before-restore. A FILE that is damaged, or none of a registry, is
-    refused, and nothing changes.
+    The restored catalog gets a new epoch: clients load it completely and don't wait for revisions that are gone.
+    The previous file is kept as PATH.before-restore. If FILE is damaged or is not a file of a registry, the command
+    fails and nothing changes.
     """
     from adsum.stores.sqlite.backup import restore
 
     path = _path(loaded)
     try:
-        copied = restore(file, path)
+        summary = restore(file, path)
     except StoreOpenFailed as error:
         raise CommandFailed(ExitCode.FAILURE, f"nothing was restored: {error}") from None
-    before = f"; what was there before is kept as {copied.replaced_file}" if copied.replaced_file is not None else ""
-    output.print_message(f"{path} holds {_told(copied)}{before}")
+    before = f"; the previous file is kept as {summary.replaced_file}" if summary.replaced_file is not None else ""
+    output.print_message(f"{path} holds {_describe(summary)}{before}")
 
 
 def _path(loaded: Settings) -> Path:
-    """The path of the SQLite file that the registry is set to. Raises `ConfigError`."""
+    """Returns the path of the registry's SQLite file. Raises `ConfigError` if the store is another one."""
     url = loaded.get(ServeConfig).store
     if not url.startswith("sqlite:"):
         kind = url.partition(":")[0]
-        remedy = "use `etcdctl snapshot`" if kind == "etcd" else "it keeps nothing"
+        remedy = "use `etcdctl snapshot`" if kind == "etcd" else "it keeps nothing on disk"
         raise ConfigError(f"--store: must be sqlite:///PATH, not {kind}: {remedy}")
     from adsum.stores.sqlite import SqliteStore
 
@@ -79,5 +80,5 @@ def _path(loaded: Settings) -> Path:
         raise loaded.config_error(error) from None
 
 
-def _told(copied: BackupSummary) -> str:
-    return f"{copied.instances} instances and {copied.documents} routes and upstreams, at revision {copied.revision}"
+def _describe(summary: BackupSummary) -> str:
+    return f"{summary.instances} instances and {summary.documents} routes and upstreams, at revision {summary.revision}"

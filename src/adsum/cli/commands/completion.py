@@ -1,4 +1,4 @@
-"""`adsum completion`."""
+"""The command `adsum completion`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SHELLS: Final = ("bash", "zsh", "fish")
 @click.command(epilog="Example: adsum completion bash > ~/.local/share/bash-completion/completions/adsum")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that lets SHELL complete commands, flags, and the names of services and instances.
+    """Print a script with which SHELL completes commands, flags, and names of services and instances.
 
-    bash: put it into ~/.local/share/bash-completion/completions/adsum. zsh: into a folder of $fpath, as _adsum. fish:
-    into ~/.config/fish/completions/adsum.fish. Names are asked of the registry when Tab is pressed.
+    bash: save it as ~/.local/share/bash-completion/completions/adsum. zsh: save it as _adsum in a folder of $fpath.
+    fish: save it as ~/.config/fish/completions/adsum.fish. On Tab, names are requested from the registry.
     """
     kind = cast("type[ShellComplete]", get_completion_class(shell))
-    # Not `source()`: that starts a bash to ask for its version.
+    # `source()` is not used: it starts a bash to find out its version.
     made = kind(root, {}, "adsum", "_ADSUM_COMPLETE")
     click.echo(made.source_template % made.source_vars())

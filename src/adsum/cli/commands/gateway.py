@@ -1,4 +1,4 @@
-"""`adsum gateway`."""
+"""The command `adsum gateway`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 from adsum.cli import output
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import ClientConfig, GatewayConfig
+from adsum.config.client import ClientConfig
+from adsum.config.gateway import GatewayConfig
 from adsum.core.errors import Invalid
 from adsum.envoy.plan import GatewayPlan
 
@@ -21,20 +22,20 @@ from adsum.envoy.plan import GatewayPlan
 )
 @with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age"))
 def gateway(loaded: Settings) -> int:
-    """Take requests at one address and pass each on to a live instance of the service that it is for.
+    """Accept requests at one address and forward each to a live instance of the service that it is for.
 
-    Runs an Envoy and keeps it up; the registry tells it, without a restart, of every instance that comes, goes or fails
-    and of every route (`adsum route`). Without a route, /orders/… and the host orders.localhost lead to the service
+    Runs an Envoy and keeps it running. The registry sends it every change of instances and routes
+    (`adsum route`), without a restart. Without any route, /orders/… and the host orders.localhost lead to the service
     orders: curl http://127.0.0.1:8080/orders/
 
-    It goes on serving while every registry node is down. On SIGTERM and Ctrl-C it accepts nothing more and finishes
-    what runs (--drain-timeout); a second signal cuts that off. On SIGHUP it reads its settings again, and a new Envoy
-    takes over without a dropped request (what takes longer than --drain-timeout is cut off); if that can't serve, the
-    one that does goes on, and the log says why.
+    The gateway keeps serving while every registry node is down. On SIGTERM or Ctrl-C it accepts no more connections
+    and lets running requests finish (--drain-timeout); a second signal cuts them off. On SIGHUP it reads its settings
+    again, and a new Envoy takes over without a dropped request; requests that take longer than --drain-timeout are cut
+    off. If the new Envoy can't serve, the old one continues and the log gives the reason.
 
-    Access logs and the line that says that it is ready go to standard output, everything else to standard error.
-    --monitor has /metrics for Prometheus, /healthz and /readyz (503 while it finishes what runs; its
-    body says when no registry has been heard for 7.5 s).
+    Access logs and the line that reports the listen addresses go to standard output, all other logs to standard error.
+    --monitor serves /metrics for Prometheus, /healthz and /readyz. /readyz is 503 while the gateway drains; its body
+    reports when no registry has been heard from for 7.5 s.
     """
     from adsum.envoy.gateway import Gateway
     from adsum.envoy.runner import GatewayRunner

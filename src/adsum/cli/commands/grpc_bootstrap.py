@@ -1,4 +1,4 @@
-"""`adsum grpc-bootstrap`."""
+"""The command `adsum grpc-bootstrap`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from adsum.cli import output
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import ConfigError, Settings
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
 
@@ -18,23 +18,22 @@ from adsum.core.errors import Invalid
     "--xds",
     default="",
     metavar="HOST:PORT",
-    help="Where registry nodes talk to gRPC clients (default: port "
-    "23787 of the hosts that --url names); several are separated by commas.",
+    help="xDS address of the registry; separate several nodes by commas (default: port 23787 of the hosts in --url).",
 )
 @click.option(
     "--joined",
     is_flag=True,
-    help="Put all nodes into one entry, so that a client whose node dies follows another one at once. C++, Python and "
-    "Node.js take that; Go and Java don't. Needs IP addresses of one family.",
+    help="Put all nodes into one entry, so that a client whose node dies switches to another one at once. C++, Python "
+    "and Node.js support that; Go and Java don't. Needs IP addresses of one family.",
 )
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
-    """Print the bootstrap with which gRPC clients of any language call services as `xds:///SERVICE`, without a proxy.
+    """Print the bootstrap file with which gRPC clients call services as `xds:///SERVICE`, without a proxy.
 
-    They read it from the file that GRPC_XDS_BOOTSTRAP names, before their first channel. A client follows the first of
-    several nodes that answers; Node.js only the first one. A host name with the addresses of all nodes is better: a
-    client tries all of them. Python programs don't need a bootstrap: `adsum.integrations.grpc.channel("orders")` makes
-    it.
+    Clients in every language read it from the file named by GRPC_XDS_BOOTSTRAP, before they open their first channel.
+    If there are several nodes, a client uses the first that answers; Node.js only tries the first one. A host name that
+    resolves to all nodes is better, because a client tries all of its addresses. Python programs don't need this
+    command: `adsum.integrations.grpc.channel("orders")` makes the bootstrap itself.
     """
     from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
@@ -43,5 +42,7 @@ def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
     except Invalid as error:
         raise ConfigError(f"--{error}") from None
     if joined and len(found["xds_servers"]) > 1:
-        raise ConfigError("--joined needs IP addresses of one family as nodes: give them by --xds, or leave it out")
+        raise ConfigError(
+            "--joined: needs nodes with IP addresses of one family; name them with --xds, or omit --joined"
+        )
     output.print_json(found)

@@ -1,4 +1,4 @@
-"""Commands that list instances by hand: register and deregister."""
+"""The commands `adsum register` and `adsum deregister`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from adsum.cli.registration import build_registration
 from adsum.cli.settings.flags import UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.config.serve import ClientConfig, InstanceConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from adsum.run.background_registrar import make_registrar
@@ -30,20 +31,20 @@ from adsum.run.background_registrar import make_registrar
 @click.argument("service", type=ServiceType())
 @with_settings(ClientConfig, InstanceConfig, exclude=("cache_max_age", "service"))
 def register(loaded: Settings, service: str) -> None:
-    """List an instance that can't register itself, and keep it listed until interrupted.
+    """Register an instance that can't register itself, and renew its lease until interrupted.
 
-    While this runs it renews the lease; on Ctrl-C or SIGTERM it drains and deregisters. With --ttl none it lists the
-    instance for good and ends at once: then only checks tell how it fares, and `adsum deregister` takes it out.
+    On Ctrl-C or SIGTERM the command drains and deregisters the instance. With --ttl none it registers the instance
+    without a lease and returns at once: only checks determine its status then, and `adsum deregister` removes it.
     """
     config = loaded.get(InstanceConfig)
     if config.ttl is None:
-        output.print_message(run_with_client(loaded, lambda client: _once(client, loaded, service)))
+        output.print_message(run_with_client(loaded, lambda client: _register_without_lease(client, loaded, service)))
     else:
-        with output.non_blocking():  # A lease is kept whether anybody reads us or not.
-            run_with_client(loaded, lambda client: _until_told(client, loaded, service))
+        with output.non_blocking():  # The lease is renewed even if nobody reads the output.
+            run_with_client(loaded, lambda client: _register_until_signal(client, loaded, service))
 
 
-async def _once(client: Client, loaded: Settings, service: str) -> str:
+async def _register_without_lease(client: Client, loaded: Settings, service: str) -> str:
     config = loaded.get(InstanceConfig)
     address = config.address or await client.source.local_address()
     registration = build_registration(loaded, service, config.port, address)
@@ -53,48 +54,49 @@ async def _once(client: Client, loaded: Settings, service: str) -> str:
     return f"{instance.key} is listed at {instance.authority} until it is deregistered"
 
 
-async def _until_told(client: Client, loaded: Settings, service: str) -> None:
+async def _register_until_signal(client: Client, loaded: Settings, service: str) -> None:
     config = loaded.get(InstanceConfig)
     registration = build_registration(loaded, service, config.port)
     registrar = make_registrar(client, registration, config.address, DEFAULT_DRAIN_WAIT, take_over=config.take_over)
     key = registration.key
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, told.set)
+    signalled, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled.set)
     await registrar.start()
     if registrar.registered and registrar.instance is not None:
-        output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C takes it out")
+        output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C deregisters it")
     else:
-        why = registrar.conflict or "no registry answers"
-        output.print_message(f"{key} is not listed yet: {why}; trying on, Ctrl-C ends that")
-    await told.wait()
-    drained = await registrar.drain(reason="adsum register was told to end")
-    await registrar.stop("adsum register was told to end")
-    if drained.unacknowledged:
-        raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drained.reason}")
-    output.print_message(f"{key} is deregistered" + (f"; {drained}" if drained.lost_count else ""))
+        problem = registrar.conflict or "no registry answers"
+        output.print_message(f"{key} is not listed yet: {problem}; trying again until Ctrl-C")
+    await signalled.wait()
+    drain = await registrar.drain(reason="adsum register was stopped")
+    await registrar.stop("adsum register was stopped")
+    if drain.unacknowledged:
+        raise CommandFailed(ExitCode.TIMEOUT, f"{key} is deregistered, but {drain.reason}")
+    output.print_message(f"{key} is deregistered" + (f"; {drain}" if drain.lost_count else ""))
 
 
 @click.command(epilog="Example: adsum deregister orders/web1 --reason 'the machine is gone'")
-@reason_option("Why it leaves")
+@reason_option("Reason of the removal")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 @for_each_instance()
 def deregister(loaded: Settings, key: InstanceRef, reason: str, as_json: bool) -> None:
-    """Take an instance out of the catalog.
+    """Remove an instance from the catalog.
 
-    For what can't do so itself any more. Drain it first if it still works. A program that still renews registers again
-    within seconds: stop it, or use `adsum maintenance`.
+    Use it for an instance that can no longer deregister itself. If it still serves, drain it first. A program that
+    still renews its lease registers again within seconds: stop it, or use `adsum maintenance`.
 
-    --json prints the answer of DELETE /api/v1/services/SERVICE/instances/ID.
+    --json prints the response of DELETE /api/v1/services/SERVICE/instances/ID.
     """
 
     async def work(client: Client) -> wire.WriteResult:
-        await client.api.instance(key.service, key.id)  # Deregistering is idempotent; a slip of the finger is not.
+        # Deregistering is idempotent: it would not report an id with a typing error. This look-up does.
+        await client.api.instance(key.service, key.id)
         return await client.api.deregister(key.service, key.id, reason=reason)
 
-    written = run_with_client(loaded, work)
+    result = run_with_client(loaded, work)
     if as_json:
-        output.print_json(written)
+        output.print_json(result)
     else:
         output.print_message(f"{key} is deregistered")

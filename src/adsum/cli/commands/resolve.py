@@ -1,4 +1,4 @@
-"""Commands that find: ls and resolve."""
+"""The command `adsum resolve`."""
 
 from __future__ import annotations
 
@@ -18,190 +18,120 @@ from adsum.cli import output
 from adsum.cli.arguments import DurationType, ServiceType, json_option, unknown_service
 from adsum.cli.client import run_with_client
 from adsum.cli.exit_codes import CommandFailed, ExitCode
-from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
+from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import NeedsRegistry, RegistryUnavailable
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View, ViewOrigin
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 from adsum.core.model import Endpoint, Status
-from adsum.core.selection import Selection, SelectionOptions, select_endpoints
+from adsum.core.selection import SelectionOptions, select_endpoints
 
 MAX_RESOLVE_WAIT: Final = 86_400.0
-"""Seconds; a script that waits a day has forgotten what for."""
+"""Seconds; the longest wait that `resolve --wait` accepts."""
 
 FORMS: Final = ("address", "url", "host", "port")
-"""What of an endpoint `resolve` prints."""
+"""The parts of an endpoint that `resolve` can print."""
 SOURCE_TIMEOUT: Final = 5.0
-"""Seconds for an etcd or a Consul to answer."""
+"""Seconds within which an etcd or a Consul must answer."""
 MAX_INSTANCES_NAMED: Final = 5
-"""How many instances an error tells one by one."""
+"""The most instances that an error lists one by one."""
 
-_ORDER: Final = tuple(Status)
-
-
-@click.command(epilog="Examples: adsum ls; adsum ls orders --status critical; adsum ls orders --json | jq .instances")
-@click.argument("service", required=False, type=ServiceType())
-@click.option(
-    "--status", multiple=True, type=click.Choice([each.value for each in Status]), help="Only instances that stand so."
-)
-@click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
-@click.option("--in-zone", metavar="TEXT", help="Only instances of this zone.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only instances that say so.")
-@json_option
-@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
-def ls(
-    loaded: Settings,
-    service: str | None,
-    status: tuple[str, ...],
-    tag: tuple[str, ...],
-    in_zone: str | None,
-    metadata: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """List services, or the instances of one with how each stands, why, and since when.
-
-    --json prints the answer of GET /api/v1/services or /api/v1/services/SERVICE. The exit code is 3 if nobody is
-    registered under that name.
-    """
-    if service is None:
-        _services(run_with_client(loaded, lambda client: client.api.services()), as_json)
-        return
-    wanted = _pairs(metadata)
-
-    async def work(client: Client) -> tuple[wire.ServiceView, list[str]]:
-        view = await client.api.service(service, status=status, tag=tag, zone=in_zone, metadata=wanted)
-        names = [] if view.instances else [each.name for each in (await client.api.services()).services]
-        return view, names
-
-    view, names = run_with_client(loaded, work)
-    if as_json:
-        output.print_json(view)
-    elif view.instances:
-        output.print_table(
-            ("ID", "ADDRESS", "STATUS", "SINCE", "WHY", "ZONE", "WEIGHT", "TAGS"),
-            [_row(each) for each in view.instances],
-        )
-    if not view.instances and service in names and (status or tag or in_zone or metadata):
-        output.print_message(f"no instance of {service} is like that")
-    elif not view.instances:
-        raise CommandFailed(ExitCode.NOT_FOUND, unknown_service(service, names))
-
-
-def _services(found: wire.ServiceList, as_json: bool) -> None:
-    if as_json:
-        output.print_json(found)
-    elif found.services:
-        there = [status for status in _ORDER if any(status in each.status_counts for each in found.services)]
-        columns = ("SERVICE", "INSTANCES", *(status.upper() for status in there))
-        rows = [
-            (each.name, str(each.instances), *(str(each.status_counts.get(status, "") or "") for status in there))
-            for each in found.services
-        ]
-        output.print_table(columns, rows)
-    else:
-        output.print_message("the registry is empty; `adsum run --help` tells how to change that")
-
-
-def _row(view: wire.InstanceView) -> tuple[str, ...]:
-    return (
-        view.id,
-        f"{f'[{view.address}]' if ':' in view.address else view.address}:{view.port}",
-        view.status,
-        output.ago(view.since),
-        output.format_cause(view.cause, view.actor, view.reason),
-        view.zone,
-        str(view.weight) if view.weight != 1 else "",
-        ", ".join(view.tags),
-    )
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"must be KEY=VALUE, not {text!r}", param_hint="--metadata")
-        pairs[key] = value
-    return pairs
+_STATUS_ORDER: Final = tuple(Status)
 
 
 @click.command(epilog="Examples: curl $(adsum resolve orders --as url)/health; adsum resolve orders --wait 30s --all")
 @click.argument("service", type=ServiceType())
-@click.option("--all", "every", is_flag=True, help="Every instance that may be called, one a line.")
+@click.option("--all", "all_instances", is_flag=True, help="Print every instance that may be called, one a line.")
 @click.option(
     "--as",
     "form",
     type=click.Choice(FORMS),
     default="address",
-    help="What to print: HOST:PORT, SCHEME://HOST:PORT, or one part.  [default: address]",
+    help="Part to print: HOST:PORT (address), SCHEME://HOST:PORT (url), host or port.  [default: address]",
 )
 @click.option(
-    "--policy", "name", type=click.Choice([*POLICIES]), default="weighted_random", help="[default: weighted_random]"
+    "--policy",
+    "policy_name",
+    type=click.Choice([*POLICIES]),
+    default="weighted_random",
+    help="Load balancing policy.  [default: weighted_random]",
 )
-@click.option("--key", metavar="TEXT", help="What ring_hash and maglev choose by: the same one for the same key.")
 @click.option(
-    "--wait", type=DurationType(0.0, MAX_RESOLVE_WAIT), default="0", help="Wait so long for one that is well."
+    "--key", metavar="TEXT", help="Hash key for ring_hash and maglev: the same key selects the same instance."
+)
+@click.option(
+    "--wait", type=DurationType(0.0, MAX_RESOLVE_WAIT), default="0", help="Wait up to this long for a healthy instance."
 )
 @json_option
 @with_settings(ClientConfig, exclude=("actor",))
 def resolve(
-    loaded: Settings, service: str, every: bool, form: str, name: str, key: str | None, wait: float, as_json: bool
+    loaded: Settings,
+    service: str,
+    all_instances: bool,
+    form: str,
+    policy_name: str,
+    key: str | None,
+    wait: float,
+    as_json: bool,
 ) -> None:
-    """Print the address of an instance to call, for a script.
+    """Print the address of an instance to call, for use in scripts.
 
-    Chooses among the instances that may be called, those of our own zone first, as the client library does; never one
-    that drains. If the registry is away, the last view that a program on this host kept is used, and its age is said;
-    with --wait, a registry that refuses connections is waited for first. The exit code is 3, with the reason, if there
-    is nobody.
+    Chooses as the client library does: among the instances that may be called, those of --zone first, and never one
+    that drains. If no registry answers, the command uses the last view that a program on this host cached, and reports
+    its age. With --wait it first waits for a registry that refuses connections. If no instance may be called, the exit
+    code is 3 and the error gives the reason.
 
-    --json prints the chosen instances as GET /api/v1/services/SERVICE has them.
+    --json prints the chosen instances in the format of GET /api/v1/services/SERVICE.
     """
-    zone = SelectionOptions(zone=loaded.get(ClientConfig).zone)
+    options = SelectionOptions(zone=loaded.get(ClientConfig).zone)
 
     async def work(client: Client) -> wire.ServiceView:
         if wait:
-            await _wait(client, service, zone, wait)
-        view = await _view(client, service)
+            await _wait_for_healthy_instance(client, service, options, wait)
+        view = await _read_service(client, service)
         if not view.instances:
-            raise CommandFailed(ExitCode.NOT_FOUND, await _unknown(client, service))
+            raise CommandFailed(ExitCode.NOT_FOUND, await _unknown_service(client, service))
         return view
 
     view = run_with_client(loaded, work)
-    selection = _selected(view, zone)
+    selection = select_endpoints([instance.to_endpoint(view.service) for instance in view.instances], options)
     if not selection.endpoints:
-        raise CommandFailed(ExitCode.NOT_FOUND, f"no instance of {service} may be called: {_standing(view)}")
+        raise CommandFailed(ExitCode.NOT_FOUND, f"no instance of {service} may be called: {_describe_statuses(view)}")
     if selection.is_panicking:
+        statuses = _describe_statuses(view)
         output.print_message(
-            f"too few instances of {service} are passing to trust that ({_standing(view)}): choosing from all"
+            f"too few instances of {service} are passing ({statuses}): choosing among all (panic threshold)"
         )
     endpoints = [choice.endpoint for choice in selection.endpoints]
-    if not every:
-        endpoints = [policy(name).build(selection.endpoints, LoadTracker(), Random()).pick(key)]
+    if not all_instances:
+        endpoints = [policy(policy_name).build(selection.endpoints, LoadTracker(), Random()).pick(key)]
     if as_json:
         chosen = {endpoint.id for endpoint in endpoints}
-        instances = [each for each in view.instances if each.id in chosen]
+        instances = [instance for instance in view.instances if instance.id in chosen]
         output.print_json(wire.ServiceView(view.epoch, service, view.revision, instances))
         return
     for endpoint in endpoints:
-        output.print_line(_PRINTED[form](endpoint))
+        output.print_line(_FORMATTERS[form](endpoint))
 
 
-async def _wait(client: Client, service: str, options: SelectionOptions, length: float) -> None:
-    """Return when there is somebody to call who is known to be well, at latest after `length` seconds."""
+async def _wait_for_healthy_instance(client: Client, service: str, options: SelectionOptions, timeout: float) -> None:
+    """Return when a healthy instance can be called, at the latest after `timeout` seconds."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(length), aclosing(client.resolver(service).watch()) as views:
+        async with asyncio.timeout(timeout), aclosing(client.resolver(service).watch()) as views:
             async for view in views:
-                if not _trusted(select_endpoints(view.endpoints, options)):
+                selection = select_endpoints(view.endpoints, options)
+                if not selection.endpoints or selection.is_panicking:
                     continue
-                if view.origin is ViewOrigin.LIVE or await _hangs(client, service):
+                if view.origin is ViewOrigin.LIVE or await _is_unresponsive(client, service):
                     return
 
 
-async def _hangs(client: Client, service: str) -> bool:
-    """Whether the registry is silent: then what was known last is the best that there is. One that refuses connections
-    may be about to start.
+async def _is_unresponsive(client: Client, service: str) -> bool:
+    """Returns whether the registry does not answer at all; then a cached view is the best one available.
+
+    A registry that refuses connections may be about to start.
     """
     with suppress(NeedsRegistry, RegistryUnavailable):
         try:
@@ -212,37 +142,34 @@ async def _hangs(client: Client, service: str) -> bool:
     return False
 
 
-def _trusted(selection: Selection) -> bool:
-    return bool(selection.endpoints) and not selection.is_panicking
-
-
-async def _view(client: Client, service: str) -> wire.ServiceView:
-    """The service as it is listed; if nobody answers, or not soon, as a program on this host knew it last."""
+async def _read_service(client: Client, service: str) -> wire.ServiceView:
+    """Returns the service as the registry lists it, or the view cached on this host if no answer comes soon."""
     resolver = client.resolver(service)
-    listing, falling = asyncio.ensure_future(_listed(client, service)), asyncio.ensure_future(_fallen_back(resolver))
+    request = asyncio.ensure_future(_request_service(client, service))
+    fallback = asyncio.ensure_future(_wait_for_cached_view(resolver))
     try:
-        await asyncio.wait((listing, falling), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait(
-            (listing,), timeout=client.source.cache_fallback_delay
-        )  # A watch may fail where a look-up works.
-        if not listing.done() and resolver.view.endpoints:
+        await asyncio.wait((request, fallback), return_when=asyncio.FIRST_COMPLETED)
+        # The resolver's watch may fail although the request succeeds.
+        await asyncio.wait((request,), timeout=client.source.cache_fallback_delay)
+        if not request.done() and resolver.view.endpoints:
             raise RegistryUnavailable(resolver.problem)
-        return await listing
+        return await request
     except RegistryUnavailable as error:
         resolver.use_cached_view()
         if not resolver.view.endpoints:
             raise
-        bound = f" ({resolver.view_warning})" if resolver.view_warning else ""
-        output.print_message(f"{error}; using what was known {output.format_duration(resolver.view.age())} ago{bound}")
-        return _as_view(resolver.view)
+        warning = f" ({resolver.view_warning})" if resolver.view_warning else ""
+        age = output.format_duration(resolver.view.age())
+        output.print_message(f"{error}; using the view cached {age} ago{warning}")
+        return _to_wire(resolver.view)
     finally:
-        listing.cancel()
-        falling.cancel()
-        await asyncio.gather(listing, falling, return_exceptions=True)
+        request.cancel()
+        fallback.cancel()
+        await asyncio.gather(request, fallback, return_exceptions=True)
 
 
-async def _fallen_back(resolver: Resolver) -> None:
-    """Return when the kept view is shown, because no registry answers."""
+async def _wait_for_cached_view(resolver: Resolver) -> None:
+    """Return when the resolver shows the cached view because no registry answers."""
     async with aclosing(resolver.watch()) as views:
         async for view in views:
             if view.origin is ViewOrigin.DISK:
@@ -250,16 +177,16 @@ async def _fallen_back(resolver: Resolver) -> None:
     await asyncio.Event().wait()
 
 
-async def _listed(client: Client, service: str) -> wire.ServiceView:
-    """Raises `RegistryUnavailable`."""
+async def _request_service(client: Client, service: str) -> wire.ServiceView:
+    """Returns the service as the registry, etcd or Consul lists it. Raises `RegistryUnavailable`."""
     try:
         return await client.api.service(service)
     except NeedsRegistry:
-        return _as_view(await _followed(client, service))
+        return _to_wire(await _first_view(client, service))
 
 
-async def _followed(client: Client, service: str) -> View:
-    """The service as the client's source tells of it, whatever that is. Raises `RegistryUnavailable`."""
+async def _first_view(client: Client, service: str) -> View:
+    """Returns the first view that the client's source reports. Raises `RegistryUnavailable`."""
     resolver = client.resolver(service)
     with suppress(TimeoutError):
         async with asyncio.timeout(SOURCE_TIMEOUT), aclosing(resolver.watch()) as views:
@@ -269,18 +196,19 @@ async def _followed(client: Client, service: str) -> View:
     raise RegistryUnavailable(resolver.problem or "no answer in time")
 
 
-async def _unknown(client: Client, service: str) -> str:
+async def _unknown_service(client: Client, service: str) -> str:
     try:
         return unknown_service(service, [each.name for each in (await client.api.services()).services])
     except NeedsRegistry:
-        return f"nobody is listed as {service!r}"
+        return f"no instance of {service!r} is listed"
 
 
-def _as_view(view: View) -> wire.ServiceView:
-    return wire.ServiceView(view.epoch, view.service, view.revision, [_instance(each) for each in view.endpoints])
+def _to_wire(view: View) -> wire.ServiceView:
+    instances = [_instance_view(endpoint) for endpoint in view.endpoints]
+    return wire.ServiceView(view.epoch, view.service, view.revision, instances)
 
 
-def _instance(endpoint: Endpoint) -> wire.InstanceView:
+def _instance_view(endpoint: Endpoint) -> wire.InstanceView:
     instance = endpoint.instance
     return wire.InstanceView(
         id=instance.id,
@@ -295,22 +223,19 @@ def _instance(endpoint: Endpoint) -> wire.InstanceView:
     )
 
 
-def _selected(view: wire.ServiceView, options: SelectionOptions) -> Selection:
-    return select_endpoints([each.to_endpoint(view.service) for each in view.instances], options)
-
-
-def _standing(view: wire.ServiceView) -> str:
-    """How the instances stand and why, if they are few; how many, if they are many."""
+def _describe_statuses(view: wire.ServiceView) -> str:
+    """Returns the status and cause of each instance if they are few, else the number of instances by status."""
     if len(view.instances) <= MAX_INSTANCES_NAMED:
         return "; ".join(
-            f"{each.id} is {each.status} ({output.format_cause(each.cause, each.actor, each.reason)})"
-            for each in view.instances
+            f"{instance.id} is {instance.status} "
+            f"({output.format_cause(instance.cause, instance.actor, instance.reason)})"
+            for instance in view.instances
         )
-    stand = [each.status for each in view.instances]
-    return ", ".join(f"{stand.count(status)} {status}" for status in _ORDER if status in stand)
+    statuses = [instance.status for instance in view.instances]
+    return ", ".join(f"{statuses.count(status)} {status}" for status in _STATUS_ORDER if status in statuses)
 
 
-_PRINTED: Final[Mapping[str, Callable[[Endpoint], str]]] = MappingProxyType(
+_FORMATTERS: Final[Mapping[str, Callable[[Endpoint], str]]] = MappingProxyType(
     {
         "address": lambda endpoint: endpoint.authority,
         "url": lambda endpoint: endpoint.url,

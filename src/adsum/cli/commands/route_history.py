@@ -1,4 +1,4 @@
-"""`adsum route history`."""
+"""The command `adsum route history`."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from adsum.cli.client import run_with_client
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 
 
 @click.command(epilog="Examples: adsum route history; adsum route history canary --limit 5 --json")
 @click.argument("name", required=False, default="")
-@click.option("--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="How many.  [default: 20]")
+@click.option(
+    "--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="Most changes to print.  [default: 20]"
+)
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
-    """Show what became of routes and upstreams, the newest change first: who changed what, when and why.
+    """Show the changes of routes and upstreams, the newest first: who changed what, when and why.
 
-    With NAME only of the route of that name, and of the upstream of that service. A line that begins with - is a field
-    as it was, one with + as it became.
+    With NAME, only those of the route NAME and of the upstream of the service NAME. Lines with - show a field before
+    the change, lines with + after it.
 
-    --json prints the answer of GET /api/v1/intent/history. The exit code is 3 if nothing is recorded.
+    --json prints the response of GET /api/v1/intent/history. The exit code is 3 if nothing is recorded.
     """
-    found = run_with_client(loaded, lambda client: client.api.edits(name, limit))
+    history = run_with_client(loaded, lambda client: client.api.edits(name, limit))
     if as_json:
-        output.print_json(found)
+        output.print_json(history)
     else:
-        for each in found.edits:
-            _tell(each)
-    if not found.edits:
-        what = f"the route or upstream {name!r}" if name else "routes and upstreams"
-        raise CommandFailed(
-            ExitCode.NOT_FOUND, f"nothing is recorded of {what}; `adsum route ls` shows what is declared"
-        )
+        for edit in history.edits:
+            _print_edit(edit)
+    if not history.edits:
+        documents = f"the route or upstream {name!r}" if name else "routes and upstreams"
+        problem = f"no change of {documents} is recorded; `adsum route ls` lists the routes"
+        raise CommandFailed(ExitCode.NOT_FOUND, problem)
 
 
-def _tell(edit: wire.EditView) -> None:
-    when = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
-    output.print_line(f"{when}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
+def _print_edit(edit: wire.EditView) -> None:
+    time = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
+    output.print_line(f"{time}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
     for field in dict.fromkeys((*edit.before, *edit.after)):
         if field in ("name", "service"):
-            continue  # They stand in the line above.
+            continue  # The line above shows it.
         for sign, values in (("-", edit.before), ("+", edit.after)):
             if field in values:
-                output.print_line(f"    {sign} {field} = {_written(values[field])}")
+                output.print_line(f"    {sign} {field} = {_to_json(values[field])}")
     for field in edit.omitted:
-        output.print_line(f"    ~ {field} changed, and is too long for the record")
+        output.print_line(f"    ~ {field} changed; its value is too long to be recorded")
 
 
-def _written(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return wire.encode(value).decode()

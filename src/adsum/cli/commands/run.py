@@ -1,4 +1,4 @@
-"""`adsum run`."""
+"""The command `adsum run`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from adsum.cli.registration import build_registration
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.native.nodes import parse_urls
-from adsum.config.serve import ClientConfig, InstanceConfig, RunConfig
+from adsum.config.client import ClientConfig
+from adsum.config.instance import InstanceConfig
+from adsum.config.run import RunConfig
 from adsum.core.errors import Invalid
 from adsum.core.model import Registration
 from adsum.run.child_process import CannotStart
@@ -25,7 +27,7 @@ from adsum.run.port import PortClaim, claim_free_port, first_answering_host
 from adsum.run.supervisor import ProgramPlan, Supervisor
 
 REPEAT_INTERVAL: Final = 60.0
-"""Seconds within which the same trouble is told once."""
+"""Seconds within which the same warning is logged once."""
 
 
 @click.command(
@@ -33,39 +35,41 @@ REPEAT_INTERVAL: Final = 60.0
     epilog="Examples: adsum run --service orders --port 8000 --check http:/health -- gunicorn app:app; "
     "adsum run --service hello --port 0 -- sh -c 'exec python3 -m http.server $PORT'",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Tell troubles only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.argument("argv", metavar="-- COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @with_settings(ClientConfig, InstanceConfig, RunConfig, exclude=("cache_max_age",))
 def run(loaded: Settings, quiet: bool, argv: tuple[str, ...]) -> int:
-    """Wrap any program: list it while it answers, drain it before it stops.
+    """Run a program, register it while it answers, and drain it before it stops.
 
     Starts COMMAND with PORT, ADSUM_SERVICE, ADSUM_ID, ADSUM_PORT and ADSUM_URL set; --port 0 (the default) picks a free
-    port. Lists it once its checks pass here (without checks: once the port accepts connections), and renews. On SIGTERM
-    and Ctrl-C it drains first: callers let go and say so, so that no request is lost; then the program gets the signal,
-    and is killed if it has not ended in time. A second signal is quicker. Other signals go straight through.
+    port. Registers it once its checks pass on this host (without checks: once the port accepts connections), and renews
+    its lease. On SIGTERM or Ctrl-C it drains the instance first, so that no request is lost; then the program gets the
+    signal, and is killed if it has not ended in time. A second signal skips the current step. Other signals are
+    forwarded at once.
 
-    It is not started if another program answers on its port already, unless --shared-port says that both serve it. An
-    id that a process at another place has, and keeps, is asked for until that one leaves or does not answer.
+    The program is not started if another one already answers on its port, unless --shared-port is given. If a live
+    process at another address or port holds the id, registration is tried again until that process leaves or stops
+    answering.
 
-    A registry that is down delays nothing: the program runs, and is listed as soon as one answers. If the program ends
-    by itself it leaves the catalog at once, with how it ended as the reason.
+    If the registry is down, the program runs all the same and is registered as soon as a registry answers. If the
+    program ends by itself, it is deregistered at once, and its exit status is recorded as the reason.
 
-    The exit code is the program's; 128+n if signal n killed it, 126 if it can't be executed, 127 if there is none, 124
-    if it never answered, 75 if another program answers in its place.
+    The exit code is that of the program; 128+n if signal n killed it, 126 if it can't be executed, 127 if it does not
+    exist, 124 if it never answered, 75 if another program answers on its port.
     """
     with output.non_blocking():
-        return _run(loaded, _teller(quiet), argv)
+        return _run(loaded, _make_logger(quiet), argv)
 
 
-def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -> int:
+def _run(loaded: Settings, log: Callable[[str], None], argv: tuple[str, ...]) -> int:
     instance = loaded.get(InstanceConfig)
     if not instance.service:
-        raise click.UsageError("--service must be given: the name under which the program is to be found.")
+        raise click.UsageError("--service is required: the name of the service that the program provides.")
     claim = claim_free_port(Random()) if instance.port == 0 else PortClaim(instance.port, None)
     registration = build_registration(loaded, instance.service, claim.port)
     client = loaded.get(ClientConfig)
     try:
-        parse_urls(client.url)  # Before anything runs.
+        parse_urls(client.url)  # An invalid URL must fail before the program starts.
     except Invalid as error:
         raise loaded.config_error(error) from None
     plan = ProgramPlan(
@@ -78,8 +82,8 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
         take_over=instance.take_over,
     )
     try:
-        _must_be_ours(plan)
-        return asyncio.run(Supervisor(plan, tell).run())
+        _check_port_is_unused(plan)
+        return asyncio.run(Supervisor(plan, log).run())
     except CannotStart as error:
         output.print_message(f"adsum run: {error}")
         return error.code
@@ -87,22 +91,23 @@ def _run(loaded: Settings, tell: Callable[[str], None], argv: tuple[str, ...]) -
         claim.release()
 
 
-def _must_be_ours(plan: ProgramPlan) -> None:
-    """Raises `CommandFailed` if another program answers already where this one will: it would be listed in its place."""
+def _check_port_is_unused(plan: ProgramPlan) -> None:
+    """Raises `CommandFailed` if another program already answers on the port: it would be registered instead."""
     port = plan.registration.instance.port
     host = "" if plan.config.shared_port else first_answering_host(port, plan.hosts)
     if host:
         raise CommandFailed(
             ExitCode.TRY_AGAIN,
-            f"another program answers at {host}, port {port}, and would be listed in the place of this one, which was "
-            "not started; stop that program, choose another --port or --address, or say --shared-port if both serve it",
+            f"another program answers at {host}, port {port}, so this one was not started: the other one would be "
+            "registered in its place; stop the other one, choose another --port or --address, or add --shared-port if "
+            "both serve it",
         )
 
 
 def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]:
-    """Ours, and what the program is told about itself."""
+    """Returns the environment of the program: that of this process, and the variables that describe the instance."""
     instance = registration.instance
-    told = {
+    variables = {
         "PORT": str(instance.port),
         "ADSUM_PORT": str(instance.port),
         "ADSUM_SERVICE": instance.service,
@@ -110,32 +115,32 @@ def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]
         "ADSUM_URL": client.url,
         "ADSUM_ZONE": client.zone,
     }
-    return {**os.environ, **{name: value for name, value in told.items() if value}}
+    return {**os.environ, **{name: value for name, value in variables.items() if value}}
 
 
-def _teller(quiet: bool) -> Callable[[str], None]:
-    """Have everything that matters told on standard error, each line marked as ours."""
-    telling = output.MessageHandler()
-    telling.setFormatter(logging.Formatter("adsum run: %(message)s"))
-    telling.addFilter(_Sparing())
-    log = logging.getLogger("adsum")
-    log.addHandler(telling)
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+def _make_logger(quiet: bool) -> Callable[[str], None]:
+    """Log to standard error, each line with the prefix `adsum run:`; returns the function that logs a line."""
+    handler = output.MessageHandler()
+    handler.setFormatter(logging.Formatter("adsum run: %(message)s"))
+    handler.addFilter(_RepetitionFilter())
+    logger = logging.getLogger("adsum")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     return logging.getLogger("adsum.run").info
 
 
-class _Sparing(logging.Filter):
-    """Lets the same trouble through once a while: a registry that is down for hours is told once a minute."""
+class _RepetitionFilter(logging.Filter):
+    """A filter that drops a warning if the same one was logged within `REPEAT_INTERVAL`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        last = self._told.get(record.msg)
+        last = self._logged_at.get(record.msg)
         if last is not None and record.created - last < REPEAT_INTERVAL:
             return False
-        self._told[record.msg] = record.created
+        self._logged_at[record.msg] = record.created
         return True

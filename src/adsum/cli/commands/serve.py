@@ -1,4 +1,4 @@
-"""`adsum serve`."""
+"""The command `adsum serve`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import click
 
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
+from adsum.config.client import ClientConfig
+from adsum.config.gateway import GatewayConfig
+from adsum.config.serve import ServeConfig
+from adsum.config.setting import OFF, ON
 from adsum.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -26,15 +29,16 @@ if TYPE_CHECKING:
 def serve(loaded: Settings) -> None:
     """Run a registry node until SIGTERM or Ctrl-C.
 
-    Services register here, the node checks their health, and tells everyone who watches of every change. What it
-    acknowledges is on disk; killing it stops no traffic, because clients go on with what they know.
+    Services register with the node. It checks their health and sends every change to its watchers. Every change that
+    it acknowledges is in the store. If the node is killed, traffic goes on, because clients keep their last view.
 
-    It listens on this host only unless told otherwise: whoever reaches it may register and deregister. Logs go to
-    standard error, the address to standard output.
+    By default the node listens on loopback, because every client that reaches it may register and deregister. Logs go
+    to standard error, the listen address to standard output.
 
-    On SIGHUP it reads its settings again. What can change while it runs is marked below; the log names the rest.
+    On SIGHUP the node reads its settings again. Those that it can change while it runs are marked below; the log names
+    the others.
 
-    With --gateway it also runs a gateway, as `adsum gateway` does, and ends with it: enough for one host.
+    With --gateway the node also runs a gateway, as `adsum gateway` does; both stop together. One host needs no more.
     """
     from adsum import daemon, stores
 
@@ -42,21 +46,21 @@ def serve(loaded: Settings) -> None:
     try:
         stores.store(config.store)
         if config.gateway != OFF:
-            _plan(loaded, config.xds)  # What is wrong is said before anything runs.
-        beside = None if config.gateway == OFF else lambda place: _gateway(loaded, place)
-        daemon.serve(config, beside, lambda: loaded.reload().get(ServeConfig))
+            _plan(loaded, config.xds)  # Fails before the node starts if a setting is invalid.
+        make_gateway = None if config.gateway == OFF else lambda xds: _make_gateway(loaded, xds)
+        daemon.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
     except Invalid as error:
         raise loaded.config_error(error) from None
 
 
-def _gateway(loaded: Settings, xds: str) -> Gateway:
+def _make_gateway(loaded: Settings, xds: str) -> Gateway:
     from adsum.envoy.gateway import Gateway
 
     return Gateway(_plan(loaded, xds), lambda: _plan(loaded.reload(), xds), Random())
 
 
 def _plan(loaded: Settings, xds: str) -> GatewayPlan:
-    """The gateway that the file describes, told by the node that is told here."""
+    """Returns the plan of the gateway that the file describes; it gets its configuration from the node at `xds`."""
     from adsum.envoy import plan
 
     serve, table = loaded.get(ServeConfig), loaded.from_file(GatewayConfig)

@@ -1,4 +1,4 @@
-"""`adsum watch`."""
+"""The command `adsum watch`."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from adsum.cli.client import run_with_client
 from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.config.serve import ClientConfig
+from adsum.config.client import ClientConfig
 
 
 @click.command(epilog="Examples: adsum watch; adsum watch orders users --json | jq -r .cause; adsum watch --changes")
 @click.argument("services", metavar="[SERVICE]...", nargs=-1, type=ServiceType())
-@click.option("--changes", is_flag=True, help="Only what changes from now on, not how things stand at first.")
+@click.option("--changes", is_flag=True, help="Print only changes from now on, without the current state.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def watch(loaded: Settings, services: tuple[str, ...], changes: bool, as_json: bool) -> None:
-    """Print every change as it happens: when, which instance, from what to what, why and by whom.
+    """Print every change as it happens: time, instance, old and new status, cause, actor and reason.
 
-    Without names every service is watched. First comes how things stand. If the registry goes away, this says so,
-    waits for it, and goes on where it was.
+    Without SERVICE, all services are watched. The current state is printed first. If the connection to the registry is
+    lost, the command reports it, reconnects, and continues where it stopped.
 
-    --json lines have: at, service, id, address, port, status ("gone" if it left), previous_status ("" if it is new or if this is
-    how things stand at first), cause, actor, reason, revision.
+    The fields of --json lines: at, service, id, address, port, status ("gone" if the instance left), previous_status
+    ("" if the instance is new or the line shows the current state), cause, actor, reason, revision.
     """
 
     async def work(client: Client) -> None:
-        async with aclosing(follow_changes(client.api, services, Random(), output.print_message)) as seen:
-            async for each in seen:
-                if changes and each.initial:
+        async with aclosing(follow_changes(client.api, services, Random(), output.print_message)) as observed_changes:
+            async for observed in observed_changes:
+                if changes and observed.initial:
                     continue
                 if as_json:
-                    output.print_json(each.change)
+                    output.print_json(observed.change)
                 else:
-                    output.print_line(*_parts(each))
+                    output.print_line(*_parts(observed))
 
     run_with_client(loaded, work)
 
 
-def _parts(seen: ObservedChange) -> tuple[str | output.StatusText, ...]:
-    """A change for people: short enough for a terminal of 80 columns unless names or reasons are long."""
-    told = seen.change
-    became = told.status if seen.initial or not told.previous_status else f"{told.previous_status} → {told.status}"
-    why = output.format_cause(told.cause, told.actor, told.reason)
+def _parts(observed: ObservedChange) -> tuple[str | output.StatusText, ...]:
+    """Returns a change as a line for people. It fits into 80 columns unless names or reasons are long."""
+    change, status = observed.change, observed.change.status
+    if change.previous_status and not observed.initial:
+        status = f"{change.previous_status} → {change.status}"
     return (
-        f"{output.time_of_day(told.at)}  {told.service}/{told.id}  ",
-        output.StatusText(became, told.status),
-        f"  {why}",
+        f"{output.time_of_day(change.at)}  {change.service}/{change.id}  ",
+        output.StatusText(status, change.status),
+        f"  {output.format_cause(change.cause, change.actor, change.reason)}",
     )

@@ -1,1 +1,1 @@
-"""TODO: settings."""
+"""Loads the settings of a command from flags, environment variables and the configuration file."""

@@ -1,4 +1,6 @@
-"""Where settings come from: the defaults < the file < the environment < the flags; each remembers which it was."""
+"""Loads settings: flags outrank the environment, which outranks the file, which outranks the defaults. Each value
+keeps its origin.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from adsum.cli.settings.values import MULTI_VALUE_TYPES, Field, parse_text, parse_texts, parse_toml, setting_fields
-from adsum.config.serve import TABLES
+from adsum.config.tables import TABLES
 from adsum.core.errors import AdsumError, Invalid
 
 CONFIG_VARIABLE: Final = "ADSUM_CONFIG"
@@ -23,47 +25,47 @@ T = TypeVar("T")
 
 
 class ConfigError(AdsumError):
-    """A setting can't be used: one sentence that names where it was given and what would be right."""
+    """A setting is invalid. The message is one sentence: where the value was set, and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The tables that a command asked for, and where each value came from."""
+    """The tables of settings that a command uses, and the origin of each value."""
 
     tables: Mapping[type, object]
     origins: Mapping[str, str]
-    """Name of a setting → the flag, the variable, or the file and its key, that gave it; `default` if none did."""
+    """Name of a setting → its origin: the flag, the variable, or the file and its key; `default` if none of them."""
     flags: Mapping[str, Any]
     environ: Mapping[str, str]
     file: str | None
-    """What was said, so that it can be read again."""
+    """The inputs `flags`, `environ` and `file` are kept for `reload`."""
 
     def reload(self) -> Settings:
-        """The same, with the file as it is now. Raises `ConfigError`."""
+        """Returns the settings with the present content of the file. Raises `ConfigError`."""
         return load(tuple(self.tables), self.flags, self.environ, self.file)
 
     def from_file(self, table: type) -> Settings:
-        """A table that the command has no flags and variables for: from the file alone. Raises `ConfigError`."""
+        """Returns a table from the file alone, because the command has no flags for it. Raises `ConfigError`."""
         where = {name: self.environ.get(name, "") for name in (CONFIG_VARIABLE, "XDG_CONFIG_HOME")}
         return load((table,), {}, where, self.file)
 
     def get(self, table: type[T]) -> T:
-        """That table's values."""
+        """Returns the values of a table."""
         return cast("T", self.tables[table])
 
     def config_error(self, error: Invalid, names: Mapping[str, str] = MappingProxyType({})) -> ConfigError:
-        """What is wrong with a value, from where it was given. `names`: field of the error → name of the setting."""
+        """Returns the error of a setting with the origin of its value. `names`: field of the error → setting."""
         first = _setting(error)
-        return ConfigError(_sentence(self.origins, names.get(first, first), error.problem))
+        return ConfigError(_message(self.origins, names.get(first, first), error.problem))
 
 
 def variable_name(field: Field) -> str:
-    """The environment's name of a setting."""
+    """Returns the name of a setting's environment variable."""
     return f"ADSUM_{field.metadata['prefix']}{field.name.upper()}"
 
 
 def flag_name(name: str) -> str:
-    """The command line's name of a setting."""
+    """Returns the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -72,18 +74,18 @@ def load(
 ) -> Settings:
     """The settings of `tables`. `flags` holds the texts given, None for those that were not. Raises `ConfigError`."""
     path = _path(file, environ)
-    written = _read(path) if path is not None else {}
+    content = _read(path) if path is not None else {}
     origins: dict[str, str] = {}
     loaded: dict[type, object] = {}
     for table in tables:
         values: dict[str, Any] = {}
-        section = next(name for name, known in TABLES.items() if known is table)
+        section = next(name for name, kind in TABLES.items() if kind is table)
         for name, (field, kind) in setting_fields(table).items():
             origins[name] = DEFAULT_ORIGIN
             try:
-                if name in written.get(section, {}):
+                if name in content.get(section, {}):
                     origins[name] = f"{path}: {section}.{name}"
-                    values[name] = parse_toml(field, kind, written[section][name])
+                    values[name] = parse_toml(field, kind, content[section][name])
                 if environ.get(variable_name(field)):
                     origins[name] = variable_name(field)
                     values[name] = parse_text(field, kind, environ[variable_name(field)])
@@ -91,26 +93,26 @@ def load(
                     origins[name] = flag_name(name)
                     values[name] = (parse_texts if kind in MULTI_VALUE_TYPES else parse_text)(field, kind, flags[name])
             except Invalid as error:
-                raise ConfigError(_sentence(origins, name, error.problem)) from None
+                raise ConfigError(_message(origins, name, error.problem)) from None
         try:
             loaded[table] = table(**values)
         except Invalid as error:
-            raise ConfigError(_sentence(origins, _setting(error), error.problem)) from None
+            raise ConfigError(_message(origins, _setting(error), error.problem)) from None
     return Settings(MappingProxyType(loaded), MappingProxyType(origins), flags, environ, file)
 
 
 def _setting(error: Invalid) -> str:
-    """The setting that an error's field is in."""
+    """Returns the setting that contains the field of an error."""
     return error.field.partition(".")[0].partition("[")[0]
 
 
-def _sentence(origins: Mapping[str, str], name: str, problem: str) -> str:
+def _message(origins: Mapping[str, str], name: str, problem: str) -> str:
     origin = origins.get(name, name)
     return f"{flag_name(name) if origin == DEFAULT_ORIGIN else origin}: {problem}"
 
 
 def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: the one named, else the first that is there."""
+    """Returns the file to read: the one that is named, else the first that exists."""
     named = file or environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
@@ -122,34 +124,34 @@ def _path(file: str | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The file's tables, all of them known and of known keys."""
+    """Returns the tables of the file. Raises `ConfigError` for an unknown table or key."""
     try:
-        written = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: can't be read: {why}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{path}: can't be read: {reason}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
-    for section, table in written.items():
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    for section, table in content.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {_homeless(section)}")
+            raise ConfigError(f"{path}: {_outside_tables(section)}")
         if section not in TABLES:
             raise ConfigError(f"{path}: {_unknown(section, TABLES, 'table')}")
         for name in table:
             if name not in setting_fields(TABLES[section]):
                 raise ConfigError(f"{path}: {section}.{_unknown(name, setting_fields(TABLES[section]), 'setting')}")
-    return written
+    return content
 
 
-def _homeless(name: str) -> str:
-    """What to say of a key that stands in no table."""
+def _outside_tables(name: str) -> str:
+    """Returns the error clause for a key outside of every table."""
     owners = [section for section, table in TABLES.items() if name in setting_fields(table)]
-    tables = " or ".join(f"[{each}]" for each in owners)
-    hint = f"it belongs below {tables}" if owners else f"there are {', '.join(f'[{each}]' for each in TABLES)}"
-    return f"{name}: stands in no table; {hint}"
+    tables = " or ".join(f"[{owner}]" for owner in owners)
+    hint = f"it belongs below {tables}" if owners else f"the tables are {', '.join(f'[{name}]' for name in TABLES)}"
+    return f"{name}: must stand in a table; {hint}"
 
 
-def _unknown(name: str, known: Mapping[str, Any], what: str) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return f"{name}: there is no such {what}; {hint}"
+def _unknown(name: str, names: Mapping[str, Any], noun: str) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+    return f"{name}: unknown {noun}; {hint}"

@@ -1,4 +1,4 @@
-"""From what people write to the values of settings, by the setting's type. Raises `Invalid` naming the setting."""
+"""Parses the values of settings by their type. The functions raise `Invalid` naming the setting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adsum.core.validation import quoted
 Field = dataclasses.Field[Any]
 
 MULTI_VALUE_TYPES: Final = (tuple[str, ...], Mapping[str, str])
-"""Types of settings that may be given several times."""
+"""Types of the settings that may be given several times."""
 _YES: Final = ("1", "true", "yes", "on")
 _NO: Final = ("0", "false", "no", "off")
 _NONE: Final = "none"
@@ -25,13 +25,13 @@ _NONE: Final = "none"
 
 @cache
 def setting_fields(table: type) -> Mapping[str, tuple[Field, Any]]:
-    """The settings of a table: name → its field and its type."""
+    """Returns the settings of a table: name → field and type."""
     types = typing.get_type_hints(table)
-    return MappingProxyType({each.name: (each, types[each.name]) for each in dataclasses.fields(table)})
+    return MappingProxyType({field.name: (field, types[field.name]) for field in dataclasses.fields(table)})
 
 
 def parse_text(field: Field, kind: Any, text: str) -> Any:
-    """From the environment, or from a flag that was given once."""
+    """Parses a value from the environment, or from a flag that is given once."""
     if kind in MULTI_VALUE_TYPES:
         return parse_texts(field, kind, (part.strip() for part in text.split(",") if part.strip()))
     if kind == float | None and text.strip().lower() == _NONE:
@@ -40,7 +40,7 @@ def parse_text(field: Field, kind: Any, text: str) -> Any:
 
 
 def parse_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
-    """From a flag that may be given several times."""
+    """Parses the values of a flag that may be given several times."""
     if kind == tuple[str, ...]:
         return tuple(texts)
     pairs = {}
@@ -53,13 +53,13 @@ def parse_texts(field: Field, kind: Any, texts: Iterable[str]) -> Any:
 
 
 def parse_toml(field: Field, kind: Any, value: object) -> Any:
-    """From the file, where values have types; lengths of time may be texts."""
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(each, str) for each in value):
+    """Converts a value of the TOML file, which has a type already; durations and sizes may be strings."""
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    if kind == Mapping[str, str] and isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
+    if kind == Mapping[str, str] and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
         return MappingProxyType(dict(value))
     if kind in (float, float | None):
-        if isinstance(value, str) and (field.metadata["length"] or value == _NONE):
+        if isinstance(value, str) and (field.metadata["duration"] or value == _NONE):
             return parse_text(field, kind, value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -83,7 +83,7 @@ def _whole(field: Field, text: str) -> int:
 
 
 def _number(field: Field, text: str) -> float:
-    if field.metadata["length"]:
+    if field.metadata["duration"]:
         return parse_duration(text, field.name)
     try:
         return float(text)
@@ -103,12 +103,12 @@ _PARSERS: Final[Mapping[Any, Callable[[Field, str], Any]]] = MappingProxyType(
 
 _EXPECTED: Final[Mapping[Any, str]] = MappingProxyType(
     {
-        str: "a text",
+        str: "a string",
         int: "a whole number",
         float: "a number",
         float | None: 'a number or "none"',
         bool: "true or false",
-        tuple[str, ...]: "a list of texts",
-        Mapping[str, str]: "a table of texts",
+        tuple[str, ...]: "a list of strings",
+        Mapping[str, str]: "a table of strings",
     }
 )

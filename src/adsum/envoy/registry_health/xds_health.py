@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-from adsum.config.serve import DEFAULT_XDS_PORT
+from adsum.config.addresses import DEFAULT_XDS_PORT
 from adsum.core.addresses import format_host_port
 from adsum.core.backoff import jittered
 from adsum.envoy.plan import SocketAddress

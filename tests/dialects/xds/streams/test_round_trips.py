@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adsum.config.serve import GatewayConfig
+from adsum.config.gateway import GatewayConfig
 from adsum.core import model, validation
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import FullState

@@ -1,0 +1,59 @@
+"""The declaration of a setting, and the validation of its value.
+
+A table of the configuration file is a frozen dataclass that is validated when it is made. Each of its fields defines a
+setting completely. The name of the field is the key in the file, `ADSUM_NAME` in the environment and `--name` on the
+command line. Its type decides how texts are parsed. Its metadata is what `--help` shows. Constructors raise `Invalid`
+naming the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any, Final
+
+from adsum.core.errors import Invalid
+from adsum.core.validation import quoted
+
+OFF: Final = "off"
+ON: Final = "on"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+MAX_CONNECTIONS_SETTING: Final = 1_000_000
+"""The largest value that the settings `max_connections` accept; a larger one is taken for a typing error."""
+MAX_TIMEOUT_SETTING: Final = 86_400.0
+"""Seconds; the longest wait that a setting accepts."""
+
+
+def setting(
+    text: str,
+    *,
+    duration: bool = False,
+    size: bool = False,
+    metavar: str = "",
+    bare: str = "",
+    prefix: str = "",
+    reloads: bool = False,
+    **options: Any,
+) -> Any:
+    """Returns a dataclass field with the help text of its setting.
+
+    `duration`: the value is in seconds and may be written as 200ms, 5s, 1m30s or 2h. `size`: the value is in bytes and
+    may be written as 512MiB or 2GiB. `bare`: the value of the flag when it is given without one. `prefix`: goes before
+    the name of the environment variable, where another table has a setting of the same name. `reloads`: a registry
+    takes a new value on SIGHUP, without a restart.
+    """
+    described = {"help": text, "duration": duration, "size": size, "metavar": metavar, "bare": bare, "prefix": prefix}
+    return field(metadata={**described, "reloads": reloads}, **options)
+
+
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raises `Invalid` unless the value is one of `choices`."""
+    if value not in choices:
+        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {quoted(value)}")
+
+
+def check_range(field: str, value: float, low: float, high: float) -> None:
+    """Raises `Invalid` unless the value is from `low` to `high`."""
+    if not low <= value <= high:
+        raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
