@@ -167,8 +167,8 @@ async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -
 async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: NativeApi) -> None:
     spoken.store.trouble = "etcd refuses: permission denied"
     for attribute, said in (
-        ("years", "reads go on"),
-        ("alone", "nothing can be written here for 16 s now: etcd refuses: permission den"),
+        ("age_seconds", "reads go on"),
+        ("isolated", "nothing can be written here for 16 s now: etcd refuses: permission den"),
     ):
         setattr(spoken.store, attribute, UNREADY_AFTER + 0.9)
         heard = await spoken.request("GET", "/readyz")
